@@ -35,7 +35,7 @@ _PATIENCE = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The page of a flow run in the dashboard, where things are shown.
+    """Writer of the artifacts that the dashboard shows for one flow run.
 
     Attributes:
         flow: The flow's name.
@@ -86,7 +86,7 @@ class Step:
     output: str | None = None
 
     def row(self) -> dict[str, str]:
-        """The step as the dashboard's table takes it."""
+        """The step as one row of the dashboard's table."""
         return {
             "model": self.model,
             "state": self.state,
@@ -116,7 +116,7 @@ async def steps_table(steps: Iterable[Step], *, page: Page | None = None) -> UUI
 async def table(
     rows: Iterable[dict[str, str]], *, what: str, description: str, page: Page | None = None
 ) -> UUID | None:
-    """Shows a table of a run; of a long one the beginning, since it is kept in Prefect's database.
+    """Shows a table for a run; a long table is cut, because Prefect keeps it in its database.
 
     Args:
         rows: The rows, by column.
@@ -146,7 +146,7 @@ async def results(files: Mapping[str, str], *, cost: Costs, page: Page | None = 
     """
     lines = [f"- {name}: {_link(uri)}" for name, uri in list(files.items())[:MAX_ROWS]]
     text = "\n".join(["## Results", "", *lines, "", f"Cost: {cost or 'not known'}"])
-    return await _create(page, "results", "markdown", text, f"{len(files)} file(s), {cost or 'no cost known'}.")
+    return await _create(page, "results", "markdown", text, f"{len(files)} file(s), {cost or 'cost unknown'}.")
 
 
 def _link(uri: str) -> str:
@@ -154,7 +154,7 @@ def _link(uri: str) -> str:
 
 
 async def markdown(text: str, *, what: str, description: str) -> UUID | None:
-    """Shows a text of a run.
+    """Shows a Markdown text for a run.
 
     Args:
         text: Markdown.
@@ -183,7 +183,7 @@ async def contact_sheet(jpeg: bytes, uri: str, *, page: Page | None = None) -> U
     """
     if len(jpeg) > _MAX_IMAGE:
         raise InputError(
-            f"The contact sheet for the dashboard has {len(jpeg)} bytes; give one of at most {_MAX_IMAGE}."
+            f"The contact sheet for the dashboard has {len(jpeg)} bytes; pass an image of at most {_MAX_IMAGE} bytes."
         )
     # Inline: the browser that looks at it reaches neither a local folder nor a private bucket.
     image = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
@@ -231,7 +231,7 @@ class Progress:
                 self._next = self._clock() + self._every
 
     async def finish(self, percent: float = 100.0, *, description: str | None = None) -> None:
-        """Moves the bar for the last time, however short ago it was moved; a bar that never appeared stays away.
+        """Sets the bar to its final value, without the minimum interval; does not create a bar that was never shown.
 
         Args:
             percent: From 0 to 100.
@@ -270,7 +270,9 @@ async def _safely(request: Callable[[PrefectClient], Awaitable[_T]]) -> _T | Non
             async with connection.gate:
                 return await request(connection.client)
     except (httpx.HTTPError, TimeoutError, ConfigError) as error:
-        _logger.warning("The dashboard could not be updated (%s); the run goes on.", str(error) or type(error).__name__)
+        _logger.warning(
+            "The dashboard could not be updated (%s); the run continues.", str(error) or type(error).__name__
+        )
         return None
 
 

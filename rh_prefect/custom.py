@@ -1,4 +1,4 @@
-"""A call of an endpoint that the catalogue does not know: its parameters as RunningHub names them, and its files."""
+"""A call of an endpoint that is not in the catalogue: its parameters by RunningHub's names, and its files."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class FileValue(BaseModel):
 def _endpoint(given: object) -> object:
     path = _API.sub("", given.strip()).strip("/") if isinstance(given, str) else given
     if isinstance(path, str) and path.startswith(_OF_THE_API):
-        raise ValueError(f"{given!r} is a call of RunningHub's API and no model")
+        raise ValueError(f"{given!r} is an API call of RunningHub, not a model")
     if not isinstance(path, str) or not _ENDPOINT.fullmatch(path):
         raise ValueError(f"{given!r} is not a valid endpoint; write it as in 'luma/uni-1/text-to-image'")
     return path
@@ -66,7 +66,7 @@ def _value(value: object) -> object:
 
 def _params(given: object) -> object:
     if not isinstance(given, Mapping):
-        raise ValueError("an object of parameters was expected")
+        raise ValueError("expected an object of parameters")
     try:
         return {str(name): _value(value) for name, value in given.items()}
     except InputError as error:
@@ -74,7 +74,7 @@ def _params(given: object) -> object:
 
 
 class CustomInput(BaseModel):
-    """The input of an endpoint that the catalogue does not know; nothing but its files is checked.
+    """The input of an endpoint that is not in the catalogue; only its files are checked.
 
     It takes the same paid path as a model: it is paid for once, its outputs go to the storage, and it counts in budgets
     and in `rh-prefect spend`.
@@ -106,7 +106,7 @@ class CustomInput(BaseModel):
 
     @property
     def model(self) -> str:
-        """What records and tables call it."""
+        """The name of the endpoint in records and tables."""
         return self.endpoint
 
 
@@ -118,7 +118,7 @@ def custom(
     params: Mapping[str, object] | None = None,
     **more: object,
 ) -> CustomInput:
-    """Asks for an endpoint that the catalogue does not know yet.
+    """Creates a call of an endpoint that is not in the catalogue.
 
         models.custom("luma/uni-1/text-to-image", prompt="a lighthouse", imageUrls=[Path("photo.jpg"), earlier_result])
 
@@ -140,8 +140,8 @@ def custom(
     made = CustomInput(endpoint=endpoint, price=exact, params={**(params or {}), **more})
     if is_known(made.endpoint):
         warnings.warn(
-            f"The catalogue knows {made.endpoint}: `models.input_for({made.endpoint!r})` checks its parameters, which "
-            "`custom` does not.",
+            f"{made.endpoint} is in the catalogue: `models.input_for({made.endpoint!r})` checks its "
+            "parameters, which `custom` does not.",
             InputWarning,
             stacklevel=2,
         )

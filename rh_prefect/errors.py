@@ -59,7 +59,7 @@ RefusalScope = Literal["account", "model", "job"]
 
 
 class Transient:
-    """Mixed into errors after which the same request may safely be sent again."""
+    """A mixin for errors after which the same request may safely be sent again."""
 
 
 class RunningHubError(Exception):
@@ -85,7 +85,7 @@ class RunningHubError(Exception):
         return self.message if not self.step or self.step in self.message else f"{self.step}: {self.message}"
 
     def of_step(self, step: str) -> Self:
-        """A copy that names the step, without a traceback; several calls may have got the same error.
+        """Copies an error, with the step's name and without a traceback; several calls may share one error.
 
         Args:
             step: The label or model of the call.
@@ -101,13 +101,13 @@ def _rebuild(kind: type[RunningHubError], message: str, facts: dict[str, Any]) -
 
 
 class JobsFailed(ExceptionGroup[Exception]):
-    """Several jobs or steps of a run failed; its text says each cause once, with the steps that it ended."""
+    """The error for several failed jobs or steps of a run; its text lists each cause once, with its steps."""
 
     def __str__(self) -> str:
         return self.message
 
     def derive(self, excs: Sequence[Exception], /) -> JobsFailed:  # type: ignore[override]
-        """Makes the group of a part of its errors, as `except*` does."""
+        """Creates an error group from some of this group's errors, as `except*` requires."""
         return JobsFailed(" ".join(causes(excs)), excs)
 
 
@@ -125,7 +125,7 @@ def jobs_failed(errors: Sequence[Exception], *, total: int, what: str) -> JobsFa
 
 
 def causes(errors: Iterable[BaseException]) -> list[str]:
-    """Says each cause once, with the names of all steps that it ended.
+    """Lists each cause once, with the names of all steps that failed because of it.
 
     Args:
         errors: The errors, or groups of errors.
@@ -182,7 +182,7 @@ class ConfigError(RunningHubError):
 
 
 class StoreError(RunningHubError):
-    """The place for files cannot be read or written.
+    """The file storage cannot be read or written.
 
     Attributes:
         is_permanent: Whether it fails again until its address, a key or a right is changed.
@@ -206,7 +206,7 @@ class BatchIncomplete(RunningHubError):
 
 
 class PipelineIncomplete(RunningHubError):
-    """A pipeline run has ended, and not all that it was to make is there.
+    """A pipeline run has ended, and some of its results are missing.
 
     Attributes:
         result: What became of each step; see `rh_prefect.flows.pipeline.PipelineResult`.
@@ -226,7 +226,7 @@ class TransportError(RunningHubError):
 
 
 class ConnectFailed(TransportError, Transient):
-    """The request never left this machine: no connection, no name, no TLS."""
+    """The request was not sent, because the connection, the name resolution or TLS failed."""
 
 
 class ResponseLost(TransportError):
@@ -234,7 +234,7 @@ class ResponseLost(TransportError):
 
 
 class LinkExpired(TransportError):
-    """The link to a file is dead: expired, removed, or no link at all."""
+    """The link to a file is unusable: expired, removed, or not a link."""
 
 
 class ApiError(RunningHubError):
@@ -266,7 +266,7 @@ class KeyRejected(ApiError):
 
 
 class AccountError(ApiError):
-    """The account may not do this, or cannot pay for it."""
+    """The account has no permission for this, or cannot pay for it."""
 
 
 class TaskNotFound(ApiError):
@@ -286,11 +286,11 @@ class TaskState(ApiError):
 
 
 class OutcomeUnknown(ApiError):
-    """RunningHub cannot say whether the request was accepted."""
+    """RunningHub did not report whether the request was accepted."""
 
 
 class JobError(RunningHubError):
-    """Something about one paid job.
+    """The base class of errors about one paid job.
 
     Attributes:
         job: The job's full name, `<scope>/<key>`, as `rh-prefect jobs` takes it.
@@ -348,7 +348,7 @@ class SubmissionUnknown(JobError):
 
 
 class OutputsPending(JobError):
-    """The task has succeeded, and RunningHub lists no file that can be fetched yet; the next run asks again."""
+    """The task has succeeded, but RunningHub lists no downloadable file yet; the next run queries it again."""
 
 
 class OutputsExpired(JobError):
@@ -383,17 +383,17 @@ class Code:
 
 _WAIT = "the package waits and retries; if it gives up, run again later"
 _LOOK = "look for the task in RunningHub's call log before sending it again"
-_INPUT = "correct the request; the same one fails again"
+_INPUT = "correct the request; the same request would fail again"
 _KEY = "check the key, its site (.cn or .ai) and that it is enabled"
-_NEW = "run it again: a new task, paid for again, may succeed"
+_NEW = "run it again: a new task may succeed, but it is paid for again"
 
 CODES: dict[str, Code] = {
-    "1": Code(RequestRejected, "final", "nothing to be found under that id", _INPUT),
+    "1": Code(RequestRejected, "final", "nothing was found for that id", _INPUT),
     "301": Code(RequestRejected, "final", "a parameter is missing or wrong", _INPUT),
     "380": Code(
         RequestRejected,
         "final",
-        "no such workflow on this site",
+        "this workflow does not exist on this site",
         "check the workflow id and the site (.cn or .ai)",
         account_scope="model",
     ),
@@ -402,13 +402,13 @@ CODES: dict[str, Code] = {
     "414": Code(AccountError, "action_required", "not enough coins", "buy coins, then run again"),
     "415": Code(Busy, "throttled", "no dedicated machine is free", _WAIT, no_slot=True),
     "416": Code(AccountError, "action_required", "the wallet is empty", "top up the wallet, then run again"),
-    "421": Code(Busy, "throttled", "the key runs as many tasks as it may", _WAIT, no_slot=True),
+    "421": Code(Busy, "throttled", "the key has reached its limit of running tasks", _WAIT, no_slot=True),
     "423": Code(TaskNotFound, "final", "no such task", "check the task id and the account that paid for it"),
     "429": Code(Busy, "throttled", "too many requests", _WAIT),
     "433": Code(
         RequestRejected,
         "final",
-        "the workflow graph is not valid, or its paid nodes cannot be paid",
+        "the workflow graph is not valid, or its paid nodes cannot be paid for",
         _INPUT,
         account_scope="job",
     ),
@@ -425,7 +425,7 @@ CODES: dict[str, Code] = {
     "500": Code(OutcomeUnknown, "unknown", "unknown error", _LOOK),
     "801": Code(AccountError, "action_required", "free accounts may not use the API", "upgrade the account"),
     "802": Code(KeyRejected, "action_required", "the key is wrong, disabled or expired", _KEY),
-    "803": Code(RequestRejected, "final", "the node list does not fit the workflow", _INPUT),
+    "803": Code(RequestRejected, "final", "the node list does not match the workflow", _INPUT),
     "804": Code(TaskState, "pending", "the task is running", "wait", task_status="RUNNING"),
     "805": Code(GenerationFailed, "final", "the task failed or was interrupted", _NEW, task_status="FAILED"),
     "806": Code(KeyRejected, "action_required", "the key belongs to no user", _KEY),
@@ -467,10 +467,8 @@ CODES: dict[str, Code] = {
     # That 1010 and 1011 mean "not accepted" is an assumption; nothing published confirms it.
     "1010": Code(Busy, "throttled", "the service is not available", _WAIT),
     "1011": Code(Busy, "throttled", "the service is busy", _WAIT),
-    "1012": Code(OutcomeUnknown, "unknown", "the model's provider gave a bad answer", _LOOK),
-    "1013": Code(
-        RequestRejected, "final", "a file could not be read", "check that the file opens and its link is alive"
-    ),
+    "1012": Code(OutcomeUnknown, "unknown", "the model's provider returned an invalid response", _LOOK),
+    "1013": Code(RequestRejected, "final", "a file could not be read", "check that the file opens and its link works"),
     "1014": Code(
         AccountError,
         "action_required",
@@ -489,13 +487,13 @@ CODES: dict[str, Code] = {
     "1517": Code(OutcomeUnknown, "unknown", "no published meaning", _LOOK),
     "1518": Code(OutcomeUnknown, "unknown", "no published meaning", _LOOK),
     "1519": Code(OutcomeUnknown, "unknown", "no published meaning", _LOOK),
-    "1520": Code(Busy, "throttled", "the key runs as many tasks as it may", _WAIT, no_slot=True),
+    "1520": Code(Busy, "throttled", "the key has reached its limit of running tasks", _WAIT, no_slot=True),
     "1601": Code(KeyRejected, "action_required", "the key is missing in the body", _KEY),
     "40310": Code(
         RequestRejected,
         "final",
         "the model is not offered on this site",
-        "use another model, or a key of www.runninghub.ai with its base URL",
+        "use another model, or a key from www.runninghub.ai and the base URL of that site",
         account_scope="model",
     ),
     "TASK_CREATE_TOO_FAST": Code(Busy, "throttled", "tasks are created too fast", _WAIT),

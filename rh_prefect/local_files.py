@@ -1,4 +1,4 @@
-"""Atomic writes of local files, and modes that let only their user read them: records and downloads hold prompts."""
+"""Atomic writes of local files, readable by their user only, because records and downloads contain prompts."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def overwrite(path: Path) -> BinaryIO:
 
 
 def flush_file(path: Path) -> None:
-    """Makes a file's content survive a power failure."""
+    """Flushes a file's content to disk, so that it survives a power failure."""
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)
@@ -61,7 +61,7 @@ def flush_file(path: Path) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Makes a folder's names survive a power failure; it takes less than a millisecond."""
+    """Flushes a folder's entries to disk, so that they survive a power failure; under a millisecond."""
     with suppress(OSError):  # Windows opens no folders, and some network file systems cannot flush them
         flush_file(folder)
 

@@ -153,12 +153,12 @@ class SingleFlight(Generic[K, V]):
         return len(self._answers)
 
     def clear(self) -> None:
-        """Drops all answers, and what is being asked: a forked child has tasks of a loop that it does not have."""
+        """Removes all results and pending calls, since a forked child does not have the parent's event loop."""
         self._answers.clear()
         self._asking = {}
 
     async def get(self, key: K, ask: Callable[[], Coroutine[Any, Any, V]]) -> V:
-        """Gives the answer, for which the first caller asks; cancelling one caller does not cancel the question.
+        """Returns the result, computed by the first caller; cancelling one caller does not cancel the computation.
 
         Args:
             key: The question.

@@ -31,7 +31,7 @@ class ModelInput(InputBase):
 
     @classmethod
     def as_media(cls, value: object) -> object:
-        """Reads what was given for a file; see `rh_prefect.media.media.as_media_input`."""
+        """Converts a file argument; see `rh_prefect.media.media.as_media_input`."""
         return as_media_input(value)
 
     @classmethod
@@ -61,7 +61,7 @@ def input_for(model: Model | str) -> type[ModelInput]:
 def any_input(
     model: str, params: Mapping[str, object], *, is_custom: bool = False, price: Decimal | float | None = None
 ) -> ModelInput | CustomInput:
-    """Makes the input of a model, or of an endpoint that the catalogue does not know.
+    """Creates the input of a model, or of an endpoint that is not in the catalogue.
 
     Args:
         model: Any name of a model, or an endpoint.
@@ -78,7 +78,7 @@ def any_input(
         return CustomInput(endpoint=model, params=dict(params), price=price if price is None else Decimal(str(price)))
     known = input_for(model)
     if price is not None:
-        raise InputError(f"{model}: the catalogue knows this model's price. What to do: leave `price` out.")
+        raise InputError(f"{model}: the catalogue has a price for this model. What to do: omit `price`.")
     files = {name for param in known.entry.media_params for name in (param.name, param.key)}
     return known(**{name: _without_mark(value) if name in files else value for name, value in params.items()})
 
@@ -97,8 +97,8 @@ def __getattr__(name: str) -> type[ModelInput]:
             return input_for(entry)
         near = ", ".join(get(known).class_name for known in nearest(name))
         raise AttributeError(
-            f"module {__name__!r} has no model class {name!r}; the nearest are {near}. "
-            "An endpoint that the catalogue lacks is called with `models.custom`."
+            f"module {__name__!r} has no model class {name!r}; the nearest are {near}. Call an "
+            "endpoint that is not in the catalogue with `models.custom`."
         )
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

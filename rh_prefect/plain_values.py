@@ -40,11 +40,11 @@ def flaw_of(value: Any, *, depth: int = 0) -> str:
         depth: How deep it lies in what was given.
     """
     if isinstance(value, str):
-        return "" if _is_text(value) else "holds half of a character (a lone surrogate), which is not valid text"
+        return "" if _is_text(value) else "contains an incomplete character (a lone surrogate), which is not valid text"
     if isinstance(value, float):
-        return "" if math.isfinite(value) else f"holds {value}, which is not a number that can be sent"
+        return "" if math.isfinite(value) else f"contains {value}, which is not a number that can be sent"
     if isinstance(value, int):
-        return "" if -_MOST < value < _MOST else f"holds a number of more than {_MOST_DIGITS} digits"
+        return "" if -_MOST < value < _MOST else f"contains a number of more than {_MOST_DIGITS} digits"
     if isinstance(value, dict | list | tuple):
         return _flaw_within(value, depth)
     return ""
@@ -52,7 +52,7 @@ def flaw_of(value: Any, *, depth: int = 0) -> str:
 
 def _flaw_within(value: dict[Any, Any] | list[Any] | tuple[Any, ...], depth: int) -> str:
     if depth >= DEEPEST:
-        return f"holds lists or objects that are nested more than {DEEPEST} deep"
+        return f"contains lists or objects that are nested more than {DEEPEST} levels deep"
     parts = [*value.keys(), *value.values()] if isinstance(value, dict) else value
     return next((flaw for flaw in (flaw_of(one, depth=depth + 1) for one in parts) if flaw), "")
 

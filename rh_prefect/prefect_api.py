@@ -1,4 +1,4 @@
-"""The way to the Prefect API: one client for each event loop, shared by all that this package asks of Prefect."""
+"""Access to the Prefect API: one client for each event loop, shared by all requests of this package."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A started client and its gate.
+    """A started client of the Prefect API, with a limit on concurrent requests.
 
     Attributes:
         client: Prefect's client, bound to the event loop that opened it.
@@ -63,7 +63,7 @@ async def disconnect() -> None:
 
 
 def connection_key() -> tuple[str, int]:
-    """Tells one Prefect API and its credentials from another: those of the current settings."""
+    """Returns a key that identifies the Prefect API and the credentials of the current settings."""
     # Two accounts of one Prefect Cloud share the address; the hash keeps the secrets out of what is kept.
     return PREFECT_API_URL.value() or "", hash((str(PREFECT_API_KEY.value()), str(PREFECT_API_AUTH_STRING.value())))
 
@@ -75,6 +75,6 @@ def _open() -> PrefectClient:
         return get_client(httpx_settings={"limits": limits})
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
-            f"There is no Prefect API: {error} What to do: start one with `prefect server start` and set "
+            f"No Prefect API is available: {error} What to do: start one with `prefect server start` and set "
             "PREFECT_API_URL to its address."
         ) from error

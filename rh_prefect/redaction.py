@@ -64,7 +64,7 @@ class KeyField:
     key: SecretStr
 
     def whole(self) -> bytes:
-        """The object with the field."""
+        """Returns the JSON object with the key field added."""
         rest = self.json.lstrip()[1:].lstrip()
         comma = b"" if rest.startswith(b"}") else b", "
         # A key is printable ASCII, so JSON's own escapes are enough.
@@ -80,7 +80,7 @@ class MaskedUrl:
 
 
 def mask_url(url: httpx.URL, *, key: SecretStr) -> MaskedUrl:
-    """Puts the key in place of the URL's mask, for the actual URL."""
+    """Builds the actual URL by replacing the mask with the key."""
     shown = str(url)
     return MaskedUrl(shown, SecretStr(shown.replace(MASK, quote(key.get_secret_value(), safe=""), 1)))
 

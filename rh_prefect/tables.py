@@ -35,9 +35,9 @@ _LONGEST_CELL = 2**24
 """Characters of one cell of a table."""
 
 _TROUBLES: tuple[tuple[type[Exception], str], ...] = (
-    (UnicodeError, "it holds text that is no UTF-8, such as half of a character"),
-    (OverflowError, "it holds a number that is too large"),
-    (RecursionError, "it holds lists or objects that are nested too deeply"),
+    (UnicodeError, "it contains text that is not UTF-8, such as an incomplete character"),
+    (OverflowError, "it contains a number that is too large"),
+    (RecursionError, "it contains lists or objects that are nested too deeply"),
 )
 
 
@@ -119,7 +119,7 @@ def open_table(
 
 
 def trouble(error: Exception) -> str:
-    """Says in words what is wrong with a row that something stumbled over.
+    """Describes the error in a row.
 
     Args:
         error: What it raised.
@@ -151,7 +151,7 @@ def _limited(reader: BinaryIO, most: int | None, name: str) -> BinaryIO:
 
 def _check_size(size: int, most: int | None, name: str) -> None:
     if most is not None and size > most:
-        raise InputError(f"{name}: has more than {most // 1024 // 1024} MiB. What to do: give a smaller table.")
+        raise InputError(f"{name}: has more than {most // 1024 // 1024} MiB. What to do: use a smaller table.")
 
 
 def _whole_text(rows: Iterator[Row], name: str) -> Iterator[Row]:
@@ -170,7 +170,7 @@ def _csv(delimiter: str, name: str) -> Callable[[BinaryIO], Iterator[Row]]:
         _refuse_twice(columns, name)
         for number, cells in enumerate(lines, 1):
             more = len(cells) - len(columns)
-            problem = f"it has {more} cell(s) more than the header has columns" if more > 0 else ""
+            problem = f"it has {more} more cell(s) than the header" if more > 0 else ""
             yield Row(number, dict(zip_longest(columns, cells[: len(columns)], fillvalue="")), problem=problem)
 
     return read
@@ -225,7 +225,7 @@ def _json_lines(reader: BinaryIO) -> Iterator[Row]:
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     twice = next((name for name, count in Counter(name for name, _ in pairs).items() if count > 1), None)
     if twice is not None:
-        raise InputError(f"it names {twice!r} twice. What to do: leave one of them out.")
+        raise InputError(f"it contains {twice!r} twice. What to do: remove one of them.")
     return dict(pairs)
 
 

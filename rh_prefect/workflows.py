@@ -1,4 +1,4 @@
-"""What a ComfyUI workflow or an AI app on RunningHub is asked to do: its id, and the values of some of its nodes.
+"""Requests for ComfyUI workflows and AI apps on RunningHub: an id, and the values of some nodes.
 
     WorkflowInput(id="1904136902449209346", nodes={"6.text": "a lighthouse", "10.image": photo}, seed=7)
 
@@ -80,7 +80,7 @@ class NodeValues(_Asked):
     def _check_names(self) -> Self:
         wrong = [name for name in self.nodes if not _NAME.fullmatch(name)]
         if wrong:
-            raise ValueError(f"{wrong[0]!r} names no node's field; write <node id>.<field name>, as in '6.text'")
+            raise ValueError(f"{wrong[0]!r} is not a field of a node; write <node id>.<field name>, as in '6.text'")
         return self
 
 
@@ -117,7 +117,7 @@ class WorkflowInput(NodesInput):
 
     @property
     def model(self) -> str:
-        """What records and tables call it."""
+        """The name of the endpoint in records and tables."""
         return f"workflow/{self.id}"
 
 
@@ -132,7 +132,7 @@ class AppInput(NodesInput):
 
     @property
     def model(self) -> str:
-        """What records and tables call it."""
+        """The name of the endpoint in records and tables."""
         return f"app/{self.id}"
 
 
@@ -151,7 +151,7 @@ class QuickCreateInput(_Asked):
 
     @property
     def model(self) -> str:
-        """What records and tables call it."""
+        """The name of the endpoint in records and tables."""
         return f"quick-create/{self.id}/{self.code}"
 
 
@@ -169,7 +169,7 @@ class GraphInput(NodeValues):
 
     @property
     def model(self) -> str:
-        """What records and tables call it."""
+        """The name of the endpoint in records and tables."""
         return f"graph/{self.machine}"
 
     @model_validator(mode="before")

@@ -40,7 +40,7 @@ class RunningHubCredentials(CredentialsBlock):
     _block_type_slug = "runninghub-credentials"
     _logo_url = "https://www.runninghub.cn/favicon.png"  # type: ignore[assignment]  # Prefect turns it into a URL
     _documentation_url = "https://www.runninghub.cn/runninghub-api-doc-cn/"  # type: ignore[assignment]  # as above
-    _description = "An API key of RunningHub and the site (.cn, .ai or an emulator) that it belongs to."
+    _description = "A RunningHub API key and the site (.cn, .ai or an emulator) that it belongs to."
 
     api_key: SecretStr = Field(
         title="API key", description="The account's API key (32 characters), from the site's API console."
@@ -72,7 +72,7 @@ class RunningHubCredentials(CredentialsBlock):
 
     @property
     def account_name(self) -> str:
-        """What the records call the account."""
+        """The name of the account in the records."""
         return self.account or self.get_client().account_id
 
     def get_client(self) -> Client:
@@ -100,12 +100,12 @@ def _distinct(names: list[str]) -> list[str]:
         raise ValueError("a pool needs the names of the credentials blocks of its accounts, at least one")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"each account is named once; {', '.join(twice)} is named twice")
+        raise ValueError(f"each account may be listed only once; {', '.join(twice)} is listed twice")
     return names
 
 
 class RunningHubPool(Block):
-    """Accounts of RunningHub that pay together: a job goes to the one that first has room.
+    """Several RunningHub accounts; each job goes to the first account with free capacity.
 
     The block holds the *names* of `RunningHubCredentials` blocks, and no key. Flows and tasks take its name where they
     take that of one account: `credentials="night"`.
@@ -129,9 +129,9 @@ class RunningHubPool(Block):
     _block_type_slug = "runninghub-account-pool"
     _logo_url = "https://www.runninghub.cn/favicon.png"  # type: ignore[assignment]  # Prefect turns it into a URL
     _documentation_url = "https://www.runninghub.cn/runninghub-api-doc-cn/"  # type: ignore[assignment]  # as above
-    _description = "Several accounts of RunningHub, of one site, that pay for the jobs of a run together."
+    _description = "Several RunningHub accounts of one site that share the cost of the jobs of a run."
 
     credentials: Annotated[list[str], AfterValidator(_distinct)] = Field(
         title="Accounts",
-        description="Names of the RunningHub Credentials blocks of its accounts, all of one site; no name twice.",
+        description="Names of the RunningHub Credentials blocks of its accounts, all of one site; each name only once.",
     )

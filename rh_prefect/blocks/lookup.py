@@ -32,7 +32,7 @@ _B = TypeVar("_B", bound=Block)
 
 
 async def load_credentials(name: str | None = None) -> RunningHubCredentials:
-    """Finds an account; for what may be a pool of them, see `rh_prefect.blocks.lookup.load_engine`.
+    """Loads one account; for an account or a pool, see `rh_prefect.blocks.lookup.load_engine`.
 
     Args:
         name: Name of a saved `RunningHubCredentials` block; None for `RH_API_KEY` and `RH_BASE_URL`.
@@ -48,15 +48,15 @@ async def load_credentials(name: str | None = None) -> RunningHubCredentials:
     settings = get_settings()
     if settings.api_key is None:
         raise ConfigError(
-            "There is no API key of RunningHub. What to do: set RH_API_KEY in the environment of the process that runs "
-            "the flow (the worker); or save a block once, "
+            "No RunningHub API key is set. What to do: set RH_API_KEY in the environment of the process "
+            "that runs the flow (the worker); or save a block once, "
             '`RunningHubCredentials(api_key="…").save("NAME")`, and pass credentials="NAME".'
         )
     return RunningHubCredentials(api_key=settings.api_key, base_url=settings.base_url)
 
 
 async def load_storage(name: str | None = None) -> MediaStore:
-    """Opens the place for files.
+    """Opens the file storage.
 
     Args:
         name: Name of a saved `MediaStorage` block; None for `RH_STORAGE_URL` and `RH_STORAGE_OPTIONS`.
@@ -108,8 +108,8 @@ async def _no_account(name: str) -> ConfigError:
     pool = await find_block(RunningHubPool, name)
     if pool is not None:
         return ConfigError(
-            f"The block {name!r} is a pool of accounts, and here one account is needed. What to do: name one of them: "
-            f"{', '.join(pool.credentials)}."
+            f"The block {name!r} is a pool of accounts, but one account is needed here. What to do: use "
+            f"the name of one of its accounts: {', '.join(pool.credentials)}."
         )
     # Where one account is needed, most often a pool could have been named too.
     named = {"accounts": await _names(RunningHubCredentials), "pools": await _names(RunningHubPool)}
@@ -118,14 +118,18 @@ async def _no_account(name: str) -> ConfigError:
 
 
 def missing(kind: type[Block], name: str, there: str) -> ConfigError:
-    """Says that there is no block of a name.
+    """Builds the error for a block name that does not exist.
 
     Args:
         kind: Its type.
         name: The name.
         there: The blocks that there are, as they are to be listed; empty where there is none.
     """
-    known = f"There are: {there}. What to do: name one of these, or" if there else "There are none yet. What to do:"
+    known = (
+        f"Existing blocks: {there}. What to do: use one of these names, or"
+        if there
+        else "No block of this type exists yet. What to do:"
+    )
     return ConfigError(
         f'There is no block {name!r} of type {kind.__name__}. {known} save it: `{kind.__name__}(…).save("{name}")`.'
     )
@@ -148,7 +152,7 @@ BELIEVED = 60.0
 
 
 async def load_engine(name: str | None = None) -> JobEngine:
-    """Finds out who pays: gives this process's one `JobEngine` for a name.
+    """Returns this process's single `JobEngine` for the account or pool with this name.
 
     Args:
         name: Name of a saved block, of one account or of a pool; None for `RH_API_KEY` and `RH_BASE_URL`.
@@ -167,8 +171,8 @@ async def _recorded(intent: Intent) -> Member:
     except ConfigError as error:
         where = "RH_API_KEY" if intent.credentials is None else f"the credentials block {intent.credentials!r}"
         raise ConfigError(
-            f"The task was paid for on account {intent.account!r} of {intent.site}, with {where}, and only that "
-            f"account can tell of it. {error.message}"
+            f"The task was paid for on account {intent.account!r} of {intent.site}, with {where}, and "
+            f"only that account can query it. {error.message}"
         ) from error
 
 
@@ -219,7 +223,7 @@ async def _member(pool: str, name: str) -> Key:
         return key_from(await load_credentials(name), name)
     except ConfigError as error:
         raise ConfigError(
-            f"The pool {pool!r} names the account {name!r}, which cannot be used; nothing was sent. {error.message}"
+            f"The pool {pool!r} contains the account {name!r}, which cannot be used; nothing was sent. {error.message}"
         ) from error
 
 
@@ -227,9 +231,10 @@ def _refuse_two_sites(pool: str, keys: Iterable[Key]) -> None:
     sites = {key.block: _site(key) for key in keys}
     if len(set(sites.values())) > 1:
         raise ConfigError(
-            f"The accounts of the pool {pool!r} are of several sites "
-            f"({', '.join(f'{block}: {site}' for block, site in sites.items())}), and a job belongs to one: run again, "
-            "it would be another job. Nothing was sent. What to do: make a pool for each site."
+            f"The accounts of the pool {pool!r} belong to several sites ("
+            f"{', '.join((f'{block}: {site}' for block, site in sites.items()))}), but a job belongs to "
+            "one site; on another site, running it again would pay for a new job. Nothing was sent. What "
+            "to do: make a pool for each site."
         )
 
 
@@ -239,8 +244,9 @@ def _refuse_one_key_twice(pool: str, keys: Iterable[Key]) -> None:
         other = blocks.setdefault(key.api_key, key.block)
         if other != key.block:
             raise ConfigError(
-                f"The accounts {other!r} and {key.block!r} of the pool {pool!r} have the same key, whose limit there "
-                "is only once. Nothing was sent. What to do: take one of them out of the pool, or correct its key."
+                f"The accounts {other!r} and {key.block!r} of the pool {pool!r} have the same key, and a "
+                "key has only one limit. Nothing was sent. What to do: take one of them out of the pool, "
+                "or correct its key."
             )
 
 

@@ -1,4 +1,4 @@
-"""`MediaStorage`: one place for files, on anything that fsspec reaches."""
+"""`MediaStorage`: a storage for files, on any file system that fsspec supports."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class MediaStorage(Block):
     _block_type_slug = "media-storage"
     _logo_url = "https://www.runninghub.cn/favicon.png"  # type: ignore[assignment]  # Prefect turns it into a URL
     _documentation_url = "https://filesystem-spec.readthedocs.io/en/latest/"  # type: ignore[assignment]  # as above
-    _description = "A folder for media files: a local folder, S3, or any other place that fsspec reaches."
+    _description = "A folder for media files: a local folder, S3, or any other location that fsspec supports."
 
     url: str = Field(
         title="URL", description="A folder or an fsspec URL without credentials, as in s3://bucket/prefix."
@@ -61,7 +61,10 @@ class MediaStorage(Block):
     )
     signed_inputs: bool = Field(
         default=False,
-        description="Give RunningHub signed links to inputs in this storage, in place of uploads; it must reach them.",
+        description=(
+            "Give RunningHub signed links to inputs in this storage, instead of uploads; RunningHub must be "
+            "able to download them."
+        ),
     )
     template: str = Field(
         default=DEFAULT_TEMPLATE,
@@ -77,12 +80,12 @@ class MediaStorage(Block):
         if not value:
             raise ValueError("a folder or a URL is needed")
         if has_password(value):
-            raise ValueError("the URL holds a password; put it in the storage options, which are kept secret")
+            raise ValueError("the URL contains a password; put it in the storage options, which are kept secret")
         return value
 
     @classmethod
     def from_s3_bucket(cls, bucket: S3Bucket, *, signed_inputs: bool = False) -> MediaStorage:
-        """Makes the storage that an `S3Bucket` of prefect-aws stands for.
+        """Creates the `MediaStorage` for an `S3Bucket` block of prefect-aws.
 
         Args:
             bucket: A saved or a new block.
@@ -97,7 +100,7 @@ class MediaStorage(Block):
         return cls(url=_s3_url(bucket), options=SecretDict(_s3_options(bucket)), signed_inputs=signed_inputs)
 
     def get_store(self) -> MediaStore:
-        """Opens the place.
+        """Opens the storage.
 
         Raises:
             ConfigError: The URL or the template cannot be used.
@@ -140,9 +143,9 @@ def _keys(credentials: AwsCredentials | MinIOCredentials) -> dict[str, Any]:
         return {"key": credentials.minio_root_user, "secret": credentials.minio_root_password.get_secret_value()}
     if credentials.assume_role_arn:
         raise ConfigError(
-            f"The credentials of this S3 bucket assume the role {credentials.assume_role_arn}, whose keys last for an "
-            "hour. What to do: name the role in an AWS profile (`role_arn` in ~/.aws/config) and set "
-            '{"profile": "NAME"} in the options of a MediaStorage.'
+            f"The credentials of this S3 bucket assume the role {credentials.assume_role_arn}, whose keys "
+            "expire after an hour. What to do: set the role in an AWS profile (`role_arn` in "
+            f'~/.aws/config) and set {{"profile": "NAME"}} in the options of a MediaStorage.'
         )
     secret_key = credentials.aws_secret_access_key
     return {

@@ -40,7 +40,9 @@ def slim(source: Mapping[str, Any]) -> dict[str, Any]:
         models = [raw if is_data_file else slim_model(raw) for raw in source["models"]]
         facts = {"version": source["version"], "source": source["source"]}
     except (KeyError, TypeError) as error:
-        raise InputError(f"This is not a model registry: {error!r} while it was read. Give another file.") from error
+        raise InputError(
+            f"This is not a model registry: reading it failed with {error!r}. Use another file."
+        ) from error
     _refuse_twins(models)
     return {**facts, "models": sorted(models, key=lambda model: str(model["name"]).lower())}
 
@@ -53,7 +55,7 @@ def is_slim(raw: Mapping[str, Any]) -> bool:
 
 
 def refuse_unusable(model: Model) -> None:
-    """Refuses a model that would be read and break later: in an input class, a form or a search.
+    """Rejects a model that can be read but would fail later in an input class, a form or a search.
 
     Args:
         model: The model.
@@ -89,9 +91,9 @@ def _flaw(param: Param) -> str:
     if not all(limit is None or _is_number(limit) for limit in limits):
         return "a limit is not a number"
     if any(limit is not None and limit < 1 for limit in (param.max_length, param.max_items, param.max_size_mb)):
-        return "a limit leaves room for nothing"
+        return "a limit allows no value"
     if param.min is not None and param.max is not None and param.min > param.max:
-        return "its least value is above its greatest"
+        return "its minimum is greater than its maximum"
     return "it has no options" if param.type == "enum" and not param.options else _flaw_of_pattern(param.pattern)
 
 
@@ -147,7 +149,7 @@ def slim_model(raw: Mapping[str, Any]) -> dict[str, Any]:
         KeyError: It lacks something.
     """
     if raw["output"] not in get_args(Output):
-        raise InputError(f"{raw['name']} makes {raw['output']!r}, which this version does not know.")
+        raise InputError(f"{raw['name']} has the output type {raw['output']!r}, which this version does not support.")
     made = {key: raw[key] for key in ("name", "endpoint", "output", "family")}
     made |= {key: raw[key] for key in _FLAGS if raw.get(key)} | _unusual(raw)
     made["params"] = [_param(param) for param in raw["params"]]
@@ -160,7 +162,7 @@ def _unusual(raw: Mapping[str, Any]) -> dict[str, Any]:
     listed = raw.get("status") or ("deprecated" if raw.get("deprecated") else "current")
     status = _STATUSES.get(listed, listed)
     if status not in get_args(Status):
-        raise InputError(f"{raw['name']} has the status {status!r}, which this version does not know.")
+        raise InputError(f"{raw['name']} has the status {status!r}, which this version does not support.")
     sources = raw.get("sources", ())
     facts = {
         "provenance": raw["provenance"] if raw["provenance"] != _USUAL_SOURCE else None,
@@ -173,7 +175,7 @@ def _unusual(raw: Mapping[str, Any]) -> dict[str, Any]:
 def _param(raw: Mapping[str, Any]) -> dict[str, Any]:
     if raw["type"] not in get_args(ParamType):
         raise InputError(
-            f"The parameter {raw['key']!r} has the type {raw['type']!r}, which this version does not know."
+            f"The parameter {raw['key']!r} has the type {raw['type']!r}, which this version does not support."
         )
     made = {key: raw[key] for key in _KEPT if key in raw}
     options = [*raw.get("options", ()), *extra_options(raw)]
@@ -201,7 +203,7 @@ def slim_price(raw: Mapping[str, Any]) -> dict[str, Any] | None:
     if not price:
         return None
     if price["unit"] not in get_args(Unit):
-        raise InputError(f"{raw['name']} is priced per {price['unit']!r}, which this version does not know.")
+        raise InputError(f"{raw['name']} is priced per {price['unit']!r}, which this version does not support.")
     currency = {} if price["currency"] == CURRENCY else {"currency": price["currency"]}
     amounts = {"fixed": price["fixed"]} if "fixed" in price else _rows(price["rules"])
     return {"unit": price["unit"], **_quantity(price["unit"], raw["params"]), **amounts, **currency}
@@ -210,7 +212,10 @@ def slim_price(raw: Mapping[str, Any]) -> dict[str, Any] | None:
 def _rows(rules: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     by = list(rules[0]["when"])
     if any(rule["when"].keys() != set(by) for rule in rules):
-        raise InputError(f"A price depends now on {', '.join(by)}, now on others; this version cannot read that.")
+        raise InputError(
+            f"A price depends in some entries on {', '.join(by)}, in other entries on other parameters; this "
+            "version does not support such prices."
+        )
     return {"by": by, "rows": [[*(text_of(rule["when"][key]) for key in by), rule["price"]] for rule in rules]}
 
 
@@ -265,7 +270,7 @@ def extra_options(param: Raw) -> list[str]:
 
 
 def shape_of(param: Raw) -> str:
-    """Says whether a `json` parameter holds a list of objects or one object; a list, where the note does not say.
+    """Returns whether a `json` parameter holds a list of objects or one object; a list if the note is silent.
 
     Args:
         param: The parameter, as a registry file has it.

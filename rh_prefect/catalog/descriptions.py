@@ -1,4 +1,4 @@
-"""Models and parameters in words, and the smallest valid input of each."""
+"""Text descriptions of models and parameters, and the smallest valid input of each model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _KINDS: dict[ParamType, str] = {
 
 
 def summary(model: Model) -> str:
-    """Says what a model makes, what it costs and where it is.
+    """Returns a short description of a model: what it makes, its price and its endpoint.
 
     Args:
         model: The model.
@@ -54,7 +54,7 @@ def docstring(model: Model, *, options: Mapping[str, str], returns: str = "") ->
 
 
 def explain(param: Param) -> str:
-    """Says what a parameter takes; more than `describe`, for a reader who sees neither its type nor its limits.
+    """Describes the values a parameter accepts, in more detail than `describe`, with its type and limits.
 
     Args:
         param: The parameter.
@@ -77,9 +77,9 @@ def _facts(model: Model) -> list[str]:
     if model.status != "current":
         sentences.append(f"{standing(model)}.")
     if not model.on_cn:
-        sentences.append("The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.")
+        sentences.append("The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.")
     if model.incomplete:
-        sentences.append("Its published parameter list is not complete; others pass with a warning.")
+        sentences.append("Its published parameter list is not complete; other parameters are accepted with a warning.")
     return sentences
 
 
@@ -90,17 +90,17 @@ def _price(model: Model) -> str:
 
 
 def standing(model: Model) -> str:
-    """Says what RunningHub's newest lists say about a model that is not current, and what to use in its place.
+    """Describes the status of a model that RunningHub no longer lists as current, and its replacement.
 
     Args:
         model: The model.
     """
-    what = "Deprecated" if model.status == "deprecated" else "Gone from RunningHub's newest lists; it may still answer"
+    what = "Deprecated" if model.status == "deprecated" else "Not in RunningHub's newest lists; it may still work"
     return f"{what}; use {model.replaced_by}" if model.replaced_by else what
 
 
 def describe(param: Param) -> str:
-    """Says what a parameter takes, beyond its type, default and options.
+    """Describes the values a parameter accepts, beyond its type, default and options.
 
     Args:
         param: The parameter.

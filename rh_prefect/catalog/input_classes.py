@@ -43,7 +43,7 @@ class _Unchecked(dict[str, Any]):
 
 
 class InvalidInput(InputError, ValueError):
-    """An `InputError` that pydantic can take into its own report, where an input is a part of something larger."""
+    """An `InputError` that pydantic can include in its own validation error, for an input in a larger model."""
 
 
 class InputBase(BaseModel):
@@ -88,12 +88,12 @@ class InputBase(BaseModel):
 
     @property
     def unchecked(self) -> dict[str, Any]:
-        """The parameters that are sent as they are, by name: the catalogue does not know such values yet."""
+        """The parameters, by name, that are sent unchecked because their values are not in the catalogue yet."""
         # No field, since it has no place in a form, and an input can be hashed.
         return dict((self.model_extra or {}).get("unchecked", {}))
 
     def params(self) -> dict[str, object]:
-        """Returns what was given, by Python names; what was left out is not among it."""
+        """Returns the given parameters by their Python names; omitted parameters are not included."""
         return self._given() | self.unchecked
 
     def _given(self) -> dict[str, object]:
@@ -156,7 +156,7 @@ class InputBase(BaseModel):
             "type": "string",
             "title": "Model",
             "enum": names,
-            "description": "The model; its parameters go beside.",
+            "description": "The model; its parameters are further fields of the same object.",
         }
         return {
             "type": "object",
@@ -171,7 +171,7 @@ class InputBase(BaseModel):
         if isinstance(value, cls):
             return value
         if not isinstance(value, Mapping) or not isinstance(value.get("model"), str):
-            raise ValueError('an input of a model was expected, or an object as in {"model": "z-image/turbo", ...}')
+            raise ValueError('expected a model input, or an object such as {"model": "z-image/turbo", ...}')
         try:
             chosen = cls.class_of(get(value["model"]))
         except InputError as error:
@@ -258,7 +258,7 @@ def _by_name(entry: Model, unchecked: Any, given: dict[str, Any]) -> _Unchecked:
     for name, value in unchecked.items():
         known = param.name if (param := entry.find_param(name)) else str(name)
         if value is not None and known in taken:
-            raise ValueError(f"{known} is given twice, also in unchecked")
+            raise ValueError(f"{known} is given twice: as a parameter and in unchecked")
         if value is not None:
             found[known] = value
     return found

@@ -72,7 +72,7 @@ def snake_name(name: str) -> str:
 
 @lru_cache(maxsize=4096)
 def param_name(key: str) -> str:
-    """Names a parameter: `imageUrl` is `image_url`; a name that Python, an input class or a task needs gets `_`."""
+    """Returns a parameter's Python name: `imageUrl` is `image_url`; a reserved name gets `_`."""
     name = "_".join(words(_HUMP.sub("_", key.strip()))).lower()
     if not name.isidentifier():
         name = f"p_{name}"
@@ -80,7 +80,7 @@ def param_name(key: str) -> str:
 
 
 def param_names(keys: Sequence[str]) -> list[str]:
-    """Names all parameters of one model; a key that needs no change goes before one that would get the same name.
+    """Returns the Python names of all parameters of a model; on a conflict, an unchanged key keeps its name.
 
     Args:
         keys: The wire keys, in order.
@@ -148,7 +148,7 @@ class PriceTable:
 
     @property
     def least(self) -> Decimal:
-        """The least that one unit costs."""
+        """The minimum price of one unit."""
         return min(self._amounts)
 
     @property
@@ -280,7 +280,7 @@ class Param:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a model says about several parameters together; all of them are wire keys.
+    """A rule of a model about several parameters together; it names them by wire key.
 
     Attributes:
         kind: `one`: exactly one of `params`; `any`: at least one of them; `either`: at most one of them; `needed`: they
@@ -375,7 +375,7 @@ class Model:
         return next(by_name, None) or next(by_key, None)
 
     def param(self, name_or_key: str) -> Param:
-        """Finds a parameter that has to be there.
+        """Returns a parameter; raises an error if it does not exist.
 
         Args:
             name_or_key: Its Python name or its wire key.
@@ -391,7 +391,7 @@ class Model:
         return found
 
     def hint(self, name: str) -> str:
-        """Says which known parameters are like an unknown one, as a clause.
+        """Returns a clause that lists the known parameters with names similar to an unknown one.
 
         Args:
             name: The unknown name.
@@ -400,7 +400,7 @@ class Model:
 
         names = [param.name for param in self.params]
         near = get_close_matches(name.lower(), names, n=2, cutoff=0.6)
-        return f"the nearest is {' or '.join(near)}" if near else f"it has {', '.join(names) or 'none that is known'}"
+        return f"the nearest is {' or '.join(near)}" if near else f"it has {', '.join(names) or 'no known parameters'}"
 
 
 def decode_model(raw: Mapping[str, Any]) -> Model:

@@ -1,4 +1,4 @@
-"""What a model says about several of its parameters together."""
+"""The rules of a model about several of its parameters together."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def notices(model: Model, values: Mapping[str, object]) -> list[str]:
 
 
 def complete(model: Model, values: dict[str, object]) -> None:
-    """Adds the defaults that become necessary, and takes out what may only be sent with something that is not there.
+    """Adds the defaults that become necessary, and removes parameters whose required companion is missing.
 
     Args:
         model: The model.
@@ -59,7 +59,7 @@ def complete(model: Model, values: dict[str, object]) -> None:
 
 
 def holds(model: Model, rule: Rule, values: Mapping[str, object]) -> bool:
-    """Says whether a rule's condition is met.
+    """Checks whether a rule's condition is met.
 
     Args:
         model: The model.
@@ -86,10 +86,10 @@ def _problem(model: Model, rule: Rule, values: Mapping[str, object]) -> str:
             return _needed(model, rule, values)
         case "only":
             idle = _names(model, _idle(model, rule, values), "and")
-            return f"{idle} is valid only where {_condition(model, rule)}" if idle else ""
+            return f"{idle} is valid only when {_condition(model, rule)}" if idle else ""
         case "most":
             count = sum(_count(values[key]) for key in given)
-            together = f"{_names(model, rule.params, 'and')} hold at most {rule.limit} together, not {count}"
+            together = f"{_names(model, rule.params, 'and')} may have at most {rule.limit} items together, not {count}"
             return together if count > rule.limit else ""
         case "never":
             pairs = " with ".join(f"{_name(model, key)} {text_of(value)}" for key, value in rule.when)
@@ -115,7 +115,7 @@ def _needed(model: Model, rule: Rule, values: Mapping[str, object]) -> str:
     missing = [key for key in rule.params if key not in values and model.param(key).default is None]
     if not missing or not holds(model, rule, values):
         return ""
-    return f"{_names(model, missing, 'and')} is needed where {_condition(model, rule)}"
+    return f"{_names(model, missing, 'and')} is required when {_condition(model, rule)}"
 
 
 def _idle(model: Model, rule: Rule, values: Mapping[str, object]) -> list[str]:

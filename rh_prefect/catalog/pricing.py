@@ -9,7 +9,7 @@ from rh_prefect.catalog.model import Model, Price, PriceTable, text_of
 
 
 def estimate(model: Model, payload: Mapping[str, object], *, seconds: float | None = None) -> Price | None:
-    """Says what a call will cost.
+    """Estimates the cost of a call.
 
     Args:
         model: The model.

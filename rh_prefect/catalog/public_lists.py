@@ -80,7 +80,7 @@ _TAKEN = ("key", *sorted(TELLS["registry"]))
 
 @dataclass(slots=True)
 class PublicList:
-    """What one file says, in the words of this package's own registry.
+    """The content of one public file, converted to the terms of this package's registry.
 
     Attributes:
         form: Which form it has.
@@ -99,7 +99,7 @@ class PublicList:
     marked: set[str] = field(default_factory=set)
 
     def takes(self, endpoint: str, literal: str, known: Collection[str]) -> bool:
-        """Tells whether an entry counts: the first of an endpoint does, or the first one without a mark."""
+        """Checks whether an entry is used: per endpoint, the first entry, or the first one without a mark."""
         is_marked = endpoint != literal
         if endpoint in known and (is_marked or endpoint not in self.marked):
             return False
@@ -158,7 +158,7 @@ def _form_of(content: object) -> Form:
             ours = any(isinstance(entry, Mapping) and "family" in entry for entry in content["models"])
             return "catalogue" if ours else "registry"
     raise InputError(
-        "it has no form that is known: a list of models, or an object with `models`, `endpoints` or `pricing`"
+        "its format is unknown; expected a list of models, or an object with `models`, `endpoints` or `pricing`"
     )
 
 
@@ -166,13 +166,13 @@ def _date_of(content: object, flaws: list[str]) -> str:
     version = str(content.get("version") or "") if isinstance(content, Mapping) else ""
     match = _DATE.search(version)
     if match and not is_past_day(match[0]):
-        flaws.append(f"its version {version[:40]!r} is not a past date; it counts as a list without a date")
+        flaws.append(f"its version {version[:40]!r} is not a past date; it is treated as a list without a date")
         return ""
     return match[0] if match else ""
 
 
 def is_past_day(text: str) -> bool:
-    """Tells whether a text as in `2026-09-13` is a day, and not one to come anywhere on earth.
+    """Checks whether a text such as `2026-09-13` is a date that is not in the future in any time zone.
 
     Args:
         text: The text.
@@ -251,7 +251,7 @@ def _typed(param: Raw, flaws: list[str]) -> None:
     given = param.get("type")
     param["type"] = _TYPES.get(str(given), "string")
     if str(given) not in _TYPES:
-        flaws.append(f"type {given!r} is unknown; any text is taken")
+        flaws.append(f"type {given!r} is unknown; any text is accepted")
 
 
 def _listed(param: Raw) -> None:
@@ -276,7 +276,7 @@ def _chosen(param: Raw, flaws: list[str]) -> None:
         param["options"] = list(dict.fromkeys(texts))
     else:
         param["type"] = "string"
-        flaws.append("a choice without options; any text is taken")
+        flaws.append("a choice without options; any text is accepted")
 
 
 def _limited(param: Raw, flaws: list[str]) -> None:
@@ -286,7 +286,7 @@ def _limited(param: Raw, flaws: list[str]) -> None:
             kinds = json.loads(accept) if isinstance(accept, str) else accept
             param["accept"] = _formats(kinds)
         except ValueError:
-            flaws.append(f"accepted formats {accept!r} cannot be read; any format is taken")
+            flaws.append(f"accepted formats {accept!r} cannot be read; any format is accepted")
     whole = ("max_length", "max_items", "max_size_mb", *(("min", "max", "step") if param["type"] == "int" else ()))
     for name in ("min", "max", "step", "max_length", "max_items", "max_size_mb"):
         if name not in param:
@@ -297,7 +297,7 @@ def _limited(param: Raw, flaws: list[str]) -> None:
         else:
             param[name] = number
     if param.get("min", 0) > param.get("max", param.get("min", 0)):
-        flaws.append(f"min {param.pop('min')} is above max {param.pop('max')}; neither is taken")
+        flaws.append(f"min {param.pop('min')} is above max {param.pop('max')}; both are ignored")
 
 
 def _formats(kinds: object) -> list[str]:
@@ -320,7 +320,7 @@ def _defaulted(param: Raw, flaws: list[str]) -> None:
     items = default if isinstance(default, list) else [default]
     read = [_default(param, item) for item in items]
     if None in read:
-        flaws.append(f"default {default!r} is not among what it takes; none is taken")
+        flaws.append(f"default {default!r} is not one of the allowed values and is ignored")
     elif param.get("multiple"):
         param["default"] = read
     else:
@@ -362,10 +362,10 @@ def _read_price(found: PublicList, literal: str, entry: Any) -> None:
     amounts = _amounts(entry)
     unit = _UNITS.get(str(entry.get("unit", "")).strip().lstrip("/"))
     if amounts and unit is None:
-        raise _Unusable(f"unit {entry.get('unit')!r} is unknown; the price is not taken")
+        raise _Unusable(f"unit {entry.get('unit')!r} is unknown; the price is ignored")
     currency = str(entry.get("currency") or "CNY")
     if amounts and not re.fullmatch(r"[A-Z]{3}", currency):
-        raise _Unusable(f"currency {currency[:20]!r} is unknown; the price is not taken")
+        raise _Unusable(f"currency {currency[:20]!r} is unknown; the price is ignored")
     if amounts:
         seen = _DATE.search(str(entry.get("updated_at") or ""))
         price = {"currency": currency, "unit": unit, **amounts}
@@ -383,20 +383,20 @@ def _amounts(entry: Any) -> Raw:
         case "unparsed":
             return {}
         case kind:
-            raise _Unusable(f"pricing_type {kind!r} is unknown; the price is not taken")
+            raise _Unusable(f"pricing_type {kind!r} is unknown; the price is ignored")
 
 
 def _price_rules(rules: object) -> list[Raw]:
     found = [_price_rule(rule) for rule in (rules if isinstance(rules, list) else [])]
     if len({tuple(sorted(rule["when"])) for rule in found}) > 1:
-        raise _Unusable("its price depends now on one parameter, now on another; the price is not taken")
+        raise _Unusable("its price depends on different parameters in different entries; the price is ignored")
     return [rule for rule in found if rule["price"] is not None]
 
 
 def _price_rule(rule: object) -> Raw:
     when = rule.get("when") if isinstance(rule, Mapping) else None
     if not isinstance(rule, Mapping) or not isinstance(when, Mapping) or not when or "" in when.values():
-        raise _Unusable("its price depends on something that no rule can say; the price is not taken")
+        raise _Unusable("its price depends on something that a rule cannot express; the price is ignored")
     return {"when": dict(when), "price": _amount(rule.get("price"))}
 
 

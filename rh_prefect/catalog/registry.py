@@ -40,14 +40,14 @@ def _model(position: int) -> Model:
 
 
 def user_file() -> Path:
-    """Where this user's own data lies, once `rh-prefect models refresh` has been run."""
+    """The path of this user's own data file, which `rh-prefect models refresh` creates."""
     from rh_prefect.settings import get_settings  # keeps the import of the catalogue quick
 
     return get_settings().state_dir / "models.json"
 
 
 def is_older(version: str, than: str) -> bool:
-    """Tells whether a data file's version is before another's; two that cannot be compared are not.
+    """Checks whether a data file's version is before another; False if they cannot be compared.
 
     Args:
         version: As in `2026-04-29+1`.
@@ -77,15 +77,15 @@ def _of_this_user() -> list[dict[str, Any]] | None:
         return None
     own = str(json.loads(SLIM_FILE.read_bytes())["version"])
     if is_older(version, own):
-        _warn(f"This user's models in {file} are of {version}, and the package has newer ones of {own}")
+        _warn(f"This user's models in {file} date from {version}, and the package has newer ones from {own}")
         return None
     return found
 
 
 def _warn(what: str) -> None:
     warnings.warn(
-        f"{what}; the package's own are used. What to do: `rh-prefect models refresh FILE` with a newer file, or "
-        "`rh-prefect models refresh --reset`.",
+        f"{what}; the package's own models are used. What to do: `rh-prefect models refresh FILE` with a "
+        "newer file, or `rh-prefect models refresh --reset`.",
         stacklevel=5,
     )
 
@@ -155,7 +155,7 @@ def get(name: str) -> Model:
 
 
 def nearest(name: str, *, limit: int = 3) -> tuple[str, ...]:
-    """Names the models whose names are most like a wrong one.
+    """Returns the models with the names most similar to a wrong name.
 
     Args:
         name: The wrong name, of any kind.

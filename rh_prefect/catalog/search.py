@@ -1,4 +1,4 @@
-"""Finds models by what they do, take and cost; understands synonyms and typing errors."""
+"""Search for models by what they do, accept and cost; synonyms and typing errors are handled."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _TYPO_RATIO = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One thing that is asked for.
+    """One search term of a query.
 
     Attributes:
         phrase: The words for it, as they were typed.
@@ -53,7 +53,7 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a search asks for.
+    """A parsed search.
 
     Attributes:
         terms: All of it.
@@ -69,7 +69,7 @@ class Query:
 
 
 def read_query(text: str, names: frozenset[str]) -> Query:
-    """Reads a search.
+    """Parses the text of a search.
 
     Args:
         text: What was typed.
@@ -88,7 +88,7 @@ def read_query(text: str, names: frozenset[str]) -> Query:
 
 
 def nearest_words(word: str, names: frozenset[str], *, limit: int = 3) -> list[str]:
-    """Names the known words and phrases that are most like an unknown word.
+    """Returns the known words and phrases that are most similar to an unknown word.
 
     Args:
         word: The unknown word.
@@ -174,7 +174,7 @@ _ALSO_SAYS, _PAIR, _PHRASE, _INCOMPLETE = 2, 3, 8, -1
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which models a search looks at.
+    """The conditions that limit which models a search considers.
 
     Attributes:
         output: Only models that make this.
@@ -245,7 +245,7 @@ def find(
 
 
 def search(text: str, wanted: Filter, *, sort: Sort = "relevance") -> Found:
-    """Searches like `find`, and also says how the search was understood.
+    """Searches like `find`, and also returns how the search text was interpreted.
 
     Args:
         text: What the models do.
@@ -425,7 +425,7 @@ def _without_near(best: list[_Match]) -> tuple[list[_Match], list[str]]:
     near = len(best) - len(exact)
     if not exact or not near:
         return best, []
-    return exact, [f"Left out, as they only come near: {_count(near)}; sort by relevance to see them."]
+    return exact, [f"Not shown, because they match only in part: {_count(near)}; sort by relevance to see them."]
 
 
 def _affordable(ranked: list[_Match], most: Decimal | None) -> tuple[list[_Match], list[str]]:
@@ -435,7 +435,7 @@ def _affordable(ranked: list[_Match], most: Decimal | None) -> tuple[list[_Match
     left = [match for match in ranked if (price := match.card.model.price) is not None and price.least <= most]
     notes = [] if left else [f"Of the models that match, none has a known price of {most} or less."]
     if unknown:
-        notes.append(f"Left out, as no price is known: {_count(unknown)}.")
+        notes.append(f"Not shown, because no price is known: {_count(unknown)}.")
     return left, notes
 
 
@@ -444,11 +444,11 @@ def _count(number: int) -> str:
 
 
 def _about(query: Query, hits: int) -> list[str]:
-    notes = [f'"{typed}" is taken for "{meant}".' for typed, meant in query.taken_for]
-    notes += [f'"{word}" is not known and is left out.' for word in query.unknown]
+    notes = [f'"{typed}" is interpreted as "{meant}".' for typed, meant in query.taken_for]
+    notes += [f'"{word}" is unknown and is ignored.' for word in query.unknown]
     if hits < sum(map(_weight, query.terms)):
         asked = ", ".join(f'"{term.phrase}"' for term in query.terms)
-        notes.append(f"No model has all of {asked}; these have most.")
+        notes.append(f"No model has all of {asked}; these have most of them.")
     return notes
 
 
@@ -467,9 +467,9 @@ def _about_near(query: Query, ranked: Sequence[_Match]) -> list[str]:
 
 def _no_match(text: str, query: Query) -> str:
     if _matches(_cards(), query, is_all=not text.strip()):
-        return f'No model matches "{text}" with these options; leave one out, or search old models, too.'
+        return f'No model matches "{text}" with these options; remove an option, or search old models too.'
     near = [near for word in query.unknown or query.words for near in nearest_words(word, _names())]
-    words = f"The nearest words: {', '.join(near)}." if near else f"Words that are known: {_all_tags()}."
+    words = f"Similar words: {', '.join(near)}." if near else f"Words that are known: {_all_tags()}."
     return f'No model matches "{text}". {words}'
 
 

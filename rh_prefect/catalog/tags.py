@@ -12,7 +12,7 @@ from rh_prefect.catalog.model import Model, words
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """One thing that models do; every list is one string with commas.
+    """One capability of models; every list in it is one string with commas.
 
     A model has the tag where its name says so (`named`), or where `families`, `params` or `groups` speak for it. With
     `groups` or `needs`, its required files must be of the kinds in `needs` and of no others: the groups of
@@ -337,7 +337,7 @@ _TEXTS = ("prompt", "text", "lyrics", "description", "script_content", "instruct
 
 
 def tags_of(model: Model) -> tuple[str, ...]:
-    """Names what a model does.
+    """Returns the tags for what a model does.
 
     Args:
         model: The model.
@@ -350,7 +350,7 @@ def tags_of(model: Model) -> tuple[str, ...]:
 
 
 def inputs_of(model: Model) -> tuple[Input, ...]:
-    """Names what a model takes, required or not.
+    """Returns the kinds of input that a model accepts, required or not.
 
     Its parameters say so; its name, too, because not every list of parameters is complete, and some models take the
     link of a file as text.
@@ -367,7 +367,7 @@ def inputs_of(model: Model) -> tuple[Input, ...]:
 
 
 def spelled(*names: str) -> str:
-    """Writes names as their words in lower case, so that ` lip sync ` finds whole words of one name.
+    """Converts names to lower-case words separated by spaces, so that a search matches whole words only.
 
     Args:
         names: As in `kling-lip-sync/tts`.

@@ -206,7 +206,7 @@ def _reprice(listed: PublicList, models: dict[str, Raw], endpoint: str, price: R
     model = models.get(endpoint)
     seen = str((price or {}).get("seen") or date)
     if model is None:
-        listed.flaws.append(f"{endpoint}: a price of a model that the catalogue does not know")
+        listed.flaws.append(f"{endpoint}: a price for a model that is not in the catalogue")
     elif price is not None and not (model.get("price") and seen and seen < model.get("price_seen", "")):
         try:
             made = slim_price({**model, "price": _spelled(price, model)})
@@ -282,7 +282,7 @@ class Refreshed:
 
 
 def refresh(source: str, *, date: str | None = None) -> Refreshed:
-    """Puts what a public file says into this user's catalogue; processes that start from now on read it.
+    """Merges a public file into this user's catalogue; processes that start later use the result.
 
     Args:
         source: Path or URL of the file; for its forms see `rh_prefect.catalog.public_lists`.

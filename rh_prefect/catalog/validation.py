@@ -26,7 +26,7 @@ _SAME_FORMAT = {"jpeg": "jpg", "tiff": "tif"}
 
 
 class InputWarning(UserWarning):
-    """Something in an input is unknown or has no effect; it is sent all the same."""
+    """A warning that something in an input is unknown or has no effect; the input is sent anyway."""
 
 
 class _Wrong(Exception):  # carries a clause from where a value is looked at to where all problems are listed
@@ -108,7 +108,7 @@ class Parameters:
 
 
 def read_parameters(model: Model, params: Mapping[str, object], *, unchecked: Collection[str] = ()) -> Parameters:
-    """Checks an input as `validate` does, and keeps apart what was given and what is sent.
+    """Checks an input as `validate` does, and returns the given and the sent parameters separately.
 
     Args:
         model: The model.
@@ -150,7 +150,7 @@ def check(
     as_media: Callable[[object], object] | None = None,
     unchecked: Collection[str] = (),
 ) -> Checked:
-    """Looks at every part of an input.
+    """Checks every part of an input.
 
     Args:
         model: The model.
@@ -171,7 +171,7 @@ def check(
         elif param is None:
             _take_extra(model, checked, name, value)
         elif param.key in checked.values:
-            checked.problems.append(f"{param.name} is given twice, also as {param.key!r}")
+            checked.problems.append(f"{param.name} is given twice: under this name and as {param.key!r}")
         elif param.name in unchecked and not param.is_media:
             checked.problems.extend(_holding_a_file(param.name, value))
             checked.values[param.key] = value
@@ -218,7 +218,7 @@ def check_file(
     wrong = _wrong_file(param, extension, size, kind)
     if wrong:
         raise MediaError(
-            f"{model.name}: {param.name} {wrong}: {source}. Nothing was sent; give another file.",
+            f"{model.name}: {param.name} {wrong}: {source}. Nothing was sent; pass another file.",
             model=model.name,
             param=param.name,
         )
@@ -226,13 +226,13 @@ def check_file(
 
 def _wrong_file(param: Param, extension: str | None, size: int, kind: str | None) -> str:
     if kind is not None and kind != param.type:
-        return f"takes {_article(param.type)}, and this is {_article(kind)}"
+        return f"takes {_article(param.type)}, but this is {_article(kind)}"
     accepted = {_format(one) for one in param.accept}
     if accepted and extension is not None and _format(extension) not in accepted:
-        return f"takes {', '.join(param.accept)}, and this is {extension or 'of no known format'}"
+        return f"takes {', '.join(param.accept)}, but this is {extension or 'of an unknown format'}"
     if param.max_size_mb is not None and size > param.max_size_mb * MIB:
         return f"takes at most {param.max_size_mb} MB, and this has {size / MIB:.1f} MB"
-    return "takes a file with something in it, and this is empty" if size == 0 else ""
+    return "needs a non-empty file, but this file is empty" if size == 0 else ""
 
 
 def _format(extension: str) -> str:
@@ -248,7 +248,7 @@ def _take_extra(model: Model, checked: Checked, name: str, value: object) -> Non
     checked.problems.extend(_holding_a_file(name, value))
     if value is not None:
         checked.notices.append(
-            f"The catalogue knows no parameter {name!r} of {model.name}; {model.hint(name)}. It is passed on as it is."
+            f"The catalogue has no parameter {name!r} for {model.name}; {model.hint(name)}. It is sent unchecked."
         )
         checked.extra[name] = value
 
@@ -257,7 +257,12 @@ def _holding_a_file(name: str, value: object) -> list[str]:
     """Rejects a local file that would be sent as its name: only known file parameters are uploaded."""
     if not _holds_file(value):
         return []
-    return [f"{name} holds a file, and the catalogue knows no file parameter of this name; `models.custom` uploads it"]
+    return [
+        (
+            f"the value of {name} is a file, but the catalogue has no file parameter with this name; "
+            "`models.custom` uploads it"
+        )
+    ]
 
 
 def _holds_file(value: object) -> bool:
@@ -283,7 +288,7 @@ def _list(param: Param, value: object, as_media: Callable[[object], object]) -> 
     given = list(value) if isinstance(value, list | tuple) else [value]
     items = [item for item in (_one(param, item, as_media) for item in given) if item is not None]
     if param.max_items is not None and len(items) > param.max_items:
-        raise _Wrong(f"holds at most {param.max_items}, not {len(items)}")
+        raise _Wrong(f"takes at most {param.max_items} items, not {len(items)}")
     return items or None
 
 
@@ -316,14 +321,14 @@ def _media(value: object, as_media: Callable[[object], object]) -> object:
 def _media_text(value: object) -> str:
     if isinstance(value, str) and value.strip():
         return value
-    raise InputError(f"a URL was expected, not {_show(value)}")
+    raise InputError(f"must be a URL, not {_show(value)}")
 
 
 def _enum(param: Param, value: object) -> str:
     text = text_of(value) if isinstance(value, str | int | float) else None
     if text in param.options:
         return text
-    newer = f"a newer value can go into unchecked={{'{param.name}': {value!r}}}" if isinstance(value, str) else ""
+    newer = f"pass a newer value with unchecked={{'{param.name}': {value!r}}}" if isinstance(value, str) else ""
     raise _Wrong(f"must be one of {_options(param)}, not {_show(value)}{f' ({newer})' if newer else ''}")
 
 
@@ -357,7 +362,7 @@ def _text(param: Param, value: object) -> str:
     if param.max_length is not None and len(value) > param.max_length:
         raise _Wrong(f"has {len(value)} characters; at most {param.max_length} are allowed")
     if param.pattern and not re.fullmatch(param.pattern, value):
-        raise _Wrong(f"must have {param.note}; {_show(value)} has not")
+        raise _Wrong(f"must have {param.note}; {_show(value)} does not")
     return value
 
 
@@ -368,7 +373,7 @@ def _json(param: Param, value: object) -> object:
         try:
             value = json.loads(value)
         except ValueError:
-            raise _Wrong(f"must be {kind}, or JSON of it; {_show(value)} is not JSON") from None
+            raise _Wrong(f"must be {kind}, or a JSON string of one; {_show(value)} is not JSON") from None
     items = list(value) if isinstance(value, list | tuple) else [value]
     several = isinstance(value, list | tuple)
     fits = several if param.shape == "list" else not several or len(items) == 1

@@ -18,9 +18,9 @@ app = App(
 )
 _models = App(name="models", help="List RunningHub's models with limits and prices.")
 _webhook = App(name="webhook", help="Receive task webhooks instead of polling.")
-_jobs = App(name="jobs", help="See and settle paid jobs.")
+_jobs = App(name="jobs", help="Show paid jobs and resolve open ones.")
 
-app.command("rh_prefect.cli.demo:demo", help="Make a film on this machine: no key, no network, nothing to pay.")
+app.command("rh_prefect.cli.demo:demo", help="Make a film on this machine: no key, no network, no cost.")
 app.command("rh_prefect.cli.flows:run_app", name="run", help="Run a pipeline's file, or a flow, in this process.")
 app.command("rh_prefect.cli.flows:batch", help="Run a model on every row of a manifest or every file of a folder.")
 for _name, _help in {
@@ -39,13 +39,13 @@ _models.command("rh_prefect.cli.models:refresh", help="Update this user's models
 app.command(_jobs)
 for _name, _help in {
     "list": "List the jobs of a run, or the latest runs that have jobs.",
-    "show": "Show all that is recorded of one job.",
-    "recover": "Record again what a run has paid for, after Prefect's database was restored from a backup.",
+    "show": "Show everything that is recorded about one job.",
+    "recover": "Restore the records of what a run has paid for, after Prefect's database was restored from a backup.",
     "adopt": "Record the task of an unknown submission; the next run waits for it.",
     "mark-refused": "Record that an unknown submission was not accepted; the next run submits it again.",
-    "mark-lost": "Record that RunningHub no longer knows a task; the next run pays for a new one.",
+    "mark-lost": "Record that a task no longer exists at RunningHub; the next run pays for a new one.",
     "collect": "Download what a run has paid for, without submitting anything.",
-    "cancel": "Cancel at RunningHub what a run has submitted.",
+    "cancel": "Cancel the tasks that a run has submitted to RunningHub.",
 }.items():
     _jobs.command(f"rh_prefect.cli.jobs:{_name.replace('-', '_')}_", name=_name, help=_help)
 app.command("rh_prefect.cli.spend:spend", help="Add up what tasks have cost.")

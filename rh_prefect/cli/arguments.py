@@ -45,7 +45,7 @@ def check_call(
     if missing:
         or_resume = ", or `--resume RUN_ID`" if command.startswith("run ") else ""
         options = " and ".join("a video" if need == "videos" else f"--{need}" for need in missing)
-        raise InputError(f"{command}: {options} is missing. What to do: give it{or_resume}.")
+        raise InputError(f"{command}: {options} is missing. What to do: pass it{or_resume}.")
     if resume is not None:
         _check_id(command, resume)
     for option, value in parameters.items():
@@ -81,16 +81,18 @@ async def _check_account(command: str) -> None:
     settings = get_settings()
     if settings.api_key is None or not settings.api_key.get_secret_value():
         raise ConfigError(
-            f"{command}: there is no API key of RunningHub. What to do: set RH_API_KEY, and RH_BASE_URL to the site "
-            "that the key belongs to; or name a block with --credentials. Without a key: `rh-prefect emulator`."
+            f"{command}: no RunningHub API key is set. What to do: set RH_API_KEY, and RH_BASE_URL to the "
+            "site that the key belongs to; or pass the name of a block with --credentials. Without a "
+            "key: `rh-prefect emulator`."
         )
     try:
         async with asyncio.timeout(_PATIENCE), Client(settings.api_key, base_url=settings.base_url) as client:
             await client.queue_status()
     except ConnectFailed as error:
         raise ConfigError(
-            f"{command}: {settings.base_url} cannot be reached: {error.what or error}. What to do: correct "
-            "RH_BASE_URL, or start what it names; the emulator by `rh-prefect emulator`. Nothing was sent."
+            f"{command}: {settings.base_url} cannot be reached: {error.what or error}. What to do: "
+            "correct RH_BASE_URL, or start the server at that address; start the emulator with "
+            "`rh-prefect emulator`. Nothing was sent."
         ) from error
     except (ConfigError, KeyRejected):
         raise
@@ -143,8 +145,8 @@ def check_batch(rows: str, models: Iterable[str], *, out: str | None = None, sto
 def _check_id(command: str, flow_run_id: str) -> None:
     if not is_flow_run_id(flow_run_id):
         raise InputError(
-            f"{command}: {flow_run_id!r} is no flow run's id. What to do: take it from `rh-prefect jobs list` or from "
-            "the dashboard."
+            f"{command}: {flow_run_id!r} is not a flow run's id. What to do: copy it from `rh-prefect "
+            "jobs list` or from the dashboard."
         )
 
 
@@ -171,12 +173,12 @@ def _check_text(what: str, text: str) -> None:
 
     if "\0" in text:
         raise InputError(
-            f"{what}: {text!r} holds a NUL byte, which no path and no prompt can. What to do: leave it out."
+            f"{what}: {text!r} contains a NUL byte, which is not allowed in paths and prompts. What to do: remove it."
         )
     if not is_text(text):
         raise InputError(
-            f"{what}: {text!a} is not UTF-8, which is all that Prefect and RunningHub take. "
-            "What to do: write it, or name the file, in UTF-8."
+            f"{what}: {text!a} is not UTF-8, the only encoding that Prefect and RunningHub accept. What "
+            "to do: encode the text, or the file name, in UTF-8."
         )
 
 
@@ -189,8 +191,9 @@ def _check_out(command: str, out: str | None, storage: str | None) -> None:
     said, place = ("RH_STORAGE_URL=", get_settings().storage_url) if out is None else ("--out ", out)
     if protocol_of(place) == "memory":
         raise InputError(
-            f"{command}: {said}{place} is this process's memory: what was paid for would be gone with the command, and "
-            "be paid for again. What to do: name a folder, or a place such as s3://bucket/prefix. Nothing was sent."
+            f"{command}: {said}{place} is in this process's memory: paid results would be lost when the "
+            "command ends, and would be paid for again. What to do: set a folder, or a URL such as "
+            "s3://bucket/prefix. Nothing was sent."
         )
 
 
@@ -223,11 +226,11 @@ def _check_file(command: str, source: str, *, kind: str | None) -> None:
         return
     path = Path(local_path(source))
     if not path.is_file():
-        raise MediaError(f"{command}: {source} is not a file. What to do: name a file. Nothing was sent.")
+        raise MediaError(f"{command}: {source} is not a file. What to do: pass the path of a file. Nothing was sent.")
     found = probe(path).kind
     if kind not in (None, found):
         raise MediaError(
-            f"{command}: {source} is not of the kind {kind}, but {found}. What to do: give another file. "
+            f"{command}: {source} is not a file of type {kind}, but {found}. What to do: pass another file. "
             "Nothing was sent."
         )
 
@@ -245,7 +248,7 @@ def read_assignments(model: str | None, given: Iterable[str]) -> dict[str, Any]:
     """Reads the parameters of a model or endpoint.
 
     Args:
-        model: Any name of the model, or an endpoint that the catalogue does not know.
+        model: Any name of the model, or an endpoint that is not in the catalogue.
         given: Each as `NAME=VALUE`. `@PATH` is a file; a text stays one where the model takes a text, else what is JSON
             counts as such. A name with several values holds a list of them.
 
@@ -260,7 +263,7 @@ def read_assignments(model: str | None, given: Iterable[str]) -> dict[str, Any]:
     for one in given:
         name, sign, text = one.partition("=")
         if not sign or not name:
-            raise InputError(f"run model: --set {one!r} is no assignment. What to do: write it as NAME=VALUE.")
+            raise InputError(f"run model: --set {one!r} is not an assignment. What to do: write it as NAME=VALUE.")
         value = _value(_param(model, name), text)
         if name in found:
             found[name] = [*(found[name] if name in several else [found[name]]), value]

@@ -23,12 +23,10 @@ PROMPT = "A lighthouse above a stormy sea at dawn, gulls in the wind"
 
 def demo(
     *,
-    folder: Annotated[Path, Parameter(help="Where everything goes: the film, the database, the logs.")] = Path(
-        "rh-demo"
-    ),
+    folder: Annotated[Path, Parameter(help="Folder for the film, the database and the logs.")] = Path("rh-demo"),
     prompt: Annotated[str, Parameter(help="What the film shows.")] = PROMPT,
     shots: Annotated[int, Parameter(help="How many shots, 1 to 12.", validator=validators.Number(gte=1, lte=12))] = 3,
-    stay: Annotated[bool, Parameter(help="Keep the dashboard up until Ctrl-C.", negative="")] = False,
+    stay: Annotated[bool, Parameter(help="Keep the dashboard running until you press Ctrl-C.", negative="")] = False,
 ) -> None:
     """Make a film on this machine, twice: the second run is free. No key, no network, nothing to pay."""
     check_call("demo", {"prompt": prompt, "folder": str(folder)}, needs=("prompt",))
@@ -52,7 +50,7 @@ def demo(
         )
         _plan_and_run_twice(folder / "film.yaml", [f"idea={prompt}", f"count={shots}"], settings["RH_BASE_URL"])
         if stay:
-            print(f"dashboard: {url.removesuffix('/api')}  (Ctrl-C ends it)", flush=True)
+            print(f"dashboard: {url.removesuffix('/api')}  (press Ctrl-C to stop)", flush=True)
             with contextlib.suppress(KeyboardInterrupt):
                 signal.pause()
 

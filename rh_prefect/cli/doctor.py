@@ -1,4 +1,4 @@
-"""`rh-prefect doctor`: checks all that a run needs, and says what to do."""
+"""`rh-prefect doctor`: checks everything that a run needs, and prints how to fix problems."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def doctor(
     ] = None,
     storage: Annotated[str | None, Parameter(help="Name of a MediaStorage block; by default RH_STORAGE_URL.")] = None,
 ) -> None:
-    """Check key, site, account, storage and Prefect, and say what to do. Nothing is paid."""
+    """Check key, site, account, storage and Prefect, and print how to fix problems. Nothing is paid."""
     if not asyncio.run(_examine(credentials, storage)):
         raise SystemExit(1)
 
@@ -103,7 +103,7 @@ async def _prefect() -> str:
     url = PREFECT_API_URL.value()
     if not url:
         return (
-            "no PREFECT_API_URL is set. `rh-prefect run` starts a server of its own and finds its runs there again; "
+            "no PREFECT_API_URL is set. `rh-prefect run` starts its own server and keeps its runs there; "
             "other flows and deployments need one: `prefect server start`, then "
             "`prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api`"
         )
@@ -114,7 +114,7 @@ async def _prefect() -> str:
             f"the Prefect API at {url} does not answer ({failure}). What to do: start it, or correct the address."
         )
     version = await connection.client.api_version()
-    return f"{url}, version {version}. Deleting a flow run deletes its journal; the manifests in the storage stay."
+    return f"{url}, version {version}. Deleting a flow run deletes its journal; the manifests in the storage are kept."
 
 
 async def _client(credentials: str | None) -> Client:
@@ -127,9 +127,11 @@ async def _key(credentials: str | None) -> str:
     async with await _client(credentials) as client:
         status = await client.queue_status()
     limit = (
-        f"{status.running} of {status.limit} task(s) run, {status.queued} wait" if status.limit else "no limit known"
+        f"{status.running} of {status.limit} task(s) running, {status.queued} waiting"
+        if status.limit
+        else "no limit known"
     )
-    return f"{client.site} takes the key ({status.key_type or 'kind unknown'}); {limit}"
+    return f"{client.site} accepts the key ({status.key_type or 'type unknown'}); {limit}"
 
 
 async def _account(credentials: str | None) -> str:
@@ -189,13 +191,16 @@ async def _webhook() -> str:
     settings = get_settings()
     callback = callback_of(settings)
     if callback is not None:
-        return f"ends are told to {callback.url}; `rh-prefect webhook serve` must run behind that address"
+        return (
+            f"RunningHub reports the end of each task to {callback.url}; `rh-prefect webhook serve` must be "
+            "reachable at that address"
+        )
     if settings.webhook_token is not None:
         raise ConfigError(
             "RH_WEBHOOK_TOKEN is set and RH_WEBHOOK_URL is not, so no webhook arrives. What to do: set it to the "
             "address at which RunningHub reaches `rh-prefect webhook serve`; or unset both, and ends are polled for."
         )
-    return "none is set, so ends are polled for"
+    return "no webhook is set, so the end of each task is detected by polling"
 
 
 async def _machine() -> str:
@@ -205,7 +210,7 @@ async def _machine() -> str:
     waiting = list(Spool(folder / "spool").entries())
     if waiting:
         raise ConfigError(
-            f"{len(waiting)} ticket(s) in {folder / 'spool'} have not reached their journal. "
+            f"{len(waiting)} ticket(s) in {folder / 'spool'} are not yet recorded in their journal. "
             "What to do: `rh-prefect jobs adopt --spool`."
         )
-    return f"scratch in {folder}; no ticket waits for its journal"
+    return f"temporary files are in {folder}; all tickets are recorded in their journals"

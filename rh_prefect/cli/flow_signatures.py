@@ -31,7 +31,7 @@ _EMPTY = inspect.Parameter.empty
 
 @dataclass(frozen=True)
 class FlowSignature:
-    """What the source of a flow says of it.
+    """The signature and the documentation of a flow, read from its source code.
 
     Attributes:
         function: The name of its function.
@@ -50,7 +50,7 @@ class FlowSignature:
 
 
 def composed_flows() -> list[FlowSignature]:
-    """The flows of this package that pay for jobs, except `any_model` and `batch`, whose commands take more words."""
+    """Returns this package's flows that pay for jobs, except `any_model` and `batch`."""
     modules = (ast.parse(path.read_text(encoding="utf-8")) for path in sorted(_FLOWS.glob("*.py")))
     found = [_signature(node) for module in modules if _pays(module) for node in _flows_in(module)]
     return [flow for flow in found if flow.function != "any_model"]
@@ -71,7 +71,7 @@ def flow_signature(module: str, function: str) -> FlowSignature:
 def options(
     flow: FlowSignature, *, without: Sequence[str] = (), types: Mapping[str, Any] | None = None
 ) -> list[inspect.Parameter]:
-    """Makes a flow's parameters options of a command. All may be left out, since a resumed run has its own.
+    """Converts a flow's parameters to command options, all optional, since a resumed run has its own values.
 
     Args:
         flow: The flow.
@@ -88,7 +88,7 @@ def options(
 def as_command(
     run: Callable[..., None], flow: FlowSignature, parameters: Sequence[inspect.Parameter]
 ) -> Callable[..., None]:
-    """Makes a command of a function, with a signature and the docstring of a flow.
+    """Builds a command from a function, with a given signature and a flow's docstring.
 
     Args:
         run: The function; it takes options by keyword and all of them, the rest as `*args`.

@@ -67,13 +67,14 @@ def adopt_(
     task_id: str | None = None,
     *,
     spool: Annotated[
-        bool, Parameter(help="Adopt all tickets that wait on this machine for their journal.", negative="")
+        bool,
+        Parameter(help="Adopt all tickets on this machine that are not yet recorded in their journal.", negative=""),
     ] = False,
 ) -> None:
-    """Say that an unknown submit became this task; the next run waits for it, without paying.
+    """Record which task an unknown submission created; the next run waits for that task, without paying.
 
     Args:
-        job: `<run>/<key>`, as the error names it.
+        job: `<run>/<key>`, as shown in the error message.
         task_id: RunningHub's task id, from its call log.
         spool: Adopt all tickets that wait on this machine for their journal.
     """
@@ -89,8 +90,8 @@ def adopt_(
     with api_of_earlier_runs(scope):
         asyncio.run(_adopt(scope, key, task_id))
     print(
-        f"{job}: task {task_id} is adopted. Run the flow run again, or: rh-prefect jobs collect {scope}, or, if it is "
-        f"no longer wanted: rh-prefect jobs cancel {scope}"
+        f"{job}: task {task_id} is recorded for this job. Run the flow run again, or: rh-prefect jobs "
+        f"collect {scope}, or, if you no longer need it: rh-prefect jobs cancel {scope}"
     )
 
 
@@ -98,7 +99,7 @@ def mark_refused_(job: str) -> None:
     """Record that an unknown submission was not accepted; the next run submits it again.
 
     Args:
-        job: `<run>/<key>`, as the error names it.
+        job: `<run>/<key>`, as shown in the error message.
     """
     scope, key = split_job(job)
     with api_of_earlier_runs(scope):
@@ -107,10 +108,10 @@ def mark_refused_(job: str) -> None:
 
 
 def mark_lost_(job: str) -> None:
-    """Record that RunningHub no longer knows a job's task; the next run pays for a new one.
+    """Record that a job's task no longer exists at RunningHub; the next run pays for a new one.
 
     Args:
-        job: `<run>/<key>`, as the error names it.
+        job: `<run>/<key>`, as shown in the error message.
     """
     scope, key = split_job(job)
     with api_of_earlier_runs(scope):
@@ -127,15 +128,16 @@ def recover_(run: str, *, storage: str | None = None) -> None:
     """
     with api_of_earlier_runs(run):
         recovered = asyncio.run(_recover(run, storage))
-    print(f"Recorded again from manifests: {len(recovered)} job(s). Running {run} again pays for none of them.")
+    print(f"Restored from manifests: {len(recovered)} job(s). If you run {run} again, you do not pay for them again.")
     print(
-        "A task that was submitted and not collected before the restore has no manifest: look for such tasks in "
-        "RunningHub's call log before you run it again, since it would be paid for once more."
+        "A task that was submitted and not collected before the restore has no manifest: look for such "
+        "tasks in RunningHub's call log before you run the flow again, because it would pay for them "
+        "again."
     )
 
 
 def collect_(run: str) -> None:
-    """Bring home what a run has paid for; waits for what still runs, and neither submits nor cancels anything.
+    """Download what a run has paid for; waits for running tasks, and neither submits nor cancels anything.
 
     Args:
         run: A flow run's id, or the name of a scope outside of flows.
@@ -155,11 +157,11 @@ def cancel_(run: str) -> None:
     for task_id in report.cancelled:
         print(f"cancelled: task {task_id}")
     for task_id in report.finished:
-        print(f"had ended already: task {task_id}")
+        print(f"already ended: task {task_id}")
     for job, why in report.failed.items():
         print(f"NOT cancelled: {job}: {why}")
     if not (report.cancelled or report.finished or report.failed):
-        print(f"nothing to cancel: {run} has no task that runs at RunningHub")
+        print(f"nothing to cancel: {run} has no running task at RunningHub")
     if report.failed:
         raise SystemExit(1)
 
@@ -185,7 +187,7 @@ async def _list_flow_runs() -> None:
         state = flow_run.state.name if flow_run.state else "?"
         print(f"  {flow_run.id}  {jobs:4} job(s)  {state:12} {flow:{width}}  {flow_run.name}")
     if found:
-        print('go on with one: `rh-prefect run FLOW --resume ID`, or in Python rh_prefect.resume(your_flow, "ID")')
+        print('resume one: `rh-prefect run FLOW --resume ID`, or in Python rh_prefect.resume(your_flow, "ID")')
 
 
 async def _runs_as_json() -> dict[str, list[dict[str, object]]]:
@@ -272,8 +274,8 @@ async def _adopt(scope: str, key: str, task_id: str) -> None:
         await LOOP.call(look())
     except TaskNotFound as error:
         raise InputError(
-            f"{scope}/{key}: the account that submitted it knows no task {task_id}. What to do: copy the id from "
-            "RunningHub's call log once more; nothing was recorded."
+            f"{scope}/{key}: the account that submitted it has no task {task_id}. What to do: copy the id "
+            "from RunningHub's call log again; nothing was recorded."
         ) from error
     except RunningHubError as error:
         print(f"task {task_id} could not be verified; it is recorded as given: {error}")
@@ -308,7 +310,7 @@ async def _check_lost(scope: str, submit: Submit) -> None:
     except TaskNotFound:
         return
     raise InputError(
-        f"task {submit.task_id} is known to RunningHub ({status}), so it is not lost. What to do: run it "
+        f"task {submit.task_id} exists at RunningHub ({status}), so it is not lost. What to do: run it "
         f"again to wait for it, or: rh-prefect jobs collect {scope}, or: rh-prefect jobs cancel {scope}."
     )
 
@@ -360,7 +362,7 @@ async def _replay_spool() -> None:
     spool = _spool()
     scopes = sorted({entry.scope for entry in spool.entries()})
     if not scopes:
-        print("no unrecorded tickets on this machine")
+        print("no tickets are waiting on this machine")
     for scope in scopes:
         for task_id in await admin.replay_spool(spool, _journal(scope)):
             print(f"{scope}: task {task_id} is in its journal now")

@@ -37,7 +37,9 @@ MaxPrice = Annotated[
         validator=validators.Number(gte=0),
     ),
 ]
-Old = Annotated[bool, Parameter(name="--all", help="Include deprecated models and those that are gone.", negative="")]
+Old = Annotated[
+    bool, Parameter(name="--all", help="Include deprecated models and models that are no longer listed.", negative="")
+]
 Limit = Annotated[
     int | None,
     Parameter(help=f"How many to show; default {_SHOWN}; with --json, all.", validator=validators.Number(gte=1)),
@@ -107,7 +109,7 @@ def _show_table(found: Found, limit: int) -> None:
     for row in rows:
         print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths)).rstrip())
     if len(found.models) > limit:
-        print(f"… and {len(found.models) - limit} more; narrow it down, or --limit {len(found.models)}")
+        print(f"… and {len(found.models) - limit} more; add search words, or use --limit {len(found.models)}")
 
 
 def _about(model: catalog.Model) -> str:
@@ -152,25 +154,29 @@ def refresh(
     from rh_prefect.catalog.registry import user_file
 
     if (file is None) is not reset:
-        raise InputError("models refresh: give a file or URL, or `--reset`; one of them.")
+        raise InputError("models refresh: pass either a file or URL, or `--reset`.")
     if file is None:
         there = user_models.reset()
-        print("back to the package's own models" if there else "the package's own models are in use already")
+        print("the package's own models are used again" if there else "the package's own models are in use already")
         return
     done = user_models.refresh(file, date=date)
     print("\n".join(_report(done)))
     print(done.changes)
     if user_file().exists():
-        print(f"{user_file()} is used from now on; `rh-prefect models refresh --reset` goes back.")
+        print(f"{user_file()} is used from now on; `rh-prefect models refresh --reset` undoes this.")
 
 
 def _report(done: Refreshed) -> list[str]:
     from_when = f"of {done.date}" if done.date else "without a date"
     lines = [f"{_FORMS[done.form]}, {from_when}: {done.entries} entries"]
     if done.is_older:
-        lines.append("It is older than the models in use: it adds what they lack, and changes nothing else.")
+        lines.append(
+            "It is older than the models in use: only missing models and values are added; nothing else is changed."
+        )
     elif not done.date and done.form != "prices":
-        lines.append("Models that it lacks do not count as gone; `--date YYYY-MM-DD` says when it is from.")
+        lines.append(
+            "Models that are missing from it are not treated as removed; set its date with `--date YYYY-MM-DD`."
+        )
     lines += done.changes.lines()
     if done.flaws:
         lines += ["not used:", *(f"  {flaw}" for flaw in done.flaws)]

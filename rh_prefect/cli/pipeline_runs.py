@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _Many = Parameter(negative="", consume_multiple=False)
 Budget = Annotated[
     float | None,
-    Parameter(help="The most that the run may cost; by default the file's.", validator=validators.Number(gte=0)),
+    Parameter(help="Maximum cost of the run; by default the budget in the file.", validator=validators.Number(gte=0)),
 ]
 Reviewed = Annotated[
     Path | None,
@@ -36,14 +36,16 @@ Reviewed = Annotated[
 ]
 New = Annotated[bool, Parameter(help="Make new results of all paid steps, and pay for them.", negative="")]
 Retake = Annotated[
-    list[str] | None, _Many, Parameter(help="Make a new result of a step, or of one item's as in 'each[A-17].picture'.")
+    list[str] | None,
+    _Many,
+    Parameter(help="Make a new result of a step, or of a step of one item, as in 'each[A-17].picture'."),
 ]
 Only = Annotated[list[str] | None, _Many, Parameter(help="Make only this step; repeatable.")]
 Item = Annotated[list[str] | None, _Many, Parameter(help="Make only this item; repeatable.")]
 Sample = Annotated[
     int, Parameter(help="Make only the first N items of each fan-out.", validator=validators.Number(gte=0))
 ]
-RequireNew = Annotated[bool, Parameter(help="Fail if there is nothing new to make.", negative="")]
+RequireNew = Annotated[bool, Parameter(help="Fail if no new result needs to be made.", negative="")]
 Out = Annotated[str | None, Parameter(help="Where files go: a folder or an fsspec URL such as s3://bucket/prefix.")]
 Storage = Annotated[str | None, Parameter(help="Name of a MediaStorage block, instead of --out.")]
 Credentials = Annotated[
@@ -106,7 +108,7 @@ def run(
         result = _run(pipeline.flow(reviewed), file, {**given, **options}, (account, place), quiet=quiet)
     if retake or result.takes:
         write_choices(takes_file(file), Choices({**takes, **result.takes}, found.choices))
-        print(f"The new takes are kept in {takes_file(file)}. Delete a line to return to the earlier result.")
+        print(f"The new results are recorded in {takes_file(file)}. Delete a line to return to the earlier result.")
 
 
 def _with_reviewed(given: dict[str, Any], reviewed: ReviewedPlan) -> dict[str, Any]:
@@ -197,7 +199,9 @@ async def _in_flow_run(
 
 def choose(
     file: Annotated[Path, Parameter(help="The pipeline's file.")],
-    *choices: Annotated[str, Parameter(help="REVIEW=NUMBER: which of what was shown, or `again`.")],
+    *choices: Annotated[
+        str, Parameter(help="REVIEW=NUMBER: the number of the chosen candidate, or `again` for new candidates.")
+    ],
     text: Annotated[
         list[str] | None, _Many, Parameter(help="REVIEW=PATH: a file with the corrected text; repeatable.")
     ] = None,
@@ -228,7 +232,7 @@ def choose(
         address, sign, chosen = words.partition("=")
         if not sign or address not in reviews:
             there = ", ".join(reviews) or "none"
-            raise InputError(f"choose: {words!r} names no review of {file}. The reviews are: {there}.")
+            raise InputError(f"choose: {words!r} is not a review in {file}. Its reviews are: {there}.")
         review = reviews[address]
         if chosen == "again":
             for need in review.needs:
@@ -238,6 +242,6 @@ def choose(
         elif chosen.isdecimal() and int(chosen) >= 1:
             decided[address] = {"of": review.request["of"], "take": int(chosen)}
         else:
-            raise InputError(f"choose: {chosen!r} is not a number from 1, and not `again`.")
+            raise InputError(f"choose: {chosen!r} is neither a number of 1 or more nor `again`.")
     write_choices(takes_file(file), Choices(takes, decided))
-    print(f"The choices are kept in {takes_file(file)}. Next: `rh-prefect run {file}`.")
+    print(f"The choices are saved in {takes_file(file)}. Next: `rh-prefect run {file}`.")

@@ -30,7 +30,7 @@ Set = Annotated[
     list[str] | None,
     Parameter(name="--set", help="A parameter: `name=value`; may be repeated.", negative="", consume_multiple=False),
 ]
-Params = Annotated[Path | None, Parameter(help="A YAML or JSON file of parameters; --set goes before it.")]
+Params = Annotated[Path | None, Parameter(help="A YAML or JSON file of parameters; --set overrides it.")]
 Json = Annotated[bool, Parameter(name="--json", help="JSON, and nothing else on stdout.", negative="")]
 Out = Annotated[Path | None, Parameter(help="Write the plan as JSON to this file; only its owner can read it.")]
 Compare = Annotated[
@@ -41,10 +41,10 @@ Deployment = Annotated[
 ]
 Graph = Annotated[bool, Parameter(help="Show a tree of the steps instead of the table.", negative="")]
 Mermaid = Annotated[bool, Parameter(help="Show a Mermaid graph.", negative="")]
-ExitCode = Annotated[bool, Parameter(help="Exit with 2 if something is to be paid.", negative="")]
+ExitCode = Annotated[bool, Parameter(help="Exit with 2 if the run would cost something.", negative="")]
 Allow = Annotated[
     list[str] | None,
-    Parameter(help="A further folder below which rows may name files; may be repeated.", negative=""),
+    Parameter(help="An additional folder from which rows may use files; may be repeated.", negative=""),
 ]
 Storage = Annotated[
     str | None,
@@ -59,7 +59,7 @@ Credentials = Annotated[
 def check(*files: Annotated[Path, Parameter(help="The pipelines' files.")], as_json: Json = False) -> None:
     """Check pipelines without data and without a network: for CI and pre-commit."""
     if not files:
-        raise InputError("Name at least one file: `rh-prefect check film.yaml`.")
+        raise InputError("Pass at least one file: `rh-prefect check film.yaml`.")
     found = [problem for file in files for problem in _problems(file)]
     if as_json:
         print(json.dumps([problem.as_json() for problem in found], ensure_ascii=False, indent=2))
@@ -160,7 +160,7 @@ async def _plan(
     made.records = known.url
     named = pipeline.file.storage
     if named is not None and storage is None:
-        note = f"Results in the storage block {named} are not looked up; --storage {named} does."
+        note = f"Results in the storage block {named} are not looked up; to look them up, pass --storage {named}."
         made.notes = [*made.notes, note]
     return made
 
@@ -192,7 +192,7 @@ def given_params(values: Sequence[str] | None, params: Path | None) -> dict[str,
     for text in values or ():
         name, sign, value = text.partition("=")
         if not sign:
-            raise InputError(f"--set takes name=value, and {text!r} has no =.")
+            raise InputError(f"--set takes name=value, but {text!r} has no =.")
         given[name] = value
     return given
 

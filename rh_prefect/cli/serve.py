@@ -21,13 +21,13 @@ _SOME = validators.Number(gt=0)
 def emulator(
     *,
     host: str = "127.0.0.1",
-    port: Annotated[int, Parameter(help="The API's port; 0 takes a free one.", validator=PORT)] = 8765,
-    files_port: Annotated[int, Parameter(help="The file host's port; 0 takes a free one.", validator=PORT)] = 0,
+    port: Annotated[int, Parameter(help="The API's port; 0 selects a free port.", validator=PORT)] = 8765,
+    files_port: Annotated[int, Parameter(help="The file host's port; 0 selects a free port.", validator=PORT)] = 0,
     clock: Annotated[
         Literal["instant", "polls", "real"],
         Parameter(help="How tasks progress: at the first poll, at the n-th poll, or by time."),
     ] = "real",
-    factor: Annotated[float, Parameter(help="The emulator's seconds in one real second.", validator=_SOME)] = 1.0,
+    factor: Annotated[float, Parameter(help="Number of emulator seconds per real second.", validator=_SOME)] = 1.0,
     limit: Annotated[int, Parameter(help="Number of tasks that the key may run at once.", validator=_SOME)] = 50,
     long_side: Annotated[
         int, Parameter(help="Long side of pictures and videos, in pixels.", validator=validators.Number(gte=16))
@@ -35,9 +35,11 @@ def emulator(
     fps: Annotated[int, Parameter(help="Frames per second of videos.", validator=_SOME)] = 24,
     key: Annotated[
         str | None,
-        Parameter(help="The key's value; default the key of the first start, stored in RH_STATE_DIR."),
+        Parameter(help="The key's value; default: the key created at the first start, stored in RH_STATE_DIR."),
     ] = None,
-    deterministic: Annotated[bool, Parameter(help="Give equal results to equal requests.", negative="")] = False,
+    deterministic: Annotated[
+        bool, Parameter(help="Return the same results for the same requests.", negative="")
+    ] = False,
     random_seed: Annotated[int | None, Parameter(help="Seed of all results; default a random number.")] = None,
 ) -> None:
     """Serve a local RunningHub emulator."""
@@ -66,8 +68,10 @@ def emulator(
 
 def serve_(
     *,
-    host: Annotated[str, Parameter(help="The address to listen on; 0.0.0.0 for all of this machine's.")] = "127.0.0.1",
-    port: Annotated[int, Parameter(help="The port; 0 takes a free one.", validator=PORT)] = 8788,
+    host: Annotated[
+        str, Parameter(help="The address to listen on; 0.0.0.0 for all addresses of this machine.")
+    ] = "127.0.0.1",
+    port: Annotated[int, Parameter(help="The port; 0 selects a free port.", validator=PORT)] = 8788,
 ) -> None:
     """Serve the receiver in the foreground. RunningHub must reach it at RH_WEBHOOK_URL."""
     from rh_prefect.webhook import serve
@@ -81,7 +85,7 @@ def serve_(
             print(f"export RH_WEBHOOK_TOKEN={token.get_secret_value()}", flush=True)
         print(f"export RH_WEBHOOK_URL={settings.webhook_url or address}", flush=True)
         if settings.webhook_url is None:
-            print("\nIn place of this address, give the one at which RunningHub reaches it.", flush=True)
+            print("\nInstead of this address, use the address at which RunningHub can reach the receiver.", flush=True)
 
     _log_to_terminal()
     serve(announce, host=host, port=port, token=token)
@@ -109,5 +113,5 @@ def _kept_key() -> str:
         return path.read_text(encoding="ascii")
     except (OSError, UnicodeError) as error:
         raise ConfigError(
-            f"The emulator's key cannot be kept in {path}: {error}. What to do: give --key, or set RH_STATE_DIR."
+            f"The emulator's key cannot be saved in {path}: {error}. What to do: pass --key, or set RH_STATE_DIR."
         ) from error

@@ -32,7 +32,7 @@ By: TypeAlias = Literal["model", "day", "run", "account", "pipeline", "step", "i
 def spend(
     *,
     storage: Annotated[str | None, Parameter(help="Name of a MediaStorage block; by default RH_STORAGE_URL.")] = None,
-    by: Annotated[By, Parameter(help="What to add up by.")] = "model",
+    by: Annotated[By, Parameter(help="How to group the sums.")] = "model",
     since: Annotated[
         str | None, Parameter(help="Only tasks that ended on this day (YYYY-MM-DD, UTC) or after.")
     ] = None,
@@ -45,7 +45,7 @@ def spend(
     with api_of_earlier_runs():
         store, found = asyncio.run(_charges(storage))
         if not is_configured():
-            _note("flow runs are left out: no PREFECT_API_URL is set, and `rh-prefect run` has not run here yet")
+            _note("flow runs are not included: no PREFECT_API_URL is set, and `rh-prefect run` has not run here yet")
     here = [one for one in found.tasks if one.store == store.url and (since is None or one.at >= since)]
     if json_:
         print(json.dumps(records(here, by), indent=2))
@@ -57,10 +57,15 @@ def spend(
         print(f"no task of {store.url} is recorded" + (f" since {since}" if since else ""))
     others = sum(1 for one in found.tasks if one.store != store.url)
     if others:
-        _note(f"{others} task(s) of other places are recorded too; name one with --storage, or set RH_STORAGE_URL")
+        _note(
+            f"{others} task(s) of other storages are recorded too; select a storage with --storage, or set "
+            "RH_STORAGE_URL"
+        )
     if found.unread:
         listed = "".join(f"\n  {scope}: {why}" for scope, why in sorted(found.unread.items()))
-        raise JournalError(f"spend: the sums lack what these runs paid, whose records cannot be read:{listed}")
+        raise JournalError(
+            f"spend: the sums do not include the cost of these runs, because their records cannot be read:{listed}"
+        )
 
 
 def _note(line: str) -> None:
@@ -90,7 +95,7 @@ def _day(given: str) -> str:
     try:
         return date.fromisoformat(given).isoformat()
     except ValueError:
-        raise InputError(f"spend: --since {given!r} is no day. What to do: write it as YYYY-MM-DD.") from None
+        raise InputError(f"spend: --since {given!r} is not a date. What to do: write it as YYYY-MM-DD.") from None
 
 
 @dataclass(slots=True)
@@ -107,7 +112,7 @@ def table(found: Iterable[TaskCharge], by: str) -> list[str]:
 
     Args:
         found: The tasks.
-        by: What to add up by.
+        by: How to group the sums.
     """
     sums = _sums(found, by, total=True)
     width = max(len(name) for name, _ in sums)
@@ -120,7 +125,7 @@ def records(found: Iterable[TaskCharge], by: str) -> list[dict[str, object]]:
 
     Args:
         found: The tasks.
-        by: What to add up by.
+        by: How to group the sums.
     """
     return [
         {
@@ -156,7 +161,7 @@ def _add(sums: defaultdict[tuple[str, str], _Sum], name: str, one: TaskCharge) -
 def _line(unit: str, row: _Sum) -> str:
     if not unit:
         return f"{row.tasks:6} task(s)  {f'unknown: {row.tasks}':>12}"
-    estimated = f"  ({amount_text(row.estimated, unit)} of it estimated)" if row.estimated else ""
+    estimated = f"  ({amount_text(row.estimated, unit)} of this is estimated)" if row.estimated else ""
     return f"{row.tasks:6} task(s)  {amount_text(row.amount, unit):>12} {unit}{estimated}"
 
 

@@ -46,7 +46,7 @@ class Assets:
         return _asset(answer, ask, known=known)
 
     async def query(self, asset_id: str) -> Asset:
-        """Asks how an asset is."""
+        """Returns the state of an asset."""
         ask = RequestInfo(f"query of asset {asset_id}")
         known = Asset(asset_id=usable_id(asset_id, of="an asset"))
         answer = await self._session.call("openapi/v2/assets/query", {"assetId": known.asset_id}, ask)
@@ -134,7 +134,7 @@ class AssetGroups:
 
     async def create(self, name: str, *, description: str = "") -> AssetGroup:
         """Makes a group."""
-        ask = RequestInfo(f"making of asset group {name!r}", makes=True)
+        ask = RequestInfo(f"creation of asset group {name!r}", makes=True)
         body = {"name": name, **({"description": description} if description else {})}
         answer = await self._session.make("openapi/v2/assets/groups/create", body, ask)
         return _group(answer, ask, known=AssetGroup(group_id="", name=name, description=description))
@@ -148,7 +148,7 @@ class AssetGroups:
         return wire.read_group_page(responses.with_data(answer, ask), number=page, size=size)
 
     async def query(self, group_id: str) -> AssetGroup:
-        """Asks about a group."""
+        """Returns the data of a group."""
         ask = RequestInfo(f"query of asset group {group_id}")
         known = AssetGroup(group_id=usable_id(group_id, of="an asset group"))
         answer = await self._session.call("openapi/v2/assets/groups/query", {"groupId": known.group_id}, ask)
@@ -159,7 +159,7 @@ class AssetGroups:
         ask = RequestInfo(f"update of asset group {group_id}")
         given = {key: value for key, value in (("name", name), ("description", description)) if value is not None}
         if not given:
-            raise InputError(f"{ask.doing}: there is nothing to update. Give a name or a description.")
+            raise InputError(f"{ask.doing}: there is nothing to update. Pass a name or a description.")
         known = AssetGroup(group_id=usable_id(group_id, of="an asset group"), **given)
         answer = await self._session.call("openapi/v2/assets/groups/update", {"groupId": known.group_id, **given}, ask)
         return _group(answer, ask, known=known)

@@ -252,8 +252,8 @@ class Client:
         fields, secrets = {"fileType": file_type}, {V1_KEY: self._session.key}
         body = await asyncio.to_thread(FileBody, path, name=name, mime=mime, fields=fields, secrets=secrets)
         if body.size > LEGACY_UPLOAD_BYTES:
-            limit = "the legacy upload takes 30 MB at most (RunningHub's code 809)"
-            raise MediaError(f"{path}: {body.size} bytes are too many: {limit}. Use `upload`, or give a link.")
+            limit = "the legacy upload accepts 30 MB at most (RunningHub's code 809)"
+            raise MediaError(f"{path}: {body.size} bytes is too large: {limit}. Use `upload`, or pass a URL.")
         return await self._uploaded("task/openapi/upload", body, ask)
 
     async def upload_lora(self, path: Path, *, name: str) -> str:
@@ -326,11 +326,12 @@ def _path(endpoint: str) -> str:
     path = endpoint.strip("/")
     if path.startswith("task/openapi/"):  # below /openapi/v2/ it does not exist, and would look lost
         raise InputError(
-            f"{endpoint!r} is not a valid endpoint for a submission. Those of v1 are {', '.join(get_args(V1Submit))}."
+            f"{endpoint!r} is not a valid endpoint for a submission. The v1 endpoints are "
+            f"{', '.join(get_args(V1Submit))}."
         )
     if not _ENDPOINT.fullmatch(path):
         raise InputError(
-            f"{endpoint!r} is not a valid endpoint. Give a model's path, as in alibaba/wan-2.6/text-to-video."
+            f"{endpoint!r} is not a valid endpoint. Pass a model's path, as in alibaba/wan-2.6/text-to-video."
         )
     return path
 
@@ -338,9 +339,11 @@ def _path(endpoint: str) -> str:
 def _usable_key(api_key: str | SecretStr) -> SecretStr:
     api_key = SecretStr((api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key).strip())
     if not api_key.get_secret_value():
-        raise ConfigError("The API key is missing. Set RH_API_KEY, or name a RunningHubCredentials block.")
+        raise ConfigError("The API key is missing. Set RH_API_KEY, or use a RunningHubCredentials block.")
     if not _is_plain(api_key):
-        raise ConfigError("The API key holds characters that no key has. Copy it again from RunningHub's site.")
+        raise ConfigError(
+            "The API key contains characters that are not allowed in a key. Copy it again from RunningHub's site."
+        )
     return api_key
 
 
@@ -355,5 +358,7 @@ def _usable_url(base_url: str) -> httpx.URL:
     except httpx.InvalidURL as error:
         raise ConfigError(f"The base URL {base_url!r} is not a valid URL ({error}). Set RH_BASE_URL.") from error
     if url.scheme not in {"http", "https"} or not url.host or url.userinfo or url.query or url.fragment:
-        raise ConfigError("The base URL must look like https://www.runninghub.cn, and hold no key. Set RH_BASE_URL.")
+        raise ConfigError(
+            "The base URL must look like https://www.runninghub.cn, and must not contain a key. Set RH_BASE_URL."
+        )
     return url

@@ -55,7 +55,7 @@ class NativeProxy:
         self._view = str(self._request(session.pools.calls, "GET", "view").url)
 
     async def prompt(self, graph: Mapping[str, object], *, client_id: str = "") -> ComfyPrompt:
-        """Runs a graph in API format, which costs machine time. It is sent once and never again by itself.
+        """Runs a graph in API format, which costs machine time. The request is sent once and never retried.
 
         Raises:
             InputError: The graph cannot be written; nothing was sent.
@@ -164,7 +164,7 @@ class NativeProxy:
         """
         if not self.is_link(link):
             raise LinkExpired(
-                f"{mask(bare(link))} is not a URL of a file of ComfyUI at /{self.family}. Ask for the task again."
+                f"{mask(bare(link))} is not a URL of a file of ComfyUI at /{self.family}. Query the task again."
             )
         client = self._session.pools.calls
         request = self._request(client, "GET", f"view?{link.partition('?')[2]}")
@@ -212,7 +212,7 @@ class NativeProxy:
 
 
 def judged(status: int, body: bytes, ask: RequestInfo) -> ComfyPrompt:
-    """Reads the answer to a prompt, which is ComfyUI's own, or a gateway's.
+    """Parses the response to a prompt, which comes from ComfyUI or from a gateway.
 
     Raises:
         RequestRejected: ComfyUI says that the graph is not valid.
@@ -256,7 +256,7 @@ class NativeTasks:
         self._prefix = f"{comfy.family}."
 
     def owns(self, name: str) -> bool:
-        """Tells whether an endpoint, a task's id or a file's link is this machine's."""
+        """Checks whether an endpoint, a task id or a file link belongs to this machine."""
         return name == f"/{self._comfy.family}" or name.startswith(self._prefix) or self._comfy.is_link(name)
 
     async def submit(self, payload: Mapping[str, object]) -> TaskView:

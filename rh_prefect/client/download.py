@@ -40,12 +40,12 @@ def _writable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = "Free some space there, or name another folder"
-        raise StoreError(f"{path}: a download cannot be kept here ({error.strerror or error}). {advice}.") from error
+        advice = "Free some space there, or choose another folder"
+        raise StoreError(f"{path}: a download cannot be saved here ({error.strerror or error}). {advice}.") from error
 
 
 def resume_note(to: Path) -> Path:
-    """The resume file beside an unfinished download: it identifies the remote file."""
+    """The path of the resume file next to an unfinished download; it identifies the remote file."""
     return to.with_name(f"{to.name}.resume")
 
 
@@ -104,7 +104,7 @@ class Partial:
         return found if isinstance(found, dict) else {}
 
     def restart(self, *, total: int | None = None, validator: str = "") -> None:
-        """Restarts: empties the file first, so that old bytes never exist beside a new resume file."""
+        """Restarts the download: empties the file first, so that old bytes never exist with a new resume file."""
         self.close()
         self.size, self.total, self.validator = 0, total, validator
         with _writable(self._to):
@@ -144,7 +144,7 @@ class Partial:
                 self._file = None
 
     def headers(self) -> dict[str, str]:
-        """Requests the rest, on condition that the file is unchanged."""
+        """Returns the headers that request the rest of the file, on condition that it is unchanged."""
         plain = {"Accept-Encoding": "identity"}
         if not self.size:
             return plain
@@ -260,8 +260,10 @@ async def _check_length(partial: Partial, ask: RequestInfo) -> None:
     size, total = partial.size, partial.total
     if size > total:
         await asyncio.to_thread(partial.restart)
-        raise no_answer(ask, f"{size} bytes came where {total} were announced; they are thrown away")
-    raise no_answer(ask, f"only {size} of {total} bytes came; they are kept and the next call continues from there")
+        raise no_answer(ask, f"{size} bytes were received, but {total} were announced; they are discarded")
+    raise no_answer(
+        ask, f"only {size} of {total} bytes were received; they are kept and the next call continues from there"
+    )
 
 
 async def _prepare(response: httpx.Response, partial: Partial, ask: RequestInfo) -> bool:
@@ -272,15 +274,15 @@ async def _prepare(response: httpx.Response, partial: Partial, ask: RequestInfo)
     """
     status = response.status_code
     if status in _DEAD:
-        advice = "Ask for the task again, which may give a new one"
-        raise LinkExpired(f"{ask.doing}: the link is dead (HTTP {status}). {advice}.")
+        advice = "Query the task again; the response may contain a new link"
+        raise LinkExpired(f"{ask.doing}: the link no longer works (HTTP {status}). {advice}.")
     plan = _plan(response, partial)
     if plan == "nothing":
         # The earlier length was wrong. Without this the download would never finish.
         partial.total = None
         return True
     if plan == "error":
-        raise no_answer(ask, f"the file host answered HTTP {status}")
+        raise no_answer(ask, f"the file host returned HTTP {status}")
     if plan == "again":
         await asyncio.to_thread(partial.restart)
         return False
@@ -353,13 +355,13 @@ def write_data(url: str, to: Path) -> Download:
     try:
         data = base64.b64decode(unquote(body)) if head.lower().endswith(";base64") else unquote_to_bytes(body)
     except (binascii.Error, ValueError) as error:
-        raise LinkExpired(f"download of {head}: its content is not valid base64. Ask for the task again.") from error
+        raise LinkExpired(f"download of {head}: its content is not valid base64. Query the task again.") from error
     if not comma:
-        raise LinkExpired(f"download of {head[:60]}: this data: URL has no content. Ask for the task again.")
+        raise LinkExpired(f"download of {head[:60]}: this data: URL has no content. Query the task again.")
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
         to.write_bytes(data)
     except OSError as error:
-        advice = "Free some space there, or name another folder"
-        raise StoreError(f"{to}: a download cannot be kept here ({error.strerror or error}). {advice}.") from error
+        advice = "Free some space there, or choose another folder"
+        raise StoreError(f"{to}: a download cannot be saved here ({error.strerror or error}). {advice}.") from error
     return Download(size=len(data))

@@ -72,12 +72,12 @@ def flag(value: object) -> bool:
 
 
 def shown(value: object) -> str:
-    """What an input field holds, as one would type it there."""
+    """The value of an input field, as a user would type it."""
     return str(value).lower() if isinstance(value, bool) else compact(value)
 
 
 def plain(value: object) -> object:
-    """The value as `json.dumps` takes it: a fraction becomes a `float`, and stays a string where none can hold it."""
+    """The value for `json.dumps`: a fraction becomes a `float`, or a string if no float can represent it."""
     try:
         return _plain(value)
     except RecursionError:
@@ -108,7 +108,7 @@ def unfold(value: object) -> object:
 
 
 def table(value: object) -> dict[str, object]:
-    """The value as an object; anything else is an empty one."""
+    """The value as a dictionary; any other value becomes an empty one."""
     found = unfold(value)
     return found if isinstance(found, dict) else {}
 
@@ -137,7 +137,7 @@ def compact(value: object) -> str:
 
 
 class Value(BaseModel):
-    """A frozen value that goes to JSON and back."""
+    """A frozen value that can be converted to JSON and back."""
 
     model_config = ConfigDict(frozen=True)
 

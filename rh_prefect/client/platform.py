@@ -22,7 +22,7 @@ ResourceKind = Literal["UNET", "CHECKPOINT", "LORA", "GGUF"]
 
 
 class Platform:
-    """Asks about the platform itself."""
+    """Requests about the platform: API keys, public models and webhooks."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -85,7 +85,7 @@ class Webhooks:
         self._session = session
 
     async def detail(self, task_id: str) -> WebhookEvent:
-        """Asks what became of a task's webhook (api.md 3.14).
+        """Returns the delivery state of a task's webhook (api.md 3.14).
 
         Raises:
             InputError: The id is not valid.
@@ -103,7 +103,7 @@ class Webhooks:
         return event
 
     async def resend(self, event_id: str, *, url: str | None = None) -> None:
-        """Has an event delivered again; receivers must bear a double one anyway (api.md 3.15).
+        """Requests a new delivery of an event; receivers must handle duplicates anyway (api.md 3.15).
 
         Args:
             event_id: Of the event, as `detail` tells it; not the task's.
@@ -151,10 +151,10 @@ def _md5(path: Path) -> str:
 
 def _check(status: int, ask: RequestInfo) -> None:
     if status in _DEAD:
-        advice = "Upload it again for a new one"
-        raise LinkExpired(f"{ask.doing}: the signed address was refused (HTTP {status}). {advice}.")
+        advice = "Upload it again to get a new address"
+        raise LinkExpired(f"{ask.doing}: the signed URL was rejected (HTTP {status}). {advice}.")
     if not 200 <= status < 300:
-        raise responses.no_answer(ask, f"the file host answered HTTP {status}")
+        raise responses.no_answer(ask, f"the file host returned HTTP {status}")
 
 
 class Workflows:
@@ -183,7 +183,7 @@ class Workflows:
         return graph
 
     async def status_v1(self, task_id: str) -> TaskView:
-        """Asks how a task is by the deprecated status endpoint, which gives no reasons and no results (api.md 3.10).
+        """Returns a task's state from the deprecated status endpoint, without reasons and results (api.md 3.10).
 
         Raises:
             InputError: The id is not valid.
@@ -197,7 +197,7 @@ class Workflows:
         return responses.read_v1_status(answer, ask, task_id=task_id)
 
     async def outputs_v1(self, task_id: str) -> TaskView:
-        """Asks for a task's results by the deprecated outputs endpoint (api.md 3.11).
+        """Returns a task's results from the deprecated outputs endpoint (api.md 3.11).
 
         Queued, running and failed are states and no errors. Of a running task it may tell the `progress_url`, which no
         other endpoint does.
@@ -224,7 +224,7 @@ class Apps:
         self._session = session
 
     async def demo(self, webapp_id: str) -> App:
-        """Asks what an app can be given (api.md 3.8).
+        """Returns the inputs that an app accepts (api.md 3.8).
 
         Raises:
             InputError: The id is not valid.

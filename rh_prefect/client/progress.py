@@ -30,7 +30,7 @@ _ENDS: Final = frozenset({"execution_success", "execution_error", "execution_int
 
 
 class ProgressEvent(Value):
-    """One thing that has happened.
+    """One progress event of a task.
 
     Attributes:
         node: The node that runs now, or whose steps are reported.
@@ -88,12 +88,12 @@ def _proxy(address: str) -> str | None:
     except (httpx.InvalidURL, ValueError):
         url = httpx.URL()
     if url.scheme not in {"ws", "wss"} or not url.host:
-        raise InputError("This is not a WebSocket URL. Give the progress_url of a running task.")
+        raise InputError("This is not a WebSocket URL. Pass the progress_url of a running task.")
     return proxy_for(url.copy_with(scheme="https" if url.scheme == "wss" else "http"))
 
 
 def read_frame(frame: str | bytes) -> ProgressEvent | None:
-    """Reads one of ComfyUI's frames; None for a binary one and for any that tells no progress."""
+    """Parses one ComfyUI frame; returns None for a binary frame and for one without progress."""
     source = table(loads(frame)) if isinstance(frame, str) else {}
     kind, data = text(source.get("type")), table(source.get("data"))
     node = text(data.get("node")) or None

@@ -149,7 +149,7 @@ def _http_error(status: int, body: bytes, ask: RequestInfo) -> Exception:
         return KeyRejected(message, code="HTTP 401", reason=said, retry="action_required", advice=advice)
     if status == 413 or (ask.paid and status in _REFUSALS):
         advice = "make the file smaller" if status == 413 else "check the base URL, the address and the proxy"
-        message = f"{ask.doing}: refused before RunningHub read it ({said}). What to do: {advice}."
+        message = f"{ask.doing}: rejected before it reached RunningHub ({said}). What to do: {advice}."
         return RequestRejected(message, code=f"HTTP {status}", reason=said, retry="final", advice=advice)
     return no_answer(ask, f"no readable response ({said})")
 
@@ -164,9 +164,9 @@ def no_answer(ask: RequestInfo, what: str) -> ResponseLost:
     """Builds the error for a lost or unreadable response."""
     next_step = "Nothing is lost: repeat the call"
     if ask.paid:
-        next_step = "The task may exist and be paid for: look into RunningHub's call log before sending it again"
+        next_step = "The task may exist and be paid for: check RunningHub's call log before sending it again"
     elif ask.makes:
-        next_step = "It may exist: look at the list before you repeat the call"
+        next_step = "It may have been created: check the list before you repeat the call"
     return ResponseLost(f"{ask.doing}: {what}. {next_step}.", what=what)
 
 
@@ -290,7 +290,7 @@ def read_v1_status(answer: ApiResponse, ask: RequestInfo, *, task_id: str) -> Ta
 
 
 def read_webhook_payload(data: object, *, task_id: str) -> TaskView | None:
-    """Reads a webhook's `eventData`: what outputs would answer, or a v2 task; an object, or a string with one.
+    """Parses a webhook's `eventData`: v1 outputs or a v2 task, as an object or a JSON string.
 
     Returns:
         The task; None if it has no state, or that of another task.

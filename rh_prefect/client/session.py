@@ -243,7 +243,7 @@ def json_bytes(body: Mapping[str, object], ask: RequestInfo) -> bytes:
 
 
 def usable_id(value: str, *, of: str) -> str:
-    """Checks an id before it becomes part of a request: all digits, as a string.
+    """Checks that an id is only digits before it is used in a request, and returns it as a string.
 
     Raises:
         InputError: It is not valid.
@@ -251,7 +251,7 @@ def usable_id(value: str, *, of: str) -> str:
     found = value.strip() if isinstance(value, str) else ""
     if not _ID.fullmatch(found):
         raise InputError(
-            f"{value!r} is not a valid id of {of}. Give it as a string with all its digits. Nothing was sent."
+            f"{value!r} is not a valid id of {of}. Pass it as a string with all its digits. Nothing was sent."
         )
     return found
 
@@ -264,7 +264,7 @@ def usable_page(number: int, size: int, *, largest: int) -> None:
     """
     if number < 1 or not 1 <= size <= largest:
         raise InputError(
-            f"Page {number} of {size} items is not valid: pages count from 1 and hold 1 to {largest} items."
+            f"Page {number} of {size} items is not valid: page numbers start at 1, and a page has 1 to {largest} items."
         )
 
 

@@ -26,7 +26,7 @@ PIECE: Final = 1024 * 1024
 
 
 class ThreadedStream(httpcore.AsyncNetworkStream):
-    """A connection whose every call is made by a thread.
+    """A connection whose calls all run in a thread.
 
     Args:
         inner: The blocking connection.
@@ -36,15 +36,15 @@ class ThreadedStream(httpcore.AsyncNetworkStream):
         self._inner = inner
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Reads what there is, up to so many bytes."""
+        """Reads the available bytes, up to a limit."""
         return await self._unless_cancelled(asyncio.to_thread(self._inner.read, max_bytes, timeout))
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Writes all of it."""
+        """Writes all bytes of a buffer."""
         await self._unless_cancelled(asyncio.to_thread(self._inner.write, buffer, timeout))
 
     async def pour(self, length: int, take: Callable[[memoryview], object], *, timeout: float | None) -> None:
-        """Reads a long body in a thread of its own, and gives it away there, piece by piece.
+        """Reads a long body in its own thread, and passes each piece to a callback in that thread.
 
         Args:
             length: Bytes of the body.
@@ -84,12 +84,12 @@ class ThreadedStream(httpcore.AsyncNetworkStream):
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> ThreadedStream:
-        """Goes on in TLS."""
+        """Switches the connection to TLS."""
         secured = asyncio.to_thread(self._inner.start_tls, ssl_context, server_hostname, timeout)
         return ThreadedStream(await self._unless_cancelled(secured))
 
     def get_extra_info(self, info: str) -> Any:  # its signature
-        """What httpcore asks of a connection."""
+        """Returns the connection information that httpcore requests."""
         return self._inner.get_extra_info(info)
 
     async def _unless_cancelled(self, work: Awaitable[T]) -> T:
@@ -107,7 +107,7 @@ class ThreadedStream(httpcore.AsyncNetworkStream):
 
 
 class ThreadedBackend(httpcore.AsyncNetworkBackend):
-    """Opens such connections."""
+    """A network backend that opens threaded connections."""
 
     async def connect_tcp(
         self,

@@ -119,7 +119,7 @@ class EnvironmentTransport(httpx.AsyncBaseTransport):
         self._by_proxy: dict[str | None, httpx.AsyncBaseTransport] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Sends a request on its way."""
+        """Sends a request through the transport chosen for its host."""
         proxy = proxy_for(request.url)
         if proxy not in self._by_proxy:
             self._by_proxy[proxy] = self._open(proxy)
@@ -169,7 +169,7 @@ _NEVER_LEFT: Final = (
 
 
 class Delivery:
-    """Watches one request through the transport's `trace` extension.
+    """The delivery state of one request, recorded through the transport's `trace` extension.
 
     A kind of exception alone does not tell whether anything was sent: a deadline can pass while connecting as well as
     while waiting for the answer. So the transport is asked: from the first byte of the request's head on, it counts as
@@ -181,14 +181,14 @@ class Delivery:
         self._sent = False
 
     async def trace(self, event: str, info: Mapping[str, object]) -> None:
-        """Takes one event of httpcore."""
+        """Handles one httpcore trace event."""
         if event.startswith("connection."):
             self._connecting = True
         elif event.endswith(".send_request_headers.started") and not _is_tunnel(info):
             self._sent = True
 
     def explain(self, error: Exception, ask: RequestInfo) -> ConnectFailed | ResponseLost:
-        """Maps an exception of `FOREIGN`, on the side of "it may have arrived" where the evidence is missing."""
+        """Maps an exception of `FOREIGN` to ours; without evidence, assumes that the request may have arrived."""
         what = f"{_NAMES.get(type(error), 'the connection failed')}{_words(error)}"
         if not self._sent and (self._connecting or isinstance(error, _NEVER_LEFT)):
             advice = "Check the network, the proxy and the base URL; it is safe to send it again"
@@ -211,8 +211,8 @@ _NAMES: Final[dict[type[Exception], str]] = {
     httpx.WriteTimeout: "sending took too long",
     httpx.ReadError: "the connection was cut",
     httpx.WriteError: "the connection was cut",
-    httpx.RemoteProtocolError: "the response was cut or is not HTTP",
-    httpx.DecodingError: "the answer cannot be decompressed",
+    httpx.RemoteProtocolError: "the response is incomplete or is not HTTP",
+    httpx.DecodingError: "the response cannot be decompressed",
     httpx.TooManyRedirects: "too many redirects",
     TimeoutError: "no answer in time",
     ssl.SSLError: "the TLS connection broke",
@@ -228,7 +228,7 @@ CONNECT_SECONDS = 10.0
 
 
 class Bearer(httpx.Auth):
-    """Puts the key on a request at the last moment, so that no client and no default header holds it in the clear."""
+    """Adds the API key to a request just before sending, so that no client or default header holds it."""
 
     def __init__(self, key: SecretStr) -> None:
         self._key = key

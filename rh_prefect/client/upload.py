@@ -1,4 +1,4 @@
-"""The body of an upload: a file that is read from disk while it is sent, in flat memory, alone or in a form."""
+"""The body of an upload: a file that is read from disk while it is sent, with constant memory use."""
 
 from __future__ import annotations
 
@@ -117,9 +117,9 @@ class FileBody(RawBody):
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turns what the file system refuses into our own error."""
+    """Converts file system errors to this package's own error."""
     try:
         yield
     except OSError as error:
-        advice = "Check the path and its rights"
+        advice = "Check the path and its permissions"
         raise MediaError(f"{path}: cannot be read ({error.strerror or error}). {advice}.") from error

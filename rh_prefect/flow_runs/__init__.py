@@ -1,1 +1,1 @@
-"""Paid jobs in a flow run: where their records are kept, what makes a call the same call again, and hooks on flows."""
+"""Paid jobs in a flow run: where their records are stored, how calls are identified, and hooks on flows."""

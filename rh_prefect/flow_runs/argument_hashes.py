@@ -1,4 +1,4 @@
-"""Hashes of the arguments that a flow, a task or a call was given; by them equal calls are told apart."""
+"""Hashes of the arguments of a flow, a task or a call; they distinguish calls."""
 
 from __future__ import annotations
 

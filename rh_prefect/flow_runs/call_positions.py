@@ -1,4 +1,4 @@
-"""Which of its run's calls a call is: counted in program order, in the caller's thread, without I/O.
+"""The position of a call among its run's calls, counted in program order, in the caller's thread, without I/O.
 
 The place travels with the task object: Prefect hands it to the thread or process that runs the task.
 """
@@ -43,7 +43,7 @@ NOT_OF_THE_REQUEST = frozenset(
 
 
 class PerObject(Generic[_V]):
-    """A value for each object, found by identity and dropped with the object; it need not be hashable."""
+    """A mapping from objects, by identity, to values; an entry is removed with its object."""
 
     def __init__(self, make: Callable[[], _V]) -> None:
         self._make = make
@@ -88,12 +88,12 @@ class _Counts:
         self._of_runs: dict[object, Place] = {}
 
     def place(self, name: str, given: str | None, *, caller: int) -> Place:
-        """The place of a call that is made now; `caller` is 0 for the run itself."""
+        """Returns the position of a call that is made now; `caller` is 0 for the run itself."""
         with self._lock:
             return self._next(name, given, caller)
 
     def place_of_run(self, run_id: object, name: str, given: str | None, *, caller: int) -> Place:
-        """The place of a run that this one has begun: the same one each time that it is tried."""
+        """Returns the position of a run that this run has started; it is the same on every retry."""
         with self._lock:
             if run_id not in self._of_runs:
                 self._of_runs[run_id] = self._next(name, given, caller)
@@ -113,7 +113,7 @@ _OUTSIDE = _Outside()
 
 
 def take_place(name: str, given: object) -> Place:
-    """Takes the place of a call that the caller makes now.
+    """Assigns the next position to the call that the caller makes now.
 
     Args:
         name: What is called.
@@ -126,7 +126,7 @@ def take_place(name: str, given: object) -> Place:
 
 
 def run_places(runs: Sequence[RunContext]) -> dict[UUID, Place]:
-    """The places of the task runs that a call is in, and of the flows that tasks have called.
+    """Returns the positions of the task runs that contain a call, and of the flows that tasks have called.
 
     A run that no task runner of ours has started has the place of its call; it is taken here, once, which is why the
     first call of this must come from the caller's own thread.
@@ -166,7 +166,7 @@ def _caller() -> int:
 
 
 def placed(called: _Called, place: Place) -> _Called:
-    """A copy of a task or flow that carries the place of one call."""
+    """Copies a task or flow and attaches the position of one call to the copy."""
     # Not `copy`: a task may say in `__reduce__` where the one of its name is found.
     made: _Called = object.__new__(type(called))
     made.__dict__.update(called.__dict__, place=place)
@@ -174,13 +174,13 @@ def placed(called: _Called, place: Place) -> _Called:
 
 
 def place_carried(called: object) -> Place | None:
-    """The place that a task or flow carries; None for one that was called without."""
+    """Returns the position attached to a task or flow; None if it has none."""
     place = getattr(called, "place", None)
     return place if isinstance(place, Place) else None
 
 
 class PaidTask(Task[P, Coroutine[Any, Any, Result]]):
-    """A task that makes a paid call: each call takes its place at once, in the caller's thread."""
+    """A task that makes a paid call; each call gets its position immediately, in the caller's thread."""
 
     place: Place | None = None
     changed: Mapping[str, Any] = MappingProxyType({})
@@ -241,7 +241,7 @@ class PaidTask(Task[P, Coroutine[Any, Any, Result]]):
         return made  # type: ignore[no-any-return]  # of this class
 
     def at_its_place(self, *args: Any, **kwargs: Any) -> PaidTask[P]:
-        """The task as it is called now with these arguments; calling it again takes no other place."""
+        """Returns the task with the position of this call; calling it again assigns no other position."""
         if self.place is not None:
             return self
         made: Any = placed(self, take_place(self.name, _given_of(self, _bound(self, args, kwargs))))
@@ -257,7 +257,7 @@ def _bound(task: Task[Any, Any] | Flow[..., Any], args: Sequence[Any], kwargs: M
 
 
 class PlacedFlow(Flow[P, R]):
-    """A flow that is counted where another flow calls it, by its arguments and in program order.
+    """A flow whose calls by another flow get positions, by its arguments and in program order.
 
     Prefect's own number counts the calls of a flow with any arguments. Of two calls with equal arguments it does
     not tell which one a record belongs to, once the other is served from its persisted result and asks for nothing.
@@ -284,7 +284,7 @@ class PlacedFlow(Flow[P, R]):
 
 
 def count_calls(flow: Flow[..., Any]) -> None:
-    """Has a flow take its place at each call.
+    """Makes a flow assign a position to each of its calls.
 
     Args:
         flow: The flow; it becomes a `PlacedFlow`.
@@ -296,7 +296,7 @@ _counting: dict[type[TaskRunner[Any]], type[TaskRunner[Any]]] = {}
 
 
 def count_submits(runner: TaskRunner[Any]) -> None:
-    """Has a task runner give each task that is submitted its place.
+    """Makes a task runner assign a position to each submitted task.
 
     Args:
         runner: The runner; it becomes one of a subclass of its own class, and so do those that it is duplicated as.

@@ -1,4 +1,4 @@
-"""Cancels what a flow run has submitted, and notices in its own process that it is cancelled."""
+"""Cancels the tasks that a flow run has submitted, and detects in the run's process that it was cancelled."""
 
 from __future__ import annotations
 
@@ -70,7 +70,11 @@ async def _cancel_works(scope: Scope) -> CancelReport:
     works = WorksJournal(place.url, options=store.options_for(place.url))
     done = await WorksLedger(scope, works).cancel(RECORDED.client_for)
     if done.continued:
-        _log.info("another run waits for %d task(s), which go on: %s", len(done.continued), ", ".join(done.continued))
+        _log.info(
+            "another run waits for %d task(s), which are not cancelled: %s",
+            len(done.continued),
+            ", ".join(done.continued),
+        )
     return CancelReport(tuple(done.cancelled), (), done.failed)
 
 
@@ -83,7 +87,7 @@ _watched: dict[UUID, tuple[asyncio.Event, asyncio.Task[None]]] = {}
 
 
 def watch(board: RunStatus) -> None:
-    """Looks after a run from now on, until its jobs have ended or it has; on the loop thread.
+    """Monitors a run until its jobs or the run itself have ended; runs on the loop thread.
 
     Args:
         board: The root flow run's; watching it twice has no effect.
@@ -127,7 +131,7 @@ async def _cancel(flow_run: FlowRun, log: logging.Logger | logging.LoggerAdapter
         report = await cancel_run(scope_of(flow_run, flow), by="the run's own process")
     except RunningHubError as error:
         # The hook, or `reconcile`, does it again and says so.
-        log.warning("not all could be cancelled at RunningHub yet: %s", error.message)
+        log.warning("some tasks could not be cancelled at RunningHub yet: %s", error.message)
     else:
         log.info("the run is cancelled: cancelled %d task(s) at RunningHub", len(report.cancelled))
 

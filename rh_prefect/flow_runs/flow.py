@@ -100,7 +100,7 @@ async def cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun, state: Sta
     log = flow_run_logger(flow_run, flow)
     log.info("cancelled %d task(s) at RunningHub", len(report.cancelled))
     for job, why in report.failed.items():
-        log.error("%s: could not be cancelled and may go on and cost: %s", job, why)
+        log.error("%s: could not be cancelled and may continue and be charged: %s", job, why)
     page = artifacts.Page(flow.name, flow_run.id)
     if steps := await LOOP.call(_recorded_steps(flow_run, flow.name)):
         await artifacts.steps_table(steps, page=page)
@@ -136,7 +136,7 @@ def _rows(report: CancelReport) -> Iterator[dict[str, str]]:
 
 
 async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Leaves the table of steps, and brings home what was paid for and not asked for this time.
+    """Writes the table of steps, and downloads paid results that this run did not use.
 
     Args:
         flow: The flow.
@@ -173,8 +173,9 @@ async def _name_deployments(flow_run: FlowRun, log: logging.LoggerAdapter[loggin
         return  # it is said for people; nothing depends on it
     if runs:
         log.warning(
-            "this run was resumed, and its attempts have started %d run(s) of deployments, which pay for jobs of their "
-            "own: %s. What to do: give run_deployment an idempotency_key, and a resume starts none of them again",
+            "this run was resumed, and its attempts have started %d run(s) of deployments, which pay for "
+            "their own jobs: %s. What to do: pass an idempotency_key to run_deployment, so that a resume "
+            "does not start them again",
             len(runs),
             ", ".join(f"{one.name} ({one.id})" for one in runs),
         )
@@ -186,10 +187,14 @@ async def _collect_orphans(scope: RecordedScope, log: logging.LoggerAdapter[logg
         try:
             result = await bring_home(view, scope)
         except RunningHubError as error:
-            log.warning("%s: paid for in an earlier attempt and not asked for now; not collected: %s", job, error)
+            log.warning(
+                "%s: paid for in an earlier attempt and not requested in this attempt; not collected: %s", job, error
+            )
         else:
             if result is not None:
-                log.warning("%s: paid for in an earlier attempt and not asked for now: %s", job, result.manifest)
+                log.warning(
+                    "%s: paid for in an earlier attempt and not requested in this attempt: %s", job, result.manifest
+                )
 
 
 flow = flow_with({"cancellation": cancel_remote_jobs, "completion": finish, "failure": finish})

@@ -103,7 +103,7 @@ class FlowRunJournal:
         return self._job(await self._log().read(), job_key)
 
     async def request(self, prefix: str) -> dict[str, JSON]:
-        """Reads all records of the jobs whose keys begin alike; see `Journal.request`."""
+        """Reads all records of the jobs whose keys have the same beginning; see `Journal.request`."""
         records = await self._log().read()
         return {key: one for name in records.jobs_from(prefix) for key, one in self._job(records, name).items()}
 
@@ -119,7 +119,7 @@ class FlowRunJournal:
             yield name, self._job(records, name)
 
     async def tell_of_ends(self, listener: EndListener) -> None:
-        """Has a listener told when a task has ended; see `TellingJournal.tell_of_ends`."""
+        """Registers a listener for the ends of tasks; see `TellingJournal.tell_of_ends`."""
         task_events.subscribe(listener)
 
     def _job(self, records: Records, name: str) -> dict[str, JSON]:
@@ -171,7 +171,7 @@ class _Inputs:
         return await self.create(_entry_name(number), text)
 
     async def newer(self, number: int) -> tuple[Mapping[int, str], bool]:
-        """Reads the entries of a number's block, from this number on."""
+        """Reads the entries of a number's block, starting at this number."""
         if number == 1:
             return await self._oldest()
         first = number - number % _BLOCK
@@ -195,9 +195,9 @@ class _Inputs:
     def _check_format(self, record: JSON) -> None:
         if record.get("format") != FORMAT:
             raise UnreadableRecord(
-                f"The jobs of {self.scope} are recorded in format {record.get('format')}, and this version of "
-                f"rh_prefect reads and writes format {FORMAT}. Nothing was paid. What to do: finish this run with the "
-                "version that began it, or start a new run."
+                f"The jobs of {self.scope} are recorded in format {record.get('format')}, but this "
+                f"version of rh_prefect reads and writes format {FORMAT}. Nothing was paid. What to do: "
+                "finish this run with the version that started it, or start a new run."
             )
 
     async def create(self, name: str, text: str) -> bool:
@@ -238,19 +238,19 @@ class _Inputs:
         except httpx.TransportError as error:
             what = f"no answer ({type(error).__name__})"
             raise self._error(doing, what, "start it again, then run this again") from error
-        raise AssertionError("the loop above returns or raises")
+        raise AssertionError("unreachable: the loop above always returns or raises")
 
     def _refused(self, doing: str, error: httpx.HTTPStatusError) -> JournalError:
         status, body = error.response.status_code, error.response.text[:300]
         if status == httpx.codes.CONFLICT:
             return _Exists(f"{doing}: it exists")
         if status == httpx.codes.NOT_FOUND:
-            what = "the flow run was deleted, and its journal with it"
-            return _NotFound(self._error(doing, what, "see the manifests in the store").message)
+            what = "the flow run was deleted, together with its journal"
+            return _NotFound(self._error(doing, what, "see the manifests in the storage").message)
         if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             what = f"access denied (HTTP {status})"
             return self._error(doing, what, "set PREFECT_API_KEY or PREFECT_API_AUTH_STRING")
-        failed = self._error(doing, f"HTTP {status} {body}", "look at the Prefect server's log, then run this again")
+        failed = self._error(doing, f"HTTP {status} {body}", "check the Prefect server's log, then run this again")
         return failed if error.response.is_server_error else EntryRefused(failed.message)
 
     def _error(self, doing: str, what: str, advice: str) -> JournalError:
@@ -270,8 +270,9 @@ class _Inputs:
             return dict(json.loads(text))
         except (TypeError, ValueError) as error:
             raise UnreadableRecord(
-                f"The record {key} of flow run {self.scope} is no JSON object: something else wrote an input of this "
-                "name. What to do: look at the flow run's inputs; no new task is submitted before that."
+                f"The record {key} of flow run {self.scope} is not a JSON object: another program wrote a "
+                "flow run input with this name. What to do: check the flow run's inputs; no new task is "
+                "submitted until this is corrected."
             ) from error
 
 

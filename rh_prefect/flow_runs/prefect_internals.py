@@ -86,7 +86,7 @@ def run_contexts() -> list[RunContext]:
 
 
 def is_deployed() -> bool:
-    """Whether the caller runs in a deployment: one of its flow runs belongs to one, or a runner started its process."""
+    """Whether the caller runs in a deployment: a deployed flow run, or a process that a runner started."""
     if "PREFECT__FLOW_RUN_ID" in os.environ:
         return True
     return any(run.flow_run is not None and run.flow_run.deployment_id is not None for run in flow_contexts())
@@ -96,7 +96,7 @@ ask_whether_deployed(is_deployed)
 
 
 def flow_running_elsewhere() -> str | None:
-    """Finds a flow run that is going on in this process, for a caller whose own context knows of none.
+    """Finds a flow run that is active in this process, for a caller without a run context of its own.
 
     A context variable tells nothing of other threads, so this looks at all objects that there are: some 15 ms, spent
     only where a call would otherwise belong to nothing. Prefect enters a context for as long as its flow run goes on.
@@ -111,7 +111,7 @@ def flow_running_elsewhere() -> str | None:
 
 
 def is_entered(context: RunContext) -> bool:
-    """Whether the run still goes on."""
+    """Whether the run is still active."""
     try:
         return context._token is not None
     except (AttributeError, TypeError):  # another thread is making it this very moment
@@ -136,7 +136,7 @@ def _first_each(contexts: Iterator[_C], key: Callable[[_C], UUID | None]) -> lis
 
 
 async def drain() -> None:
-    """Waits until Prefect has sent all; at the process's end, without a server, it would try for a minute.
+    """Waits until Prefect has sent everything; without a server, it would retry for a minute at process exit.
 
     What no server has taken within half a minute is given up: the work itself is done by then.
     """
@@ -147,7 +147,7 @@ async def drain() -> None:
 
 
 def awaiting_retry() -> State[Any]:
-    """The state of a run that is about to be run again, under the name that Prefect's engine gives it."""
+    """The state of a run that is about to be retried, with the name that Prefect's engine uses."""
     return Scheduled(name="AwaitingRetry")
 
 
@@ -166,7 +166,7 @@ def add_hook(flow: Flow[..., Any], event: FlowEvent, hook: FlowStateHook[..., An
 
 
 def runs_in_order(frame: FrameType | None) -> Iterator[bool]:
-    """For each Prefect run on the stack, innermost first: whether it makes this call itself.
+    """Yields each active Prefect run, innermost first, with whether it makes this call itself.
 
     It does not where something lies between that the caller has started beside its run.
     """
@@ -181,7 +181,7 @@ def runs_in_order(frame: FrameType | None) -> Iterator[bool]:
 
 
 def is_detached(context: FlowRunContext) -> bool:
-    """Whether a worker process has a part of the flow run's context, and not the run itself."""
+    """Whether only a part of the flow run's context exists here, as in a worker process."""
     return context.detached
 
 

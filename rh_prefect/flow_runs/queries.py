@@ -1,4 +1,4 @@
-"""Flow runs that are looked at from outside: their scopes, and which of them have paid jobs."""
+"""Queries about flow runs from outside of them: their scopes, and which of them have paid jobs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ FIRST_OF_A_BATCH = 1001
 
 @dataclass(frozen=True)
 class RecordedScope:
-    """The scope of a flow run that is looked at from outside: for hooks and for the command line."""
+    """The scope of a flow run that is read from outside of the run, for hooks and the command line."""
 
     journal: FlowRunJournal
     run: str
@@ -119,7 +119,7 @@ def journal_of(scope: str) -> Journal:
         return find_works(scope, settings) or FolderJournal(settings.journal_url, scope=scope)
     if not PREFECT_API_URL.value():
         raise ConfigError(
-            f"The journal of flow run {scope} is in the Prefect API, and no PREFECT_API_URL is set. "
+            f"The journal of flow run {scope} is in the Prefect API, but PREFECT_API_URL is not set. "
             "What to do: set it to the API that your flows use."
         )
     return FlowRunJournal(scope)
@@ -135,15 +135,16 @@ async def scope_named(scope: str) -> Scope:
     journal = journal_of(scope)
     if isinstance(journal, WorksJournal):
         raise InputError(
-            f"{scope}: these are the works of pipelines, which no run owns. What to do: run the pipeline again, which "
-            "waits for its works and downloads them; to cancel them, cancel the flow run."
+            f"{scope}: this scope contains jobs of pipelines, which do not belong to one run. What to do: "
+            "run the pipeline again; it waits for these jobs and downloads their results; to cancel "
+            "them, cancel the flow run."
         )
     if not isinstance(journal, FolderJournal):
         return await recorded_scope(scope)
     url = get_settings().journal_url
     if scope not in await asyncio.to_thread(folder_scopes, url):
         raise InputError(
-            f"{scope}: there is no such run, and no such scope in {journal.url}. "
+            f"{scope}: this run does not exist, and {journal.url} has no such scope. "
             "What to do: see `rh-prefect jobs list`, and check RH_JOURNAL and RH_STATE_DIR."
         )
     return FolderScope(journal, attempt=max(await last_attempt(journal), 1))
@@ -177,7 +178,7 @@ async def latest_runs(*, limit: int = 30) -> AsyncIterator[tuple[FlowRun, str, i
 
 
 async def scopes_of(scope: Scope) -> list[Scope]:
-    """The scopes that a run works in: its own, and those of the batches that it goes on with, as its newest attempt.
+    """Returns the scopes that a run uses: its own, and those of the batches that it continues.
 
     Args:
         scope: The run.
@@ -191,7 +192,7 @@ async def scopes_of(scope: Scope) -> list[Scope]:
 
 
 async def batches_of(scope: Scope) -> list[Scope]:
-    """What a run's batches count as: another run's scope, or its own, as one of the attempts there."""
+    """Returns the scopes of the batches in a run, each with the number of the attempt that the run is."""
     if not isinstance(scope, RecordedScope):
         return []
     records = (await scope.journal.job(BATCH)).values()
@@ -218,8 +219,9 @@ async def read_flow_run(flow_run_id: UUID | str) -> FlowRun:
             return await connection.client.read_flow_run(UUID(str(flow_run_id)))
     except (ObjectNotFound, ValueError) as error:
         raise ConfigError(
-            f"There is no flow run {flow_run_id}. What to do: take its id from `rh-prefect jobs list` or from the "
-            f"dashboard, and check that PREFECT_API_URL names the server that it ran on.{_own_server()}"
+            f"There is no flow run {flow_run_id}. What to do: copy its id from `rh-prefect jobs list` or "
+            "from the dashboard, and check that PREFECT_API_URL is the address of the server that it ran "
+            f"on.{_own_server()}"
         ) from error
 
 
@@ -258,7 +260,7 @@ async def find_flow_runs(wanted: FlowRunFilter | None = None, *, sort: FlowRunSo
 
 
 async def ended_runs(*, hours: float) -> AsyncIterator[FlowRun]:
-    """Lists the flow runs that are being cancelled, and those that did not complete, the newest end first.
+    """Lists flow runs that are being cancelled and those that did not complete, latest end first.
 
     Args:
         hours: How long ago they may have ended.

@@ -48,7 +48,7 @@ _Judge = Callable[[JobView, Submit, Scope], Awaitable[_Judged]]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One job that something was done about, or that is left.
+    """One job that was handled, or that still needs an action.
 
     Attributes:
         flow_run_id: The flow run that was looked after.
@@ -72,11 +72,11 @@ class Finding:
 
     @property
     def is_open(self) -> bool:
-        """Whether something is left to do, so that the run is looked at again."""
+        """Whether something is left to do, so that the run is checked again."""
         return self.done in _OPEN
 
     def row(self) -> dict[str, str]:
-        """The finding as the dashboard's table takes it."""
+        """The finding as one row of the dashboard's table."""
         return {
             "flow run": f"{self.flow_run} ({self.state})",
             "job": self.model,
@@ -88,7 +88,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """What a look at flow runs came to.
+    """The result of checking flow runs.
 
     Attributes:
         runs: How many flow runs had something to look after; those that were settled before are not counted.
@@ -100,17 +100,17 @@ class Reconciled:
 
     @property
     def stuck(self) -> tuple[Finding, ...]:
-        """What may go on at RunningHub although its run was cancelled, or is paid for and cannot be brought home."""
+        """Tasks that may still run although their run was cancelled, or whose paid results cannot be downloaded."""
         return tuple(one for one in self.findings if one.done in ("NOT cancelled", "NOT collected"))
 
     def __str__(self) -> str:
         kinds = [one.done for one in self.findings]
         counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
-        return f"{self.runs} flow run(s) looked after, {counted or 'nothing was left'}"
+        return f"{self.runs} flow run(s) reconciled, {counted or 'no open jobs'}"
 
 
 async def reconcile_runs(*, flow_run_id: UUID | None = None, hours: float = 24.0) -> Reconciled:
-    """Looks after one flow run, or after all that have ended lately; runs on the loop thread.
+    """Checks and settles one flow run, or all that ended recently; runs on the loop thread.
 
     What is wrong with one run keeps no other away, and doing it again changes nothing.
 
@@ -205,7 +205,7 @@ async def _keep(view: JobView, submit: Submit, scope: Scope) -> _Judged:
             job = f"{scope.journal.scope}/{view.key}"
             return (
                 "unknown",
-                f"Look into RunningHub's call log: jobs adopt {job} TASK_ID, or jobs mark-refused {job}.",
+                f"Check RunningHub's call log: jobs adopt {job} TASK_ID, or jobs mark-refused {job}.",
             )
         case "ticket":
             return await _of_task(view, submit, scope)
@@ -219,7 +219,7 @@ async def _of_task(view: JobView, submit: Submit, scope: Scope) -> _Judged:
     try:
         task = await (await RECORDED.client_for(submit.intent)).query(submit.task_id or "")
     except TransportError as error:
-        return "no answer", f"{error.message} It is asked again the next time."
+        return "no answer", f"{error.message} It is tried again at the next reconciliation."
     except RunningHubError as error:
         return "NOT collected", error.message
     if not task.is_terminal:
@@ -238,7 +238,7 @@ async def _bring(view: JobView, submit: Submit, scope: Scope) -> _Judged:
     except (JobFailed, OutputsExpired) as error:
         return "failed", error.message
     except TransportError as error:
-        return "no answer", f"{error.message} It is asked again the next time."
+        return "no answer", f"{error.message} It is tried again at the next reconciliation."
     except RunningHubError as error:
         return "NOT collected", error.message
     if result is None:

@@ -45,7 +45,7 @@ _LATER: Final = {"answer": 1, "end": 2}
 
 
 class EntryRefused(JournalError):
-    """The place does not take an entry as it is: sent alone, its records may be taken, all but one."""
+    """The store rejects an entry as a whole; its records may be accepted one by one, except for one."""
 
 
 class Store(Protocol):
@@ -56,12 +56,12 @@ class Store(Protocol):
         ...
 
     async def newer(self, number: int) -> tuple[Mapping[int, str], bool]:
-        """Reads entries from a number on, in order; with it, whether there may be more."""
+        """Reads entries from a number on, in order; also returns whether there may be more."""
         ...
 
 
 def encode(by: str, records: Mapping[str, str]) -> str:
-    """Writes an entry: a line that says who wrote it, and a line for each record.
+    """Encodes an entry: one line for its writer, and one line for each record.
 
     Args:
         by: The token of this very entry.
@@ -91,7 +91,7 @@ def decode(text: str) -> tuple[str, dict[str, str]]:
 
 
 class Records:
-    """What was read of a log: each record as text, the first one of its key.
+    """The records read from a log, as text; for each key, the first record is kept.
 
     Attributes:
         next: The number of the entry after the last one that was read.
@@ -114,7 +114,7 @@ class Records:
         return self._all.get(key)
 
     def add(self, records: Mapping[str, str]) -> None:
-        """Takes the records of the next entry."""
+        """Adds the records of the next entry."""
         for key, text in records.items():
             if key not in self._all:
                 self._all[key] = text
@@ -139,7 +139,7 @@ class Records:
         return self._job_keys.copy()
 
     def jobs_from(self, prefix: str) -> Iterator[str]:
-        """The keys of the jobs that begin with a text."""
+        """The keys of the jobs whose names begin with a text."""
         for name in self._job_keys[bisect_left(self._job_keys, prefix) :]:
             if not name.startswith(prefix):
                 break
@@ -164,7 +164,7 @@ def _urgency(key: str) -> int:
 
 
 class RecordLog:
-    """A log as one process knows it, on one event loop; the process has one writer and one cursor for all its jobs."""
+    """One process's view of a log, on one event loop, with one writer and one cursor for all its jobs."""
 
     def __init__(
         self,
@@ -229,11 +229,11 @@ class RecordLog:
             self._under_way.discard(name)
 
     def is_current(self, max_age: float) -> bool:
-        """Whether the records are known as they were so many seconds ago, or later."""
+        """Whether the records were read at most the given number of seconds ago."""
         return self._read_at >= self._clock() - max_age
 
     async def read(self) -> Records:
-        """Gives the records as they were when it was called, or later."""
+        """Returns the records in their state at the time of the call, or later."""
         began = self._clock()
         async with self._turn:
             # What was read after this call began serves all who wait here.
@@ -255,16 +255,16 @@ class RecordLog:
             return
         if number > self.records.next:
             raise UnreadableRecord(
-                f"Entry {self.records.next} of the journal is missing, and entry {number} is there: it was deleted, or "
-                "the place does not show all that was written. What to do: look at the flow run's inputs; no new task "
-                "is submitted before that."
+                f"Entry {self.records.next} of the journal is missing, but entry {number} exists: the "
+                "entry was deleted, or the store does not list everything that was written. What to do: "
+                "check the flow run's inputs; no new task is submitted until this is corrected."
             )
         try:
             by, records = decode(text)
         except ValueError as error:
             raise UnreadableRecord(
-                f"Entry {number} of the journal has an unknown form ({error}). What to do: use the version of "
-                "rh_prefect that wrote it; no new task is submitted before that."
+                f"Entry {number} of the journal has an unknown format ({error}). What to do: use the version of "
+                "rh_prefect that wrote it; no new task is submitted until then."
             ) from error
         if by.startswith(self._me):
             self._seen_mine.add(by)

@@ -26,7 +26,7 @@ _log = logging.getLogger("rh_prefect")
 
 
 async def confirmed_end(submit: Submit, task_id: str, *, records: JobRecords) -> End | None:
-    """Asks RunningHub for a task's end, and records it; runs on the loop thread.
+    """Queries RunningHub for the end of a task, and records it; runs on the loop thread.
 
     Args:
         submit: The submit that the task came from; it has no end yet.
@@ -61,7 +61,7 @@ async def _attempt(scope: str, submit: Submit, view: TaskView) -> Attempt:
 
 
 async def store_of(intent: Intent) -> MediaStore:
-    """The place that a job's files belong to: the one of its record, wherever `RH_STORAGE_URL` points by now.
+    """Returns the storage in a job's record, even if `RH_STORAGE_URL` has changed since.
 
     Args:
         intent: The job's record.
@@ -75,7 +75,7 @@ async def store_of(intent: Intent) -> MediaStore:
 
 
 async def bring_home(view: JobView, scope: Scope) -> Result | None:
-    """Collects a job that was paid for, without submitting anything; runs on the loop thread.
+    """Downloads the results of a paid job, without submitting anything; runs on the loop thread.
 
     Args:
         view: The job.

@@ -27,7 +27,7 @@ R = TypeVar("R")
 
 
 async def rerun(flow: Flow[..., R], flow_run_id: UUID | str, *, equal: Equal = "refuse") -> R:
-    """Runs a flow run again in this process, after a crash that no worker saw or after a failure.
+    """Runs a flow run again in this process, after a failure, or after a crash that no worker detected.
 
     `prefect flow-run retry` cannot do this: it refuses a run that a killed process left "Running".
 
@@ -85,7 +85,7 @@ def resume(flow: Flow[..., R], flow_run_id: UUID | str, *, equal: Equal = "refus
 
 
 def resume(flow: Flow[..., Any], flow_run_id: UUID | str, *, equal: Equal = "refuse") -> Any:
-    """Goes on with a run of a flow of your own that broke off or failed, and pays for nothing twice.
+    """Resumes an interrupted or failed run of your own flow; nothing is paid for twice.
 
     The flow run keeps its id, so that its jobs are found again: what is paid for is fetched, what is missing is made.
     Call it as you call the flow, with `await` where it is async:
@@ -107,8 +107,8 @@ def resume(flow: Flow[..., Any], flow_run_id: UUID | str, *, equal: Equal = "ref
     """
     if FlowRunContext.get() is not None:
         raise ConfigError(
-            f"A run of {flow.name!r} cannot be gone on with inside of another flow: its jobs would be looked for in "
-            "that one's run. What to do: call `resume` outside of flows."
+            f"A run of {flow.name!r} cannot be resumed inside another flow: its jobs would be looked up "
+            "in the other flow's run. What to do: call `resume` outside of flows."
         )
     if inspect.iscoroutinefunction(flow.fn):
         return rerun(flow, flow_run_id, equal=equal)
@@ -117,7 +117,7 @@ def resume(flow: Flow[..., Any], flow_run_id: UUID | str, *, equal: Equal = "ref
 
 
 async def create(flow: Flow[..., Any], parameters: dict[str, Any]) -> UUID:
-    """Creates a flow run before it runs, so that its id is known should this process die at once.
+    """Creates a flow run before it starts, so that its id is known even if this process ends at once.
 
     Args:
         flow: The flow.
@@ -134,7 +134,7 @@ async def create(flow: Flow[..., Any], parameters: dict[str, Any]) -> UUID:
     except ParameterTypeError as error:
         raise InputError(
             f"The flow {flow.name} does not take these parameters: {_wrong(error)}. Nothing was sent. "
-            "What to do: correct what is named."
+            "What to do: correct these parameters."
         ) from None
     connection = await connect()
     async with connection.gate:
@@ -161,8 +161,8 @@ async def find(flow: Flow[..., Any], flow_run_id: UUID | str) -> FlowRun:
     name = await flow_name_of(flow_run)
     if name != flow.name:
         raise ConfigError(
-            f"The flow run {flow_run_id} is one of the flow {name!r}, not of {flow.name!r}. "
-            "What to do: go on with it by its own flow."
+            f"The flow run {flow_run_id} belongs to the flow {name!r}, not to {flow.name!r}. What to do: "
+            "resume it with its own flow."
         )
     return flow_run
 

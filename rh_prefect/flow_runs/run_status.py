@@ -36,7 +36,7 @@ _KEPT = 200
 
 @dataclass(slots=True)
 class RunStatus:
-    """The jobs of one root flow run in this process, in the order in which they were first heard of.
+    """The jobs of one root flow run in this process, in the order in which they were first reported.
 
     A run that is reported has shown its own table and results.
     """
@@ -58,7 +58,7 @@ class RunStatus:
         self.progress = Progress(page=self.page)
 
     def take(self, event: JobEvent) -> None:
-        """Takes note of a change."""
+        """Records a change of a job."""
         with self._lock:
             known = self.rows.get(event.job)
             self.rows[event.job] = event if event.task_id or known is None else _with_task(event, known)
@@ -71,7 +71,7 @@ class RunStatus:
                 self._steps.pop(event.job, None)
 
     def expect(self, jobs: int, *, estimate: Costs | None = None, is_exact: bool = False) -> None:
-        """Says how many jobs there will be, so that the progress bar has the right total, and what they will cost.
+        """Sets the expected number of jobs, as the progress bar's total, and their expected cost.
 
         Args:
             jobs: How many.
@@ -83,7 +83,7 @@ class RunStatus:
 
     @property
     def ended(self) -> int:
-        """How many jobs have ended, one way or another."""
+        """The number of jobs that have ended, with any result."""
         return sum(self._states[state] for state in ENDED)
 
     @property
@@ -103,12 +103,12 @@ class RunStatus:
 
     @property
     def percent_done(self) -> float:
-        """How much has a result, 0 to 100: what the bar shows of a run that has ended."""
+        """The percentage of jobs with a result, 0 to 100, which the bar shows when the run has ended."""
         return 100.0 * self.done / self.total if self.total else 0.0
 
     @property
     def line(self) -> str:
-        """What stands above the bar: how many jobs have which end, and how far the graphs are that tell of it."""
+        """The text above the bar: the numbers of jobs by state, and the progress of graphs that report it."""
         with self._lock:
             events = [self.rows[job] for job in islice(self._steps, _TOLD)]
         told = (f"{event.label or event.model}: {event.message}" for event in events)
@@ -124,7 +124,7 @@ class RunStatus:
 
     @property
     def summary(self) -> str:
-        """What stands above the bar of a run that has ended."""
+        """The text above the progress bar of a run that has ended."""
         waiting = self.total - self.ended
         return ", ".join([*self._counts(), *([f"{waiting} not finished"] if waiting else [])])
 
@@ -139,7 +139,7 @@ class RunStatus:
         return Costs.total(event.costs for event in self.rows.values())
 
     def files(self) -> dict[str, str]:
-        """The files that the run has made, by name: what it was for, or else the output of each job."""
+        """The run's files by name: its declared results, or else the output of each job."""
         if self.results:
             return {name: media.uri for name, media in self.results.items()}
         done = [event for event in self.rows.values() if event.state in ("succeeded", "reused") and event.output]
@@ -169,7 +169,7 @@ _boards: LruCache[str, RunStatus] = LruCache(_KEPT)
 
 
 def run_status_of(flow_run_id: str, *, flow: str) -> RunStatus:
-    """Gives the board of a root flow run.
+    """Returns the `RunStatus` of a root flow run.
 
     Args:
         flow_run_id: The root flow run's id.
@@ -180,7 +180,7 @@ def run_status_of(flow_run_id: str, *, flow: str) -> RunStatus:
 
 
 def known_run_status(flow_run_id: str) -> RunStatus | None:
-    """Finds the board of a root flow run in this process; None where it has none yet, or has ended.
+    """Returns the `RunStatus` of a root flow run in this process; None if it has none, or if the run has ended.
 
     Args:
         flow_run_id: The root flow run's id.
@@ -189,7 +189,7 @@ def known_run_status(flow_run_id: str) -> RunStatus | None:
 
 
 def forget_run_status(flow_run_id: str) -> None:
-    """Drops the board of a flow run that has ended.
+    """Removes the `RunStatus` of a flow run that has ended.
 
     Args:
         flow_run_id: The root flow run's id.
@@ -216,7 +216,7 @@ listeners: list[Callable[[JobEvent], None]] = []
 
 
 class RunObserver:
-    """Watches the jobs of one call."""
+    """The observer of the jobs of one call."""
 
     def __init__(self, log: logging.Logger | logging.LoggerAdapter[logging.Logger], board: RunStatus | None) -> None:
         """Sets up the watch.
@@ -229,7 +229,7 @@ class RunObserver:
         self._board = board
 
     def notify(self, event: JobEvent) -> None:
-        """Passes a change on; see `rh_prefect.jobs.events.Observer`.
+        """Forwards a change; see `rh_prefect.jobs.events.Observer`.
 
         A part of it that fails is logged once and stops nothing: the job may be paid for.
         """
@@ -270,7 +270,10 @@ def _guarded(listener: Callable[[JobEvent], None], event: JobEvent) -> None:
         _failed.add(what)
         with suppress(Exception):  # what failed may be a handler of the log
             _log.warning(
-                "%s: a listener failed with %s: %s. The job goes on; later failures of it are not logged.",
+                (
+                    "%s: a listener failed with %s: %s. The job continues; later failures of this listener "
+                    "are not logged."
+                ),
                 event.job,
                 type(error).__name__,
                 error,
@@ -289,7 +292,7 @@ def run_observer() -> Observer:
 
 
 def expect_jobs(number: int, *, estimate: Costs | None = None, is_exact: bool = False) -> None:
-    """Says how many paid jobs the run that the caller is in will have, and what they will cost by the catalogue.
+    """Sets the number of paid jobs expected in the current run, and their price by the catalogue.
 
     Args:
         number: All of them, those included that are done already.
@@ -310,7 +313,7 @@ def mark_reported() -> None:
 
 
 def add_results(files: Mapping[str, Media]) -> None:
-    """Names what the run that the caller is in was for, to be shown at its end.
+    """Adds the final results of the current run, which are shown when it ends.
 
     Args:
         files: Each with a name.

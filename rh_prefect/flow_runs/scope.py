@@ -1,4 +1,4 @@
-"""`FlowScope`: the root flow run, which all paid jobs of a run belong to; and who makes a paid call in it.
+"""`FlowScope`: the root flow run, to which all paid jobs of a run belong; and the caller of a paid call in it.
 
 The root and not the innermost flow run, because a completed child flow gets a new flow-run id when its parent is run
 again. A flow that was started with `run_deployment` is its own root.
@@ -126,7 +126,7 @@ def current_scope() -> FlowScope | None:
 
 
 async def current_caller(place: Place | None = None) -> Caller:
-    """Describes the paid call that is made in the present task run, or right here.
+    """Describes the source of a paid call: the current task run, or the code directly in the flow.
 
     Args:
         place: Its place, where it is not made by a task of ours, which carries it.
@@ -157,7 +157,7 @@ async def current_caller(place: Place | None = None) -> Caller:
 
 @contextmanager
 def equal_calls(equal: Equal) -> Iterator[None]:
-    """Decides what becomes of calls that may be one of several recorded ones.
+    """Decides how to treat calls that match several recorded ones.
 
     Args:
         equal: What to do; see `resume`.
@@ -173,8 +173,9 @@ def _check_alive(root: FlowRunContext) -> None:
     is_nested = root.flow_run is not None and root.flow_run.parent_task_run_id is not None
     if is_nested and not is_detached(root) and not is_entered(root):
         raise ConfigError(
-            "A task called RunningHub after the child flow that started it had returned, so that the run of "
-            "the job cannot be determined; nothing was sent. What to do: wait for the task's result inside its flow."
+            "A task called RunningHub after the child flow that started it had returned, so the job's "
+            "flow run cannot be determined; nothing was sent. What to do: wait for the task's result "
+            "inside its flow."
         )
 
 
@@ -221,8 +222,9 @@ async def _read_call(task_run_id: UUID) -> _Call:
         task_run = await connection.client.read_task_run(task_run_id)
     if task_run.flow_run_id is None:
         raise ConfigError(
-            f"The task run {task_run_id} started a flow and belongs to no flow run, so that the run of "
-            "the job cannot be determined; nothing was sent. What to do: give the call a `scope`."
+            f"The task run {task_run_id} started a flow but does not belong to a flow run, so the flow "
+            "run of the job cannot be determined; nothing was sent. What to do: pass a `scope` to the "
+            "call."
         )
     # By this number Prefect finds the child again. For flows that a task calls it is a random id.
     number = 1 + int(task_run.dynamic_key) if task_run.dynamic_key.isdecimal() else None
@@ -290,7 +292,7 @@ def borrow(scope: RecordedScope) -> Iterator[None]:
 
 
 def borrowed_scope() -> RecordedScope | None:
-    """The scope that the caller's jobs belong to in place of their own flow run's; None where it is that one."""
+    """Returns the scope set by `borrow` for the caller's jobs; None if they use their own flow run's scope."""
     scope = _borrowed.get()
     if scope is None:
         return None

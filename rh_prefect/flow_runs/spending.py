@@ -70,7 +70,7 @@ class Charges:
 
 
 async def charges(store: MediaStore, *, with_prefect: bool, journal_url: str, records: str | None = None) -> Charges:
-    """Lists all that was paid for, or may have been, wherever its outputs are.
+    """Lists every task that was or may have been paid for, regardless of where its outputs are.
 
     Args:
         store: Whose manifests are read.
@@ -105,7 +105,7 @@ async def charges(store: MediaStore, *, with_prefect: bool, journal_url: str, re
 
 
 def once_each(recorded: Sequence[TaskCharge], made: Iterable[TaskCharge]) -> list[TaskCharge]:
-    """Joins what journals and manifests say, by the task's id.
+    """Merges the charges from journals and manifests, by task id.
 
     Args:
         recorded: By the journals.

@@ -72,7 +72,7 @@ class SuspendedRun:
 
 
 async def wake_suspended() -> list[UUID]:
-    """Wakes every suspended run whose tasks have all ended, or whose time has come; runs on the loop thread.
+    """Resumes each suspended run whose tasks have ended or whose wait has expired; on the loop thread.
 
     RunningHub itself is asked, so that a webhook that never came costs time and nothing else. Of each run's tasks only
     as many are asked for as have ended, and one more. It can be done at any time, by several at once, and as often as
@@ -113,14 +113,14 @@ class _Watched:
 
 
 class Resumer:
-    """Wakes suspended runs, and remembers from one look to the next which tasks have ended; on the loop thread."""
+    """Resumes suspended runs, and keeps between checks which tasks have ended; runs on the loop thread."""
 
     def __init__(self) -> None:
         """Starts with nothing known."""
         self._watched: dict[SuspendedRun, _Watched] = {}
 
     async def look(self, *, asks: bool) -> list[UUID]:
-        """Looks once.
+        """Checks the suspended runs once.
 
         Args:
             asks: Whether RunningHub is asked, or only the journals.
@@ -137,9 +137,9 @@ class Resumer:
             why = await self._reason(sleeper, asks=asks)
             return why is not None and await _wake(sleeper, why)
         except RunningHubError as error:
-            _log.warning("the suspended run %s cannot be looked after: %s", sleeper.name, error)
+            _log.warning("the suspended run %s cannot be watched: %s", sleeper.name, error)
         except Exception:  # the other runs are resumed in any case
-            _log.exception("the suspended run %s cannot be looked after", sleeper.name)
+            _log.exception("the suspended run %s cannot be watched", sleeper.name)
         return False
 
     async def _reason(self, sleeper: SuspendedRun, *, asks: bool) -> str | None:
@@ -150,7 +150,7 @@ class Resumer:
         tasks = len(watched.suspension.tasks)
         # First of all: it must not depend on whether this process can ask RunningHub.
         if datetime.now(UTC) >= watched.suspension.wake_by:
-            return f"it is time, and {len(watched.running)} of its {tasks} tasks may run still"
+            return f"the time is reached, and {len(watched.running)} of its {tasks} tasks may still be running"
         while watched.running and await _has_ended(watched.running[-1], asks=asks):
             watched.running.pop()
         return None if watched.running else f"all of its {tasks} tasks have ended"
@@ -188,12 +188,12 @@ async def _wake(sleeper: SuspendedRun, why: str) -> bool:
     # A second time is refused: somebody else has woken it, or it was cancelled.
     is_woken = done.status == SetStateStatus.ACCEPT
     if is_woken:
-        _log.info("woke the suspended run %s: %s", sleeper.name, why)
+        _log.info("resumed the suspended run %s: %s", sleeper.name, why)
     return is_woken
 
 
 class SuspendedRunResumer:
-    """The receiver's one watch over suspended runs; idle where no Prefect API is configured."""
+    """The receiver's single monitor of suspended runs; idle if no Prefect API is configured."""
 
     def __init__(
         self,
@@ -227,7 +227,7 @@ class SuspendedRunResumer:
         LOOP.submit(self._begin())
 
     def hear(self) -> None:
-        """Learns that a task has ended; on the loop thread."""
+        """Records that a task has ended; runs on the loop thread."""
         self._told.set()
 
     async def close(self) -> None:
@@ -269,4 +269,4 @@ class SuspendedRunResumer:
         try:
             await self._waker.look(asks=asks)
         except Exception as error:  # the Prefect API may be away for a while, and is asked again
-            _log.warning("suspended runs cannot be looked after now: %s", error)
+            _log.warning("suspended runs cannot be watched now: %s", error)

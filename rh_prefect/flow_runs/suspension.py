@@ -1,4 +1,4 @@
-"""Suspends a flow run: all of its jobs are submitted and recorded, then the run gives up its process until they end.
+"""Suspends a flow run: after all its jobs are submitted and recorded, the run's process ends until they finish.
 
 While a job of the run has no ticket yet, the other jobs are waited for as usual, since their ends free the slots. When
 all jobs are submitted, the tasks that still run are recorded, and the ends are read once more. So a receiver that hears
@@ -76,7 +76,7 @@ class PendingTask(BaseModel):
 
 
 class Suspension(Record):
-    """Written right before a run suspends itself.
+    """The record that is written right before a run suspends itself.
 
     Attributes:
         tasks: What it waits for.
@@ -92,7 +92,7 @@ Verdict: TypeAlias = Literal["leave", "stay", "ended"]
 
 
 class SuspendGroup:
-    """Parties that each run one job after the other; no task is left before all of them wait. For the loop thread."""
+    """Parties that each run jobs in sequence; no task is left until all of them wait. For the loop thread."""
 
     def __init__(self, decide: Callable[[Sequence[PendingTask]], Awaitable[Verdict]]) -> None:
         """Starts without a party.
@@ -108,20 +108,20 @@ class SuspendGroup:
 
     @property
     def is_left(self) -> bool:
-        """Whether it is over, and what still ran has been left."""
+        """Whether the group has ended and its running tasks were left for the suspension."""
         return self._over.is_set()
 
     async def expect(self, parties: int) -> None:
-        """Learns of so many more parties, before the first of them begins."""
+        """Announces more parties, before the first of them begins."""
         self._busy += parties
 
     async def end(self) -> None:
-        """Learns that a party has nothing more to do."""
+        """Records that a party has no more jobs."""
         self._busy -= 1
         self._look()
 
     async def run(self, engine: JobEngine, request: Request, call: JobCall) -> Result | PendingTask:
-        """Submits one job, and completes it unless the group is left first.
+        """Submits one job and waits for its result, unless the group is suspended first.
 
         Args:
             engine: Runs the job.
@@ -139,7 +139,7 @@ class SuspendGroup:
         return task if end is None else await engine.complete(ticket, end=end)
 
     async def wait(self, task: PendingTask, end: Coroutine[Any, Any, T], *, look: Callable[[], None]) -> T | None:
-        """Waits for a task's end, or until the group is left.
+        """Waits until a task ends or the group is suspended.
 
         Args:
             task: What runs.
@@ -179,7 +179,7 @@ class SuspendGroup:
             try:
                 verdict = await self._decide(decided)
             except Exception as error:  # waiting in this process always works
-                _log.warning("what runs is waited for here, and not left: %s", error)
+                _log.warning("the flow waits for its running tasks in this process instead of suspending: %s", error)
                 return
             if verdict == "leave" and self._is_ripe and decided == self._tasks:
                 self._over.set()
@@ -193,7 +193,7 @@ class SuspendGroup:
 
 
 class RunSuspender(SuspendGroup):
-    """All jobs that one attempt of a flow run has under way, for as long as they may be left by suspending the run."""
+    """All active jobs of one attempt of a flow run, while the run may still be suspended."""
 
     def __init__(self, flow_run_id: UUID, *, had: Sequence[Suspension], count: int, wake_after: float) -> None:
         """Starts without a job.
@@ -234,7 +234,7 @@ class RunSuspender(SuspendGroup):
             try:
                 timeout = int(self._wake_after) + UNTIL_IT_FAILS
                 await asuspend_flow_run(timeout=timeout, key=f"{PAUSE_KEY}{self._n}")
-                why = "Prefect says that it was suspended before"
+                why = "according to Prefect, the run was already suspended"
             except Pause as pause:
                 self._pause = pause
                 raise
@@ -300,12 +300,12 @@ def _suspendable() -> FlowRun:
     if TaskRunContext.get() is not None:
         raise _StaysError("a task cannot suspend its flow. What to do: call it in the flow itself.")
     if flow.flow_run.parent_task_run_id is not None:
-        raise _StaysError("Prefect suspends no child flow. What to do: call it in the outermost flow.")
+        raise _StaysError("Prefect cannot suspend a child flow. What to do: call it in the outermost flow.")
     if flow.flow_run.deployment_id is None:
-        raise _StaysError("only a run of a deployment can be taken up again by a worker.")
+        raise _StaysError("only a run of a deployment can be resumed by a worker.")
     if not get_settings().webhook_url:
         raise _StaysError(
-            "RH_WEBHOOK_URL is not set, so no receiver would wake it. What to do: see the page on webhooks."
+            "RH_WEBHOOK_URL is not set, so no receiver would resume it. What to do: see the page on webhooks."
         )
     return flow.flow_run
 
@@ -322,7 +322,7 @@ async def _new_group(flow_run_id: UUID, deadline: float | None) -> RunSuspender:
     flow_run = await LOOP.call(read_flow_run(flow_run_id))
     if is_retried_in_process(flow_run):
         # Prefect 3.9 hands such a run to no worker, also when it is resumed: it would stay `Resuming`.
-        raise _StaysError("it is being retried by the flow's own `retries`, and no worker would take it up again.")
+        raise _StaysError("it is being retried by the flow's own `retries`, and no worker would resume it.")
     records = await LOOP.call(FlowRunJournal(flow_run_id).job(SUSPEND))
     # Of a suspension that was written down and did not come about, Prefect has no key.
     keys = pause_keys(flow_run)
@@ -357,7 +357,7 @@ def current_suspend_group() -> SuspendGroup | None:
 
 @asynccontextmanager
 async def party(group: SuspendGroup | None) -> AsyncIterator[None]:
-    """Runs one of the parties that a group expects.
+    """Runs one member of a suspend group.
 
     Args:
         group: The group; None for none.
@@ -370,7 +370,7 @@ async def party(group: SuspendGroup | None) -> AsyncIterator[None]:
 
 
 async def wait_for(task: PendingTask) -> Result:
-    """Waits for a job that was left, in a run that could not be suspended after all.
+    """Waits for a job that was left for a suspension, in a run that then could not be suspended.
 
     Args:
         task: The job's task.
@@ -388,5 +388,5 @@ async def _collect(task: PendingTask, scope: Scope) -> Result:
     view = await read_job(scope.journal, split_job(task.job)[1])
     result = await bring_home(view, scope)
     if result is None:
-        raise JournalError(f"{task.job}: its task {task.task_id} is not recorded any more. Nothing was paid now.")
+        raise JournalError(f"{task.job}: its task {task.task_id} is no longer recorded. Nothing was paid.")
     return result

@@ -1,4 +1,4 @@
-"""Tells processes that wait when a task has ended, by Prefect's events: the receiver announces, waiters subscribe.
+"""Notifies waiting processes of the end of a task through Prefect events, which the receiver emits.
 
 An event is a reason to look, never a fact: the job that it wakes reads the journal, or asks RunningHub.
 """
@@ -28,7 +28,7 @@ _log = logging.getLogger("rh_prefect")
 
 
 def announce(task_id: str, *, job: str, model: str, status: str, flow_run: str | None) -> None:
-    """Emits the event that a task has ended; twice the same is one event to Prefect.
+    """Emits the event that a task has ended; Prefect treats repeated events as one.
 
     Does nothing where no Prefect API is configured: an event would start a throw-away server for itself.
 
@@ -52,7 +52,7 @@ def announce(task_id: str, *, job: str, model: str, status: str, flow_run: str |
 
 
 def subscribe(listener: EndListener) -> None:
-    """Has a listener told of ends, through this process's one subscription at the Prefect API; on the loop thread.
+    """Registers a listener for ends of tasks, on this process's only subscription; on the loop thread.
 
     The API is the one of the caller's settings. While the subscription does not stand, the listener is told so.
     """
@@ -80,7 +80,7 @@ class Subscription:
         self._is_on = True
 
     def add(self, listener: EndListener) -> None:
-        """Tells one more; the first one starts the connection."""
+        """Adds a listener; the first one opens the connection."""
         if listener not in self._listeners:
             self._listeners.add(listener)
             listener.hears(is_on=self._is_on)
@@ -108,7 +108,9 @@ class Subscription:
             self._turn(is_on=False)
             breaks += 1
             if breaks == 2:  # one break is nothing: servers are restarted
-                _log.warning("ends of tasks are not told of, only polled for: Prefect's events do not come: %s", why)
+                _log.warning(
+                    "the ends of tasks are detected only by polling, because Prefect's events are not received: %s", why
+                )
             await self._sleep(min(_LONGEST_PAUSE, 0.25 * 2**breaks))
 
     def _turn(self, *, is_on: bool) -> None:

@@ -1,4 +1,4 @@
-"""Composed flows: each a sentence of paid steps, with parameters that make a form in the dashboard."""
+"""Composed flows: chains of paid steps, with parameters that Prefect's dashboard shows as a form."""
 
 from rh_prefect.flows.batch import batch
 from rh_prefect.flows.film import FilmResult, film

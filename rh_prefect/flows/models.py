@@ -62,7 +62,7 @@ def for_model(name: str) -> ModelFlow:
 
 
 def flow_name(model: Model) -> str:
-    """Names the flow of a model: as the model, without the characters that Prefect refuses.
+    """Returns the flow name of a model: the model's name without characters that Prefect rejects.
 
     Args:
         model: The model.
@@ -134,12 +134,12 @@ async def any_model(
     credentials: str | None = None,
     storage: str | None = None,
 ) -> Result:
-    """Run any model, or an endpoint that the catalogue does not know.
+    """Run any model, or an endpoint that is not in the catalogue.
 
     Args:
         model: Any name of a model, or an endpoint, as in luma/uni-9/text-to-image.
         params: Its parameters. A file is written as {"file": "s3://bucket/photo.jpg"}.
-        is_custom: Whether `model` is an endpoint that the catalogue does not know; only its files are checked.
+        is_custom: Whether `model` is an endpoint that is not in the catalogue; only its files are checked.
         price: Price of one call of such an endpoint, for the budget; by default RunningHub is asked.
         label: Name of the output; part of its file name.
         budget: Maximum cost of the run, in the account's currency; no job that would exceed it starts. Empty: no limit.

@@ -94,7 +94,7 @@ class PipelineResult(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How a pipeline is run: the parameters that every pipeline's flow has beside those of its file.
+    """The options of a pipeline run: parameters of every pipeline's flow, in addition to those of its file.
 
     Attributes:
         budget: What the run may cost, in the account's currency; empty for the file's budget.
@@ -400,8 +400,9 @@ def _budget(plan: Plan, options: RunOptions, reviewed: ReviewedPlan | None) -> D
     whole_items = plan.budget is not None and plan.budget.whole_items
     if price.least > limit and not whole_items:
         raise BudgetExceeded(
-            f"{plan.pipeline}: the run costs at least {price.least} {plan.currency}, and its budget is {limit}. "
-            "Nothing was paid. What to do: raise the budget, or make a part with `only`, `items` or `sample`."
+            f"{plan.pipeline}: the run costs at least {price.least} {plan.currency}, and its budget is "
+            f"{limit}. Nothing was paid. What to do: raise the budget, or run only a part with `only`, "
+            "`items` or `sample`."
         )
     return limit
 
@@ -515,7 +516,11 @@ def _state_of(one: Instance, run: PipelineRun, blocked: Mapping[str, str]) -> tu
         return ("made" if one.address in run.outcome.made else "reused"), ""
     if one.model == "review":
         return "reused", ""
-    return ("not needed", "") if not one.is_needed else ("not run", "was not selected, or takes what was not made")
+    return (
+        ("not needed", "")
+        if not one.is_needed
+        else ("not run", "was not selected, or needs a result that was not made")
+    )
 
 
 def _output(value: Any, saved: Mapping[str, Media]) -> Any:

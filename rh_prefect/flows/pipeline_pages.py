@@ -38,7 +38,7 @@ StepState = Literal["made", "reused", "failed", "not run", "absent", "not needed
 
 
 class StepReport(BaseModel):
-    """What became of one step of one item.
+    """The result of one step of one item.
 
     Attributes:
         step: Its address, as in `each[A-17].clip`.

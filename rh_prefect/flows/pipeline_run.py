@@ -68,7 +68,7 @@ class Selection:
 
 @dataclass(slots=True)
 class Tools:
-    """What a run works with.
+    """The services that a pipeline run uses.
 
     Attributes:
         runner: Makes paid works.
@@ -94,7 +94,7 @@ class Tools:
 
 
 class KnownResults:
-    """The works that the records know, and those that this run has made since; each record is read once."""
+    """The recorded works and those made by this run; each record is read once."""
 
     def __init__(self, records: KnownWorks) -> None:
         """Begins with what the records know.
@@ -107,14 +107,14 @@ class KnownResults:
         self._new_takes: dict[str, int] = {}
 
     async def look(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
-        """See `KnownWorks`."""
+        """Looks up works; see `KnownWorks.look`."""
         new = [query for query in dict.fromkeys(queries) if query not in self._found]
         if new:
             self._found.update(zip(new, await LOOP.call(self._records.look(new)), strict=True))
         return [self._found[query] for query in queries]
 
     async def new_take(self, base: str) -> int:
-        """See `KnownWorks`; the flow run keeps its choice."""
+        """Finds a new take, which the flow run then keeps; see `KnownWorks.new_take`."""
         if base not in self._new_takes:
             self._new_takes[base] = await LOOP.call(self._records.new_take(base))
         return self._new_takes[base]
@@ -137,7 +137,7 @@ class KnownResults:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of the steps that a run began.
+    """The results of the steps that a run started.
 
     Attributes:
         made: Addresses of the steps that this process made something new for.
@@ -184,12 +184,12 @@ class PipelineRun:
 
     @property
     def store(self) -> MediaStore:
-        """Where files go."""
+        """The storage for files."""
         return self._tools.store
 
     @property
     def edits(self) -> EditResults:
-        """Makes edits."""
+        """The maker of the local edits."""
         return self._tools.edits
 
     @property
@@ -286,7 +286,7 @@ class PipelineRun:
         tell(what, pipeline=self.plan.pipeline, run=self._tools.call.scope.journal.scope, **payload)
 
     def blocked(self) -> dict[str, str]:
-        """Finds the steps that cannot be made, since one that they need has failed: by address, the failed one."""
+        """Returns the steps that cannot run because a required step failed: each address with the failed step."""
         errors = self.outcome.errors
         found: dict[str, str] = {}
         for one in self.plan.instances:
@@ -391,8 +391,9 @@ class PipelineRun:
         missing = next((work for work in instance.works if work.state == "!"), None)
         if missing is not None:
             raise MediaError(
-                f"{instance.address}: its result was paid for, and its files are no longer in {self._tools.store.url}. "
-                "Nothing was paid now. What to do: put them back, or run again with --retake for a new one."
+                f"{instance.address}: its result was paid for, but its files are no longer in "
+                f"{self._tools.store.url}. Nothing was paid in this run. What to do: restore the files, "
+                "or run again with --retake for a new result."
             )
         works = [work for work in instance.works if work.state != "="]
         done = await asyncio.gather(*(self._paid_work(instance, work) for work in works), return_exceptions=True)
@@ -460,7 +461,7 @@ class PipelineRun:
 
 
 def numbered(name: str, number: int) -> str:
-    """The name of one of several takes: the first has the name itself, the second `-2` before its extension."""
+    """Returns the file name of one of several takes: the second gets `-2` before its extension."""
     path = PurePosixPath(name)
     return name if number == 1 else str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
 

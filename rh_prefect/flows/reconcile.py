@@ -1,4 +1,4 @@
-"""The flow `reconcile`: ends at RunningHub what cancelled runs have left there; for automations and the clock."""
+"""The flow `reconcile`: cancels the remaining tasks of cancelled runs; for automations and schedules."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from rh_prefect.flow_runs.suspended_runs import wake_suspended
 from rh_prefect.jobs.loop_thread import LOOP
 
 _STUCK = {
-    "NOT cancelled": "could not be cancelled and may go on and cost",
-    "NOT collected": "are paid for and could not be brought home, the table says why",
+    "NOT cancelled": "could not be cancelled and may continue and be charged",
+    "NOT collected": "are paid for but could not be downloaded; the table shows why",
 }
 
 Hours = Annotated[float, Field(gt=0, le=24 * 365)]
@@ -27,7 +27,7 @@ Hours = Annotated[float, Field(gt=0, le=24 * 365)]
 
 @flow(name="reconcile")
 async def reconcile(flow_run_id: UUID | None = None, hours: Hours = 24.0) -> State[Any]:
-    """Looks after flow runs with paid jobs that were cancelled, have failed or have crashed.
+    """Checks and settles flow runs with paid jobs that were cancelled, have failed or have crashed.
 
     What a cancelled run still has running at RunningHub is cancelled, on the account that paid. What had succeeded
     is brought home. Tasks of failed and crashed runs are left alone and reported: a resumed run waits for
@@ -40,7 +40,7 @@ async def reconcile(flow_run_id: UUID | None = None, hours: Hours = 24.0) -> Sta
     done = await LOOP.call(reconcile_runs(flow_run_id=flow_run_id, hours=hours))
     if flow_run_id is None:
         for woken in await LOOP.call(wake_suspended()):
-            get_run_logger().info("flow run %s was suspended, its tasks have ended: woken", woken)
+            get_run_logger().info("flow run %s was suspended, its tasks have ended: resumed", woken)
     for one in done.findings:
         _log(one)
     if done.findings:

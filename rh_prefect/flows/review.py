@@ -17,7 +17,7 @@ MOST_SHOWN = 60
 
 
 def waiting_reviews(instances: Sequence[Instance]) -> list[Instance]:
-    """The reviews whose candidates are all there and that nothing was chosen at.
+    """Returns the reviews whose candidates are all ready and that have no choice yet.
 
     Args:
         instances: The steps of the plan.

@@ -1,4 +1,4 @@
-"""The composed steps that flows are made of: plain functions, so that a flow that is run again finds its jobs again."""
+"""The steps of the composed flows, as plain functions, so that a repeated flow finds its jobs again."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Blocks(TypedDict):
 
 
 async def gather_all(*steps: Awaitable[T]) -> list[T]:
-    """Waits for several steps, the failed ones included: what was paid for is brought home before an error is raised.
+    """Waits for all steps, including failed ones, so that paid results are saved before an error is raised.
 
     Args:
         steps: What runs at the same time.
@@ -100,7 +100,7 @@ async def expect(prices: Sequence[Costs], *, blocks: Blocks) -> None:
     expect_jobs(len(prices), estimate=estimate)
     if scope is None or scope.attempt > 1:
         return  # an earlier attempt was let through, and what it has paid for is kept
-    get_run_logger().info("%d job(s), which cost %s by the catalogue", len(prices), estimate)
+    get_run_logger().info("%d job(s), which cost %s according to the catalogue", len(prices), estimate)
     budget = blocks["budget"]
     if budget is None:
         return
@@ -108,9 +108,9 @@ async def expect(prices: Sequence[Costs], *, blocks: Blocks) -> None:
     needed = estimate.amounts.get(currency, Decimal(0))
     if needed > Decimal(str(budget)):
         raise BudgetExceeded(
-            f"{scope.flow}: not started: its {len(prices)} job(s) cost at least {estimate} by the catalogue, and the "
-            f"budget is {amount_text(Decimal(str(budget)))} {currency}. Nothing was paid. What to do: set a larger "
-            "budget, or make less.",
+            f"{scope.flow}: not started: its {len(prices)} job(s) cost at least {estimate} according to "
+            f"the catalogue, but the budget is {amount_text(Decimal(str(budget)))} {currency}. Nothing "
+            "was paid. What to do: set a larger budget, or request fewer results.",
             job=scope.journal.scope,
             price=needed,
             currency=currency,
@@ -130,7 +130,7 @@ async def text_to_image(prompt: str, *, aspect: Aspect, label: str, blocks: Bloc
 
 
 def picture_request(prompt: str, aspect: Aspect) -> models.ModelInput:
-    """What `text_to_image` asks for."""
+    """Builds the request that `text_to_image` sends."""
     return models.ZImageTurbo(prompt=prompt, aspect_ratio=aspect, output_format="png")
 
 
@@ -140,13 +140,13 @@ async def image_to_video(image: MediaLike, prompt: str, *, seconds: ClipSeconds,
 
 
 async def check_animation(image: MediaLike, prompt: str, *, seconds: ClipSeconds, blocks: Blocks) -> None:
-    """Checks a picture before the steps beside its own are paid for."""
+    """Checks a picture before the steps that run in parallel with its own are paid for."""
     asked = motion_request(image, prompt, seconds)
     await check_job(asked, credentials=blocks["credentials"], storage=blocks["storage"])
 
 
 def motion_request(image: MediaLike, prompt: str, seconds: ClipSeconds) -> models.ModelInput:
-    """What `image_to_video` asks for."""
+    """Builds the request that `image_to_video` sends."""
     duration: Literal["5", "10"] = "5" if seconds == 5 else "10"
     return models.KlingV26ProImageToVideo(image_url=image, prompt=prompt, duration=duration, sound="false")
 
@@ -157,17 +157,17 @@ async def upscale_video(video: MediaLike, *, resolution: Resolution, label: str,
 
 
 def upscale_request(video: MediaLike, resolution: Resolution) -> models.ModelInput:
-    """What `upscale_video` asks for."""
+    """Builds the request that `upscale_video` sends."""
     return models.RhVideoUpscaler(video_url=video, target_resolution=resolution)
 
 
 async def text_to_speech(text: str, *, label: str, blocks: Blocks) -> Result:
-    """Speaks a text."""
+    """Makes speech from a text."""
     return await generate(speech_request(text), label=label, **blocks)
 
 
 def speech_request(text: str) -> models.ModelInput:
-    """What `text_to_speech` asks for."""
+    """Builds the request that `text_to_speech` sends."""
     return models.MinimaxSpeech28Hd(text=text)
 
 
@@ -177,5 +177,5 @@ async def text_to_music(description: str, *, label: str, blocks: Blocks) -> Resu
 
 
 def music_request(description: str) -> models.ModelInput:
-    """What `text_to_music` asks for."""
+    """Builds the request that `text_to_music` sends."""
     return models.SunoSingleV55(description=description, make_instrumental="true")

@@ -25,17 +25,20 @@ DOCUMENTATION = "https://www.runninghub.cn/runninghub-api-doc-cn/"
 
 
 class RunningHubJob(JobBlock[Result], ABC):
-    """The base of the job blocks; it is no block type of its own."""
+    """The base class of the job blocks; it is not registered as a block type."""
 
     # A wrong field's value may be a password: it must not be in the error.
     model_config = ConfigDict(hide_input_in_errors=True)
 
     label: str | None = Field(
-        default=None, description="A name for the output, in its file's name; other labels make other jobs."
+        default=None,
+        description="A name for the output, used in its file name; a different label makes a different job.",
     )
     credentials: str | None = Field(
         default=None,
-        description="Name of the RunningHub Credentials block that pays; by default RH_API_KEY and RH_BASE_URL.",
+        description=(
+            "Name of the RunningHub Credentials block of the account that pays; by default RH_API_KEY and RH_BASE_URL."
+        ),
     )
     storage: str | None = Field(
         default=None, description="Name of the Media Storage block that the outputs go to; by default RH_STORAGE_URL."
@@ -93,7 +96,7 @@ if TYPE_CHECKING:
     from rh_prefect.jobs.options import JobOptions
 
     class GraphOverrides(JobOptions, total=False):
-        """What a run can be given; `nodes` are laid over the saved ones, all else replaces them."""
+        """The overrides for a graph run; `nodes` are merged into the saved ones, other values replace them."""
 
         nodes: Mapping[str, Any]  # media in any of its forms
         seed: int | None
@@ -105,19 +108,20 @@ if TYPE_CHECKING:
 
 
 class RunningHubGraphJob(RunningHubJob, ABC):
-    """The base of the blocks that run a graph on RunningHub's machines; it is no block type of its own."""
+    """The base class of blocks that run a graph on RunningHub's machines; not registered as a block type."""
 
     instance_type: InstanceType = Field(
         default="default", title="Machine", description="The machine: default (24 GB), plus (48 GB) or ultra."
     )
     retain_seconds: int | None = Field(
-        default=None, description="How long the machine is kept warm after the end, 10 to 180 seconds; it costs."
+        default=None,
+        description="How long the machine is kept warm after the end, 10 to 180 seconds; this time is charged.",
     )
     use_personal_queue: bool = Field(
         default=False, description="Whether to queue when the account's own machines are busy; exclusive keys only."
     )
     access_password: SecretStr | None = Field(
-        default=None, description="The password, where it is encrypted; it reaches no record."
+        default=None, description="The password, if it is encrypted; it is never recorded."
     )
 
     def _machine(self) -> dict[str, Any]:
@@ -130,7 +134,7 @@ if TYPE_CHECKING:
     from rh_prefect.models import ModelInput
 
     class ModelOverrides(JobOptions, total=False):
-        """What a run of a model can be given; `params` are laid over the saved ones, all else replaces them."""
+        """The overrides for a model run; `params` are merged into the saved ones, other values replace them."""
 
         params: Mapping[str, Any]  # the model's parameters
         scope: str | None
@@ -167,7 +171,7 @@ class RunningHubModel(RunningHubJob):
 
     # Prefect's own `trigger` is a coroutine that takes nothing.
     def trigger(self, **overrides: Unpack[ModelOverrides]) -> RunningHubJobRun:  # type: ignore[override]
-        """Starts a run and returns as soon as it is paid for and recorded; the waiting goes on in the background.
+        """Starts a run and returns once it is paid for and recorded; waiting continues in the background.
 
         Args:
             **overrides: Values for this run only: `params`, and the options of `generate` (`label`, `key`, `scope`,
@@ -195,8 +199,9 @@ class RunningHubModel(RunningHubJob):
         unknown = sorted(set(overrides) - {"params"})
         if unknown:
             raise InputError(
-                f"RunningHubModel {self.model}: there is nothing called {', '.join(unknown)} to override. What to do: "
-                "name a model's parameters in `params`. Nothing was sent."
+                f"RunningHubModel {self.model}: {', '.join(unknown)} cannot be overridden, because no "
+                "field has this name. What to do: put a model's parameters into `params`. Nothing was "
+                "sent."
             )
         return input_for(self.model)(**{**self.params, **overrides.get("params", {})})
 
@@ -205,7 +210,7 @@ if TYPE_CHECKING:
     from rh_prefect.job_blocks.blocks import GraphOverrides
 
     class WorkflowOverrides(GraphOverrides, total=False):
-        """What a run of a workflow can be given; `nodes` are laid over the saved ones, all else replaces them."""
+        """The overrides for a workflow run; `nodes` are merged into the saved ones, other values replace them."""
 
         workflow: dict[str, Any] | None
         add_metadata: bool
@@ -230,7 +235,7 @@ class RunningHubWorkflow(RunningHubGraphJob):
     _block_type_slug = "runninghub-workflow"
     _logo_url = LOGO  # type: ignore[assignment]  # Prefect turns it into a URL
     _documentation_url = DOCUMENTATION  # type: ignore[assignment]  # as above
-    _description = "A ComfyUI workflow on RunningHub, with the values that its nodes get."
+    _description = "A ComfyUI workflow on RunningHub, with the values for its nodes."
 
     workflow_id: str = Field(title="Workflow id", description="RunningHub's id of the workflow, as digits.")
     nodes: dict[str, bool | int | float | str] = Field(
@@ -238,17 +243,17 @@ class RunningHubWorkflow(RunningHubGraphJob):
         description='Values by node id and field, as in {"6.text": "a lighthouse"}; a file is a path or a URI.',
     )
     seed: int | None = Field(
-        default=None, description="Sets every seed that the nodes do not set; else new for each run."
+        default=None, description="Sets every seed that the nodes do not set; if empty, seeds are new for each run."
     )
     # ComfyUI's own format, which no type of ours describes.
     workflow: dict[str, Any] | None = Field(
-        default=None, title="Graph", description="A whole API-format graph to run in place of the saved one."
+        default=None, title="Graph", description="A complete API-format graph to run instead of the saved one."
     )
-    add_metadata: bool = Field(default=True, description="Whether pictures carry the graph in their metadata.")
+    add_metadata: bool = Field(default=True, description="Whether pictures contain the graph in their metadata.")
 
     # Prefect's own `trigger` is a coroutine that takes nothing.
     def trigger(self, **overrides: Unpack[WorkflowOverrides]) -> RunningHubJobRun:  # type: ignore[override]
-        """Starts a run and returns as soon as it is paid for and recorded; the waiting goes on in the background.
+        """Starts a run and returns once it is paid for and recorded; waiting continues in the background.
 
         Args:
             **overrides: Values for this run only: the block's fields, and the options of `generate` (`label`, `key`,
@@ -301,7 +306,7 @@ class RunningHubApp(RunningHubGraphJob):
     _block_type_slug = "runninghub-app"
     _logo_url = LOGO  # type: ignore[assignment]  # Prefect turns it into a URL
     _documentation_url = DOCUMENTATION  # type: ignore[assignment]  # as above
-    _description = "An AI app on RunningHub, with the values that its fields get."
+    _description = "An AI app on RunningHub, with the values for its fields."
 
     webapp_id: str = Field(title="App id", description="RunningHub's id of the app, as digits.")
     nodes: dict[str, bool | int | float | str] = Field(
@@ -309,12 +314,15 @@ class RunningHubApp(RunningHubGraphJob):
         description='Values by node id and field, as in {"3.sampler_name": "euler"}; a file is a path or a URI.',
     )
     seed: int | None = Field(
-        default=None, description="Sets every seed that the app shows and the nodes do not set; else new for each run."
+        default=None,
+        description=(
+            "Sets every seed that the app shows and the nodes do not set; if empty, seeds are new for each run."
+        ),
     )
 
     # Prefect's own `trigger` is a coroutine that takes nothing.
     def trigger(self, **overrides: Unpack[GraphOverrides]) -> RunningHubJobRun:  # type: ignore[override]
-        """Starts a run and returns as soon as it is paid for and recorded; the waiting goes on in the background.
+        """Starts a run and returns once it is paid for and recorded; waiting continues in the background.
 
         Args:
             **overrides: Values for this run only: the block's fields, and the options of `generate` (`label`, `key`,

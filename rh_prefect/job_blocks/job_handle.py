@@ -1,4 +1,4 @@
-"""A paid job that goes on in the background: started by a block, or found by its task id. On the loop thread."""
+"""A paid job that runs in the background: started by a block, or found by its task id. On the loop thread."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Handle:
     work: Callable[[], asyncio.Task[Result]]
 
     async def wait(self) -> Result:
-        """Waits for the result; who stops waiting does not stop the work.
+        """Waits for the result; cancelling the wait does not cancel the job.
 
         Raises:
             RunningHubError: The error of the work.
@@ -171,7 +171,7 @@ class _AttachedScope:
 
 
 class PassingJournal:
-    """Records that last as long as this object: of a task that was started elsewhere there is nothing to remember.
+    """A journal in memory only, since a task that was started elsewhere needs no lasting records.
 
     See `rh_prefect.jobs.journal.journal.Journal`.
     """
@@ -195,7 +195,7 @@ class PassingJournal:
         return {key: record for key, record in self._records.items() if key.startswith(f"{job_key}-")}
 
     async def request(self, prefix: str) -> dict[str, dict[str, Any]]:
-        """Reads all records of the jobs whose keys begin alike, by full key."""
+        """Reads all records of the jobs whose keys have the same beginning, by full key."""
         return {key: record for key, record in self._records.items() if key.startswith(prefix)}
 
     async def keys(self) -> AsyncIterator[str]:
@@ -224,8 +224,8 @@ async def attach(task_id: str, *, credentials: str | None, storage: str | None, 
     """
     if not is_task_id(task_id):
         raise InputError(
-            f"{task_id!r} is no task id: RunningHub's ids are digits only, and one of ComfyUI's own gets its machine "
-            "before it, as in proxy.PROMPT_ID. Nothing was asked."
+            f"{task_id!r} is not a task id: RunningHub's ids have only digits, and an id of ComfyUI has "
+            "its machine as a prefix, as in proxy.PROMPT_ID. Nothing was sent."
         )
     engine = await load_engine(credentials)
     store = await load_storage(storage)

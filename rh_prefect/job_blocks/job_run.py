@@ -1,4 +1,4 @@
-"""`RunningHubJobRun`: one paid job that was started, to be waited for, fetched or cancelled whenever it suits."""
+"""`RunningHubJobRun`: one started paid job that can be awaited, fetched or cancelled at any later time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class RunningHubJobRun(JobRun[Result]):
-    """A task at RunningHub that is paid for, and its way into the storage.
+    """A paid task at RunningHub, with the download of its outputs to the storage.
 
     The waiting goes on in the background of this process from `trigger` on. Each name blocks; its twin with an `a` in
     front is a coroutine. To go on in another process, keep the `task_id` and `attach` to it there.
@@ -72,7 +72,7 @@ class RunningHubJobRun(JobRun[Result]):
 
     @property
     def job(self) -> str:
-        """The job's full name, `<scope>/<key>`, as `rh-prefect jobs` takes it; `attached/<task id>` after `attach`."""
+        """The job's full name, `<scope>/<key>`, as in `rh-prefect jobs`; `attached/<task id>` after `attach`."""
         return self._handle.job
 
     def wait_for_completion(self) -> None:  # type: ignore[override]  # Prefect's is a coroutine; ours blocks
@@ -86,7 +86,7 @@ class RunningHubJobRun(JobRun[Result]):
         LOOP.call_sync(self._handle.wait())
 
     async def wait_for_completion_async(self) -> None:
-        """The coroutine of `wait_for_completion`; who stops waiting for it does not stop the job."""
+        """The coroutine of `wait_for_completion`; cancelling the wait does not cancel the job."""
         await LOOP.call(self._handle.wait())
 
     def fetch_result(self) -> Result:  # type: ignore[override]  # as above
@@ -105,7 +105,7 @@ class RunningHubJobRun(JobRun[Result]):
         return await LOOP.call(self._handle.wait())
 
     def cancel(self) -> None:
-        """Cancels the task at RunningHub, whereupon waiting for it raises `JobCancelled`.
+        """Cancels the task at RunningHub; waiting for it then raises `JobCancelled`.
 
         A task that has ended stays as it is: one that had succeeded meanwhile is fetched as ever.
 

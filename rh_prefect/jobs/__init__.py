@@ -1,1 +1,1 @@
-"""One paid job: its records, its life, and what drives it."""
+"""One paid job: its records, its states, and the code that runs it."""

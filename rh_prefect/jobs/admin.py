@@ -33,15 +33,15 @@ async def adopt(journal: Journal, key: str, task_id: str) -> None:
     """
     if not is_task_id(task_id):
         raise InputError(
-            f"{task_id!r} is no task id: RunningHub's ids are digits only, and one of ComfyUI's own gets its machine "
-            "before it, as in proxy.PROMPT_ID. Nothing was recorded."
+            f"{task_id!r} is not a task id: RunningHub's ids have only digits, and an id of ComfyUI has "
+            "its machine as a prefix, as in proxy.PROMPT_ID. Nothing was recorded."
         )
     async for view in jobs_of(journal):
         if any(submit.task_id == task_id for submit in view.submits):
             raise InputError(
-                f"{journal.scope}/{key}: task {task_id} is already that of {journal.scope}/{view.key}, and one task "
-                "cannot be two. What to do: look for another one in RunningHub's call log, near the time that the "
-                f"error names; if there is none, "
+                f"{journal.scope}/{key}: task {task_id} already belongs to {journal.scope}/{view.key}, "
+                "and one task cannot belong to two jobs. What to do: look for another task in "
+                "RunningHub's call log, near the time that is shown in the error; if there is none, "
                 f"`rh-prefect jobs mark-refused {journal.scope}/{key}`. Nothing was recorded."
             )
     await _resolve(journal, key, Resolution(outcome="adopted", task_id=task_id, by="a person"))
@@ -61,7 +61,7 @@ async def mark_refused(journal: Journal, key: str) -> None:
 
 
 async def mark_lost(journal: Journal, key: str) -> None:
-    """Records that RunningHub no longer knows a job's task; the next run pays for a new one.
+    """Records that a job's task no longer exists at RunningHub; the next run pays for a new one.
 
     Args:
         journal: The scope's journal.
@@ -72,7 +72,7 @@ async def mark_lost(journal: Journal, key: str) -> None:
     """
     submit = (await read_job(journal, key)).last
     if submit is None or submit.state != "ticket":
-        raise InputError(f"{journal.scope}/{key}: there is no task that is waited for. See `rh-prefect jobs show`.")
+        raise InputError(f"{journal.scope}/{key}: no task of this job is still running. See `rh-prefect jobs show`.")
     await JobRecords(journal, key).lost(submit.n, Lost(by="a person"))
 
 
@@ -83,27 +83,29 @@ async def _resolve(journal: Journal, key: str, resolution: Resolution) -> None:
         submit = await _call_unknown(journal, view, submit)
     if submit is None or submit.state != "unknown":
         raise InputError(
-            f"{journal.scope}/{key}: there is nothing to settle, its last submit is {view.state!r}"
-            f"{f' (task {view.last.task_id})' if view.last and view.last.task_id else ''}. What to do: run it again."
+            f"{journal.scope}/{key}: there is nothing to settle: the state of its last submission is "
+            f"{view.state!r}{(f' (task {view.last.task_id})' if view.last and view.last.task_id else '')}"
+            ". What to do: run it again."
         )
     if not await JobRecords(journal, key).resolve(submit.n, resolution):
-        raise InputError(f"{journal.scope}/{key}: somebody else has just settled it. See `rh-prefect jobs show`.")
+        raise InputError(f"{journal.scope}/{key}: another process has just settled it. See `rh-prefect jobs show`.")
 
 
 async def _call_unknown(journal: Journal, view: JobView, submit: Submit) -> Submit | None:
     if not is_surely_dead(submit.intent.owner):
         owner = submit.intent.owner
         raise InputError(
-            f"{journal.scope}/{view.key}: its submit may still be in flight, in process {owner.pid} on {owner.host}. "
-            "What to do: run it again; once that process is known to be gone, it says what can be done."
+            f"{journal.scope}/{view.key}: its submission may still be in progress, in process {owner.pid} "
+            f"on {owner.host}. What to do: run it again; once that process has certainly ended, the error "
+            "message says what to do."
         )
-    answer = Answer(outcome="unknown", reason="the process that posted it has died", retry="unknown")
+    answer = Answer(outcome="unknown", reason="the process that posted it has ended unexpectedly", retry="unknown")
     await JobRecords(journal, view.key).answer(submit.n, answer)
     return (await read_job(journal, view.key)).last
 
 
 async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
-    """Brings the tickets of a scope that wait on this machine into its journal.
+    """Moves a scope's tickets that are waiting on this machine into its journal.
 
     Args:
         spool: This machine's spool.
@@ -136,7 +138,7 @@ async def _replay(entry: Spooled, records: JobRecords) -> bool:
 
 
 async def orphans(journal: Journal, requested: Collection[str]) -> list[JobView]:
-    """Finds what was paid for in a scope and not asked for this time, as by a flow that draws its prompts.
+    """Finds paid jobs in a scope that this run did not use, for example of a flow with random prompts.
 
     Args:
         journal: The scope's journal.
@@ -146,7 +148,7 @@ async def orphans(journal: Journal, requested: Collection[str]) -> list[JobView]
 
 
 async def recover(journal: Journal, store: MediaStore) -> list[str]:
-    """Records the jobs of a scope again of which its store has manifests.
+    """Records again the jobs of a scope for which its store has manifests.
 
     Args:
         journal: The scope's records.
@@ -161,8 +163,8 @@ async def recover(journal: Journal, store: MediaStore) -> list[str]:
     manifests = [one for one in await asyncio.to_thread(_all, store) if one.job.startswith(f"{journal.scope}/")]
     if not manifests:
         raise InputError(
-            f"{store.url} has no manifest of a job of {journal.scope}; nothing was recorded. What to do: name the "
-            "MediaStorage block that the run's outputs went to with --storage."
+            f"{store.url} has no manifest of a job of {journal.scope}; nothing was recorded. What to do: "
+            "pass with --storage the name of the MediaStorage block that contains the run's outputs."
         )
     await begin_scope(journal)
     for manifest in manifests:

@@ -1,4 +1,4 @@
-"""Cancel means cancel: what a run has submitted is cancelled at RunningHub, and nothing new is submitted."""
+"""Cancellation: all tasks that a run has submitted are cancelled at RunningHub, and no new ones are submitted."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _log = logging.getLogger("rh_prefect")
 
 
 class CancelWatch:
-    """Tells whether a run was cancelled, without asking its journal for each of its jobs."""
+    """A check whether a run was cancelled, without reading its journal for each of its jobs."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Starts with nothing known."""
@@ -80,19 +80,19 @@ class CancelWatch:
 
 
 class Cancels(Protocol):
-    """What is needed of a client."""
+    """The protocol of a client that can cancel and query tasks."""
 
     async def cancel(self, task_id: str) -> None:
         """Cancels a task."""
 
     async def query(self, task_id: str) -> TaskView:
-        """Asks how a task is."""
+        """Returns a task's state."""
 
 
 async def cancel_task(
     client: Cancels, task_id: str, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 ) -> TaskView:
-    """Cancels a task and says what became of it.
+    """Cancels a task and returns its final state.
 
     Args:
         client: Talks to RunningHub.
@@ -140,7 +140,7 @@ async def _after_cancelling(
 
 @dataclass(frozen=True, slots=True)
 class CancelReport:
-    """What became of a run's tasks when it was cancelled.
+    """The results of a run's tasks after the run was cancelled.
 
     Attributes:
         cancelled: Task ids that were cancelled.
@@ -204,7 +204,7 @@ class _Cancellation:
         self._in_flight: dict[str, JobView] = {}
 
     async def run(self, views: AsyncIterator[JobView]) -> None:
-        """Cancels what has a ticket, and waits for submits in flight until they have one, or the deadline passes."""
+        """Cancels jobs that have a ticket, and waits for pending submissions to get one, until the deadline."""
         async with _Workers(AT_ONCE) as workers:
             async for view in views:
                 if self._sort(view):
@@ -218,7 +218,7 @@ class _Cancellation:
         self._failed |= {self._job(view): _UNCLEAR for view in self._in_flight.values()}
 
     def report(self) -> CancelReport:
-        """What became of the jobs."""
+        """Returns the result for each job."""
         return CancelReport(
             cancelled=tuple(task for task, status in self._ended.items() if status == "CANCELLED"),
             finished=tuple(task for task, status in self._ended.items() if status != "CANCELLED"),
@@ -289,7 +289,7 @@ class _Workers:
             task.result()
 
     async def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Starts a coroutine, once there is room for it."""
+        """Starts a coroutine as soon as the limit allows it."""
         await self._gate.acquire()
         task = asyncio.ensure_future(work)
         self._running.add(task)

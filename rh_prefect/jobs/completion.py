@@ -104,8 +104,8 @@ class Waiter:
                 return await self._poll_or_hear(submit, task_id, changed, is_notified=is_notified)
         except TimeoutError:
             raise JobTimeout(
-                f"{self._context.job}: task {task_id} has not ended in {deadline} s. It goes on and stays paid "
-                "for. What to do: run again to wait for it, or cancel the run.",
+                f"{self._context.job}: task {task_id} has not ended within {deadline} s. It continues to "
+                "run and is paid for. What to do: run again to wait for it, or cancel the run.",
                 job=self._context.job,
                 task_id=task_id,
             ) from None
@@ -141,12 +141,12 @@ class Waiter:
         if not view.is_terminal or is_settled(view):
             return
         odd = next((output.url for output in view.outputs if not output.is_usable), None)
-        what = "no file and no text" if odd is None else f"a file under {bare(odd)[:80]!r}, which is not a link"
+        what = "no file and no text" if odd is None else f"a file under {bare(odd)[:80]!r}, which is not a URL"
         run = self._context.scope.journal.scope
         raise OutputsPending(
-            f"{self._context.job}: task {view.task_id} was paid for and has succeeded, and RunningHub lists {what}. "
-            f"What to do: run it again later, or: rh-prefect jobs collect {run}. RunningHub is then asked again, and "
-            "nothing is paid.",
+            f"{self._context.job}: task {view.task_id} was paid for and has succeeded, but RunningHub "
+            f"lists {what}. What to do: run it again later, or: rh-prefect jobs collect {run}. The task "
+            "is then queried again, at no cost.",
             job=self._context.job,
             task_id=view.task_id,
         )
@@ -170,7 +170,7 @@ _watching: set[asyncio.Task[None]] = set()
 
 
 class NodeProgress:
-    """Watches one job's task while the job waits for its end."""
+    """The node progress of one job's task, while the job waits for its end."""
 
     def __init__(self, context: JobContext, task_id: str, client: Client, *, every: float = EVERY) -> None:
         """Prepares the watch.
@@ -189,7 +189,7 @@ class NodeProgress:
 
     @contextmanager
     def during(self, first_view: TaskView | None) -> Iterator[None]:
-        """Tells for the length of a `with` block.
+        """Reports progress for the duration of a `with` block.
 
         Args:
             first_view: The answer to the submit, where this process has it.
@@ -204,7 +204,7 @@ class NodeProgress:
                 self._task.cancel()
 
     def runs(self) -> None:
-        """Learns that the task runs: from now on there is an address, though no query tells it."""
+        """Records that the task runs, so that its progress can be read even without an address from a query."""
         if self._task is None and self._context.request.endpoint in get_args(V1Submit):
             self._begin(self._ask_and_watch)
 
@@ -219,7 +219,7 @@ class NodeProgress:
         try:
             view = await self._client.workflows.outputs_v1(self._task_id)
         except Exception as error:  # the task is polled elsewhere
-            _log.debug("task %s: nothing is told of its nodes: %s", self._task_id, error)
+            _log.debug("task %s: the progress of its nodes is not reported: %s", self._task_id, error)
             return
         if view.progress_url is not None:
             await self._watch(view.progress_url)
@@ -230,7 +230,7 @@ class NodeProgress:
             async for event in watch_progress(url):
                 lines.take(event)
         except Exception as error:  # as above
-            _log.debug("nothing more is told of a task's nodes: %s", error)
+            _log.debug("the progress of a task's nodes is no longer reported: %s", error)
         finally:
             lines.close()
 
@@ -239,7 +239,7 @@ class NodeProgress:
 
 
 class Lines:
-    """Makes lines of events: the first at once, then at most one every few seconds, each the newest."""
+    """A rate limit for progress lines: the first at once, then at most one every few seconds, the newest."""
 
     def __init__(self, tell: Callable[[str], None], names: Mapping[str, str], *, every: float) -> None:
         """Starts with nothing told.
@@ -256,7 +256,7 @@ class Lines:
         self._timer: asyncio.TimerHandle | None = None
 
     def take(self, event: ProgressEvent) -> None:
-        """Takes an event; what it tells may wait for its turn."""
+        """Accepts an event; its line may be printed later."""
         if event.node is None or event.done:
             return
         self._next = self._line(event.node, event)
@@ -264,7 +264,7 @@ class Lines:
             self._say()
 
     def close(self) -> None:
-        """Tells nothing more."""
+        """Stops reporting."""
         if self._timer is not None:
             self._timer.cancel()
 

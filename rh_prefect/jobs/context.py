@@ -35,7 +35,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,200}")
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """Where ends are to be told.
+    """The webhook address to which ends of tasks are reported.
 
     Attributes:
         url: The receiver's address, as RunningHub reaches it.
@@ -46,7 +46,7 @@ class Callback:
     token: SecretStr
 
     def address(self, scope: str, key: str, n: int) -> str:
-        """The address for one submit, by which the receiver finds its journal.
+        """Returns the webhook address for one submission, by which the receiver finds the job's journal.
 
         Args:
             scope: The journal's scope.
@@ -61,7 +61,7 @@ class Callback:
 
 
 def callback_of(settings: Settings) -> Callback | None:
-    """Finds out whether and where ends are to be told.
+    """Determines whether and where ends of tasks are reported.
 
     Args:
         settings: With RH_WEBHOOK_URL and RH_WEBHOOK_TOKEN.
@@ -78,13 +78,14 @@ def callback_of(settings: Settings) -> Callback | None:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in url:
         raise ConfigError(
-            "RH_WEBHOOK_URL is no address of a receiver. What to do: give the one at which RunningHub reaches "
-            "`rh-prefect webhook serve`, as in https://hooks.example.net; or unset it, and ends are polled for."
+            "RH_WEBHOOK_URL is not the address of a receiver. What to do: set it to the address at which "
+            "RunningHub can reach `rh-prefect webhook serve`, as in https://hooks.example.net; or unset "
+            "it to use polling."
         )
     if settings.webhook_token is None:
         raise ConfigError(
-            "RH_WEBHOOK_URL is set and RH_WEBHOOK_TOKEN is not. What to do: set it to the token that "
-            "`rh-prefect webhook serve` shows; or unset RH_WEBHOOK_URL, and ends are polled for."
+            "RH_WEBHOOK_URL is set, but RH_WEBHOOK_TOKEN is not. What to do: set RH_WEBHOOK_TOKEN to the "
+            "token that `rh-prefect webhook serve` shows; or unset RH_WEBHOOK_URL to use polling."
         )
     return Callback(url, usable_token(settings.webhook_token))
 
@@ -97,8 +98,8 @@ def usable_token(token: SecretStr) -> SecretStr:
     """
     if not _TOKEN.fullmatch(token.get_secret_value()):
         raise ConfigError(
-            "RH_WEBHOOK_TOKEN must have 16 to 200 letters, digits, dashes and underscores. What to do: unset it for "
-            "`rh-prefect webhook serve`, which makes one and shows it."
+            "RH_WEBHOOK_TOKEN must have 16 to 200 letters, digits, dashes and underscores. What to do: "
+            "unset it for `rh-prefect webhook serve`, which generates a token and shows it."
         )
     return token
 
@@ -191,7 +192,7 @@ class JobContext:
 
     @property
     def job(self) -> str:
-        """The job's full name, as `rh-prefect jobs` takes it."""
+        """The job's full name, as used by `rh-prefect jobs`."""
         return self.records.name
 
     def intent(self, member: Member) -> Intent:
@@ -237,7 +238,7 @@ class JobContext:
             return await self.services.cancels.look(self.scope.journal, self.scope.attempt, max_age=max_age)
         except JournalError as error:
             # Before a claim the journal is about to be asked again; after a ticket, waiting costs nothing.
-            _log.warning("%s: cannot see whether the run was cancelled: %s", self.job, error)
+            _log.warning("%s: could not check whether the run was cancelled: %s", self.job, error)
             return False
 
     def notify(

@@ -1,4 +1,4 @@
-"""Performs the steps that the lifecycle decides, for one job."""
+"""Executes the steps that the lifecycle selects, for one job."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ class JobDriver:
         await self.context.services.stores.check(self.context.store)
         inputs = self._request.inputs
         if inputs and not self._links:
-            self.context.notify("uploading", f"makes {len(inputs)} input(s) readable for RunningHub")
+            self.context.notify("uploading", f"making {len(inputs)} input(s) available to RunningHub")
         if inputs:
             await self._lease.expect()
         account, store = self._lease.account, self.context.store
@@ -236,7 +236,7 @@ class JobDriver:
         try:
             self._price = await self._prices.get(account, ask)
         except RunningHubError as error:
-            _log.warning("%s: its price is not known, so no budget counts it: %s", self.context.job, error)
+            _log.warning("%s: its price is not known, so it is not counted in any budget: %s", self.context.job, error)
         return self._price
 
     async def _post(self, intent: Intent, n: int) -> Answer:
@@ -302,7 +302,7 @@ class JobDriver:
     async def _pause(self, refusals: int, code: str, reason: str) -> None:
         if not self._is_refused:
             self._is_refused = True
-            self.context.notify("waiting", f"not accepted yet ({reason or code}); waits and tries again, at no cost")
+            self.context.notify("waiting", f"not accepted yet ({reason or code}); waiting to try again, at no cost")
         services = self.context.services
         await services.sleep(pause_seconds(refusals, jitter=services.jitter()))
 
@@ -311,7 +311,7 @@ class JobDriver:
         self._lease.hold()
         if adopted:
             task_id = submit.task_id
-            self.context.notify("adopted", f"task {task_id} was paid for earlier; waits for it", task_id=task_id)
+            self.context.notify("adopted", f"task {task_id} was already paid for; waiting for it", task_id=task_id)
         try:
             return await Waiter(self.context).wait(submit, first_view=self._submitter.first_view, age=self._age())
         finally:

@@ -80,7 +80,7 @@ class Submitted:
         return self.accepted.submit.end
 
     def poll_now(self) -> None:
-        """Has the poller ask for the task at once."""
+        """Makes the poller query the task at once."""
         self.driver.context.lease.account.poller.wake(self.task_id)
 
     def release(self) -> None:
@@ -90,7 +90,7 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class Reused:
-    """The ticket of a job that an earlier, finished job serves: nothing is submitted.
+    """The ticket of a job that reuses the result of an earlier, finished job; nothing is submitted.
 
     Attributes:
         result: The earlier job's result.
@@ -114,7 +114,7 @@ Ticket: TypeAlias = Submitted | Reused
 
 
 class JobEngine:
-    """Runs jobs on one account, or on a pool of them; lives on the package's loop thread. See `engine_for`."""
+    """Runs jobs on one account or on a pool, on the package's loop thread. See `engine_for`."""
 
     def __init__(self, pool: Pool, *, settings: Settings) -> None:
         """Starts with no job.
@@ -438,7 +438,7 @@ def engine_for(
     find: Callable[[Intent], Awaitable[Member]] | None = None,
     pool: str | None = None,
 ) -> JobEngine:
-    """Gives this process's one `JobEngine` for some accounts; call it on the loop thread.
+    """Returns this process's only `JobEngine` for some accounts; call it on the loop thread.
 
     Args:
         members: The accounts, of one site; at least one.
@@ -458,7 +458,7 @@ def _name(context: JobContext) -> tuple[str, str]:
 
 def _served(known: Manifest, call: JobCall) -> Reused:
     result = known.result(call.store, reused=True).model_copy(update={"label": call.options.label})
-    call.observer.notify(event_of(result, message=f"served from {result.manifest}; nothing was paid"))
+    call.observer.notify(event_of(result, message=f"taken from {result.manifest}; nothing was paid"))
     return Reused(result)
 
 

@@ -1,4 +1,4 @@
-"""What a job tells those who watch it: changes of state, never looks."""
+"""The events that a job sends to its observers: changes of state, but not queries."""
 
 from __future__ import annotations
 
@@ -63,22 +63,22 @@ class JobEvent:
 
 
 class Observer(Protocol):
-    """Is told of every change; must be quick, must not raise, and is called on the package's loop thread."""
+    """Receives every change; must be quick and not raise; is called on the package's loop thread."""
 
     def notify(self, event: JobEvent) -> None:
-        """Takes note of a change."""
+        """Receives a change."""
         ...
 
 
 class Silent:
-    """Watches nothing."""
+    """An observer that ignores all events."""
 
     def notify(self, event: JobEvent) -> None:
         """Does nothing."""
 
 
 def event_of(result: Result, *, message: str, costs: Costs | None = None) -> JobEvent:
-    """Tells of a job's good end; one whose file is damaged counts as failed.
+    """Creates the event for a completed job; a job with a damaged file counts as failed.
 
     Args:
         result: The job.
@@ -105,14 +105,14 @@ def event_of(result: Result, *, message: str, costs: Costs | None = None) -> Job
 
 
 def what_of(result: Result) -> str:
-    """Says in a clause what a job made, whether that is damaged, and what it cost.
+    """Returns a clause with what a job made, whether that is damaged, and what it cost.
 
     Args:
         result: The job.
     """
     what = ", ".join(map(_file, result.outputs)) or f"{len(result.text)} characters of text"
     cost = f"; {amount_text(result.cost)} {result.currency or CURRENCY}" if result.cost is not None else ""
-    done = "kept, but damaged; run it again to download it again at no cost" if result.damaged else "done"
+    done = "stored, but damaged; run it again to download it again at no cost" if result.damaged else "done"
     return f"{done}: {what}{cost}"
 
 

@@ -1,4 +1,4 @@
-"""The life of one paid job, decided without I/O.
+"""The lifecycle of one paid job: all decisions, without I/O.
 
 `submitting`, `finding` and `completing` are generators: each yields the next step and is sent what the step came back
 as. `driver` performs the steps. So each rule about money is tested state by state, without a clock, a network or a
@@ -64,7 +64,7 @@ from rh_prefect.jobs.steps import (
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the caller wants, and where in the run the call stands.
+    """The caller's options, and the position of the call in the run.
 
     Attributes:
         job: The job's full name, for messages.
@@ -110,7 +110,7 @@ class Accepted:
 
 
 def submitting(policy: Policy) -> Generator[Step, Any, Accepted]:
-    """Decides one job from the first reading of its records to an accepted submission.
+    """Makes the decisions for one job, from reading its records to an accepted submission.
 
     Args:
         policy: What the caller wants.
@@ -141,7 +141,7 @@ def submitting(policy: Policy) -> Generator[Step, Any, Accepted]:
 
 
 def finding(policy: Policy) -> Generator[Step, Any, Accepted | None]:
-    """Decides what was paid for of one job, without ever submitting.
+    """Finds the paid submission of one job, without ever submitting.
 
     Args:
         policy: What the caller wants, with `may_submit` false.
@@ -163,7 +163,7 @@ def finding(policy: Policy) -> Generator[Step, Any, Accepted | None]:
 
 
 def completing(policy: Policy, accepted: Accepted) -> Generator[Step, Any, End]:
-    """Decides one job from its accepted submission to the task's successful end.
+    """Makes the decisions for one job, from its accepted submission to the task's success.
 
     Args:
         policy: What the caller wants.
@@ -258,7 +258,7 @@ def _give_back(policy: Policy, n: int, *, full: bool = False) -> Generator[Step,
 
 
 def raise_unless_temporary(job: str, endpoint: str, refused: Answer, undelivered: int, *, tries: int = 5) -> None:
-    """Raises a refusal that would be repeated; returns where a later submission may be accepted.
+    """Raises the error of a permanent rejection; returns if a later submission may be accepted.
 
     Args:
         job: The job's full name, for messages.
@@ -305,7 +305,10 @@ def _where_to_look(intent: Intent) -> tuple[str, str]:
     if intent.endpoint in get_args(NativeSubmit):
         shown = f"{intent.endpoint}/<key>/history and {intent.endpoint}/<key>/queue"
         prefix = f"{intent.endpoint.lstrip('/')}."
-        return f"ComfyUI's own lists, at {shown} (there is no call log of these)", f"{prefix}PROMPT_ID"
+        return (
+            f"ComfyUI's own job lists, at {shown} (RunningHub's call log does not include these jobs)",
+            f"{prefix}PROMPT_ID",
+        )
     return f"RunningHub's call log of account {intent.account}", "TASK_ID"
 
 
@@ -354,11 +357,12 @@ def _failure(policy: Policy, end: End, *, is_used_up: bool) -> JobFailed:
 def _advice(policy: Policy, end: End, *, is_used_up: bool) -> str:
     if is_hopeless(end.code):
         row = CODES.get(end.code)
-        return row.advice if row else "the same request fails again; change it"
+        return row.advice if row else "the same request would fail again; change it"
     if is_used_up:
         return (
-            f"this run has paid for as many tasks of this job as max_attempts allows ({policy.max_attempts}) and its "
-            "retries pay for no more. Run the flow run again (Retry in the dashboard, `--resume`) to pay for new ones"
+            "this run has paid for as many tasks of this job as max_attempts allows ("
+            f"{policy.max_attempts}) and its retries do not pay for more. Run the flow run again (Retry "
+            "in the dashboard, `--resume`) to pay for new ones"
         )
     row = explain(end.code, end.reason)
     if end.code in CODES and row.retry in ("final", "action_required"):

@@ -41,7 +41,7 @@ class _Workers(concurrent.futures.ThreadPoolExecutor):
         self._start_one()
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
-        """Has a function run on one of the threads."""
+        """Runs a function on one of the threads."""
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
         self._work.put((future, functools.partial(fn, *args, **kwargs)))
         if self._started < WORKERS:
@@ -126,12 +126,12 @@ class LoopThread:
             await asyncio.wait(set(self._critical), timeout=seconds)
 
     def on_close(self, closer: Callable[[], Awaitable[None]]) -> None:
-        """Has a coroutine function run on the loop when the process ends; one that is there already, once."""
+        """Registers a coroutine function to run on the loop at process exit; registering twice has no effect."""
         if closer not in self._closers:
             self._closers.append(closer)
 
     def forget_closer(self, closer: Callable[[], Awaitable[None]]) -> None:
-        """Has a coroutine function not run at the process's end, because it has run or is no longer needed."""
+        """Unregisters a coroutine function from process exit, because it has run or is no longer needed."""
         if closer in self._closers:
             self._closers.remove(closer)
 

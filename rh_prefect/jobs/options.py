@@ -88,27 +88,28 @@ class Options:
             raise InputError(f"The label must be text, not {type(self.label).__name__}. Nothing was sent.")
         if len(self.label) > LONGEST_LABEL:
             raise InputError(
-                f"The label has {len(self.label)} characters; at most {LONGEST_LABEL} are allowed. Nothing was sent; "
-                "give a shorter one."
+                f"The label has {len(self.label)} characters; at most {LONGEST_LABEL} are allowed. "
+                "Nothing was sent; use a shorter one."
             )
         if not is_text(self.label):
-            raise InputError(f"The label {self.label!a} cannot be written as UTF-8. Nothing was sent; give another.")
+            raise InputError(
+                f"The label {self.label!a} cannot be written as UTF-8. Nothing was sent; use another label."
+            )
 
     def _check_numbers(self) -> None:
         if not isinstance(self.max_attempts, int) or self.max_attempts < 1:
             raise InputError(
-                f"max_attempts is how many tasks a job may pay for, at least 1, not {self.max_attempts!r}. Nothing was "
-                "sent."
+                "max_attempts is the maximum number of tasks paid for one job and must be at least 1, "
+                f"not {self.max_attempts!r}. Nothing was sent."
             )
         if self.deadline is not None and not (_is_number(self.deadline) and self.deadline > 0):
             raise InputError(
                 f"deadline is a number of seconds to wait, more than 0, not {self.deadline!r}. Nothing was sent; "
-                "leave it out to wait for as long as it takes."
+                "omit it to wait without a limit."
             )
         if self.budget is not None and not (_is_number(self.budget) and self.budget >= 0):
             raise InputError(
-                f"budget is an amount of money, 0 or more, not {self.budget!r}. Nothing was sent; leave it out for "
-                "no limit."
+                f"budget is an amount of money, 0 or more, not {self.budget!r}. Nothing was sent; omit it for no limit."
             )
 
 
@@ -121,7 +122,7 @@ def _is_number(value: object) -> bool:
 
 
 def policy_of(request: JobRequest, scope: Scope, options: Options, *, job: str, may_move_on: bool) -> Policy:
-    """Says what the caller wants in the lifecycle's words.
+    """Converts the caller's options to the lifecycle's `Policy`.
 
     Args:
         request: The request.

@@ -1,4 +1,4 @@
-"""What the lifecycle of a job may ask to have done; each step says what it comes back as."""
+"""The steps that the lifecycle of a job may request, each with the type of its result."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from rh_prefect.jobs.journal.records import Answer, Intent
 
 @dataclass(frozen=True, slots=True)
 class ReadJob:
-    """Read the job's records; comes back as a `JobView`."""
+    """A step that reads the job's records; its result is a `JobView`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """Have every input uploaded and its link alive; comes back as None."""
+    """A step that uploads every input and makes sure that its link is valid; its result is None."""
 
 
 @dataclass(frozen=True, slots=True)
 class AwaitSlot:
-    """Wait until the account may take one more task; comes back as None."""
+    """A step that waits until the account may run one more task; its result is None."""
 
 
 @dataclass(frozen=True, slots=True)
 class FreeSlot:
-    """Give the slot back; `full` says that RunningHub itself refused for want of one."""
+    """A step that releases the slot; `full` means that RunningHub rejected the job for lack of a slot."""
 
     full: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Reserve:
-    """Set the price of submit n aside within the run's budget; comes back as None, or as the `Shortfall`."""
+    """A step that reserves the price of submission n in the budget; its result is None or a `Shortfall`."""
 
     n: int
     budget: Decimal
@@ -42,21 +42,21 @@ class Reserve:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Give back what was set aside for submit n, which came to nothing; comes back as None."""
+    """A step that releases the reserved price of submission n, which did not succeed; its result is None."""
 
     n: int
 
 
 @dataclass(frozen=True, slots=True)
 class MoveOn:
-    """Find out whether another account may pay after this refusal; comes back as a bool."""
+    """A step that finds whether another account may pay after this rejection; its result is a bool."""
 
     answer: Answer
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Wait before the next POST; the more refusals in a row, the longer."""
+    """A step that waits before the next POST, longer after more consecutive rejections."""
 
     refusals: int
     code: str
@@ -65,14 +65,14 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class CheckCancel:
-    """Look whether the run was cancelled; comes back as a bool. `fresh` allows no remembered answer."""
+    """A step that checks whether the run was cancelled; its result is a bool. `fresh` bypasses the cache."""
 
     fresh: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Create intent n; comes back as the `Intent` when it is ours, None when another's was there first."""
+    """A step that creates intent n; its result is the `Intent`, or None if another process created it first."""
 
     n: int
 
@@ -87,7 +87,7 @@ class Post:
 
 @dataclass(frozen=True, slots=True)
 class RecordAnswer:
-    """Create answer n; comes back as the `Submit` that now stands: a watcher may have called it unknown first."""
+    """A step that creates answer n; its result is the valid `Submit`, as another process may be first."""
 
     intent: Intent
     n: int
@@ -96,21 +96,21 @@ class RecordAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Wait until another's intent is answered, or its owner is surely gone; comes back as a `JobView`."""
+    """A step that waits until another process's intent is answered or that process has certainly ended."""
 
     submit: Submit
 
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """Resolve unknown answer n as forgotten; comes back as None."""
+    """A step that resolves unknown answer n as forgotten; its result is None."""
 
     n: int
 
 
 @dataclass(frozen=True, slots=True)
 class AwaitEnd:
-    """Wait until the task is terminal and record its end; comes back as the `End` that stands."""
+    """A step that waits until the task is terminal and records its end; its result is the valid `End`."""
 
     submit: Submit
     adopted: bool
@@ -118,7 +118,7 @@ class AwaitEnd:
 
 @dataclass(frozen=True, slots=True)
 class CancelTask:
-    """Cancel the task at RunningHub and record its end; comes back as the `End` that stands."""
+    """A step that cancels the task at RunningHub and records its end; its result is the valid `End`."""
 
     submit: Submit
 

@@ -1,4 +1,4 @@
-"""From the claim to the recorded answer, and the meaning of a submission that another process has not finished."""
+"""From the claim to the recorded answer, and the handling of submissions that another process left unfinished."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ class Submitter:
     def _check_same_request(self, submit: Submit) -> None:
         if submit.intent.base != self._request.base:
             raise InputError(
-                f"{self._context.job}: this key stands for another request already ({submit.intent.model}). "
-                "What to do: give each request a key of its own."
+                f"{self._context.job}: this key is already used for another request ({submit.intent.model}"
+                "). What to do: use a different key for each request."
             )
 
     async def with_spooled(self, submit: Submit) -> Submit:
@@ -81,7 +81,7 @@ class Submitter:
         return view.adding(await self.record_answer(submit.intent, submit.n, answer))
 
     async def claim(self, n: int, intent: Intent) -> Intent | None:
-        """Creates intent n; None when another's was there first."""
+        """Creates intent n; returns None if another process created it first."""
         # From before it is written: another process may see it long before this one learns that it stands.
         self._claimed_at = self._clock()
         try:
@@ -128,7 +128,7 @@ class Submitter:
         return answer.model_copy(update={"reason": hide(answer.reason)})
 
     def wire_payload(self, links: Mapping[str, str]) -> dict[str, Any]:
-        """The payload as RunningHub takes it: files by their links, a whole graph as text, and what is not recorded."""
+        """Returns the payload to send: files as links, a whole graph as text, and values that are not recorded."""
         payload = {**replace_marks(self._request.payload, links), **self._request.private}
         if isinstance(payload.get("workflow"), dict):
             payload["workflow"] = json.dumps(payload["workflow"], ensure_ascii=False)
@@ -139,13 +139,18 @@ class Submitter:
             await self._spool.save(Spooled(*self._name, n, answer))
         except OSError as error:
             # A full disk here must not keep the ticket from the journal.
-            _log.error("%s: task %s cannot be noted on this machine: %s", self._context.job, answer.task_id, error)
+            _log.error("%s: task %s cannot be recorded on this machine: %s", self._context.job, answer.task_id, error)
 
     def _unspool(self, n: int) -> None:
         try:
             self._spool.drop(*self._name, n)
         except OSError as error:
-            _log.warning("%s: the journal has what still lies in %s: %s", self._context.job, self._spool.folder, error)
+            _log.warning(
+                "%s: the journal already contains the ticket that is still in %s: %s",
+                self._context.job,
+                self._spool.folder,
+                error,
+            )
 
     async def _submit_once(self, links: Mapping[str, str], n: int) -> Answer:
         callback, client = self._context.callback, self._context.lease.account.client
@@ -168,7 +173,7 @@ class Submitter:
         return Answer(outcome="ticket", task_id=view.task_id, node_errors=view.node_errors)
 
     async def record_answer(self, intent: Intent, n: int, answer: Answer) -> Submit:
-        """Creates answer n; the submit that now stands, which a watcher may have called unknown first."""
+        """Creates answer n, and returns the valid submission: another process may have recorded it as unknown."""
         try:
             submit = await self._write_answer(intent, n, answer)
         except JournalError as error:
@@ -183,13 +188,15 @@ class Submitter:
         if answer.outcome == "ticket":
             await self.resolve(n, Resolution(outcome="adopted", task_id=answer.task_id, by="the late owner"))
         elif answer.outcome == "refused":
-            await self.resolve(n, Resolution(outcome="forgotten", by="the late owner, who was refused"))
+            await self.resolve(
+                n, Resolution(outcome="forgotten", by="the previous owner, whose late claim was rejected")
+            )
         submit = self._submit_number(n, await self._records.view())
         if answer.outcome == "ticket" and submit.task_id != answer.task_id:
             await self._records.late(n, answer)
             _log.error(
-                "%s: task %s was accepted after its submit had been given up; it may have been paid for in vain. "
-                "What to do: look at it in RunningHub's call log.",
+                "%s: task %s was accepted after its submission was abandoned; it may have been paid for "
+                "but not be used. What to do: check it in RunningHub's call log.",
                 self._context.job,
                 answer.task_id,
             )
@@ -202,10 +209,10 @@ class Submitter:
         if answer.outcome != "ticket":
             return error
         return JournalError(
-            f"{self._context.job}: task {answer.task_id} is paid for and runs, but it could not be recorded in the "
-            f"journal: {error} "
-            f"The ticket lies in {self._spool.folder} on this machine: run again here and it is adopted; "
-            f"from elsewhere: rh-prefect jobs adopt {self._context.job} {answer.task_id}."
+            f"{self._context.job}: task {answer.task_id} is paid for and running, but it could not be "
+            f"recorded in the journal: {error} The ticket is stored in {self._spool.folder} on this "
+            "machine: run again on this machine and it is adopted; from another machine: rh-prefect jobs "
+            f"adopt {self._context.job} {answer.task_id}."
         )
 
     async def resolve(self, n: int, resolution: Resolution) -> None:
@@ -235,7 +242,9 @@ class Submitter:
         if intent.token in UNPOSTED:
             return Answer(outcome="refused", code=GAVE_UP, reason="its POST was never begun", retry="throttled")
         if is_surely_dead(intent.owner):
-            return Answer(outcome="unknown", reason="the process that posted it has died", retry="unknown")
+            return Answer(
+                outcome="unknown", reason="the process that posted it has ended unexpectedly", retry="unknown"
+            )
         if watched > limit:
-            return Answer(outcome="unknown", reason=f"no answer was recorded in {watched:.0f} s", retry="unknown")
+            return Answer(outcome="unknown", reason=f"no response was recorded within {watched:.0f} s", retry="unknown")
         return None

@@ -1,4 +1,4 @@
-"""This machine's folder for downloads in progress: checked before anything is paid, and its errors named."""
+"""The local folder for downloads in progress; it is checked before any payment, and errors name it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rh_prefect.memory_cache import SingleFlight
 
 
 def check_folder(folder: Path) -> None:
-    """Makes sure that downloads can lie in a folder, before anything is paid that would have to.
+    """Checks that a folder can hold downloads, before anything is paid that needs it.
 
     Raises:
         ConfigError: It cannot be made, or cannot be written to.
@@ -32,12 +32,12 @@ def check_folder(folder: Path) -> None:
     except OSError as error:
         raise ConfigError(
             f"This machine's own folder {folder} cannot be written to: {error.strerror}. Nothing was paid. "
-            "What to do: set RH_STATE_DIR to a folder that can."
+            "What to do: set RH_STATE_DIR to a writable folder."
         ) from error
 
 
 class StoreChecks:
-    """Checks, once for each store, that outputs can be written: there, and to this machine's folder for downloads."""
+    """Checks, once per store, that outputs can be written to it and to the local download folder."""
 
     def __init__(self, folder: Path) -> None:
         """Starts with no store checked.
@@ -64,7 +64,7 @@ class StoreChecks:
 
 @contextlib.contextmanager
 def kept_here(folder: Path) -> Iterator[None]:
-    """Raises what this machine's own folder refuses inside as a `StoreError`.
+    """Converts file system errors of the local download folder to `StoreError`.
 
     Args:
         folder: The folder.
@@ -76,14 +76,15 @@ def kept_here(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreError(
-            f"This machine's own folder {folder} cannot be written to: {error.strerror or error}. What was paid for is "
-            "kept. What to do: free some space there, or set RH_STATE_DIR to a folder that can; then run again."
+            f"This machine's own folder {folder} cannot be written to: {error.strerror or error}. Records "
+            "of paid jobs are kept. What to do: free some space there, or set RH_STATE_DIR to a writable "
+            "folder; then run again."
         ) from error
 
 
 @contextlib.contextmanager
 def part_file(folder: Path, name: str) -> Iterator[Path]:
-    """Gives a file to download into: the one that an earlier run of the same job left unfinished, where there is one.
+    """Returns a file to download into: an unfinished one of an earlier run of the same job, if it exists.
 
     Args:
         folder: Where downloads in progress lie.
@@ -136,7 +137,7 @@ def _is_still(path: Path, file: int) -> bool:
 
 
 def remove(part: Path) -> None:
-    """Removes a download and what lies beside it."""
+    """Removes a download and its related files."""
     for path in part.parent.glob(f"{glob.escape(part.name)}*"):
         path.unlink(missing_ok=True)
     part.with_suffix(".lock").unlink(missing_ok=True)

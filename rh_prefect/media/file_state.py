@@ -1,4 +1,4 @@
-"""Stamps: how a file is recognised as the one that was hashed, without reading it again."""
+"""Stamps: evidence that a file is still the one that was hashed, without reading it again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified")
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What a place says of a file's state.
+    """The state of a file as its storage reports it.
 
     Attributes:
         text: Equal texts mean the same state.
@@ -46,7 +46,7 @@ def of_stat(found: os.stat_result) -> Stamp:
 
 
 def of_info(info: Mapping[str, object], *, modified: object = None) -> Stamp | None:
-    """The stamp of an object in a store; None where the store says nothing that changes with the content.
+    """Returns the stamp of an object in a store; None if no metadata changes with the content.
 
     Args:
         info: What fsspec says of it, freshly asked.
@@ -63,7 +63,7 @@ def of_info(info: Mapping[str, object], *, modified: object = None) -> Stamp | N
 
 
 def names_a_time(info: Mapping[str, object]) -> bool:
-    """Whether a store says of an object when it was changed."""
+    """Checks whether a store reports the modification time of an object."""
     return any(info.get(name) for name in (*_VERSIONS, *_TAGS, *_TIMES))
 
 

@@ -1,4 +1,4 @@
-"""Which inputs may be read: rows of a table and fields of a form may name any file and any address.
+"""Restrictions on inputs that may be read, since table rows and form fields may name any file and address.
 
 Two rules hold. A link is read from public addresses only, unless private ones are allowed; that is checked where the
 connection is made, for each redirect, on the same address that is connected to. And where inputs are restricted, as in
@@ -62,9 +62,10 @@ class InputAccess:
             self._check_link(source)
         elif self.is_restricted:
             raise MediaError(
-                f"The file {_shown(source)} may not be read here: a deployment reads files below the folder of its "
-                "table, below the place for outputs and below RH_INPUT_ROOTS, and https links to public addresses. "
-                "What to do: put it there, or add its folder to RH_INPUT_ROOTS on the worker."
+                f"The file {_shown(source)} may not be read here: a deployment reads files below the "
+                "folder of its table, below the output location and below RH_INPUT_ROOTS, and https "
+                "links to public addresses. What to do: put it there, or add its folder to "
+                "RH_INPUT_ROOTS on the worker."
             )
 
     def check_address(self, address: str, *, host: str) -> None:
@@ -79,9 +80,9 @@ class InputAccess:
         """
         if not self.private_links and not is_public(address):
             raise MediaError(
-                f"A link to {host} may not be read: {address} is not a public address. What to do: give the file "
-                "itself; or, for links into your own network, set RH_ALLOW_PRIVATE_LINKS=1 or add the prefix to "
-                "RH_INPUT_ROOTS."
+                f"A link to {host} may not be read: {address} is not a public address. What to do: pass "
+                "the file itself; or, for links to your own network, set RH_ALLOW_PRIVATE_LINKS=1 or add "
+                "the prefix to RH_INPUT_ROOTS."
             )
 
     def reads_any_address(self, url: str) -> bool:
@@ -162,7 +163,7 @@ _roots: ContextVar[tuple[str, ...]] = ContextVar("rh_input_roots", default=())
 
 
 def ask_whether_deployed(is_deployed: Callable[[], bool]) -> None:
-    """Has inputs restricted wherever this says that the caller runs in a deployment.
+    """Sets the function that reports whether the caller runs in a deployment; inputs are then restricted.
 
     Args:
         is_deployed: Looks at the caller's context.
@@ -180,7 +181,7 @@ def allow_below(*roots: str) -> None:
 
 
 def current_access(*roots: str) -> InputAccess:
-    """Says what the caller may read, by the settings and the run that it is in.
+    """Returns the caller's input access, from the settings and the current run.
 
     Args:
         roots: Further folders and prefixes.
@@ -197,7 +198,7 @@ def current_access(*roots: str) -> InputAccess:
 
 
 def open_client(access: InputAccess, *, timeout: httpx.Timeout) -> httpx.Client:
-    """Makes a client that reads links as far as they may be read; it follows redirects.
+    """Creates an HTTP client that reads only allowed links; it follows redirects.
 
     Args:
         access: What may be read.
@@ -207,7 +208,7 @@ def open_client(access: InputAccess, *, timeout: httpx.Timeout) -> httpx.Client:
 
 
 class CheckedTransport(httpx.BaseTransport):
-    """Sends requests to addresses that may be read; each redirect is a request.
+    """A transport that sends requests only to allowed addresses; each redirect is checked too.
 
     Args:
         access: What may be read.

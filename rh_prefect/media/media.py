@@ -1,4 +1,4 @@
-"""`Media`: a file that is known by its content, as a frozen value; and what a call accepts in place of one."""
+"""`Media`: a file that is identified by its content, as a frozen value; and the types accepted in its place."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Media(BaseModel):
 
 
 def as_media_input(value: object) -> Media | str:
-    """Turns what a caller may give for a file into a `Media` or a string.
+    """Converts a file argument in any accepted form to a `Media` or a string.
 
     Nothing is read: whether the file exists and suits the model is found out when the job starts.
 
@@ -90,8 +90,8 @@ def as_media_input(value: object) -> Media | str:
         return _whole(media)
     _refuse_unfinished(value)
     raise InputError(
-        f"A file was expected and {type(value).__name__} was given. "
-        "Give a path, a URI such as s3://bucket/photo.jpg, an http(s) URL, a Media, or the result of another job."
+        f"Expected a file, not {type(value).__name__}. Pass a path, a URI such as s3://bucket/photo.jpg, "
+        "an http(s) URL, a Media, or the result of another job."
     )
 
 
@@ -99,9 +99,9 @@ def _whole(media: Media) -> Media:
     """Rejects a damaged file: a job with it would be paid for in vain."""
     if media.defect is not None:
         raise InputError(
-            f"{media.uri} is damaged ({media.defect}): RunningHub gave it so each time that it was downloaded. Nothing "
-            "was sent. What to do: run the job again that made it, which downloads it again at no cost, or give "
-            "another file."
+            f"{media.uri} is damaged ({media.defect}): every download from RunningHub returned it "
+            "damaged. Nothing was sent. What to do: run again the job that made it, which downloads the "
+            "file again at no cost, or use another file."
         )
     return media
 
@@ -110,24 +110,22 @@ def _refuse_unfinished(value: object) -> None:
     """Says how a result is got of what is still being made: of a future, of Prefect or of Python, or of a coroutine."""
     name = type(value).__name__
     if inspect.isawaitable(value) and not hasattr(value, "result"):
-        raise InputError(f"A file was expected and a {name} was given, which was never awaited. Put `await` before it.")
+        raise InputError(f"Expected a file, not a {name} that was never awaited. Put `await` before it.")
     if callable(getattr(value, "result", None)):
         raise InputError(
-            f"A file was expected and a {name} was given, whose result is not there yet. "
-            "Give what its `.result()` returns; in an async flow, await the call instead of submitting it."
+            f"Expected a file, not a {name} whose result is not available yet. Pass the return value of "
+            "its `.result()`; in an async flow, await the call instead of submitting it."
         )
 
 
 def _as_text(value: str | os.PathLike[str]) -> str:
     text = os.fspath(value)
     if not isinstance(text, str) or not text.strip():
-        raise InputError(
-            "A file was expected and an empty path was given. Give a path, a URI or the result of another job."
-        )
+        raise InputError("Expected a file, not an empty path. Pass a path, a URI or the result of another job.")
     if "\0" in text or not is_text(text):
         raise InputError(
-            f"A file was expected and {text!a} was given, which nothing could record: it is not UTF-8, or it has a NUL "
-            "in it. Give the file another name."
+            f"Expected a file, but {text!a} cannot be recorded: it is not UTF-8, or it contains a NUL "
+            "byte. Rename the file."
         )
     return text
 
@@ -138,8 +136,9 @@ def _from_json(value: Mapping[str, object]) -> Media:
     except ValidationError as error:
         wrong = ", ".join(sorted({".".join(map(str, problem["loc"])) for problem in error.errors()}))
         raise InputError(
-            f"A file was expected, and the given object is not a Media (wrong or missing: {wrong}). "
-            "Give a path, a URI, or the JSON form of a Media, which has at least uri, kind, mime, size and sha256."
+            f"Expected a file, but the given object is not a Media (wrong or missing: {wrong}). Give a "
+            "path, a URI, or the JSON form of a Media, which has at least uri, kind, mime, size and "
+            "sha256."
         ) from None
 
 

@@ -46,17 +46,17 @@ def check_template(template: str) -> str:
     for _, field, form, conversion in parts:
         if conversion or not _INDEX_FORM.fullmatch(form or "") or (form and field != "index"):
             raise ConfigError(
-                f"The naming template {template!r} formats the field {field!r}, which could give two files one name. "
-                f"Only {{index:01d}} to {{index:09d}} are allowed. {_hint()}"
+                f"The naming template {template!r} formats the field {field!r}, which could give two "
+                f"files the same name. Only {{index:01d}} to {{index:09d}} are allowed. {_hint()}"
             )
     if any(not after[0] and "index" in (before[1], after[1]) for before, after in pairwise(parts)):
         raise ConfigError(
-            f"The naming template {template!r} could give two files one name: put a character between {{index}} and "
-            f"the field beside it. {_hint()}"
+            f"The naming template {template!r} could give two files the same name: put a character "
+            f"between {{index}} and the adjacent field. {_hint()}"
         )
     if "index" not in used or not ("task" in used or {"run", "key"} <= used):
         raise ConfigError(
-            f"The naming template {template!r} could give two files one name: "
+            f"The naming template {template!r} could give two files the same name: "
             f"it needs {{index}}, and {{task}} or both {{run}} and {{key}}. {_hint()}"
         )
     try:
@@ -67,12 +67,12 @@ def check_template(template: str) -> str:
 
 
 def fill(template: str, fields: dict[str, str | int]) -> str:
-    """The name that a template gives; each field is made safe first, so that it adds no folder of its own."""
+    """Returns the name from a template; each field is sanitised first, so that it adds no folder."""
     return template.format_map({key: safe(v) if isinstance(v, str) else v for key, v in fields.items()})
 
 
 def safe(text: str) -> str:
-    """The text as a part of a file name: any script is kept, and what a file system refuses becomes a dash.
+    """Sanitises a text for a file name: any script is kept, and invalid characters become a dash.
 
     A text that was changed or cut ends with a hash of the whole, so that two texts never become one name.
     """
@@ -101,7 +101,7 @@ def is_text(text: str) -> bool:
 
 
 def check_name(name: str) -> str:
-    """Refuses a name that leaves the store or that some file system cannot hold.
+    """Rejects a name outside the store, and one that some file system cannot hold.
 
     Raises:
         InputError: The name is absolute, empty, has empty or dotted parts, a backslash or control characters.

@@ -1,4 +1,4 @@
-"""A file's kind, size, duration and sound; whether it is intact and what its link promised."""
+"""The type, size, duration and sound of a file; whether it is intact, and whether it matches its link."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Facts:
 
 
 def probe(path: Path) -> Facts:
-    """Looks into a file; the memory needed does not depend on its size.
+    """Reads the properties of a file; memory use does not depend on its size.
 
     A picture is decoded, of a video or audio the first frame; that no bytes are missing at the end is checked by the
     lengths that are written in the file.
@@ -103,7 +103,7 @@ def file_type(path: Path) -> FileType:
         with path.open("rb") as file:
             head = file.read(types.HEAD)
     if not size:
-        raise MediaError(f"The file {path} is empty. Give one with content.")
+        raise MediaError(f"The file {path} is empty. Use a file with content.")
     return sniff(head, size=size)
 
 
@@ -184,7 +184,8 @@ def _words(error: Exception) -> str:
 
 def _broken(path: Path, found: FileType, why: str) -> MediaError:
     return MediaError(
-        f"The file {path} is a broken {found.extension}: {why}. Make or fetch it again, then give the new one."
+        f"The file {path} is a damaged {found.extension} file: {why}. Create or download it again, then "
+        "use the new file."
     )
 
 
@@ -218,7 +219,7 @@ class DownloadDefect:
 
 
 def flaw_of(path: Path, *, extension: str) -> DownloadDefect | None:
-    """Looks at a file that has just arrived.
+    """Checks a file that has just been downloaded, and returns its defect, if any.
 
     Args:
         path: The file.

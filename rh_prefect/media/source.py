@@ -1,4 +1,4 @@
-"""Inputs: reads a file from wherever it is, and says which file it is and in which state."""
+"""Inputs: reads a file from any location, and returns its identity and state."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Look:
 
 
 def identity_uri(source: Source) -> str:
-    """The one spelling of where a file is: absolute, and without a link's fragment.
+    """Returns the canonical URI of a file: absolute, and without a link's fragment.
 
     Nothing is cut out of a name: user, query and signature may say which file is meant. So it may hold a secret, and is
     compared and hashed, and never shown or recorded; that is what `shown` is for.
@@ -112,7 +112,7 @@ def unsigned_uri(source: Source) -> str | None:
 
 
 def shown(source: Source) -> str:
-    """The source as it may stand in a message: without any query, user and password."""
+    """Returns the source for messages: without query, user and password."""
     text = _text(source)
     if text.startswith("data:"):
         return text.partition(",")[0]
@@ -128,7 +128,7 @@ def is_link(source: Source) -> bool:
 
 
 def look(source: Source, *, options: Mapping[str, object] | None = None) -> Look:
-    """Asks a place for a file's state and length, without reading it.
+    """Reads the state and length of a file from its storage, without reading its content.
 
     Args:
         source: A `Media`, a path, an fsspec URI or an http(s) URL.
@@ -153,7 +153,7 @@ def look(source: Source, *, options: Mapping[str, object] | None = None) -> Look
 def open_input(
     source: Source, *, options: Mapping[str, object] | None = None, seconds: float = READ_SECONDS
 ) -> Iterator[BinaryIO]:
-    """Opens a file for reading, in flat memory.
+    """Opens a file for reading, with constant memory use.
 
     Args:
         source: A `Media`, a path, an fsspec URI or an http(s) URL.
@@ -192,7 +192,7 @@ def fetch(
     seconds: float = READ_SECONDS,
     clock: Callable[[], float] = time.time,
 ) -> Fetched:
-    """Copies a file to this machine, in flat memory.
+    """Copies a file to this machine, with constant memory use.
 
     Args:
         source: As in `open_input`.
@@ -246,11 +246,11 @@ def _settled(
         if look(source, options=options) != before:
             continue  # also where the reading failed because of the change
         if found is None:
-            raise error or AssertionError("reading gives a result or an error")
+            raise error or AssertionError("unreachable: reading always returns a result or an error")
         stamp = before.stamp
         return found._replace(stamp=stamp, is_proof=stamp is not None and stamp.is_proof(read_at=began))
     raise MediaError(
-        f"The file {shown(source)} changes while it is read. What to do: wait until it is complete, then run again."
+        f"The file {shown(source)} changed while it was read. What to do: wait until it is complete, then run again."
     )
 
 
@@ -285,7 +285,7 @@ def _opened(
                 limits.check_size(at_first.size)
             reader = guarded(in_time(read, limits.seconds, name), door)
             if not reader.peek(1):  # type: ignore[attr-defined]  # BinaryIO does not promise what a buffered reader has
-                raise MediaError(f"The file {name} is empty. Give one with content.")
+                raise MediaError(f"The file {name} is empty. Use a file with content.")
         yield reader, at_first
 
 
@@ -394,7 +394,7 @@ def _refused(status: int) -> str:
     if status in (404, 410):
         return f"its host has no such file (HTTP {status}). What to do: check the link."
     if status in (401, 403):
-        return f"its host refuses it (HTTP {status}). What to do: sign the link again; it may have expired."
+        return f"its host refuses access (HTTP {status}). What to do: sign the link again; it may have expired."
     if status == 429 or status >= 500:
         return f"its host cannot serve it now (HTTP {status}). What to do: run it again later."
-    return f"its host answered HTTP {status}. What to do: open the link in a browser."
+    return f"its host returned HTTP {status}. What to do: open the link in a browser."

@@ -13,22 +13,25 @@ from typing import BinaryIO, cast
 from rh_prefect.errors import MediaError, RunningHubError, StoreError
 from rh_prefect.media.urls import masked_url
 
-_RIGHTS = "the key or user may not do this"
-_OTHER = "read its own words, then correct the address or the storage options"
+_RIGHTS = "the key or user does not have permission for this"
+_OTHER = "read the error message of the storage, then correct the address or the storage options"
 
 _BY_CLASS: dict[str, tuple[str, str]] = {
     "NoCredentialsError": (
         "no credentials were found",
         "set a key and secret in the storage options or as AWS_… variables",
     ),
-    "PartialCredentialsError": ("half of the credentials is missing", "set both key and secret"),
-    "EndpointConnectionError": ("nothing answers there", "check endpoint_url, and that the service runs"),
+    "PartialCredentialsError": (
+        "the credentials are incomplete: the key or the secret is missing",
+        "set both key and secret",
+    ),
+    "EndpointConnectionError": ("nothing answers there", "check endpoint_url, and that the service is running"),
     "ConnectTimeoutError": ("nothing answers there", "check endpoint_url and the network"),
     "ReadTimeoutError": ("it stopped answering", "check the network, then run again"),
     "FSTimeoutError": ("it stopped answering", "check the network, then run again"),
     "ConnectError": ("nothing answers there", "check the link, and that its host can be reached"),
     "TimeoutException": ("it stopped answering", "check the network, then run again"),
-    "RemoteProtocolError": ("the connection broke before the end", "run it again"),
+    "RemoteProtocolError": ("the connection was interrupted before the transfer was complete", "run it again"),
     "UnsupportedProtocol": ("the URL is not valid", "correct the link"),
     "InvalidURL": ("the URL is not valid", "correct the link"),
     "NoSuchBucket": ("the bucket does not exist", "create the bucket or correct its name"),
@@ -38,26 +41,34 @@ _BY_CLASS: dict[str, tuple[str, str]] = {
 """Exceptions and S3 error codes by name: the libraries behind fsspec are not imported to find out."""
 
 _BY_TYPE: tuple[tuple[type[BaseException], str, str], ...] = (
-    (PermissionError, _RIGHTS, "give it the right to read, write and delete there, or choose another place"),
+    (PermissionError, _RIGHTS, "grant it permission to read, write and delete there, or choose another location"),
     (NotADirectoryError, "a part of the path is a file, not a folder", "choose a folder"),
     (FileExistsError, "a part of the path is a file, not a folder", "choose a folder"),
-    (IsADirectoryError, "there is a folder where a file was expected", "choose another name, or name a file in it"),
+    (
+        IsADirectoryError,
+        "there is a folder where a file was expected",
+        "choose another name, or use a file in that folder",
+    ),
     (FileNotFoundError, "the file does not exist", "check the path"),
-    (ModuleNotFoundError, "the library for this kind of place is not installed", "install the library that is named"),
-    (ImportError, "the library for this kind of place is not installed", "install the library that is named"),
+    (
+        ModuleNotFoundError,
+        "the library for this type of storage is not installed",
+        "install the library shown in the message",
+    ),
+    (ImportError, "the library for this type of storage is not installed", "install the library shown in the message"),
     (TimeoutError, "it stopped answering", "check the network, then run again"),
     (TypeError, "the address or a storage option is not accepted", "correct the address or the storage options"),
     (ValueError, "the address or a storage option is not accepted", "correct the address or the storage options"),
-    (ConnectionError, "nothing answers there", "check that the service runs and can be reached"),
+    (ConnectionError, "nothing answers there", "check that the service is running and can be reached"),
 )
 
 _BY_ERRNO: dict[int, tuple[str, str]] = {
-    errno.ENOSPC: ("the disk is full", "free some space or choose another place"),
-    errno.EDQUOT: ("the disk quota is used up", "free some space or choose another place"),
-    errno.EFBIG: ("the file is larger than may be written there", "raise the limit or choose another place"),
+    errno.ENOSPC: ("the disk is full", "free some space or choose another location"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space or choose another location"),
+    errno.EFBIG: ("the file is larger than the limit of this location", "raise the limit or choose another location"),
     errno.EROFS: ("the file system is read-only", "choose another place"),
     errno.ENAMETOOLONG: ("the name is too long", "shorten the name or the template"),
-    errno.EIO: ("the disk or the service reported a fault", "check its health, then run again"),
+    errno.EIO: ("the disk or the service reported an error", "check the disk or the service, then run again"),
 }
 
 _PERMANENT_NAMES = frozenset(
@@ -96,7 +107,7 @@ _BUCKET = re.compile(r'(?<=bucket name ")[^"]*:[^"]*')
 
 @contextmanager
 def as_store_error(doing: str, place: str, *, options: Mapping[str, object] | None = None) -> Iterator[None]:
-    """Raises what goes wrong inside as a `StoreError`.
+    """Converts errors of a `with` block to `StoreError`.
 
     Args:
         doing: What was being done, as in "write shots/1.mp4".
@@ -117,7 +128,7 @@ def as_store_error(doing: str, place: str, *, options: Mapping[str, object] | No
 
 @contextmanager
 def as_media_error(source: str, *, options: Mapping[str, object] | None = None) -> Iterator[None]:
-    """Raises what goes wrong inside as a `MediaError` about an input.
+    """Converts errors of a `with` block to a `MediaError` about an input.
 
     Args:
         source: The input, without a signature.
@@ -138,10 +149,13 @@ def as_media_error(source: str, *, options: Mapping[str, object] | None = None) 
 def describe(
     error: Exception, opening: str, *, options: Mapping[str, object] | None = None
 ) -> tuple[str, Exception | None]:
-    """Words for a foreign error, and the error itself as a cause if it gives no secret away."""
+    """Returns a message for a third-party error, and the error itself as the cause if it has no secrets."""
     what, advice = _explain(error)
     if _PORT.search(str(error)):
-        what, advice = "its port is not a number", "write / as %2F and @ as %40 in a password, or give it as an option"
+        what, advice = (
+            "its port is not a number",
+            "write / as %2F and @ as %40 in a password, or pass it as a storage option",
+        )
         return f"{opening}: {what}. What to do: {advice}.", None
     # Without the path, which an OSError adds to its words and which the opening has already.
     said = masked(str(getattr(error, "strerror", None) or error).strip(), options)
@@ -210,7 +224,7 @@ BUFFER = 2**20
 
 
 class GuardedReader(io.RawIOBase):
-    """Reads from another reader, with the door closed around every read.
+    """A reader that converts the errors of each read of another reader.
 
     What the code of a `with` block raises by itself is not touched, as it would be if the door stood around the block.
 
@@ -225,7 +239,7 @@ class GuardedReader(io.RawIOBase):
         self._door = door
 
     def readable(self) -> bool:
-        """Yes."""
+        """Returns True."""
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # the base takes any buffer
@@ -242,7 +256,7 @@ def guarded(read: Callable[[int], bytes], door: Door) -> BinaryIO:
 
 
 def in_time(read: Callable[[int], bytes], seconds: float, name: str) -> Callable[[int], bytes]:
-    """A `read` that gives up on a stream that comes too slowly, or never ends.
+    """Returns a `read` that raises an error if a stream is too slow or never ends.
 
     Args:
         read: The stream's own.
@@ -254,8 +268,8 @@ def in_time(read: Callable[[int], bytes], seconds: float, name: str) -> Callable
     def limited(length: int) -> bytes:
         if time.monotonic() > deadline:
             raise MediaError(
-                f"The file {name} was not complete after {seconds:.0f} s of reading. What to do: check its host and "
-                "the network, or make a copy of it in the store and give that."
+                f"The file {name} was not complete after {seconds:.0f} s of reading. What to do: check "
+                "its host and the network, or copy the file to the storage and use the copy."
             )
         return read(length)
 
@@ -263,7 +277,7 @@ def in_time(read: Callable[[int], bytes], seconds: float, name: str) -> Callable
 
 
 def from_pieces(pieces: Iterator[bytes]) -> Callable[[int], bytes]:
-    """The `read` of a stream that comes in pieces of any length."""
+    """Returns a `read` function for a stream of pieces of any length."""
     left = memoryview(b"")
 
     def read(length: int) -> bytes:

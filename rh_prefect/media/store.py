@@ -1,4 +1,4 @@
-"""`MediaStore`: the place where files are kept, on anything that fsspec reaches."""
+"""`MediaStore`: the storage for files, on any file system that fsspec supports."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 class MediaStore:
-    """A folder for files: local, S3, or any other place that fsspec reaches.
+    """A folder for files: local, S3, or any other storage that fsspec supports.
 
     A file is at its final name whole or not at all. All methods block and may be called from many threads.
 
@@ -95,7 +95,7 @@ class MediaStore:
 
     def __reduce__(self) -> tuple[object, ...]:
         if self._options or self.url != self._where:
-            raise TypeError("A MediaStore with credentials is not pickled; pass the name of its block instead.")
+            raise TypeError("A MediaStore with credentials cannot be pickled; pass the name of its block instead.")
         return _restore, (self.url, self.signed_inputs, self.template)
 
     def name_for(
@@ -195,11 +195,11 @@ class MediaStore:
         return self._media(name, facts, tally)
 
     def write_stream(self, name: str, reader: BinaryIO, *, mime: str = "application/octet-stream") -> int:
-        """Writes what a reader gives, whole or not at all, and returns its size."""
+        """Writes the content of a reader atomically, and returns its size."""
         return self._write(name, reader, mime=mime).size
 
     def write_bytes(self, name: str, data: bytes) -> str:
-        """Writes a small file, whole or not at all, and returns its URI."""
+        """Writes a small file atomically, and returns its URI."""
         self._write(name, BytesIO(data), mime=sniff(data[:4096], size=len(data)).mime)
         return self.uri(name)
 
@@ -214,7 +214,7 @@ class MediaStore:
         return bytes(data)
 
     def open(self, name: str) -> AbstractContextManager[BinaryIO]:
-        """Opens a file of this store for reading, in flat memory."""
+        """Opens a file of this store for reading, with constant memory use."""
         return self._open(name)
 
     def exists(self, name: str) -> bool:
@@ -258,7 +258,7 @@ class MediaStore:
                     raise
 
     def signed_url(self, name: str, *, seconds: int = 86400) -> str | None:
-        """A link that works for so long without credentials; None without `signed_inputs` or a way to sign."""
+        """Returns a link valid for a time without credentials; None without `signed_inputs` or signing support."""
         if not self.signed_inputs or self.protocol in ("file", "memory"):
             return None
         with self._at(name, "sign a link to") as (fs, path):
@@ -283,7 +283,9 @@ class MediaStore:
             raise
         self.delete(name)
         if not same:
-            raise StoreError(f"{self._shown} gave back other bytes than were written. Choose another place for files.")
+            raise StoreError(
+                f"{self._shown} returned different bytes than were written. Choose another location for files."
+            )
 
     @property
     def _root(self) -> str:

@@ -38,7 +38,7 @@ _REMEMBERING = {"s3", "gs", "abfs"}
 
 
 def protocol_of(url: str) -> str:
-    """Fsspec's name for the kind of place, one for all its spellings; "file" for a path.
+    """Returns fsspec's canonical protocol name of a URL; "file" for a path.
 
     Of a chain, as in `simplecache::ftp://host/file`, it is that of the first link.
     """
@@ -76,7 +76,7 @@ def has_password(url: str) -> bool:
 
 
 def shown_url(url: str) -> str:
-    """The URL as it may stand in a message: without user and password, or masked where these are not clear."""
+    """Returns the URL for messages: without user and password, or masked if these cannot be identified."""
     masked = masked_url(url)
     return without_user(url) if masked == _USER.sub("***@", url) else masked
 
@@ -87,7 +87,7 @@ def masked_url(text: str) -> str:
 
 
 def locate(url: str) -> str:
-    """The one spelling of a store's URL: an absolute path, or an fsspec URL without a slash at its end.
+    """Returns the canonical form of a store's URL: an absolute path, or an fsspec URL without a final slash.
 
     Raises:
         ConfigError: Nothing can be written there, or fsspec does not know such a place.
@@ -103,25 +103,26 @@ def locate(url: str) -> str:
         return local_path(url)
     if protocol in _READ_ONLY:
         raise ConfigError(
-            f"Files cannot be kept at {masked_url(url)}: {protocol} is for reading only. Use a folder or s3://."
+            f"Files cannot be stored at {masked_url(url)}: {protocol} is read-only. Use a folder or s3://."
         )
     # A driver that was registered as a class is not among the protocols that fsspec knows by name.
     if protocol not in available_protocols() and protocol not in registry:
-        raise ConfigError(f"Nothing is known about {protocol}:// in {masked_url(url)}. Check its spelling.")
+        raise ConfigError(f"Unknown protocol {protocol}:// in {masked_url(url)}. Check its spelling.")
     if protocol in _KEYS_IN_OPTIONS and has_password(url):
         raise ConfigError(
-            f"{masked_url(url)} holds a key or a password, which {protocol}:// does not take in a URL. "
-            "What to do: give them as storage options, in RH_STORAGE_OPTIONS or in a MediaStorage block."
+            f"{masked_url(url)} contains a key or a password, which {protocol}:// does not accept in a "
+            "URL. What to do: set them as storage options, in RH_STORAGE_OPTIONS or in a MediaStorage "
+            "block."
         )
     path = url.partition("://")[2]
     path = path.rstrip("/")
     if not path and protocol != "memory":
-        raise ConfigError(f"{masked_url(url)!r} names no bucket. Give one, as in {protocol}://bucket/prefix.")
+        raise ConfigError(f"{masked_url(url)!r} contains no bucket. Add one, as in {protocol}://bucket/prefix.")
     return f"{protocol}://{path}"
 
 
 def read_options(protocol: str, options: Mapping[str, object]) -> dict[str, object]:
-    """The storage options with what this package needs of the library behind the place."""
+    """Returns the storage options, with the options that this package requires for the storage's library."""
     return {"use_listings_cache": False, **options} if protocol in _REMEMBERING else dict(options)
 
 

@@ -34,13 +34,13 @@ _CHUNK = 2**20
 
 @dataclass(slots=True)
 class Tally:
-    """Counts and hashes what passes."""
+    """A counter and hash of the bytes that pass through it."""
 
     size: int = 0
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
 
     def chunks(self, reader: BinaryIO) -> Iterator[bytes]:
-        """The reader's bytes in pieces of 1 MiB but for the last."""
+        """Yields the reader's bytes in pieces of 1 MiB; the last may be shorter."""
         while chunk := read_exactly(reader, _CHUNK):
             self.size += len(chunk)
             self.digest.update(chunk)
@@ -159,7 +159,7 @@ def to_other(fs: AbstractFileSystem, path: str, reader: BinaryIO, *, mime: str) 
 
 
 def read_exactly(reader: BinaryIO, length: int) -> bytes:
-    """Reads this many bytes, fewer only at the end: a socket or a pipe gives what it has."""
+    """Reads exactly this many bytes, or fewer at the end, since a socket or pipe may return less per read."""
     chunk = reader.read(length)
     if not chunk or len(chunk) == length:
         return chunk

@@ -1,1 +1,1 @@
-"""Pipelines: one YAML file is read, checked, planned and priced; nothing here knows Prefect or submits anything."""
+"""Pipelines: one YAML file is read, checked, planned and priced; without Prefect, and without submitting."""

@@ -64,7 +64,7 @@ def request_of(instance: Instance) -> Request:
 
 
 def known_values(instance: Instance) -> dict[str, Any]:
-    """The parameters of a step as they are sent: files as `Media`, lists as lists.
+    """Returns the parameters of a step in the form that is sent: files as `Media`, lists as lists.
 
     Args:
         instance: The step; its inputs are known.
@@ -74,7 +74,7 @@ def known_values(instance: Instance) -> dict[str, Any]:
 
 
 def files_that_stand_in(instance: Instance) -> dict[str, str]:
-    """For files that were rendered again: the hash that counts in requests, by the hash that they have.
+    """For rendered-again files, maps each file's actual hash to the hash that requests use.
 
     Args:
         instance: The step.

@@ -14,7 +14,7 @@ CONDITIONS = ("exists", "missing", "equals", "in", "lt", "gt", "not", "all", "an
 
 
 def check_condition(document: Document, path: Path, value: Any, problems: Problems) -> bool:
-    """Says what is wrong with the form of a condition.
+    """Describes what is wrong with the syntax of a condition.
 
     Args:
         document: The file.

@@ -1,4 +1,4 @@
-"""A file that was read, with the place of each value; and what is wrong with it, each problem with its place."""
+"""A parsed file with the position of each value, and its problems, each with its position."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Path: TypeAlias = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where something begins in a text: line and column, from 1."""
+    """A position in a text: line and column, from 1."""
 
     line: int
     column: int
@@ -89,7 +89,7 @@ class Problem:
 
 
 class PipelineError(InputError):
-    """A pipeline's file, or what it was given, is wrong; nothing was sent.
+    """A pipeline's file or one of its inputs is invalid; nothing was sent.
 
     Attributes:
         found: Every problem, in the order of the file.
@@ -134,7 +134,7 @@ class Document:
         return node
 
     def place(self, path: Path, needle: str = "", *, key: bool = False) -> Place:
-        """Where something is.
+        """Returns the position of a value.
 
         Args:
             path: The value's path.
@@ -223,7 +223,7 @@ class Problems:
         self.take(problem_at(document.name, document.lines, place, message))
 
     def take(self, problem: Problem) -> None:
-        """Adds a problem that is complete."""
+        """Adds an existing `Problem` object."""
         self._found.setdefault((problem.file, problem.line, problem.column, problem.message), problem)
 
     def refuse(self) -> None:
@@ -237,7 +237,7 @@ class Problems:
 
 
 def nearest(name: str, names: Iterable[str], *, none: str = "") -> str:
-    """Says which of some names is most like a wrong one, as a clause.
+    """Returns a clause with the name that is most similar to a wrong one.
 
     Args:
         name: The wrong name.

@@ -1,4 +1,4 @@
-"""The results of local edits, kept by their recipes: `edits/<recipe>/result.json` beside the works' records.
+"""The results of local edits, stored by recipe: `edits/<recipe>/result.json` next to the works' records.
 
 A *recipe* is an edit, its parameters and its input files by content. The first result of a recipe stands for it in all
 requests that follow, because the same recipe can give other bytes on another machine.
@@ -79,7 +79,7 @@ class Made:
 
 
 class EditResults:
-    """The results of edits at one records' place."""
+    """The results of edits in one storage of records."""
 
     def __init__(
         self,
@@ -217,7 +217,7 @@ class EditResults:
             found = None if created else await self._read_further(recipe, n)
 
     def located(self, result: EditResult) -> Media | None:
-        """The file of a result with its address; None of a text."""
+        """Returns the file of a result with its address; None for a text."""
         if result.file is None:
             return None
         root = self._store.url if self._is_beside else result.store
@@ -225,7 +225,7 @@ class EditResults:
 
 
 def open_edits(store: MediaStore, settings: Settings) -> EditResults:
-    """Opens the results of edits at the place of the works' records.
+    """Opens the results of edits in the storage of the works' records.
 
     Args:
         store: Where the files go.
@@ -255,7 +255,7 @@ def publish_content(store: MediaStore, path: Path, *, extension: str | None = No
 
 
 def as_recorded(params: Mapping[str, Any], counts_as: Mapping[str, str]) -> dict[str, Any]:
-    """The parameters of an edit as its recipe counts them: files by content.
+    """The parameters of an edit as used in its recipe: files by content.
 
     Args:
         params: Each file as a `Media`.
@@ -277,6 +277,6 @@ def _parse(key: str, record: Mapping[str, Any]) -> EditResult:
         return EditResult.model_validate(record)
     except ValidationError as error:
         raise UnreadableRecord(
-            f"The record {FOLDER}/{key} has a form that this version cannot read ({error.error_count()} field(s)). "
-            "What to do: use the version of rh-prefect that wrote it."
+            f"The record {FOLDER}/{key} has a format that this version cannot read ({error.error_count()} "
+            "field(s)). What to do: use the version of rh-prefect that wrote it."
         ) from error

@@ -1,4 +1,4 @@
-"""The twelve local edits: their parameters, what each makes, and how long that is. What renders them lies elsewhere."""
+"""The twelve local edits: their parameters, their output, and its duration. Rendering is in another module."""
 
 from __future__ import annotations
 

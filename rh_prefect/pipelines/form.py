@@ -1,4 +1,4 @@
-"""Makes the model of a file, and says what does not fit in words and with its place."""
+"""Builds the model of a file, and reports invalid parts with a message and a position."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def keys_of(model: type[BaseModel]) -> list[str]:
 
 
 def build(document: Document, problems: Problems) -> PipelineFile | None:
-    """Makes the model of a file; what does not fit becomes problems.
+    """Builds the model of a file; invalid parts are reported as problems.
 
     Args:
         document: The file.

@@ -107,7 +107,7 @@ class InputReader:
             value = param.default
         if value is None:
             if not param.optional:
-                self._say(("params", name), f"{name} is missing; give it with --set {name}=…")
+                self._say(("params", name), f"{name} is missing; set it with --set {name}=…")
             return ABSENT
         return await self._value(("params", name), name, param, value)
 
@@ -247,8 +247,8 @@ class InputReader:
             access.check(source)
         except InputError:
             raise InputError(
-                f"{shown(source)} may not be read: a row names files below the folder of its table, or https links; "
-                "--allow PATH names a further folder"
+                f"{shown(source)} may not be read: a row may use only files below the folder of its "
+                "table, or https links; allow another folder with --allow PATH"
             ) from None
 
 
@@ -308,7 +308,7 @@ def identify(source: str, options: Mapping[str, object]) -> Media:
 
 
 def list_files(place: str, kind: str, options: Mapping[str, object], *, most: int = MOST_OBJECTS) -> list[str]:
-    """The files of a folder, a prefix or a pattern that are of a kind by their names, in the order of their names.
+    """Lists the files of one kind, by their names, in a folder, prefix or pattern, sorted by name.
 
     Args:
         place: The folder, prefix or pattern.
@@ -325,7 +325,7 @@ def list_files(place: str, kind: str, options: Mapping[str, object], *, most: in
         has_pattern = any(sign in place for sign in "*?[")
         listed = fs.glob(path, detail=True) if has_pattern else fs.find(path, detail=True)
     if len(listed) > most:
-        raise InputError(f"{shown(place)} has more than {most} files; name a smaller folder")
+        raise InputError(f"{shown(place)} has more than {most} files; choose a smaller folder")
     found = sorted(name for name in _files_of(listed) if _is_kind(name, kind))
     return found if protocol == "file" else [f"{protocol}://{name}" for name in found]
 
@@ -354,7 +354,7 @@ def read_rows(value: Any, options: Mapping[str, object]) -> tuple[str, str, list
     if isinstance(value, str):
         return _table_rows(value, options)
     if not isinstance(value, list | tuple):
-        raise InputError("a table takes a place, or a list of rows")
+        raise InputError("a table must be a path or URL, or a list of rows")
     rows = list(value)
     if not all(isinstance(row, Mapping) for row in rows):
         raise InputError("each row is a mapping of columns to values")
@@ -381,7 +381,7 @@ def _few(rows: Iterator[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]
     found: list[Mapping[str, Any]] = []
     for row in rows:
         if len(found) == MOST_ROWS:
-            raise InputError(f"{name} has more than {MOST_ROWS} rows, which is the most that is read")
+            raise InputError(f"{name} has more than {MOST_ROWS} rows, which is the limit")
         found.append(row)
     return found
 

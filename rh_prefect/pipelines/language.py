@@ -30,7 +30,7 @@ def _wrong(message: str) -> PydanticCustomError:
 
 
 def shown_value(value: Any) -> str:
-    """A value as it is named in a message: `'params.ask' is a text`.
+    """Returns a value as named in a message: `'params.ask' is a text`.
 
     Args:
         value: Plain JSON data.
@@ -157,7 +157,7 @@ class Parse(_Strict):
 
 
 class AssumedPrice(_Strict):
-    """A price that no catalogue knows."""
+    """A price that the author assumes, because no catalogue has it."""
 
     expected: Number
     most: Number
@@ -169,7 +169,7 @@ class AssumedPrice(_Strict):
 
 
 class Assume(_Strict):
-    """Claims about what no catalogue knows."""
+    """The author's assumptions about facts that no catalogue has."""
 
     seconds: NumberOrText | None = None
     price: AssumedPrice | None = None
@@ -237,7 +237,7 @@ class Step(_Strict):
 
     @property
     def is_paid(self) -> bool:
-        """Whether it may ask RunningHub for something."""
+        """Whether it may send a request to RunningHub."""
         return self.action in PAID
 
     @property

@@ -1,4 +1,4 @@
-"""The models that someone who wrote a wrong name may have meant, with what they make and cost."""
+"""Suggestions for a wrong model name: similar models, with what they make and cost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MOST = 5
 
 
 def no_such_model(name: str, kinds: Sequence[str] = ()) -> str:
-    """Says that there is no such model, and which are the nearest.
+    """Builds the message for an unknown model name, with the closest names.
 
     Args:
         name: The wrong name.
@@ -38,4 +38,4 @@ def _takes(model: Model, kinds: Sequence[str]) -> bool:
 
 
 def _described(model: Model) -> str:
-    return f"{model.name} ({model.output}, {model.price or 'price not known'})"
+    return f"{model.name} ({model.output}, {model.price or 'price unknown'})"

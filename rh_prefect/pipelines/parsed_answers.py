@@ -1,4 +1,4 @@
-"""A model's answer as `parse` reads it: its type, and the reading itself."""
+"""Parsed answers of models, as set by `parse`: their type, and the parsing itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FENCE = re.compile(r"\s*```[A-Za-z]*\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
 
 
 class InvalidAnswerError(ValueError):
-    """A model's answer does not have the shape that `parse` asks for."""
+    """A model's answer does not have the structure that `parse` requires."""
 
 
 def answer_type(parse: Parse) -> tuple[Type, list[tuple[Path, str]]]:
@@ -46,7 +46,7 @@ def _fields(spec: Mapping[str, Any], shape: str) -> tuple[dict[str, Type], list[
     found: dict[str, Type] = {}
     problems: list[tuple[Path, str]] = []
     if not spec:
-        problems.append(((shape,), f"{shape} takes the names and types of its fields"))
+        problems.append(((shape,), f"{shape} must be a mapping of field names to types"))
     for name, value in spec.items():
         kind, longest = _field(value)
         if kind not in ANSWER_TYPES:
@@ -64,7 +64,7 @@ def _field(value: Any) -> tuple[Any, int | None]:
 
 
 def shape_of(parse: Parse | None) -> str:
-    """A short text that differs where an answer is read in another way; empty without `parse`.
+    """Returns a short text that is different for each way to parse an answer; empty without `parse`.
 
     Args:
         parse: How the answer is read. `at_most` is left out where it is a reference.

@@ -64,7 +64,7 @@ class Pipeline:
             text = read_text(path)
         except OSError as error:
             said = error.strerror or str(error)
-            raise InputError(f"The pipeline {path} cannot be read: {said}. Name a file that is there.") from None
+            raise InputError(f"The pipeline {path} cannot be read: {said}. Use the path of an existing file.") from None
         return cls._of(text, str(file), path.parent, loader)
 
     @classmethod
@@ -83,7 +83,7 @@ class Pipeline:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Takes what a file would hold; messages name the lines of its JSON form.
+        """Reads the content of a file from a dictionary; messages show the lines of its JSON form.
 
         Args:
             data: Plain JSON data.
@@ -140,7 +140,7 @@ class Pipeline:
         saved_graphs: SavedGraphs | None = None,
         **more: Any,
     ) -> Plan:
-        """Says what a run would do and pay. Nothing is submitted.
+        """Returns what a run would do and pay. Nothing is submitted.
 
         Args:
             params: The parameters' values; those whose names are not Python names go here, too.
@@ -188,7 +188,7 @@ class Pipeline:
         return plan
 
     def decided(self, takes: Mapping[str, int], choices: Mapping[str, Mapping[str, Any]]) -> Choices:
-        """What was decided for this file: what is given, and what stands in the takes file beside it.
+        """Returns the decisions for this file: those given, and those in the takes file next to it.
 
         Args:
             takes: See `plan`.
@@ -230,7 +230,7 @@ def catalogue_version() -> str:
 
 
 def site_of(base_url: str) -> str:
-    """RunningHub's host, as it counts for a request's identity.
+    """Returns RunningHub's host, as used in a request's identity.
 
     Args:
         base_url: The site's address.

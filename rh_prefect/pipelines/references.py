@@ -40,7 +40,7 @@ class Template:
 
     @property
     def only(self) -> Reference | None:
-        """The one reference that is the whole text, so that its type is kept; None for any other text."""
+        """Returns the reference if it is the whole text, so that its type is kept; None for any other text."""
         first = self.parts[0] if len(self.parts) == 1 else None
         return first if isinstance(first, Reference) else None
 
@@ -56,7 +56,7 @@ class Template:
 
 
 class WrongReferenceError(ValueError):
-    """A text holds something that begins like a reference and is none.
+    """A text contains something that starts like a reference but is not a valid one.
 
     Attributes:
         needle: The wrong part of the text.
@@ -122,18 +122,20 @@ def _reference(text: str) -> Reference:
 
 def _why(text: str, inner: str, option: str) -> str:
     if not inner:
-        return "$() names nothing; write $(params.name), $(item.column) or $(step)"
+        return "$() is empty; write $(params.name), $(item.column) or $(step)"
     if "[" in option:
         return (
             f"{text} has an index, and a reference has none; in a fan-out $(item…) and the steps' names mean this item"
         )
     if re.search(r"[-+*/<>=|?&!\"'({]|\s(and|if|else)\s", option):
         return f"{text} is an expression, and a reference only names a value: $(name.field), or $(first or second)"
-    return f"{text} is no reference: it has names with points between them, and 'or' between two of those"
+    return (
+        f"{text} is not a reference: a reference has names separated by dots, and optionally 'or' between two of them"
+    )
 
 
 def references_in(value: Any) -> Iterator[tuple[tuple[str | int, ...], Reference]]:
-    """Finds all references in a value of a file, with their paths within it; what cannot be read is passed over.
+    """Finds all references in a value of a file, with their paths in it; invalid ones are skipped.
 
     Args:
         value: Plain JSON data.

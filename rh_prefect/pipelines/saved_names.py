@@ -1,4 +1,4 @@
-"""The names that `save_as` gives to results: a file of somebody else is never replaced."""
+"""The names that `save_as` gives to results; a file that this package did not save is never replaced."""
 
 from __future__ import annotations
 
@@ -60,8 +60,9 @@ class SavedNames:
         size, known = await asyncio.to_thread(self._store.size, name), await self._records.job(job)
         if size is not None and not known:
             raise StoreError(
-                f"{self._store.uri(name)} exists, and no pipeline has saved it. It was not replaced; the result is "
-                f"{file.uri}. What to do: move that file, or give save_as another name, and run again: nothing is paid."
+                f"{self._store.uri(name)} exists, and no pipeline has saved it. It was not replaced; the "
+                f"result is {file.uri}. What to do: move that file, or change the name in save_as, and "
+                "run again at no cost."
             )
         contents = {record["sha256"] for record in known.values()}
         if size != file.size or contents != {file.sha256}:

@@ -1,4 +1,4 @@
-"""What a reference can name at one place of a file, and what is wrong with one that names nothing."""
+"""The names that a reference can use at one place of a file, and the errors for unknown names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rh_prefect.pipelines.types import Type, negated
 
 @dataclass(slots=True)
 class Scope:
-    """The names at one place.
+    """The names that can be referenced at one place.
 
     Attributes:
         outer: The scope around it.
@@ -53,7 +53,7 @@ class Scope:
         return list(dict.fromkeys(name for scope in self for name in scope.names))
 
     def within(self, guards: Iterable[str]) -> Scope:
-        """The same place, where further conditions hold.
+        """Returns the same scope with further conditions that are true.
 
         Args:
             guards: The conditions.
@@ -63,7 +63,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a reference gives.
+    """The result of resolving a reference.
 
     Attributes:
         type: Its type; `guards` are the conditions under which it exists beyond those that hold at its place.
@@ -165,7 +165,7 @@ def _unknown(name: str, scope: Scope) -> str:
     inside = [f"{group}.{name}" for group in known if _has_step(scope.find(group), name)]
     if inside:
         return f"there is no {name} here; did you mean $({inside[0]}), the list of all items?"
-    return f"there is no {name} here; {f'did you mean {near[0]}?' if near else 'there are ' + ', '.join(known)}"
+    return f"there is no {name} here; {(f'did you mean {near[0]}?' if near else 'the names are ' + ', '.join(known))}"
 
 
 def _has_step(group: Type | None, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Reads a pipeline's YAML with the place of each value, within limits.
+"""Reads a pipeline's YAML with the position of each value, within limits.
 
 The text is read as a stream of PyYAML's events: nothing is built but the tree of the document, no call is nested as
 deep as the text is, and the expansion of aliases is counted. Plain scalars follow YAML 1.2: only `true`, `false`,
@@ -41,7 +41,7 @@ def read(text: str, name: str, *, loader: Any = None) -> Document:
     """
     lines = text.split("\n")
     if len(text.encode("utf-8", "surrogatepass")) > MOST_BYTES:
-        raise PipelineError([Problem(name, 1, 1, "the file has more than 1 MiB, which is the most that is read")])
+        raise PipelineError([Problem(name, 1, 1, "the file has more than 1 MiB, which is the limit")])
     if not is_text(text):
         raise PipelineError([problem_at(name, lines, Place(1, 1), "the file is not UTF-8; save it as UTF-8 text")])
     try:

@@ -1,4 +1,4 @@
-"""What the records in a store say of works and edits, as a plan asks for it."""
+"""The recorded works and edits in a store, as queried by a plan."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _AT_ONCE = 32
 
 
 class StoredWorks:
-    """Answers what is known of works; see `plan.instances.KnownWorks`.
+    """A source of recorded works in a store; see `plan.instances.KnownWorks`.
 
     One read for each work that has a result, many at a time. For the others their submissions are read. The files of
     results are looked for in one listing, which decides nothing that is paid.
@@ -47,7 +47,7 @@ class StoredWorks:
 
     @property
     def url(self) -> str:
-        """Where the records are, as it may be shown."""
+        """The location of the records, in a form without secrets."""
         return self._works.url
 
     async def look(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
@@ -70,7 +70,7 @@ class StoredWorks:
         return [self._answer(query, homes, edits, begun) for query in queries]
 
     async def new_take(self, base: str) -> int:
-        """Finds the least take of a request that was never submitted."""
+        """Finds the lowest take number of a request that was never submitted."""
         if self._run is None:
             return await least_new_take(self._works, base)
         return await choose_new_take(self._works, self._run, base)
@@ -124,7 +124,7 @@ class StoredWorks:
 
 
 def open_records(store: MediaStore, settings: Settings) -> StoredWorks:
-    """Opens what is recorded at a store, for a plan that writes nothing.
+    """Opens the records of a store read-only, for a plan.
 
     Args:
         store: Where the files lie.

@@ -1,4 +1,4 @@
-"""What a person decided about single results: the takes and choices beside a pipeline's file."""
+"""The user's decisions about single results: the takes and choices next to a pipeline's file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Choices:
     new: Collection[str] = ()
 
     def take_of(self, address: str) -> int:
-        """The take that counts for a step or for one item's step.
+        """Returns the take to use for a step or for one item's step.
 
         Args:
             address: As in `each.picture` or `each[A-17].picture`.
@@ -72,7 +72,7 @@ class TakesFile(BaseModel):
 
 
 def takes_file(pipeline: Path) -> Path:
-    """Where the takes and choices of a pipeline's file lie.
+    """Returns the path of the takes file of a pipeline's file.
 
     Args:
         pipeline: The pipeline's file.
@@ -98,10 +98,15 @@ def read_choices(file: Path) -> Choices:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise InputError(f"{file}: {where}: {first['msg']}. It holds takes: {{'each[A-17].picture': 2}}.") from None
+        raise InputError(
+            f"{file}: {where}: {first['msg']}. The file must contain takes as in {{'each[A-17].picture': 2}}."
+        ) from None
     for address, take in found.takes.items():
         if not _ADDRESS.fullmatch(address) or take < 1:
-            raise InputError(f"{file}: {address}: {take} is not a take; write 'each[A-17].picture': 2, from 1 on.")
+            raise InputError(
+                f"{file}: {address}: {take} is not a valid take; write a number of 1 or more, as in "
+                "'each[A-17].picture': 2."
+            )
     choices = {address: choice.model_dump(exclude_none=True) for address, choice in found.choices.items()}
     return Choices(found.takes, choices)
 
@@ -115,5 +120,5 @@ def write_choices(file: Path, choices: Choices) -> None:
     """
     found = {"takes": dict(choices.takes), "choices": {name: dict(one) for name, one in choices.choices.items()}}
     data = {name: value for name, value in found.items() if value}
-    head = "# What was decided for this pipeline's results. Delete a line to return to the earlier take.\n"
+    head = "# Decisions about this pipeline's results. Delete a line to return to the earlier result.\n"
     write_atomic(file, (head + yaml.safe_dump(data, allow_unicode=True, sort_keys=True)).encode())

@@ -1,4 +1,4 @@
-"""Types of values: what a reference gives, whether it can be absent, and what fits where."""
+"""Types of values: the type of a reference, whether it can be absent, and which types are compatible."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Type:
         return replace(self, many=False, guards=frozenset())
 
     def as_list(self) -> Type:
-        """A list of such values; those that are absent are not in it."""
+        """Returns the type of a list of such values, without absent ones."""
         return replace(self, many=True, guards=frozenset())
 
     def guarded(self, guards: Iterable[str]) -> Type:
@@ -135,7 +135,7 @@ def negated(guard: str) -> str:
 
 
 def of_literal(value: Any) -> Type:
-    """The type of a value that stands in the file."""
+    """Returns the type of a literal value in the file."""
     if isinstance(value, bool):
         return Type("boolean", options=(value,))
     if isinstance(value, int | float):
@@ -170,7 +170,7 @@ def _shared(name: str, types: list[Type]) -> Type:
 
 
 def stand_in(given: Type, param: ModelParam) -> Any:
-    """A value that a parameter takes, for one of which only the type is known.
+    """Returns a valid placeholder for a parameter, for a value of which only the type is known.
 
     Args:
         given: The type of the value.
@@ -192,7 +192,7 @@ def stand_in(given: Type, param: ModelParam) -> Any:
 
 
 def misfit(given: Type, param: ModelParam, shown: str) -> str:
-    """Says why a value does not fit a model's parameter; empty where it does, or where only its value will show.
+    """Returns why a value does not fit a model's parameter; empty if it fits or is not known yet.
 
     Args:
         given: The type of the value.
@@ -222,7 +222,7 @@ def misfit(given: Type, param: ModelParam, shown: str) -> str:
 
 
 def edit_misfit(given: Type, param: EditParam, shown: str) -> str:
-    """Says why a value does not fit an edit's parameter; empty where it does.
+    """Returns why a value does not fit an edit's parameter; empty if it fits.
 
     Args:
         given: The type of the value.
@@ -272,7 +272,7 @@ def _wrong_option(given: Type, options: tuple[str, ...], name: str, shown: str) 
         one = len(wrong) == 1
         among = f"the option{'' if one else 's'} {said} of {shown} {'is' if one else 'are'} not among them"
         which = among if given.kind == "enum" else f"not {said}"
-        return f"{name} takes {_listed(options)}, {'and ' if given.kind == 'enum' else ''}{which}"
+        return f"{name} takes {_listed(options)}, {'but ' if given.kind == 'enum' else ''}{which}"
     return "" if given.kind in PLAIN else f"{name} takes {_listed(options)}, and {shown} is {given.words}"
 
 

@@ -1,4 +1,4 @@
-"""Values while a plan is made: those that are known, and what is known of those that a step has yet to make."""
+"""Values during planning: known ones, and partial information on values that a step has not made yet."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def exactly(number: float) -> Span:
 
 
 class Absent:
-    """Nothing: a box that was left empty, a step whose condition does not hold, the item before the first."""
+    """A missing value: an empty field, a skipped step, or the previous item of the first item."""
 
     def __repr__(self) -> str:
         """For messages of tests."""
@@ -56,7 +56,7 @@ ABSENT = Absent()
 
 @dataclass(frozen=True, slots=True, repr=False)
 class File:
-    """A file, there or yet to be made.
+    """A file that exists or that a step will make.
 
     Attributes:
         kind: Its kind; `file` where that is not known.
@@ -84,7 +84,7 @@ class File:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Unknown:
-    """A text, number or truth that is not known yet.
+    """A text, number or boolean that is not known yet.
 
     Attributes:
         kind: Its type.
@@ -127,7 +127,7 @@ class Items:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Made:
-    """What a step made: `$(step)` is `value`.
+    """The output of a step; `$(step)` is its `value`.
 
     Attributes:
         value: The result.
@@ -144,7 +144,7 @@ class Made:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Frame:
-    """The names that one item sees.
+    """The names that can be referenced in one item.
 
     Attributes:
         outer: The frame around it.
@@ -280,7 +280,7 @@ def _one_frame(frame: Frame) -> dict[str, Any]:
 
 
 def results(items: Items) -> tuple[Any, ...]:
-    """The values of a list, results in place of steps."""
+    """Returns the values of a list, with steps replaced by their results."""
     return tuple(_result(value) for value in items.values)
 
 
@@ -327,7 +327,7 @@ def evaluate(value: Any, frame: Frame) -> Any:
 
 
 def evaluate_text(template: Template, frame: Frame) -> Any:
-    """A text with its references replaced; what is one reference keeps its type.
+    """Replaces the references in a text; a text that is a single reference keeps that value's type.
 
     Args:
         template: The text.
@@ -388,7 +388,7 @@ def makers(value: Any) -> Iterator[Instance]:
 
 
 def number_of(value: Any) -> Span | None:
-    """A number, known or not; None for what is none."""
+    """Converts a value to a number, known or unknown; returns None if it is not a number."""
     if isinstance(value, Unknown):
         return value.span if value.kind in ("number", "integer") else None
     if isinstance(value, bool):

@@ -78,7 +78,7 @@ async def read_place(run: Journal) -> RecordsPlace | None:
 
 @dataclass(slots=True)
 class CancelledWorks:
-    """What became of the tasks of a cancelled run.
+    """The results of cancelling the tasks of a run.
 
     Attributes:
         cancelled: Tasks that were cancelled.
@@ -92,7 +92,7 @@ class CancelledWorks:
 
 
 class WorksLedger:
-    """The claims of one flow run. As a source of jobs it gives the submissions that this run pays for."""
+    """The claims of one flow run; as a job source, it returns the submissions that this run pays for."""
 
     def __init__(self, run: Scope, works: WorksJournal) -> None:
         """Names the run; nothing is read.
@@ -122,7 +122,7 @@ class WorksLedger:
         await self._note(f"{work}-wait{self._run.attempt}-{n}")
 
     async def has_waited(self, work: str, n: int) -> bool:
-        """Looks whether this attempt, or one that it counts together with, has waited for a task."""
+        """Checks whether this attempt, or one whose payments count with it, has waited for a task."""
         attempts = range(self._run.first_attempt, self._run.attempt + 1)
         notes = [await self._run.journal.read(f"{work}-wait{attempt}-{n}") for attempt in attempts]
         return any(note is not None for note in notes)
@@ -133,7 +133,7 @@ class WorksLedger:
         return sorted({(claim[1], int(claim[2])) for claim in map(_CLAIM.fullmatch, found) if claim})
 
     async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
-        """Reads the submissions that this run has made, as a journal gives its jobs."""
+        """Reads the submissions that this run has made, in the form of a journal's jobs."""
         waiting = deque(partial(self._own, work, n) for work, n in await self.claims())
         found: dict[str, dict[str, JSON]] = {}
         async for work, records in run_together(waiting, at_once=_AT_ONCE):

@@ -49,7 +49,7 @@ from rh_prefect.media.media import Media
 
 
 class Interest(Record):
-    """A flow run waits for a work, or wants to pay for it.
+    """The record that a flow run waits for a work, or intends to pay for it.
 
     Attributes:
         flow_run: The flow run.
@@ -88,7 +88,7 @@ class Home(Record):
 
 @dataclass(frozen=True, slots=True)
 class Invalid:
-    """A task succeeded and its answer has another shape than `parse` asks for.
+    """A successful task whose answer does not have the structure that `parse` requires.
 
     Attributes:
         reason: What is wrong with it.
@@ -99,7 +99,7 @@ class Invalid:
 
 @dataclass(frozen=True, slots=True)
 class WorkPolicy:
-    """What a run wants of a work.
+    """The options of a run for a work.
 
     Attributes:
         name: The step and the work, for messages.
@@ -131,45 +131,45 @@ class WorkPolicy:
 
 @dataclass(frozen=True, slots=True)
 class ReadHome:
-    """Read `home` of the wanted shape; comes back as a `Home` or None."""
+    """A step that reads `home` with the requested shape; its result is a `Home` or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordInterest:
-    """Create `interest-<flow run>`; comes back as None."""
+    """A step that creates `interest-<flow run>`; its result is None."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadSubmission:
-    """Read the records of number n; comes back as a `Submit`, or None where there is no intent."""
+    """A step that reads the records of number n; its result is a `Submit`, or None without an intent."""
 
     n: int
 
 
 @dataclass(frozen=True, slots=True)
 class NoteClaim:
-    """Note in the flow run's journal that this run is about to claim n; comes back as None."""
+    """A step that records in the flow run's journal that the run is about to claim n; its result is None."""
 
     n: int
 
 
 @dataclass(frozen=True, slots=True)
 class NoteWait:
-    """Note in the flow run's journal that this run waits for the task of another; comes back as None."""
+    """A step that records in the flow run's journal that it waits for another's task; its result is None."""
 
     n: int
 
 
 @dataclass(frozen=True, slots=True)
 class ReadWait:
-    """Look whether an earlier process of this run noted that it waits for n; comes back as a bool."""
+    """A step that checks whether an earlier process of the run recorded a wait for n; its result is a bool."""
 
     n: int
 
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Download the outputs, read the answer and publish the files; comes back as a `Home` or as `Invalid`."""
+    """A step that downloads, parses and publishes the outputs; its result is a `Home` or `Invalid`."""
 
     submit: Submit
     end: End
@@ -177,14 +177,14 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class RecordHome:
-    """Create `home` exclusively; comes back as the `Home` that is recorded now."""
+    """A step that creates `home` exclusively; its result is the recorded `Home`."""
 
     home: Home
 
 
 @dataclass(frozen=True, slots=True)
 class ReadInterests:
-    """Look whether another flow run is interested in the work; comes back as a bool."""
+    """A step that checks whether another flow run is interested in the work; its result is a bool."""
 
 
 WorkStep: TypeAlias = (
@@ -232,7 +232,7 @@ class _Progress:
 
 
 def run_work(policy: WorkPolicy) -> Generator[WorkStep, Any, Home]:
-    """Brings one work to its result, and pays for it where no run has.
+    """Gets the result of one work, and pays for it if no run has done so.
 
     Args:
         policy: What the run wants.
@@ -311,7 +311,7 @@ def _pay(policy: WorkPolicy, n: int, progress: _Progress) -> Generator[WorkStep,
     if policy.budget is not None and (short := (yield Reserve(n, policy.budget))) is not None:
         raise exceeded(policy.name, budget=policy.budget, short=short)
     if (yield CheckCancel(fresh=False)):
-        raise JobCancelled(f"{policy.name}: the run was cancelled before this work was submitted.", job=policy.job)
+        raise JobCancelled(f"{policy.name}: the run was cancelled before this job was submitted.", job=policy.job)
     # Noted first: a claim without an intent counts nothing, and an intent without a claim would escape the budget.
     yield NoteClaim(n)
     intent: Intent | None = yield Claim(n)
@@ -378,7 +378,10 @@ def _cancel_own(policy: WorkPolicy, submit: Submit) -> Generator[WorkStep, Any, 
     """Cancels the task of this cancelled run, unless another run wants its result."""
     if not policy.is_own(submit) or (yield ReadInterests()):
         raise JobCancelled(
-            f"{policy.name}: the run was cancelled; task {submit.task_id} goes on, since another run waits for it.",
+            (
+                f"{policy.name}: the run was cancelled; task {submit.task_id} continues, because another run "
+                "waits for it."
+            ),
             job=policy.job,
             task_id=submit.task_id,
         )
@@ -413,9 +416,9 @@ def _failure(policy: WorkPolicy, end: End) -> JobFailed | JobCancelled:
         )
     row = explain(end.code, end.reason)
     advice = (
-        f"{row.advice}; for a new task of the same request, use the next take (--retake)"
+        f"{row.advice}; for a new task of the same request, run again with --retake"
         if is_hopeless(end.code)
-        else "run it again, which pays for a new task, or give the step more attempts"
+        else "run it again, which pays for a new task, or increase the number of attempts of the step"
     )
     return JobFailed(
         f"{policy.name}: task {end.task_id} of {policy.endpoint} failed: {end.reason or row.meaning} "
@@ -429,8 +432,9 @@ def _failure(policy: WorkPolicy, end: End) -> JobFailed | JobCancelled:
 
 def _invalid(policy: WorkPolicy, submit: Submit, made: Invalid) -> JobFailed:
     return JobFailed(
-        f"{policy.name}: the answer of task {submit.task_id} is not what parse asks for: {made.reason}. What to do: "
-        "run it again, which pays for a new answer, give the step more attempts, or change the prompt or parse.",
+        f"{policy.name}: the answer of task {submit.task_id} does not match parse: {made.reason}. What to "
+        "do: run it again, which pays for a new answer, increase the number of attempts of the step, or "
+        "change the prompt or parse.",
         job=policy.job,
         task_id=submit.task_id,
         new_task=True,
@@ -440,10 +444,10 @@ def _invalid(policy: WorkPolicy, submit: Submit, made: Invalid) -> JobFailed:
 def _unknown(policy: WorkPolicy, submit: Submit) -> SubmissionUnknown:
     said = f" ({submit.answer.reason})" if submit.answer and submit.answer.reason else ""
     return SubmissionUnknown(
-        f"{policy.name}: submission {submit.n} to {policy.endpoint} was begun at {submit.intent.at} and it is not "
-        f"known whether RunningHub accepted it{said}. It is not sent again, since that could pay twice. What to do: "
-        f"look for the task in RunningHub's call log of account {submit.intent.account}. If it is there: "
-        f"rh-prefect jobs adopt {policy.job} TASK_ID. If it is not: rh-prefect jobs mark-refused {policy.job}. "
-        "Then run again.",
+        f"{policy.name}: submission {submit.n} to {policy.endpoint} was started at {submit.intent.at} and "
+        f"it is not known whether RunningHub accepted it{said}. It is not sent again, because you could "
+        "pay twice. What to do: look for the task in RunningHub's call log of account "
+        f"{submit.intent.account}. If it is there: rh-prefect jobs adopt {policy.job} TASK_ID. If it is "
+        f"not: rh-prefect jobs mark-refused {policy.job}. Then run again.",
         job=policy.job,
     )

@@ -1,4 +1,4 @@
-"""Where the records of works lie: in the store of their files, or in RH_RECORDS.
+"""The storage of the records of works: the store of their files, or RH_RECORDS.
 
     works = await open_works(store, settings)
     home = await works.read_home(work_id(request.base, 1))
@@ -66,7 +66,7 @@ class WorksJournal:
         return f"WorksJournal({self.url!r})"
 
     async def check(self) -> None:
-        """Tries whether records can be created exclusively there.
+        """Checks whether records can be created exclusively in this storage.
 
         Raises:
             NotExclusive: Two runs could create the same record, and would both pay.
@@ -76,9 +76,9 @@ class WorksJournal:
             await self._files.check()
         except NotExclusive as error:
             raise NotExclusive(
-                f"The records of a pipeline's works cannot be kept at {self.url}: two runs could create the same "
-                "record there, and both would pay. Nothing was paid. What to do: set RH_RECORDS to a folder or an S3 "
-                "bucket that all machines share which run the pipeline."
+                f"The records of a pipeline's jobs cannot be stored at {self.url}: two runs could create "
+                "the same record there, and both would pay. Nothing was paid. What to do: set RH_RECORDS "
+                "to a folder or an S3 bucket that is shared by all machines that run the pipeline."
             ) from error
 
     async def create(self, key: str, record: Mapping[str, Any]) -> bool:
@@ -100,7 +100,7 @@ class WorksJournal:
         raise AssertionError("a count does not end")
 
     async def request(self, prefix: str) -> dict[str, JSON]:
-        """Reads all records of the works whose names begin alike."""
+        """Reads all records of the works whose names have the same beginning."""
         return await self._files.request(prefix)
 
     async def keys(self) -> AsyncIterator[str]:
@@ -138,7 +138,7 @@ class WorksJournal:
         return None if record is None else _home(key, record)
 
     async def read_many(self, keys: Iterable[str]) -> dict[str, JSON]:
-        """Reads records, many at a time; those that are there, by key."""
+        """Reads many records at a time; returns those that exist, by key."""
         return await self._files.read_many(keys)
 
     async def read_homes(self, keys: Iterable[str]) -> dict[str, Home]:
@@ -163,7 +163,7 @@ class WorksJournal:
         return await self.read_home(work, shape=shape) or home
 
     def is_beside(self, store: MediaStore) -> bool:
-        """Whether the records lie in a store."""
+        """Checks whether the records are stored in a media store."""
         return self.url == shown_url(store.url)
 
     def files_of(self, home: Home, store: MediaStore) -> tuple[Media, ...]:
@@ -177,11 +177,11 @@ class WorksJournal:
         return tuple(one.model_copy(update={"uri": f"{root.rstrip('/')}/{one.uri}"}) for one in home.outputs)
 
     async def record_interest(self, work: str, flow_run: str) -> None:
-        """Records that a flow run waits for a work; its cancellation of others' tasks looks for it."""
+        """Records that a flow run waits for a work, so that other runs do not cancel its task."""
         await self.create(f"{work}-interest-{flow_run}", Interest(flow_run=flow_run).model_dump(mode="json"))
 
     async def has_other_interest(self, work: str, flow_run: str) -> bool:
-        """Looks whether another flow run waits for a work."""
+        """Checks whether another flow run waits for a work."""
         mine, others = f"{work}-interest-{flow_run}", f"{work}-interest-"
         return any(key.startswith(others) and key != mine for key in await self._files.job(work))
 
@@ -197,7 +197,7 @@ def home_key(work: str, shape: str = "") -> str:
 
 
 async def open_works(store: MediaStore, settings: Settings) -> WorksJournal:
-    """Opens the records of works, and tries whether they can be created exclusively.
+    """Opens the records of works, and checks whether they can be created exclusively.
 
     Args:
         store: Where the files go.
@@ -214,7 +214,7 @@ async def open_works(store: MediaStore, settings: Settings) -> WorksJournal:
 
 
 def find_works(scope: str, settings: Settings) -> WorksJournal | None:
-    """Opens the records of works by the name that messages give them; None where they lie elsewhere.
+    """Opens the records of works by the name used in messages; returns None if they are stored elsewhere.
 
     Args:
         scope: The name.
@@ -232,7 +232,7 @@ def find_works(scope: str, settings: Settings) -> WorksJournal | None:
 
 
 async def choose_new_take(works: WorksJournal, run: Journal, base: str) -> int:
-    """Chooses the least take of a request that was never submitted; a resumed run keeps its choice.
+    """Chooses the lowest take that was never submitted for a request; a resumed run keeps it.
 
     Args:
         works: The records of works.
@@ -253,7 +253,7 @@ async def choose_new_take(works: WorksJournal, run: Journal, base: str) -> int:
 
 
 async def least_new_take(works: WorksJournal, base: str) -> int:
-    """Finds the least take of a request that was never submitted.
+    """Finds the lowest take of a request that was never submitted.
 
     Args:
         works: The records of works.
@@ -270,6 +270,6 @@ def _home(key: str, record: Mapping[str, Any]) -> Home:
         return Home.model_validate(record)
     except ValidationError as error:
         raise UnreadableRecord(
-            f"The record {key} has a form that this version cannot read ({error.error_count()} field(s)). What to do: "
-            "use the version of rh-prefect that wrote it."
+            f"The record {key} has a format that this version cannot read ({error.error_count()} "
+            "field(s)). What to do: use the version of rh-prefect that wrote it."
         ) from error

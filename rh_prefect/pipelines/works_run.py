@@ -1,4 +1,4 @@
-"""One work from the request to its result: `run_work` decides, and the parts of `jobs` submit, poll and download."""
+"""One work from request to result: `run_work` selects the steps, and `jobs` submits, polls and downloads."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _LOOK = 15.0
 
 @dataclass(frozen=True, slots=True)
 class WorkCall:
-    """What a step wants.
+    """A step's request for a work.
 
     Attributes:
         name: The step's address, as in `each[A-17].clip`.
@@ -99,7 +99,7 @@ class WorkResult:
 
 @dataclass(frozen=True)
 class WorkContext(JobContext):
-    """A work that a step is for.
+    """One work of a step, with everything needed to run it.
 
     Attributes:
         flow_run: The flow run.
@@ -115,7 +115,7 @@ class WorkContext(JobContext):
 
 
 class WorkRunner:
-    """Runs the works of one flow run, on the package's loop thread; equal works of its steps are one."""
+    """A runner of the works of one flow run, on the package's loop thread; equal works run once."""
 
     def __init__(self, engine: JobEngine, works: WorksJournal, *, settings: Settings, pipeline: str = "") -> None:
         """Takes the accounts and the records; nothing happens yet.
@@ -160,7 +160,7 @@ class WorkRunner:
         return work_id(request.base, asked.take), request
 
     async def make(self, asked: WorkCall, call: JobCall) -> WorkResult:
-        """Brings a work to its result, and pays for it where no run has.
+        """Gets the result of a work, and pays for it if no run has done so.
 
         Args:
             asked: What the step wants.
@@ -226,7 +226,7 @@ class WorkRunner:
 
 
 class WorkDriver(JobDriver):
-    """Performs the steps that the protocol decides, for one work."""
+    """Executes the steps that the protocol selects, for one work."""
 
     def __init__(
         self, context: WorkContext, asked: WorkCall, works: WorksJournal, ledger: WorksLedger, *, settings: Settings
@@ -261,7 +261,7 @@ class WorkDriver(JobDriver):
         )
 
     async def make(self) -> Home:
-        """Brings the work to its result."""
+        """Gets the result of the work."""
         self._spending.is_limited |= self._policy.budget is not None
         try:
             return await self._begin(cast(Any, run_work(self._policy)))
@@ -336,7 +336,8 @@ class WorkDriver(JobDriver):
         services, deadline = self.context.services, self.context.options.deadline or LONGEST_WAIT
         began, gap, account = services.clock(), 0.05, submit.intent.account
         message = (
-            f"task {submit.task_id} runs on account {account}, whose key this run does not have; waits for its end"
+            f"task {submit.task_id} is running on account {account}, whose key this run does not have; "
+            "waiting for its end"
         )
         self.context.notify("adopted", message, task_id=submit.task_id)
         while services.clock() - began < deadline:
@@ -346,9 +347,10 @@ class WorkDriver(JobDriver):
             await services.sleep(gap)
             gap = min(_LOOK, gap * 1.5)
         raise JobTimeout(
-            f"{self._policy.name}: task {submit.task_id} was submitted by run {submit.intent.flow_run} on account "
-            f"{account}, whose key this run does not have, and its end was not recorded in {deadline:.0f} s. Nothing "
-            "was paid. What to do: give this run the credentials of that account, and run again.",
+            f"{self._policy.name}: task {submit.task_id} was submitted by run {submit.intent.flow_run} on "
+            f"account {account}, whose key this run does not have, and its end was not recorded within "
+            f"{deadline:.0f} s. Nothing was paid. What to do: configure the credentials of that account "
+            "for this run, and run again.",
             job=self.context.job,
             task_id=submit.task_id,
         )
@@ -367,9 +369,10 @@ class WorkDriver(JobDriver):
         if result.damaged:
             file = result.damaged[0]
             raise MediaError(
-                f"{self._policy.name}: task {end.task_id} was paid for, and {file.uri} is damaged ({file.defect}): "
-                "RunningHub gave it so each time. It is kept, and is not used. What to do: run again within a day, "
-                "which downloads it again at no cost; or pay for another with --retake."
+                f"{self._policy.name}: task {end.task_id} was paid for, and {file.uri} is damaged ("
+                f"{file.defect}): RunningHub gave it so each time. It is kept, and is not used. What to "
+                "do: run again within a day, which downloads it again at no cost; or pay for a new "
+                "result with --retake."
             )
         return self._home(submit, end, result)
 
@@ -441,7 +444,7 @@ class WorkDriver(JobDriver):
 
 
 class WorkCollector(Collector):
-    """Publishes outputs under names made of their content, so that two runs that publish at once write the same."""
+    """Publishes outputs under names derived from their content, so that parallel runs write equal files."""
 
     async def _output(
         self,

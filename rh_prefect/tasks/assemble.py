@@ -1,4 +1,4 @@
-"""`assemble`: cuts clips, speech and music into one film; no model, nothing to pay."""
+"""`assemble`: combines clips, speech and music into one film, without a model and without cost."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def assemble(
     captions: Sequence[str] = (),
     storage: str | None = None,
 ) -> Film:
-    """Joins clips, lays speech over ducked music, and publishes film and contact sheet, which the dashboard shows.
+    """Joins clips, adds speech over lowered music, and publishes the film and a contact sheet.
 
     Args:
         clips: Videos, in their order.
@@ -90,7 +90,7 @@ def _folder() -> str:
 
 
 async def check_video(given: MediaLike, *, storage: str | None = None) -> None:
-    """Looks at a video before anything is paid for that is to go with it.
+    """Checks a video before other parts of the film are paid for.
 
     Args:
         given: The video.
@@ -110,7 +110,7 @@ async def check_video(given: MediaLike, *, storage: str | None = None) -> None:
 
     kind = await asyncio.to_thread(look)
     if kind != "video":
-        raise MediaError(f"A video was expected, and {shown(source)} is of the kind {kind}. What to do: give a video.")
+        raise MediaError(f"Expected a video, but {shown(source)} is of type {kind}. What to do: pass a video.")
 
 
 class _Cut:

@@ -55,7 +55,7 @@ PROMPT_SHOWN = 40
 
 
 async def can_help(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001, Prefect's signature
-    """Tells whether running the task again can help, at no risk of paying for the same job twice.
+    """Checks whether a retry of the task may succeed without the risk of paying twice for the same job.
 
     The journal makes every retry safe; this only keeps the hopeless ones away. A failed job is retried where
     RunningHub's code says that a new task may succeed, and pays for that new task, within `max_attempts`; one that
@@ -72,7 +72,7 @@ async def can_help(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> boo
 def paid_task(
     *, name: str | None, run_name: str | Callable[..., str]
 ) -> Callable[[Callable[P, Coroutine[Any, Any, Result]]], PaidTask[P]]:
-    """Makes a task of a function that makes one paid call; what is retried pays for nothing twice.
+    """Creates a task from a function with one paid call; retries do not pay twice.
 
     Args:
         name: The task's name; by default the function's.
@@ -196,7 +196,9 @@ async def generate(
 
 
 def _submitted(task: PendingTask) -> Any:
-    return Completed(name=SUBMITTED, message=f"task {task.task_id} runs while the flow run is suspended", data=task)
+    return Completed(
+        name=SUBMITTED, message=f"task {task.task_id} is running while the flow run is suspended", data=task
+    )
 
 
 async def run_job(request: Request, options: Options, *, scope: str | None = None) -> Result:
@@ -224,9 +226,9 @@ async def _run(
 ) -> T:
     if not isinstance(request, get_args(Request)):
         raise InputError(
-            f"Expected a model's input, got {type(request).__name__}. Nothing was sent. What to do: give a "
-            "model's input, as in generate(models.ZImageTurbo(prompt=...)); a result of another job, or what its "
-            "future's `.result()` returns, belongs into one of the input's fields."
+            f"Expected a model's input, got {type(request).__name__}. Nothing was sent. What to do: pass "
+            "a model's input, as in generate(models.ZImageTurbo(prompt=...)); a result of another job, "
+            "or what its future's `.result()` returns, must be passed in one of the input's fields."
         )
     with _named(options.label or request.model):
         engine, call = await prepare_call(options, scope=scope)
@@ -261,7 +263,7 @@ async def prepare_call(options: Options, *, scope: str | None, place: Place | No
 
 
 async def check_job(request: Request, *, credentials: str | None = None, storage: str | None = None) -> Costs:
-    """Checks a job of the flow run that one is in without paying: for a flow that is about to start several.
+    """Checks a job of the current flow run without paying, for a flow that is about to start several.
 
     Args:
         request: The model and its parameters.
@@ -302,10 +304,10 @@ async def scope_for(name: str | None, key: str | None, *, journal_url: str) -> S
         _refuse_lost_context()
     if name is None and key is None:
         warnings.warn(
-            "A paid call was made outside of a flow and without `scope` or `key`: should this process die, the way "
-            "back to what it paid for is lost. Name a scope, or call it in a flow. If it was made for a flow, in "
-            "another process or in a thread of its own, that flow does not know of it: see the page on never paying "
-            "twice.",
+            "A paid call was made outside of a flow and without `scope` or `key`: if this process stops, "
+            "what it paid for cannot be found again. Pass a scope, or make the call in a flow. If it was "
+            "made for a flow, but in another process or thread, it is not recorded in that flow: see the "
+            "page on never paying twice.",
             stacklevel=3,
         )
         return loose_scope(journal_url)
@@ -317,10 +319,11 @@ def _refuse_lost_context() -> None:
     if run is None:
         return
     raise ConfigError(
-        "A paid call was made in a thread that does not know which flow it belongs to, while the flow run "
-        f"{run!r} goes on in this process: its job would be lost to that run, and paid for again when the run is run "
-        "again. Nothing was sent. What to do: start the thread with `contextvars.copy_context().run`, a copy for each, "
-        "or use `generate_many` or `.submit` in place of threads. If the call belongs to no flow, name a `scope`."
+        f"A paid call was made in a thread without a flow context, while the flow run {run!r} is running "
+        "in this process: the job would not be recorded in that run, and would be paid for again when "
+        "the flow runs again. Nothing was sent. What to do: start the thread with "
+        "`contextvars.copy_context().run`, one copy for each thread, or use `generate_many` or `.submit` "
+        "instead of threads. If the call does not belong to a flow, pass a `scope`."
     )
 
 

@@ -35,21 +35,21 @@ RETURNS = "The outputs, already in the storage, with what they cost."
 
 
 OPTION_DOCS: Final[Mapping[str, str]] = {
-    "unchecked": "Parameters that are sent as they are, by name: for values that the catalogue does not know yet.",
-    "label": "A name for the output, in its file's name; calls with different labels are different jobs.",
-    "reuse": "`always` serves an identical earlier request from the storage, at no cost, and makes equal calls of this "
-    "run one job. By default equal calls are jobs of their own.",
-    "on_unknown": "What to do about a submit whose answer was lost: `raise` leaves it to you, "
-    "`resubmit` may pay twice.",
-    "max_attempts": "How many tasks this job may pay for until its run is run again by hand, failed ones included.",
-    "deadline": "Seconds to wait for the task; by default as long as it takes. A task that is left goes on and is "
-    "found again by the next run.",
-    "budget": "What all jobs of this run may cost together, in the account's currency; a job that would break it is "
-    "not started.",
+    "unchecked": "Parameters that are sent as they are, by name: for values that are not in the catalogue yet.",
+    "label": "A name for the output, used in its file name; calls with different labels are different jobs.",
+    "reuse": "`always` takes the result of an identical earlier request from the storage, at no cost, and treats "
+    "identical calls of this run as one job. By default identical calls are separate jobs.",
+    "on_unknown": "What to do about a submission whose response was lost: `raise` raises an error, `resubmit` submits "
+    "it again and may pay twice.",
+    "max_attempts": "Maximum number of tasks paid for this job, failed ones included, until its flow run is run again.",
+    "deadline": "Seconds to wait for the task; by default without a limit. After the deadline the task continues to "
+    "run, and the next run waits for it.",
+    "budget": "Maximum total cost of all jobs of this run, in the account's currency; a job that would exceed it "
+    "is not started.",
     "credentials": "Name of a `RunningHubCredentials` or `RunningHubPool` block; by default RH_API_KEY and "
     "RH_BASE_URL.",
     "storage": "Name of a `MediaStorage` block; by default RH_STORAGE_URL.",
-    "scope": "Outside of flows: the name under which the job is remembered.",
+    "scope": "Outside of flows: the name under which the job is recorded.",
     "key": "Your own idempotency key: in one scope the same key is the same job.",
 }
 """The options of `generate`, in the words of its docstring, which `python -OO` drops."""
@@ -64,7 +64,7 @@ class Endpoint(PaidTask[P]):
 
 
 def endpoint(fn: Callable[P, Coroutine[Any, Any, Result]], *, model: str) -> Endpoint[P]:
-    """Makes a model's task of a function; retries are those of `generate`.
+    """Creates a model's task from a function, with the retries of `generate`.
 
     Args:
         fn: Runs the model.
@@ -102,7 +102,7 @@ def build(model: Model) -> Endpoint[...]:
 
 @dataclass(frozen=True, slots=True)
 class Omitted(Generic[T]):
-    """A default in a signature: it reads and compares like the value, and tells that nothing was given.
+    """A default in a signature that behaves like its value and marks that no argument was given.
 
     Prefect fills in defaults before it calls a task. What the caller did not give must not be sent, or the same
     call through `generate` would be another job.

@@ -43,7 +43,7 @@ CanHelp: TypeAlias = Callable[[Task[..., Any], TaskRun, State[Any]], Coroutine[A
 async def ask(
     question: Callable[[Client], Coroutine[Any, Any, T]], credentials: str | None, *, of_task: str | None = None
 ) -> T:
-    """Asks on the package's loop thread, over the connections that its jobs use.
+    """Sends a request on the package's loop thread, over the connections that its jobs use.
 
     Args:
         question: What to ask of the account's client.
@@ -64,7 +64,7 @@ async def ask(
 
 
 def repeatable(name: str | Callable[[], str]) -> Callable[[Body[P, R]], Task[P, Coroutine[Any, Any, R]]]:
-    """Makes a task of what may be asked again where no answer came: a question, an upload.
+    """Creates a task that is retried if no response arrives, for requests that are safe to repeat.
 
     Args:
         name: What its runs are called, with its parameters in braces; or what says so.
@@ -73,7 +73,7 @@ def repeatable(name: str | Callable[[], str]) -> Callable[[Body[P, R]], Task[P, 
 
 
 def once(name: str) -> Callable[[Body[P, R]], Task[P, Coroutine[Any, Any, R]]]:
-    """Makes a task of what is asked again only where it never left this machine, since it makes or ends something.
+    """Creates a task that is retried only if the request was never sent, since it creates or ends something.
 
     Args:
         name: What its runs are called, with its parameters in braces.
@@ -82,7 +82,7 @@ def once(name: str) -> Callable[[Body[P, R]], Task[P, Coroutine[Any, Any, R]]]:
 
 
 def paid(name: str) -> Callable[[Body[P, Result]], PaidTask[P]]:
-    """Makes a task of a paid job, retried as `generate` is: the journal keeps every retry from paying twice.
+    """Creates a task for a paid job, with the retries of `generate`; the journal prevents double payment.
 
     Args:
         name: What its runs are called, with its parameters in braces.
@@ -107,7 +107,7 @@ def _task(name: str | Callable[[], str], may_help: CanHelp) -> Callable[[Body[P,
 
 
 async def unanswered(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001, Prefect's signature
-    """Tells whether RunningHub gave no usable answer: asked again, it may."""
+    """Checks whether RunningHub gave no usable response, so that a retry may succeed."""
     return isinstance(await state.aresult(raise_on_failure=False), TransportError)
 
 
@@ -117,7 +117,7 @@ async def undelivered(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> 
 
 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    """Checks a word before anything is sent.
+    """Checks that a value is one of the accepted words, before anything is sent.
 
     Args:
         name: The parameter.
@@ -128,11 +128,11 @@ def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
         InputError: It is none of these.
     """
     if value not in allowed:
-        raise InputError(f"{name} cannot be {value!r}; it can be {', '.join(allowed)}. Nothing was sent.")
+        raise InputError(f"{name} cannot be {value!r}; allowed values: {', '.join(allowed)}. Nothing was sent.")
 
 
 def words(name: str, value: object) -> str:
-    """Checks a text that must say something before anything is sent.
+    """Checks that a text is not empty, before anything is sent.
 
     Args:
         name: The parameter.
@@ -145,13 +145,13 @@ def words(name: str, value: object) -> str:
         InputError: It is empty, or no text.
     """
     if not isinstance(value, str) or not value.strip():
-        raise InputError(f"{name} must be a text that says something, not {value!r}. Nothing was sent.")
+        raise InputError(f"{name} must be a non-empty text, not {value!r}. Nothing was sent.")
     return value
 
 
 @repeatable("account status")
 async def account_status(*, credentials: str | None = None) -> AccountFacts:
-    """Reads what the account holds; costs nothing.
+    """Returns the account's balance; costs nothing.
 
     Args:
         credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
@@ -280,7 +280,7 @@ async def quick_create_styles(webapp_id: str, *, kind: int = 2, credentials: str
 
 @repeatable("query of task {task_id}")
 async def query_task(task_id: str, *, credentials: str | None = None) -> TaskView:
-    """Reads how a task stands, with its outputs and its cost; costs nothing.
+    """Returns a task's state, outputs and cost; costs nothing.
 
     Args:
         task_id: RunningHub's task id.
@@ -291,7 +291,7 @@ async def query_task(task_id: str, *, credentials: str | None = None) -> TaskVie
 
 @repeatable("v1 status of task {task_id}")
 async def task_status_v1(task_id: str, *, credentials: str | None = None) -> TaskView:
-    """Reads a task's status, and no more than that, by the deprecated v1 endpoint; `query_task` says more.
+    """Returns only a task's status, by the deprecated v1 endpoint; `query_task` returns more.
 
     Args:
         task_id: RunningHub's task id.
@@ -313,7 +313,7 @@ async def task_outputs_v1(task_id: str, *, credentials: str | None = None) -> Ta
 
 @once("cancel of task {task_id}")
 async def cancel_task(task_id: str, *, credentials: str | None = None) -> None:
-    """Cancels a task; what it has cost by then stays paid.
+    """Cancels a task; the cost up to then is not refunded.
 
     Args:
         task_id: RunningHub's task id.
@@ -323,13 +323,13 @@ async def cancel_task(task_id: str, *, credentials: str | None = None) -> None:
 
 
 def storable(view: TaskView) -> TaskView:
-    """The same without its progress address: a task's result is stored, and in that address stands a secret."""
+    """Returns the task without its progress address, which contains a secret, because results are stored."""
     return view.model_copy(update={"progress_url": None})
 
 
 @repeatable("webhook of task {task_id}")
 async def webhook_detail(task_id: str, *, credentials: str | None = None) -> WebhookEvent:
-    """Reads what RunningHub remembers of a task's webhook; costs nothing.
+    """Returns RunningHub's record of a task's webhook; costs nothing.
 
     Args:
         task_id: RunningHub's task id.
@@ -348,7 +348,7 @@ async def webhook_detail(task_id: str, *, credentials: str | None = None) -> Web
 
 @once("resend of webhook event {event_id}")
 async def resend_webhook(event_id: str, *, url: str | None = None, credentials: str | None = None) -> None:
-    """Has a webhook delivered again; a receiver must bear a double one anyway.
+    """Requests a new delivery of a webhook; receivers must handle duplicates anyway.
 
     Args:
         event_id: The event's id, as `webhook_detail` tells it; not the task's.
@@ -359,7 +359,7 @@ async def resend_webhook(event_id: str, *, url: str | None = None, credentials: 
         InputError: This is no address; nothing was sent.
     """
     if url is not None and not url.startswith(("http://", "https://")):
-        raise InputError("url must be the http(s) address of a receiver, or be left out. Nothing was sent.")
+        raise InputError("url must be the http(s) address of a receiver, or be omitted. Nothing was sent.")
     await ask(lambda client: client.webhooks.resend(event_id, url=url), credentials)
 
 

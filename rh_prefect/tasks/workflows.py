@@ -147,7 +147,7 @@ async def run_graph(
     scope: str | None = None,
     **options: Unpack[JobOptions],
 ) -> Result:
-    """Runs a graph as on a ComfyUI of one's own, pays for it once, and brings its files into your storage.
+    """Runs a graph as on your own ComfyUI, pays for it once, and saves its files in your storage.
 
     RunningHub tells no price of such runs, before or after: the result has no cost, and a budget refuses them.
 

@@ -66,7 +66,7 @@ def create_app(
     secret = token or get_settings().webhook_token
     if secret is None:
         raise ConfigError(
-            "The receiver needs a token. What to do: set RH_WEBHOOK_TOKEN; `rh-prefect webhook serve` makes one."
+            "The receiver needs a token. What to do: set RH_WEBHOOK_TOKEN; `rh-prefect webhook serve` generates one."
         )
     watch = watchman or SuspendedRunResumer()
     receiver = _Receiver(usable_token(secret), confirmer or Verifier(on_end=watch.hear), watch)
@@ -137,7 +137,7 @@ class _Receiver:
         delivery = read_delivery(body)
         if delivery is None:
             # The content is not logged.
-            _log.warning("a webhook's body of %d bytes names no task and is ignored", len(body))
+            _log.warning("a webhook's body of %d bytes contains no task id and is ignored", len(body))
             raise _Refused(400)
         return DeliveryVerdict(place["scope"], place["key"], int(place["n"]), delivery.task_id)
 
@@ -188,7 +188,7 @@ class BoundedProtocol(H11Protocol):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it has no request to be answered."""
+        """Whether the connection has no request in progress."""
         return self.cycle is None or self.cycle.response_complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
@@ -201,7 +201,7 @@ class BoundedProtocol(H11Protocol):
                 min(waiting, key=lambda one: one.waits_since).close()
 
     def data_received(self, data: bytes) -> None:
-        """Takes a piece of a request; what is not a whole head leaves the deadline as it is."""
+        """Receives a part of a request; an incomplete header does not extend the deadline."""
         super().data_received(data)
         if not self.is_waiting:
             self._stop_waiting()
@@ -213,7 +213,7 @@ class BoundedProtocol(H11Protocol):
             self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forgets the connection."""
+        """Removes the connection from the list of open ones."""
         self._stop_waiting()
         super().connection_lost(exc)
 
@@ -270,6 +270,6 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), backlog=512)
     except OSError as error:
         raise ConfigError(
-            f"The receiver cannot listen on {host}:{port}: {error.strerror or error}. What to do: name another --port, "
-            "or end what listens there."
+            f"The receiver cannot listen on {host}:{port}: {error.strerror or error}. What to do: choose "
+            "another --port, or stop the process that uses this port."
         ) from error

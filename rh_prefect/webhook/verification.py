@@ -38,7 +38,7 @@ _log = logging.getLogger("rh_prefect")
 
 @dataclass(frozen=True, slots=True)
 class DeliveryVerdict:
-    """What a delivery says.
+    """The result of checking a delivery.
 
     Attributes:
         scope: From the address: the journal's scope.
@@ -59,7 +59,7 @@ class DeliveryVerdict:
 
 
 class Verifier:
-    """Works in the background, on the package's loop thread; each delivery once, however often it comes."""
+    """A background verifier on the package's loop thread; repeated deliveries are processed once."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Verifier:
         self._done: dict[DeliveryVerdict, None] = {}
 
     def take(self, told: DeliveryVerdict) -> bool:
-        """Takes a delivery, from any thread, and returns at once.
+        """Accepts a delivery, from any thread, and returns at once.
 
         Returns:
             False where there is too much to do already.
@@ -133,12 +133,12 @@ class Verifier:
         try:
             return await _confirm(told, is_last=is_last)
         except TaskNotFound:
-            _log.warning("%s: a webhook told of task %s, which RunningHub does not know", told.job, told.task_id)
+            _log.warning("%s: a webhook reported task %s, which does not exist at RunningHub", told.job, told.task_id)
             return "nothing"
         except RunningHubError as error:
-            _log.warning("%s: what a webhook told of task %s cannot be confirmed: %s", told.job, told.task_id, error)
+            _log.warning("%s: the webhook report about task %s cannot be confirmed: %s", told.job, told.task_id, error)
         except Exception:  # keep serving
-            _log.exception("%s: what a webhook told of task %s cannot be confirmed", told.job, told.task_id)
+            _log.exception("%s: the webhook report about task %s cannot be confirmed", told.job, told.task_id)
         return "later"
 
 
@@ -146,14 +146,14 @@ async def _confirm(told: DeliveryVerdict, *, is_last: bool) -> Verdict:
     records = JobRecords(journal_of(told.scope), told.key)
     submit = await records.submission(told.n)
     if submit is None:
-        _log.warning("%s: a webhook told of submit %d, of which no record is found here", told.job, told.n)
+        _log.warning("%s: a webhook was received for submission %d, which has no record here", told.job, told.n)
         return "nothing"
     if submit.task_id is None:
         verdict = await _adopt(told, submit, records, is_last=is_last)
         if verdict != "done":
             return verdict
     elif submit.task_id != told.task_id:
-        _log.warning("%s: a webhook told of task %s, which is not this job's", told.job, told.task_id)
+        _log.warning("%s: a webhook reported task %s, which does not belong to this job", told.job, told.task_id)
         return "nothing"
     end = submit.end or await confirmed_end(submit, told.task_id, records=records)
     if end is None:
@@ -168,8 +168,8 @@ async def _adopt(told: DeliveryVerdict, submit: Submit, records: JobRecords, *, 
         return "later"
     if submit.state not in ("open", "unknown"):
         _log.error(
-            "%s: a webhook told of task %s for a submit that is recorded as %s. What to do: look whether it was paid "
-            "for, in RunningHub's call log.",
+            "%s: a webhook reported task %s for a submission that is recorded as %s. What to do: check "
+            "in RunningHub's call log whether it was paid for.",
             told.job,
             told.task_id,
             submit.state,
@@ -177,11 +177,13 @@ async def _adopt(told: DeliveryVerdict, submit: Submit, records: JobRecords, *, 
         return "nothing"
     event = await (await RECORDED.client_for(submit.intent)).webhooks.detail(told.task_id)
     if not urlsplit(event.url).path.endswith(f"/{told.scope}/{told.key}/{told.n}"):
-        _log.warning("%s: a webhook told of task %s, whose webhook is another's", told.job, told.task_id)
+        _log.warning(
+            "%s: a webhook reported task %s, but that task's webhook belongs to another job", told.job, told.task_id
+        )
         return "nothing"
-    settled = Resolution(outcome="adopted", task_id=told.task_id, by="its webhook, as RunningHub confirms")
+    settled = Resolution(outcome="adopted", task_id=told.task_id, by="its webhook, confirmed by RunningHub")
     if await records.resolve(told.n, settled):
-        _log.info("%s: submit %d was unknown and is task %s, as its webhook shows", told.job, told.n, told.task_id)
+        _log.info("%s: the unknown submission %d is task %s, according to its webhook", told.job, told.n, told.task_id)
     now = await records.submission(told.n)
     return "done" if now is not None and now.task_id == told.task_id else "nothing"
 

@@ -65,7 +65,7 @@ def read_upload(data: dict[str, object], *, size: int) -> Upload | None:
 
 
 def read_queue_status(data: dict[str, object]) -> QueueStatus:
-    """Reads the key's load (api.md 3.22)."""
+    """Parses the numbers of running and waiting tasks of a key (api.md 3.22)."""
     return QueueStatus(
         key_type=first_text(data, "apiKeyType", "apiType"),
         limit=count(data.get("concurrentLimit")),
@@ -220,7 +220,7 @@ _FAILED: Final = frozenset({"FAILED", "ERROR", "CANCEL", "CANCELED", "CANCELLED"
 
 
 class Asset(Value):
-    """A registered file. What an answer does not tell is empty.
+    """A registered file. Fields that a response does not contain are empty.
 
     Attributes:
         asset_id: Its id.
@@ -240,7 +240,7 @@ class Asset(Value):
 
     @property
     def uri(self) -> str:
-        """What a model takes in place of a link to a file."""
+        """The URI that a model accepts in place of a link to a file."""
         return f"asset://{self.asset_id}"
 
     @property
@@ -252,7 +252,7 @@ class Asset(Value):
 
 
 class AssetGroup(Value):
-    """A group of assets. What an answer does not tell is empty."""
+    """A group of assets. Fields that a response does not contain are empty."""
 
     group_id: str
     name: str = ""

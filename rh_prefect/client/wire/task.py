@@ -88,13 +88,13 @@ class Usage(Value):
 
     @property
     def total(self) -> Decimal | None:
-        """All the money, or None where no money was used; a workflow with paid nodes uses both kinds."""
+        """The total amount of money, or None if no money was used; a workflow with paid nodes uses both kinds."""
         parts = [part for part in (self.money, self.third_party_money) if part is not None]
         return sum(parts, Decimal(0)) if parts else None
 
 
 class Failure(Value):
-    """Why a task failed, as ComfyUI says it; `str()` is one readable line."""
+    """The reason why a task failed, as reported by ComfyUI; `str()` is one readable line."""
 
     node_id: str = ""
     node_name: str = ""
@@ -109,7 +109,7 @@ class Failure(Value):
 
 
 class TaskView(Value):
-    """What RunningHub says about a task at one moment.
+    """The state of a task as RunningHub reported it at one moment.
 
     Attributes:
         task_id: All digits of the id.
@@ -136,7 +136,7 @@ class TaskView(Value):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the task has ended, one way or another."""
+        """Whether the task has ended, successfully or not."""
         return self.status in {"SUCCESS", "FAILED", "CANCELLED"}
 
     @property
@@ -146,7 +146,7 @@ class TaskView(Value):
 
     @property
     def unit(self) -> Literal["money", "coins"] | None:
-        """What `cost` is counted in; a task does not name the wallet's currency, the account does."""
+        """The unit of `cost`; the wallet's currency is given by the account, not by the task."""
         if self.usage.total is not None:
             return "money"
         return None if self.usage.coins is None else "coins"
@@ -192,17 +192,17 @@ def read_status(name: str) -> TaskStatus | None:
 
 @lru_cache(maxsize=64)  # once a process, not once a poll
 def _note_unknown_status(name: str) -> None:
-    _log.warning("RunningHub reports a task status that is not documented, %r; it is taken as RUNNING.", name)
+    _log.warning("RunningHub reports a task status that is not documented, %r; it is treated as RUNNING.", name)
 
 
 def read_task_id(source: dict[str, object]) -> str:
-    """Finds what stands under either name of the task id, as it was sent; `is_task_id` checks it."""
+    """Returns the unchecked value of the task id, under either of its field names; see `is_task_id`."""
     found = first_text(source, "taskId", "task_id")
     return found if found.strip("0") else ""
 
 
 def read_outputs(results: object) -> tuple[RemoteOutput, ...]:
-    """Reads `results` in every form that clients have met."""
+    """Reads `results` in every form that clients have received."""
     found = (output for row in rows(results) for output in _outputs_of(row))
     return tuple(output for output in found if output.url is not None or output.text)
 
@@ -262,7 +262,7 @@ def _extension(url: str) -> str | None:
 
 
 def read_extension(name: str) -> str | None:
-    """Reads a file's extension, with or without its dot; None for what cannot be the end of a file's name."""
+    """Reads a file extension, with or without its dot; returns None if it is not a valid one."""
     extension = name.strip().lower().lstrip(".")
     return extension if _EXTENSION.fullmatch(extension) else None
 
@@ -283,7 +283,7 @@ def _billed(source: dict[str, object], name: str) -> Decimal | None:
     """An amount that a task used; a negative one would lower the sums of a run, so it counts as not known."""
     billed = amount(source.get(name))
     if billed is not None and billed < 0:
-        _log.warning("RunningHub reports a negative %s of a task, %s; its cost is taken as not known.", name, billed)
+        _log.warning("RunningHub reports a negative %s of a task, %s; its cost is treated as unknown.", name, billed)
         return None
     return billed
 
@@ -318,7 +318,7 @@ def _read_traceback(value: object) -> tuple[str, ...]:
 
 
 def read_node_errors(tips: object) -> dict[str, str]:
-    """Reads `promptTips`: ComfyUI's own verdict on the graph, JSON in a string (api.md 3.2)."""
+    """Reads `promptTips`: ComfyUI's validation result for the graph, JSON in a string (api.md 3.2)."""
     source = table(tips)
     errors = unfold(source.get("node_errors"))
     if isinstance(errors, dict):
@@ -357,7 +357,7 @@ class WebhookDelivery(Value):
 
 
 class WebhookEvent(Value):
-    """What RunningHub remembers of one task's webhook.
+    """RunningHub's record of one task's webhook.
 
     Attributes:
         event_id: What `resend` takes.

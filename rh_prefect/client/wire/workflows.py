@@ -75,7 +75,7 @@ class AppNode(Value):
 
 
 class App(Value):
-    """What an AI app can be given.
+    """The fields and files that an AI app accepts as input.
 
     Attributes:
         webapp_id: All digits of the id.
@@ -267,7 +267,7 @@ class ComfyFile(Value):
 
 
 class ComfyPrompt(Value):
-    """A graph that was taken; a refused node in `node_errors` means that it runs only in part."""
+    """An accepted graph; with rejected nodes in `node_errors`, only a part of it runs."""
 
     prompt_id: str
     node_errors: dict[str, str] = Field(default_factory=dict)
@@ -281,7 +281,7 @@ class ComfyQueue(Value):
 
 
 class ComfyRun(Value):
-    """How a graph is.
+    """The state of a graph.
 
     Attributes:
         prompt_id: Its id.

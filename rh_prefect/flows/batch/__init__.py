@@ -1,4 +1,4 @@
-"""Batches: the same work on many rows, each accounted for."""
+"""Batches: the same work on many rows, with a reported result for each row."""
 
 from rh_prefect.flows.batch.flow import batch
 from rh_prefect.flows.batch.report import BatchReport, RowResult

@@ -1,4 +1,4 @@
-"""Runs the rows of a batch, in waves, each to an end that the report can name; `Progress` counts them."""
+"""Runs the rows of a batch in waves, each to a result that the report can show; `Progress` counts them."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Progress:
 
     @property
     def not_started(self) -> int:
-        """How many items the budget has too little left for."""
+        """The number of items that were not started because the budget has too little left."""
         return self.ended["not started"] + self.set_aside
 
     @property
@@ -90,7 +90,7 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """How long it will take at the pace so far; None while there is no pace."""
+        """The estimated remaining time at the current rate; None if there is no rate yet."""
         # What is not started takes no time, so it says nothing of the pace.
         now = sum(self.ended.values()) - self.ended["not started"] - self.at_start
         if now <= 0:
@@ -112,7 +112,7 @@ class Progress:
         return self._open if each <= 0 else max(0, math.ceil((self.budget - spent) / each))
 
     def hear(self, event: JobEvent) -> None:
-        """Takes note of a job's change."""
+        """Records a change of a job."""
         if not event.job.startswith(f"{self.scope}/"):
             return
         if event.state in _RUNNING:
@@ -121,12 +121,12 @@ class Progress:
             self._running.discard(event.job)
 
     def end(self, item: RowResult) -> None:
-        """Takes note of an item's end."""
+        """Records the end of an item."""
         self._count(item)
         self._say(item)
 
     def start(self, ended: Collection[RowResult]) -> None:
-        """Begins, with what an earlier run has done and what cannot be done: bad rows."""
+        """Starts the count, with the items done by earlier runs and the rows that are invalid."""
         for item in ended:
             self._count(item)
         self.at_start, self._spent_at_start = len(ended), self.spent
@@ -213,11 +213,11 @@ class RowExecutor:
     _owners: dict[str, int] = field(default_factory=dict)
 
     def know(self, item: RowResult) -> None:
-        """Takes over from an earlier run's report which jobs a row has."""
+        """Loads the jobs of each row from an earlier run's report."""
         self._keys[item.id] = [job.rpartition("/")[2] for job in item.jobs]
 
     def keep(self, work: Work) -> None:
-        """Leaves a row's jobs to it: it is done, and an equal row is another job."""
+        """Reserves a row's jobs for it: it is done, and an equal row needs its own job."""
         self._owners.update(dict.fromkeys(self.keys(work.id), work.number))
 
     async def run(self, works: Iterable[Work], together: SuspendGroup | None = None) -> list[Work]:
@@ -291,7 +291,7 @@ class RowExecutor:
         return found
 
     def keys(self, row: str) -> list[str]:
-        """The names of a row's jobs in their scope, in the order of its steps, as far as it came.
+        """The names of a row's jobs in their scope, in step order, up to the last step reached.
 
         Args:
             row: The row's id.
@@ -346,7 +346,7 @@ class RowExecutor:
         """Says how a row stands while the run is suspended."""
         self.items[work.number] = self.items[work.number].model_copy(
             update={
-                "reason": f"task {left.task_id} runs; the run is suspended, and goes on when it has ended",
+                "reason": f"task {left.task_id} runs; the run is suspended and resumes when the task has ended",
                 "tasks": (*(result.task_id for result in results), left.task_id),
                 "jobs": (*(result.job for result in results), left.job),
             }

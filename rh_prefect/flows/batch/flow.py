@@ -35,13 +35,13 @@ async def batch(
     Args:
         rows: A manifest (.csv, .tsv, .jsonl, .parquet), a folder, a glob, or, in Python, a list of parameters or files.
         model: The model, by any of its names.
-        chain: Further models; each takes the output of the one before.
+        chain: Additional models; each takes the output of the previous model.
         values: Parameters for every row, by name; "2.name" is the second model's.
         label_column: The column with the names of outputs.
         ignore_columns: Columns that are not parameters.
         budget: Maximum cost of the batch over all of its runs, in the account's currency. Empty for no limit.
         strict: Whether one invalid row stops the batch before anything is paid.
-        max_attempts: Tasks that one job may pay for until the batch is run again, failed ones included.
+        max_attempts: Maximum number of tasks paid for one job, failed ones included, until the batch is run again.
         reuse: `always` takes the results of identical earlier requests from the storage, at no cost.
         wait: `poll` waits in the process; `suspend` suspends the run until the webhook receiver resumes it.
         credentials: Name of a RunningHubCredentials or RunningHubPool block; by default RH_API_KEY.
@@ -64,8 +64,9 @@ async def batch(
     )
     if not report.is_complete:
         raise BatchIncomplete(
-            f"batch {report.batch}: {report}. Each row and its reason: {report.csv_uri}. "
-            "What to do: correct what it names and run the same batch again; finished rows are not paid for again.",
+            f"batch {report.batch}: {report}. Each row and its reason are listed in {report.csv_uri}. "
+            "What to do: correct the rows listed there and run the same batch again; finished rows are "
+            "not paid for again.",
             report=report,
         )
     return report

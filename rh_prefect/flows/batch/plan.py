@@ -1,4 +1,4 @@
-"""What a batch does with each row: which columns are whose parameters, and what makes two rows the same."""
+"""The plan of a batch: which column sets which parameter, and when two rows are the same."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Stage:
     fed: Param | None = None
 
     def asked(self, params: Mapping[str, object], before: Media | str | None = None) -> ModelInput:
-        """Makes the call.
+        """Creates the call of a stage.
 
         Args:
             params: The row's parameters for this step.
@@ -107,12 +107,12 @@ class Plan:
 
     @property
     def identity(self) -> list[Any]:
-        """What tells this plan from another one for the same rows."""
+        """The values that distinguish this plan from another one for the same rows."""
         steps = [[stage.model.endpoint, _plain(values)] for stage, values in zip(self.stages, self.values, strict=True)]
         return [steps, self.label_column]
 
     def works(self, source: Source) -> Iterator[Work | InvalidRow]:
-        """Reads and checks all rows, in order; equal rows are rows of their own.
+        """Reads and checks all rows, in order; equal rows are kept as separate rows.
 
         Args:
             source: The rows.
@@ -169,12 +169,14 @@ class Plan:
 
     def _params(self, row: Row, base: str | None) -> tuple[Mapping[str, object], ...]:
         if self.label_column and row.file is None and self.label_column not in row.values:
-            raise InputError(f"it has no column {self.label_column!r}, which was to name its output.")
+            raise InputError(f"it has no column {self.label_column!r}, which should contain the name of its output.")
         params = [dict(values) for values in self.values]
         given = {name: row.values[name] for name in self._named(row.values) if row.values[name] not in (None, "")}
         if row.file is not None:
             if self.file_param is None:
-                raise InputError(f"{self.stages[0].model.name} takes no file. What to do: give rows of parameters.")
+                raise InputError(
+                    f"{self.stages[0].model.name} does not accept files. What to do: pass rows of parameters."
+                )
             given[self.file_param.name] = row.file
         same = self._same(given)
         if same:
@@ -220,7 +222,7 @@ def make_plan(
 
     Args:
         model: The first model, by any of its names.
-        chain: Further models; each takes the output of the one before.
+        chain: Additional models; each takes the output of the previous model.
         values: Parameters for every row.
         label_column: The column that names outputs.
         ignored: Columns that are no parameters.
@@ -242,7 +244,7 @@ def make_plan(
 
 
 def place(stages: Sequence[Stage], name: str) -> tuple[int, str, Param | None]:
-    """Finds whose parameter a column is.
+    """Finds the stage and parameter that a column belongs to.
 
     Args:
         stages: The chain.
@@ -267,9 +269,9 @@ def place(stages: Sequence[Stage], name: str) -> tuple[int, str, Param | None]:
     if first.incomplete:
         return 0, name, None
     raise InputError(
-        f"{name!r} is no parameter of {' or '.join(stage.model.name for stage in stages)}; {first.hint(name)}. "
-        "What to do: correct its name; or, if the column is no parameter, name it with --label-column or "
-        "--ignore-columns (in Python label_column= or ignore_columns=)."
+        f"{name!r} is not a parameter of {' or '.join(stage.model.name for stage in stages)}; "
+        f"{first.hint(name)}. What to do: correct its name; or, if the column is not a parameter, list it "
+        "with --label-column or --ignore-columns (in Python label_column= or ignore_columns=)."
     )
 
 
@@ -277,7 +279,8 @@ def _fed(before: Model, model: Model) -> Param:
     fitting = [param for param in model.media_params if param.type == before.output]
     if not fitting:
         raise InputError(
-            f"{model.name} takes no {before.output}, which is what {before.name} makes. What to do: name another model."
+            f"{model.name} does not accept {before.output}, the output type of {before.name}. What to do: "
+            "choose another model."
         )
     return next((param for param in fitting if param.required), fitting[0])
 
@@ -341,7 +344,7 @@ def _file(given: str, base: str | None) -> str:
         RuntimeError,
     ) as error:  # too long, in a closed folder, an unknown user's home
         said = getattr(error, "strerror", None) or str(error).rstrip(".")
-        raise InputError(f"{_short(given)} cannot be looked at: {said}. What to do: correct the path.") from None
+        raise InputError(f"{_short(given)} cannot be read: {said}. What to do: correct the path.") from None
     if not is_there:
         raise InputError(f"there is no file {path}. What to do: correct the path.")
     return path
@@ -351,7 +354,7 @@ def _link(given: str) -> str:
     try:
         identity_uri(given)
     except ValueError as error:
-        raise InputError(f"{_short(shown(given))} is no address: {error}. What to do: correct the link.") from None
+        raise InputError(f"{_short(shown(given))} is not a valid URL: {error}. What to do: correct the URL.") from None
     return given
 
 

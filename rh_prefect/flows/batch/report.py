@@ -50,8 +50,8 @@ STATES: Final = (
     State(None, "new", ("uploading", "waiting", "moved", "matched"), "unfinished", "nothing is submitted yet"),
     State(None, "new", ("failed",), "not started", "the rest of the budget is too small"),
     State(None, "new", ("failed",), "failed", "the input is invalid"),
-    State(None, "open", ("waiting",), "unfinished", "the submission is under way, or its process has died"),
-    State(None, "refused", ("failed",), "failed", "RunningHub has refused the submission"),
+    State(None, "open", ("waiting",), "unfinished", "the submission is in progress, or its process has stopped"),
+    State(None, "refused", ("failed",), "failed", "RunningHub has rejected the submission"),
     State(None, "unknown", ("unknown",), "unknown", "the response was lost; see `jobs adopt` and `jobs mark-refused`"),
     State(None, "forgotten", ("waiting",), "unfinished", "marked as refused or lost; the next run submits again"),
     State("QUEUED", "ticket", ("submitted", "adopted"), "unfinished", "the task waits at RunningHub"),
@@ -117,7 +117,7 @@ class RowResult(BaseModel):
     jobs: tuple[str, ...] = ()
 
     def cells(self) -> dict[str, str]:
-        """The row as the cells of a table, in characters that every file and table takes."""
+        """The row as the cells of a table, with only characters that every file and table supports."""
         amounts = sorted(self.costs.amounts.items())
         cells = {
             "row": str(self.row),
@@ -277,7 +277,7 @@ async def show(report: BatchReport, rows: Sequence[RowResult]) -> None:
         | {"cost": str(row.costs) if row.costs else ""}
         for row in ordered
     )
-    await artifacts.table(cells, what="report", description=f"{report}. All of it: `{report.csv_uri}`.")
+    await artifacts.table(cells, what="report", description=f"{report}. Full report: `{report.csv_uri}`.")
 
 
 def _name(batch: str, extension: str) -> str:
@@ -337,13 +337,13 @@ def _how(row: RowResult, view: JobView) -> dict[str, str]:
     if row.state == "not started" and last.end is not None and last.end.status == "FAILED":
         return {
             "state": "failed",
-            "reason": f"task {last.task_id} has failed: {last.end.reason}. Another try was not started: {row.reason}",
+            "reason": f"task {last.task_id} has failed: {last.end.reason}. Another attempt was not started: {row.reason}",
         }
     if row.state == "not started" and last.state in ("open", "ticket", "ended"):
         return {
             "state": "unfinished",
-            "reason": "another run of this batch has submitted it meanwhile; run it again to take it over",
+            "reason": "another run of this batch submitted it in the meantime; run this batch again to use its result",
         }
     if row.state == "unfinished" and last.state == "ticket" and not row.tasks:
-        return {"reason": f"task {last.task_id} goes on at RunningHub; run it again to take it over"}
+        return {"reason": f"task {last.task_id} is still running at RunningHub; run this batch again to wait for it"}
     return {}

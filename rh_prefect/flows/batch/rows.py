@@ -44,7 +44,7 @@ def open_source(given: Given, *, store: MediaStore, fields: Mapping[str, str] | 
     if not isinstance(given, str):
         return _listed(given)
     if not given.strip():
-        raise InputError("batch: no rows were named. What to do: name a manifest, a folder, a glob, or give a list.")
+        raise InputError("batch: no rows were given. What to do: pass a manifest, a folder, a glob or a list.")
     form = form_of(given)
     # A name may hold brackets: what is there under this very name is meant.
     if _is_pattern(given) and not _exists(given, store.options_for(given)):
@@ -163,7 +163,7 @@ MAGIC = re.compile(r"[*?\[]")
 
 
 def without_outputs(uris: Iterable[str], folder: str, store: MediaStore) -> Iterator[str]:
-    """Leaves out what lies in the place if that is within the folder: what earlier runs have made is not an input.
+    """Excludes files in the storage if it is inside the folder, since outputs of earlier runs are not inputs.
 
     Copies of inputs in the place are left out wherever the folder is.
 
@@ -180,7 +180,7 @@ def without_outputs(uris: Iterable[str], folder: str, store: MediaStore) -> Iter
 
 
 def refuse_own(name: str, folder: str, rest: Sequence[str], store: MediaStore, fields: Mapping[str, str]) -> None:
-    """Refuses files from within the place where this batch's outputs could be among them: each run would add rows.
+    """Rejects files from inside the storage if they may be outputs of this batch: each run would add rows.
 
     Args:
         name: The folder or the glob.
@@ -198,9 +198,9 @@ def refuse_own(name: str, folder: str, rest: Sequence[str], store: MediaStore, f
     between = [escape(part) for part in inner[len(place) :].split("/") if part]
     if _could_meet([*between, *rest], _own_names(store, fields)):
         raise InputError(
-            f"batch: the rows come from {name}, which is within the place that outputs go to, {store.url}; the next "
-            "run would take its own outputs for rows and pay again. What to do: name another place for outputs, or "
-            "give a manifest or a list of the files."
+            f"batch: the rows come from {name}, which is inside the output location {store.url}; the next "
+            "run would use its own outputs as rows and pay for them. What to do: choose another output "
+            "location, or pass a manifest or a list of the files."
         )
 
 

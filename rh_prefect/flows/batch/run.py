@@ -57,7 +57,7 @@ async def batch(
     credentials: str | None = None,
     storage: str | None = None,
 ) -> BatchReport:
-    """Runs a model, or a small chain of models, on many rows, and gives a report of every row; call it in a flow.
+    """Runs a model, or a short chain of models, on many rows, and returns a report; call it in a flow.
 
     A row that fails does not stop the others. Running the same batch again, in the same flow run or in a new one, does
     only what is missing; what failed is paid for again, unless the same request must fail again.
@@ -77,7 +77,7 @@ async def batch(
         budget: What all paid jobs of the flow run that began the batch may cost together: those of all runs of the
             batch, and what else that flow run has paid for.
         strict: Whether one bad row, or one bad file, stops the batch before anything is paid.
-        max_attempts: Tasks that one job may pay for until the batch is run again, failed ones included.
+        max_attempts: Maximum number of tasks paid for one job, failed ones included, until the batch is run again.
         reuse: `always` serves identical earlier requests from the storage, at no cost.
         wait: How to wait: `suspend` suspends the run when every row's job is submitted, so that it holds no worker, and
             goes on when these have ended; once for each step of a chain. See `generate_many`.
@@ -126,15 +126,17 @@ def _check(store: MediaStore) -> None:
     try:
         store.check()
     except StoreError as error:
-        raise StoreError(f"batch: it was not begun, and this run has paid for nothing. {error.message}") from error
+        raise StoreError(
+            f"batch: it was not started, and this run has not paid for anything. {error.message}"
+        ) from error
 
 
 def _sort_out(plan: Plan, source: Source) -> list[Work | InvalidRow]:
     found = list(plan.works(source))
     if not found:
         raise InputError(
-            f"batch: there are no rows in {source.name}. What to do: check its name, and whether its files are of the "
-            "kind that the model takes."
+            f"batch: there are no rows in {source.name}. What to do: check its name, and whether its "
+            "files have a type that the model accepts."
         )
     return found
 
@@ -148,7 +150,7 @@ def _refuse_bad(rows: Sequence[Work | InvalidRow]) -> None:
     if bad:
         said = [f"{_numbered(numbers)}: {reason}" for reason, numbers in reasons.items()]
         more = [f"… and {len(said) - _TOLD} more reasons"] if len(said) > _TOLD else []
-        head = f"batch: {bad} of {len(rows)} rows are bad, and it is strict, so nothing was paid."
+        head = f"batch: {bad} of {len(rows)} rows are invalid and `strict` is set, so nothing was paid."
         raise InputError("\n".join([head, *said[:_TOLD], *more]))
 
 
@@ -171,7 +173,7 @@ class _Run:
     wait: Wait
 
     async def check(self, works: Sequence[Work]) -> None:
-        """Looks at all files before anything is paid."""
+        """Checks all files before anything is paid."""
         rows: list[Work | InvalidRow] = []
         for start in range(0, len(works), _CHECKS):
             rows += await asyncio.gather(*(self._check(work) for work in works[start : start + _CHECKS]))
@@ -291,7 +293,7 @@ def _items(rows: Sequence[Work | InvalidRow], plan: Plan, store: MediaStore) -> 
 def _item(row: Work | InvalidRow, plan: Plan, store: MediaStore) -> RowResult:
     if isinstance(row, InvalidRow):
         return RowResult(row=row.number, label=row.label, state="failed", reason=f"bad input: {row.reason}")
-    reason = "the run broke off before its end; run it again"
+    reason = "the run stopped before it was complete; run it again"
     mark = mark_of(plan.stages, row.params, options_for=store.options_for)
     return RowResult(row=row.number, id=row.id, label=row.label, reason=reason, files=mark)
 

@@ -1,4 +1,4 @@
-"""A batch's memory: which flow run's journal holds its jobs, and which attempt this is.
+"""The saved state of a batch: which flow run's journal holds its jobs, and the number of this attempt.
 
 The journal of the flow run that first ran a batch stays the batch's journal: every later run, in any flow run, finds
 there what was paid for. The state lies in the store, as `batches/<id>/state/<n>.json`: one file a run, each created
@@ -63,7 +63,7 @@ class State(BaseModel):
 
 
 def batch_id(identity: object) -> str:
-    """Names a batch by what it is: 16 hex digits.
+    """Returns an id of 16 hex digits that is computed from a batch's definition.
 
     Args:
         identity: Its rows' source, model, options, site and place, as JSON.
@@ -74,7 +74,7 @@ def batch_id(identity: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StatePlace:
-    """Where the states of batches lie.
+    """The storage location of the states of batches.
 
     Attributes:
         url: A folder or an fsspec URL.
@@ -90,7 +90,7 @@ class StatePlace:
 
 
 async def find_state_place(store: MediaStore) -> StatePlace:
-    """Finds out where the states of batches that write to a store lie.
+    """Finds the storage location of the states of batches that write to a store.
 
     Args:
         store: Where their outputs go.
@@ -108,15 +108,16 @@ async def find_state_place(store: MediaStore) -> StatePlace:
     journal = get_settings().journal
     if journal is None:
         raise ConfigError(
-            f"batch: its state cannot be kept in {store.url}, where two processes could create the same file, so that "
-            "both would pay for the rows. No row was read. What to do: set RH_JOURNAL to a folder or an S3 bucket that "
-            "every machine that runs this batch shares, or let outputs go to one."
+            f"batch: its state cannot be stored in {store.url}, where two processes could create the same "
+            "file, so that both would pay for the rows. No row was read. What to do: set RH_JOURNAL to a "
+            "folder or an S3 bucket that every machine that runs this batch shares, or write the outputs "
+            "to one."
         )
     other = StatePlace(journal.rstrip("/"))
     reason = await _unfit(other)
     if reason is not None:
         raise ConfigError(
-            f"batch: its state cannot be kept in {store.url}, nor in RH_JOURNAL. No row was read. {reason.message}"
+            f"batch: its state cannot be stored in {store.url}, nor in RH_JOURNAL. No row was read. {reason.message}"
         )
     return other
 
@@ -132,7 +133,7 @@ async def _unfit(place: StatePlace) -> NotExclusive | None:
 
 
 async def enter(batch: str, place: StatePlace, here: FlowScope, *, about: Mapping[str, Any]) -> RecordedScope:
-    """Begins a run of a batch, or goes on with one that the same attempt of the same flow run has begun.
+    """Starts a run of a batch, or continues one that the same attempt of the same flow run has started.
 
     Args:
         batch: The batch's id.
@@ -151,7 +152,7 @@ async def enter(batch: str, place: StatePlace, here: FlowScope, *, about: Mappin
     try:
         state = await _begin(files, batch, here, about)
     except JournalError as error:
-        raise JournalError(f"The state of batch {batch} cannot be kept: {error.message}") from error
+        raise JournalError(f"The state of batch {batch} cannot be stored: {error.message}") from error
     await _note(state, batch, here)
     return RecordedScope(
         journal=FlowRunJournal(state.scope),
@@ -194,8 +195,8 @@ def _runs(records: Mapping[str, Mapping[str, Any]]) -> list[State]:
         return [State.model_validate(records[key]) for key in sorted(records, key=_number)]
     except ValidationError as error:
         raise JournalError(
-            f"it is not what this version writes ({error.error_count()} field(s) wrong). What to do: use the version "
-            "of this package that began the batch, or another place."
+            f"its format is not the one of this version ({error.error_count()} field(s) wrong). What to "
+            "do: use the version of this package that started the batch, or another output location."
         ) from error
 
 
@@ -225,7 +226,7 @@ def mark_of(
     *,
     options_for: Callable[[str], Mapping[str, object]],
 ) -> str:
-    """Marks a row's files by the state that their places say. Where it is another, the row's jobs look at the content.
+    """Returns a fingerprint of the state of a row's input files; if it changed, the row's jobs read the content.
 
     Args:
         stages: The chain.

@@ -1,1 +1,1 @@
-"""Who pays: this process's accounts at RunningHub, how much room each has, and how its tasks' ends are noticed."""
+"""This process's accounts at RunningHub, the free capacity of each, and the detection of ended tasks."""

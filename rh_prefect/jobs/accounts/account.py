@@ -30,7 +30,7 @@ from rh_prefect.settings import Settings
 
 
 class Account:
-    """What the jobs of one API key share in this process; lives on the package's loop thread."""
+    """The shared state of one API key's jobs in this process, on the package's loop thread."""
 
     def __init__(self, client: Client, *, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         """Opens the account; nothing is asked before its first job.
@@ -57,7 +57,7 @@ class Account:
         self._uploads = Uploads(client.upload, folder=settings.state_dir / "inputs", clock=clock)
 
     async def link(self, order: JobRequest, mark: str, *, store: MediaStore) -> str:
-        """Gives a link, or a name at RunningHub, under which it can read an input of a job that this account pays.
+        """Returns a link or a file name with which RunningHub can read an input of a job that this account pays.
 
         Args:
             order: What is asked for.
@@ -100,7 +100,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """An account as those who pay with it call it.
+    """An account with the name by which its users refer to it.
 
     Attributes:
         account: The account; two blocks with one key share it.
@@ -114,7 +114,7 @@ class Member:
 
     @property
     def client(self) -> Client:
-        """Talks to RunningHub with the account's key."""
+        """The client for RunningHub with the account's key."""
         return self.account.client
 
     def __str__(self) -> str:
@@ -145,7 +145,7 @@ os.register_at_fork(after_in_child=_accounts.clear)
 
 
 def member(key: Key, *, settings: Settings) -> Member:
-    """Gives this process's one account of a key; call it on the loop thread.
+    """Returns this process's only account object for a key; call it on the loop thread.
 
     Args:
         key: The key.
@@ -165,13 +165,13 @@ def member(key: Key, *, settings: Settings) -> Member:
 
 async def _unknown(intent: Intent) -> Member:
     raise ConfigError(
-        f"task paid on account {intent.account!r}: none of the accounts at hand is that one. What to do: run again "
-        "with its key."
+        f"task paid on account {intent.account!r}: none of the configured accounts is that one. What to "
+        "do: run again with its key."
     )
 
 
 class Accounts:
-    """Finds the account that a job's record names: the only way from an intent to its client."""
+    """A lookup of the account in a job's record: the only way from an intent to its client."""
 
     def __init__(
         self, members: Sequence[Member] = (), *, find: Callable[[Intent], Awaitable[Member]] = _unknown
@@ -197,8 +197,9 @@ class Accounts:
         found = self._at_hand(intent) or await self.find(intent)
         if found.client.site != intent.site:
             raise ConfigError(
-                f"the job was submitted to {intent.site}, and the credentials here are for {found.client.site}. What "
-                "to do: start this process with the same RH_BASE_URL, or name blocks in your flows."
+                f"the job was submitted to {intent.site}, but the credentials here are for "
+                f"{found.client.site}. What to do: start this process with the same RH_BASE_URL, or use "
+                "credentials blocks in your flows."
             )
         return found
 
@@ -259,7 +260,7 @@ class Machine(Account):
 
 
 def at_machine(member: Member, endpoint: str) -> Member:
-    """The same account, where its graphs run.
+    """Returns the same account, bound to the machine that runs its graphs.
 
     Args:
         member: The account.

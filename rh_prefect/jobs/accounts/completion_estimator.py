@@ -1,4 +1,4 @@
-"""Which of an account's tasks have ended, where only their number is known; and how often to count them."""
+"""Estimates which tasks of an account have ended, if only their number is known, and how often to count."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def counting_gap(ages: Sequence[float], *, shortest: float) -> float:
 
 
 class CountPacer:
-    """Saves counts while no end is expected, and spends them where ends are."""
+    """A schedule for counting: rare while no task is expected to end, frequent when ends are expected."""
 
     def __init__(self) -> None:
         """Starts with some saved."""
@@ -98,7 +98,7 @@ LIKELY = 0.5
 
 
 class DurationHistory:
-    """How long an account's tasks lately ran."""
+    """The durations of an account's recent tasks."""
 
     def __init__(self) -> None:
         """Starts with none."""
@@ -106,7 +106,7 @@ class DurationHistory:
         self._sorted: list[float] = []
 
     def note(self, seconds: float) -> None:
-        """Remembers one."""
+        """Records one duration."""
         self._latest.append(seconds)
         insort(self._sorted, seconds)
         if len(self._latest) > REMEMBERED:
@@ -129,23 +129,23 @@ class DurationHistory:
         return (over + unseen) / (longer + 1)
 
     def hazard(self, seen: float, until: float) -> float:
-        """The part of the remembered ones longer than `seen` that were over at the age `until`."""
+        """Returns the fraction of recorded durations longer than `seen` that are at most `until`."""
         first = bisect_right(self._sorted, seen)
         longer = len(self._sorted) - first
         return (bisect_right(self._sorted, until) - first) / longer if longer else 0.0
 
     def until_next(self, age: float) -> float:
-        """How long it is until the next one of the remembered ones was over."""
+        """Returns the time until the next recorded duration is reached."""
         first = bisect_right(self._sorted, age)
         return self._sorted[first] - age if first < len(self._sorted) else float("inf")
 
     @property
     def is_known(self) -> bool:
-        """Whether enough are remembered to say something."""
+        """Whether enough durations are recorded for an estimate."""
         return len(self._sorted) >= FEWEST
 
     def guess(self, *, seen: float) -> float | None:
-        """At which age to look at a task that was seen running at the age `seen`.
+        """Returns the age at which to query a task that was seen running at the age `seen`.
 
         Returns:
             When half of the remembered ones that were longer were over, and a little more; None where there were few.
@@ -156,7 +156,7 @@ class DurationHistory:
 
 
 class Search:
-    """Decides how many tasks to look at for those that a count misses."""
+    """A policy for how many tasks to query when a count shows that some have ended."""
 
     def __init__(self) -> None:
         """Starts with trust in the counts."""
@@ -165,11 +165,11 @@ class Search:
 
     @property
     def is_trusted(self) -> bool:
-        """Whether what counts miss was found so far."""
+        """Whether the searches have so far found the tasks that counts showed as ended."""
         return self._vain < VAIN_COUNTS
 
     def looks(self, missing: int, *, ends: int) -> int:
-        """How many tasks to look at now.
+        """Returns the number of tasks to query now.
 
         Args:
             missing: How many the latest count misses.

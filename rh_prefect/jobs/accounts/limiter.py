@@ -1,4 +1,4 @@
-"""How many tasks one account may run at once: the account is the arbiter, this only keeps refusals rare.
+"""Limit on concurrent tasks of one account; RunningHub decides, and this limit only keeps rejections rare.
 
 A slot is freed by the *remote* state. A dead process's tasks still hold the account, and so do other programs on the
 same key; so the number to believe is RunningHub's own (`queue/status`, and 421), never a local count alone.
@@ -53,7 +53,7 @@ def pause_seconds(refusals: int, *, jitter: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """What an account's own count of its tasks says.
+    """The number of an account's tasks, as reported by RunningHub.
 
     Attributes:
         missing: How many of this process's tasks it no longer has.
@@ -65,7 +65,7 @@ class Count:
 
 
 class Place:
-    """A job's place in line, at one account or at several: the first one that has room takes it."""
+    """A job's position in the queue of one or several accounts; the first free account takes the job."""
 
     def __init__(self, home: Limiter | None) -> None:
         """Joins no line yet.
@@ -78,7 +78,7 @@ class Place:
 
 
 async def first_free(accounts: Sequence[Limiter], *, home: Limiter | None = None) -> Limiter:
-    """Waits, in line at all of some accounts, until one of them may take one more task, and takes the slot there.
+    """Waits in the queues of several accounts until one has a free slot, and takes that slot.
 
     Call `posted` when the submit is over, and `release` when the task is.
 
@@ -127,7 +127,7 @@ async def counted(accounts: Iterable[Limiter]) -> dict[Limiter, asyncio.Task[Non
 
 
 class Limiter:
-    """The slots of one account in this process, given out in the order in which they were asked for."""
+    """The slots of one account in this process, assigned in the order of the requests."""
 
     def __init__(
         self,
@@ -166,12 +166,12 @@ class Limiter:
 
     @property
     def held(self) -> int:
-        """Slots that this process's tasks hold."""
+        """The number of slots that this process's tasks use."""
         return self._held
 
     @property
     def load(self) -> float:
-        """How much the account has to do, for its size."""
+        """The account's number of tasks relative to its capacity."""
         return (self._held + self._foreign + self._expected) / (self._limit or 1)
 
     async def acquire(self) -> None:
@@ -182,22 +182,22 @@ class Limiter:
         await first_free([self])
 
     def join(self, place: Place) -> None:
-        """Puts a job in line."""
+        """Adds a job to the queue."""
         if not place.given.done():
             self._waiting.append(place)
             self._admit()
 
     def leave(self, place: Place) -> None:
-        """Takes a job out of the line, if it stands there."""
+        """Removes a job from the queue, if it is in it."""
         with contextlib.suppress(ValueError):
             self._waiting.remove(place)
 
     def expect(self) -> None:
-        """Learns that a job is going to wait here whose inputs are brought here meanwhile."""
+        """Announces a job that will wait for a slot here, while its inputs are being uploaded."""
         self._expected += 1
 
     def expect_no_more(self) -> None:
-        """Learns that such a job has its slot, wherever, or needs none."""
+        """Withdraws the announcement of a job that has a slot, on any account, or needs none."""
         self._expected -= 1
         self._admit()
 
@@ -207,12 +207,12 @@ class Limiter:
         self._give_back()
 
     def posted(self) -> None:
-        """Learns that the submit for which a slot was taken is answered, or will not be made."""
+        """Records that the submission for a slot was answered, or will not be sent."""
         self._on_their_way -= 1
         self._admit()
 
     def hold(self) -> None:
-        """Counts a task that already runs, adopted after a crash: over the limit if need be, never waiting."""
+        """Counts a running task, adopted after a crash, without waiting, even if the limit is exceeded."""
         self._held += 1
 
     def release(self, *, full: bool = False) -> None:
@@ -272,7 +272,7 @@ class Limiter:
         self._admit()
 
     async def refresh(self) -> None:
-        """Asks the account how many tasks it has, if what it said last is old."""
+        """Requests the account's task count, if the last count is old."""
         async with self._asking:
             max_age = ASK_WHILE_FULL if self._is_full_of_others() else ASK_EVERY
             if self._asked_at is None or self._clock() - self._asked_at >= max_age:

@@ -62,7 +62,7 @@ _log = logging.getLogger("rh_prefect")
 
 
 def is_settled(view: TaskView) -> bool:
-    """Tells whether a task has ended and has what it is going to have: a success has outputs that can be fetched."""
+    """Checks whether a task has ended completely: if it succeeded, its outputs can be downloaded."""
     if view.status != "SUCCESS":
         return view.is_terminal
     return bool(view.outputs) and all(output.is_usable for output in view.outputs)
@@ -70,18 +70,18 @@ def is_settled(view: TaskView) -> bool:
 
 @dataclass(slots=True)
 class Streak:
-    """The same answer, several times in a row."""
+    """A counter of consecutive equal answers."""
 
     times: int = 0
     since: float = 0.0
 
     def note(self, now: float) -> None:
-        """Counts one more."""
+        """Counts one more equal answer."""
         self.since = self.since if self.times else now
         self.times += 1
 
     def has_lasted(self, seconds: float, *, now: float) -> bool:
-        """Whether it is believed."""
+        """Whether the answer was repeated often enough to be accepted."""
         return self.times >= DENIALS_THAT_COUNT and now - self.since >= seconds
 
     def clear(self) -> None:
@@ -112,7 +112,7 @@ class _Watched:
 
 
 class Poller:
-    """One account's waiting room in this process."""
+    """The waiting tasks of one account in this process, queried in one loop."""
 
     def __init__(
         self,
@@ -196,7 +196,7 @@ class Poller:
                 self._wake.set()
 
     def wake(self, task_id: str) -> None:
-        """Looks at a task now: somebody said that it has ended."""
+        """Queries a task now, after a notice that it has ended."""
         self._surprises = 0
         watched = self._watched.get(task_id)
         if watched is None:
@@ -221,7 +221,7 @@ class Poller:
             self._schedule(watched, self._clock())
 
     def hears(self, *, is_on: bool) -> None:
-        """Learns whether somebody tells of ends, from now on; what was told before may have been missed."""
+        """Sets whether ends are notified from now on; earlier notifications may have been missed."""
         was_on, self._hears, self._surprises = self._hears, is_on, 0
         if is_on:
             self._peek()
@@ -338,7 +338,7 @@ class Poller:
         try:
             return await self._count(running)
         except Exception as error:  # each task can still be polled
-            _log.info("the account's tasks could not be counted, which changes nothing but time: %s", error)
+            _log.info("the account's tasks could not be counted, which only causes a delay: %s", error)
             return None
 
     def _look_at_likeliest(self, missing: int) -> None:
@@ -379,7 +379,7 @@ class Poller:
         try:
             known = watched.is_known is not None and await watched.is_known()
         except Exception as error:  # RunningHub can still be asked
-            _log.info("task %s: cannot see whether its end is recorded: %s", watched.task_id, error)
+            _log.info("task %s: could not check whether its end is recorded: %s", watched.task_id, error)
             return False
         if known and not watched.done.done():
             watched.done.set_result(None)
@@ -402,8 +402,9 @@ class Poller:
         self._surprises += 1
         if self._surprises == SURPRISES_THAT_COUNT:
             _log.warning(
-                "%d tasks have ended and no webhook told of it; ends are polled for as without one. What to do: see "
-                "that `rh-prefect webhook serve` runs and that RunningHub reaches it at RH_WEBHOOK_URL.",
+                "%d tasks have ended, but no webhook was received; tasks are polled as if no webhook "
+                "were set. What to do: check that `rh-prefect webhook serve` is running and that "
+                "RunningHub can reach it at RH_WEBHOOK_URL.",
                 self._surprises,
             )
             self._look_often()
@@ -448,7 +449,7 @@ class Poller:
     def _blip(self, watched: _Watched, error: Exception) -> None:
         watched.blips += 1
         if watched.blips == 1:
-            _log.info("task %s could not be looked at, which changes nothing but time: %s", watched.task_id, error)
+            _log.info("task %s could not be queried, which only causes a delay: %s", watched.task_id, error)
 
     def _gap(self, watched: _Watched) -> float:
         if doubts := watched.empty.times or watched.denials.times:

@@ -26,7 +26,7 @@ _KEPT = 200
 
 
 def account_specific(answer: Answer) -> RefusalScope | None:
-    """What a refusal says about the account; None if every other account would refuse as well."""
+    """Returns the account-specific reason of a rejection; None if every account would reject the job."""
     row = explain(answer.code, answer.reason, submitting=True)
     concerns_account = issubclass(row.error, KeyRejected | AccountError)
     return row.account_scope or ("account" if concerns_account else None)
@@ -39,11 +39,11 @@ class Exclusions:
     _out: dict[tuple[Member, str | None], Answer] = field(default_factory=dict)
 
     def why(self, member: Member, model: str) -> Answer | None:
-        """Why an account is not asked for a model; None where it is."""
+        """Returns why an account is not used for a model; None if it is used."""
         return self._out.get((member, None)) or self._out.get((member, model))
 
     def leave_out(self, member: Member, model: str | None, why: Answer) -> bool:
-        """Leaves an account out: for one model, or, with None, for all; tells whether that is news."""
+        """Excludes an account, for one model or (with None) for all; returns whether the exclusion is new."""
         if (member, model) in self._out:
             return False
         self._out[member, model] = why
@@ -81,11 +81,11 @@ class Pool:
 
     @property
     def is_one(self) -> bool:
-        """Whether there is nothing to choose."""
+        """Whether the pool has only one account."""
         return len(self.members) == 1
 
     def at(self, endpoint: str) -> Pool:
-        """The same accounts where an order of this kind runs: on their own machines, or, for nearly all, here.
+        """Returns the same accounts, bound to the machines on which an order of this kind runs.
 
         Args:
             endpoint: The order's.
@@ -102,7 +102,7 @@ class Pool:
         return self._machines[endpoint]
 
     def standing(self, scope: Scope) -> Exclusions:
-        """Who is left out in the present attempt of a run.
+        """Returns the accounts excluded in the current attempt of a run.
 
         Args:
             scope: The run. In a later attempt all are asked again: somebody may have paid the bill.
@@ -133,7 +133,7 @@ class Pool:
         return self.members[-1]
 
     async def check_currency(self) -> None:
-        """Refuses a budget for accounts whose wallets are not of one currency; asks each of them once.
+        """Rejects a budget for accounts with wallets in different currencies; queries each account once.
 
         Raises:
             ConfigError: They are not.
@@ -147,13 +147,14 @@ class Pool:
         known = {str(one): currency for one, currency in zip(self.members, found, strict=True) if currency}
         if len(set(known.values())) > 1:
             raise ConfigError(
-                f"The accounts of pool {self.name!r} do not keep their money in one currency "
-                f"({', '.join(f'{name}: {currency}' for name, currency in known.items())}), and a budget is counted in "
-                "one. Nothing was sent. What to do: run without a budget, or make a pool for each currency."
+                f"The accounts of pool {self.name!r} do not all have the same currency ("
+                f"{', '.join((f'{name}: {currency}' for name, currency in known.items()))}), but a budget "
+                "has only one currency. Nothing was sent. What to do: run without a budget, or make a "
+                "pool for each currency."
             )
 
     async def ask(self, question: Callable[[Member], Awaitable[T]], *, scope: Scope, model: str) -> T:
-        """Asks one account after the other, until one has no reason of its own to refuse; nothing is paid.
+        """Checks the accounts in turn until one has no account-specific reason to reject the job; nothing is paid.
 
         Args:
             question: What to ask.
@@ -179,7 +180,7 @@ class Pool:
         raise self.exhausted(whys, model, job=model)
 
     def exhausted(self, whys: Mapping[Member, Answer], model: str, *, job: str) -> ApiError:
-        """Says that no account is left for a job, naming each with its reason.
+        """Builds the error for a job that no account accepts, with the reason of each account.
 
         Args:
             whys: Why not, by account.
@@ -200,7 +201,7 @@ class Pool:
 
 
 def refusal(why: Answer) -> str:
-    """Says in a clause why an account refused, and what a person can do about it.
+    """Returns a clause that explains why an account rejected a job and what the user can do.
 
     Args:
         why: Its answer.

@@ -1,4 +1,4 @@
-"""Where one job is paid: its account, and its slot there."""
+"""The account that pays for one job, and the job's slot on that account."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rh_prefect.jobs.journal.records import Answer, Intent
 
 
 class SlotLease:
-    """One job's place at an account of a pool; it is chosen as late as can be, and given back at the end."""
+    """One job's slot on an account of a pool, chosen as late as possible and released at the end."""
 
     def __init__(self, pool: Pool, standing: Exclusions, *, model: str, job: str) -> None:
         """Starts with no slot.
@@ -33,7 +33,7 @@ class SlotLease:
 
     @property
     def account(self) -> Account:
-        """The account that pays, as far as that is known by now."""
+        """The account that pays; it may still change until a slot is taken."""
         return self.member.account
 
     @property
@@ -42,7 +42,7 @@ class SlotLease:
         return self._slots is not None
 
     async def expect(self) -> None:
-        """Settles on the account that will most likely pay, so that inputs get there while the job waits in line.
+        """Selects the account that will probably pay, so that inputs are uploaded while the job waits.
 
         Raises:
             ApiError: No account is left.
@@ -73,7 +73,7 @@ class SlotLease:
                 self.free()
 
     def arrived(self) -> None:
-        """Learns that the submit is answered, or will not be made."""
+        """Records that the submission was answered, or will not be sent."""
         if self._slots is not None and self._is_on_its_way:
             self._is_on_its_way = False
             self._slots.posted()
@@ -95,7 +95,7 @@ class SlotLease:
             slots.posted()
 
     async def paid_on(self, intent: Intent) -> Account:
-        """Moves to the account that has a task of this job already.
+        """Switches to the account on which this job already has a task.
 
         Args:
             intent: The record of its submit.
@@ -110,14 +110,14 @@ class SlotLease:
         return self.account
 
     def hold(self) -> None:
-        """Counts a task that already runs: over the limit if need be, never waiting."""
+        """Counts a task that already runs, without waiting, even if the limit is exceeded."""
         if self._slots is None:
             self._leave_home()
             self._slots = self.account.slots
             self._slots.hold()
 
     def move_on(self, why: Answer) -> str | None:
-        """Looks for another account after one has refused for reasons of its own; call it when the slot is free again.
+        """Finds another account after one rejected the job; call it when the slot is free again.
 
         Args:
             why: The refusal.
@@ -138,22 +138,25 @@ class SlotLease:
             is_news = self._standing.leave_out(refused, None if trouble == "account" else self._model, why)
         others = ", ".join(map(str, self._able()))
         what = "" if trouble == "account" else f" for {self._model}"
-        news = f"account {refused} is left out of this run{what}: {refusal(why)}. Nothing was paid; the others go on: "
+        news = (
+            f"account {refused} is not used any more in this run{what}: {refusal(why)}. Nothing was paid; the "
+            "other accounts are still used: "
+        )
         return news + others if is_news else ""
 
     def untold(self, task_id: str, error: ApiError) -> ApiError:
-        """Says of which account's task nothing can be learned.
+        """Builds the error for a task whose account cannot be queried.
 
         Args:
             task_id: RunningHub's task id.
             error: Why not.
         """
-        advice = "Then run again: the task is waited for, and nothing is paid for it twice."
+        advice = "Then run again: the run waits for the task and does not pay for it again."
         if isinstance(error, TaskNotFound):
             advice += f" If it stays lost: rh-prefect jobs mark-lost {self._job}; the next run pays for a new task."
         return type(error)(
-            f"{self._job}: task {task_id} was paid for on account {self.member}, which tells nothing of it now: "
-            f"{error.message} {advice}",
+            f"{self._job}: task {task_id} was paid for on account {self.member}, which currently cannot "
+            f"query it: {error.message} {advice}",
             code=error.code,
             reason=error.reason,
             retry=error.retry,

@@ -1,4 +1,4 @@
-"""Links of inputs at RunningHub: one upload for one content, shared for as long as its link lives."""
+"""Links to inputs uploaded to RunningHub: one upload per content, shared until its link expires."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Uploads:
         self._gate = asyncio.Semaphore(AT_ONCE)
 
     async def link(self, given: Input, *, options: Mapping[str, object]) -> str:
-        """Gives a link that RunningHub can read for some hours yet, uploading the file if it has to.
+        """Returns a link that RunningHub can read for some more hours; uploads the file if necessary.
 
         Args:
             given: The file.
@@ -61,7 +61,7 @@ class Uploads:
         return (await self._uploaded(given, options)).url
 
     async def file_name(self, given: Input, *, options: Mapping[str, object]) -> str:
-        """Gives the name under which a workflow's loader node finds a file, uploading it if it has to; see `link`."""
+        """Returns the name of an uploaded file for a workflow's loader node; uploads it if necessary. See `link`."""
         return (await self._uploaded(given, options)).file_name
 
     async def _uploaded(self, given: Input, options: Mapping[str, object]) -> Upload:

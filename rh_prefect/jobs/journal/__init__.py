@@ -1,1 +1,1 @@
-"""What is written down about paid jobs, where, by whom and for which run: the truth about money."""
+"""The records of paid jobs: their content, place, writer and run. They are the authority on payments."""

@@ -64,7 +64,7 @@ class Shortfall:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one submit counts for.
+    """The amount that one submission adds to the budget's count.
 
     Attributes:
         amount: In a budget; None where neither a cost nor a price is known.
@@ -80,7 +80,7 @@ class Entry:
 
 
 def entry_of(submit: Submit) -> Entry | None:
-    """Tells what a submit counts for in its run's budget; None where it cost nothing for sure.
+    """Returns what a submission adds to its run's budget count; None if it certainly cost nothing.
 
     Args:
         submit: As the journal has it.
@@ -123,7 +123,7 @@ class SpendTracker:
         return self._sums[currency, False]
 
     def counted(self, currency: str = CURRENCY) -> Decimal:
-        """What a budget counts in a currency: both."""
+        """The amount in a currency that counts against a budget: spent plus reserved."""
         return self.spent(currency) + self.reserved(currency)
 
     @property
@@ -161,14 +161,14 @@ class SpendTracker:
         return {key: found for key in tuple(self._entries) if (found := self.spent_on(key)) is not None}
 
     def take(self, view: JobView) -> None:
-        """Takes over what was read of a job, in place of all that was known of it."""
+        """Replaces the stored data of a job with newly read data."""
         for n in tuple(self._entries.setdefault(view.key, {})):
             self.release(view.key, n)
         for submit in view.submits:
             self.note(view.key, submit)
 
     def note(self, key: str, submit: Submit) -> None:
-        """Takes note of what has become of one submit."""
+        """Records the outcome of one submission."""
         self._entries.setdefault(key, {})
         self.release(key, submit.n)
         entry = entry_of(submit)
@@ -230,7 +230,7 @@ class SpendTracker:
         return None
 
     def release(self, key: str, n: int) -> None:
-        """Gives back what was set aside for a submit; nothing if there was nothing."""
+        """Releases the amount reserved for a submission; does nothing if none was reserved."""
         self._asks.pop((key, n), None)
         entry = self._entries.get(key, {}).pop(n, None)
         if entry is not None:
@@ -273,7 +273,7 @@ os.register_at_fork(after_in_child=_ledgers.clear)
 
 
 def spend_tracker_of(journal: JobSource) -> SpendTracker:
-    """Gives this process's one ledger of a scope; call it on the loop thread.
+    """Returns this process's only `SpendTracker` of a scope; call it on the loop thread.
 
     Args:
         journal: The scope's journal; two journals of one description are one.
@@ -340,7 +340,7 @@ class Prices:
         return Money(Decimal(0) if preview.free else preview.amount, preview.currency or await self.currency())
 
     async def currency(self) -> str | None:
-        """The currency of the account's money, asked for once; None where it does not say."""
+        """The currency of the account, requested once; None if RunningHub does not report it."""
         # The next callers do not wait for the same failure one after another.
         if self._clock() - self._failed_at < _ASK_AGAIN:
             return None
@@ -356,7 +356,7 @@ class Prices:
 
 
 def exceeded(job: str, *, budget: Decimal, short: Shortfall) -> BudgetExceeded:
-    """Says why a job was not started.
+    """Builds the error for a job that the budget does not allow.
 
     Args:
         job: Its full name.
@@ -365,13 +365,19 @@ def exceeded(job: str, *, budget: Decimal, short: Shortfall) -> BudgetExceeded:
     """
     price = short.price
     unit = f" {price.currency}" if price and price.currency else ""
-    so_far = f"of the budget of {amount_text(budget)}{unit}, {amount_text(short.spent)} are spent"
+    so_far = f"of the budget of {amount_text(budget)}{unit}, {amount_text(short.spent)} is spent"
     so_far += f" and {amount_text(short.reserved)} reserved by other jobs of this run"
-    cost, advice = "neither the catalogue nor RunningHub knows its price", "run it without a budget"
+    cost, advice = (
+        "its price is neither in the catalogue nor in the price response of RunningHub",
+        "run it without a budget",
+    )
     if price is not None:
         cost, advice = f"it would cost {amount_text(price.amount)}{unit}", "set a larger budget and run again"
     return BudgetExceeded(
-        f"{job}: not started: {cost}; {so_far}. Nothing was paid for it. What to do: {advice}; what is done is kept.",
+        (
+            f"{job}: not started: {cost}; {so_far}. Nothing was paid for it. What to do: {advice}; finished "
+            "results are kept."
+        ),
         job=job,
         price=price.amount if price else None,
         currency=price.currency if price else None,

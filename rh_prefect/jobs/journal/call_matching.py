@@ -1,4 +1,4 @@
-"""Finds the record of a paid call among those of its request. No I/O: a table of cases tests it.
+"""Matches a paid call with one of the records of its request. No I/O; tested with a table of cases.
 
 A call takes the first record that fits; each record is taken once in an attempt of the run:
 
@@ -63,7 +63,7 @@ class Match:
 
 
 def find_record(call: Address, known: Sequence[Known], *, version: str, equal: Equal = "refuse") -> Match:
-    """Finds the record that is a call's own.
+    """Finds the record that belongs to a call.
 
     Args:
         call: Where the call is made.
@@ -106,7 +106,7 @@ class _Compared:
 
     @property
     def is_another_call(self) -> bool:
-        """Whether it is surely not this call: a call with the same arguments, and another number among those."""
+        """Whether the record is certainly of another call: same arguments, but another number among such calls."""
         if self.arguments == "unclear":
             # A run around both has arguments that cannot be compared, and is the same one by its place.
             return self.is_beside and not self.is_edited
@@ -114,7 +114,7 @@ class _Compared:
 
     @property
     def may_have_moved(self) -> bool:
-        """Whether only its place has changed, or the program; else another task or branch may ask for the same."""
+        """Whether only the call's position or the program changed; if not, it may be another task's call."""
         return self.is_edited or (self.has_names and self.arguments != "other")
 
     @property

@@ -1,4 +1,4 @@
-"""The paid calls of one attempt of a run: which of them has which job of its scope."""
+"""The paid calls of one attempt of a run, and the job in the scope that belongs to each call."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ are dropped when it ends. Where a scope is dropped because there are many, its j
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """One try of something that may be tried again.
+    """One attempt at something that may be retried.
 
     Attributes:
         id: The same in every try, as a task run's id.
@@ -57,7 +57,7 @@ class Caller:
     equal: Equal = "refuse"
 
     def repeats(self, other: Caller) -> bool:
-        """Whether this is a later try of something that the other was in."""
+        """Whether this is a later attempt of something that contained the other."""
         numbers = {one.id: one.number for one in other.tries}
         return any(numbers.get(one.id, one.number) != one.number for one in self.tries)
 
@@ -239,7 +239,7 @@ async def _record(
 def _note(match: Match, caller: Caller) -> str:
     if match.record is None or match.verdict not in ("moved", "renamed"):
         return ""
-    return f"was asked for at [{match.record.address}] and is now at [{caller.address}]; what was paid for is used"
+    return f"was called at [{match.record.address}] and is now called at [{caller.address}]; the paid result is used"
 
 
 def _note_of_new(records: list[Known], caller: Caller) -> str:
@@ -247,8 +247,9 @@ def _note_of_new(records: list[Known], caller: Caller) -> str:
     if not edited:
         return ""
     return (
-        f"the flow's source has changed, and this call at [{caller.address}] is a new job: the {len(edited)} equal "
-        "calls that were recorded before are told apart by their place. Give equal calls labels to keep them apart"
+        f"the flow's source has changed, and this call at [{caller.address}] is a new job: the "
+        f"{len(edited)} identical calls that were recorded before are distinguished by their position in "
+        "the source. Set labels on identical calls to distinguish them"
     )
 
 
@@ -256,19 +257,20 @@ def _refusal(job: str, match: Match, caller: Caller) -> AmbiguousCall:
     where = f"[{caller.address}]"
     if match.verdict == "repeated":
         return AmbiguousCall(
-            f"{job}: two calls with this request are made at {where}, and nothing tells them apart: "
-            "a resumed run could give one the result of the other. Nothing was paid for the second. What to do: give "
-            "each call a `label` or a `key` of its own, or make them with `generate_many` or `.submit` in the flow "
-            "itself.",
+            f"{job}: two calls with this request are made at {where}, and they cannot be distinguished: a "
+            "resumed run could return the result of one for the other. Nothing was paid for the second. "
+            "What to do: give each call its own `label` or `key`, or call them with `generate_many` or "
+            "`.submit` in the flow itself.",
             job=job,
         )
     record = match.record
     there = f"[{record.address}]" if record is not None else ""
     is_edited = record is not None and record.version != caller.version
-    why = "the flow's source has changed since" if is_edited else "its task or the arguments of its task are others now"
+    why = "the flow's source has changed since" if is_edited else "its task or the arguments of its task have changed"
     return AmbiguousCall(
-        f"{job}: this call at {where} may be the one that was paid for at {there}, or another one; {why}. Nothing was "
-        'paid for it. What to do: resume with equal="by order" or "by place" if it is that one, or equal="new" if it '
-        "is a new call, as in resume(flow, run, equal=...); labels tell equal calls apart from the start.",
+        f"{job}: this call at {where} may be the call that was paid for at {there}, or a different call; "
+        f'{why}. Nothing was paid for it. What to do: resume with equal="by order" or "by place" if '
+        'it is the same call, or equal="new" if it is a new call, as in resume(flow, run, equal=...); '
+        "labels distinguish identical calls from the start.",
         job=job,
     )

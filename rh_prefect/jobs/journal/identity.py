@@ -16,19 +16,19 @@ def media_mark(sha256: str) -> str:
 
 
 def file_mark(sha256: str) -> str:
-    """Stands for a file that a workflow's loader node takes by its name at RunningHub, not by a link."""
+    """Returns a placeholder for a file that a workflow's loader node takes by name instead of by link."""
     return f"file-sha256:{sha256}"
 
 
 def marked(value: object) -> str | None:
-    """The sha256 that a `media_mark` stands for; None for anything else."""
+    """Returns the sha256 in a `media_mark`; None for any other value."""
     if isinstance(value, str) and value.startswith("sha256:"):
         return value.removeprefix("sha256:")
     return None
 
 
 def base_hash(*, site: str, endpoint: str, payload: Mapping[str, object]) -> str:
-    """Hashes what a call asks for; equal requests have equal bases.
+    """Hashes the request of a call; equal requests have equal hashes.
 
     Args:
         site: RunningHub's host: the two sites are two worlds.
@@ -67,12 +67,12 @@ REQUEST_DIGITS = 12
 
 
 def request_id(base: str, label: str | None) -> str:
-    """Begins the keys of all jobs of a scope that ask for the same under one label; 12 hex digits."""
+    """Returns the common prefix of the keys of all equal requests under one label in a scope; 12 hex digits."""
     return _hash(json.dumps([base, label]))[:REQUEST_DIGITS]
 
 
 def job_key(request: str, address: str) -> str:
-    """Names the job of a call that is first made at an address; 24 hex digits.
+    """Returns the key of a job from the address of its first call; 24 hex digits.
 
     Args:
         request: See `request_id`.
@@ -82,22 +82,22 @@ def job_key(request: str, address: str) -> str:
 
 
 def other_job_key(request: str, address: str, again: int) -> str:
-    """Names a job whose address was that of another one once; 24 hex digits."""
+    """Returns the key of a job whose address was used by another job before; 24 hex digits."""
     return request + _hash(f"{address}/{again}")[:REQUEST_DIGITS]
 
 
 def reused_key(request: str) -> str:
-    """Names the one job of all calls of a scope that may share an equal request; 24 hex digits."""
+    """Returns the key of the one job that equal requests of a scope may share; 24 hex digits."""
     return request + _hash("reuse")[:REQUEST_DIGITS]
 
 
 def explicit_key(key: str) -> str:
-    """Names a job by the caller's own idempotency key; 24 hex digits."""
+    """Returns the key of a job from the caller's own idempotency key; 24 hex digits."""
     return _hash(f"key/{key}")[:24]
 
 
 def uri_hash(uri: str) -> str:
-    """Names an input's record; 24 hex digits."""
+    """Returns the key part of an input's record, a hash of 24 hex digits."""
     return _hash(uri)[:24]
 
 
@@ -111,7 +111,7 @@ Likeness = Literal["same", "other", "unclear"]
 
 
 class Place(BaseModel):
-    """Which of the calls of one name in one run a call is.
+    """The position of a call among the calls with the same name in one run.
 
     Attributes:
         in_order: Whether the run itself makes its calls one after the other, so that the number is the same each time;
@@ -128,7 +128,7 @@ class Place(BaseModel):
     number: int = 1
 
     def likeness(self, other: Place) -> Likeness:
-        """Compares two places of calls with the same names."""
+        """Compares two positions of calls with the same names, and returns their similarity."""
         if self.in_order != other.in_order or self.given != other.given:
             return "unclear"
         if self.number == other.number:
@@ -182,16 +182,16 @@ class Address(BaseModel):
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
     def places_like(self, other: Address) -> Likeness:
-        """Compares where the runs and the call stand; needs equal names."""
+        """Compares the positions of the runs and the call; requires equal names."""
         return _whole(self._compare_places(other))
 
     def is_beside(self, other: Address) -> bool:
-        """Whether both stand in one and the same run, at two places of it; needs equal names."""
+        """Whether both are in the same run, at different positions; requires equal names."""
         first = next((part for part in self._compare_places(other) if part != "same"), "same")
         return first == "other"
 
     def arguments_like(self, other: Address, *, common_only: bool) -> Likeness:
-        """Compares what the runs were given; needs as many runs.
+        """Compares the arguments of the runs; requires the same number of runs.
 
         Args:
             other: The other address.

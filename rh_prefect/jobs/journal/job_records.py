@@ -43,7 +43,7 @@ class Submit:
 
     @property
     def state(self) -> JobState:
-        """Where this submit stands."""
+        """The state of this submission."""
         if self.end is not None:
             return "ended"
         if self.lost is not None:
@@ -81,7 +81,7 @@ class Submit:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """All that the journal knows of one job, in order."""
+    """All journal records of one job, in order."""
 
     key: str
     submits: tuple[Submit, ...] = ()
@@ -89,7 +89,7 @@ class JobView:
 
     @property
     def last(self) -> Submit | None:
-        """The newest submit, which decides how to go on."""
+        """The newest submission, which determines the next step."""
         return self.submits[-1] if self.submits else None
 
     @property
@@ -99,7 +99,7 @@ class JobView:
 
     @property
     def state(self) -> JobState:
-        """Where the job stands."""
+        """The state of the job."""
         return self.last.state if self.last else "new"
 
     @property
@@ -121,7 +121,7 @@ class JobView:
         return next((one for one in self.submits if one.n == n), None)
 
     def adding(self, submit: Submit) -> JobView:
-        """The same job with one more submit, or with a newer look at one."""
+        """Returns the job with one more submission, or with newer data of one."""
         others = (old for old in self.submits if old.n != submit.n)
         return replace(self, submits=tuple(sorted((*others, submit), key=lambda one: one.n)))
 
@@ -166,7 +166,7 @@ class JobRecords:
         return f"{self.journal.scope}/{self.key}"
 
     async def view(self) -> JobView:
-        """Reads the job; without submissions where nothing is recorded of it."""
+        """Reads the job; it has no submissions if nothing is recorded."""
         return JobView.parse(self.key, await self.journal.job(self.key))
 
     async def submission(self, n: int) -> Submit | None:
@@ -190,7 +190,7 @@ class JobRecords:
         return await self._create("late", n, record)
 
     async def lost(self, n: int, record: Lost) -> bool:
-        """Records that RunningHub does not know the task of submission n any more."""
+        """Records that the task of submission n no longer exists at RunningHub."""
         return await self._create("lost", n, record)
 
     async def end(self, n: int, record: End) -> End:
@@ -214,7 +214,7 @@ class JobRecords:
         return await self._create("call", 1, record)
 
     async def reuse(self, record: Reused) -> bool:
-        """Records which finished job serves this one; False where that is recorded already."""
+        """Records which finished job's result this job reuses; returns False if that is recorded already."""
         return await self._create("reuse", 1, record)
 
     async def _create(self, what: str, n: int, record: Record) -> bool:
@@ -233,13 +233,13 @@ def split_job(name: str) -> tuple[str, str]:
     scope, slash, key = name.rpartition("/")
     if not (scope and slash and key):
         raise InputError(
-            f"{name!r} is not the name of a job. What to do: give <run>/<key>, as `rh-prefect jobs list` shows it."
+            f"{name!r} is not the name of a job. What to do: pass <run>/<key>, as `rh-prefect jobs list` shows it."
         )
     return scope, key
 
 
 async def read_job(journal: Journal, key: str) -> JobView:
-    """Reads a job that must be recorded.
+    """Reads a job; raises an error if it is not recorded.
 
     Raises:
         InputError: The scope has no such job.
@@ -247,7 +247,7 @@ async def read_job(journal: Journal, key: str) -> JobView:
     view = await JobRecords(journal, key).view()
     if view.last is None:
         raise InputError(
-            f"{journal.scope}/{key}: no such job is recorded. What to do: see `rh-prefect jobs list {journal.scope}`."
+            f"{journal.scope}/{key}: this job is not recorded. What to do: see `rh-prefect jobs list {journal.scope}`."
         )
     return view
 
@@ -259,7 +259,7 @@ async def jobs_of(journal: JobSource) -> AsyncIterator[JobView]:
 
 
 def calls_in(records: Mapping[str, Mapping[str, Any]]) -> dict[str, CallRecord | Intent]:
-    """Finds where each of some jobs is called: in its call record, else in its first intent.
+    """Finds where each of some jobs is called, from its call record or else from its first intent.
 
     Args:
         records: Records of jobs, by full key.
@@ -306,7 +306,7 @@ def _parse(name: str, kind: type[_R], record: Mapping[str, Any]) -> _R:
         return kind.model_validate(record)
     except ValidationError as error:
         raise UnreadableRecord(
-            f"the record {name} has a form that this version cannot read ({_first_flaw(error)}). "
+            f"the record {name} has a format that this version cannot read ({_first_flaw(error)}). "
             "What to do: use the version of rh-prefect that wrote it."
         ) from error
 

@@ -1,4 +1,4 @@
-"""The append-only journal of jobs: append-only records, each created exclusively, never changed and never deleted."""
+"""The append-only journal of jobs: each record is created exclusively, and never changed or deleted."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Journal(JobSource, Protocol):
 
     @property
     def scope(self) -> str:
-        """What it covers."""
+        """The name of the scope whose records the source holds."""
         ...
 
     async def create(self, key: str, record: Mapping[str, Any]) -> bool:
@@ -90,7 +90,7 @@ class Journal(JobSource, Protocol):
         ...
 
     async def request(self, prefix: str) -> dict[str, JSON]:
-        """Reads all records of the jobs whose keys begin alike, by full key."""
+        """Reads all records of the jobs whose keys have the same beginning, by full key."""
         ...
 
     def keys(self) -> AsyncIterator[str]:
@@ -99,23 +99,23 @@ class Journal(JobSource, Protocol):
 
 
 class EndListener(Protocol):
-    """Wants to know when tasks have ended."""
+    """A listener for the ends of tasks."""
 
     def wake(self, task_id: str) -> None:
-        """Hears that a task has ended, and looks for itself."""
+        """Handles the notice that a task has ended, by checking its state."""
         ...
 
     def hears(self, *, is_on: bool) -> None:
-        """Learns whether it will hear of ends from now on."""
+        """Sets whether ends will be notified from now on."""
         ...
 
 
 @runtime_checkable
 class TellingJournal(Protocol):
-    """A journal that can tell of ends which other processes have recorded in it."""
+    """A journal that notifies listeners of ends that other processes have recorded in it."""
 
     async def tell_of_ends(self, listener: EndListener) -> None:
-        """Has a listener told, for as long as this process lives; telling it twice has no effect."""
+        """Registers a listener for the life of this process; registering it again has no effect."""
         ...
 
 
@@ -124,7 +124,7 @@ class CachedJournal(Protocol):
     """A journal that keeps what it has read, since records never change; it keeps the order of what it is given."""
 
     def is_absent(self, key: str, *, max_age: float) -> bool:
-        """Whether a record is known not to have been there at most so many seconds ago; asks nothing."""
+        """Whether a record was absent at the last read, at most the given seconds ago; sends no request."""
         ...
 
 
@@ -143,11 +143,11 @@ def _is_cached(kind: type) -> bool:
 
 
 class UnreadableRecord(JournalError):
-    """A record is there and has a form that this version does not know."""
+    """A record exists but has a format that this version does not support."""
 
 
 class NotExclusive(JournalError):
-    """In a place two processes could create the same record."""
+    """The storage cannot prevent two processes from creating the same record."""
 
 
 def check_key(key: str) -> str:
@@ -157,7 +157,9 @@ def check_key(key: str) -> str:
         ValueError: Not of lower-case letters, digits and dashes.
     """
     if not _KEY.fullmatch(key):
-        raise ValueError(f"{key!r} is no journal key: lower-case letters and digits, in parts joined by dashes")
+        raise ValueError(
+            f"{key!r} is not a journal key, which has only lower-case letters and digits, in parts joined by dashes"
+        )
     return key
 
 
@@ -227,8 +229,8 @@ class FolderJournal:
         """
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", scope):
             raise InputError(
-                f"{scope!r} is no scope's name. What to do: use letters, digits, dashes, dots and underscores, "
-                "beginning with a letter or a digit."
+                f"{scope!r} is not a valid scope name. What to do: use letters, digits, dashes, dots and "
+                "underscores, beginning with a letter or a digit."
             )
         self.scope = scope
         self.url = shown_url(url)
@@ -239,7 +241,7 @@ class FolderJournal:
         return f"FolderJournal({self.url!r}, scope={self.scope!r})"
 
     async def check(self) -> None:
-        """Tries whether records can be created exclusively.
+        """Checks whether records can be created exclusively.
 
         Raises:
             NotExclusive: Two processes could create the same record there.
@@ -261,7 +263,7 @@ class FolderJournal:
         return None if data is None else _decode(data, f"{self.url}/{self._path(key)}")
 
     async def read_many(self, keys: Iterable[str]) -> dict[str, JSON]:
-        """Reads records, many at a time; those that are there, by key."""
+        """Reads many records at a time; returns those that exist, by key."""
         paths = {self._path(key): key for key in keys}
         files = await self._call(self._files.read_some, list(paths))
         return {paths[path]: _decode(data, f"{self.url}/{path}") for path, data in files.items()}
@@ -272,7 +274,7 @@ class FolderJournal:
         return {f"{job_key}-{Path(name).stem}": _decode(data, f"{self.url}/{name}") for name, data in files.items()}
 
     async def request(self, prefix: str) -> dict[str, JSON]:
-        """Reads all records of the jobs whose keys begin alike; see `Journal.request`."""
+        """Reads all records of the jobs whose keys have the same beginning; see `Journal.request`."""
         folders = await self._call(self._files.folders, self.scope)
         jobs = await asyncio.gather(*(self.job(name) for name in folders if name.startswith(prefix)))
         return {name: record for job in jobs for name, record in job.items()}
@@ -329,7 +331,7 @@ def _as_journal_error(url: str, options: Mapping[str, Any]) -> Iterator[None]:
         raise
     except Exception as error:  # the libraries behind fsspec have errors of their own
         message, cause = describe(error, f"The journal at {url} cannot be used", options=options)
-        raise JournalError(f"{message} What was paid so far is kept; run again then.") from cause
+        raise JournalError(f"{message} Records of paid jobs are kept; then run again.") from cause
 
 
 def _decode(data: bytes, where: str) -> JSON:
@@ -512,7 +514,7 @@ class _StoreFiles:
 
     def _unfit(self) -> NotExclusive:
         return NotExclusive(
-            f"The journal cannot be kept at {self._fs.unstrip_protocol(self._root)}: two processes could create the "
-            "same record there, so that it cannot tell who pays. What to do: name a local folder or an S3 bucket in "
-            "RH_JOURNAL."
+            f"The journal cannot be stored at {self._fs.unstrip_protocol(self._root)}: two processes "
+            "could create the same record there, so both could pay for the same job. What to do: set "
+            "RH_JOURNAL to a local folder or an S3 bucket."
         )

@@ -60,7 +60,7 @@ class Record(BaseModel):
 
 
 class Intent(Record):
-    """Written right before a POST: from here on it may have been paid for.
+    """The record written right before a POST; from then on, the job may have been paid for.
 
     Attributes:
         owner: The process that posts.
@@ -124,13 +124,13 @@ FORMAT_KEY = "format-1"
 
 
 class Format(Record):
-    """The first record of a scope: in which format all others are."""
+    """The first record of a scope: the format version of all others."""
 
     format: int = FORMAT
 
 
 class CallRecord(Record):
-    """Where a call of a run was made, written once two calls ask for the same.
+    """The position of a call in its run, written as soon as two calls make the same request.
 
     Attributes:
         owner: The process that made it.
@@ -150,7 +150,7 @@ class CallRecord(Record):
 
 
 class Reused(Record):
-    """Which finished job a run was served with, so that a resumed run is served with the same.
+    """The finished job whose result a run reused, so that a resumed run reuses the same one.
 
     Attributes:
         manifest: Name of its manifest in the store.
@@ -207,7 +207,7 @@ class Resolution(Record):
 
 
 class Lost(Record):
-    """RunningHub no longer knows a task that it had accepted: it was paid for, and nothing can come of it."""
+    """The record that an accepted and paid task no longer exists at RunningHub and will have no result."""
 
     by: str = ""
 
@@ -224,7 +224,7 @@ class Link(BaseModel):
 
 
 class End(Record):
-    """The remote task is terminal.
+    """The record of a remote task's terminal state.
 
     Attributes:
         status: `SUCCESS`, `FAILED` or `CANCELLED`.
@@ -284,7 +284,7 @@ class SeenMedia(Record):
 
 
 class FoundName(Record):
-    """Whether a text named a file of the caller's, decided when a job first asked.
+    """Whether a text was the name of one of the caller's files, decided at the job's first request.
 
     Attributes:
         folder: The working folder.
@@ -298,6 +298,6 @@ class FoundName(Record):
 
 
 class Cancelled(Record):
-    """From here on this attempt of the run submits nothing more."""
+    """The record after which this attempt of the run makes no more submissions."""
 
     by: str = ""

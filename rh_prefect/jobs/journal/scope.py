@@ -64,7 +64,7 @@ class Scope(Protocol):
 
     @property
     def details(self) -> Mapping[str, str]:
-        """What a manifest says of the run."""
+        """The data about the run that a manifest contains."""
         ...
 
     @property
@@ -93,13 +93,13 @@ class FolderScope:
 
 
 class Opened(Record):
-    """A process has opened a named scope, which is an attempt of its own there."""
+    """The record that a process has opened a named scope; each opening is a new attempt."""
 
     owner: Owner
 
 
 async def open_scope(journal: FolderJournal) -> FolderScope:
-    """Opens a named scope as a new attempt: what failed in an earlier one, or was cancelled, may be paid for again.
+    """Opens a named scope as a new attempt, in which failed or cancelled jobs may be paid for again.
 
     Each process is an attempt, whether the one before it has ended or not. Two that are at work at the same time do
     not pay for one job together: who submits is decided by the claim, which is exclusive for all attempts.
@@ -115,7 +115,7 @@ async def open_scope(journal: FolderJournal) -> FolderScope:
 
 
 async def last_attempt(journal: Journal, *, what: str = "attempt") -> int:
-    """Finds the newest attempt of a named scope, in few looks however many there were: they are numbered without gaps.
+    """Finds the newest attempt of a named scope with few reads, since attempts are numbered without gaps.
 
     Args:
         journal: The scope's records.
@@ -138,7 +138,7 @@ async def last_attempt(journal: Journal, *, what: str = "attempt") -> int:
 
 
 def loose_scope(journal_url: str) -> FolderScope:
-    """Makes a scope that no later process will find again: a crash loses the way back to what was paid."""
+    """Creates a scope that no later process can find; after a crash, its paid jobs cannot be found again."""
     return FolderScope(FolderJournal(journal_url, scope=f"loose-{uuid.uuid4().hex[:12]}"))
 
 
@@ -147,14 +147,14 @@ _KEPT = 1000
 
 
 class OpenScopes:
-    """The scopes that this process has come to."""
+    """The scopes that this process has opened."""
 
     def __init__(self) -> None:
         """Starts with none."""
         self._were_empty: SingleFlight[tuple[str, str, int], bool] = SingleFlight(_KEPT)
 
     async def open(self, scope: Scope, store: MediaStore) -> bool:
-        """Checks a scope before the first job of an attempt; asks the journal and the store once.
+        """Checks a scope before the first job of an attempt; accesses the journal and the store once.
 
         What another process records there later does no harm: to claim a job is exclusive, and who comes second reads
         it.
@@ -184,9 +184,9 @@ async def _open(scope: Scope, store: MediaStore) -> bool:
         await _begin(scope, store)
     elif record is None or Format.model_validate(record).format != FORMAT:
         raise JournalError(
-            f"The jobs of {journal.scope} are recorded in another format than {FORMAT}, which this version of "
-            "rh_prefect writes. Nothing was paid. What to do: finish this run with the version that began it, or start "
-            "a new run."
+            f"The jobs of {journal.scope} are recorded in a format other than {FORMAT}, which this "
+            "version of rh_prefect writes. Nothing was paid. What to do: finish this run with the "
+            "version that started it, or start a new run."
         )
     return was_empty
 
@@ -238,8 +238,9 @@ async def is_empty(journal: Journal) -> bool:
 
 def _is_restored(journal: Journal, store: MediaStore, marker: str) -> JournalError:
     return JournalError(
-        f"The flow run {journal.scope} has begun to pay for jobs, as {store.uri(marker)} says, and no job of it is "
-        "recorded: its records are older than the run, as after Prefect's database was restored from a backup. Nothing "
-        f"was paid now. What to do: rh-prefect jobs recover {journal.scope}, which records again what the manifests in "
-        "the store contain; then run it again."
+        f"The flow run {journal.scope} has started to pay for jobs, as {store.uri(marker)} shows, but "
+        "none of its jobs is recorded: its records are older than the run, for example because Prefect's "
+        "database was restored from a backup. Nothing was paid in this attempt. What to do: rh-prefect "
+        f"jobs recover {journal.scope}, which restores the records from the manifests in the storage; "
+        "then run it again."
     )

@@ -1,4 +1,4 @@
-"""This machine's memory of tickets on their way to the journal.
+"""A local store on this machine for tickets that are not in the journal yet.
 
 A ticket is written here the moment it arrives, and dropped once the journal has it. So neither a kill between
 RunningHub's answer and the journal's, nor a journal that cannot be reached, loses a task that was paid for.
@@ -57,7 +57,7 @@ class Spool:
             self.put(entry)
 
     def put(self, entry: Spooled) -> None:
-        """Writes an answer; it stands whole or not at all, also after a power failure.
+        """Writes an answer atomically, safe also against a power failure.
 
         Raises:
             OSError: The folder cannot be written to.
@@ -76,7 +76,7 @@ class Spool:
         self._path(scope, key, n).unlink(missing_ok=True)
 
     def entries(self) -> Iterator[Spooled]:
-        """Lists what is waiting for its journal."""
+        """Lists the answers that are not in their journal yet."""
         for path in sorted(self.folder.glob("*.json")):
             entry = _read(path)
             if entry is not None:
@@ -95,5 +95,5 @@ def _read(path: Path) -> Spooled | None:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         # The journal is the truth and is never less careful without a ticket: its intent stays open, then unknown.
-        _log.error("%s may hold the id of a paid task and cannot be read: %s. Look at the file.", path, error)
+        _log.error("%s may contain the id of a paid task but cannot be read: %s. Check the file.", path, error)
         return None

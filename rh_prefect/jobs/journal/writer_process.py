@@ -1,4 +1,4 @@
-"""Who wrote an intent, and whether that process is surely dead."""
+"""The process that wrote an intent, and whether it has certainly ended."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Owner(BaseModel):
-    """A process, told apart from a later one that got the same pid.
+    """An identified process, distinguishable from a later one with the same pid.
 
     Attributes:
         host: Its host's name.
@@ -35,7 +35,7 @@ def current_owner() -> Owner:
 
 
 def is_surely_dead(owner: Owner) -> bool:
-    """Tells whether a process of this very host has ended.
+    """Checks whether a process on this same host has certainly ended.
 
     Returns:
         True only on proof: same host, same boot, and the pid is gone, a zombie's, or belongs to a younger process. Of a
@@ -52,7 +52,7 @@ def is_surely_dead(owner: Owner) -> bool:
 
 
 def uptime() -> float:
-    """A monotonic clock in seconds that goes on while the machine sleeps, where the system has one."""
+    """Returns a monotonic clock in seconds that includes system sleep, if the system has such a clock."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return time.clock_gettime(clock) if clock is not None else time.monotonic()
 

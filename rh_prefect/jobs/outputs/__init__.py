@@ -1,1 +1,1 @@
-"""What a paid job brings home: its files, each published in one step, and the manifest that remembers them."""
+"""The outputs of a paid job: its files, each published in one step, and the manifest that lists them."""

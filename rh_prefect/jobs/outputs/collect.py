@@ -1,4 +1,4 @@
-"""Brings a finished job's outputs home: downloaded, checked, hashed, and published in one step; then the manifest."""
+"""Collects a finished job's outputs: downloads, checks, hashes and publishes them; then writes the manifest."""
 
 from __future__ import annotations
 
@@ -201,8 +201,8 @@ class Collector:
         attempts.seen.update({flaw.sha256} - {""})
         await asyncio.to_thread(discard_partial, part)
         raise ResponseLost(
-            f"{task} was paid for, and its file host gave {flaw.what} in place of a whole {extension}; that was thrown "
-            "away. What to do: run again within a day; nothing is paid for it."
+            f"{task} was paid for, but the file host returned {flaw.what} instead of a complete "
+            f"{extension} file, which was discarded. What to do: run again within a day, at no cost."
         )
 
     async def _wait_out(self, attempts: _Attempts, job: str, end: End, error: LinkExpired) -> None:
@@ -231,7 +231,7 @@ class Collector:
         try:
             view = await self.query(end.task_id)
         except RunningHubError as error:
-            _log.info("task %s: RunningHub was asked for newer links in vain: %s", end.task_id, error)
+            _log.info("task %s: requesting new links from RunningHub failed: %s", end.task_id, error)
             return []
         return [Link.model_validate(one.model_dump()) for one in view.outputs if one.url and one.is_usable]
 
@@ -258,9 +258,10 @@ def _extension(link: Link) -> str:
 
 def _lost(job: str, end: End, error: LinkExpired, *, waited: float) -> OutputsExpired:
     return OutputsExpired(
-        f"{job}: task {end.task_id} was paid for and succeeded, and its file could not be fetched for {waited:.0f} s: "
-        f"{error.message} No new task was submitted. What to do: run it again, or `rh-prefect jobs collect`: the file "
-        "is fetched at no cost for as long as RunningHub has it, which is about a day.",
+        f"{job}: task {end.task_id} was paid for and succeeded, but its file could not be downloaded "
+        f"within {waited:.0f} s: {error.message} No new task was submitted. What to do: run it again, or "
+        "`rh-prefect jobs collect`: the file can be downloaded at no cost while RunningHub stores it, "
+        "which is about a day.",
         job=job,
         task_id=end.task_id,
     )
@@ -268,10 +269,10 @@ def _lost(job: str, end: End, error: LinkExpired, *, waited: float) -> OutputsEx
 
 def _unlisted(job: str, end: End, count: int) -> OutputsExpired:
     return OutputsExpired(
-        f"{job}: task {end.task_id} was paid for and succeeded; not all of its {count} files are in the store, and "
-        "nothing lists its files any more: neither its record nor RunningHub. No new task was submitted. What to do: "
-        "put the files back into the store, or run it again within a day of the task, should RunningHub not have "
-        "answered.",
+        f"{job}: task {end.task_id} was paid for and succeeded; not all of its {count} files are in the "
+        "storage, and neither its record nor RunningHub still lists its files. No new task was "
+        "submitted. What to do: put the files back into the storage, or run it again within a day of the "
+        "task, if RunningHub did not respond.",
         job=job,
         task_id=end.task_id,
     )

@@ -95,7 +95,7 @@ class Manifest(BaseModel):
         return any(file.defect is not None for file in self.outputs)
 
     def result(self, store: MediaStore, *, reused: bool = False) -> Result:
-        """The job as its caller gets it.
+        """The job as the `Result` that its caller receives.
 
         Args:
             store: Where the manifest lies.
@@ -120,18 +120,18 @@ class Manifest(BaseModel):
 
 
 def manifest_name(base: str, task_id: str) -> str:
-    """Where the manifest of a task lies in its store."""
+    """Returns the path of a task's manifest in its store."""
     return f"{FOLDER}/{base}/{task_id}.json"
 
 
 def write(store: MediaStore, manifest: Manifest) -> None:
-    """Writes a manifest; it stands whole or not at all."""
+    """Writes a manifest atomically."""
     text = manifest.model_dump_json(indent=1, exclude_none=True)
     store.write_bytes(manifest.name, text.encode())
 
 
 def read(store: MediaStore, name: str) -> Manifest | None:
-    """Reads a manifest; None where there is none, or what is there is not one."""
+    """Reads a manifest; returns None if it is missing or invalid."""
     if not store.exists(name):
         return None
     try:
@@ -201,7 +201,7 @@ def drop_record(store: MediaStore, task_id: str, index: int) -> None:
 def find_published(
     store: MediaStore, task_id: str, index: int, name: str, earlier: Sequence[Media] = ()
 ) -> Media | None:
-    """Finds an output that was published before; its content must be what the job's own records say.
+    """Finds an output that was published before and whose content matches the job's own records.
 
     Args:
         store: Where it would be.

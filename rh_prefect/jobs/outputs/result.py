@@ -67,12 +67,12 @@ class Result(BaseModel):
             InputError: The job made no file.
         """
         if not self.outputs:
-            raise InputError(f"{self.job}: {self.model} made no file. What to do: read `.text`, or name another model.")
+            raise InputError(f"{self.job}: {self.model} made no file. What to do: read `.text`, or use another model.")
         return self.outputs[0]
 
     @property
     def damaged(self) -> tuple[Media, ...]:
-        """The files that RunningHub gave damaged each time; no paid step takes them, and a later run tries again."""
+        """The files that were damaged in every download; no paid step uses them, and a later run tries again."""
         return tuple(media for media in self.outputs if media.defect is not None)
 
     @property
@@ -81,7 +81,7 @@ class Result(BaseModel):
         return "\n\n".join(self.texts)
 
     def json(self) -> Any:  # type: ignore[override]  # pydantic's own method of this name is deprecated
-        """Reads the answer of a model that answers with data, also where a language model put words around it.
+        """Parses the JSON answer of a model, even if a language model added text around it.
 
         Raises:
             InputError: No text of the result holds JSON; the texts are paid for and stay in `texts`.
@@ -92,7 +92,7 @@ class Result(BaseModel):
             except ValueError:
                 continue
         raise InputError(
-            f"{self.job}: {self.model} did not answer with JSON but with {self.text[:200]!r}. What to do: ask for "
+            f"{self.job}: {self.model} did not return JSON but {self.text[:200]!r}. What to do: ask for "
             "JSON, or read `.text`."
         )
 
@@ -114,7 +114,7 @@ def _bracketed(text: str) -> list[str]:
 
 
 class Attempt(Protocol):
-    """Which attempt saw an end; every scope says so."""
+    """The attempt in which a task's end was recorded; every scope provides it."""
 
     @property
     def attempt(self) -> int:
@@ -129,7 +129,7 @@ class Attempt(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The attempt that saw an end, where no scope is at hand."""
+    """The attempt in which a task's end was recorded, for use without a scope."""
 
     attempt: int
     task_attempt: int = 1
@@ -180,7 +180,7 @@ def broken_end(submit: Submit, view: TaskView, *, scope: Attempt) -> End:
 
 
 def with_times(end: End, *, queued: float, ran: float) -> End:
-    """Adds the times to an end that another process recorded, which did not watch the task.
+    """Adds times to an end record of another process that did not monitor the task.
 
     Args:
         end: What it recorded.
@@ -241,8 +241,9 @@ class Face(BaseModel):
             return cls.model_validate(answer | first)
         except (ValidationError, TypeError) as error:
             raise InputError(
-                f"{result.job}: {result.model} answered without a session or a face: {result.text[:200]!r}. What to "
-                "do: give a video that shows one face from the front. The answer is kept; it is not paid for again."
+                f"{result.job}: {result.model} returned no session or no face: {result.text[:200]!r}. "
+                "What to do: use a video that shows one face from the front. The response is stored; it "
+                "is not paid for again."
             ) from error
 
 

@@ -1,1 +1,1 @@
-"""What a job asks for: checked against the catalogue or the real graph, its files read, before anything is sent."""
+"""The requests of jobs: checked against the catalogue or the real graph, with their files read, before sending."""

@@ -57,7 +57,7 @@ class GraphFields:
         self._name = name
 
     def check(self, node_id: str, field: str, value: object) -> object:
-        """Refuses a node or a field that is not there, and a field that another node feeds."""
+        """Rejects a node or a field that does not exist, and a field that is connected to another node."""
         if node_id not in self._graph:
             raise InputError(f"{self._name} has no node {node_id!r}. {self._near(node_id, field)} Nothing was sent.")
         inputs = self._inputs(node_id)
@@ -69,17 +69,18 @@ class GraphFields:
         if _is_link(inputs[field]):
             source = inputs[field][0]
             raise InputError(
-                f"{self._name}: {node_id}.{field} is fed by node {source} ({self._kind(source)}) and cannot be set. "
-                f"Set a field of node {source} instead; nothing was sent."
+                f"{self._name}: {node_id}.{field} is connected to the output of node {source} ("
+                f"{self._kind(source)}) and cannot be set. Set a field of node {source} instead; nothing "
+                "was sent."
             )
         return value
 
     def takes_file(self, node_id: str, field: str) -> bool:
-        """Whether it is a loader's file."""
+        """Whether the field is the file of a loader node."""
         return field in _LOADERS and "load" in self._kind(node_id).lower()
 
     def seeds(self) -> Iterator[tuple[str, str]]:
-        """All seeds that no other node feeds."""
+        """All seeds that are not connected to another node."""
         for node_id in self._graph:
             for field, value in self._inputs(node_id).items():
                 if field in SEEDS and not _is_link(value):
@@ -101,7 +102,7 @@ class GraphFields:
         alike = difflib.get_close_matches(node_id, list(self._graph), n=3, cutoff=0.4)
         having = [one for one in self._graph if field in self._inputs(one)]
         near = list(dict.fromkeys([*having, *alike]))[:3] or list(self._graph)[:3]
-        return f"Near are {', '.join(f'{one} ({self._kind(one)})' for one in near)}."
+        return f"Similar names: {', '.join(f'{one} ({self._kind(one)})' for one in near)}."
 
 
 class AppFields:
@@ -127,8 +128,8 @@ class AppFields:
         allowed = [option.value for option in node.options]
         if allowed and node.media is None and str(value) not in allowed:
             raise InputError(
-                f"app {self._app.webapp_id}: {node_id}.{field} cannot be {value!r}; it can be {', '.join(allowed)}. "
-                "Nothing was sent."
+                f"app {self._app.webapp_id}: {node_id}.{field} cannot be {value!r}; allowed values: "
+                f"{', '.join(allowed)}. Nothing was sent."
             )
         wrong = "" if allowed else _wrong_number(node, value)
         if wrong:

@@ -1,4 +1,4 @@
-"""Orders for ComfyUI workflows and AI apps: each field is checked against the real graph before anything is sent."""
+"""Requests for ComfyUI workflows and AI apps: each field is checked against the real graph before sending."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _UNCHANGED = (("addMetadata", True), ("instanceType", "default"), ("usePersonalQ
 async def workflow_request(
     graph_input: WorkflowInput, *, client: Client, inputs: Inputs, label: str | None
 ) -> JobRequest:
-    """Checks a run of a workflow against the graph that is saved, or that the caller brings.
+    """Checks a run of a workflow against the saved graph, or against the one that the caller provides.
 
     Args:
         graph_input: The workflow, and the values of its nodes.
@@ -93,13 +93,11 @@ async def app_request(graph_input: AppInput, *, client: Client, inputs: Inputs, 
     app = await client.apps.demo(graph_input.id)
     if not app.nodes:
         raise InputError(
-            f"app {graph_input.id}: RunningHub names no field of it. What to do: run it once on the site; nothing was "
-            "sent."
+            f"app {graph_input.id}: RunningHub lists no fields for it. What to do: run it once on the "
+            "site; nothing was sent."
         )
     if app.encrypted and graph_input.access_password is None:
-        raise InputError(
-            f"app {graph_input.id} is encrypted. What to do: give its `access_password`; nothing was sent."
-        )
+        raise InputError(f"app {graph_input.id} is encrypted. What to do: set its `access_password`; nothing was sent.")
     files: dict[str, Input] = {}
     fields = AppFields(app)
     nodes = await _node_list(graph_input, fields, inputs, files)
@@ -114,7 +112,7 @@ async def app_request(graph_input: AppInput, *, client: Client, inputs: Inputs, 
 
 
 async def native_request(graph_input: GraphInput, *, client: Client, inputs: Inputs, label: str | None) -> JobRequest:
-    """Makes the order for a whole graph that runs on the native proxy; ComfyUI itself checks the rest.
+    """Builds the request for a whole graph on the native proxy; ComfyUI itself checks the rest.
 
     Args:
         graph_input: The graph, and the values of its nodes.
@@ -207,7 +205,7 @@ def _machine(graph_input: NodesInput) -> dict[str, Any]:
 async def quick_create_request(
     graph_input: QuickCreateInput, *, client: Client, inputs: Inputs, label: str | None
 ) -> JobRequest:
-    """Makes the order for a module of quick create; what its fields take is not published, so nothing is checked.
+    """Builds the request for a quick-create module, unchecked because its fields are not documented.
 
     Args:
         graph_input: The module and its fields.

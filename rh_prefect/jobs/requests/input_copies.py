@@ -30,15 +30,15 @@ class Copies:
         self._store = store
 
     def name(self, seen: SeenMedia) -> str:
-        """What the copy of a content is called."""
+        """Returns the file name of the copy of a content."""
         return f"{FOLDER}/{seen.sha256}.{seen.extension or 'bin'}"
 
     def uri(self, name: str) -> str:
-        """Where a copy lies."""
+        """Returns the URI of a copy."""
         return self._store.uri(name)
 
     def has(self, seen: SeenMedia) -> bool:
-        """Whether there is a whole copy of a content."""
+        """Checks whether a complete copy of a content exists."""
         try:
             return self._store.info(self.name(seen)) == seen.size
         except StoreError:

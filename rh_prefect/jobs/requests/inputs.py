@@ -1,4 +1,4 @@
-"""The files that a job takes: what they are, and how they are read. A file is its content, wherever it lies."""
+"""A job's input files and how they are read. A file is identified by its content, not by its location."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Input:
 
     @property
     def mark(self) -> str:
-        """Its content, as it stands in the job's payload."""
+        """The placeholder for the file's content in the job's payload."""
         return media_mark(self.seen.sha256)
 
 
@@ -102,7 +102,7 @@ class _Name:
 
 
 class Inputs:
-    """Identifies the inputs of one attempt of one scope, each by what is read there now.
+    """The input files of one attempt of one scope, each identified by its current content.
 
     What has been read in the same state before is not read again. A name under which something else lies than before is
     another file, and the log says so.
@@ -168,7 +168,7 @@ class Inputs:
         return await asyncio.shield(reading)
 
     async def find(self, text: str) -> str | None:
-        """Decides whether a text that a node takes for a file names one of the caller's.
+        """Decides whether a text that a node accepts as a file name refers to one of the caller's files.
 
         It is decided when it is first asked, and recorded: a later attempt in another folder must not take it for
         another file, or for a name at RunningHub.
@@ -219,7 +219,7 @@ class Inputs:
                 seen = await self._recorded(source, known)
                 if seen is None:
                     raise error.cause from None
-                _log.warning("%s The content that was recorded for it counts.", error.cause.message)
+                _log.warning("%s The recorded content is used.", error.cause.message)
                 return self._input(source, known, seen)
         if known.last is None:
             raise AssertionError("what was identified is known")
@@ -292,7 +292,7 @@ class Inputs:
         contents = {one.sha256 for one in ([known.last] if known.last else known.records)}
         if before is not None and seen.sha256 not in contents and not seen.stored:
             since = "earlier in this run" if known.last else "in an earlier attempt of this run"
-            _log.warning("%s holds another file than %s: what takes it now is another job.", seen.uri, since)
+            _log.warning("%s is not the same file as %s: a job that uses it now is a new job.", seen.uri, since)
 
     def _input(self, source: str, known: _Name, seen: SeenMedia) -> Input:
         if not known.is_settled:
@@ -379,7 +379,7 @@ def fetched(
     clock: Callable[[], float] = time.time,
     copied: bool = False,
 ) -> Iterator[Held]:
-    """Has a source as a local file for the length of a `with` block.
+    """Provides a source as a local file for the duration of a `with` block.
 
     Args:
         source: A path or URI.
@@ -417,16 +417,17 @@ def _held(path: Path, found: Fetched) -> Held:
 
 
 def check_unchanged(given: Input, sha256: str) -> None:
-    """Refuses to upload a file that is no longer what the request says.
+    """Raises an error if a file to upload has changed since the request was made.
 
     Raises:
         InputError: The content differs.
     """
     if sha256 != given.seen.sha256:
         raise InputError(
-            f"{given.seen.uri} was changed after this job had read it, so that RunningHub would get another file than "
-            "the job's record says. Nothing was sent for it. What to do: run it again, which makes it a job with the "
-            "file that is there now; to keep both, give each version a name of its own."
+            f"{given.seen.uri} was changed after this job had read it, so RunningHub would receive a "
+            "different file from the one in the job's record. Nothing was sent for it. What to do: run "
+            "it again, which makes a new job with the current file; to keep both, give each version its "
+            "own name."
         )
 
 
@@ -450,8 +451,8 @@ def _one_decision(records: Sequence[FoundName], text: str) -> FoundName:
         return records[0]
     folders = ", ".join(sorted({one.folder or "any folder" for one in records}))
     raise InputError(
-        f"{text!a} meant different files in earlier attempts of this run, which ran in {folders}. Nothing was sent. "
-        "What to do: run it in one of these folders, or give the file's full path in a new run."
+        f"{text!a} meant different files in earlier attempts of this run, which ran in {folders}. Nothing "
+        "was sent. What to do: run it in one of these folders, or use the file's full path in a new run."
     )
 
 

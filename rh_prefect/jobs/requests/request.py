@@ -36,7 +36,7 @@ ASSET = "asset://"
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """One job, ready for its life.
+    """One checked job that is ready to be submitted.
 
     Attributes:
         model: The model's name in RunningHub's documentation.
@@ -88,11 +88,11 @@ class JobRequest:
 
     @property
     def request_id(self) -> str:
-        """Begins the keys of all jobs of a scope that ask for the same under this label."""
+        """Returns the common prefix of the keys of all equal requests under this label in a scope."""
         return request_id(self.base, self.label)
 
     def as_read(self) -> JobRequest:
-        """The same call, as another one for each state of the graph on the site: for what is to be reused."""
+        """Returns the call with the current state of the site's graph in its identity, for reuse of results."""
         return replace(self, base=graph_base(self.base, self.graph))
 
     def with_inputs(self, others: Mapping[str, Input]) -> JobRequest:
@@ -112,7 +112,7 @@ class JobRequest:
         )
 
     def key(self, key: str) -> str:
-        """The job's key by the caller's own one; where that holds `REQUEST`, it is another one for each request."""
+        """Returns the job's key from the caller's own key; with `REQUEST` in it, each request has another key."""
         return explicit_key(key.replace(REQUEST, self.base))
 
 
@@ -164,7 +164,7 @@ async def as_recorded(
     key: str | None = None,
     is_recorded: Callable[[JobRequest], Awaitable[bool]] | None = None,
 ) -> JobRequest:
-    """The call as an earlier attempt has recorded it, where it takes a link that gives other bytes now.
+    """Returns the call as an earlier attempt recorded it, if the content behind one of its links has changed.
 
     Hosts re-encode pictures, and a link without a strong ETag does not say whether its file is another one. A resumed
     run must not pay for that, so what this very call took in an earlier attempt counts.
@@ -187,8 +187,9 @@ async def as_recorded(
         if await look(other):
             links = ", ".join(sorted({given.seen.uri for given in changed.values()}))
             _log.warning(
-                "%s gives other bytes than in an earlier attempt of this run, and its host does not say whether it is "
-                "another file. The file that was recorded for this job counts.",
+                "%s returns different bytes than in an earlier attempt of this run, and its host does "
+                "not report whether the file has changed. The file that was recorded for this job is "
+                "used.",
                 links,
             )
             return other
@@ -205,7 +206,7 @@ async def _is_recorded(request: JobRequest, journal: Journal, key: str | None) -
 
 
 def replace_marks(value: Any, marks: Mapping[str, str]) -> Any:
-    """Replaces the marks of files anywhere in a payload; words of a prompt that look like a mark stay.
+    """Replaces the placeholders of files in a payload; prompt text that looks like one is not changed.
 
     Args:
         value: The payload, or a part of it.
@@ -219,7 +220,7 @@ def replace_marks(value: Any, marks: Mapping[str, str]) -> Any:
 
 
 def as_request(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters as they count for the request's hash: texts without the line breaks at their end.
+    """Returns the parameters as used for the request's hash: texts without trailing line breaks.
 
     Args:
         given: What the caller gave, files by their marks.
@@ -241,7 +242,7 @@ def _without_breaks(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_breaks(one) for one in value]
     raise InputError(
-        f"A parameter holds a value of the type {type(value).__name__}, which cannot be sent as JSON. Nothing was sent."
+        f"A parameter has a value of the type {type(value).__name__}, which cannot be sent as JSON. Nothing was sent."
     )
 
 
@@ -278,7 +279,7 @@ async def file_mark(
     check: Callable[[SeenMedia], None] = lambda _: None,
     check_size: CheckSize = lambda _: None,
 ) -> str:
-    """Finds out what a file is, and notes it.
+    """Identifies a file, records it, and returns its placeholder.
 
     Args:
         source: The file; `asset://` stands for media that RunningHub has, and is passed on as it is.
@@ -307,7 +308,7 @@ def _seconds(files: Mapping[str, Input]) -> float | None:
 
 
 async def custom_request(custom: CustomInput, *, site: str, inputs: Inputs, label: str | None = None) -> JobRequest:
-    """Looks at the files of a call.
+    """Checks the files of a custom call, and returns its request.
 
     Args:
         custom: The endpoint and its parameters.

@@ -1,4 +1,4 @@
-"""Editing of local files with FFmpeg's libraries: join, cut and resize clips, mix sound, take stills, lay over a logo.
+"""Editing of local files with FFmpeg's libraries: join, cut, resize, mix sound, take stills, add a logo.
 
 A film is three calls, each of which reads and writes piece by piece, in memory that does not grow with the length:
 

@@ -20,7 +20,7 @@ from rh_prefect.media.edit.video_reader import Canvas, Fit, Shape, even, fitted,
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """What came of joining clips.
+    """The result of joining clips.
 
     Attributes:
         seconds: Length of the whole.
@@ -92,7 +92,7 @@ class _Reel:
         return self._picture.seconds
 
     def append(self, clip: Path, shape: Shape) -> float:
-        """Adds a clip at the end and says at which second that was."""
+        """Adds a clip at the end, and returns its start time in seconds."""
         start = self.seconds
         with Sound(sound_with_picture(clip) if shape.has_audio else endless_silence()) as sound:
             for frame in fitted(clip, self._canvas, self._fit):

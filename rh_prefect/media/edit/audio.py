@@ -36,7 +36,7 @@ _OVERLAP = RATE // 4
 
 
 class Sound:
-    """Pieces of any size, read in the sizes that are wanted; can be listened to once."""
+    """A stream of audio pieces of any size, read in the requested sizes; it can be read only once."""
 
     def __init__(self, pieces: Pieces) -> None:
         self._pieces = pieces
@@ -63,22 +63,22 @@ class Sound:
         return joined[:, :samples]
 
     def in_pieces(self) -> Iterator[Samples]:
-        """All that is left, in pieces of `PIECE` samples; the last may be shorter."""
+        """Yields the rest, in pieces of `PIECE` samples; the last may be shorter."""
         while (piece := self.read(PIECE)).shape[1]:
             yield piece
 
     def close(self) -> None:
-        """Lets go of the files behind it."""
+        """Closes the files that it reads."""
         self._pieces.close()
 
 
 def silence(samples: int) -> Samples:
-    """So many samples of nothing."""
+    """Returns the given number of silent samples."""
     return np.zeros((2, samples), np.float32)
 
 
 def endless_silence() -> Pieces:
-    """Nothing, without an end."""
+    """Returns silence without an end."""
     while True:
         yield silence(PIECE)
 
@@ -94,7 +94,7 @@ def recording(path: Path) -> Pieces:
 
 
 def sound_with_picture(path: Path) -> Pieces:
-    """The sound of a video from the moment of its first picture on: it may begin before or after that.
+    """Returns the sound of a video from its first frame on, since the sound may start earlier or later.
 
     Raises:
         MediaError: As `recording`, or it has no picture.
@@ -111,7 +111,7 @@ def sound_with_picture(path: Path) -> Pieces:
 
 
 def looped(path: Path) -> Pieces:
-    """The sound of a file again and again, each end faded into the next beginning.
+    """Returns the sound of a file in a loop, with each end cross-faded into the next start.
 
     Raises:
         MediaError: As `recording`, or it is too short to be heard as music.
@@ -143,7 +143,7 @@ def exactly(samples: int, sound: Sound) -> Pieces:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Something said at a time.
+    """A piece of speech with its start time.
 
     Attributes:
         path: The file.
@@ -159,7 +159,7 @@ class Line:
 
 
 def spoken(lines: Iterable[Line]) -> Pieces:
-    """The lines on one time axis, with silence between them and, without an end, after them."""
+    """Returns the speech lines on one time axis, with silence between them and endless silence after them."""
     waiting = sorted(lines, key=lambda line: line.start)
     speaking: list[tuple[Line, Sound]] = []
     at = 0
@@ -182,19 +182,19 @@ def _together(speaking: Sequence[tuple[Line, Sound]], at: int) -> Samples:
 
 
 def frame_of(piece: Samples, at: int) -> av.AudioFrame:
-    """Samples as FFmpeg takes them, `at` samples after the start."""
+    """Returns samples as an FFmpeg frame whose time is `at` samples after the start."""
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(piece), format="fltp", layout="stereo")
     frame.sample_rate, frame.pts, frame.time_base = RATE, at, Fraction(1, RATE)
     return frame
 
 
 def add_entrance(graph: Graph) -> FilterContext:
-    """Adds a place where a graph of audio filters takes frames of `frame_of`."""
+    """Adds an input for frames of `frame_of` to a graph of audio filters."""
     return graph.add_abuffer(sample_rate=RATE, format="fltp", layout="stereo", time_base=Fraction(1, RATE))
 
 
 def pulled(graph: Graph) -> Pieces:
-    """What has come out of such a graph so far; it must end in planar float stereo."""
+    """Returns the output of an audio filter graph so far; the graph must end in planar float stereo."""
     while True:
         try:
             frame = graph.pull()

@@ -99,7 +99,7 @@ def mix(
 
 @contextmanager
 def create_track(to: Path) -> Iterator[Track]:
-    """Opens a sound file for writing, whole at its name or not there at all.
+    """Opens a sound file for writing; it appears under its name only when it is complete.
 
     Args:
         to: The file: `.wav` (16 bit PCM) or `.m4a` (AAC), both stereo at 48 kHz.
@@ -117,7 +117,7 @@ def create_track(to: Path) -> Iterator[Track]:
 
 def _check_format(to: Path) -> None:
     if to.suffix.lower() not in _FORMATS:
-        raise InputError(f"A sound track {to.name} cannot be made. What to do: let its name end in .wav or .m4a.")
+        raise InputError(f"A sound track {to.name} cannot be made. What to do: use a name that ends in .wav or .m4a.")
 
 
 def _create_wav(part: Path) -> OutputContainer:
@@ -154,7 +154,7 @@ def _length(lines: Sequence[Line], music: Level | None) -> float:
 
 def _line(start: float, path: Path, loudness: float) -> Line:
     if start < 0:
-        raise InputError(f"The line {path} cannot begin at {start:g} s. What to do: give a time from 0 on.")
+        raise InputError(f"The speech {path} cannot begin at {start:g} s. What to do: pass a time of 0 or more.")
     level = audio_level(path)
     begin = round(start * RATE)
     return Line(path, begin, begin + round(level.seconds * RATE), _gain(level.lufs, loudness))
@@ -199,14 +199,14 @@ class _Desk:
         graph.configure()
 
     def mix(self, speech: Samples, music: Samples) -> Pieces:
-        """Takes as much of both and gives what is ready: the filters are always some samples behind."""
+        """Mixes the next pieces of both sounds and returns finished samples; the filters have a delay."""
         self._speech.push(frame_of(speech, self._at))
         self._music.push(frame_of(music, self._at))
         self._at += speech.shape[1]
         return pulled(self._graph)
 
     def rest(self) -> Pieces:
-        """What the filters still hold."""
+        """Returns the samples that are still buffered in the filters."""
         self._speech.push(None)
         self._music.push(None)
         return pulled(self._graph)

@@ -23,7 +23,7 @@ _IMAGES: dict[str, Literal["PNG", "JPEG"]] = {".png": "PNG", ".jpg": "JPEG", ".j
 
 @contextmanager
 def product(to: Path) -> Iterator[Path]:
-    """Gives a name to write to; what is there in the end gets the final name, and after a failure nothing stays.
+    """Yields a temporary name; the file gets its final name on success and is removed after a failure.
 
     Args:
         to: The final name; its folder must exist.
@@ -39,8 +39,8 @@ def product(to: Path) -> Iterator[Path]:
             yield part
     except (OSError, av.FFmpegError) as error:
         raise StoreError(
-            f"The file {to} could not be written: {getattr(error, 'strerror', None) or error}. "
-            "What to do: check that its folder exists, may be written and has room, then run again."
+            f"The file {to} could not be written: {getattr(error, 'strerror', None) or error}. What to "
+            "do: check that its folder exists, is writable and has free space, then run again."
         ) from error
 
 
@@ -50,7 +50,7 @@ def create_mp4(part: Path) -> OutputContainer:
 
 
 def write_image(image: Image.Image, to: Path, *, quality: int = 92) -> None:
-    """Saves a picture as the JPEG or PNG that its name says.
+    """Saves a picture as JPEG or PNG, by the file name's extension.
 
     Raises:
         InputError: The name ends in something else.
@@ -64,14 +64,14 @@ def write_image(image: Image.Image, to: Path, *, quality: int = 92) -> None:
 
 
 def image_format(to: Path) -> Literal["PNG", "JPEG"]:
-    """The format that a picture's name stands for.
+    """Returns the image format for a file name.
 
     Raises:
         InputError: It is neither PNG nor JPEG.
     """
     form = _IMAGES.get(to.suffix.lower())
     if form is None:
-        raise InputError(f"A picture {to.name} cannot be made. What to do: let its name end in .png or .jpg.")
+        raise InputError(f"A picture {to.name} cannot be made. What to do: use a name that ends in .png or .jpg.")
     return form
 
 
@@ -109,7 +109,7 @@ class Picture:
         self._frames += 1
 
     def finish(self) -> None:
-        """Writes what the encoder still holds."""
+        """Writes the frames that are still in the encoder."""
         self._file.mux(self._stream.encode(None))
 
 
@@ -128,10 +128,10 @@ class Track:
         self._samples += piece.shape[1]
 
     def reach(self, seconds: float, sound: Sound) -> None:
-        """Continues with a sound, then with silence, up to this time after the start."""
+        """Adds sound, then silence, up to this time after the start."""
         for piece in exactly(max(0, round(seconds * RATE) - self._samples), sound):
             self.write(piece)
 
     def finish(self) -> None:
-        """Writes what the encoder still holds."""
+        """Writes the frames that are still in the encoder."""
         self._file.mux(self._stream.encode(None))

@@ -71,7 +71,7 @@ def thumbnail(source: Path, *, max_bytes: int = 30_000) -> bytes:
             data = _jpeg(image, quality)
             if len(data) <= max_bytes:
                 return data
-    raise InputError(f"No thumbnail of {source} fits in {max_bytes} bytes. What to do: allow a few thousand.")
+    raise InputError(f"No thumbnail of {source} fits in {max_bytes} bytes. What to do: allow a few thousand bytes.")
 
 
 def still(source: Path, *, side: int) -> Image.Image:
@@ -99,7 +99,7 @@ def _frame(video: Path, share: Fraction) -> Image.Image:
     """The frame after so much of a video; found by a jump to a key frame, or where none is found, from the start."""
     image = _look(video, share, jump=True) or _look(video, share, jump=False)
     if image is None:
-        raise MediaError(f"The video {video} has not a single frame. What to do: make or fetch it again.")
+        raise MediaError(f"The video {video} has no frames. What to do: create or download it again.")
     return image
 
 
@@ -226,8 +226,8 @@ def contact_sheet(
     across = (width - gap * (columns + 1)) // max(1, columns)
     if not sources or columns < 1 or across < 8:
         raise InputError(
-            f"No sheet of {len(sources)} pictures in {columns} columns can be {width} pixels wide. "
-            "What to do: give at least one picture, fewer columns or more width."
+            f"A contact sheet of {len(sources)} pictures in {columns} columns cannot be {width} pixels "
+            "wide. What to do: pass at least one picture, use fewer columns or increase the width."
         )
     pictures = [_small(source, across) for source in sources]
     down = max(8, round(across / median(picture.width / picture.height for picture in pictures)))

@@ -59,8 +59,8 @@ def subtitles(
 def _cues_at(texts: Sequence[str], at: Sequence[float], seconds: float | None) -> list[Cue]:
     if len(texts) != len(at):
         raise InputError(
-            f"There are {len(texts)} texts and {len(at)} times. What to do: give a time for each text, both lists of "
-            "the same group."
+            f"There are {len(texts)} texts and {len(at)} times. What to do: pass one time for each text; "
+            "both lists must come from the same group."
         )
     spoken = [(start, text) for start, text in sorted(zip(at, map(_one_cue, texts)), key=lambda one: one[0]) if text]
     starts = [start for start, _ in spoken]
@@ -77,7 +77,10 @@ def _cues_at(texts: Sequence[str], at: Sequence[float], seconds: float | None) -
 
 def _cues_over(texts: Sequence[str], seconds: float | None) -> list[Cue]:
     if seconds is None:
-        raise InputError("Subtitles need times. What to do: give at, a second for each text, or seconds for all.")
+        raise InputError(
+            "Subtitles need times. What to do: set `at` (a start time in seconds for each text), or "
+            "`seconds` (the total length)."
+        )
     parts = [part for text in texts for part in sentences(text)]
     letters = sum(map(len, parts))
     cues, read = [], 0
@@ -89,7 +92,7 @@ def _cues_over(texts: Sequence[str], seconds: float | None) -> list[Cue]:
 
 
 def sentences(text: str) -> list[str]:
-    """Cuts a text after its sentences."""
+    """Splits a text into sentences."""
     found = (_one_cue(part) for part in _SENTENCE.findall(text))
     return [part for part in found if part]
 

@@ -1,4 +1,4 @@
-"""One file made of one file: shorter, of another size, with a logo; a frame of a video, a clip of a picture."""
+"""Edits that make one file from one file: trim, resize, add a logo, save a frame, make a clip of a picture."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _BT709, _VIDEO_RANGE = 1, 1
 
 
 def resize(source: Path, to: Path, *, width: int, height: int, fit: Fit = "cover") -> float | None:
-    """Gives a picture or a video another size; a video's sound stays.
+    """Resizes a picture or a video; a video keeps its sound.
 
     Args:
         source: The file.
@@ -69,7 +69,7 @@ def resize(source: Path, to: Path, *, width: int, height: int, fit: Fit = "cover
 
 
 def trim(source: Path, to: Path, *, seconds: float, start: float = 0.0) -> float:
-    """Cuts a stretch out of a video or a sound; what has ended before is shorter.
+    """Cuts a section out of a video or a sound; if the file ends earlier, the result is shorter.
 
     Args:
         source: The file.
@@ -105,7 +105,7 @@ def watermark(
     size: float = 0.15,
     opacity: float = 1.0,
 ) -> float | None:
-    """Lays a logo over a corner of a picture or a video.
+    """Places a logo on a corner of a picture or a video.
 
     Args:
         source: The file.
@@ -361,7 +361,7 @@ def _fitted_image(image: Image.Image, width: int, height: int, fit: Fit) -> Imag
             return ImageOps.pad(image, (width, height), Image.Resampling.LANCZOS, color="black")
         case "stretch":
             return image.resize((width, height), Image.Resampling.LANCZOS)
-    raise InputError(f"fit is cover, contain or stretch, not {fit!r}. What to do: give one of them.")
+    raise InputError(f"fit must be cover, contain or stretch, not {fit!r}. What to do: use one of them.")
 
 
 def _logo(path: Path, size: tuple[int, int], share: float, opacity: float) -> Image.Image:

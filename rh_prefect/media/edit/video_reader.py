@@ -1,4 +1,4 @@
-"""Pictures out of a video: opening it, its shape, and its frames fitted to one canvas."""
+"""Reading of videos: opening a file, its size and rotation, and its frames fitted to one canvas."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _TURNS = {90: ["transpose=cclock"], 180: ["hflip", "vflip"], 270: ["transpose=cl
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turns what the operating system, FFmpeg or Pillow says about an input into a `MediaError` that names it."""
+    """Converts errors of the operating system, FFmpeg or Pillow to a `MediaError` that names the input."""
     try:
         yield
     except (OSError, av.FFmpegError, ValueError, SyntaxError, EOFError) as error:
         said = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise MediaError(
-            f"The file {path} cannot be used: {said}. What to do: check that it exists, is complete and plays."
+            f"The file {path} cannot be used: {said}. What to do: check that it exists, is complete and can be played."
         ) from error
 
 
@@ -76,7 +76,7 @@ def picture_of(file: InputContainer, path: Path) -> VideoStream:
 
 
 def frames_of(file: InputContainer, stream: VideoStream, path: Path) -> Iterator[av.VideoFrame]:
-    """Decodes a stream from where the file stands.
+    """Decodes a stream from the file's current position.
 
     Raises:
         MediaError: It is broken or cut short.
@@ -105,7 +105,7 @@ class Shape:
 
 
 def shape_of(path: Path) -> Shape:
-    """Looks at the head and the first frame of a video.
+    """Reads the header and the first frame of a video, and returns its `Shape`.
 
     Raises:
         MediaError: It cannot be read, or has no picture.
@@ -114,7 +114,7 @@ def shape_of(path: Path) -> Shape:
         stream = picture_of(file, path)
         frame = next(frames_of(file, stream, path), None)
         if frame is None:
-            raise MediaError(f"The video {path} has not a single frame. What to do: make or fetch it again.")
+            raise MediaError(f"The video {path} has no frames. What to do: create or download it again.")
         width, height = shown_size(frame, stream)
         rate = stream.average_rate or stream.guessed_rate or _USUAL_RATE
         return Shape(width, height, rate, frame.colorspace != _UNTAGGED, bool(file.streams.audio))
@@ -150,7 +150,7 @@ class Canvas:
 
     @classmethod
     def around(cls, shapes: Sequence[Shape]) -> Canvas:
-        """The size of the largest clip (the first of equals) and the highest frame rate."""
+        """Returns the canvas for clips: the size of the largest clip and the highest frame rate."""
         largest = max(shapes, key=lambda shape: shape.width * shape.height)
         rate = min(FASTEST, max(shape.rate for shape in shapes))
         tagged = any(shape.tagged for shape in shapes)
@@ -217,7 +217,7 @@ def _fitting(frame: av.VideoFrame, stream: VideoStream, canvas: Canvas, fit: Fit
 
 
 def pulled_frames(graph: Graph) -> Iterator[av.VideoFrame]:
-    """The frames that have come out of a graph of video filters so far."""
+    """Returns the output frames of a video filter graph so far."""
     while True:
         try:
             yield graph.vpull()

@@ -1,4 +1,4 @@
-"""A file that was checked, and the reading of the files beside it."""
+"""A checked file, and the reading of the related files in its folder."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Checked:
 
 
 def read_text(file: FilePath) -> str:
-    """The text of a file, of which no more is read than a pipeline may have.
+    """Reads the text of a file, up to the maximum size of a pipeline.
 
     Args:
         file: Its path.
@@ -59,7 +59,7 @@ def read_text(file: FilePath) -> str:
 
 
 def read_graph(file: FilePath) -> dict[str, Any] | None:
-    """The graph in a file; None for what is none.
+    """Reads the graph in a file; returns None if it is not a graph.
 
     Args:
         file: Its path.

@@ -67,7 +67,7 @@ class FileCheck(GroupCheck):
                 self._checked.document.hide(value)
                 self._say((name,), f"{name} takes the name of a block, and this looks like {what}; save it in a block")
         if self._file.budget is not None and self._file.budget.amount < 0:
-            self._say(("budget",), "budget takes an amount from 0 on")
+            self._say(("budget",), "budget must be an amount of 0 or more")
         self._check_reuse(("reuse",), self._file.reuse)
 
     def _param(self, path: Path, name: str, param: Param, *, owner: str = "params") -> Type:
@@ -87,15 +87,15 @@ class FileCheck(GroupCheck):
 
     def _check_param(self, path: Path, param: Param, *, is_column: bool) -> None:
         if param.enum is not None and param.type not in (None, "enum"):
-            self._say((*path, "type"), f"enum is a type of its own; leave type: {param.type} out")
+            self._say((*path, "type"), f"enum is a separate type; remove type: {param.type}")
         elif not param.kind:
-            self._say(path, f"a type is missing; it is one of {', '.join(TYPES)}")
+            self._say(path, f"the type is missing; it must be one of {', '.join(TYPES)}")
         elif param.kind not in TYPES or (is_column and param.kind in ("files", "table")):
             known = [one for one in TYPES if not is_column or one not in ("files", "table")]
             here = (*path, "type") if self._document.node(path).keys else path
             self._say(here, f"there is no type {param.kind}; {nearest(param.kind, known)}")
         if param.kind == "enum" and param.enum is None:
-            self._say(path, "enum takes its options, as in {enum: [a, b]}")
+            self._say(path, "enum needs a list of its options, as in {enum: [a, b]}")
         if param.kind == "table" and not param.columns:
             self._say(path, "a table needs its columns, as in {type: table, columns: {title: string}}")
         if param.of is not None and param.of not in FILE_TYPES:
@@ -150,9 +150,11 @@ class FileCheck(GroupCheck):
         if step.action == "steps" and not step.is_fan_out:
             for key in ("where", "sort", "limit", "id", "as"):
                 if getattr(step, "as_" if key == "as" else key) is not None:
-                    self._say((*path, key), f"{key} needs foreach beside it", key=True)
+                    self._say((*path, key), f"{key} needs foreach in the same step", key=True)
         if step.foreach is not None and step.matrix is not None:
-            self._say((*path, "matrix"), "a group has foreach or matrix; nest one group in the other", key=True)
+            self._say(
+                (*path, "matrix"), "a group cannot have both foreach and matrix; nest one group in another", key=True
+            )
         self._check_reuse((*path, "reuse"), step.reuse)
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Checks groups and fan-outs: their lists, their items, and the item before."""
+"""Checks groups and fan-outs: their lists, their items, and references to the previous item."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class GroupCheck(OtherCheck):
             inner.names["previous"] = self._previous(path, step, inner)
         steps = step.steps or {}
         if not steps:
-            self._say((*path, "steps"), "a group has at least one step")
+            self._say((*path, "steps"), "a group must have at least one step")
         last = self._steps(steps, (*path, "steps"), inner)
         fields |= {name: last.names[name] for name in steps}
         if not step.is_fan_out:

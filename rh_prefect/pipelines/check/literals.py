@@ -1,4 +1,4 @@
-"""Values that stand in a file or are given by name, and what is wrong with them."""
+"""Literal values in a file or given by name, and the problems that they can have."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rh_prefect.pipelines.references import WrongReferenceError, parse, referenc
 
 
 def wrong_value(param: Param, value: Any) -> str:
-    """Says why a value is not one of a parameter's, as a clause; empty where it is one.
+    """Returns a clause that explains why a value is invalid for a parameter; empty if it is valid.
 
     Args:
         param: The parameter, or the column.
@@ -53,7 +53,7 @@ def _wrong_number(param: Param, value: Any) -> str:
 
 
 def kind_of(output: str) -> str:
-    """The kind of what a model makes; a text is a `string`."""
+    """Returns the type of a model's output; a text is a `string`."""
     return "string" if output == "text" else output
 
 
@@ -73,7 +73,7 @@ def has_reference(value: Any) -> bool:
 
 
 def is_switch(param: catalog.Param) -> bool:
-    """Whether a parameter takes true or false, also where the API wants them as texts."""
+    """Whether a parameter is a boolean, also if the API expects it as text."""
     return param.type == "bool" or {*param.options} == {"true", "false"}
 
 
@@ -83,7 +83,7 @@ def are_whole(options: tuple[Any, ...]) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A value of the file as messages name it: a reference as it is, another text in quotes."""
+    """Returns a value for messages: a reference unchanged, other text in quotes."""
     if isinstance(value, str):
         return value if "$(" in value else f"'{value}'"
     return str(value).lower() if isinstance(value, bool) else str(value)
@@ -99,7 +99,7 @@ def texts_in(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
 
 
 def out_of_range(param: Any, value: Any) -> str:
-    """Says that a number is not one that an edit takes, as a clause; empty where it is."""
+    """Returns a clause that explains why an edit does not accept a number; empty if it does."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return ""
     if (param.min is not None and value < param.min) or (param.max is not None and value > param.max):

@@ -21,7 +21,7 @@ DEEPEST_USE = 2
 
 
 class OtherCheck(PaidCheck):
-    """Checks the steps that are not paid for themselves."""
+    """A check of the unpaid steps: edits, other files and reviews."""
 
     def _check_file(self, document: Document, problems: Problems, folder: FilePath) -> Checked | None:
         raise NotImplementedError
@@ -49,7 +49,7 @@ class OtherCheck(PaidCheck):
             if param.required and param.name not in step.with_:
                 self._say((*path, "edit"), f"{param.name} is missing; {edit.name} needs it")
         if edit.name == "subtitles" and not {"at", "seconds"} & step.with_.keys():
-            self._say((*path, "edit"), "subtitles needs at (where each text begins) or seconds (for one text)")
+            self._say((*path, "edit"), "subtitles needs at (the start time of each text) or seconds (for one text)")
         kind = first.kind if edit.output == "same" else edit.output
         extra = {"starts": Type("number", many=True)} if "starts" in edit.facts else {}
         timed = (

@@ -136,7 +136,7 @@ class PaidCheck(ValueCheck):
                 place = self._document.place(at)
                 where = f"{self._document.name}:{place.line}"
                 self._checked.notes.append(
-                    f"{where}: run.date is part of a paid request; nothing of it is reused tomorrow."
+                    f"{where}: run.date is part of a paid request; its result will not be reused on another day."
                 )
 
     def _connect(self, path: Path, step: Step, scope: Scope, model: Model) -> None:
@@ -151,7 +151,7 @@ class PaidCheck(ValueCheck):
                     self._say(at, f"{model.name} has no parameter {name}; {model.hint(name)}", key=True)
                 continue
             if param.name in given:
-                self._say(at, f"{param.name} is given twice, also as {param.key}", key=True)
+                self._say(at, f"{param.name} is given twice: under this name and as {param.key}", key=True)
             if found is not None:
                 self._fit(at, value, found, param, model)
             given[param.name] = value if found is None or not has_reference(value) else types.stand_in(found, param)
@@ -251,7 +251,7 @@ def feed(model: Model, kind: str, given: set[str]) -> tuple[catalog.Param | None
     if not free:
         takes = sorted({param.type for param in model.media_params})
         what = f"it takes {' and '.join(takes)}" if takes else "it takes no files"
-        taken = f"; {fitting[0].name} is given already" if fitting else ""
+        taken = f"; {fitting[0].name} is already set" if fitting else ""
         return None, f"{model.name} takes no {kind} for this; {what}{taken}"
     names = ", ".join(param.name for param in free)
     return None, f"{model.name} takes several files of kind {kind}: {names}; write one of them in with in place of from"

@@ -87,7 +87,9 @@ class ValueCheck:
             found_type = self._reference(path, reference, scope)
             if found_type.kind not in ("any", *types.PLAIN) or found_type.many:
                 said = f"{reference.text} is {found_type.words}, and inside of a text there are texts and numbers only"
-                hint = "; join_text makes one text of a list" if found_type.many and found_type.kind == "string" else ""
+                hint = (
+                    "; join_text joins a list into one text" if found_type.many and found_type.kind == "string" else ""
+                )
                 self._say(path, said + hint, reference.text)
         literal = template.literal
         return Type("string") if literal is None else Type("string", options=(literal,))

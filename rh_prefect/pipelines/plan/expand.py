@@ -123,7 +123,7 @@ class Expander:
                 path, frame.id, step, at, step.model or step.edit or step.action, "x", is_sure=frame.is_sure
             )
             if found is not False:
-                instance.note = "expect does not hold; this item fails before it is paid"
+                instance.note = "the expect condition is false; this item fails before anything is paid for it"
                 self.notes[f"{instance.address}: {instance.note}."] = None
             self.instances.append(instance)
         return False
@@ -236,7 +236,7 @@ class Expander:
         if known.state != "=" or known.age is None:
             return True
         if known.age < 0:
-            self.notes[f"{draft.instance.address}: its record is of a time in the future, and counts as fresh."] = None
+            self.notes[f"{draft.instance.address}: its record has a time in the future and is treated as new."] = None
         return known.age <= int(reuse[:-1]) * _SECONDS[reuse[-1]]
 
     def _work(self, draft: Draft, base: str, take: int, known: KnownWork | None) -> Work:
@@ -318,7 +318,7 @@ class Expander:
         if choice is None:
             return None
         if choice.get("of") != instance.request["of"]:
-            self.notes[f"{instance.address}: the choice was made among other candidates, and is asked for again."] = (
+            self.notes[f"{instance.address}: the choice was made for different candidates and must be made again."] = (
                 None
             )
             return None

@@ -12,7 +12,7 @@ from rh_prefect.pipelines.values import ABSENT, File, Frame, Items, Made, Unknow
 
 
 def is_selected(step: Step, frame: Frame) -> bool:
-    """Whether `where` holds for an item; one of which that is not known yet is kept, and not sure."""
+    """Whether `where` is true for an item; an item for which that is unknown is kept as uncertain."""
     found = truth(step.where, frame)
     frame.is_sure &= found is True
     frame.is_pending |= found is None
@@ -20,7 +20,7 @@ def is_selected(step: Step, frame: Frame) -> bool:
 
 
 def items_of(step: Step, frame: Frame) -> list[Frame]:
-    """The items of `foreach`, each with the names that it sees."""
+    """Returns the items of `foreach`, each with the names that it can reference."""
     value = evaluate(step.foreach, frame)
     if isinstance(value, Made):
         value = value.value
@@ -48,7 +48,7 @@ def matrix_of(step: Step, frame: Frame) -> list[Frame]:
 
 
 def name_item(step: Step, one: Frame, outer: Frame) -> None:
-    """Gives an item its id: what `id` says, else the values of the matrix, the stem of the file, or its number."""
+    """Returns an item's id: the value of `id`, else the matrix values, the file's stem, or the item's number."""
     if step.id is not None:
         name = evaluate(step.id, one)
         name = "" if isinstance(name, Unknown | File) or name is ABSENT else str(name)
@@ -63,7 +63,7 @@ def name_item(step: Step, one: Frame, outer: Frame) -> None:
 
 
 def uses_previous(step: Step) -> bool:
-    """Whether anything in a group refers to the item before, so that the items go in order."""
+    """Checks whether anything in a group refers to the previous item, so that items must run in order."""
     return any(
         option[0] == "previous"
         for _, one in step.walk(())

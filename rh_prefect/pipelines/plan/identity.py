@@ -16,7 +16,7 @@ UNSETTLED = "made-by:"
 
 
 def mark(value: Any) -> Any:
-    """A value as it stands in a request that is hashed: files by content, what is not known by what makes it.
+    """Returns a value for hashing: files by content, unknown values by the request that makes them.
 
     Args:
         value: As `values.evaluate` gives it.
@@ -36,7 +36,7 @@ def mark(value: Any) -> Any:
 
 
 def is_settled(value: Any) -> bool:
-    """Whether everything in a value that counts for a request is known.
+    """Checks whether all parts of a value that affect a request are known.
 
     Args:
         value: As `values.evaluate` gives it.
@@ -56,7 +56,7 @@ def is_settled(value: Any) -> bool:
 
 
 def request_base(*, site: str, endpoint: str, given: Mapping[str, Any]) -> str:
-    """The hash of a request, as `generate` makes it of the same call.
+    """Returns the hash of a request, equal to the one that `generate` computes for the same call.
 
     Args:
         site: RunningHub's host.
@@ -67,7 +67,7 @@ def request_base(*, site: str, endpoint: str, given: Mapping[str, Any]) -> str:
 
 
 def work_id(base: str, take: int) -> str:
-    """Names a work: one request with one take; 40 hex digits.
+    """Returns the id of a work: one request with one take; 40 hex digits.
 
     Args:
         base: The request's hash.
@@ -77,7 +77,7 @@ def work_id(base: str, take: int) -> str:
 
 
 def recipe_id(edit: str, given: Mapping[str, Any]) -> str:
-    """Names an edit's result: the edit, its parameters and its inputs; 40 hex digits.
+    """Returns the id of an edit's result, from the edit, its parameters and its inputs; 40 hex digits.
 
     Args:
         edit: The edit's name.
@@ -100,7 +100,7 @@ def _equal_numbers(value: Any) -> Any:
 
 
 def candidates_id(keys: list[str]) -> str:
-    """Names what a review showed, so that a choice among other candidates does not count; 8 hex digits.
+    """Returns an id of a review's candidates; a choice among others is ignored; 8 hex digits.
 
     Args:
         keys: The contents that were shown.

@@ -1,4 +1,4 @@
-"""Problems that many items of a plan have, each said once."""
+"""Problems that many items of a plan have, each reported once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from rh_prefect.pipelines.document import Path, Problems, visible
 
 
 class ItemProblems:
-    """Problems of items, each said once, with the first item and how many others have it."""
+    """Problems of items, each reported once, with the first item and the number of other items."""
 
     def __init__(self, problems: Problems, *, of_rows: bool = False) -> None:
         """Collects for a list of problems.
@@ -32,7 +32,7 @@ class ItemProblems:
         addresses.append(address)
 
     def flush(self) -> None:
-        """Says all of them."""
+        """Adds the collected problems to the report, equal ones once."""
         for (_, at, clause), (checked, addresses) in self._found.items():
             first = f"{visible(addresses[0])}: " if addresses[0] else ""
             what = "rows" if self._of_rows else "items"

@@ -71,7 +71,7 @@ class Plan:
 
     @property
     def price(self) -> Money:
-        """What a run would cost: least, expected, most."""
+        """The cost of a run: minimum, expected and maximum."""
         return total((work.price, work.is_sure) for work in self.works if work.is_paid)
 
     @property
@@ -233,6 +233,6 @@ def _note_budget(plan: Plan, expander: Expander) -> None:
         return
     price, amount = plan.price, Decimal(str(plan.budget.amount))
     if price.least > amount:
-        expander.notes[f"The budget of {amount} is below the least price; not everything will be made."] = None
+        expander.notes[f"The budget of {amount} is below the minimum price; some results will not be made."] = None
     if plan.budget.whole_items and not plan.budget.amount:
-        expander.notes["The budget is 0: only what exists is used."] = None
+        expander.notes["The budget is 0: only existing results are used."] = None

@@ -18,12 +18,12 @@ STATES: dict[State, str] = {
     "=": "the result exists",
     "…": "submitted earlier, not finished; the run waits",
     "+": "new",
-    "~": "another request than in the last run",
-    ">": "follows from a step that is not there yet",
-    "?": "a submission without a known answer: `rh-prefect jobs adopt` or `jobs mark-refused` first",
-    "!": "files are missing and needed; a retake makes the next take",
-    "r": "waits for a review, or follows one",
-    "x": "absent: its condition does not hold",
+    "~": "the request differs from that of the last run",
+    ">": "depends on a step whose result does not exist yet",
+    "?": "a submission whose response is unknown: `rh-prefect jobs adopt` or `jobs mark-refused` first",
+    "!": "required files are missing; --retake makes a new result",
+    "r": "waits for a review, or depends on one",
+    "x": "absent: its condition is false",
     "-": "no longer in the file or the table",
 }
 
@@ -62,7 +62,7 @@ FREE = Money()
 
 @dataclass(frozen=True, slots=True)
 class KnownWork:
-    """What the records say of a work, or of an edit.
+    """The recorded data of a work or of an edit.
 
     Attributes:
         state: `=` the result exists, `…` in flight, `?` no known answer, `!` its files are missing.
@@ -103,7 +103,7 @@ class WorkQuery:
 
 
 class KnownWorks(Protocol):
-    """Answers what is known of works; the records in a store, or nothing."""
+    """A source of recorded works: the records in a store, or none."""
 
     async def look(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
         """Looks works up; None for one that nothing is recorded of.
@@ -114,7 +114,7 @@ class KnownWorks(Protocol):
         ...
 
     async def new_take(self, base: str) -> int:
-        """Finds the least take of a request that was never submitted.
+        """Finds the lowest take number of a request that was never submitted.
 
         Args:
             base: Hash of the request.
@@ -123,14 +123,14 @@ class KnownWorks(Protocol):
 
 
 class NoWorks:
-    """Knows of nothing: every work is new."""
+    """A source without recorded works: every work is new."""
 
     async def look(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
-        """See `KnownWorks`."""
+        """Looks up works; see `KnownWorks.look`."""
         return [None] * len(queries)
 
     async def new_take(self, base: str) -> int:  # noqa: ARG002 - of the protocol
-        """See `KnownWorks`."""
+        """Finds a take number that was never submitted; see `KnownWorks.new_take`."""
         return 1
 
 
@@ -242,5 +242,5 @@ class Instance:
 
     @property
     def is_paid(self) -> bool:
-        """Whether it asks RunningHub for something."""
+        """Whether it sends a request to RunningHub."""
         return self.step.is_paid

@@ -1,4 +1,4 @@
-"""What a request costs - least, expected, most - and how long its result is."""
+"""The cost of a request (minimum, expected and maximum) and the duration of its result."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _at(value: Any, level: int) -> Any:
 
 
 def input_seconds(files: Iterable[File], assume: Span | None) -> Span | None:
-    """How long a model's input is: the longest of its files counts.
+    """Returns the duration of a model's input: that of its longest file.
 
     Args:
         files: What it takes.
@@ -96,7 +96,7 @@ def length_of(file: File) -> Span | None:
 def output_seconds(
     model: Model | None, payload: Mapping[str, Any], files: list[File], assume: Span | None
 ) -> Span | None:
-    """How long a model's output is, as far as that can be said before it is made.
+    """Returns the duration of a model's output, as far as it can be known before the output is made.
 
     Args:
         model: The model; None for workflows, apps and graphs.
@@ -139,7 +139,7 @@ def _spoken(text: Any) -> Span | None:
 
 
 def total(prices: Iterable[tuple[Money, bool]]) -> Money:
-    """The sum of prices; what is not made in the cheapest course does not count for the least.
+    """Returns the sum of prices; a step that the cheapest case skips is not in the minimum.
 
     Args:
         prices: Each with whether it is made in the cheapest course, too.

@@ -31,7 +31,7 @@ def amount(value: Decimal, *, is_open: bool = False) -> str:
 
 
 def prices(money: Money) -> tuple[str, str, str]:
-    """Least, expected and most, as they are shown."""
+    """Formats the minimum, the expected and the maximum price."""
     open_ = money.is_open
     return amount(money.least), amount(money.expected, is_open=open_), amount(money.most, is_open=open_)
 
@@ -99,7 +99,7 @@ def _columns(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
 def _sum(plan: Plan) -> str:
     least, expected, most = prices(plan.price)
     budget = f" of a budget of {plan.budget.amount:g}" if plan.budget is not None else ""
-    return f"least {least}, expected {expected}, most {most}{budget}"
+    return f"minimum {least}, expected {expected}, maximum {most}{budget}"
 
 
 def _reasons(plan: Plan) -> Iterator[str]:

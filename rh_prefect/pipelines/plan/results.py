@@ -1,4 +1,4 @@
-"""What a step makes: the result that is known, or what can be said of one that is not there yet."""
+"""The output of a step: its known result, or what is known about a result that is not made yet."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _unknown(draft: Draft, work: Work, kind: Type, parse: Parse) -> Any:
 
 
 def text_span(kind: Type) -> Span:
-    """How long a text may be: half of what is allowed is expected.
+    """Returns the possible length of a text; half of the maximum is the expected length.
 
     Args:
         kind: The text's type.
@@ -97,7 +97,7 @@ def text_span(kind: Type) -> Span:
 
 
 def unchosen(value: Any, instance: Instance) -> Any:
-    """A result that a person has yet to choose: what follows it waits for that.
+    """Returns a placeholder for a result that a user must still choose; later steps wait for the choice.
 
     Args:
         value: The first candidate.

@@ -42,7 +42,7 @@ _LINK = "https://stand-in.invalid/file"
 
 @dataclass(slots=True, repr=False)
 class Draft:
-    """What one step of one item asks for.
+    """The unsubmitted request or recipe of one step of one item.
 
     Attributes:
         instance: The step's place in the plan.
@@ -186,7 +186,7 @@ def _values(
         param = model.find_param(name)
         value = _plain(_made(evaluate(written, frame), step, failed))
         if param is None and by_reference:
-            draft.notes.append(f"{model.name} has no {name}; it is left out there.")
+            draft.notes.append(f"{model.name} has no {name}; the parameter is not sent to this model.")
         elif value is not ABSENT:
             values[param.name if param is not None else name] = value
     return values
@@ -296,7 +296,7 @@ def _check_files(draft: Draft, model: Model, values: Mapping[str, Any]) -> None:
             try:
                 check_file(model, param, extension=extension, size=media.size, kind=media.kind, source=media.name)
             except MediaError as error:
-                said = error.message.removesuffix(" Nothing was sent; give another file.").rstrip(".")
+                said = error.message.removesuffix(" Nothing was sent; use another file.").rstrip(".")
                 draft.problems.append((("with", param.name), said))
 
 
@@ -320,11 +320,11 @@ def _finish(
 def _no_price(instance: Instance, model: Model | None) -> str:
     remedy = "assume: {price: …} gives one."
     if model is None:
-        return f"no catalogue has the price of {instance.model}; {remedy}"
+        return f"the catalogue does not have the price of {instance.model}; {remedy}"
     if model.price is None:
         return f"the catalogue has no price of {model.name}; {remedy}"
     more = f" ({model.price_note})" if model.price_note else ""
-    return f"the price of {model.name} can be more{more}; {remedy}"
+    return f"the price of {model.name} can be higher{more}; {remedy}"
 
 
 def _link(instance: Instance, values: list[Any]) -> None:
