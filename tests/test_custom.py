@@ -67,7 +67,7 @@ def test_it_goes_to_json_and_back_and_is_told_from_other_inputs() -> None:
     ("given", "reason"),
     [
         ({"image": {1, 2}}, "type set cannot be sent as JSON"),
-        ({"prompt": "\ud800"}, "half of a character"),
+        ({"prompt": "\ud800"}, "an incomplete character"),
         ({"n": float("nan")}, "is not a number"),
         ({"price": 0, "prompt": "x"}, "greater than 0"),
         ({"params": {"prompt": "x"}, "prompt": "y"}, "prompt is given twice"),
@@ -104,13 +104,13 @@ def test_what_was_begun_as_a_custom_call_stays_one_when_the_catalogue_knows_it()
 def test_a_file_for_an_unknown_parameter_of_a_known_model_is_refused(given: dict[str, Any], is_unchecked: bool) -> None:
     """It would go out as a local name, and be paid for."""
     params = {"unchecked": given} if is_unchecked else given
-    with pytest.raises(InputError, match=r"styleImage holds a file.*models\.custom"):
+    with pytest.raises(InputError, match=r"styleImage is a file.*models\.custom"):
         models.any_input("z-image/turbo", {"prompt": "x", **params})
 
 
 @pytest.mark.parametrize("endpoint", ["query", "task/openapi/cancel", "run/workflow/1", "media/upload/binary"])
 def test_a_call_of_the_api_is_no_model(endpoint: str) -> None:
-    with pytest.raises(InputError, match="is a call of RunningHub's API and no model"):
+    with pytest.raises(InputError, match="is an API call of RunningHub, not a model"):
         models.custom(endpoint, prompt="x")
 
 
@@ -161,12 +161,12 @@ def test_a_required_parameter_can_go_unchecked() -> None:
 
 
 def test_a_price_is_for_unknown_endpoints_only() -> None:
-    with pytest.raises(InputError, match="z-image/turbo: the catalogue knows this model's price"):
+    with pytest.raises(InputError, match="z-image/turbo: the catalogue has a price for this model"):
         models.any_input("z-image/turbo", {"prompt": "x"}, price=1)
 
 
 def test_a_custom_call_of_a_known_endpoint_warns() -> None:
-    with pytest.warns(catalog.InputWarning, match="The catalogue knows rhart-image/z-image/turbo"):
+    with pytest.warns(catalog.InputWarning, match="rhart-image/z-image/turbo is in the catalogue"):
         models.custom("rhart-image/z-image/turbo", prompt="x")
 
 

@@ -33,7 +33,7 @@ def accounts(payer: JobEngine) -> list[tuple[str, str | None]]:
     [
         ([], "at least one"),
         (["studio", " "], "at least one"),
-        (["studio", "spare", " studio"], "studio is named twice"),
+        (["studio", "spare", " studio"], "studio is listed twice"),
     ],
 )
 def test_a_pool_names_accounts_each_once(names: list[str], said: str) -> None:
@@ -124,7 +124,7 @@ class TestSaved:
         name = await save(("studio", key("a")), ("spare", key("b")))
         spare = (await RunningHubPool.aload(name)).credentials[1]
         await RunningHubCredentials.adelete(spare)
-        with pytest.raises(ConfigError, match=rf"pool '{name}' names the account '{spare}'.*no block '{spare}'"):
+        with pytest.raises(ConfigError, match=rf"pool '{name}' contains the account '{spare}'.*no block '{spare}'"):
             await load_engine(name)
         await RunningHubCredentials(api_key=key("c"), base_url=SITE).asave(spare)
         assert len(accounts(await load_engine(name))) == 2, "what went wrong is not remembered"
@@ -132,12 +132,14 @@ class TestSaved:
     async def test_a_pool_of_pools_is_refused(self, save: Save) -> None:
         name = await save(("studio", key("a")), ("spare", key("b")))
         await RunningHubPool(credentials=[name]).asave(f"{name}-all")
-        with pytest.raises(ConfigError, match=rf"names the account '{name}'.*is a pool of accounts"):
+        with pytest.raises(ConfigError, match=rf"contains the account '{name}'.*is a pool of accounts"):
             await load_engine(f"{name}-all")
 
     async def test_where_one_account_is_needed_a_pool_says_which_there_are(self, save: Save) -> None:
         name = await save(("studio", key("a")), ("spare", key("b")))
-        with pytest.raises(ConfigError, match=r"is a pool of accounts.*name one of them: studio-\w+, spare-\w+"):
+        with pytest.raises(
+            ConfigError, match=r"is a pool of accounts.*use the name of one of its accounts: studio-\w+, spare-\w+"
+        ):
             await load_credentials(name)
 
     async def test_many_jobs_ask_prefect_once_who_the_accounts_are(self, save: Save) -> None:

@@ -197,7 +197,7 @@ def test_a_build_a_check_and_a_drift(files: list[str], tmp_path: Path, capsys: p
         stub.write_text(text.replace("prompt: str | None = None", "prompt: str"), encoding="utf-8")
         assert build.main(["--check", *files]) == 1
         said = capsys.readouterr().err
-        assert "does not fit the data file" in said
+        assert "does not match the data file" in said
         assert name in said
         assert build.main(files) == 0
         assert build.main(["--check", *files]) == 0

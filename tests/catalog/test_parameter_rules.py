@@ -61,8 +61,8 @@ def test_what_becomes_necessary_is_filled_in_with_its_default() -> None:
 def test_what_goes_only_with_another_is_refused_without_it() -> None:
     name = "midjourney-text-to-image-v7"
     assert payload(name, prompt="x", sref=PICTURE, sw=50)["sw"] == 50
-    assert "sw is valid only where sref is given" in refusal(name, prompt="x", sw=50)
-    assert "ow is valid only where oref is given" in refusal(name, prompt="x", ow=50)
+    assert "sw is valid only when sref is given" in refusal(name, prompt="x", sw=50)
+    assert "ow is valid only when oref is given" in refusal(name, prompt="x", ow=50)
 
 
 def test_the_untouched_default_of_a_form_does_no_harm_and_is_not_sent() -> None:
@@ -71,7 +71,7 @@ def test_the_untouched_default_of_a_form_does_no_harm_and_is_not_sent() -> None:
 
 def test_sound_needs_a_picture_or_a_video() -> None:
     name, sound = "seedance-2.0/multimodal-video", "https://example.com/a.mp3"
-    assert "audio_urls is valid only where image_urls or video_urls is given" in refusal(
+    assert "audio_urls is valid only when image_urls or video_urls is given" in refusal(
         name, prompt="x", audio_urls=[sound]
     )
     assert payload(name, prompt="x", audio_urls=[sound], video_urls=[CLIP])["audioUrls"] == [sound]
@@ -93,7 +93,7 @@ def test_lists_with_a_common_limit() -> None:
     name = "wan-2.6-reference-to-video"
     assert len(payload(name, prompt="x", image_urls=[PICTURE] * 3, video_urls=[CLIP] * 2)["imageUrls"]) == 3  # type: ignore[arg-type]
     text = refusal(name, prompt="x", image_urls=[PICTURE] * 4, video_urls=[CLIP] * 2)
-    assert "image_urls and video_urls hold at most 5 together, not 6" in text
+    assert "image_urls and video_urls may have at most 5 items together, not 6" in text
 
 
 def test_values_that_exclude_each_other() -> None:

@@ -165,9 +165,9 @@ def test_a_part_that_cannot_be_used_is_named_and_the_parameter_kept(
         ({**node("acme/a"), "params": "none"}, "acme/a: params is not a list"),
         (
             node("acme/a", name_en="\ud800"),
-            "entry 1: it holds half of a character (a lone surrogate), which is not valid text",
+            "entry 1: it contains an incomplete character (a lone surrogate), which is not valid text",
         ),
-        (node("acme/a", field("n", "INT", max=10**400)), "entry 1: it holds a number of more than 300 digits"),
+        (node("acme/a", field("n", "INT", max=10**400)), "entry 1: it contains a number of more than 300 digits"),
         (node("acme/../b"), "entry 1: it names no endpoint"),
         (node("acme/b"), "acme/b: it is listed twice; the first entry is used"),
         (node("acme/a", {"type": "INT"}), "acme/a: a parameter without a usable key (None) is left out"),
@@ -216,8 +216,8 @@ def test_a_price_is_read_and_a_placeholder_is_none(row: dict[str, Any], read: di
     [
         ({"pricing_type": "fixed", "price": 1, "unit": "/moon"}, "unit '/moon' is unknown"),
         ({"pricing_type": "auction"}, "pricing_type 'auction' is unknown"),
-        ({"pricing_type": "parameter_based", "rules": [{"when": {"n": ""}, "price": 1}]}, "no rule can say"),
-        ({"pricing_type": "parameter_based", "rules": [RULE, {"when": {"n": 1}, "price": 1}]}, "now on another"),
+        ({"pricing_type": "parameter_based", "rules": [{"when": {"n": ""}, "price": 1}]}, "a rule cannot express"),
+        ({"pricing_type": "parameter_based", "rules": [RULE, {"when": {"n": 1}, "price": 1}]}, "in different entries"),
     ],
 )
 def test_a_price_that_cannot_be_read_counts_as_unknown(row: dict[str, Any], flaw: str) -> None:
@@ -229,7 +229,7 @@ def test_a_price_that_cannot_be_read_counts_as_unknown(row: dict[str, Any], flaw
 
 @pytest.mark.parametrize("content", [None, 3, [], {}, {"models": []}, {"endpoints": 3}, "text", {"pricing": None}])
 def test_what_has_no_known_form_is_refused(content: object) -> None:
-    with pytest.raises(InputError, match="no form that is known"):
+    with pytest.raises(InputError, match="its format is unknown"):
         read_list(content)
 
 

@@ -59,7 +59,7 @@ def test_an_old_model_warns_and_still_works() -> None:
     with pytest.warns(InputWarning, match="skyreels-v4/text-to-video: Deprecated; use skyreels-v4/text-to-video-std"):
         sent = catalog.validate(catalog.get("skyreels-v4/text-to-video"), {"prompt": "a lighthouse"})
     assert sent["prompt"] == "a lighthouse"
-    with pytest.warns(InputWarning, match="f-2-dev/edit: Gone from RunningHub's newest lists"):
+    with pytest.warns(InputWarning, match="f-2-dev/edit: Not in RunningHub's newest lists"):
         catalog.validate(catalog.get("f-2-dev/edit"), {"image_url": "https://example.com/a.png", "prompt": "x"})
 
 

@@ -137,8 +137,8 @@ TYPOS = {
 @pytest.mark.parametrize("typed", TYPOS)
 def test_typing_errors_are_understood_and_said(typed: str) -> None:
     assert names(typed) == names(TYPOS[typed]) != []
-    assert "is taken for" in notes(typed)
-    assert "is taken for" not in notes(TYPOS[typed])
+    assert "is interpreted as" in notes(typed)
+    assert "is interpreted as" not in notes(TYPOS[typed])
 
 
 def test_a_search_finds_what_a_person_expects_first() -> None:
@@ -154,7 +154,7 @@ def test_a_search_finds_what_a_person_expects_first() -> None:
 
 def test_other_words_are_not_taken_for_typing_errors() -> None:
     for word in ("relight", "product", "cheap", "lighthouse", "horse"):
-        assert "is taken for" not in notes(f"{word} video")
+        assert "is interpreted as" not in notes(f"{word} video")
 
 
 def test_a_part_of_a_word_is_enough() -> None:
@@ -163,7 +163,7 @@ def test_a_part_of_a_word_is_enough() -> None:
 
 def test_a_search_where_no_model_has_everything_gives_those_with_most() -> None:
     assert names("kling video upscale zzz") == names("kling video upscale") != []
-    assert '"zzz" is not known and is left out.' in notes("kling video upscale zzz")
+    assert '"zzz" is unknown and is ignored.' in notes("kling video upscale zzz")
     assert 'No model has all of "kling", "upscale"' in notes("kling upscale")
     assert {model.output for model in catalog.find("music for a video")} == {"audio", "text"}
 
@@ -182,7 +182,7 @@ def test_nothing_is_claimed_that_no_model_does() -> None:
 def test_a_search_without_a_match_names_the_nearest_words() -> None:
     assert names("zzz") == names("?!") == names("音乐") == []
     assert "Words that are known: image, video" in notes("zzz")
-    assert notes("qwxz") == 'No model matches "qwxz". The nearest words: qwen.'
+    assert notes("qwxz") == 'No model matches "qwxz". Similar words: qwen.'
     assert 'No model matches "speech" with these options' in notes("speech", Filter(output="3d"))
 
 
@@ -248,7 +248,7 @@ def test_a_search_is_sorted() -> None:
 def test_other_orders_leave_out_what_only_comes_near() -> None:
     assert set(endpoints("lipsync")) == {*LIP_SYNC, "kling-lip-sync/tts", *AVATARS}
     assert {model.endpoint for model in catalog.find("lipsync", sort="price")} == LIP_SYNC
-    assert "only come near: 3 models; sort by relevance" in notes("lipsync", sort="price")
+    assert "match only in part: 3 models; sort by relevance" in notes("lipsync", sort="price")
     assert {"kling", "topazlabs"} <= {model.family for model in catalog.find("kling upscale", sort="price")}
     assert names("remove background", sort="name") == sorted(names("remove background"), key=str.lower)
 

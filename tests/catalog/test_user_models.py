@@ -170,7 +170,7 @@ def test_prices_alone_are_taken_and_a_placeholder_changes_nothing(file: Path, tm
     }
     assert kept(file)[kling["endpoint"]]["price"]["rows"] == [["1080p", "5", 9.5]]
     assert kept(file)[TURBO]["price_seen"] == TODAY
-    assert done.flaws == ("acme/none: a price of a model that the catalogue does not know",)
+    assert done.flaws == ("acme/none: a price for a model that is not in the catalogue",)
     assert done.changes.gone == []
 
 
@@ -199,7 +199,7 @@ def test_an_address_is_read_too(file: Path, tmp_path: Path) -> None:
     [
         ("{", "not a list of models"),
         ("[]", "not a list of models"),
-        ('{"version": "2026-11-01", "source": "x", "models": []}', "no form that is known"),
+        ('{"version": "2026-11-01", "source": "x", "models": []}', "its format is unknown"),
         ('[{"name": "a"}]', "has no usable model"),
         ("", "not a list of models"),
         (None, "cannot be read"),
@@ -268,8 +268,8 @@ def test_the_packages_own_data_file_is_a_list_too(file: Path) -> None:
         ({"endpoint": "../etc"}, "names no endpoint"),
         ({"price": {"unit": "call", "currency": "CNY", "fixed": "abc"}}, "cannot be read"),
         ({"params": [{"key": "a", "type": "enum", "required": False}]}, "no options"),
-        ({"params": [{"key": "a", "type": "int", "required": False, "min": 5, "max": 1}]}, "above its greatest"),
-        ({"params": [{"key": "a", "type": "string", "required": False, "max_length": -1}]}, "room for nothing"),
+        ({"params": [{"key": "a", "type": "int", "required": False, "min": 5, "max": 1}]}, "greater than its maximum"),
+        ({"params": [{"key": "a", "type": "string", "required": False, "max_length": -1}]}, "a limit allows no value"),
         ({"params": [{"key": "a", "type": "int", "required": False}] * 2}, "listed twice"),
     ],
 )

@@ -96,7 +96,7 @@ def test_a_list_may_not_be_too_long() -> None:
     most = model.param("image_urls").max_items
     assert most is not None
     text = refusal(model.name, prompt="x", image_urls=[PICTURE] * (most + 1))
-    assert f"image_urls holds at most {most}, not {most + 1}" in text
+    assert f"image_urls takes at most {most} items, not {most + 1}" in text
 
 
 def test_a_list_of_choices_goes_as_a_list() -> None:
@@ -171,7 +171,7 @@ def test_a_choice_that_only_the_note_names() -> None:
 
 
 def test_an_unknown_parameter_is_passed_on_with_a_warning_that_names_the_nearest() -> None:
-    with pytest.warns(InputWarning, match="no parameter 'durations' of .*nearest is duration") as caught:
+    with pytest.warns(InputWarning, match="no parameter 'durations' for .*nearest is duration") as caught:
         assert payload(KLING, image_url=PICTURE, prompt="x", durations=3)["durations"] == 3
     assert caught[0].filename == __file__
 
@@ -200,9 +200,9 @@ def test_files_that_are_accepted(extension: str) -> None:
     ("facts", "reason"),
     [
         ({"size": 20 * 1024 * 1024 + 1}, "at most 20 MB"),
-        ({"extension": "gif"}, "takes jpg, png, and this is gif"),
-        ({"extension": ""}, "no known format"),
-        ({"kind": "video", "extension": "mp4"}, "takes an image file, and this is a video file"),
+        ({"extension": "gif"}, "takes jpg, png, but this is gif"),
+        ({"extension": ""}, "an unknown format"),
+        ({"kind": "video", "extension": "mp4"}, "takes an image file, but this is a video file"),
         ({"size": 0}, "empty"),
     ],
 )

@@ -21,12 +21,14 @@ def test_what_was_done_earlier_is_told_once_and_bad_rows_are_named_at_once(capsy
     with BatchConsole(["batch", "rows.csv"]):
         progress = Progress("b", total=5, scope="run")
         done = [RowResult(row=n, state="done", costs=Costs({"CNY": Decimal("0.04")})) for n in (1, 2, 3)]
-        progress.start([*done, RowResult(row=4, label="x", state="failed", reason="bad input: 'name' is no parameter")])
+        progress.start(
+            [*done, RowResult(row=4, label="x", state="failed", reason="bad input: 'name' is not a parameter")]
+        )
         assert (progress.earlier, progress.failed, progress.queued, progress.seconds_left) == (3, 1, 1, None)
     said = capsys.readouterr().out
     assert said.count("earlier") == 1
     assert "batch b: 5 rows, 3 of them done earlier" in said
-    assert "row 4 (x): failed: bad input: 'name' is no parameter" in said
+    assert "row 4 (x): failed: bad input: 'name' is not a parameter" in said
 
 
 def test_of_many_rows_that_end_the_same_way_the_first_are_told_and_the_others_counted(
@@ -70,7 +72,7 @@ BUDGET = ["batch", "rows.csv", "--budget", "0.1", "--model", "x"]
             "rh-prefect batch rows.csv --budget 0.12",
         ),
         (BUDGET, {"not_started": 1}, "price is not known, without --budget: rh-prefect batch rows.csv --model x"),
-        (["batch", "rows.csv"], {"failed": 1}, "do what is missing: rh-prefect batch rows.csv"),
+        (["batch", "rows.csv"], {"failed": 1}, "run what is missing: rh-prefect batch rows.csv"),
     ],
 )
 def test_the_way_on_is_one_that_leads_on(

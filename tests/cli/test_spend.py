@@ -44,10 +44,10 @@ def test_there_is_a_line_for_each_unit_and_one_for_what_is_not_known() -> None:
     found = [task(CNY), task(CNY, estimate=True), task(both), task(UNKNOWN), task(UNKNOWN, model="other")]
     assert table(found, "model") == [
         "other            1 task(s)    unknown: 1",
-        "some/model       3 task(s)          3.93 CNY  (0.04 of it estimated)",
+        "some/model       3 task(s)          3.93 CNY  (0.04 of this is estimated)",
         "some/model       1 task(s)             7 coins",
         "some/model       1 task(s)    unknown: 1",
-        "total            3 task(s)          3.93 CNY  (0.04 of it estimated)",
+        "total            3 task(s)          3.93 CNY  (0.04 of this is estimated)",
         "total            1 task(s)             7 coins",
         "total            2 task(s)    unknown: 2",
     ]

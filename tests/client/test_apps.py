@@ -187,9 +187,9 @@ async def test_days_are_for_the_hottest_only(client: Client, wire: WireServer) -
 
 @pytest.mark.parametrize(("page", "size"), [(0, 10), (1, 0), (1, 51), (-1, 10)])
 async def test_a_page_that_cannot_be_is_not_asked_for(page: int, size: int, client: Client, wire: WireServer) -> None:
-    with pytest.raises(InputError, match="is not valid: pages count"):
+    with pytest.raises(InputError, match="is not valid: page numbers start"):
         await client.apps.list(page=page, size=size)
-    with pytest.raises(InputError, match="is not valid: pages count"):
+    with pytest.raises(InputError, match="is not valid: page numbers start"):
         await client.platform.resources("LORA", page=page, size=size)
     assert wire.asked == []
 

@@ -36,10 +36,10 @@ async def test_create(client: Client, wire: WireServer) -> None:
 @pytest.mark.parametrize("step", [cut(), reply("", status=502), reply("<html>"), said(None), said({"status": "x"})])
 async def test_what_is_made_is_asked_for_once(step: Step, client: Client, wire: WireServer) -> None:
     wire.plays(step, step)
-    with pytest.raises(ResponseLost, match="It may exist"):
+    with pytest.raises(ResponseLost, match="It may have been created"):
         await create(client)
     assert len(wire.asked) == 1
-    with pytest.raises(ResponseLost, match="It may exist"):
+    with pytest.raises(ResponseLost, match="It may have been created"):
         await client.assets.groups.create("cast")
     assert len(wire.asked) == 2
 

@@ -169,7 +169,7 @@ async def test_half_a_file_is_no_part_of_another_one(client: Client, wire: WireS
 
 async def test_no_file(client: Client, wire: WireServer, tmp_path: Path) -> None:
     wire.plays(reply("", status=404), reply(b"half", length=9))
-    with pytest.raises(LinkExpired, match=r"/proxy/\*\*\*/view: the link is dead") as caught:
+    with pytest.raises(LinkExpired, match=r"/proxy/\*\*\*/view: the link no longer works") as caught:
         await client.comfy.view(FILE, tmp_path / "a.png")
     assert KEY not in str(caught.value)
     with pytest.raises(ResponseLost):

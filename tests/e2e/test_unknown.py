@@ -58,7 +58,7 @@ async def test_a_task_that_runninghub_lost_is_marked_and_one_that_it_knows_is_no
     (view,) = [one async for one in jobs_of(FlowRunJournal(run))]
     job = f"{run}/{view.key}"
     rh.faults.clear()
-    with pytest.raises(InputError, match="is known to RunningHub"):
+    with pytest.raises(InputError, match="exists at RunningHub"):
         await runs.command("jobs", "mark-lost", job)
     rh.faults.add(Fault("query", number=1, kind="code", code="1004"))
     await runs.command("jobs", "mark-lost", job)

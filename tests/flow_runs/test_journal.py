@@ -76,7 +76,7 @@ async def test_a_scope_in_the_format_of_another_version_is_refused(journal: Flow
         run = uuid.UUID(journal.scope)
         await client.create_flow_run_input(run, "rh-format-1", '{"token": "t", "format": 2}')
         await client.create_flow_run_input(run, "rh-abc-intent-1", '{"token": "t"}')
-    with pytest.raises(JournalError, match=r"format 2.*with the version that began it"):
+    with pytest.raises(JournalError, match=r"format 2.*with the version that started it"):
         await journal.job("abc")
 
 

@@ -120,7 +120,7 @@ async def test_wrong_parameters_are_one_readable_line(prefect_server: PrefectSer
         await create(flows.film, {"prompt": "x", "budget": 0, "shots": 99})
     assert str(error.value) == (
         "The flow film does not take these parameters: shots: Input should be less than or equal to 12; "
-        "budget: Input should be greater than 0. Nothing was sent. What to do: correct what is named."
+        "budget: Input should be greater than 0. Nothing was sent. What to do: correct these parameters."
     )
 
 

@@ -176,7 +176,7 @@ async def test_who_has_another_key_does_not_keep_it_asleep_for_good(
     with monkeypatch.context() as elsewhere:
         elsewhere.setenv("RH_API_KEY", secrets.token_hex(16))
         assert await LOOP.call(wake_suspended()) == []
-        assert "cannot be looked after" in caplog.text
+        assert "cannot be watched" in caplog.text
     await without_webhooks.end()
     assert await LOOP.call(wake_suspended()) == [run]
 

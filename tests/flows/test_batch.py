@@ -191,7 +191,7 @@ def test_a_folder_gives_its_files_of_the_right_kind_and_not_what_was_made_in_it(
     works = rows_of(str(folder), plan, store=str(folder / "out"))
     assert [work.label for work in works] == ["a", "b"]
     assert [params["image_url"] for params in asked(works)] == [str(folder / "a.png"), str(folder / "b.png")]
-    with pytest.raises(InputError, match="another place for outputs"):
+    with pytest.raises(InputError, match="another output location"):
         rows_of(str(folder), plan, store=str(folder))
 
 
@@ -221,13 +221,13 @@ def test_what_lies_in_the_place_is_no_row_of_a_folder_or_a_glob_around_it(
 
 
 WITHIN = {
-    "place": "within the place",
-    "place/*/*/*.png": "within the place",
-    "place/**/*.png": "within the place",
-    "linked/batch": "within the place",
-    "place/batch": "within the place",
-    f"place/batch/{RUN}": "within the place",
-    f"place/b*/{RUN}/*": "within the place",
+    "place": "inside the output location",
+    "place/*/*/*.png": "inside the output location",
+    "place/**/*.png": "inside the output location",
+    "linked/batch": "inside the output location",
+    "place/batch": "inside the output location",
+    f"place/batch/{RUN}": "inside the output location",
+    f"place/b*/{RUN}/*": "inside the output location",
     "place/*.png": "",
     "place/photos [1]": "",
     "place/inbox/*.png": "",
@@ -255,10 +255,10 @@ def test_rows_from_within_the_place_are_refused_where_they_could_be_the_outputs_
 
 def test_where_nobody_knows_the_run_or_the_template_is_another_it_is_what_could_be(tmp_path: Path) -> None:
     inbox = str(tmp_path / "inbox")
-    with pytest.raises(InputError, match="another place for outputs"):
+    with pytest.raises(InputError, match="another output location"):
         open_source(inbox, store=MediaStore(tmp_path))
     open_source(inbox, store=MediaStore(tmp_path, template="made/{run}/{key}-{index}.{ext}"))
-    with pytest.raises(InputError, match="another place for outputs"):
+    with pytest.raises(InputError, match="another output location"):
         open_source(f"{inbox}/*.png", store=MediaStore(tmp_path, template="inbox/{run}-{key}-{index}.{ext}"))
 
 
@@ -270,7 +270,7 @@ def test_in_memory_and_on_s3_it_is_the_same() -> None:
         found = [str(row.file) for row in open_source(source, store=out).rows()]
         assert [file.rpartition("/")[2] for file in found if "inbox" in file] == ["a.png", "c.png"], source
     for source in ("s3a://bucket/films/batch/", "s3://bucket/films/**"):
-        with pytest.raises(InputError, match="within the place"):
+        with pytest.raises(InputError, match="inside the output location"):
             open_source(source, store=MediaStore("s3://bucket/films"))
 
 
@@ -321,7 +321,7 @@ def test_a_bad_row_says_why_and_is_no_other_s_business(folder: Path) -> None:
     ]
     good, *bad = rows_of(rows, make_plan(KLING))
     assert isinstance(good, Work)
-    said = ["there is no file", "must be one of", "the nearest is prompt", "there is no file", "A file was expected"]
+    said = ["there is no file", "must be one of", "the nearest is prompt", "there is no file", "Expected a file"]
     assert [words in why(work) for words, work in zip(said, bad, strict=True)] == [True] * 5
 
 
@@ -331,8 +331,8 @@ def test_an_odd_cell_makes_its_row_bad_and_no_other(folder: Path) -> None:
         ({"image_url": "https://[cdn.example.com/b.png"}, "is no address"),
         ({"image_url": "x" * 300 + ".png"}, "File name too long"),
         ({"image_url": "~nobody-at-all/b.png"}, "home directory"),
-        ({"duration": "\ud800"}, "half of a character"),
-        ({"prompt": "\ud800"}, "half of a character"),
+        ({"duration": "\ud800"}, "an incomplete character"),
+        ({"prompt": "\ud800"}, "an incomplete character"),
         ({"name": "\ud800"}, "as UTF-8"),
         ({"\ud800": 1}, "no parameter"),
     ]
@@ -584,7 +584,7 @@ async def test_strict_stops_before_anything_is_paid(rh: Emulator, folder: Path) 
     broken.write_bytes(b"no picture")
     rows = [{"image_url": str(samples.png(folder / "photo.png")), "prompt": "waves"}]
     for bad in ({"prompt": "no picture given"}, {"image_url": str(broken), "prompt": "waves"}):
-        with pytest.raises(InputError, match="1 of 2 rows are bad"):
+        with pytest.raises(InputError, match="1 of 2 rows are invalid"):
             await batch([*rows, bad], model=KLING, strict=True)
     assert not rh.recorder.submissions
     report = await run([*rows, {"image_url": str(broken), "prompt": "waves"}], model=KLING)
@@ -599,8 +599,8 @@ async def test_of_rows_that_are_all_bad_there_is_an_account_or_each_reason_once(
     with pytest.raises(InputError) as caught:
         await batch([*rows, {"aspect_ratio": "16:9"}], model=PICTURE, strict=True)
     said = caught.value.message
-    assert said.startswith("batch: 15 of 15 rows are bad, and it is strict, so nothing was paid.")
-    assert "\nrows 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 4 more: 'name' is no parameter" in said
+    assert said.startswith("batch: 15 of 15 rows are invalid and `strict` is set, so nothing was paid.")
+    assert "\nrows 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 4 more: 'name' is not a parameter" in said
     assert "\nrow 15: z-image/turbo: prompt is missing." in said
     assert said.count("--ignore-columns") == 1
     report = await run([*rows, {"aspect_ratio": "16:9"}])

@@ -213,7 +213,7 @@ async def test_a_place_that_cannot_be_written_is_said_before_anything_is_begun(
     rh: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RH_STORAGE_URL", "/dev/null/films")
-    with pytest.raises(StoreError, match=r"paid for nothing\..*/dev/null/films.*What to do: choose a folder"):
+    with pytest.raises(StoreError, match=r"not paid for anything\..*/dev/null/films.*What to do: choose a folder"):
         await run(prompts("a lighthouse"))
     assert not rh.recorder.requests
 
@@ -222,6 +222,6 @@ async def test_a_state_that_another_version_wrote_is_said_and_nothing_is_paid(rh
     await run(prompts("a forbidden thing"))
     (state,) = (tmp_path / "out").glob("batches/*/state/[!.]*")
     state.write_text('{"version": 9}')
-    with pytest.raises(JournalError, match=r"not what this version writes.*What to do"):
+    with pytest.raises(JournalError, match=r"its format is not the one of this version.*What to do"):
         await run(prompts("a forbidden thing"))
     assert len(rh.recorder.submissions) == 1

@@ -108,7 +108,7 @@ async def test_a_task_that_nobody_can_ask_after_fails_the_run_and_is_no_running_
     assert "with RH_API_KEY" in found.note
     state = await reconcile(flow_run_id=run, return_state=True)
     assert state.is_failed()
-    assert "could not be brought home" in str(state.message)
+    assert "could not be downloaded" in str(state.message)
     monkeypatch.setenv("RH_API_KEY", rh.key)
     rh.faults.add(Fault("query", kind="502"))
     assert [one.done for one in await look(run)] == ["no answer"]
@@ -173,7 +173,7 @@ async def test_what_could_not_be_cancelled_fails_the_run_and_is_tried_again(rh: 
     state: State[Any] = await reconcile(flow_run_id=run, return_state=True)
     assert state.is_failed()
     (stuck,) = {one.task_id for one in rh.recorder.paid} - set(rh.recorder.cancelled)
-    assert f"may go on and cost: {stuck}" in (state.message or "")
+    assert f"may continue and be charged: {stuck}" in (state.message or "")
     state = await reconcile(flow_run_id=run, return_state=True)
     assert state.is_completed(), state.message
     assert len(rh.recorder.cancelled) == 2

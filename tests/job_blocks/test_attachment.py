@@ -124,7 +124,7 @@ def test_a_failed_task_names_its_node(rh: Emulator, tmp_path: Path, monkeypatch:
 
 
 def test_an_id_that_is_none_and_one_that_nobody_knows(rh: Emulator) -> None:
-    with pytest.raises(InputError, match="digits only"):
+    with pytest.raises(InputError, match="ids have only digits"):
         RunningHubJobRun.attach("z-image/turbo")
     with pytest.raises(TaskNotFound):
         RunningHubJobRun.attach(UNKNOWN)

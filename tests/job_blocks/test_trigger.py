@@ -206,5 +206,5 @@ async def test_a_trigger_that_is_given_up_before_its_submit_submits_nothing_afte
 
 
 def test_without_a_scope_a_warning_says_what_a_crash_would_cost(rh: Emulator) -> None:
-    with pytest.warns(UserWarning, match="Name a scope"):
+    with pytest.warns(UserWarning, match="Pass a scope"):
         turbo().trigger().wait_for_completion()

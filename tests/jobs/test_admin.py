@@ -35,7 +35,7 @@ def test_what_is_no_job_s_name_is_refused(name: str) -> None:
 
 async def test_a_job_that_is_not_recorded_is_said(journal: FolderJournal) -> None:
     for work in (read_job(journal, KEY), adopt(journal, KEY, TASK), mark_refused(journal, KEY)):
-        with pytest.raises(InputError, match=f"run/{KEY}: no such job"):
+        with pytest.raises(InputError, match=f"run/{KEY}: this job is not recorded"):
             await work
 
 
@@ -50,7 +50,7 @@ async def test_adopting_names_the_task(journal: FolderJournal) -> None:
 async def test_one_task_cannot_be_two_jobs(journal: FolderJournal) -> None:
     await write(journal, UNKNOWN)
     await write(journal, {"intent-1": intent(), "answer-1": ticket()}, key="b1")
-    with pytest.raises(InputError, match=rf"task {TASK} is already that of run/b1.*jobs mark-refused run/{KEY}"):
+    with pytest.raises(InputError, match=rf"task {TASK} already belongs to run/b1.*jobs mark-refused run/{KEY}"):
         await adopt(journal, KEY, TASK)
     assert (await read_job(journal, KEY)).state == "unknown"
     await adopt(journal, KEY, f"{TASK}1")
@@ -81,7 +81,7 @@ async def test_of_two_people_one_settles_it(journal: FolderJournal) -> None:
 @pytest.mark.parametrize("task_id", ["", "abc", "12 34", "-5", "1.5"])
 async def test_what_is_no_task_id_is_refused(journal: FolderJournal, task_id: str) -> None:
     await write(journal, UNKNOWN)
-    with pytest.raises(InputError, match="no task id"):
+    with pytest.raises(InputError, match="is not a task id"):
         await adopt(journal, KEY, task_id)
     assert (await read_job(journal, KEY)).state == "unknown"
 
@@ -98,7 +98,7 @@ async def test_a_lost_task_lets_the_next_run_pay_and_still_counts_as_paid_for(jo
     await mark_lost(journal, KEY)
     view = await read_job(journal, KEY)
     assert (view.state, view.next_n, view.payments(since=1)) == ("forgotten", 2, 1)
-    with pytest.raises(InputError, match="no task that is waited for"):
+    with pytest.raises(InputError, match="no task of this job is still running"):
         await mark_lost(journal, KEY)
     await write(journal, {"end-1": End(status="SUCCESS", task_id=TASK)})
     assert (await read_job(journal, KEY)).state == "ended", "it was found after all"
@@ -114,7 +114,7 @@ async def test_an_intent_of_a_dead_process_can_be_settled_at_once(journal: Folde
 async def test_an_intent_that_may_be_in_flight_is_left_alone(journal: FolderJournal, owner: object) -> None:
     await write(journal, {"intent-1": intent(owner=owner)})
     for work in (mark_refused(journal, KEY), adopt(journal, KEY, TASK)):
-        with pytest.raises(InputError, match="may still be in flight"):
+        with pytest.raises(InputError, match="may still be in progress"):
             await work
     assert (await read_job(journal, KEY)).state == "open"
 

@@ -114,7 +114,7 @@ async def test_a_link_that_is_none_is_named() -> None:
     """A13, A16: neither a relative nor a malformed link is recorded as the job's output."""
     for url in ("/files/a.png?token=secret", "http://[::1"):
         place = Place(RunningHub(TaskView(task_id=TASK, status="SUCCESS", outputs=(RemoteOutput(url=url),))))
-        with pytest.raises(OutputsPending, match="which is not a link") as caught:
+        with pytest.raises(OutputsPending, match="which is not a URL") as caught:
             await (await place.begin())
         assert "secret" not in caught.value.message
         assert await place.ends() == []

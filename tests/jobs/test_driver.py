@@ -48,7 +48,7 @@ async def test_a_job_tells_each_change_of_its_state(run: PooledRun, tmp_path: Pa
     (task,) = run.rh.recorder.paid
     submitted = next(event for event in run.heard if event.state == "submitted")
     assert submitted.task_id == task.task_id
-    assert run.said("uploading") == ["makes 1 input(s) readable for RunningHub"]
+    assert run.said("uploading") == ["making 1 input(s) available to RunningHub"]
 
 
 async def test_a_job_tells_how_it_ended(run: PooledRun) -> None:

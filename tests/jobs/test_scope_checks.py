@@ -144,13 +144,13 @@ async def test_the_context_of_the_first_caller_is_not_kept(journal: Counting, st
 async def test_a_scope_of_another_format_is_refused(journal: Counting, store: MediaStore, number: int) -> None:
     record = Format(format=number).model_dump(mode="json")
     await journal.create(FORMAT_KEY, record)
-    with pytest.raises(JournalError, match="the version that began it"):
+    with pytest.raises(JournalError, match="the version that started it"):
         await OpenScopes().open(scope_of(journal), store)
 
 
 async def test_a_scope_with_jobs_and_without_a_format_is_refused(journal: Counting, store: MediaStore) -> None:
     await journal.create("a1-intent-1", {"token": "x"})
-    with pytest.raises(JournalError, match="recorded in another format"):
+    with pytest.raises(JournalError, match="recorded in a format other than"):
         await OpenScopes().open(scope_of(journal), store)
 
 

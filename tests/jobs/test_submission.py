@@ -287,7 +287,7 @@ async def test_a_dead_owner_s_intent_is_unknown_at_once(open_desk: OpenDesk, jou
     view = await desk.watch((await desk.read()).submits[0])
     assert view.state == "unknown"
     assert view.submits[0].answer is not None
-    assert "died" in view.submits[0].answer.reason
+    assert "ended unexpectedly" in view.submits[0].answer.reason
 
 
 async def test_a_stranger_who_is_silent_for_longer_than_his_limits_is_unknown(

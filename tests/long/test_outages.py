@@ -333,7 +333,7 @@ def test_a_disk_that_is_full_before_the_end_of_an_output(open_stage: Open, other
     in_the_way.unlink()
     # It is on this machine now, whole, so that nothing but the output is to be written.
     fill_up(stage.flow_processes.children[1])
-    fails(stage, stage.again(PATIENT), "larger than may be written")
+    fails(stage, stage.again(PATIENT), "larger than the limit of this location")
     goes_on(stage)
     # Once by the first of the three runs, and once each time that is looked at what it should be.
     assert stage.rh.recorder.served(stage.rh.recorder.paid[0].task_id) == 3 * LARGE

@@ -227,7 +227,7 @@ def test_a_key_that_is_withdrawn_leaves_what_was_not_paid_to_the_others(night: N
     night.rh.clock.factor = 20
     night.ended(child, well=False)
     assert Counter(night.owners.values())["middle"] == paid
-    _check_failed(night, len(running), "key is missing or unknown", "nothing is paid for it twice")
+    _check_failed(night, len(running), "key is missing or unknown", "does not pay for it again")
     assert len(night.owners) == ROWS, "what was not paid for went to the others"
     night.rh.keys.add("middle", limit=LIMITS["middle"], account="middle", secret=secret)
     night.again()
@@ -254,7 +254,7 @@ def _ended(night: Night) -> set[str]:
 
 
 def _check_failed(night: Night, count: int, *words: str) -> None:
-    """As many pictures have failed, each with a message that names the account and its block; the others are there."""
+    """As many pictures have failed, each with a message that contains the account and its block; the others exist."""
     items = night.items()
     assert Counter(item["state"] for item in items) == {"done": ROWS - count, "failed": count}
     for reason in (item["reason"] for item in items if item["state"] == "failed"):

@@ -205,7 +205,7 @@ async def test_the_flow_s_own_retry_pays_for_what_has_failed_and_stays(desk: Off
     assert len(desk.paid) == 3
     await desk.end()
     await desk.place.until(lambda: has_paid(desk, 4), seconds=SECONDS)
-    await desk.place.until_told(run, "no worker would take it up again")
+    await desk.place.until_told(run, "no worker would resume it")
     await desk.end()
     await desk.reach(run, "Completed")
     states = Counter(await desk.history(run))

@@ -145,7 +145,7 @@ async def test_what_could_not_be_cancelled_is_said_in_the_run_s_logs(place: Work
     desk.rh.faults.add(Fault("cancel", prompt="stubborn", kind="code", code="802"))
     await cancel(run)
     await place.until(lambda: place.is_in(run, "Cancelled"))
-    await place.until_told(run, "could not be cancelled and may go on and cost")
+    await place.until_told(run, "could not be cancelled and may continue and be charged")
     assert desk.cancelled == [docile]
     assert desk.going_on == [stubborn]
     desk.rh.faults.clear()
@@ -182,7 +182,7 @@ async def test_evicted_or_killed_it_goes_on_with_its_tasks(
     place.signal(run, number)
     await place.until(lambda: place.is_in(run, "Running", attempt=2))
     await finish(place, desk, run)
-    await place.until_told(run, "was paid for earlier; waits for it")
+    await place.until_told(run, "was already paid for; waiting for it")
     desk.check(jobs=2, cancelled=0)
 
 

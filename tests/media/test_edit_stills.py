@@ -50,7 +50,7 @@ def test_a_still_is_what_a_player_shows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("save", [last_frame, poster])
 def test_a_picture_has_one_of_two_formats(tmp_path: Path, save: Callable[[Path, Path], None]) -> None:
-    with pytest.raises(InputError, match=r"end in \.png or \.jpg"):
+    with pytest.raises(InputError, match=r"ends in \.png or \.jpg"):
         save(samples.mp4(tmp_path / "clip.mp4"), tmp_path / "still.tiff")
 
 
@@ -134,5 +134,5 @@ def test_transparent_and_turned_pictures_are_shown_as_a_viewer_shows_them(tmp_pa
 @pytest.mark.parametrize(("count", "columns", "width"), [(0, None, 400), (2, 0, 400), (2, -1, 400), (50, 50, 60)])
 def test_a_sheet_without_room_is_refused(tmp_path: Path, count: int, columns: int | None, width: int) -> None:
     pictures = [samples.png(tmp_path / "photo.png")] * count
-    with pytest.raises(InputError, match="No sheet"):
+    with pytest.raises(InputError, match="A contact sheet of"):
         contact_sheet(pictures, tmp_path / "sheet.jpg", columns=columns, width=width)

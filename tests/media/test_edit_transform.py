@@ -83,7 +83,7 @@ def test_a_picture_gets_another_size_and_format(tmp_path: Path, fit: str, corner
     with Image.open(tmp_path / "square.jpg") as made:
         assert (made.format, made.size) == ("JPEG", (50, 50))
         assert near(made.getpixel((25, 2)), corner)
-    with pytest.raises(InputError, match=r"end in \.png or \.jpg"):
+    with pytest.raises(InputError, match=r"ends in \.png or \.jpg"):
         resize(source, tmp_path / "square.webp", width=50, height=50)
 
 

@@ -49,9 +49,9 @@ def test_a_template_that_tells_files_apart_is_taken(template: str):
 @pytest.mark.parametrize(
     ("template", "why"),
     [
-        ("{task}.{ext}", "could give two files one name"),
-        ("{key}-{index}", "could give two files one name"),
-        ("{run}-{index}", "could give two files one name"),
+        ("{task}.{ext}", "could give two files the same name"),
+        ("{key}-{index}", "could give two files the same name"),
+        ("{run}-{index}", "could give two files the same name"),
         ("{task}-{index}-{seed}", "unknown field 'seed'"),
         ("{task.__class__}-{index}", "unknown field"),
         ("{task}-{index", "cannot be read"),

@@ -102,11 +102,11 @@ def bad(tmp_path: Path, web: str) -> dict[str, object]:
         ("memory", r"no\.png cannot be read: the file does not exist"),
         ("memory-folder", "there is a folder where a file was expected"),
         ("404", r"/status/404 cannot be read: its host has no such file \(HTTP 404\)"),
-        ("403", r"/status/403 cannot be read: its host refuses it \(HTTP 403\).*sign the link again"),
+        ("403", r"/status/403 cannot be read: its host refuses access \(HTTP 403\).*sign the link again"),
         ("503", "its host cannot serve it now"),
-        ("418", "its host answered HTTP 418"),
+        ("418", "its host returned HTTP 418"),
         ("empty-link", "/empty is empty"),
-        ("cut-link", "/cut cannot be read: the connection broke"),
+        ("cut-link", "/cut cannot be read: the connection was interrupted"),
         ("nobody", r"http://127.0.0.1:9/photo\.png cannot be read: nothing answers there"),
         ("unknown", "the address or a storage option is not accepted.*correct the address"),
         ("no-url", "the URL is not valid"),
@@ -140,7 +140,7 @@ def test_says_why_s3_cannot_be_read(s3, uri: str, why: str, tmp_path: Path):
 @pytest.mark.s3
 def test_says_that_a_key_is_wrong_without_saying_the_key(s3, tmp_path: Path):
     options = {**s3.options, "secret": "canary-of-a-wrong-secret"}
-    with pytest.raises(MediaError, match="the key or user may not do this") as caught:
+    with pytest.raises(MediaError, match="the key or user does not have permission for this") as caught:
         fetch(f"{s3.url()}/photo.png", tmp_path / "copy", options=options)
     assert "canary" not in str(caught.value)
 
@@ -288,7 +288,7 @@ def test_a_stream_that_never_ends_is_given_up(tmp_path: Path, web: str):
 
 def test_a_length_is_checked_before_anything_is_read(tmp_path: Path, web: str):
     def refuse(size: int) -> None:
-        raise MediaError(f"{size} bytes are too many")
+        raise MediaError(f"{size} bytes is too large")
 
     for source in (samples.png(tmp_path / "photo.png"), f"{web}/photo.png"):
         with pytest.raises(MediaError, match=f"^{len(PICTURE)} bytes"):

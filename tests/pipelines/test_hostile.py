@@ -55,7 +55,7 @@ async def test_a_row_names_no_file_outside_of_its_table_s_folder(
     monkeypatch.setenv("RH_ALLOW_PRIVATE_LINKS", "0")
     photo(tmp_path / "secret.png")
     [problem] = await said(table(tmp_path / "shop", f"mug,{name}"))
-    assert "may not be read: a row names files below the folder of its table, or https links" in problem
+    assert "may not be read: a row may use only files below the folder of its table, or https links" in problem
 
 
 async def test_a_link_out_of_the_folder_is_outside(tmp_path: Path) -> None:

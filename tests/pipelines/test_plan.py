@@ -238,7 +238,7 @@ async def test_a_review_holds_back_what_follows_until_a_choice_among_what_was_sh
     assert [one[0].state for one in waiting.steps.values()] == ["=", "r", "r"]
     stale = await pipeline.plan(known=records, look="red", choices={"chosen": {"of": "00000000", "take": 2}})
     assert [one[0].state for one in stale.steps.values()] == ["=", "r", "r"]
-    assert any("other candidates" in note for note in stale.notes)
+    assert any("different candidates" in note for note in stale.notes)
     of = stale.steps["chosen"][0].request["of"]
     chosen = await pipeline.plan(known=records, look="red", choices={"chosen": {"of": of, "take": 2}})
     assert [one[0].state for one in chosen.steps.values()] == ["=", "=", "+"]

@@ -102,7 +102,7 @@ async def test_a_person_settles_a_work_by_its_name(rh: Emulator, tmp_path: Path)
     commands = [["jobs", "show", job], ["jobs", "adopt", job, task_id], ["jobs", "collect", scope]]
     shown, adopted, collected = await asyncio.to_thread(run_each, commands, env=env, cwd=tmp_path)
     assert "submit 1: unknown" in shown.stdout
-    assert f"{job}: task {task_id} is adopted" in adopted.stdout
+    assert f"{job}: task {task_id} is recorded for this job" in adopted.stdout
     assert collected.returncode == 1
     assert "run the pipeline again" in collected.stderr
     assert (await run.one(picture())).home.task_id == task_id

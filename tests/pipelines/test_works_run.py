@@ -153,7 +153,7 @@ async def test_an_invalid_answer_is_asked_for_again_and_kept_for_another_shape(
         raise ValueError("it has no list")
 
     strict = words(parse=refuse, shape="aa", attempts=2)
-    with pytest.raises(JobFailed, match=r"not what parse asks for: it has no list\. What to do"):
+    with pytest.raises(JobFailed, match=r"does not match parse: it has no list\. What to do"):
         await PipelineRun(**given).one(strict)
     assert len(rh.recorder.paid) == 2
     free = await PipelineRun(**given, name="two").one(words(parse=str.upper, shape="bb"))

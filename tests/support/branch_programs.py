@@ -213,7 +213,7 @@ class Chains:
                 self.wrongs.append(f"{process}: {call} is given the result of {other}")
 
     def is_ambiguous(self, process: Process, call: str, error: AmbiguousCall) -> None:
-        if "nothing tells them apart" in error.message:
+        if "they cannot be distinguished" in error.message:
             self.wrongs.append(f"{process}: {call} is refused though no other call is like it")
         self.is_refused = True
 

@@ -161,23 +161,35 @@ BAD: dict[str, tuple[Callable[[Emulator], object], str]] = {
         lambda _: run(models.ZImageTurbo(prompt="x"), label="x" * 1_000_000),
         "The label has 1000000 characters",
     ),
-    "a number": (lambda _: run(SEEDED(prompt="x", seed=HUGE)), "seed holds a number of"),
+    "a number": (lambda _: run(SEEDED(prompt="x", seed=HUGE)), "seed contains a number of"),
     "an extra": (
         lambda _: run(models.ZImageTurbo(prompt="x", foo=HUGE)),
-        "'foo' holds a number of more than 300 digits",
+        "'foo' contains a number of more than 300 digits",
     ),
-    "a speed": (lambda _: run(models.MinimaxSpeech28Hd(text="x", speed=HUGE)), "speed holds a number of more than 300"),
-    "a prompt": (lambda _: run(models.ZImageTurbo(prompt=HALF)), "prompt holds half of a character"),
-    "a list": (lambda _: run(models.ZImageTurbo(prompt="x", foo=[{HALF: 1}])), "'foo' holds half of a character"),
-    "a tree": (lambda _: run(models.ZImageTurbo(prompt="x", foo=DEEP)), "'foo' holds lists or objects that are nested"),
+    "a speed": (
+        lambda _: run(models.MinimaxSpeech28Hd(text="x", speed=HUGE)),
+        "speed contains a number of more than 300",
+    ),
+    "a prompt": (lambda _: run(models.ZImageTurbo(prompt=HALF)), "prompt contains an incomplete character"),
+    "a list": (
+        lambda _: run(models.ZImageTurbo(prompt="x", foo=[{HALF: 1}])),
+        "'foo' contains an incomplete character",
+    ),
+    "a tree": (
+        lambda _: run(models.ZImageTurbo(prompt="x", foo=DEEP)),
+        "'foo' contains lists or objects that are nested",
+    ),
     "an object": (
         lambda _: run(models.ZImageTurbo(prompt="x", foo=object())),
         "of the type object, which cannot be sent",
     ),
-    "a seed": (lambda rh: workflow(rh, seed=HUGE), "WorkflowInput: seed holds a number of more than 300 digits"),
-    "a node": (lambda rh: workflow(rh, nodes={"3.steps": HUGE}), r"WorkflowInput: nodes\.'3\.steps' holds a number"),
-    "a text": (lambda rh: workflow(rh, nodes={"6.text": HALF}), r"WorkflowInput: nodes\.'6\.text' holds half of a"),
-    "nothing": (lambda rh: workflow(rh, nodes={"3.cfg": float("nan")}), r"nodes\.'3\.cfg' holds nan"),
+    "a seed": (lambda rh: workflow(rh, seed=HUGE), "WorkflowInput: seed contains a number of more than 300 digits"),
+    "a node": (lambda rh: workflow(rh, nodes={"3.steps": HUGE}), r"WorkflowInput: nodes\.'3\.steps' contains a number"),
+    "a text": (
+        lambda rh: workflow(rh, nodes={"6.text": HALF}),
+        r"WorkflowInput: nodes\.'6\.text' contains an incomplete",
+    ),
+    "nothing": (lambda rh: workflow(rh, nodes={"3.cfg": float("nan")}), r"nodes\.'3\.cfg' contains nan"),
 }
 
 

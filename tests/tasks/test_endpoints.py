@@ -163,7 +163,7 @@ async def test_options_reach_the_job(rh: Emulator) -> None:
     assert Path(first.first_output.uri).name.startswith("dawn-")
     assert await endpoints.z_image_turbo.fn(prompt="a", key="mine", scope="s", label="dawn") == first
     assert len(rh.recorder.paid) == 1
-    with pytest.warns(UserWarning, match="Name a scope"):
+    with pytest.warns(UserWarning, match="Pass a scope"):
         await endpoints.z_image_turbo.fn(prompt="b")
 
 

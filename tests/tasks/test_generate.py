@@ -201,7 +201,7 @@ async def test_a_full_queue_waits_and_pays_once_each(rh: Emulator) -> None:
 
 
 async def test_without_a_scope_a_warning_says_what_a_crash_would_cost(rh: Emulator) -> None:
-    with pytest.warns(UserWarning, match="Name a scope"):
+    with pytest.warns(UserWarning, match="Pass a scope"):
         await run(models.ZImageTurbo(prompt="a lighthouse"), scope=None)
 
 

@@ -146,9 +146,9 @@ async def test_two_calls_at_once_rest_together(with_webhooks: SuspendedRuns) -> 
 
 
 REFUSED = [
-    (parent, "no child flow"),
+    (parent, "cannot suspend a child flow"),
     (with_a_task, "a task cannot suspend"),
-    (retried, "no worker would take it up again"),
+    (retried, "no worker would resume it"),
 ]
 
 
@@ -186,7 +186,7 @@ async def test_without_a_receiver_it_waits_and_says_why(
     monkeypatch.delenv("RH_WEBHOOK_URL")
     run = await without_webhooks.begin(pictures, prompts=["one", "two"])
     await waits_and_completes(without_webhooks, pictures, run)
-    assert "no receiver would wake it" in caplog.text
+    assert "no receiver would resume it" in caplog.text
 
 
 async def waits_and_completes(without_webhooks: SuspendedRuns, flow_: Flow[..., Any], run: UUID) -> None:

@@ -151,9 +151,9 @@ async def test_a_graph_that_comfyui_refuses_costs_nothing(rh: Emulator) -> None:
         ({"nodes": [], "links": []}, {}, r"'nodes' is not a node of a graph in API format.*Export \(API\)"),
         ({"6": {"class_type": "X"}}, {}, "'6' is not a node of a graph"),
         (TEXT_TO_IMAGE, {"66.text": "x"}, "the graph has no node '66'"),
-        (TEXT_TO_IMAGE, {"3.model": "x"}, "fed by node 4"),
-        (TEXT_TO_IMAGE, {"6text": "x"}, "names no node's field"),
-        (graph(RESTYLE, n10_image=FUTURE), {}, r"10.image.*whose result is not there yet.*`.result\(\)`"),
+        (TEXT_TO_IMAGE, {"3.model": "x"}, "connected to the output of node 4"),
+        (TEXT_TO_IMAGE, {"6text": "x"}, "is not a field of a node"),
+        (graph(RESTYLE, n10_image=FUTURE), {}, r"10.image.*whose result is not available yet.*`.result\(\)`"),
     ],
 )
 async def test_wrong_input_is_refused_before_anything_is_sent(

@@ -46,7 +46,7 @@ def _nodes(rh: Emulator) -> list[dict[str, object]]:
     [
         ("66.text", r"no node '66'.*6 \(CLIPTextEncode\)"),
         ("6.txt", "no field 'txt'.*text"),
-        ("3.model", "fed by node 4"),
+        ("3.model", "connected to the output of node 4"),
     ],
 )
 async def test_a_node_that_cannot_be_set_is_refused_before_anything_is_sent(rh: Emulator, name: str, said: str) -> None:

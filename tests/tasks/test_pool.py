@@ -161,7 +161,7 @@ async def test_a_person_settles_a_job_on_the_account_that_was_asked(
         models.ZImageTurbo(prompt="y"), scope=f"{blocks.mark}-2", credentials=blocks.name(other)
     )
     said = await adopt(unknown.value.job, stranger.task_id)
-    assert "knows no task" in said, "the account that was asked does not know it"
+    assert "has no task" in said, "the account that was asked does not know it"
     assert "is adopted" in await adopt(unknown.value.job, paid.task_id)
 
 

@@ -63,7 +63,7 @@ class TestThreadsOfAFlow:
         async def keyed() -> None:
             await asyncio.to_thread(contextvars.Context().run, pay, "a gull", key="mine")
 
-        with pytest.raises(ConfigError, match="goes on in this process"):
+        with pytest.raises(ConfigError, match="is running in this process"):
             asyncio.run(keyed())
         assert not rh.recorder.submissions
 

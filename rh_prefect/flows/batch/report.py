@@ -337,7 +337,8 @@ def _how(row: RowResult, view: JobView) -> dict[str, str]:
     if row.state == "not started" and last.end is not None and last.end.status == "FAILED":
         return {
             "state": "failed",
-            "reason": f"task {last.task_id} has failed: {last.end.reason}. Another attempt was not started: {row.reason}",
+            "reason": f"task {last.task_id} has failed: {last.end.reason}. "
+            f"Another attempt was not started: {row.reason}",
         }
     if row.state == "not started" and last.state in ("open", "ticket", "ended"):
         return {

@@ -99,7 +99,7 @@ def _columns(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
 def _sum(plan: Plan) -> str:
     least, expected, most = prices(plan.price)
     budget = f" of a budget of {plan.budget.amount:g}" if plan.budget is not None else ""
-    return f"minimum {least}, expected {expected}, maximum {most}{budget}"
+    return f"least {least}, expected {expected}, most {most}{budget}"
 
 
 def _reasons(plan: Plan) -> Iterator[str]:

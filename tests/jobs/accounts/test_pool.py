@@ -166,7 +166,7 @@ async def test_a_workflow_that_one_account_does_not_have_goes_to_another_and_nob
     refused = next(one.key_name for one in rh.recorder.submissions if one.code == "380")
     assert run.paid[refused] == 0
     (said,) = run.said("moved")
-    assert f"for {workflow.model}: no such workflow" in said
+    assert f"for {workflow.model}: this workflow does not exist" in said
     results(await run.all(pictures(8)))
     assert run.paid[refused] > 0, "the account pays for everything else"
 
@@ -294,7 +294,7 @@ class TestPaidOn:
         assert len(results([one for one in done if isinstance(one, Result)])) == run.paid["main"]
         for one in errors(done):
             assert isinstance(one, KeyRejected)
-            assert "account of two" in one.message and "nothing is paid for it twice" in one.message
+            assert "account of two" in one.message and "does not pay for it again" in one.message
         rh.keys.add("two", limit=3, account="two", secret=secret)
         results(await again().all(pictures(6)))
         assert sum(run.paid.values()) == 6

@@ -93,7 +93,7 @@ def test_a_job_that_would_break_the_budget_is_not_claimed_and_says_the_sums() ->
 
 
 def test_a_job_without_a_price_says_so() -> None:
-    with pytest.raises(BudgetExceeded, match="knows its price"):
+    with pytest.raises(BudgetExceeded, match="its price is neither in the catalogue nor in the price response"):
         drive(POLICY, *UP_TO_THE_BUDGET, (Reserve(1, BUDGET), Shortfall(None, Decimal(0), Decimal(0))))
 
 
@@ -479,7 +479,7 @@ async def test_what_was_paid_is_found_again_whatever_the_budget(rh: Emulator) ->
     asked = models.ZImageTurbo(prompt="a lighthouse")
     first = await run(asked, key="mine")
     assert await run(asked, key="mine", budget=0.01) == first
-    with pytest.raises(BudgetExceeded, match=r"0\.04 are spent"):
+    with pytest.raises(BudgetExceeded, match=r"0\.04 is spent"):
         await run(models.ZImageTurbo(prompt="a harbour"), budget=0.07)
 
 
@@ -524,13 +524,13 @@ async def test_a_model_without_a_price_is_priced_by_runninghub(rh: Emulator) -> 
     result = await run(asked, budget=1000)
     assert result.cost is not None
     assert len([one for one in rh.recorder.requests if "price-preview" in one.path]) == 1
-    with pytest.raises(BudgetExceeded, match=f"{amount_text(result.cost)} are spent"):
+    with pytest.raises(BudgetExceeded, match=f"{amount_text(result.cost)} is spent"):
         await run(models.input_for(UNPRICED)(prompt="another"), budget=float(result.cost))
 
 
 async def test_where_nobody_knows_the_price_no_budget_allows_it(rh: Emulator) -> None:
     rh.faults.add(Fault("price", every=1, kind="code", code="1007"))
-    with pytest.raises(BudgetExceeded, match="knows its price"):
+    with pytest.raises(BudgetExceeded, match="its price is neither in the catalogue nor in the price response"):
         await run(models.input_for(UNPRICED)(prompt="a lighthouse"), budget=1000)
     assert not rh.recorder.submissions
     await run(models.input_for(UNPRICED)(prompt="a lighthouse"))

@@ -131,11 +131,11 @@ async def test_a_call_that_may_be_one_of_several_is_refused_with_what_decides_it
     for n in (1, 2):
         await find(calls, journal, Caller(at(n), version="1"))
     wrapped = Address(steps=(Step(name="helper", place=Place(in_order=True)), *at(1).steps), place=at(1).place)
-    with pytest.raises(AmbiguousCall, match=r"may be the one that was paid for at \[shot #[12] > call #1\]"):
+    with pytest.raises(AmbiguousCall, match=r"may be the call that was paid for at \[shot #[12] > call #1\]"):
         await find(CallRegistry(), journal, Caller(wrapped, version="2"), attempt=2)
     new = await find(CallRegistry(), journal, Caller(wrapped, version="2", equal="new"), attempt=2)
     assert (new.is_new, new.order) == (True, 3)
-    assert "the flow's source has changed" in new.note and "the 2 equal calls" in new.note
+    assert "the flow's source has changed" in new.note and "the 2 identical calls" in new.note
 
 
 async def test_a_call_that_has_moved_is_said_and_the_others_are_not(journal: MemoryJournal) -> None:
@@ -143,7 +143,7 @@ async def test_a_call_that_has_moved_is_said_and_the_others_are_not(journal: Mem
     assert made.note == ""
     moved = await find(CallRegistry(), journal, Caller(at(1, at="10:05"), version="2"), attempt=2)
     assert (moved.key, moved.is_new) == (made.key, False)
-    assert "was asked for at [shot #1 > call #1] and is now at [shot #1 > call #1]" in moved.note
+    assert "was called at [shot #1 > call #1] and is now called at [shot #1 > call #1]" in moved.note
     same = await find(CallRegistry(), journal, Caller(at(1, at="10:00")), attempt=2)
     assert (same.key, same.note) == (made.key, "")
 

@@ -215,7 +215,7 @@ async def test_all_spellings_of_a_local_folder_are_one_place(tmp_path: Path, url
 
 @pytest.mark.parametrize("scope", ["", "a/b", "..", ".hidden", "a b", "-x"])
 def test_a_scope_is_a_plain_name(tmp_path: Path, scope: str) -> None:
-    with pytest.raises(InputError, match="scope's name"):
+    with pytest.raises(InputError, match="not a valid scope name"):
         FolderJournal(str(tmp_path), scope=scope)
 
 

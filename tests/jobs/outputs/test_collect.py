@@ -69,7 +69,7 @@ class FileHost:
 
 
 def dead() -> LinkExpired:
-    return LinkExpired("download of https://files/a.png: the link is dead (HTTP 404).")
+    return LinkExpired("download of https://files/a.png: the link no longer works (HTTP 404).")
 
 
 def store_in(folder: Path) -> MediaStore:
@@ -118,7 +118,7 @@ async def test_a_page_is_never_published_however_often_it_comes(
 ) -> None:
     host = FileHost(given)
     with pytest.raises(
-        ResponseLost, match=f"task {TASK} was paid for.*{what} in place of a whole png.*nothing is paid"
+        ResponseLost, match=f"task {TASK} was paid for.*{what} instead of a complete png file(?s:.*)at no cost"
     ):
         await collect(host, journal, tmp_path)
     assert host.times == TRIES
@@ -200,7 +200,7 @@ async def test_files_that_only_the_manifest_knows_of_are_asked_for(journal: Fold
     store = store_in(tmp_path)
     store.delete(str(store.name_of(first.first_output.uri)))
     (before,) = manifests.everything(store)
-    with pytest.raises(OutputsExpired, match="nothing lists its files any more"):
+    with pytest.raises(OutputsExpired, match="neither its record nor RunningHub still lists its files"):
         await collect(FileHost(dead(), links=[""]), journal, tmp_path, first_time=False, links=())
     assert list(manifests.everything(store)) == [before]
     again = await collect(host := FileHost(PICTURE), journal, tmp_path, first_time=False, links=())
@@ -274,6 +274,6 @@ async def test_a_file_that_was_published_before_a_crash_is_found_by_its_record(
 
 async def test_a_file_that_is_broken_in_another_way_each_time_is_not(journal: FolderJournal, tmp_path: Path) -> None:
     host = FileHost(*(PICTURE[:-cut] for cut in range(20, 20 + TRIES)))
-    with pytest.raises(ResponseLost, match="a broken png in place of a whole png"):
+    with pytest.raises(ResponseLost, match="a broken png instead of a complete png file"):
         await collect(host, journal, tmp_path)
     assert not MediaStore(str(tmp_path / "out")).list()

@@ -35,7 +35,7 @@ def test_a_list_is_found_too() -> None:
 
 @pytest.mark.parametrize("texts", [(), ("no data",), ("{broken", "]x[")])
 def test_what_holds_no_json_says_what_was_answered(texts: tuple[str, ...]) -> None:
-    with pytest.raises(InputError, match="run/key: some/model did not answer with JSON but with"):
+    with pytest.raises(InputError, match="run/key: some/model did not return JSON but"):
         result(*texts).json()
 
 
@@ -57,5 +57,5 @@ def test_a_face_is_read_in_the_known_spellings(answer: dict[str, Any], face: tup
 
 @pytest.mark.parametrize("answer", [{}, {"sessionId": "7"}, {"sessionId": "7", "faces": []}, [1], {"faces": [1]}])
 def test_an_answer_without_a_face_is_named(answer: object) -> None:
-    with pytest.raises(InputError, match="answered without a session or a face"):
+    with pytest.raises(InputError, match="returned no session or no face"):
         Face.of(result(json.dumps(answer)))

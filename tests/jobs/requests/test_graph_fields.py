@@ -38,7 +38,7 @@ FIELDS = AppFields(
         ("denoise", 1.01, "at most 1"),
         ("denoise", "-0.1", "at least 0"),
         ("seed", "x", "must be a number"),
-        ("mode", 1, "it can be 2"),
+        ("mode", 1, "allowed values: 2"),
     ],
 )
 def test_a_number_that_the_app_does_not_take_is_refused(field: str, value: object, said: str) -> None:

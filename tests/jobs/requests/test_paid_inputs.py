@@ -131,7 +131,7 @@ async def test_a_resume_does_not_pay_for_a_link_that_gives_other_bytes_each_time
         with caplog.at_level(logging.WARNING):
             caplog.clear()
             assert (await run.pay(enlarge(link))).task_id == first.task_id
-        assert caplog.text.count("gives other bytes than in an earlier attempt") == 1
+        assert caplog.text.count("returns different bytes than in an earlier attempt") == 1
     assert len(rh.recorder.paid) == 1
     await run.pay(enlarge(link), label="another")
     [_, new] = rh.recorder.paid
