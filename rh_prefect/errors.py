@@ -4,7 +4,8 @@
     ├── InputError              invalid input, found before anything was sent or paid
     │   ├── UnknownModelError   the model does not exist; the nearest names are given
     │   ├── MediaError          a file that the model would not accept
-    │   └── AmbiguousCall       equal calls that nothing distinguishes
+    │   ├── AmbiguousCall       equal calls that nothing distinguishes
+    │   └── PlanChanged         a run would pay for something that is not in the plan that it was given
     ├── ConfigError             a missing key or block, an invalid setting
     ├── StoreError              the storage cannot be read or written
     ├── JournalError            the record of a paid job cannot be read or written

@@ -181,7 +181,7 @@ def test_any_input_is_told_by_its_model() -> None:
         ({"model": "klingg", "prompt": "x"}, "nearest are"),
         ({"prompt": "x"}, "z-image/turbo"),
         ({"model": KLING}, "prompt is missing"),
-        ("text", "was expected"),
+        ("text", "expected a model input"),
     ):
         with pytest.raises(ValidationError, match=reason):
             any_input.validate_python(wrong)
