@@ -40,13 +40,13 @@ class Terminal(Console):
     """A console that writes nothing more once its reader has ended, as behind `… | head`."""
 
     def on_broken_pipe(self) -> None:
-        """Goes on without a word: lines are written on the jobs' own thread, which `SystemExit` would end."""
+        """Ignores a broken pipe: `SystemExit` would end the jobs' thread, which writes the lines."""
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Watch:
-    """Prints a line for each change that a person cares about; on Ctrl-C, what still runs and how to go on."""
+    """Prints a line for each important change; on Ctrl-C, prints what still runs and how to resume."""
 
     def __init__(self, *, command: str, is_resumable: bool = True, quiet: bool = False) -> None:
         """Starts with nothing seen.
@@ -89,7 +89,7 @@ class Watch:
         known = known_run_status(self._flow_run_id)
         if known is not None and known.estimate and not self._board.estimate:
             self._board.expect(known.expected, estimate=known.estimate)
-            self._console.print(f"{known.expected} job(s), estimate {known.estimate} by the catalogue")
+            self._console.print(f"{known.expected} job(s), estimate {known.estimate} from catalogue prices")
 
     def _line(self) -> str:
         """What stands below the lines of a terminal while jobs run."""
@@ -104,7 +104,7 @@ class Watch:
         )
 
     def started(self, flow_run_id: str, *, is_resumed: bool = False) -> None:
-        """Says which flow run it is.
+        """Prints the flow run's name or id.
 
         Args:
             flow_run_id: The flow run's id.
@@ -151,7 +151,7 @@ class Watch:
             self._sum(event for event in self._board.rows.values() if (event.job in self._submitted) is is_new)
             for is_new in (True, False)
         )
-        return f"paid {now or 'nothing'}" + (f" now; {earlier} was paid earlier" if earlier else "")
+        return f"paid {now or 'nothing'}" + (f" now; {earlier} was already paid" if earlier else "")
 
     @staticmethod
     def _sum(events: Iterable[JobEvent]) -> str:
@@ -163,13 +163,13 @@ class Watch:
     def _say_how_to_go_on(self) -> None:
         running = [event for event in self._board.rows.values() if event.state not in ENDED and event.task_id]
         for event in running:
-            print(f"still runs at RunningHub: task {event.task_id}  {event.label or event.model}", file=sys.stderr)
+            print(f"still running at RunningHub: task {event.task_id}  {event.label or event.model}", file=sys.stderr)
         # A run that has submitted nothing has nothing that a resume would keep.
         if self._is_resumed or any(event.task_id or event.state == "unknown" for event in self._board.rows.values()):
             resume = f" --resume {self._flow_run_id}" if self._is_resumable else ""
-            print(f"resume (nothing is billed twice): rh-prefect run {self._command}{resume}", file=sys.stderr)
+            print(f"resume (nothing is paid for twice): rh-prefect run {self._command}{resume}", file=sys.stderr)
         if self._flow_run_id and running:
-            print(f"or cancel what still runs:       rh-prefect jobs cancel {self._flow_run_id}", file=sys.stderr)
+            print(f"or cancel running tasks:         rh-prefect jobs cancel {self._flow_run_id}", file=sys.stderr)
 
 
 def _files(result: Any) -> list[tuple[str, str]]:
@@ -235,12 +235,12 @@ class BatchConsole:
             self._say_how_to_go_on()
 
     def started(self, flow_run_id: str) -> None:
-        """Says which flow run it is."""
+        """Prints the flow run's name or id."""
         self._flow_run_id = flow_run_id
         self._console.print(f"flow run {flow_run_id}")
 
     def summary(self, report: BatchReport) -> None:
-        """Says what became of it."""
+        """Prints the result of the batch."""
         if self._is_quiet:
             print(report.csv_uri)
             return
@@ -250,10 +250,10 @@ class BatchConsole:
         self._say(f"batch {report.batch}: {report}", style="bold")
         self._say(f"each row: {report.csv_uri}")
         if report.not_started:
-            how = "whose price is not known, without" if report.budget is None else "with a larger"
-            self._say(f"do what was not started, {how} --budget: {self._command(_with_budget(self._words, report))}")
+            how = "with unknown prices, without" if report.budget is None else "with a larger"
+            self._say(f"run what was not started, {how} --budget: {self._command(_with_budget(self._words, report))}")
         elif not report.is_complete:
-            self._say(f"do what is missing: {self._command()}")
+            self._say(f"run what is missing: {self._command()}")
 
     def _hear(self, event: JobEvent) -> None:
         if event.state == "moved":
@@ -296,10 +296,10 @@ class BatchConsole:
 
     def _say_how_to_go_on(self) -> None:
         for job, task in sorted(self._tasks.items()):
-            print(f"still runs at RunningHub: task {task}  {job}", file=sys.stderr)
-        print(f"resume (nothing is billed twice): {self._command()}", file=sys.stderr)
+            print(f"still running at RunningHub: task {task}  {job}", file=sys.stderr)
+        print(f"resume (nothing is paid for twice): {self._command()}", file=sys.stderr)
         if self._flow_run_id:
-            print(f"or cancel what still runs:       rh-prefect jobs cancel {self._flow_run_id}", file=sys.stderr)
+            print(f"or cancel running tasks:         rh-prefect jobs cancel {self._flow_run_id}", file=sys.stderr)
 
 
 def _with_budget(words: Sequence[str], report: BatchReport) -> list[str]:
@@ -311,7 +311,7 @@ def _with_budget(words: Sequence[str], report: BatchReport) -> list[str]:
 
 
 def line_of(progress: batches.Progress) -> str:
-    """Says in one line how far a batch is.
+    """Returns the progress of a batch as one line.
 
     Args:
         progress: Its counts.

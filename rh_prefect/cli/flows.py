@@ -1,4 +1,4 @@
-"""`rh-prefect run` and `rh-prefect batch`: run a flow in this process, show its jobs, say how to resume it.
+"""`rh-prefect run` and `rh-prefect batch`: run a flow in this process, and show its jobs and how to resume it.
 
 The options of a command are the parameters of its flow.
 """
@@ -30,15 +30,16 @@ if TYPE_CHECKING:
 Out = Annotated[
     str | None, Parameter(help="Where files go: a folder or an fsspec URL; by default RH_STORAGE_URL.", negative=())
 ]
-Resume = Annotated[str | None, Parameter(help="Id of a flow run to resume; nothing is billed twice.", negative=())]
+Resume = Annotated[str | None, Parameter(help="Id of a flow run to resume; nothing is paid for twice.", negative=())]
 Quiet = Annotated[bool, Parameter(help="Print the results only, without progress.", negative=())]
 Assignments = Annotated[
     list[str] | None,
     Parameter(
         name="--set",
         negative=(),
-        help="NAME=VALUE; may be repeated; one name several times makes a list. VALUE is parsed as JSON if possible, "
-        "except for text parameters; @PATH is a file. In a batch, 2.NAME=VALUE is the second model's.",
+        help="NAME=VALUE; may be repeated; repeat a name to pass a list. VALUE is parsed as JSON if possible, "
+        "except for text parameters; @PATH is a file. In a batch, 2.NAME=VALUE sets a parameter of the "
+        "second model.",
     ),
 ]
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
@@ -81,7 +82,7 @@ def _run_model(
 
     if model is None and resume is None:
         raise InputError(
-            "run model: no model is named. What to do: name a model or endpoint, or give `--resume RUN_ID`."
+            "run model: no model is given. What to do: pass a model or endpoint, or pass `--resume RUN_ID`."
         )
     params = read_assignments(model, set_ or [])
     is_custom = model is not None and "/" in model and not _is_known(model)
@@ -122,8 +123,8 @@ def _is_known(name: str) -> bool:
         get(name)
     except UnknownModelError as error:
         print(
-            f"The catalogue has no model {name!r}; the nearest are {', '.join(error.nearest)}. It is called as an "
-            "endpoint: only its files are checked.",
+            f"The catalogue has no model {name!r}; the nearest are {', '.join(error.nearest)}. The name "
+            "is used as an endpoint, and only its file parameters are checked.",
             file=sys.stderr,
         )
         return False
@@ -244,7 +245,7 @@ _Many = Parameter(negative="")
 def _pair(given: str) -> tuple[str, str]:
     name, equals, value = given.partition("=")
     if not (name and equals):
-        raise InputError(f"batch: --set {given!r} is no NAME=VALUE. What to do: as in --set duration=5.")
+        raise InputError(f"batch: --set {given!r} is not NAME=VALUE. What to do: write it as in --set duration=5.")
     return name, value
 
 

@@ -25,7 +25,7 @@ _SERVICES = ("APILogWorker", "EventsWorker")
 
 @contextlib.contextmanager
 def prefect_api(*, say: bool = True) -> Iterator[None]:
-    """Has a Prefect API: the configured one, else a server of this command's own that keeps its runs.
+    """Provides a Prefect API: the configured one, or else a server that this command starts and keeps runs in.
 
     Args:
         say: Whether to show that the server is being waited for.
@@ -44,7 +44,7 @@ def prefect_api(*, say: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def api_of_earlier_runs(run: str | None = None) -> Iterator[None]:
-    """As `prefect_api`, for a command that looks at runs: starts the server of `rh-prefect run` only where that helps.
+    """Provides an API as `prefect_api` does, for commands that read runs; starts a server only if needed.
 
     Args:
         run: The run that is looked at: a flow run's id, or a scope outside of flows, which needs no Prefect; None for
@@ -70,7 +70,7 @@ def _home() -> Path:
 
 
 def is_configured() -> bool:
-    """Tells whether there is a Prefect API to talk to; the terminal is this command's from here on."""
+    """Checks whether a Prefect API is configured; from here on, only this command writes to the terminal."""
     # Before Prefect is imported, which sets its logging up then.
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -93,16 +93,16 @@ def prefect_failed(error: Exception) -> str:
     answer = getattr(error, "response", None)
     if answer is None:
         what = str(error) or type(error).__name__
-        advice = "start it (`prefect server start`), or set PREFECT_API_URL to the address of one that runs"
-        return f"The Prefect API at {where} does not answer: {what}. What to do: {advice}."
+        advice = "start it (`prefect server start`), or set PREFECT_API_URL to the address of a running server"
+        return f"The Prefect API at {where} does not respond: {what}. What to do: {advice}."
     if answer.status_code in (401, 403):
-        advice = "set PREFECT_API_KEY, or PREFECT_API_AUTH_STRING for a server of your own"
+        advice = "set PREFECT_API_KEY, or PREFECT_API_AUTH_STRING for your own server"
     elif answer.status_code == 404:
         advice = "check PREFECT_API_URL, which ends in /api"
     else:
         advice = "look at the server's log, then try again"
     said = " ".join(answer.text.split())[:200]
-    return f"The Prefect API at {where} answered HTTP {answer.status_code}: {said}. What to do: {advice}."
+    return f"The Prefect API at {where} returned HTTP {answer.status_code}: {said}. What to do: {advice}."
 
 
 PREFECT_STARTS_IN = 180.0
@@ -183,7 +183,7 @@ def _process(
         log.parent.mkdir(parents=True, exist_ok=True)
         log.touch()
     except OSError as error:
-        raise ConfigError(f"{what} has no place for its files: {error}. What to do: name another folder.") from error
+        raise ConfigError(f"{what} cannot write its files: {error}. What to do: choose another folder.") from error
     with log.open("w", encoding="utf-8") as out:
         try:
             process = subprocess.Popen(  # noqa: S603, the command is our own
@@ -235,7 +235,7 @@ def _wait_until_up(server: subprocess.Popen[str], url: str, *, log: Path, say: b
         raise _not_up("Prefect's server", log)
     if say:
         # Beside the data of a command, which another program may read.
-        print(f"\rPrefect's server is up ({time.monotonic() - began:.0f} s)        ", flush=True, file=sys.stderr)
+        print(f"\rPrefect's server is running ({time.monotonic() - began:.0f} s)        ", flush=True, file=sys.stderr)
 
 
 def _not_up(what: str, log: Path) -> ConfigError:

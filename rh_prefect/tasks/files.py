@@ -95,7 +95,7 @@ async def upload_file_legacy(
     credentials: str | None = None,
     storage: str | None = None,
 ) -> Upload:
-    """Uploads a file of at most 30 MB by the deprecated v1 endpoint; `upload_file` takes larger ones, and gives a link.
+    """Uploads a file up to 30 MB by the deprecated v1 endpoint; `upload_file` has no such limit.
 
     Args:
         source: As of `upload_file`.
@@ -137,7 +137,7 @@ async def upload_lora(path: str | os.PathLike[str], *, name: str, credentials: s
 
 @asynccontextmanager
 async def local_copy(source: Source, *, store: MediaStore) -> AsyncIterator[Local]:
-    """Has a file on this machine for the length of an `async with` block; what is local already stays where it is.
+    """Provides a local copy of a file for an `async with` block; a local file is used directly.
 
     Args:
         source: As of `upload_file`.
@@ -162,7 +162,7 @@ async def local_copy(source: Source, *, store: MediaStore) -> AsyncIterator[Loca
 async def link_to(
     source: Source, *, client: Client, store: MediaStore, check: Callable[[Local], None] = lambda _: None
 ) -> str:
-    """Gives a link that RunningHub can read: a link as it is, any other file's after it was uploaded.
+    """Returns a link that RunningHub can read: an existing link, or one from uploading the file.
 
     Args:
         source: As of `upload_file`.
@@ -188,7 +188,7 @@ async def register_asset(
     credentials: str | None = None,
     storage: str | None = None,
 ) -> Asset:
-    """Registers media once, so that Seedance takes real persons in it, and waits until it can be used.
+    """Registers media once, so that Seedance accepts real persons in it, and waits until it is usable.
 
     Args:
         source: A link that RunningHub can read; any other file is uploaded first.
@@ -220,7 +220,7 @@ async def register_asset(
 
 @repeatable("asset {asset_id}")
 async def query_asset(asset_id: str, *, credentials: str | None = None) -> Asset:
-    """Reads how an asset is; costs nothing.
+    """Returns the state of an asset; costs nothing.
 
     Args:
         asset_id: Its id.
@@ -294,7 +294,7 @@ async def create_asset_group(name: str, *, description: str = "", credentials: s
 
 @repeatable("asset group {group_id}")
 async def query_asset_group(group_id: str, *, credentials: str | None = None) -> AssetGroup:
-    """Reads about a group of assets; costs nothing.
+    """Returns the data of a group of assets; costs nothing.
 
     Args:
         group_id: Its id.

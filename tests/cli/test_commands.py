@@ -103,8 +103,8 @@ WRONG: dict[str, list[str]] = {
     "task id": ["jobs", "adopt", "test/abc"],
     "no such job": ["jobs", "mark-refused", "test/abc"],
     "no scope's name": ["jobs", "list", "../.."],
-    "nowhere: there is no such run, and no such scope": ["jobs", "list", "nowhere"],
-    "neverwhere: there is no such run, and no such scope": ["jobs", "cancel", "neverwhere"],
+    "nowhere: this run does not exist, and": ["jobs", "list", "nowhere"],
+    "neverwhere: this run does not exist, and": ["jobs", "cancel", "neverwhere"],
 }
 
 
@@ -124,10 +124,10 @@ WRONG_AT_ONCE: dict[str, list[str]] = {
     '"-1.0" for --budget. Must be > 0': ["batch", "rows.csv", "--model", "z-image/turbo", "--budget", "-1"],
     "no file nowhere.jpg": ["run", "film", "--prompt", "x", "--image", "nowhere.jpg"],
     "'caf\\udce9' is not UTF-8": ["run", "film", "--prompt", "caf\udce9"],
-    "--image: 'a\\x00b.jpg' holds a NUL byte": ["run", "film", "--prompt", "x", "--image", "a\0b.jpg"],
-    "--out: 'a\\x00b' holds a NUL byte": ["run", "film", "--prompt", "x", "--out", "a\0b"],
-    "batch: 'a\\x00b.csv' holds a NUL byte": ["batch", "a\0b.csv", "--model", "z-image/turbo"],
-    "--folder: 'a\\x00b' holds a NUL byte": ["demo", "--folder", "a\0b"],
+    "--image: 'a\\x00b.jpg' contains a NUL byte": ["run", "film", "--prompt", "x", "--image", "a\0b.jpg"],
+    "--out: 'a\\x00b' contains a NUL byte": ["run", "film", "--prompt", "x", "--out", "a\0b"],
+    "batch: 'a\\x00b.csv' contains a NUL byte": ["batch", "a\0b.csv", "--model", "z-image/turbo"],
+    "--folder: 'a\\x00b' contains a NUL byte": ["demo", "--folder", "a\0b"],
     f"there is no file {'x' * 300}": ["run", "upscale", "x" * 300],
     "'nonsense' is no flow run's id": ["run", "film", "--resume", "nonsense"],
     "a video is missing": ["run", "upscale"],
@@ -136,7 +136,7 @@ WRONG_AT_ONCE: dict[str, list[str]] = {
     '"13" for --shots. Must be <= 12': ["demo", "--shots", "13"],
     "demo: --prompt is missing": ["demo", "--prompt", ""],
     "--port. Must be <= 65535": ["emulator", "--port", "70000"],
-    "'yesterday' is no day": ["spend", "--since", "yesterday"],
+    "'yesterday' is not a date": ["spend", "--since", "yesterday"],
 }
 
 
@@ -180,8 +180,8 @@ def test_what_a_run_would_refuse_is_said_before_a_server_is_started(
         (
             {"RH_API_KEY": ""},
             {
-                "run film: there is no API key": film,
-                "batch: there is no API key": ["batch", ".", "--model", "rh-video-upscaler"],
+                "run film: no RunningHub API key is set": film,
+                "batch: no RunningHub API key is set": ["batch", ".", "--model", "rh-video-upscaler"],
             },
         ),
         ({"RH_API_KEY": "0" * 32}, {"the key is missing or unknown": film}),
@@ -285,7 +285,7 @@ def test_doctor_says_what_is_well_and_what_is_not(env: dict[str, str], tmp_path:
     assert well.returncode == 0, well.stdout
     assert well.stdout.count("✓") == 7
     alone = call("doctor", env={name: value for name, value in env.items() if name != "PREFECT_API_URL"})
-    assert (alone.returncode, alone.stdout.count("✓")) == (0, 7), "C8: `run` starts a server of its own"
+    assert (alone.returncode, alone.stdout.count("✓")) == (0, 7), "C8: `run` starts its own server"
     (tmp_path / "file").touch()
     broken = {**env, "RH_API_KEY": "0" * 32, "RH_STORAGE_URL": str(tmp_path / "file" / "out")}
     ill = call("doctor", env=broken)
@@ -306,7 +306,7 @@ def test_doctor_says_once_that_there_is_no_such_account(
     monkeypatch.delenv("RH_API_KEY")
     with pytest.raises(SystemExit):
         doctor()
-    assert capsys.readouterr().out.count("There is no API key") == 1
+    assert capsys.readouterr().out.count("No RunningHub API key is set") == 1
 
 
 @pytest.mark.prefect
