@@ -24,6 +24,12 @@ ASK_WHILE_FULL = 1.0
 AT_ONCE = 20
 """How many submits may be on their way at once: one that is refused stops those behind it."""
 
+AT_ONCE_ALONE = 50
+"""The same where the account has no task of others, so that its count says exactly how much room there is."""
+
+UNEXPLAINED = 5.0
+"""The longest pause after refusals, in seconds, while the account says that it has room."""
+
 OTHERS_PAUSE = 0.5
 """Seconds for which a slot that others left is theirs: where one of their tasks ends, they begin the next."""
 
@@ -160,6 +166,7 @@ class Limiter:
         self._asked_at: float | None = None
         self._closed_until = 0.0
         self._is_seen_full = False
+        self._refused_at = 0.0
         self._fulls = 0
         self._asking = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
@@ -229,6 +236,7 @@ class Limiter:
             self._fulls += 1
             self._closed_until = self._clock() + pause_seconds(self._fulls, jitter=self._jitter())
             self._asked_at = None
+            self._refused_at = self._clock()
             self._doubted_until = self._clock() + DOUBTED
         self._give_back()
 
@@ -292,13 +300,12 @@ class Limiter:
         return running
 
     def _note_full(self, running: int) -> None:
-        """Ends a pause after a refusal early, where the account was full by its own count and is not any more.
-
-        A job that is refused while the account counts a free slot waits: the count is not the reason.
-        """
+        """Ends a pause after a refusal early, where the account was full by its own count and is not any more."""
         is_full = self._limit is not None and running >= self._limit
-        if self._is_seen_full and not is_full:
-            self._closed_until = min(self._closed_until, self._clock())
+        if not is_full:
+            # A job that is refused while the account counts a free slot is refused for another reason.
+            until = self._clock() if self._is_seen_full else self._refused_at + UNEXPLAINED
+            self._closed_until = min(self._closed_until, until)
         self._is_seen_full = is_full
 
     def _is_full_of_others(self) -> bool:
@@ -329,7 +336,8 @@ class Limiter:
         return place
 
     def _has_room(self) -> bool:
-        if self._clock() < self._closed_until or self._on_their_way >= AT_ONCE:
+        is_alone = self._limit is not None and not self._foreign and self._clock() >= self._doubted_until
+        if self._clock() < self._closed_until or self._on_their_way >= (AT_ONCE_ALONE if is_alone else AT_ONCE):
             return False
         # At least one of ours may always try, since no message says that other clients' tasks have ended.
         if self._limit is None or self._held < max(1, self._limit - self._foreign):

@@ -9,9 +9,11 @@ from rh_prefect.errors import ResponseLost, RunningHubError
 from rh_prefect.jobs.accounts.limiter import (
     ASK_EVERY,
     AT_ONCE,
+    AT_ONCE_ALONE,
     DOUBTED,
     LONGEST_PAUSE,
     OTHERS_PAUSE,
+    UNEXPLAINED,
     Count,
     Limiter,
     pause_seconds,
@@ -125,8 +127,10 @@ async def test_a_refusal_that_the_count_does_not_explain_is_waited_out() -> None
         slots.release(full=True)
         slots.posted()
     tasks = await acquired(slots, 2)
-    await asyncio.sleep(10.0)
+    await asyncio.sleep(UNEXPLAINED - 1.0)
     assert not done(tasks)
+    await asyncio.sleep(2.0)
+    assert done(tasks) == 2
 
 
 @in_virtual_time
@@ -307,8 +311,8 @@ async def test_giving_back_what_was_never_taken_adds_no_slot() -> None:
 
 
 @in_virtual_time
-async def test_few_submits_are_on_their_way_at_once() -> None:
-    slots = slots_of(Account(50))
+async def test_beside_others_few_submits_are_on_their_way_at_once() -> None:
+    slots = slots_of(Account(50, others=1))
     tasks = [asyncio.create_task(slots.acquire()) for _ in range(30)]
     await asyncio.sleep(0.5)
     assert done(tasks) == AT_ONCE
@@ -319,8 +323,16 @@ async def test_few_submits_are_on_their_way_at_once() -> None:
 
 
 @in_virtual_time
+async def test_alone_on_the_account_more_submits_are_on_their_way() -> None:
+    slots = slots_of(Account(80))
+    tasks = [asyncio.create_task(slots.acquire()) for _ in range(60)]
+    await asyncio.sleep(0.5)
+    assert done(tasks) == AT_ONCE_ALONE
+
+
+@in_virtual_time
 async def test_a_refusal_stops_those_that_have_not_gone_out() -> None:
-    slots = slots_of(Account(50))
+    slots = slots_of(Account(50, others=1))
     tasks = [asyncio.create_task(slots.acquire()) for _ in range(30)]
     await asyncio.sleep(0.5)
     for _ in range(AT_ONCE):
