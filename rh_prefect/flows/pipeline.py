@@ -516,11 +516,11 @@ def _state_of(one: Instance, run: PipelineRun, blocked: Mapping[str, str]) -> tu
         return ("made" if one.address in run.outcome.made else "reused"), ""
     if one.model == "review":
         return "reused", ""
-    return (
-        ("not needed", "")
-        if not one.is_needed
-        else ("not run", "was not selected, or needs a result that was not made")
-    )
+    if not one.is_needed:
+        return "not needed", ""
+    stopped_by = run.stopped_by()
+    reason = f"{stopped_by} failed, and its on_error is fail" if stopped_by else ""
+    return "not run", reason or "was not selected, or needs a result that was not made"
 
 
 def _output(value: Any, saved: Mapping[str, Media]) -> Any:

@@ -181,6 +181,7 @@ class PipelineRun:
         self._edit_room = asyncio.Semaphore(EDITS_AT_ONCE)
         self._plan_seconds = 0.0
         self._refused: dict[str, RunningHubError] = {}
+        self._stopped_by = ""
 
     @property
     def store(self) -> MediaStore:
@@ -299,6 +300,10 @@ class PipelineRun:
     # -- what is ready ---------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
+        self._fail_unmet()
+        if self.stopped_by():
+            self._refused.clear()
+            return
         lost = {*self.outcome.errors, *self.blocked()}
         self._refused.clear()
         for instance in self._ready():
@@ -310,11 +315,34 @@ class PipelineRun:
             task = asyncio.ensure_future(self._make(instance))
             self._running[task] = instance
 
+    def _fail_unmet(self) -> None:
+        """Fails the steps whose `expect` does not hold; they are in no other step's needs, and are never paid for."""
+        for one in self.plan.instances:
+            if one.state == "x" and one.problems and self._is_selected(one):
+                self.outcome.errors.setdefault(one.address, self._spoilt(one))
+
+    def stopped_by(self) -> str:
+        """The failed step whose `on_error`, or that of a group around it, is `fail`; empty where there is none.
+
+        What runs goes on to its end; nothing more is begun.
+        """
+        strict = [path for path, step in self._pipeline.file.walk() if step.on_error == "fail"]
+        if not self._stopped_by and strict and self.outcome.errors:
+            failed = (one for one in self.plan.instances if one.address in self.outcome.errors)
+            places = ((one.address, one.used_at or one.at) for one in failed)
+            stops = (name for name, at in places if any(at[: len(path)] == path for path in strict))
+            self._stopped_by = next(stops, "")
+        return self._stopped_by
+
+    @staticmethod
+    def _spoilt(instance: Instance) -> InputError:
+        said = f"{visible(instance.address)}: {visible(instance.problems[0])}"
+        return InputError(f"{said}. Nothing was paid for it. What to do: change the step, or make another take.")
+
     def _may_begin(self, instance: Instance, lost: Collection[str]) -> bool:
         refusal: RunningHubError | None = None
         if instance.problems:  # in what a model has answered: the first plan is refused as a whole
-            said = f"{visible(instance.address)}: {visible(instance.problems[0])}"
-            refusal = InputError(f"{said}. Nothing was paid for it. What to do: change the step, or make another take.")
+            refusal = self._spoilt(instance)
         else:
             refusal = self._tools.budget.refusal(instance, self.plan, running=self._running.values(), lost=lost)
         if refusal is not None:

@@ -143,6 +143,37 @@ outputs: {words: $(words)}
     assert (work / "intent-2.json").is_file()
 
 
+async def test_nothing_more_is_paid_after_a_failure_that_is_to_stop_the_run(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", prompt="a bad word", kind="code", code="301"))
+    text = """
+name: strict
+steps:
+  first: {model: z-image/turbo, with: {prompt: a bad word}, on_error: fail}
+  other: {model: z-image/turbo, with: {prompt: a mug}}
+  later: {model: kling-v2.6-pro-image-to-video, from: $(other), with: {prompt: it turns, duration: 5}}
+"""
+    state, result = await run(text, budget=5)
+    assert state.is_failed()
+    assert {one.step: one.state for one in result.steps} == {"first": "failed", "other": "made", "later": "not run"}
+    assert result.steps[2].reason == "first failed, and its on_error is fail"
+    assert len(rh.recorder.paid) == 1
+
+
+async def test_a_step_whose_expect_does_not_hold_fails_unpaid(rh: Emulator) -> None:
+    text = """
+name: expecting
+params: {count: integer}
+steps:
+  large: {model: z-image/turbo, with: {prompt: a bowl}, expect: {lt: [$(params.count), 3]}}
+  other: {model: z-image/turbo, with: {prompt: a mug}}
+"""
+    state, result = await run(text, count=5, budget=5)
+    assert state.is_failed()
+    assert "large: the expect condition is false. Nothing was paid for it" in (state.message or "")
+    assert {one.step: one.state for one in result.steps} == {"large": "failed", "other": "made"}
+    assert len(rh.recorder.paid) == 1
+
+
 async def test_works_of_earlier_runs_take_nothing_of_a_budget(rh: Emulator) -> None:
     borrowed = [f"old {number}" for number in range(10)]
     await run(pictures(), rows=rows(*borrowed))

@@ -124,6 +124,7 @@ class Expander:
             )
             if found is not False:
                 instance.note = "the expect condition is false; this item fails before anything is paid for it"
+                instance.problems.append("the expect condition is false")
                 self.notes[f"{instance.address}: {instance.note}."] = None
             self.instances.append(instance)
         return False
