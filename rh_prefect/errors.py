@@ -30,6 +30,7 @@
         ├── JobCancelled        the job, or its whole run, was cancelled
         ├── JobTimeout          the caller's deadline passed; the task continues
         ├── BudgetExceeded      not started: the remaining budget is too small
+        ├── NotPlanned          not started: the reviewed plan of the run does not contain it
         ├── SubmissionUnknown   it may have been paid for; decide manually
         ├── OutputsPending      the task succeeded, but RunningHub lists no usable file yet
         └── OutputsExpired      it was paid for, but its files cannot be downloaded
