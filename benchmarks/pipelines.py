@@ -18,7 +18,7 @@ from benchmarks.harness import Bench, finish
 from benchmarks.report import Figure, show
 
 ROUNDS = 3
-ITEMS = 20
+ITEMS = 50
 SECONDS = (6.0, 12.0)
 """How long a picture and a clip take: the work of a run, beside which the cost of its pipeline counts."""
 

@@ -446,7 +446,8 @@ def _state(run: PipelineRun, options: RunOptions, result: PipelineResult, waitin
         is_money = all(isinstance(error, BudgetExceeded) for error in errors.values())
         first, error = next(iter(errors.items()))
         more = f" ({len(errors) - 1} further steps failed)" if len(errors) > 1 else ""
-        message = f"{first}: {error}{more}. {summary(result)}"
+        said = str(error).removeprefix(f"{first}: ").rstrip(".")
+        message = f"{first}: {said}{more}. {summary(result)}"
         incomplete = PipelineIncomplete(message, result=result)
         return Failed(name=OVER_BUDGET if is_money else "Failed", message=message, data=incomplete)
     if waiting:

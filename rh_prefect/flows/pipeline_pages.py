@@ -26,7 +26,7 @@ from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import STATES
 from rh_prefect.pipelines.plan.render import prices
 
-_PICTURES = 24
+_PICTURES = 12
 """Results on the picture of a run."""
 
 _LONGEST_TEXT = 500

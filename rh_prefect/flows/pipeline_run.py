@@ -252,11 +252,17 @@ class PipelineRun:
                     return
                 else:  # nothing that runs can make room any more
                     self.outcome.errors.update(self._refused)
-                await self.make_plan()
+                if self._has_more() or not self._running:
+                    await self.make_plan()
         finally:
             for task in self._running:
                 task.cancel()
             await asyncio.gather(*self._running, return_exceptions=True)
+
+    def _has_more(self) -> bool:
+        """Whether a step is left to begin; without one, the last plan is made when all have ended."""
+        left = (one for one in self.plan.instances if one.address not in self._begun)
+        return any(one.is_pending or (one.is_needed and one.state not in "=x") for one in left)
 
     async def _wait(self) -> None:
         """Waits for the next result, and for those that come soon after it."""
