@@ -131,7 +131,7 @@ outputs: {words: $(words)}
 """
     state, result = await run(text, budget=1)
     assert state.is_failed()
-    assert "not what parse asks for" in (state.message or "")
+    assert "does not match parse" in (state.message or "")
     assert len(rh.recorder.paid) == 2
     assert result.costs.amounts["CNY"] == rh.recorder.charged
     (work,) = (tmp_path / "out" / "works").iterdir()
