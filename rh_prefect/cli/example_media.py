@@ -140,7 +140,7 @@ MEDIA: Mapping[str, Mapping[str, Draw]] = {
     "dub": {"interview.mp4": partial(_interview, 20)},
     "six-languages": {"interview.mp4": partial(_interview, 20)},
     "storyboard": {"hero.jpg": partial(_face, 1)},
-    "podcast-video": {"conversation.mp3": partial(_talk, 30)},
+    "podcast-video": {"conversation.mp3": partial(_talk, 15)},
     "model-shootout": {"mug.jpg": _mug},
     "two-models": _PRODUCTS,
     "house-style": {"photos/anna.jpg": partial(_face, 1), "photos/ben.jpg": partial(_face, 2)},
