@@ -142,6 +142,6 @@ async def test_attempts_are_numbered_without_gaps_however_many_open_a_scope_at_o
 
 
 async def test_a_scope_that_is_no_name_is_refused(rh: Emulator) -> None:
-    with pytest.raises(InputError, match="no scope's name"):
+    with pytest.raises(InputError, match="not a valid scope name"):
         await generate.fn(models.ZImageTurbo(prompt=PROMPT), scope="../elsewhere")
     assert not rh.recorder.submissions
