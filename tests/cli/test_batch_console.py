@@ -71,7 +71,7 @@ BUDGET = ["batch", "rows.csv", "--budget", "0.1", "--model", "x"]
             {"not_started": 1, "budget": "0.12"},
             "rh-prefect batch rows.csv --budget 0.12",
         ),
-        (BUDGET, {"not_started": 1}, "price is not known, without --budget: rh-prefect batch rows.csv --model x"),
+        (BUDGET, {"not_started": 1}, "with unknown prices, without --budget: rh-prefect batch rows.csv --model x"),
         (["batch", "rows.csv"], {"failed": 1}, "run what is missing: rh-prefect batch rows.csv"),
     ],
 )

@@ -101,7 +101,7 @@ WRONG: dict[str, list[str]] = {
     "no flow run": ["run", "film", "--resume", NOBODY],
     "not the name of a job": ["jobs", "show", "nonsense"],
     "task id": ["jobs", "adopt", "test/abc"],
-    "no such job": ["jobs", "mark-refused", "test/abc"],
+    "test/abc: this job is not recorded": ["jobs", "mark-refused", "test/abc"],
     "no scope's name": ["jobs", "list", "../.."],
     "nowhere: this run does not exist, and": ["jobs", "list", "nowhere"],
     "neverwhere: this run does not exist, and": ["jobs", "cancel", "neverwhere"],
@@ -129,7 +129,7 @@ WRONG_AT_ONCE: dict[str, list[str]] = {
     "batch: 'a\\x00b.csv' contains a NUL byte": ["batch", "a\0b.csv", "--model", "z-image/turbo"],
     "--folder: 'a\\x00b' contains a NUL byte": ["demo", "--folder", "a\0b"],
     f"there is no file {'x' * 300}": ["run", "upscale", "x" * 300],
-    "'nonsense' is no flow run's id": ["run", "film", "--resume", "nonsense"],
+    "'nonsense' is not a flow run's id": ["run", "film", "--resume", "nonsense"],
     "a video is missing": ["run", "upscale"],
     "z-image/turbo": ["batch", "nowhere.csv", "--model", "z-image/turbi"],
     "no file or folder nowhere.csv": ["batch", "nowhere.csv", "--model", "z-image/turbo"],
@@ -162,7 +162,7 @@ def test_a_prefect_api_that_does_not_answer_is_one_line(prefect_server: PrefectS
     for done in run_each(commands, env=env, cwd=tmp_path):
         assert done.returncode == 1
         assert done.stderr.count("\n") == 1, done.stderr
-        assert "The Prefect API at http://127.0.0.1:9/api does not answer" in done.stderr
+        assert "The Prefect API at http://127.0.0.1:9/api does not respond" in done.stderr
         assert "What to do" in done.stderr
 
 
@@ -190,7 +190,7 @@ def test_what_a_run_would_refuse_is_said_before_a_server_is_started(
             {"AWS_EC2_METADATA_DISABLED": "true"},
             {
                 "cut.png": [*film, "--image", "cut.png"],
-                "is not of the kind image": [*film, "--image", "words.txt"],
+                "is not a file of type image": [*film, "--image", "words.txt"],
                 "is not a file": [*film, "--image", "."],
                 "Unknown option": [*film, "--shot", "2"],
                 "/proc/nope": [*film, "--out", "/proc/nope"],
@@ -239,7 +239,7 @@ def test_ctrl_c_says_what_runs_and_how_to_go_on_and_resuming_pays_nothing_twice(
     done = call("run", "image-to-video", "--out", out, "--resume", run, env=env)
     assert done.returncode == 0, done.stderr
     assert len(rh.recorder.paid) == 1
-    assert "paid nothing now; 1.75 CNY was paid earlier" in done.stdout
+    assert "paid nothing now; 1.75 CNY was already paid" in done.stdout
 
 
 @pytest.mark.prefect
@@ -352,7 +352,7 @@ def test_doctor_says_whether_the_webhook_s_settings_are_complete(
     monkeypatch.setenv("RH_WEBHOOK_TOKEN", "canary" * 4)
     doctor()
     said = capsys.readouterr().out
-    assert "✓ webhook: ends are told to https://hooks.example.net;" in said
+    assert "✓ webhook: RunningHub reports the end of each task to https://hooks.example.net;" in said
     assert "canary" not in said
     monkeypatch.delenv("RH_WEBHOOK_URL")
     with pytest.raises(SystemExit):

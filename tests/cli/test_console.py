@@ -42,7 +42,7 @@ def test_what_was_paid_is_a_sum_for_each_unit_and_counts_failed_tasks(capsys: py
                 listener(JobEvent("failed", f"run/{job}", "a-model", task_id=job, costs=cost))
             listener(JobEvent("succeeded", "run/d", "a-model", task_id="d", costs=Costs({"CNY": Decimal(2)})))
         watch.summary(None)
-    assert "paid 0.04 CNY, 7 coins, unknown: 1 now; 2.00 CNY was paid earlier" in capsys.readouterr().out
+    assert "paid 0.04 CNY, 7 coins, unknown: 1 now; 2.00 CNY was already paid" in capsys.readouterr().out
 
 
 def test_a_damaged_output_is_named_as_such(capsys: pytest.CaptureFixture[str]) -> None:

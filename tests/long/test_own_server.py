@@ -32,5 +32,5 @@ def test_a_run_is_kept_by_the_command_s_own_server(rh: Emulator, prefect_server:
     listed = command(env, "jobs", "list")
     assert re.search(rf"{run} +1 job\(s\)  Completed", listed.stdout), listed.stdout + listed.stderr
     again = command(env, "run", "image-to-video", "--resume", run)
-    assert "paid nothing now; 1.75 CNY was paid earlier" in again.stdout, again.stderr
+    assert "paid nothing now; 1.75 CNY was already paid" in again.stdout, again.stderr
     assert len(rh.recorder.paid) == 1
