@@ -102,7 +102,7 @@ WRONG: dict[str, list[str]] = {
     "not the name of a job": ["jobs", "show", "nonsense"],
     "task id": ["jobs", "adopt", "test/abc"],
     "test/abc: this job is not recorded": ["jobs", "mark-refused", "test/abc"],
-    "no scope's name": ["jobs", "list", "../.."],
+    "not a valid scope name": ["jobs", "list", "../.."],
     "nowhere: this run does not exist, and": ["jobs", "list", "nowhere"],
     "neverwhere: this run does not exist, and": ["jobs", "cancel", "neverwhere"],
 }

@@ -29,7 +29,7 @@ def test_cancelling_is_offered_only_where_a_task_runs(
     said = capsys.readouterr().err
     assert (f"rh-prefect run film --resume {RUN}" in said) is (state != "waiting"), "nothing was sent"
     assert (f"rh-prefect jobs cancel {RUN}" in said) is runs
-    assert ("still runs" in said) is runs
+    assert ("still running" in said) is runs
 
 
 def test_what_was_paid_is_a_sum_for_each_unit_and_counts_failed_tasks(capsys: pytest.CaptureFixture[str]) -> None:
