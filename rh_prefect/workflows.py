@@ -66,7 +66,7 @@ def _by_name(given: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
 
 
 class NodeValues(_Asked):
-    """What is set in a graph.
+    """The node values that are set in a graph.
 
     Attributes:
         nodes: `<node id>.<field name>` -> value; what is not named stays as it is.
@@ -85,7 +85,7 @@ class NodeValues(_Asked):
 
 
 class NodesInput(NodeValues):
-    """What workflows and apps have in common.
+    """The base class of the inputs of workflows and apps.
 
     Attributes:
         id: RunningHub's id: 19 digits, as a string.

@@ -181,7 +181,7 @@ RECORDED: Final = Accounts(find=_recorded)
 
 
 def key_from(block: RunningHubCredentials, name: str | None) -> Key:
-    """Takes the key out of a block.
+    """Returns the API key from a block.
 
     Args:
         block: The block.

@@ -270,7 +270,7 @@ def extra_options(param: Raw) -> list[str]:
 
 
 def shape_of(param: Raw) -> str:
-    """Returns whether a `json` parameter holds a list of objects or one object; a list if the note is silent.
+    """Returns whether a `json` parameter is a list of objects or one object; a list if no note says it.
 
     Args:
         param: The parameter, as a registry file has it.
@@ -281,7 +281,7 @@ def shape_of(param: Raw) -> str:
 
 
 def pattern_of(param: Raw) -> str:
-    """Finds the form that a note demands of a string, as a regular expression.
+    """Returns the format that a note requires for a string, as a regular expression.
 
     Args:
         param: The parameter, as a registry file has it.

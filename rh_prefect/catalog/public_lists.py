@@ -1,4 +1,4 @@
-"""Reads public lists of RunningHub's models; the content decides which form a file has.
+"""Reads public lists of RunningHub's models; the format is detected from the file's content.
 
 Four forms are known: the registry of RunningHub's ComfyUI nodes (a list, or an object with `models`), the capabilities
 of its command-line tools and skills (an object with `endpoints`), its price file (an object with `pricing`), and this

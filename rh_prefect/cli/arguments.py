@@ -59,7 +59,7 @@ def check_call(
 
 
 def check_account(command: str, credentials: str | None) -> None:
-    """Checks the key of the environment with one free request, where no block is named in its place.
+    """Checks the environment's API key with one free request, unless a block is given instead.
 
     Args:
         command: The command, as in `run film`.
@@ -101,7 +101,7 @@ async def _check_account(command: str) -> None:
 
 
 def check_store(storage: str | None) -> None:
-    """Writes, reads and deletes a small file in the place of RH_STORAGE_URL, where no block is named in its place.
+    """Writes, reads and deletes a small file at RH_STORAGE_URL, unless a block is given instead.
 
     Args:
         storage: Name of the block.

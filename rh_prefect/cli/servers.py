@@ -25,7 +25,7 @@ _SERVICES = ("APILogWorker", "EventsWorker")
 
 @contextlib.contextmanager
 def prefect_api(*, say: bool = True) -> Iterator[None]:
-    """Provides a Prefect API: the configured one, or else a server that this command starts and keeps runs in.
+    """Provides a Prefect API: the configured one, or else a server that this command starts.
 
     Args:
         say: Whether to show that the server is being waited for.
@@ -70,7 +70,7 @@ def _home() -> Path:
 
 
 def is_configured() -> bool:
-    """Checks whether a Prefect API is configured; from here on, only this command writes to the terminal."""
+    """Checks whether a Prefect API is configured, and stops all other output to the terminal."""
     # Before Prefect is imported, which sets its logging up then.
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -82,7 +82,7 @@ def is_configured() -> bool:
 
 
 def prefect_failed(error: Exception) -> str:
-    """Says in one message why the Prefect API did not do what a command asked of it.
+    """Builds one error message that explains why a request to the Prefect API failed.
 
     Args:
         error: What its client, which speaks through httpx, has raised.

@@ -39,7 +39,7 @@ def spend(
     json_: Annotated[bool, Parameter(name="--json", help="Print the sums as JSON.", negative="")] = False,
     csv_: Annotated[bool, Parameter(name="--csv", help="Print the sums as CSV.", negative="")] = False,
 ) -> None:
-    """Add up what the tasks of a storage's jobs have cost, those that failed, were cancelled or are lost too."""
+    """Add up the cost of all tasks of a storage's jobs, including failed, cancelled and lost ones."""
     if since is not None:
         since = _day(since)
     with api_of_earlier_runs():

@@ -171,7 +171,7 @@ class Client:
         responses.checked(await self._session.call_v1("task/openapi/cancel", {"taskId": task_id}, ask), ask)
 
     async def queue_status(self) -> wire.QueueStatus:
-        """Returns how many tasks the key may run and runs; the cheapest check of a key.
+        """Returns the key's task limit and number of running tasks; the cheapest check of a key.
 
         Raises:
             ConnectFailed: No connection.

@@ -231,7 +231,7 @@ class Session:
 
 
 def json_bytes(body: Mapping[str, object], ask: RequestInfo) -> bytes:
-    """Writes a body.
+    """Encodes a request body as JSON bytes.
 
     Raises:
         InputError: It cannot be written as JSON.

@@ -32,7 +32,7 @@ _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class DirectTransport(Protocol):
-    """Makes a transport."""
+    """The type of a function that makes the transport for direct connections."""
 
     def __call__(self, *, verify: ssl.SSLContext, limits: httpx.Limits) -> httpx.AsyncBaseTransport:
         """Makes one with these certificates and limits."""

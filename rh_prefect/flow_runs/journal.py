@@ -171,7 +171,7 @@ class _Inputs:
         return await self.create(_entry_name(number), text)
 
     async def newer(self, number: int) -> tuple[Mapping[int, str], bool]:
-        """Reads the entries of a number's block, starting at this number."""
+        """Reads the entries from this number to the end of its block."""
         if number == 1:
             return await self._oldest()
         first = number - number % _BLOCK

@@ -1,4 +1,4 @@
-"""Every private use of Prefect; tried with the versions that pyproject.toml allows."""
+"""All uses of Prefect's private API; tested with the versions that pyproject.toml allows."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ async def bring_home(view: JobView, scope: Scope) -> Result | None:
 
 
 async def home_of(submit: Submit) -> Result | None:
-    """The result of a task that an earlier run has collected; RunningHub is not asked.
+    """Returns the result of a task that an earlier run has collected; sends no request to RunningHub.
 
     Args:
         submit: The submit that made the task.

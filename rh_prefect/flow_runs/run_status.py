@@ -305,7 +305,7 @@ def expect_jobs(number: int, *, estimate: Costs | None = None, is_exact: bool = 
 
 
 def mark_reported() -> None:
-    """Says that the flow run that the caller is in has shown its own table and results, if its jobs are its own."""
+    """Records that the current flow run has shown its own table and results, if its jobs are its own."""
     page = Page.current()
     status = known_run_status(str(page.flow_run_id)) if page is not None else None
     if status is not None:

@@ -277,7 +277,7 @@ _borrowed: ContextVar[RecordedScope | None] = ContextVar("rh_prefect_borrowed_sc
 
 @contextmanager
 def borrow(scope: RecordedScope) -> Iterator[None]:
-    """Has every paid call of a `with` block belong to a scope, in every flow run.
+    """Assigns every paid call of a `with` block to a scope, in every flow run.
 
     Each of these calls needs a `key` of its own: a scope that is looked at from outside counts no equal calls.
 

@@ -219,7 +219,7 @@ class SuspendedRunResumer:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begins once, however often and on whichever thread it is called."""
+        """Starts the monitoring; further calls, from any thread, have no effect."""
         with self._lock:
             if self._is_started or not PREFECT_API_URL.value():
                 return
@@ -231,7 +231,7 @@ class SuspendedRunResumer:
         self._told.set()
 
     async def close(self) -> None:
-        """Ends the watch, which may begin again; on the loop thread."""
+        """Stops the monitoring, which can be started again; runs on the loop thread."""
         with self._lock:
             self._is_started = False
         if self._task is not None:

@@ -92,7 +92,7 @@ Verdict: TypeAlias = Literal["leave", "stay", "ended"]
 
 
 class SuspendGroup:
-    """Parties that each run jobs in sequence; no task is left until all of them wait. For the loop thread."""
+    """A group of job sequences in one run; the run is suspended only when all of them wait."""
 
     def __init__(self, decide: Callable[[Sequence[PendingTask]], Awaitable[Verdict]]) -> None:
         """Starts without a party.
@@ -112,11 +112,11 @@ class SuspendGroup:
         return self._over.is_set()
 
     async def expect(self, parties: int) -> None:
-        """Announces more parties, before the first of them begins."""
+        """Registers more members of the group before the first of them starts."""
         self._busy += parties
 
     async def end(self) -> None:
-        """Records that a party has no more jobs."""
+        """Records that a member of the group has no more jobs."""
         self._busy -= 1
         self._look()
 

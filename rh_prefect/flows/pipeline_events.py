@@ -41,7 +41,7 @@ def tell(what: What, *, pipeline: str, run: str, **payload: Any) -> None:
 
 
 async def tag(pipeline: str) -> None:
-    """Adds the tag `pipeline:<name>` to the present flow run. A run goes on without it.
+    """Adds the tag `pipeline:<name>` to the current flow run; a failure does not stop the run.
 
     Args:
         pipeline: The pipeline's name.

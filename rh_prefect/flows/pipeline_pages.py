@@ -103,7 +103,7 @@ async def show_results(
 
 
 async def show_steps(steps: Sequence[StepReport], *, head: str, report: str, store: MediaStore) -> None:
-    """Shows all steps as a table; of a long one first those that need a person.
+    """Shows all steps as a table; in a long table, steps that need a user's action come first.
 
     Args:
         steps: The steps, in the order of the file.

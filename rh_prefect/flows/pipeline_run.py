@@ -1,4 +1,4 @@
-"""The queue of one pipeline run: it plans, makes what is ready, and plans again until nothing is left to make.
+"""Executes one pipeline run: plans, runs the steps that are ready, and repeats until all are done.
 
 The plan alone evaluates references and conditions. A run adds what it makes to the known works, so that the next plan
 knows the inputs of the steps that follow.
@@ -190,7 +190,7 @@ class PipelineRun:
 
     @property
     def edits(self) -> EditResults:
-        """The maker of the local edits."""
+        """The object that renders the local edits."""
         return self._tools.edits
 
     @property
@@ -233,7 +233,7 @@ class PipelineRun:
         return Costs.of(round(expected, 2), self.plan.currency) if not self._begun and expected else None
 
     def dated(self) -> str:
-        """Since when the newest result is there, as in `, the newest since 24 Nov 03:00 UTC`; empty where unknown."""
+        """Returns since when the newest result exists, as in `, the newest since 24 Nov 03:00 UTC`, or ""."""
         known = [work.known for one in self.plan.instances for work in one.works if work.known is not None]
         ages = [one.age for one in known if one.age is not None]
         if not ages:
@@ -393,7 +393,7 @@ class PipelineRun:
         self.outcome.costs = await LOOP.call(self._tools.runner.costs(self._tools.call))
 
     def costs_by_step(self) -> dict[str, Costs]:
-        """What the run paid for each step, by its address; of a work that steps share, the first one's."""
+        """Returns what the run paid for each step, by address; a shared work counts for its first step."""
         left, found = dict(self.outcome.costs), dict[str, Costs]()
         for one in self.plan.instances:
             paid = [left.pop(work.key) for work in one.works if work.key in left]

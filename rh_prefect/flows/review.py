@@ -1,4 +1,4 @@
-"""What a run that waits for reviews shows: a picture of the candidates, the texts, and the words that choose."""
+"""Shows a run that waits for reviews: a picture of the candidates, the texts, and how to choose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The budget of a pipeline run as its items see it: which step may begin without leaving an item unfinished.
+"""The budget of a pipeline run: which step may start without leaving an item unfinished.
 
 What is submitted is limited by `Reserve` in the protocol of works. This module decides before that, from the prices of
 the plan and from what the flow run's ledger says was spent, failed tasks and earlier attempts of the run included.
@@ -34,7 +34,7 @@ class RunBudget:
     def refusal(
         self, instance: Instance, plan: Plan, *, running: Collection[Instance], lost: Collection[str]
     ) -> BudgetExceeded | None:
-        """Says why a step cannot begin now, or notes that its item is begun.
+        """Returns why a step cannot start now; if it can, records that its item has started.
 
         Args:
             instance: A step that is ready.

@@ -140,7 +140,7 @@ async def image_to_video(image: MediaLike, prompt: str, *, seconds: ClipSeconds,
 
 
 async def check_animation(image: MediaLike, prompt: str, *, seconds: ClipSeconds, blocks: Blocks) -> None:
-    """Checks a picture before the steps that run in parallel with its own are paid for."""
+    """Checks a picture before any step that runs in parallel with the animation is paid for."""
     asked = motion_request(image, prompt, seconds)
     await check_job(asked, credentials=blocks["credentials"], storage=blocks["storage"])
 

@@ -1,4 +1,4 @@
-"""From the ticket to the recorded end: a task is polled, notified by a webhook, or cancelled."""
+"""Waits for a submitted task by polling or by webhook, or cancels it, and records its end."""
 
 from __future__ import annotations
 

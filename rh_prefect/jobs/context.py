@@ -128,7 +128,7 @@ class JobCall:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What all jobs of one engine share.
+    """The objects that all jobs of one engine share.
 
     Attributes:
         spool: This machine's memory of tickets that are not in the journal yet.

@@ -1,4 +1,4 @@
-"""What a job can be requested for, and how it is run."""
+"""The kinds of requests that a job can run, and the options of a job."""
 
 from __future__ import annotations
 

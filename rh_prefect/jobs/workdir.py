@@ -49,7 +49,7 @@ class StoreChecks:
         self._checks: SingleFlight[str, None] = SingleFlight(50)
 
     async def check(self, store: MediaStore) -> None:
-        """Checks a store, before anything is paid whose outputs could not be kept.
+        """Checks that outputs can be written to a store, before anything is paid.
 
         Raises:
             ConfigError: This machine's folder cannot be written to.

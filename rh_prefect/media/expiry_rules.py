@@ -1,4 +1,4 @@
-"""The rules by which a bucket deletes old objects, as far as the place can be asked for them."""
+"""The rules by which a bucket deletes old objects, if the storage service allows reading them."""
 
 from __future__ import annotations
 

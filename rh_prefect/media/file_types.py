@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, and whether it has all the bytes that it states."""
+"""Detects the type of a file from its first bytes, and whether the file is complete."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ def _end_of_segment(head: bytes) -> int:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a regular file.
+    """Returns the size of a regular file in bytes.
 
     Raises:
         OSError: It does not exist, or is a folder.

@@ -217,7 +217,7 @@ def fetch(
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a reading may not exceed.
+    """The limits for reading one file.
 
     Attributes:
         check_size: Raises where a file of so many bytes will not do.

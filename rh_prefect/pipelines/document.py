@@ -252,7 +252,7 @@ def nearest(name: str, names: Iterable[str], *, none: str = "") -> str:
 
 
 def problem_at(name: str, lines: Sequence[str], place: Place, message: str) -> Problem:
-    """A problem with the line that it is in.
+    """Creates a problem that includes the text of its line.
 
     Args:
         name: The file's name.

@@ -1,4 +1,4 @@
-"""The last run of a pipeline: its plan as the run ended, beside the records, so that a plan can say what changed.
+"""The last run of a pipeline: its final plan, kept with the records to show later changes.
 
 The record decides nothing that is paid: a later run replaces it, and without it a plan compares with nothing.
 `pipelines/<name>/<deployment>.json` is the last run of a deployment (`cli` outside of deployments), and
@@ -49,12 +49,12 @@ class LastRun(BaseModel):
 
     @property
     def words(self) -> str:
-        """Names it in the head of a plan."""
+        """Returns the text for the last run in the first line of a plan."""
         by = "" if self.deployment == COMMAND_LINE else f" (deployment {self.deployment})"
         return f"the run of {self.at:%d %b %H:%M}{by}"
 
     def as_json(self) -> dict[str, str]:
-        """What a plan's JSON says of it."""
+        """The data about the last run in a plan's JSON."""
         return {"run": self.run, "at": self.at.isoformat(), "deployment": self.deployment}
 
 

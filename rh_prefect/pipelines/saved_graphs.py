@@ -1,4 +1,4 @@
-"""The graphs of a pipeline's workflows and apps as the site has them now: a part of what their steps ask for.
+"""The graphs of a pipeline's workflows and apps as now saved on the site; part of their requests.
 
 A step's graph counts without the fields that `with` sets. An app's graph cannot be read; its call example stands for
 it.
@@ -71,7 +71,7 @@ async def _read(client: Client, action: str, name: str) -> SavedGraph:
 
 
 def node_digests(nodes: Mapping[str, Any], fields: Collection[str]) -> dict[str, str]:
-    """What stands in each node, as short hashes, without the fields that a step sets.
+    """Returns a short hash of each node's content, without the fields that a step sets.
 
     Args:
         nodes: See `SavedGraph`.

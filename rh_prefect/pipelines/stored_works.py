@@ -51,7 +51,7 @@ class StoredWorks:
         return self._works.url
 
     async def look(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
-        """Looks works up; None for one that nothing is recorded of.
+        """Looks up works; the result is None for a work without records.
 
         Args:
             queries: The works; the answers come in their order.

@@ -46,7 +46,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Type:
-    """What a value is.
+    """The type of a value.
 
     Attributes:
         kind: `string`, `integer`, `number`, `boolean`, `enum`, `handle`, a kind of file, `object`, `group`, or `any`
@@ -90,7 +90,7 @@ class Type:
         return replace(self, guards=self.guards | frozenset(guards))
 
     def known_fields(self) -> dict[str, Type]:
-        """Everything that can be referred to of it, by name."""
+        """The fields of a value that can be referenced, by name."""
         if self.kind == "group" and not self.many:
             return dict(self.fields)
         if self.many:

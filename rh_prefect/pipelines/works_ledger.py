@@ -33,7 +33,7 @@ _CLAIM = re.compile(r"([0-9a-f]+)-claim-([0-9]+)")
 
 
 class Noted(Record):
-    """A note of a flow run.
+    """A note in a flow run's journal about a claim or a wait.
 
     Attributes:
         attempt: The attempt of the flow run.
@@ -110,7 +110,7 @@ class WorksLedger:
 
     @property
     def flow_run(self) -> str:
-        """The flow run, as intents name it."""
+        """The flow run's name, as written in intents."""
         return self._run.journal.scope
 
     async def note_claim(self, work: str, n: int, name: str) -> None:

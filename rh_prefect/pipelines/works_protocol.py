@@ -49,7 +49,7 @@ from rh_prefect.media.media import Media
 
 
 class Interest(Record):
-    """The record that a flow run waits for a work, or intends to pay for it.
+    """The record that a flow run waits for a work, or may pay for it.
 
     Attributes:
         flow_run: The flow run.
@@ -184,7 +184,7 @@ class RecordHome:
 
 @dataclass(frozen=True, slots=True)
 class ReadInterests:
-    """A step that checks whether another flow run is interested in the work; its result is a bool."""
+    """A step that checks whether another flow run waits for the work; its result is a bool."""
 
 
 WorkStep: TypeAlias = (
@@ -276,7 +276,7 @@ def run_work(policy: WorkPolicy) -> Generator[WorkStep, Any, Home]:
 
 
 def cancel_work(policy: WorkPolicy, n: int) -> Generator[WorkStep, Any, bool]:
-    """Cancels the task of a cancelled run's claim, unless another run is interested in the work.
+    """Cancels the task of a cancelled run's claim, unless another run waits for the work.
 
     Args:
         policy: The cancelled run.

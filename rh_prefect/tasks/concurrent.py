@@ -99,7 +99,7 @@ async def _run(
 
 
 async def run_or_leave(request: Request, *, by: Task[..., Any] = generate, **options: Any) -> Result | PendingTask:
-    """Runs one job as a task run; in a suspend group, leaves its task when all jobs are submitted.
+    """Runs one job as a task run; in a suspend group, stops waiting once all jobs are submitted.
 
     Args:
         request: What to run.

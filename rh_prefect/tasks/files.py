@@ -362,7 +362,7 @@ def _price_name() -> str:
 async def price_preview(
     request: ModelInput, *, credentials: str | None = None, storage: str | None = None
 ) -> PricePreview:
-    """Asks RunningHub what a model would cost with these parameters; nothing is created, and nothing is paid.
+    """Requests the price of a model with these parameters; nothing is created, and nothing is paid.
 
     Args:
         request: The model and its parameters, from `rh_prefect.models`; files that are no links are uploaded first.

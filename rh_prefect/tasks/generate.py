@@ -292,7 +292,7 @@ os.register_at_fork(after_in_child=_scopes.clear)
 
 
 async def scope_for(name: str | None, key: str | None, *, journal_url: str) -> Scope:
-    """The flow run that the call is in; outside of flows the named scope, or one that is not found again.
+    """Returns the scope of a call: its flow run, else the named scope, else one that is not found again.
 
     Raises:
         ConfigError: It is in no flow as far as can be seen, names no scope, and a flow is running in this process.

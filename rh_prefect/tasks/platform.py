@@ -161,7 +161,7 @@ async def account_status(*, credentials: str | None = None) -> AccountFacts:
 
 @repeatable("queue status")
 async def queue_status(*, credentials: str | None = None) -> QueueStatus:
-    """Reads how many tasks the key may run, runs and has waiting; costs nothing.
+    """Returns the key's task limit, and its numbers of running and waiting tasks; costs nothing.
 
     Args:
         credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.

@@ -22,7 +22,7 @@ class Upload(Value):
 
 
 class QueueStatus(Value):
-    """How many tasks the key may run, runs, and has waiting."""
+    """The key's task limit, and its numbers of running and waiting tasks."""
 
     key_type: str
     limit: int | None
@@ -39,7 +39,7 @@ class PricePreview(Value):
 
 
 class Account(Value):
-    """What the account holds."""
+    """The balance and other data of the account."""
 
     coins: Decimal | None
     money: Decimal | None
@@ -156,7 +156,7 @@ class ResourcePage(Page[Resource]):
 
 
 def read_api_keys(found: list[dict[str, object]]) -> tuple[ApiKey, ...]:
-    """Reads the list of keys; one that was sent in the clear is masked here."""
+    """Reads the list of keys; a key that was sent unmasked is masked here."""
     return tuple(
         ApiKey(
             name=first_text(row, "apiKeyName"),

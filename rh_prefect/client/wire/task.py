@@ -40,7 +40,7 @@ _EXTENSION: Final = re.compile(r"[a-z0-9]{1,16}")
 
 
 def is_task_id(text: str) -> bool:
-    """Tells whether a text is a task's id: RunningHub's digits, or a prompt's id with its machine before it.
+    """Checks whether a text is a task's id: only digits, or a machine followed by a prompt's id.
 
     Ids become parts of file names and addresses, so that nothing else is taken for one.
 
@@ -181,7 +181,7 @@ def read_progress_url(value: object) -> SecretStr | None:
 
 
 def read_status(name: str) -> TaskStatus | None:
-    """Maps a status to the closed set; None if it is missing."""
+    """Maps a status text to one of the defined states; None if it is missing."""
     if not name:
         return None
     status = _STATUSES.get(name.upper())

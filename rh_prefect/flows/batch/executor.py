@@ -1,4 +1,4 @@
-"""Runs the rows of a batch in waves, each to a result that the report can show; `Progress` counts them."""
+"""Runs the rows of a batch, some at a time, and keeps a result for each; `Progress` counts them."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ class _Gone:
 
 @dataclass(frozen=True)
 class RowExecutor:
-    """What all rows of one run of a batch share.
+    """Runs the rows of one batch run, with the state that all rows share.
 
     Attributes:
         batch: The batch's id.
@@ -217,7 +217,7 @@ class RowExecutor:
         self._keys[item.id] = [job.rpartition("/")[2] for job in item.jobs]
 
     def keep(self, work: Work) -> None:
-        """Reserves a row's jobs for it: it is done, and an equal row needs its own job."""
+        """Reserves the jobs of a finished row, so that an equal row gets a job of its own."""
         self._owners.update(dict.fromkeys(self.keys(work.id), work.number))
 
     async def run(self, works: Iterable[Work], together: SuspendGroup | None = None) -> list[Work]:

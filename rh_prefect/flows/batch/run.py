@@ -193,7 +193,7 @@ class _Run:
         return work
 
     async def whole(self, rows: Sequence[Work | InvalidRow]) -> BatchReport:
-        """Does what is missing, and gives the report in every case."""
+        """Runs the rows that are not done yet, and always returns the report."""
         known = await asyncio.to_thread(reports.earlier, self.name, store=self.store)
         items = await asyncio.to_thread(_items, rows, self.plan, self.store)
         works = [row for row in rows if isinstance(row, Work)]

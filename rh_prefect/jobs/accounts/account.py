@@ -232,7 +232,7 @@ def is_native(endpoint: str) -> bool:
 
 
 class Machine(Account):
-    """What the graphs on one machine of an account share in this process."""
+    """The shared state of the graphs on one machine of an account in this process."""
 
     def __init__(self, client: Client, endpoint: str, *, settings: Settings) -> None:
         """Opens the machine; nothing is asked before its first graph.

@@ -119,7 +119,7 @@ def _join_when_counted(account: Limiter, count: asyncio.Task[None], place: Place
 
 
 async def counted(accounts: Iterable[Limiter]) -> dict[Limiter, asyncio.Task[None]]:
-    """Has accounts count their tasks if the last count is old; an account that does not answer delays no job.
+    """Updates outdated task counts of accounts; an account that does not answer delays no job.
 
     Args:
         accounts: In the order in which they are asked.
@@ -209,7 +209,7 @@ class Limiter:
         self._admit()
 
     def hand_back(self) -> None:
-        """Takes back a slot that no job has taken."""
+        """Releases an assigned slot that no job has used."""
         self._on_their_way -= 1
         self._give_back()
 
@@ -241,7 +241,7 @@ class Limiter:
         self._give_back()
 
     async def count(self, watched: int) -> Count | None:
-        """Asks the account now, also if it was asked a moment ago.
+        """Requests the account's task count now, even if the last count is recent.
 
         Args:
             watched: How many tasks this process believes to run.

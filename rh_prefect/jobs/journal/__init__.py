@@ -1,1 +1,1 @@
-"""The records of paid jobs: their content, place, writer and run. They are the authority on payments."""
+"""The records of paid jobs, which decide what was paid for: their content, place, writer and run."""

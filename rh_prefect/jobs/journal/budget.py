@@ -128,11 +128,11 @@ class SpendTracker:
 
     @property
     def all_spent(self) -> Decimal:
-        """What ended jobs count for in a budget; an account has one currency."""
+        """The amount of all ended jobs that counts against a budget; an account has one currency."""
         return sum((amount for (_, is_spent), amount in tuple(self._sums.items()) if is_spent), Decimal(0))
 
     def amount_of(self, key: str) -> Decimal:
-        """What the ended tasks of one job count for in a budget."""
+        """The amount of one job's ended tasks that counts against a budget."""
         entries = tuple(self._entries.get(key, {}).values())
         return sum((entry.amount or Decimal(0) for entry in entries if entry.is_spent), Decimal(0))
 

@@ -40,7 +40,7 @@ class Try:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who makes a paid call, and where.
+    """The task run or flow code that makes a paid call, and its position.
 
     Attributes:
         address: Where in the run.
@@ -57,7 +57,7 @@ class Caller:
     equal: Equal = "refuse"
 
     def repeats(self, other: Caller) -> bool:
-        """Whether this is a later attempt of something that contained the other."""
+        """Checks whether this is a later attempt of a run that contained the other call."""
         numbers = {one.id: one.number for one in other.tries}
         return any(numbers.get(one.id, one.number) != one.number for one in self.tries)
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 def media_mark(sha256: str) -> str:
-    """Stands for a file in a job's payload: by its content, not its address."""
+    """Returns a placeholder for a file in a job's payload, made from its content and not its address."""
     return f"sha256:{sha256}"
 
 

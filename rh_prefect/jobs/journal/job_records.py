@@ -59,7 +59,7 @@ class Submit:
 
     @property
     def may_be_paid(self) -> bool:
-        """Whether its outcome is unknown, or a person gave it up without a look."""
+        """Whether its outcome is unknown, or a user gave it up without checking the outcome."""
         if self.state == "forgotten":
             return self.lost is not None or (self.resolution is not None and self.resolution.by == RESUBMITTED)
         return self.state == "unknown"

@@ -129,7 +129,7 @@ class CachedJournal(Protocol):
 
 
 def as_cached(journal: Journal) -> CachedJournal | None:
-    """Gives a journal as one that keeps what it has read; None if it does not.
+    """Returns the journal if it is a `CachedJournal`; None otherwise.
 
     Args:
         journal: The journal.

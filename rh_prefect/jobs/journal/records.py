@@ -46,7 +46,7 @@ def _now() -> str:
 
 
 class Record(BaseModel):
-    """What every record carries.
+    """The fields that every record has.
 
     Attributes:
         token: Tells this very creation from any other; a creation whose answer was lost is recognised by it.

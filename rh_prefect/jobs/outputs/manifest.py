@@ -24,7 +24,7 @@ PENDING = "manifests/pending"
 
 
 class Manifest(BaseModel):
-    """All there is to know of a finished job.
+    """The complete record of a finished job.
 
     Attributes:
         version: Of this format.

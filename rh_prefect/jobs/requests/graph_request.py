@@ -183,7 +183,7 @@ def _with(graph: Mapping[str, Any] | None, nodes: list[dict[str, object]]) -> di
 
 
 def fingerprint(graph: object) -> str:
-    """Tells a graph from what it becomes when it is edited on the site; 40 hex digits.
+    """Returns a hash of a graph that changes if the graph is edited on the site; 40 hex digits.
 
     Args:
         graph: Plain JSON data.

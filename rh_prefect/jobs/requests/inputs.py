@@ -63,7 +63,7 @@ class Input:
 
 @dataclass(slots=True)
 class Checks:
-    """What a parameter demands of a file.
+    """The requirements of a parameter for a file.
 
     Attributes:
         size: Raises where a file of so many bytes will not do; asked before anything is read, if the length is known.
@@ -148,7 +148,7 @@ class Inputs:
         check: Callable[[SeenMedia], None] = lambda _: None,
         check_size: CheckSize = lambda _: None,
     ) -> Input:
-        """Finds out what a file is.
+        """Identifies a file by its content.
 
         Args:
             source: A `Media`, which says so itself, or a path or URI.

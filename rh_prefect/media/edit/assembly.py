@@ -115,7 +115,7 @@ _USUAL_RATE = 25
 
 
 def mux(video: Path, audio: Path, to: Path) -> float:
-    """Puts a picture and a sound track into one MP4.
+    """Combines a video stream and a sound track in one MP4.
 
     H.264 is copied, any other codec is encoded again. The sound becomes AAC (stereo, 48 kHz), cut or filled up
     with silence to the length of the picture; the video's own sound is left out.

@@ -133,7 +133,7 @@ def turns_of(frame: av.VideoFrame) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """What every clip of a film is fitted to.
+    """The size and frame rate that every clip of a film is fitted to.
 
     Attributes:
         width: Pixels, even.

@@ -191,7 +191,7 @@ class FileCheck(GroupCheck):
 
 
 def secret_in(name: str) -> str:
-    """What the name of a block looks like that may be a secret: a key or an address; empty for a name.
+    """Returns what kind of secret a block's name looks like, a key or an address; empty for a name.
 
     Args:
         name: The name.

@@ -231,7 +231,7 @@ class PaidCheck(ValueCheck):
 
 
 def feed(model: Model, kind: str, given: set[str]) -> tuple[catalog.Param | None, str]:
-    """Which parameter of a model a file of `from` goes to.
+    """Returns the parameter of a model that receives a file given in `from`.
 
     Args:
         model: The model.
@@ -258,7 +258,7 @@ def feed(model: Model, kind: str, given: set[str]) -> tuple[catalog.Param | None
 
 
 def wrong_fields(graph: Mapping[str, Any], name: str, values: Iterable[str]) -> list[tuple[Path, str]]:
-    """The fields among those that a step sets which its graph does not have, or which another node feeds.
+    """Returns the set fields that a step's graph lacks, or that are connected to another node.
 
     Args:
         graph: In API format.

@@ -20,7 +20,7 @@ REUSE = re.compile(r"always|never|[1-9]\d{0,4}[mhd]")
 
 
 class ValueCheck:
-    """What the checks of all kinds of steps have in common."""
+    """The base class of the checks of all kinds of steps."""
 
     def __init__(self, checked: Checked, problems: Problems, depth: int) -> None:
         self._checked, self._document, self._file = checked, checked.document, checked.file

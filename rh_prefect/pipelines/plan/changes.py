@@ -1,4 +1,4 @@
-"""What differs from an earlier plan: the file, its parameters and inputs, the requests, and steps that come or go."""
+"""Finds differences from an earlier plan: file, parameters, inputs, requests, added/removed steps."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ _PENDING = re.compile(r"made-by:|review:|text:|handle:|[0-9a-f]{40}(?:/|\.|$)")
 
 
 def head_changes(earlier: Mapping[str, Any], plan: Plan, params: Mapping[str, Param]) -> Iterator[dict[str, Any]]:
-    """What differs beside the steps: `{what, was, is}` of the file, each parameter and input, and the catalogue.
+    """Lists the changes outside the steps, as `{what, was, is}`: file, parameters, inputs, catalogue.
 
     Args:
         earlier: The earlier plan's JSON data.
@@ -158,7 +158,7 @@ def shown_value(value: Any) -> str:
 
 
 def by_items(addresses: Iterable[str], others: Iterable[str]) -> list[str]:
-    """Addresses, with one name for all steps of an item of which no other step is left: `each[A-4]`.
+    """Shortens a list of addresses: an item with all its steps becomes one name, as in `each[A-4]`.
 
     Args:
         addresses: Addresses of steps.

@@ -100,7 +100,7 @@ def _equal_numbers(value: Any) -> Any:
 
 
 def candidates_id(keys: list[str]) -> str:
-    """Returns an id of a review's candidates; a choice among others is ignored; 8 hex digits.
+    """Returns an id of a review's candidates, 8 hex digits; a choice for other candidates is ignored.
 
     Args:
         keys: The contents that were shown.

@@ -33,7 +33,7 @@ PAYING: frozenset[State] = frozenset({"+", "~", ">", "r"})
 
 @dataclass(frozen=True, slots=True)
 class Money:
-    """Three prices of one thing.
+    """The minimum, expected and maximum price of one thing.
 
     Attributes:
         least: Everything at its minimum.
@@ -89,7 +89,7 @@ class KnownWork:
 
 @dataclass(frozen=True, slots=True)
 class WorkQuery:
-    """A question about one work.
+    """A query for the recorded data of one work.
 
     Attributes:
         work: Its id.
@@ -106,7 +106,7 @@ class KnownWorks(Protocol):
     """A source of recorded works: the records in a store, or none."""
 
     async def look(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
-        """Looks works up; None for one that nothing is recorded of.
+        """Looks up works; the result is None for a work without records.
 
         Args:
             queries: The works, in any number; the answers come in their order.

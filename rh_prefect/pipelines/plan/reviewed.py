@@ -83,7 +83,7 @@ class ReviewedPlan:
         return tuple(self.data.get("hidden_params", ()))
 
     def refuse_changes(self, plan: Plan, params: Mapping[str, Param]) -> None:
-        """Refuses a plan of now that is of another file, or of other parameters or inputs, or that pays for more.
+        """Rejects a new plan for another file, with other parameters or inputs, or with more payments.
 
         Args:
             plan: The plan as it is now.
@@ -115,7 +115,7 @@ class ReviewedPlan:
                 yield f"{visible(one.address)}: {refusal}"
 
     def refusal(self, instance: Instance, work: Work) -> str:
-        """Says why a work of a step is not paid for under this plan; empty where it is.
+        """Returns why a step's work is not paid for under this plan; empty if it is.
 
         Args:
             instance: The step, as it is planned now.
