@@ -141,10 +141,10 @@ async def generate(
     scope: str | None = None,
     key: str | None = None,
 ) -> Result:
-    """Runs one model on RunningHub, pays for it once, and brings its outputs into your storage.
+    """Runs one model on RunningHub, pays for it once, and saves its outputs in your storage.
 
-    In a flow the job is remembered in the flow run: after any crash, running the same flow run again goes on where it
-    stopped. Outside of flows, name a `scope` to get the same.
+    In a flow the job is recorded in the flow run: after a crash, running the same flow run again continues where it
+    stopped. Outside of flows, pass a `scope` for the same effect.
 
         photo = await generate(models.ZImageTurbo(prompt="a lighthouse at dawn"))
         clip = await generate(models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5"))
@@ -152,18 +152,19 @@ async def generate(
     Args:
         request: The model and its parameters, from `rh_prefect.models`; a `WorkflowInput` or `AppInput`; or an endpoint
             that the catalogue lacks, from `models.custom`.
-        label: A name for the output, in its file's name; calls with different labels are different jobs.
-        reuse: `always` serves an identical earlier request from the storage, at no cost, and makes equal calls of this
-            run one job. By default equal calls are jobs of their own.
-        on_unknown: What to do about a submit whose answer was lost: `raise` leaves it to you, `resubmit` may pay twice.
-        max_attempts: How many tasks this job may pay for until its run is run again by hand, failed ones included.
-        deadline: Seconds to wait for the task; by default as long as it takes. A task that is left goes on and is found
-            again by the next run.
-        budget: What all jobs of this run may cost together, in the account's currency; a job that would break it is not
+        label: A name for the output, used in its file name; calls with different labels are different jobs.
+        reuse: `always` takes the result of an identical earlier request from the storage, at no cost, and treats
+            identical calls of this run as one job. By default identical calls are separate jobs.
+        on_unknown: What to do about a submission whose response was lost: `raise` raises an error, `resubmit` submits
+            it again and may pay twice.
+        max_attempts: Maximum number of tasks paid for this job, failed ones included, until its flow run is run again.
+        deadline: Seconds to wait for the task; by default without a limit. After the deadline the task continues to
+            run, and the next run waits for it.
+        budget: Maximum total cost of all jobs of this run, in the account's currency; a job that would exceed it is not
             started.
         credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block; by default RH_API_KEY and RH_BASE_URL.
         storage: Name of a `MediaStorage` block; by default RH_STORAGE_URL.
-        scope: Outside of flows: the name under which the job is remembered.
+        scope: Outside of flows: the name under which the job is recorded.
         key: Your own idempotency key: in one scope the same key is the same job.
 
     Returns:
@@ -171,9 +172,9 @@ async def generate(
 
     Raises:
         InputError: A parameter or file is wrong; nothing was sent.
-        SubmissionUnknown: The answer to the submit was lost; the message names the two ways out.
-        BudgetExceeded: It was not started, since it would break the budget.
-        JobFailed: The task failed; the message says why, and whether running again can help.
+        SubmissionUnknown: The response to the submission was lost; the message shows the two possible actions.
+        BudgetExceeded: It was not started, since it would exceed the budget.
+        JobFailed: The task failed; the message says why, and whether another run can succeed.
         RunningHubError: Everything else; see `rh_prefect.errors`.
     """
     options = Options(

@@ -28,7 +28,7 @@ def test_newer_models_are_taken_shown_and_given_up(tmp_path: Path) -> None:
     assert str(tmp_path / "models.json") in done.stdout
     assert "0.05 CNY per call" in call("show", "z-image/turbo", state=tmp_path).stdout
     assert "0 new, 0 gone, 0 changed, 0 with another price" in call("refresh", str(file), state=tmp_path).stdout
-    assert "back to" in call("refresh", "--reset", state=tmp_path).stdout
+    assert "own models are used again" in call("refresh", "--reset", state=tmp_path).stdout
     assert "0.04 CNY per call" in call("show", "z-image/turbo", state=tmp_path).stdout
 
 

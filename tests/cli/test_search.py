@@ -79,7 +79,7 @@ def test_json_is_one_array_and_nothing_else_is_on_stdout(done: dict[str, Done]) 
 
 def test_notes_go_to_stderr_with_json(done: dict[str, Done]) -> None:
     assert names(done["typo"]) == names(done["json"])
-    assert '"lipsnyc" is taken for "lip sync".' in done["typo"].stderr
+    assert '"lipsnyc" is interpreted as "lip sync".' in done["typo"].stderr
     assert names(done["none as json"]) == []
     assert 'No model matches "zzz"' in done["none as json"].stderr
     assert 'No model matches "zzz"' in done["none"].stdout

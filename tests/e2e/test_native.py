@@ -91,7 +91,7 @@ async def test_a_graph_whose_answer_was_lost_is_found_on_the_machine_and_adopted
     rh.clock.mode = "instant"
     rh.faults.add(Fault("submit", number=1, kind="cut"))
     run = await runs.begin(native_flows.graphs, prompts=["a pier"])
-    lost = await runs.fails(native_flows.graphs, run, words="/proxy/<key>/history .*no call log of these")
+    lost = await runs.fails(native_flows.graphs, run, words="/proxy/<key>/history .*call log does not include these")
     (prompt_id,) = await on_the_machine(rh)
     await runs.command("jobs", "adopt", lost.job, f"proxy.{prompt_id}")
     (result,) = await rerun(native_flows.graphs, run)

@@ -130,5 +130,5 @@ async def test_another_flows_run_is_refused(prefect_server: PrefectServer) -> No
 
     async with get_client() as client:
         flow_run = await client.create_flow_run(other)
-    with pytest.raises(ConfigError, match="one of the flow 'other'"):
+    with pytest.raises(ConfigError, match="belongs to the flow 'other'"):
         await rerun(failed, flow_run.id)

@@ -328,13 +328,13 @@ def test_a_bad_row_says_why_and_is_no_other_s_business(folder: Path) -> None:
 def test_an_odd_cell_makes_its_row_bad_and_no_other(folder: Path) -> None:
     photo = str(samples.png(folder / "one.png"))
     rows: list[tuple[dict[str, object], str]] = [
-        ({"image_url": "https://[cdn.example.com/b.png"}, "is no address"),
+        ({"image_url": "https://[cdn.example.com/b.png"}, "is not a valid"),
         ({"image_url": "x" * 300 + ".png"}, "File name too long"),
         ({"image_url": "~nobody-at-all/b.png"}, "home directory"),
         ({"duration": "\ud800"}, "an incomplete character"),
         ({"prompt": "\ud800"}, "an incomplete character"),
         ({"name": "\ud800"}, "as UTF-8"),
-        ({"\ud800": 1}, "no parameter"),
+        ({"\ud800": 1}, "not a parameter"),
     ]
     given = [{"image_url": photo, "prompt": "waves", "name": "a", **odd} for odd, _ in rows]
     (folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in given) + "[" * 100_000)
@@ -345,7 +345,7 @@ def test_an_odd_cell_makes_its_row_bad_and_no_other(folder: Path) -> None:
         assert all(json.dumps([work.label, why(work)], ensure_ascii=False).encode() for work in works)
     assert "nested too deeply" in why(works[-1])
     (listed,) = rows_of(["https://[cdn.example.com/b.png"], make_plan(KLING, values={"prompt": "waves"}))
-    assert "is no address" in why(listed)
+    assert "is not a valid" in why(listed)
     (text,) = rows_of([{"prompt": "https://[x] is a link"}], make_plan(PICTURE))
     assert isinstance(text, Work), "a prompt may begin like a link"
 
@@ -427,9 +427,9 @@ def test_a_chain_s_parameters_go_to_the_first_step_that_has_them_or_to_the_one_n
     (work,) = rows_of([{"image_url": photo, "prompt": "waves"}], plan)
     assert isinstance(work, Work)
     assert work.params[1] == {"target_resolution": "720p"}
-    with pytest.raises(InputError, match="takes no image"):
+    with pytest.raises(InputError, match="does not accept image"):
         make_plan(PICTURE, chain=[UPSCALER])
-    with pytest.raises(InputError, match="no parameter"):
+    with pytest.raises(InputError, match="not a parameter"):
         make_plan(PICTURE, values={"nonsense": 1})
 
 

@@ -36,7 +36,7 @@ async def test_a_run_that_broke_off_names_its_tasks_and_what_they_have_cost(tmp_
     found = await filled(tmp_path, RowResult(row=1, id="x", reason="broke off"), **steps)
     assert (found.state, found.tasks, found.costs) == ("unfinished", ("1", TASK), Costs({"CNY": Decimal("0.04")}))
     assert found.jobs == (f"run/{FIRST}", f"run/{SECOND}")
-    assert f"task {TASK} goes on" in found.reason
+    assert f"task {TASK} is still running" in found.reason
 
 
 async def test_what_another_run_has_submitted_meanwhile_is_not_called_unpaid(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ async def test_what_the_budget_allows_no_other_try_has_failed(tmp_path: Path) ->
     item = RowResult(row=1, id="x", state="not started", reason="the budget", jobs=(f"run/{FIRST}",))
     found = await filled(tmp_path, item, first={"intent-1": intent(), "answer-1": ticket(), "end-1": FAILED})
     assert (found.state, found.costs) == ("failed", Costs({"CNY": Decimal("0.04")}))
-    assert found.reason == f"task {TASK} has failed: out of memory. Another try was not started: the budget"
+    assert found.reason == f"task {TASK} has failed: out of memory. Another attempt was not started: the budget"
 
 
 async def test_a_step_that_was_not_started_after_one_that_is_done_stays_so(tmp_path: Path) -> None:

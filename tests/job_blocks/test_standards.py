@@ -80,7 +80,7 @@ def test_each_name_blocks_and_has_a_coroutine_for_a_twin(kind: type, name: str) 
     ("make", "said"),
     [
         (lambda: RunningHubWorkflow(workflow_id="my workflow"), "id: String should match pattern"),
-        (lambda: RunningHubWorkflow(workflow_id="1", nodes={"text": "x"}), "names no node's field"),
+        (lambda: RunningHubWorkflow(workflow_id="1", nodes={"text": "x"}), "is not a field of a node"),
         (lambda: RunningHubApp(webapp_id="1", retain_seconds=5), "greater than or equal to 10"),
         (lambda: RunningHubModel(model="z-image/turbi"), "z-image/turbo"),
     ],

@@ -29,7 +29,7 @@ def test_an_unknown_kind_of_place_is_written_beside_and_moved(tmp_path: Path):
     assert tally.size == 3
     to_other(LocalFileSystem(), path, io.BytesIO(b"newer"), mime="text/plain")
     assert Path(path).read_bytes() == b"newer"
-    with pytest.raises(OSError, match="damaged"):
+    with pytest.raises(OSError, match="broken"):
         to_other(LocalFileSystem(), path, Breaks(), mime="text/plain")
     assert Path(path).read_bytes() == b"newer"
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.txt"]

@@ -63,13 +63,13 @@ async def test_a_link_is_registered_as_it_is(rh: Emulator, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("task", "given", "said"),
     [
-        (tasks.register_asset, {"kind": "Picture", "name": "Ada"}, "kind cannot be 'Picture'; it can be Image"),
-        (tasks.register_asset, {"kind": "Image", "name": " "}, "name must be a text"),
+        (tasks.register_asset, {"kind": "Picture", "name": "Ada"}, "kind cannot be 'Picture'; allowed values: Image"),
+        (tasks.register_asset, {"kind": "Image", "name": " "}, "name must be a non-empty text"),
         (tasks.register_asset, {"kind": "Image", "name": "Ada", "group_id": "a/b"}, "not a valid id of an asset group"),
-        (tasks.create_asset_group, {"name": ""}, "name must be a text"),
-        (tasks.update_asset, {"asset_id": "1", "name": ""}, "name must be a text"),
+        (tasks.create_asset_group, {"name": ""}, "name must be a non-empty text"),
+        (tasks.update_asset, {"asset_id": "1", "name": ""}, "name must be a non-empty text"),
         (tasks.update_asset_group, {"group_id": "1"}, "give a name or a description"),
-        (tasks.update_asset_group, {"group_id": "1", "name": ""}, "name must be a text"),
+        (tasks.update_asset_group, {"group_id": "1", "name": ""}, "name must be a non-empty text"),
         (tasks.list_assets, {"size": 101}, "Page 1 of 101 items is not valid"),
         (tasks.list_asset_groups, {"page": 0}, "Page 0 of 20 items is not valid"),
         (tasks.query_asset, {"asset_id": "../1"}, "not a valid id of an asset"),

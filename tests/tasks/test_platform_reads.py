@@ -85,7 +85,7 @@ async def test_a_file_that_the_model_would_refuse_is_not_priced(rh: Emulator, tm
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: tasks.list_apps(sort="BEST"), "sort cannot be 'BEST'; it can be RECOMMEND, HOTTEST, NEWEST"),
+        (lambda: tasks.list_apps(sort="BEST"), "sort cannot be 'BEST'; allowed values: RECOMMEND, HOTTEST, NEWEST"),
         (lambda: tasks.list_apps(size=51), "Page 1 of 51 items is not valid"),
         (lambda: tasks.list_resources("VAE"), "kind cannot be 'VAE'"),
         (lambda: tasks.list_resources("LORA", page=0), "Page 0 of 50 items is not valid"),

@@ -69,7 +69,7 @@ async def test_a_file_that_is_none_is_refused_before_anything_is_sent(
     for task in (tasks.upload_file, tasks.upload_file_legacy):
         with pytest.raises(MediaError, match=r"photo\.png"):
             await (await run(task, photo)).aresult()
-    with pytest.raises(InputError, match="file was expected"):
+    with pytest.raises(InputError, match="Expected a file"):
         await (await run(tasks.upload_file, 7)).aresult()
     assert not rh.recorder.requests
 
@@ -96,7 +96,7 @@ async def test_a_lora_is_sent_once_and_needs_a_name(rh: Emulator, tmp_path: Path
     lora.write_bytes(b"lora" * 1000)
     names = [await as_task(tasks.upload_lora, str(lora), name="style") for _ in range(2)]
     assert names[0] == names[1]
-    with pytest.raises(InputError, match="name must be a text"):
+    with pytest.raises(InputError, match="name must be a non-empty text"):
         await (await run(tasks.upload_lora, lora, name=" ")).aresult()
 
 

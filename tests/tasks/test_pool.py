@@ -102,7 +102,7 @@ async def test_an_account_that_cannot_pay_is_one_warning_in_the_run_s_log(
     rh.keys["spare"].account.money = 0  # type: ignore[assignment]  # it is a number
     await night(prompts(8), await blocks.pool("main", "spare"))
     assert Counter(one.key_name for one in rh.recorder.paid) == {"main": 8}
-    warnings = [one for one in caplog.records if one.levelno == logging.WARNING and "left out" in one.getMessage()]
+    warnings = [one for one in caplog.records if one.levelno == logging.WARNING and "is not used" in one.getMessage()]
     assert len(warnings) == 1
     assert f"the spare (block '{blocks.name('spare')}')" in warnings[0].getMessage()
     assert vars(warnings[0]).get("flow_run_id"), "it is in the run's own log"
@@ -162,7 +162,7 @@ async def test_a_person_settles_a_job_on_the_account_that_was_asked(
     )
     said = await adopt(unknown.value.job, stranger.task_id)
     assert "has no task" in said, "the account that was asked does not know it"
-    assert "is adopted" in await adopt(unknown.value.job, paid.task_id)
+    assert "is recorded for this job" in await adopt(unknown.value.job, paid.task_id)
 
 
 async def test_a_block_that_is_gone_says_who_paid_and_what_to_do(rh: Emulator, blocks: Blocks) -> None:
