@@ -49,7 +49,7 @@ def rows(heading: str) -> list[list[str]]:
 
 
 ENDPOINTS = rows("Endpoints")
-PAGES = rows("Pages of the documentation that are no endpoint")
+PAGES = rows("Documentation pages without an endpoint")
 OPEN = rows("Unpublished behaviour")
 
 
