@@ -1,4 +1,4 @@
-"""Reads rows of tables: CSV, TSV, JSON lines and Parquet, from a path or any place that fsspec opens."""
+"""Tables: reads rows of CSV, TSV, JSON lines and Parquet from any place that fsspec opens, and writes CSV."""
 
 from __future__ import annotations
 
@@ -33,6 +33,9 @@ _FORMS: dict[str, Form] = {
 
 _LONGEST_CELL = 2**24
 """Characters of one cell of a table."""
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""First characters of cells that a spreadsheet evaluates as formulas; see OWASP, CSV injection."""
 
 _TROUBLES: tuple[tuple[type[Exception], str], ...] = (
     (UnicodeError, "it contains text that is not UTF-8, such as an incomplete character"),
@@ -255,3 +258,24 @@ def _cell(value: object) -> object:
     if isinstance(value, Decimal):
         value = float(value) if value % 1 else int(value)
     return None if isinstance(value, float) and isnan(value) else value
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
+    """Writes rows as CSV; a text that a spreadsheet would evaluate as a formula gets an apostrophe before it.
+
+    Args:
+        columns: The names of the columns, in order.
+        rows: The rows; texts may have any characters.
+    """
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns)
+    table.writeheader()
+    table.writerows({name: _as_text(cell) for name, cell in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def _as_text(cell: object) -> object:
+    if not isinstance(cell, str):
+        return cell
+    valid = cell.encode("utf-8", "backslashreplace").decode()
+    return f"'{valid}" if valid.startswith(_FORMULA) else valid

@@ -21,7 +21,8 @@ from rh_prefect.pipelines.plan.reviewed import ReviewedPlan
 from rh_prefect.pipelines.takes import Choices, read_choices, takes_file, write_choices
 
 if TYPE_CHECKING:
-    from rh_prefect.flows.pipeline import Pipeline, PipelineResult
+    from rh_prefect.flows.pipeline import Pipeline
+    from rh_prefect.flows.pipeline_report import PipelineResult
 
 _Many = Parameter(negative="", consume_multiple=False)
 Budget = Annotated[
@@ -155,7 +156,7 @@ def _run(
     flow: Any, file: Path, parameters: dict[str, Any], blocks: tuple[str | None, str | None], *, quiet: bool
 ) -> PipelineResult:
     from rh_prefect.cli.console import Watch
-    from rh_prefect.flows.pipeline import summary
+    from rh_prefect.flows.pipeline_report import summary
 
     with Watch(command=str(file), is_resumable=False, quiet=quiet) as watch:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import csv
 import json
 import re
 import sys
@@ -74,9 +73,9 @@ def _note(line: str) -> None:
 
 
 def _print_csv(rows: Sequence[Mapping[str, object]]) -> None:
-    writer = csv.DictWriter(sys.stdout, ["name", "unit", "tasks", "amount", "estimated"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    from rh_prefect.tables import csv_text
+
+    print(csv_text(["name", "unit", "tasks", "amount", "estimated"], rows).replace("\r\n", "\n"), end="")
 
 
 async def _charges(storage: str | None) -> tuple[MediaStore, Charges]:

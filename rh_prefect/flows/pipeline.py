@@ -2,126 +2,49 @@
 
 from __future__ import annotations
 
-import asyncio
-import csv
-import inspect
-import io
 import re
-from collections import Counter
-from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Coroutine, Mapping
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from prefect import Flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.runtime import deployment
-from prefect.states import Completed, Failed
-from pydantic import BaseModel, ConfigDict, Field
+from prefect.states import Failed
 
-from rh_prefect.artifacts import Page
 from rh_prefect.blocks.lookup import load_engine, load_storage
-from rh_prefect.errors import BudgetExceeded, InputError, PipelineIncomplete, RunningHubError, StoreError
+from rh_prefect.errors import BudgetExceeded, InputError, RunningHubError, StoreError
 from rh_prefect.flow_runs.flow import flow, run_name
-from rh_prefect.flow_runs.run_status import mark_reported, run_observer
+from rh_prefect.flow_runs.run_status import run_observer
 from rh_prefect.flow_runs.scope import FlowScope, current_scope
 from rh_prefect.flows.pipeline_events import tag
-from rh_prefect.flows.pipeline_pages import StepReport, StepState, counted, show_plan, show_results, show_steps
+from rh_prefect.flows.pipeline_pages import show_plan
+from rh_prefect.flows.pipeline_parameters import OPTIONS, RunOptions, docstring_of, signature_of
+from rh_prefect.flows.pipeline_report import PipelineResult, report
 from rh_prefect.flows.pipeline_run import PipelineRun, Selection, Tools
-from rh_prefect.flows.review import show_candidates, waiting_reviews
 from rh_prefect.flows.run_budget import RunBudget
 from rh_prefect.jobs.context import JobCall
 from rh_prefect.jobs.journal.budget import spend_tracker_of
-from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options
 from rh_prefect.media.input_access import allow_below
-from rh_prefect.media.media import Media
-from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines import pipeline as files
 from rh_prefect.pipelines.check import secret_in
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.edit_results import open_edits
 from rh_prefect.pipelines.inputs import input_roots
-from rh_prefect.pipelines.language import Param
 from rh_prefect.pipelines.last_run import COMMAND_LINE, LastRun, open_last_runs, since
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.pipelines.plan.reviewed import ReviewedPlan
 from rh_prefect.pipelines.saved_graphs import read_saved_graphs
 from rh_prefect.pipelines.saved_names import SavedNames
 from rh_prefect.pipelines.stored_works import StoredWorks
-from rh_prefect.pipelines.values import ABSENT, File, Items, Made, Unknown, results
 from rh_prefect.pipelines.works_ledger import RecordsPlace, WorksLedger, note_place
 from rh_prefect.pipelines.works_records import open_works
 from rh_prefect.pipelines.works_run import WorkRunner
 from rh_prefect.settings import get_settings
 
-NOTHING_NEW = "Nothing new"
-OVER_BUDGET = "Over budget"
-WAITING = "Waiting for review"
-
 PipelineFlow = Flow[..., Coroutine[Any, Any, Any]]
-
-
-class PipelineResult(BaseModel):
-    """What a pipeline run returns.
-
-    Attributes:
-        pipeline: The pipeline's name.
-        outputs: The file's outputs, by name: files, texts and numbers, or lists of them.
-        steps: Every step of every item.
-        costs: What this run paid.
-        new: How many steps have a result that this run made.
-        report: Where the report is, as CSV.
-        takes: The take that the run chose for each step that was to be made again, by address.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    pipeline: str
-    outputs: dict[str, Any]
-    steps: tuple[StepReport, ...]
-    costs: Costs
-    new: int
-    report: str = ""
-    takes: dict[str, int] = {}
-
-    def __getitem__(self, name: str) -> Any:
-        """An output by its name."""
-        return self.outputs[name]
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """The options of a pipeline run: parameters of every pipeline's flow, in addition to those of its file.
-
-    Attributes:
-        budget: What the run may cost, in the account's currency; empty for the file's budget.
-        takes: The take of a step, or of one item's step, by its address, as in `{"each[A-17].picture": 2}`.
-        choices: What was chosen at reviews; copy it from the artifact of the run that waits for a review.
-        new: Steps to make and pay for again, as in `["each.picture"]`; `["*"]` for all paid steps.
-        only: Steps to make, as in `["each.clip"]`; empty for all.
-        items: Ids of items to make, as in `["A-17"]`; empty for all.
-        sample: Make only the first items of each fan-out; 0 for all.
-        require_new: Fail if there is nothing new to make.
-        credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the file's, or RH_API_KEY.
-        storage: Name of a MediaStorage block; empty for the file's, or RH_STORAGE_URL.
-    """
-
-    budget: Annotated[float, Field(ge=0)] | None = None
-    takes: dict[str, Annotated[int, Field(ge=1)]] | None = None
-    choices: dict[str, dict[str, Any]] | None = None
-    new: list[str] | None = None
-    only: list[str] | None = None
-    items: list[str] | None = None
-    sample: Annotated[int, Field(ge=0)] = 0
-    require_new: bool = False
-    credentials: str | None = None
-    storage: str | None = None
-
-
-OPTIONS = tuple(RunOptions.__dataclass_fields__)
 
 
 class Pipeline(files.Pipeline):
@@ -188,76 +111,10 @@ def pipeline_flow(
 
     run.__module__ = module or __name__
     run.__name__ = run.__qualname__ = name or re.sub(r"\W", "_", pipeline.name)
-    run.__doc__ = _docstring(pipeline)
-    run.__signature__ = _signature(pipeline)  # type: ignore[attr-defined]  # how `inspect` lets a function say its own
+    run.__doc__ = docstring_of(pipeline)
+    run.__signature__ = signature_of(pipeline)  # type: ignore[attr-defined]  # how `inspect` lets a function say its own
     # What is made lies in the store; Prefect keeps no second copy of the result.
     return flow(name=pipeline.name, flow_run_name=run_name, persist_result=False)(run)
-
-
-def _signature(pipeline: files.Pipeline) -> inspect.Signature:
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    own = [
-        inspect.Parameter(name, keyword, default=_default(param), annotation=_annotation(param))
-        for name, param in pipeline.file.params.items()
-    ]
-    hints = inspect.get_annotations(RunOptions, eval_str=True)
-    common = [
-        inspect.Parameter(name, keyword, default=RunOptions.__dataclass_fields__[name].default, annotation=hints[name])
-        for name in OPTIONS
-    ]
-    return inspect.Signature([*own, *common])
-
-
-def _default(param: Param) -> Any:
-    if param.default is not None:
-        return param.default
-    return None if param.optional else inspect.Parameter.empty
-
-
-def _annotation(param: Param) -> Any:
-    kind = _kind(param)
-    return kind | None if param.optional else kind
-
-
-def _kind(param: Param) -> Any:
-    match param.kind:
-        case "enum":
-            return Literal.__getitem__(param.options)
-        case "integer" | "number":
-            number = int if param.kind == "integer" else float
-            return Annotated[number, Field(ge=param.min, le=param.max)]
-        case "boolean":
-            return bool
-        case "table":
-            return str | list[dict[str, Any]]
-        case "string":
-            shortest, longest = (None if one is None else int(one) for one in (param.min, param.max))
-            return Annotated[str, Field(min_length=shortest, max_length=longest)]
-    return str
-
-
-def _docstring(pipeline: files.Pipeline) -> str:
-    own = {name: param.description or _described(param) for name, param in pipeline.file.params.items()}
-    text = inspect.getdoc(RunOptions) or ""
-    common = text.partition("Attributes:\n")[2].splitlines()
-    lines = [f"    {name}: {words}" for name, words in own.items()]
-    return "\n".join([pipeline.file.description or f"Runs {pipeline.name}.", "", "Args:", *lines, *common])
-
-
-def _described(param: Param) -> str:
-    match param.kind:
-        case "table":
-            columns = ", ".join(
-                f"{name} (optional)" if one.optional else name for name, one in (param.columns or {}).items()
-            )
-            return f"A CSV, TSV, JSON lines or Parquet file, or the rows. Columns: {columns}"
-        case "files":
-            return f"A folder, a prefix or a pattern such as photos/*.jpg; it holds files of kind {param.of or 'file'}"
-        case "enum":
-            return "One of the options"
-        case "image" | "video" | "audio" | "model3d" | "file":
-            return f"A path, URI or link of a file of kind {param.kind}"
-    return {"boolean": "Yes or no", "integer": "A whole number", "number": "A number"}.get(param.kind, "A text")
 
 
 async def run_pipeline(
@@ -296,7 +153,7 @@ async def run_pipeline(
     run.tell("planned", states=dict(plan.counts), price=price, currency=plan.currency)
     await run.make_all()
     await _keep_plan(run, scope)
-    return await _report(run, options, scope)
+    return await report(run, options, scope)
 
 
 async def _compared(run: PipelineRun, pipeline: files.Pipeline) -> Plan:
@@ -405,148 +262,3 @@ def _budget(plan: Plan, options: RunOptions, reviewed: ReviewedPlan | None) -> D
             "`items` or `sample`."
         )
     return limit
-
-
-async def _report(run: PipelineRun, options: RunOptions, scope: FlowScope) -> State[Any]:
-    await run.count_costs()
-    steps = tuple(_steps(run))
-    outcome = run.outcome
-    costs = Costs.total(outcome.costs.values())
-    uri = await LOOP.call(_write_report(run.store, scope, steps))
-    saved = {file.sha256: file for files in outcome.saved.values() for file in files}
-    result = PipelineResult(
-        pipeline=run.plan.pipeline,
-        outputs={name: _output(value, saved) for name, value in run.plan.outputs.items()},
-        steps=steps,
-        costs=costs,
-        new=sum(one.state == "made" for one in steps),
-        report=uri,
-        takes=dict(run.plan.new_takes),
-    )
-    head = summary(result)
-    if result.new:
-        await show_results(result.outputs, head=head, report=uri, edits=run.edits, store=run.store)
-    await show_steps(steps, head=head, report=uri, store=run.store)
-    mark_reported()
-    reviews = waiting_reviews(run.plan.instances)
-    if reviews:
-        await show_candidates(reviews, run.edits, run.store)
-        run.tell("review", reviews=[one.address for one in reviews])
-    state = _state(run, options, result, [one.address for one in reviews])
-    if state.name == OVER_BUDGET:
-        run.tell("over_budget", reason=state.message or "")
-    states = Counter(one.state for one in steps)
-    run.tell("done", state=state.name or "", new=result.new, cost=str(costs), report=uri, steps=dict(states))
-    return state
-
-
-def _state(run: PipelineRun, options: RunOptions, result: PipelineResult, waiting: list[str]) -> State[Any]:
-    errors = run.outcome.errors
-    if errors:
-        is_money = all(isinstance(error, BudgetExceeded) for error in errors.values())
-        first, error = next(iter(errors.items()))
-        more = f" ({len(errors) - 1} further steps failed)" if len(errors) > 1 else ""
-        said = str(error).removeprefix(f"{first}: ").rstrip(".")
-        message = f"{first}: {said}{more}. {summary(result)}"
-        incomplete = PipelineIncomplete(message, result=result)
-        return Failed(name=OVER_BUDGET if is_money else "Failed", message=message, data=incomplete)
-    if waiting:
-        said = f"{', '.join(waiting[:5])}{', …' if len(waiting) > 5 else ''}"
-        where = f"the artifact {Page.current_key('review')}"
-        message = f"Choose at {said}: {where} shows the candidates and says how. {summary(result)}"
-        return Completed(name=WAITING, message=message, data=result)
-    if result.new == 0:
-        message = (
-            f"Nothing was made and nothing was paid: the results exist already{run.dated()}. What to do: change a "
-            f'parameter; or for other results run with new: ["*"], on the command line with --new. {summary(result)}'
-        )
-        if options.require_new:
-            return Failed(name=NOTHING_NEW, message=message, data=PipelineIncomplete(message, result=result))
-        return Completed(name=NOTHING_NEW, message=message, data=result)
-    return Completed(message=summary(result), data=result)
-
-
-def summary(result: PipelineResult) -> str:
-    """One line: how many steps are in which state, and what the run paid.
-
-    Args:
-        result: The run's result.
-    """
-    return f"Steps: {counted(one.state for one in result.steps)}; paid {result.costs}."
-
-
-def _steps(run: PipelineRun) -> Sequence[StepReport]:
-    blocked, costs = run.blocked(), run.costs_by_step()
-    return [_step(one, run, blocked, costs.get(one.address)) for one in run.plan.instances]
-
-
-def _step(one: Instance, run: PipelineRun, blocked: Mapping[str, str], cost: Costs | None) -> StepReport:
-    outcome = run.outcome
-    state, reason = _state_of(one, run, blocked)
-    if state == "reused" and cost is not None:
-        state = "made"  # by an earlier process of this run
-    saved = outcome.saved.get(one.address)
-    files = (
-        saved
-        if saved is not None
-        else [file for work in one.works if work.known is not None for file in work.known.outputs]
-    )
-    return StepReport(
-        step=one.address,
-        model=one.model,
-        state=state,
-        cost=str(cost) if cost is not None else "",
-        files=tuple(file.uri for file in files),
-        reason=reason,
-    )
-
-
-def _state_of(one: Instance, run: PipelineRun, blocked: Mapping[str, str]) -> tuple[StepState, str]:
-    error = run.outcome.errors.get(one.address)
-    if error is not None:
-        return "failed", str(error)
-    if one.address in blocked:
-        return "not run", f"needs {blocked[one.address]}, which failed"
-    if one.state == "x":
-        return "absent", one.note or "its condition does not hold"
-    if one.model == "review" and one.state == "r":
-        return ("waits for review", "") if all(need.state == "=" for need in one.needs) else ("not run", "")
-    if one.state == "r":
-        return "waits for review", ""
-    if one.works and all(work.known is not None and work.known.state == "=" for work in one.works):
-        return ("made" if one.address in run.outcome.made else "reused"), ""
-    if one.model == "review":
-        return "reused", ""
-    if not one.is_needed:
-        return "not needed", ""
-    stopped_by = run.stopped_by()
-    reason = f"{stopped_by} failed, and its on_error is fail" if stopped_by else ""
-    return "not run", reason or "was not selected, or needs a result that was not made"
-
-
-def _output(value: Any, saved: Mapping[str, Media]) -> Any:
-    """An output as a plain value: files as `Media`, under the name that `save_as` gave them."""
-    match value:
-        case Made():
-            return _output(value.value, saved)
-        case File():
-            return value.media and saved.get(value.media.sha256, value.media)
-        case Unknown():
-            return value.sent
-        case Items():
-            return [_output(one, saved) for one in results(value)]
-        case dict():
-            return {name: _output(one, saved) for name, one in value.items()}
-        case list() | tuple():
-            return [_output(one, saved) for one in value]
-    return None if value is ABSENT else value
-
-
-async def _write_report(store: MediaStore, scope: FlowScope, steps: Sequence[StepReport]) -> str:
-    text = io.StringIO()
-    rows = csv.writer(text)
-    rows.writerow(("step", "model", "state", "cost", "files", "reason"))
-    for one in steps:
-        rows.writerow((one.step, one.model, one.state, one.cost, " ".join(one.files), one.reason))
-    name = f"runs/{scope.run}/report.csv"
-    return await asyncio.to_thread(store.write_bytes, name, text.getvalue().encode())

@@ -25,7 +25,8 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.errors import BudgetExceeded, PipelineIncomplete
 from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.queries import scope_of
-from rh_prefect.flows.pipeline import NOTHING_NEW, OVER_BUDGET, WAITING, PipelineResult, pipeline_flow
+from rh_prefect.flows.pipeline import pipeline_flow
+from rh_prefect.flows.pipeline_report import NOTHING_NEW, OVER_BUDGET, WAITING, PipelineResult
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.pipeline import Pipeline

@@ -17,7 +17,8 @@ from rh_prefect.cli import spend
 from rh_prefect.emulator import Assumptions, Emulator, Fault
 from rh_prefect.errors import PipelineIncomplete
 from rh_prefect.flow_runs.spending import charges
-from rh_prefect.flows.pipeline import PipelineResult, pipeline_flow
+from rh_prefect.flows.pipeline import pipeline_flow
+from rh_prefect.flows.pipeline_report import PipelineResult
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.settings import get_settings

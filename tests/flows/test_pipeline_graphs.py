@@ -12,7 +12,8 @@ import pytest
 from rh_prefect.emulator import Emulator
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import PipelineIncomplete
-from rh_prefect.flows.pipeline import PipelineResult, pipeline_flow
+from rh_prefect.flows.pipeline import pipeline_flow
+from rh_prefect.flows.pipeline_report import PipelineResult
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
 

@@ -13,7 +13,8 @@ import pytest
 from rh_prefect.emulator import DEFAULT, Emulator, Fault
 from rh_prefect.errors import PipelineIncomplete
 from rh_prefect.flow_runs.resume import create, rerun
-from rh_prefect.flows.pipeline import OVER_BUDGET, PipelineResult, pipeline_flow
+from rh_prefect.flows.pipeline import pipeline_flow
+from rh_prefect.flows.pipeline_report import OVER_BUDGET, PipelineResult
 from rh_prefect.pipelines.pipeline import Pipeline
 from tests.flows.test_pipeline import run
 from tests.support.emulator_env import environment

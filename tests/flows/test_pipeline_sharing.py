@@ -15,7 +15,8 @@ from prefect.client.schemas.objects import FlowRun
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.queries import scope_of
-from rh_prefect.flows.pipeline import NOTHING_NEW, Pipeline, pipeline_flow
+from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
+from rh_prefect.flows.pipeline_report import NOTHING_NEW
 from rh_prefect.jobs.journal.journal import NotExclusive
 from rh_prefect.jobs.loop_thread import LOOP
 from tests.flows.test_pipeline import run

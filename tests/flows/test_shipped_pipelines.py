@@ -14,7 +14,8 @@ from prefect.client.schemas.objects import State
 
 from rh_prefect.emulator import DEFAULT, Emulator, Fault
 from rh_prefect.errors import PipelineIncomplete
-from rh_prefect.flows.pipeline import NOTHING_NEW, WAITING, Pipeline, PipelineResult, pipeline_flow
+from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
+from rh_prefect.flows.pipeline_report import NOTHING_NEW, WAITING, PipelineResult
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.check import SHIPPED
 from rh_prefect.pipelines.stored_works import StoredWorks, open_records

@@ -16,7 +16,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.client.schemas.objects import FlowRun
 
 from rh_prefect.emulator import Emulator
-from rh_prefect.flows.pipeline import NOTHING_NEW, WAITING
+from rh_prefect.flows.pipeline_report import NOTHING_NEW, WAITING
 from tests.support.deployment_server import POOL, Workplace, workplace
 from tests.support.emulator_env import environment
 

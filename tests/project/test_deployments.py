@@ -24,7 +24,7 @@ from prefect.states import Cancelling
 from rh_prefect.cli.flow_signatures import composed_flows
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.flow import cancel_remote_jobs, finish
-from rh_prefect.flows.pipeline import NOTHING_NEW, OVER_BUDGET, WAITING
+from rh_prefect.flows.pipeline_report import NOTHING_NEW, OVER_BUDGET, WAITING
 from tests.support.prefect_server import PrefectServer
 
 ROOT = Path(__file__).parents[2]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,6 +21,7 @@ from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.journal.job_records import JobState, JobView, jobs_of
 from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.media.store import MediaStore
+from rh_prefect.tables import csv_text
 
 RowState = Literal["done", "failed", "unknown", "not started", "cancelled", "unfinished"]
 """The state of a row at the end of a run; see `STATES`."""
@@ -79,8 +78,6 @@ COLUMNS = (
     "manifest",
     "id",
 )
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""First characters of cells that a spreadsheet evaluates as formulas; see OWASP, CSV injection."""
 
 
 class RowResult(BaseModel):
@@ -224,11 +221,8 @@ def write(report: BatchReport, rows: Sequence[RowResult], *, store: MediaStore, 
         store: Where to.
         about: What the batch is.
     """
-    text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS)
-    table.writeheader()
-    table.writerows({name: _as_text(cell) for name, cell in row.cells().items()} for row in rows)
-    store.write_bytes(_name(report.batch, "csv"), text.getvalue().encode())
+    table = csv_text(COLUMNS, (row.cells() for row in rows))
+    store.write_bytes(_name(report.batch, "csv"), table.encode())
     whole = {
         **report.model_dump(mode="json", exclude={"csv_uri", "json_uri"}),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -239,11 +233,6 @@ def write(report: BatchReport, rows: Sequence[RowResult], *, store: MediaStore, 
         _name(report.batch, "json"),
         json.dumps(whole, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace"),
     )
-
-
-def _as_text(cell: str) -> str:
-    """A cell that a spreadsheet takes for a formula, as the text that it is."""
-    return f"'{cell}" if cell.startswith(_FORMULA) else cell
 
 
 def earlier(batch: str, *, store: MediaStore) -> dict[str, RowResult]:

@@ -1,0 +1,120 @@
+"""The parameters of a pipeline's flow: those of its file, and the options that every pipeline has."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from rh_prefect.pipelines import pipeline as files
+from rh_prefect.pipelines.language import Param
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """The options of a pipeline run: parameters of every pipeline's flow, in addition to those of its file.
+
+    Attributes:
+        budget: What the run may cost, in the account's currency; empty for the file's budget.
+        takes: The take of a step, or of one item's step, by its address, as in `{"each[A-17].picture": 2}`.
+        choices: What was chosen at reviews; copy it from the artifact of the run that waits for a review.
+        new: Steps to make and pay for again, as in `["each.picture"]`; `["*"]` for all paid steps.
+        only: Steps to make, as in `["each.clip"]`; empty for all.
+        items: Ids of items to make, as in `["A-17"]`; empty for all.
+        sample: Make only the first items of each fan-out; 0 for all.
+        require_new: Fail if there is nothing new to make.
+        credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the file's, or RH_API_KEY.
+        storage: Name of a MediaStorage block; empty for the file's, or RH_STORAGE_URL.
+    """
+
+    budget: Annotated[float, Field(ge=0)] | None = None
+    takes: dict[str, Annotated[int, Field(ge=1)]] | None = None
+    choices: dict[str, dict[str, Any]] | None = None
+    new: list[str] | None = None
+    only: list[str] | None = None
+    items: list[str] | None = None
+    sample: Annotated[int, Field(ge=0)] = 0
+    require_new: bool = False
+    credentials: str | None = None
+    storage: str | None = None
+
+
+OPTIONS = tuple(RunOptions.__dataclass_fields__)
+
+
+def signature_of(pipeline: files.Pipeline) -> inspect.Signature:
+    """Returns the signature of a pipeline's flow: keyword-only parameters with types and defaults.
+
+    Args:
+        pipeline: The pipeline.
+    """
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    own = [
+        inspect.Parameter(name, keyword, default=_default(param), annotation=_annotation(param))
+        for name, param in pipeline.file.params.items()
+    ]
+    hints = inspect.get_annotations(RunOptions, eval_str=True)
+    common = [
+        inspect.Parameter(name, keyword, default=RunOptions.__dataclass_fields__[name].default, annotation=hints[name])
+        for name in OPTIONS
+    ]
+    return inspect.Signature([*own, *common])
+
+
+def _default(param: Param) -> Any:
+    if param.default is not None:
+        return param.default
+    return None if param.optional else inspect.Parameter.empty
+
+
+def _annotation(param: Param) -> Any:
+    kind = _kind(param)
+    return kind | None if param.optional else kind
+
+
+def _kind(param: Param) -> Any:
+    match param.kind:
+        case "enum":
+            return Literal.__getitem__(param.options)
+        case "integer" | "number":
+            number = int if param.kind == "integer" else float
+            return Annotated[number, Field(ge=param.min, le=param.max)]
+        case "boolean":
+            return bool
+        case "table":
+            return str | list[dict[str, Any]]
+        case "string":
+            shortest, longest = (None if one is None else int(one) for one in (param.min, param.max))
+            return Annotated[str, Field(min_length=shortest, max_length=longest)]
+    return str
+
+
+def docstring_of(pipeline: files.Pipeline) -> str:
+    """Returns the docstring of a pipeline's flow, from which Prefect takes the descriptions of the form.
+
+    Args:
+        pipeline: The pipeline.
+    """
+    own = {name: param.description or _described(param) for name, param in pipeline.file.params.items()}
+    text = inspect.getdoc(RunOptions) or ""
+    common = text.partition("Attributes:\n")[2].splitlines()
+    lines = [f"    {name}: {words}" for name, words in own.items()]
+    return "\n".join([pipeline.file.description or f"Runs {pipeline.name}.", "", "Args:", *lines, *common])
+
+
+def _described(param: Param) -> str:
+    match param.kind:
+        case "table":
+            columns = ", ".join(
+                f"{name} (optional)" if one.optional else name for name, one in (param.columns or {}).items()
+            )
+            return f"A CSV, TSV, JSON lines or Parquet file, or the rows. Columns: {columns}"
+        case "files":
+            return f"A folder, a prefix or a pattern such as photos/*.jpg; it holds files of kind {param.of or 'file'}"
+        case "enum":
+            return "One of the options"
+        case "image" | "video" | "audio" | "model3d" | "file":
+            return f"A path, URI or link of a file of kind {param.kind}"
+    return {"boolean": "Yes or no", "integer": "A whole number", "number": "A number"}.get(param.kind, "A text")

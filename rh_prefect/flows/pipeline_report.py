@@ -1,0 +1,211 @@
+"""The result of a pipeline run: the state of each step, the report as CSV, and the final state of the run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+from pydantic import BaseModel, ConfigDict
+
+from rh_prefect.artifacts import Page
+from rh_prefect.errors import BudgetExceeded, PipelineIncomplete
+from rh_prefect.flow_runs.run_status import mark_reported
+from rh_prefect.flow_runs.scope import FlowScope
+from rh_prefect.flows.pipeline_pages import StepReport, StepState, counted, show_results, show_steps
+from rh_prefect.flows.pipeline_parameters import RunOptions
+from rh_prefect.flows.pipeline_run import PipelineRun
+from rh_prefect.flows.review import show_candidates, waiting_reviews
+from rh_prefect.jobs.journal.costs import Costs
+from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.media.media import Media
+from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.pipelines.values import ABSENT, File, Items, Made, Unknown, results
+from rh_prefect.tables import csv_text
+
+NOTHING_NEW = "Nothing new"
+OVER_BUDGET = "Over budget"
+WAITING = "Waiting for review"
+
+
+class PipelineResult(BaseModel):
+    """What a pipeline run returns.
+
+    Attributes:
+        pipeline: The pipeline's name.
+        outputs: The file's outputs, by name: files, texts and numbers, or lists of them.
+        steps: Every step of every item.
+        costs: What this run paid.
+        new: How many steps have a result that this run made.
+        report: Where the report is, as CSV.
+        takes: The take that the run chose for each step that was to be made again, by address.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    pipeline: str
+    outputs: dict[str, Any]
+    steps: tuple[StepReport, ...]
+    costs: Costs
+    new: int
+    report: str = ""
+    takes: dict[str, int] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        """An output by its name."""
+        return self.outputs[name]
+
+
+async def report(run: PipelineRun, options: RunOptions, scope: FlowScope) -> State[Any]:
+    """Writes and shows the report of a run that has ended.
+
+    Args:
+        run: The run.
+        options: Its options.
+        scope: Its flow run.
+
+    Returns:
+        The final state: failed, waiting for review, nothing new, or completed; its data is the result.
+    """
+    await run.count_costs()
+    steps = tuple(_steps(run))
+    outcome = run.outcome
+    costs = Costs.total(outcome.costs.values())
+    uri = await LOOP.call(_write_report(run.store, scope, steps))
+    saved = {file.sha256: file for files in outcome.saved.values() for file in files}
+    result = PipelineResult(
+        pipeline=run.plan.pipeline,
+        outputs={name: _output(value, saved) for name, value in run.plan.outputs.items()},
+        steps=steps,
+        costs=costs,
+        new=sum(one.state == "made" for one in steps),
+        report=uri,
+        takes=dict(run.plan.new_takes),
+    )
+    head = summary(result)
+    if result.new:
+        await show_results(result.outputs, head=head, report=uri, edits=run.edits, store=run.store)
+    await show_steps(steps, head=head, report=uri, store=run.store)
+    mark_reported()
+    reviews = waiting_reviews(run.plan.instances)
+    if reviews:
+        await show_candidates(reviews, run.edits, run.store)
+        run.tell("review", reviews=[one.address for one in reviews])
+    state = _state(run, options, result, [one.address for one in reviews])
+    if state.name == OVER_BUDGET:
+        run.tell("over_budget", reason=state.message or "")
+    states = Counter(one.state for one in steps)
+    run.tell("done", state=state.name or "", new=result.new, cost=str(costs), report=uri, steps=dict(states))
+    return state
+
+
+def _state(run: PipelineRun, options: RunOptions, result: PipelineResult, waiting: list[str]) -> State[Any]:
+    errors = run.outcome.errors
+    if errors:
+        is_money = all(isinstance(error, BudgetExceeded) for error in errors.values())
+        first, error = next(iter(errors.items()))
+        more = f" ({len(errors) - 1} further steps failed)" if len(errors) > 1 else ""
+        said = str(error).removeprefix(f"{first}: ").rstrip(".")
+        message = f"{first}: {said}{more}. {summary(result)}"
+        incomplete = PipelineIncomplete(message, result=result)
+        return Failed(name=OVER_BUDGET if is_money else "Failed", message=message, data=incomplete)
+    if waiting:
+        said = f"{', '.join(waiting[:5])}{', …' if len(waiting) > 5 else ''}"
+        where = f"the artifact {Page.current_key('review')}"
+        message = f"Choose at {said}: {where} shows the candidates and says how. {summary(result)}"
+        return Completed(name=WAITING, message=message, data=result)
+    if result.new == 0:
+        message = (
+            f"Nothing was made and nothing was paid: the results exist already{run.dated()}. What to do: change a "
+            f'parameter; or for other results run with new: ["*"], on the command line with --new. {summary(result)}'
+        )
+        if options.require_new:
+            return Failed(name=NOTHING_NEW, message=message, data=PipelineIncomplete(message, result=result))
+        return Completed(name=NOTHING_NEW, message=message, data=result)
+    return Completed(message=summary(result), data=result)
+
+
+def summary(result: PipelineResult) -> str:
+    """One line: how many steps are in which state, and what the run paid.
+
+    Args:
+        result: The run's result.
+    """
+    return f"Steps: {counted(one.state for one in result.steps)}; paid {result.costs}."
+
+
+def _steps(run: PipelineRun) -> Sequence[StepReport]:
+    blocked, costs = run.blocked(), run.costs_by_step()
+    return [_step(one, run, blocked, costs.get(one.address)) for one in run.plan.instances]
+
+
+def _step(one: Instance, run: PipelineRun, blocked: Mapping[str, str], cost: Costs | None) -> StepReport:
+    outcome = run.outcome
+    state, reason = _state_of(one, run, blocked)
+    if state == "reused" and cost is not None:
+        state = "made"  # by an earlier process of this run
+    saved = outcome.saved.get(one.address)
+    files = (
+        saved
+        if saved is not None
+        else [file for work in one.works if work.known is not None for file in work.known.outputs]
+    )
+    return StepReport(
+        step=one.address,
+        model=one.model,
+        state=state,
+        cost=str(cost) if cost is not None else "",
+        files=tuple(file.uri for file in files),
+        reason=reason,
+    )
+
+
+def _state_of(one: Instance, run: PipelineRun, blocked: Mapping[str, str]) -> tuple[StepState, str]:
+    error = run.outcome.errors.get(one.address)
+    if error is not None:
+        return "failed", str(error)
+    if one.address in blocked:
+        return "not run", f"needs {blocked[one.address]}, which failed"
+    if one.state == "x":
+        return "absent", one.note or "its condition does not hold"
+    if one.model == "review" and one.state == "r":
+        return ("waits for review", "") if all(need.state == "=" for need in one.needs) else ("not run", "")
+    if one.state == "r":
+        return "waits for review", ""
+    if one.works and all(work.known is not None and work.known.state == "=" for work in one.works):
+        return ("made" if one.address in run.outcome.made else "reused"), ""
+    if one.model == "review":
+        return "reused", ""
+    if not one.is_needed:
+        return "not needed", ""
+    stopped_by = run.stopped_by()
+    reason = f"{stopped_by} failed, and its on_error is fail" if stopped_by else ""
+    return "not run", reason or "was not selected, or needs a result that was not made"
+
+
+def _output(value: Any, saved: Mapping[str, Media]) -> Any:
+    """An output as a plain value: files as `Media`, under the name that `save_as` gave them."""
+    match value:
+        case Made():
+            return _output(value.value, saved)
+        case File():
+            return value.media and saved.get(value.media.sha256, value.media)
+        case Unknown():
+            return value.sent
+        case Items():
+            return [_output(one, saved) for one in results(value)]
+        case dict():
+            return {name: _output(one, saved) for name, one in value.items()}
+        case list() | tuple():
+            return [_output(one, saved) for one in value]
+    return None if value is ABSENT else value
+
+
+async def _write_report(store: MediaStore, scope: FlowScope, steps: Sequence[StepReport]) -> str:
+    rows = ({**one.model_dump(), "files": " ".join(one.files)} for one in steps)
+    table = csv_text(tuple(StepReport.model_fields), rows)
+    return await asyncio.to_thread(store.write_bytes, f"runs/{scope.run}/report.csv", table.encode())
