@@ -317,7 +317,7 @@ def test_a_disk_that_is_full_before_the_end_of_a_download(stage: FilmRun) -> Non
     stage.flow_processes.spare()
     fill_up(stage.flow_processes.children[0])
     child = stage.begin(PATIENT, {"retries": 0}, spares=1)
-    fails(stage, child, "cannot be kept here")
+    fails(stage, child, "cannot be saved here")
     goes_on(stage)
 
 
@@ -348,7 +348,7 @@ def test_a_folder_that_becomes_read_only(stage: FilmRun, folder: str) -> None:
     for path in locked:
         path.chmod(0o555)
     stage.rh.held.release()
-    fails(stage, child, "cannot be written to" if folder == "RH_STATE_DIR" else "may not do this")
+    fails(stage, child, "cannot be written to" if folder == "RH_STATE_DIR" else "does not have permission for this")
     for path in locked:
         path.chmod(0o755)
     goes_on(stage)
