@@ -201,5 +201,5 @@ flow = flow_with({"cancellation": cancel_remote_jobs, "completion": finish, "fai
 """Used and typed like `prefect.flow`.
 
 A flow that it makes cancels its jobs at RunningHub when it is cancelled, leaves a table of its steps in the dashboard,
-and brings home what an earlier attempt paid for and this one did not ask for.
+and downloads what an earlier attempt paid for and this one did not request.
 """

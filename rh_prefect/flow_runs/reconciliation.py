@@ -184,7 +184,7 @@ def _finding(flow_run: FlowRun, job: str, submit: Submit, judged: tuple[Done, st
 
 
 async def _cancel(scope: RecordedScope) -> _Judge:
-    """Cancels what still runs; what had succeeded before was paid for, and is brought home."""
+    """Cancels the tasks that still run; results of tasks that succeeded before are paid for and downloaded."""
     report: CancelReport = await cancel_run(scope, by="reconcile")
 
     async def judge(view: JobView, submit: Submit, one: Scope) -> _Judged:
@@ -199,7 +199,7 @@ async def _cancel(scope: RecordedScope) -> _Judge:
 
 
 async def _keep(view: JobView, submit: Submit, scope: Scope) -> _Judged:
-    """Brings home what has succeeded, before its links expire; a task that still runs is left to a resumed run."""
+    """Downloads the results of ended tasks before their links expire; a running task is left to a resumed run."""
     match submit.state:
         case "open" | "unknown":
             job = f"{scope.journal.scope}/{view.key}"

@@ -29,9 +29,9 @@ Hours = Annotated[float, Field(gt=0, le=24 * 365)]
 async def reconcile(flow_run_id: UUID | None = None, hours: Hours = 24.0) -> State[Any]:
     """Checks and settles flow runs with paid jobs that were cancelled, have failed or have crashed.
 
-    What a cancelled run still has running at RunningHub is cancelled, on the account that paid. What had succeeded
-    is brought home. Tasks of failed and crashed runs are left alone and reported: a resumed run waits for
-    them. Suspended runs whose tasks have ended are woken. It can be run at any time and as often as one likes.
+    Tasks of cancelled runs that still run at RunningHub are cancelled on the account that paid for them, and results
+    of tasks that had succeeded are downloaded. Tasks of failed and crashed runs are only reported: a resumed run waits
+    for them. Suspended runs whose tasks have ended are resumed. The flow can be run at any time and repeatedly.
 
     Args:
         flow_run_id: Look after this run only, however long ago it ended. Empty for all that have ended lately.

@@ -66,7 +66,7 @@ class RunBudget:
         price = _most(one for one in left if top_item(one) == item)
         return BudgetExceeded(
             f"{instance.address}: the rest of item {item} costs up to {price}, and {self.limit} is the budget of the "
-            "run. It was not begun. What to do: raise the budget and run again; what exists costs nothing."
+            "run. It was not started. What to do: raise the budget and run again; existing results cost nothing."
         )
 
     def _item_refusal(
@@ -84,8 +84,8 @@ class RunBudget:
             return None
         return BudgetExceeded(
             f"{instance.address}: it costs up to {price}, item {item} has cost {spent}, and {budget.item:g} is the "
-            "budget of an item. It was not submitted. What to do: raise budget.item and run again; what exists costs "
-            "nothing."
+            "budget of an item. It was not submitted. What to do: raise budget.item and run again; existing results "
+            "cost nothing."
         )
 
 

@@ -75,7 +75,7 @@ class Policy:
         max_attempts: How many tasks one job may pay for from `first_attempt` on, failed ones included, and unknown ones
             where they are resubmitted.
         on_unknown: `raise` leaves an unknown submit to a person; `resubmit` pays again, at the caller's own risk.
-        may_submit: False where only what was paid already is to be brought home.
+        may_submit: False if only results that are already paid for are downloaded.
         undelivered_tries: How often in a row a request that cannot leave this machine is tried.
         budget: What all jobs of the run may cost together; None for no limit.
         may_move_on: Whether another account may pay where one refuses for reasons of its own.
@@ -315,7 +315,7 @@ def _where_to_look(intent: Intent) -> tuple[str, str]:
 def _to_its_end(policy: Policy, submit: Submit, *, adopted: bool) -> Generator[Step, Any, End]:
     # A graph that RunningHub itself calls broken fails, or runs in part: to wait for it is to pay for nothing.
     is_broken = submit.answer is not None and bool(submit.answer.node_errors)
-    # Who only brings home what was paid for wants it, whether its run was cancelled or not.
+    # A caller that only downloads paid results wants them, whether its run was cancelled or not.
     stop: bool = is_broken or (policy.may_submit and (yield CheckCancel(fresh=True)))
     end: End = yield CancelTask(submit) if stop else AwaitEnd(submit, adopted=adopted)
     return end

@@ -52,7 +52,7 @@ class Options:
         max_attempts: How many tasks one job may pay for until a person runs it again, failed ones included.
         deadline: Seconds to wait for the task's end; None waits as long as it takes.
         budget: What all jobs of the run may cost together, in the account's currency; None for no limit.
-        may_submit: False only brings home what was paid for already.
+        may_submit: False only downloads results that are already paid for.
         credentials: Name of the block of the account or of the pool that pays.
         storage: Name of the storage block, for the record.
     """

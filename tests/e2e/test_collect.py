@@ -1,4 +1,4 @@
-"""`jobs collect` brings home what was paid for, whatever became of the other jobs of the run."""
+"""`jobs collect` downloads paid results, also if other jobs of the run failed."""
 
 from __future__ import annotations
 

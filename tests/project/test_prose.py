@@ -7,7 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 AVOIDED = re.compile(
-    r"\b(nobody|whoever|whatever|everybody|anew|for ever|mend(s|ed)?|strangers?|the very)\b", re.IGNORECASE
+    r"\b(nobody|whoever|whatever|everybody|anew|for ever|mend(s|ed)?|strangers?|the very|br(ings?|ought) home)\b",
+    re.IGNORECASE,
 )
 FILES = [
     *(file for folder in ("rh_prefect", "flows", "blocks") for file in sorted((ROOT / folder).rglob("*.py"))),
