@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from rh_prefect.errors import AmbiguousCall
+from rh_prefect.errors import AmbiguousCall, JournalError
 from rh_prefect.jobs.journal.call_registry import Caller, CallRegistry, Found, Try
 from rh_prefect.jobs.journal.identity import Address, Place, Step, job_key, other_job_key
 from rh_prefect.jobs.journal.records import CallRecord
@@ -70,6 +72,26 @@ async def test_two_calls_of_a_request_are_recorded_in_their_order(journal: Memor
     assert [(one.order, one.attempt, one.version) for one in records.values()] == [(n, 3, "v") for n in (1, 2, 3)]
     assert [one.address for one in records.values()] == [at(n) for n in (1, 2, 3)]
     assert all(one.owner == current_owner() and not one.is_detached for one in records.values())
+
+
+async def test_no_call_is_made_while_one_before_it_is_not_recorded(journal: MemoryJournal) -> None:
+    class FailsOnce(MemoryJournal):
+        has_failed = False
+
+        async def create(self, key: str, record: Mapping[str, Any]) -> bool:
+            await asyncio.sleep(0)
+            if not self.has_failed:
+                self.has_failed = True
+                raise JournalError("not recorded")
+            return await super().create(key, record)
+
+    calls, failing = CallRegistry(), FailsOnce(journal.place, "run")
+    made = (find(calls, failing, Caller(at(n)), is_empty=True) for n in (1, 2, 3))
+    first, *others = await asyncio.gather(*made, return_exceptions=True)
+    assert isinstance(first, Found)
+    assert [type(one) for one in others] == [JournalError, JournalError]
+    await find(calls, failing, Caller(at(4)))
+    assert {one.order for one in (await recorded(journal)).values()} == {1, 2, 3, 4}
 
 
 async def test_a_call_of_a_process_that_knows_a_part_of_the_run_is_recorded_at_once(journal: MemoryJournal) -> None:
