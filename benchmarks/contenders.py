@@ -1,7 +1,7 @@
-"""The three sides of the speed benchmark, each in a process of its own: `python -m benchmarks.contenders NAME JSON`.
+"""The contenders of the speed benchmark, each in a process of its own: `python -m benchmarks.contenders NAME JSON`.
 
-A side runs jobs of the given seconds on `RH_BASE_URL` with `RH_API_KEY`, writes their files to `RH_STORAGE_URL` and
-prints what it measured as JSON. `factor` shortens its own timers where the emulator's clock runs faster.
+A contender runs jobs of the given seconds on `RH_BASE_URL` with `RH_API_KEY`, writes their files to `RH_STORAGE_URL`
+and prints what it measured as JSON. `factor` shortens its own timers where the emulator's clock runs faster.
 """
 
 from __future__ import annotations
@@ -28,12 +28,15 @@ POLL = 5.0
 SDK_POLL = 2.0
 """The sdk's default."""
 
+START_FOLDER = "BENCHMARK_START_FOLDER"
+"""Names the folder in which processes report that they are ready, and in which the file `start` starts them."""
+
 
 def main() -> None:
-    """Runs a side."""
+    """Runs a contender."""
     name, given = sys.argv[1], json.loads(sys.argv[2])
     os.environ["RH_POLL_SECONDS"] = str(2.0 / given["factor"])
-    print(json.dumps(SIDES[name](given["seconds"], given["factor"])))
+    print(json.dumps(CONTENDERS[name](given["seconds"], given["factor"])))
 
 
 def ours(seconds: Sequence[float], factor: float) -> dict[str, Any]:  # noqa: ARG001 - set by RH_POLL_SECONDS
@@ -47,6 +50,7 @@ def ours(seconds: Sequence[float], factor: float) -> dict[str, Any]:  # noqa: AR
 
     @flow(log_prints=False)
     async def batch() -> None:
+        _start_together()
         requests.clear()
         began, cpu = time.monotonic(), time.process_time()
         try:
@@ -123,7 +127,16 @@ def sdk(seconds: Sequence[float], factor: float) -> dict[str, Any]:
     return {**measured, "done": len(jobs) - len(failed), "errors": failed[:3], "prefect": 0}
 
 
-SIDES: dict[str, Callable[[Sequence[float], float], dict[str, Any]]] = {"ours": ours, "plain": plain, "sdk": sdk}
+CONTENDERS: dict[str, Callable[[Sequence[float], float], dict[str, Any]]] = {"ours": ours, "plain": plain, "sdk": sdk}
+
+
+def _start_together() -> None:
+    """Waits for the others of a scene with several processes, whose imports take different times."""
+    if not (folder := os.environ.get(START_FOLDER)):
+        return
+    Path(folder, f"ready-{os.getpid()}").touch()
+    while not Path(folder, "start").exists():
+        time.sleep(0.005)
 
 
 def requests_to(url: str) -> Counter[str]:

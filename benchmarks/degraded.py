@@ -14,7 +14,7 @@ import httpx
 from PIL import Image
 
 from benchmarks.contenders import ENDPOINT, SLOTS
-from benchmarks.emulator_process import Stage
+from benchmarks.emulator_process import EmulatorProcess
 from benchmarks.harness import Bench, Run, finish
 from benchmarks.report import Figure, show
 
@@ -28,20 +28,22 @@ def shared(bench: Bench) -> None:
     """The limit goes from 50 to 20 and back, another program holds 10 slots, two processes work on one key."""
     random.seed(7)
     seconds = [random.choice([6.0, 12.0, 20.0]) for _ in range(bench.jobs)]
-    with bench.stage(limit=SLOTS) as on:
-        timers = [_later(15 / bench.factor, on.limit, 20), _later(45 / bench.factor, on.limit, SLOTS)]
-        changing = Run("ours", seconds, finish(bench.start("ours", seconds, on)), on.books(), bench.factor)
+    with bench.emulator(limit=SLOTS) as emulator:
+        timers = [_later(15 / bench.factor, emulator.limit, 20), _later(45 / bench.factor, emulator.limit, SLOTS)]
+        changing = Run(
+            "ours", seconds, finish(bench.start("ours", seconds, emulator)), emulator.recorded(), bench.factor
+        )
         for timer in timers:
             timer.cancel()
-    with bench.stage(limit=SLOTS) as on, _foreign(on, 10, bench.factor):
-        measured = finish(bench.start("ours", seconds, on))
-        foreign = Run("ours", seconds, measured, _without_foreign(on), bench.factor)
-    with bench.stage(limit=SLOTS) as on:
-        both = [bench.start("ours", half, on) for half in (seconds[::2], seconds[1::2])]
+    with bench.emulator(limit=SLOTS) as emulator, _foreign(emulator, 10, bench.factor):
+        measured = finish(bench.start("ours", seconds, emulator))
+        foreign = Run("ours", seconds, measured, _without_foreign(emulator), bench.factor)
+    with bench.emulator(limit=SLOTS) as emulator:
+        both = [bench.start("ours", half, emulator) for half in (seconds[::2], seconds[1::2])]
         halves = [finish(process) for process in both]
         measured = {name: max(half[name] for half in halves) for name in ("seconds", "cpu")}
         measured["done"] = sum(half["done"] for half in halves)
-        two = Run("both", seconds, measured, on.books(), bench.factor)
+        two = Run("both", seconds, measured, emulator.recorded(), bench.factor)
     figures = [changing.operations_figure("50, 20, 50 slots: journal and store, operations a job")]
     runs = {"50, 20, 50 slots": changing, "10 held by others": foreign, "two processes": two}
     show(
@@ -58,13 +60,13 @@ def broken(bench: Bench) -> None:
         kinds = [{"kind": "502"}, {"kind": "html"}, {"kind": "code", "code": "1003"}]
         faults = [{"on": "query", "every": 300 // percent, **kind} for kind in kinds]
         faults.append({"on": "download", "every": 20, "kind": "cut"})
-        with bench.stage(limit=SLOTS, least_bytes=PADDED, faults=faults) as on:
-            measured = finish(bench.start("ours", seconds, on, out=f"broken-{percent}"))
-            run = Run("ours", seconds, measured, on.books(), bench.factor)
+        with bench.emulator(limit=SLOTS, least_bytes=PADDED, faults=faults) as emulator:
+            measured = finish(bench.start("ours", seconds, emulator, out=f"broken-{percent}"))
+            run = Run("ours", seconds, measured, emulator.recorded(), bench.factor)
         lost = len(seconds) - min(measured["done"], _whole(bench.folder / f"broken-{percent}"))
         figures += [
             Figure(f"{percent} %: jobs lost or files truncated", lost, 1, "", run.note),
-            Figure(f"{percent} %: cut downloads begun anew", _begun_anew(run), 1, "", _cuts(run)),
+            Figure(f"{percent} %: cut downloads started again", _started_again(run), 1, "", _cuts(run)),
         ]
     show("Broken polls and downloads", figures)
 
@@ -76,13 +78,13 @@ def _later(seconds: float, call: Callable[[int], None], slots: int) -> threading
 
 
 @contextmanager
-def _foreign(on: Stage, slots: int, factor: float) -> Iterator[None]:
+def _foreign(emulator: EmulatorProcess, slots: int, factor: float) -> Iterator[None]:
     """Another program on the same key, which keeps so many tasks running."""
     over = threading.Event()
-    headers = {"Authorization": f"Bearer {on.key}"}
+    headers = {"Authorization": f"Bearer {emulator.key}"}
 
     def keep_one() -> None:
-        with httpx.Client(base_url=on.url, headers=headers, timeout=60) as client:
+        with httpx.Client(base_url=emulator.url, headers=headers, timeout=60) as client:
             while not over.is_set():
                 body = {"prompt": f"a stranger's boat, {FOREIGN_SECONDS:g} s", "aspectRatio": "9:16"}
                 accepted = client.post(f"/openapi/v2/{ENDPOINT}", json=body).json().get("taskId")
@@ -100,10 +102,12 @@ def _foreign(on: Stage, slots: int, factor: float) -> Iterator[None]:
             thread.join()
 
 
-def _without_foreign(on: Stage) -> dict[str, object]:
-    books = on.books()
-    books["submissions"] = [one for one in books["submissions"] if "stranger" not in one["payload"].get("prompt", "")]
-    return books
+def _without_foreign(emulator: EmulatorProcess) -> dict[str, object]:
+    recorded = emulator.recorded()
+    recorded["submissions"] = [
+        one for one in recorded["submissions"] if "stranger" not in one["payload"].get("prompt", "")
+    ]
+    return recorded
 
 
 def _whole(folder: Path) -> int:
@@ -116,13 +120,13 @@ def _whole(folder: Path) -> int:
     return whole
 
 
-def _begun_anew(run: Run) -> int:
+def _started_again(run: Run) -> int:
     """Counts the downloads that were cut, and of which more than the missing part was asked for again."""
-    whole = Counter(one["task_id"] for one in run.books["downloads"] if one["status"] == httpx.codes.OK)
+    whole = Counter(one["task_id"] for one in run.recorded["downloads"] if one["status"] == httpx.codes.OK)
     return sum(count - 1 for count in whole.values())
 
 
 def _cuts(run: Run) -> str:
-    resumed = sum(one["status"] == httpx.codes.PARTIAL_CONTENT for one in run.books["downloads"])
-    twice = sum(one["sent"] for one in run.books["downloads"]) / (PADDED * len(run.seconds)) - 1
+    resumed = sum(one["status"] == httpx.codes.PARTIAL_CONTENT for one in run.recorded["downloads"])
+    twice = sum(one["sent"] for one in run.recorded["downloads"]) / (PADDED * len(run.seconds)) - 1
     return f"{resumed} cut in the middle and resumed; {twice:.1%} of all bytes sent twice, lost on their way at the cut"

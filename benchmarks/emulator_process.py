@@ -45,7 +45,7 @@ def _obey(rh: Emulator) -> None:
         rh.keys.add("main", limit=int(line), secret=rh.key)
 
 
-class Stage:
+class EmulatorProcess:
     """A running emulator.
 
     Attributes:
@@ -68,15 +68,15 @@ class Stage:
         assert self._process.stdin is not None
         print(slots, file=self._process.stdin, flush=True)
 
-    def books(self) -> dict[str, Any]:
+    def recorded(self) -> dict[str, Any]:
         """Everything that happened, without the benchmark's own requests."""
-        books: dict[str, Any] = httpx.get(f"{self.url}/_emulator/recorder", timeout=60).json()
-        books["requests"] = [one for one in books["requests"] if not one["path"].startswith("/_emulator")]
-        return books
+        recorded: dict[str, Any] = httpx.get(f"{self.url}/_emulator/recorder", timeout=60).json()
+        recorded["requests"] = [one for one in recorded["requests"] if not one["path"].startswith("/_emulator")]
+        return recorded
 
 
 @contextmanager
-def stage(**options: Any) -> Iterator[Stage]:
+def started(**options: Any) -> Iterator[EmulatorProcess]:
     """Runs an emulator.
 
     Args:
@@ -86,7 +86,7 @@ def stage(**options: Any) -> Iterator[Stage]:
     command = [sys.executable, "-m", "benchmarks.emulator_process", json.dumps(options)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
-            made = Stage(process)
+            made = EmulatorProcess(process)
             if faults:
                 httpx.post(f"{made.url}/_emulator/faults", json=faults).raise_for_status()
             yield made

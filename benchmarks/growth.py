@@ -3,8 +3,8 @@
     python -m benchmarks.growth
     python -m benchmarks.growth --runs 100 ours s3
 
-Each side runs in a process of its own. The first flow runs of a side are not measured: they import modules and fill
-caches that have a fixed size.
+Each contender runs in a process of its own. The first flow runs of a contender are not measured: they import
+modules and fill caches that have a fixed size.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 from prefect import flow, task
 
 import rh_prefect
-from benchmarks.emulator_process import Stage, prompt
+from benchmarks.emulator_process import EmulatorProcess, prompt
 from benchmarks.harness import Bench, finish
 from benchmarks.report import Figure, show
 from benchmarks.rss import now
@@ -68,32 +68,35 @@ async def hooked() -> None:
     await asyncio.gather(*(_job(number) for number in range(JOBS)))
 
 
-SIDES: dict[str, Callable[[], Awaitable[None]]] = {"plain": plain, "ours": ours, "hooked": hooked, "s3": ours}
+CONTENDERS: dict[str, Callable[[], Awaitable[None]]] = {"plain": plain, "ours": ours, "hooked": hooked, "s3": ours}
 
 
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sides", nargs="*", choices=[[], *SIDES], help="default: all")
+    parser.add_argument("contenders", nargs="*", choices=[[], *CONTENDERS], help="default: all")
     parser.add_argument("--runs", type=int, default=300)
     given = parser.parse_args()
-    sides = given.sides or list(SIDES)
+    contenders = given.contenders or list(CONTENDERS)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="rh-bench-")))
         bench = Bench(folder, stack.enter_context(PrefectServer(folder / "prefect")), 1.0, JOBS)
-        on = stack.enter_context(bench.stage())
-        grown = {side: _measured(bench, side, given.runs, on, _store(side, folder, stack)) for side in sides}
+        emulator = stack.enter_context(bench.emulator())
+        grown = {
+            contender: _measured(bench, contender, given.runs, emulator, _store(contender, folder, stack))
+            for contender in contenders
+        }
     own = grown.get("plain", 0.0)
     figures = [
-        Figure(f"{side}, over plain tasks", grew - own, LIMIT_MB, "MB", f"{grew:.1f} MB in all")
-        for side, grew in grown.items()
-        if side != "plain"
+        Figure(f"{contender}, over plain tasks", grew - own, LIMIT_MB, "MB", f"{grew:.1f} MB in all")
+        for contender, grew in grown.items()
+        if contender != "plain"
     ]
     show(f"Growth in {given.runs} flow runs of {JOBS} tasks each; plain tasks {own:.1f} MB", figures)
 
 
-def _store(side: str, folder: Path, stack: ExitStack) -> dict[str, str]:
-    if side != "s3":
+def _store(contender: str, folder: Path, stack: ExitStack) -> dict[str, str]:
+    if contender != "s3":
         return {}
     (folder / "s3").mkdir()
     server = S3Server(folder / "s3")
@@ -102,18 +105,20 @@ def _store(side: str, folder: Path, stack: ExitStack) -> dict[str, str]:
     return {"RH_STORAGE_URL": server.url("out"), "RH_STORAGE_OPTIONS": json.dumps(server.options)}
 
 
-def _measured(bench: Bench, side: str, runs: int, on: Stage, env: dict[str, str]) -> float:
-    given = json.dumps({"side": side, "runs": runs})
-    measured = finish(bench.python("benchmarks.growth", "side", given, on=on, out=bench.new_folder("out"), env=env))
+def _measured(bench: Bench, contender: str, runs: int, emulator: EmulatorProcess, env: dict[str, str]) -> float:
+    given = json.dumps({"contender": contender, "runs": runs})
+    measured = finish(
+        bench.python("benchmarks.growth", "contender", given, emulator=emulator, out=bench.new_folder("out"), env=env)
+    )
     note = ", ".join(f"{count} {kind}" for kind, count in measured["kinds"].items())
-    print(f"{side}: {measured['grew']:.1f} MB; more objects: {note}", flush=True)
+    print(f"{contender}: {measured['grew']:.1f} MB; more objects: {note}", flush=True)
     return float(measured["grew"])
 
 
-def measure(side: str, runs: int) -> dict[str, Any]:
-    """Runs one side in this process; by how many MB it grew, and of which kinds there are more objects."""
+def measure(contender: str, runs: int) -> dict[str, Any]:
+    """Runs one contender in this process; by how many MB it grew, and of which kinds there are more objects."""
     os.environ["RH_POLL_SECONDS"] = "0.02"
-    return asyncio.run(_measure(SIDES[side], runs))
+    return asyncio.run(_measure(CONTENDERS[contender], runs))
 
 
 async def _measure(run: Callable[[], Awaitable[None]], runs: int) -> dict[str, Any]:
@@ -133,7 +138,7 @@ def _kinds() -> Counter[str]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["side"]:
+    if sys.argv[1:2] == ["contender"]:
         print(json.dumps(measure(**json.loads(sys.argv[2]))))
     else:
         main()

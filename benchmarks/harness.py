@@ -1,4 +1,4 @@
-"""What the scenes of the speed benchmark share: the servers, the sides, and what is read from the emulator's books."""
+"""What the scenes of the speed benchmark share: the servers, the contenders, and what the emulator has recorded."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from benchmarks import emulator_process
 from benchmarks.contenders import SLOTS
-from benchmarks.emulator_process import Stage, stage
+from benchmarks.emulator_process import EmulatorProcess
 from benchmarks.report import Figure
 from tests.support.prefect_server import PrefectServer
 
@@ -42,65 +43,71 @@ class Bench:
     jobs: int
 
     @contextmanager
-    def stage(self, **options: Any) -> Iterator[Stage]:
+    def emulator(self, **options: Any) -> Iterator[EmulatorProcess]:
         """Runs an emulator at this benchmark's pace."""
-        with stage(factor=self.factor, **options) as made:
+        with emulator_process.started(factor=self.factor, **options) as made:
             yield made
 
     def new_folder(self, name: str) -> Path:
-        """Makes a folder that nobody else has."""
+        """Makes a folder with a new name."""
         folder = self.folder / f"{name}-{next(_NUMBERS)}"
         folder.mkdir()
         return folder
 
     def start(
-        self, side: str, seconds: Sequence[float], on: Stage, *, out: str = "", env: Mapping[str, str] | None = None
+        self,
+        contender: str,
+        seconds: Sequence[float],
+        emulator: EmulatorProcess,
+        *,
+        out: str = "",
+        env: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[str]:
-        """Starts a side; `out` names the folder of its files, `env` adds to its environment."""
+        """Starts a contender; `out` names the folder of its files, `env` adds to its environment."""
         given = json.dumps({"seconds": list(seconds), "factor": self.factor})
-        folder = self.folder / (out or f"{side}-{next(_NUMBERS)}")
-        return self.python("benchmarks.contenders", side, given, on=on, out=folder, env=env)
+        folder = self.folder / (out or f"{contender}-{next(_NUMBERS)}")
+        return self.python("benchmarks.contenders", contender, given, emulator=emulator, out=folder, env=env)
 
     def python(
-        self, module: str, *given: str, on: Stage, out: Path, env: Mapping[str, str] | None = None
+        self, module: str, *given: str, emulator: EmulatorProcess, out: Path, env: Mapping[str, str] | None = None
     ) -> subprocess.Popen[str]:
         """Runs a module that works with the emulator and Prefect's server, in a process of its own."""
         state = self.folder / f"state-{next(_NUMBERS)}"
         places = {"RH_STORAGE_URL": str(out), "RH_STATE_DIR": str(state)}
-        with (self.folder / "sides.log").open("a") as log:
+        with (self.folder / "contenders.log").open("a") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", module, *given],
-                env={**self.server.env, **on.env, **places, **(env or {})},
+                env={**self.server.env, **emulator.env, **places, **(env or {})},
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
             )
 
-    def run(self, side: str, seconds: Sequence[float], **options: Any) -> Run:
-        """Runs a side on an emulator of its own."""
-        with self.stage(**options) as on:
-            measured = finish(self.start(side, seconds, on))
-            return Run(side, list(seconds), measured, on.books(), self.factor)
+    def run(self, contender: str, seconds: Sequence[float], **options: Any) -> Run:
+        """Runs a contender on an emulator of its own."""
+        with self.emulator(**options) as emulator:
+            measured = finish(self.start(contender, seconds, emulator))
+            return Run(contender, list(seconds), measured, emulator.recorded(), self.factor)
 
 
 def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """Waits for a side; what it measured."""
+    """Waits for a contender; what it measured."""
     out, _ = process.communicate()
     lines = out.splitlines()
     if process.returncode or not lines:
-        raise RuntimeError(f"a side ended with {process.returncode}: {out[-500:]}")
+        raise RuntimeError(f"a contender ended with {process.returncode}: {out[-500:]}")
     measured: dict[str, Any] = json.loads(lines[-1])
     return measured
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One side's run through a scene, with the emulator's books."""
+    """One contender's run through a scene, with what the emulator has recorded."""
 
-    side: str
+    contender: str
     seconds: list[float]
     measured: dict[str, Any]
-    books: dict[str, Any]
+    recorded: dict[str, Any]
     factor: float
 
     @property
@@ -122,17 +129,17 @@ class Run:
     @property
     def api_calls(self) -> float:
         """HTTP calls per job to RunningHub's API."""
-        return len(self.books["requests"]) / len(self.seconds)
+        return len(self.recorded["requests"]) / len(self.seconds)
 
     @property
     def calls(self) -> float:
         """HTTP calls per job, downloads included."""
-        return self.api_calls + len(self.books["downloads"]) / len(self.seconds)
+        return self.api_calls + len(self.recorded["downloads"]) / len(self.seconds)
 
     @property
     def refusals(self) -> float:
         """Refused submits per job."""
-        return sum(not one["accepted"] for one in self.books["submissions"]) / len(self.seconds)
+        return sum(not one["accepted"] for one in self.recorded["submissions"]) / len(self.seconds)
 
     @property
     def operations(self) -> float:
@@ -162,7 +169,7 @@ class Run:
         )
 
     def _asked(self) -> str:
-        paths = [one["path"] for one in self.books["requests"]]
+        paths = [one["path"] for one in self.recorded["requests"]]
         looks, counts = (sum(path.endswith(end) for path in paths) for end in ("/query", "/queue/status"))
         return f"{looks / len(self.seconds):.2f} looks, {counts / len(self.seconds):.2f} counts"
 

@@ -26,10 +26,10 @@ SECONDS = 6.0
 
 def overhead(bench: Bench) -> None:
     """One call as a Prefect task."""
-    with bench.stage() as on:
+    with bench.emulator() as emulator:
         given = json.dumps({"factor": bench.factor})
-        measured = finish(bench.python("benchmarks.overhead", given, on=on, out=bench.folder / "overhead"))
-    ours, bare = (statistics.median(measured[side]) for side in ("ours", "bare"))
+        measured = finish(bench.python("benchmarks.overhead", given, emulator=emulator, out=bench.folder / "overhead"))
+    ours, bare = (statistics.median(measured[contender]) for contender in ("ours", "bare"))
     note = f"{ours:.2f} s to {bare:.2f} s, median of {ROUNDS}; adds {(ours - bare) * 1000:.0f} ms"
     asked = ", ".join(f"{count} {what}" for what, count in measured["requests"].items())
     show(
@@ -77,14 +77,14 @@ def _measure(factor: float) -> dict[str, Any]:
     @flow
     async def calls() -> None:
         for turn in range(ROUNDS + 1):
-            for side in ("ours", "bare"):
+            for contender in ("ours", "bare"):
                 requests.clear()
                 began = time.monotonic()
                 text = prompt(SECONDS)
-                await (generate(models.ZImageTurbo(prompt=text)) if side == "ours" else bare(text))
+                await (generate(models.ZImageTurbo(prompt=text)) if contender == "ours" else bare(text))
                 if turn:  # the first one opens connections
-                    measured[side].append(time.monotonic() - began)
-                if side == "ours":
+                    measured[contender].append(time.monotonic() - began)
+                if contender == "ours":
                     measured["requests"] = _kinds(requests)
 
     asyncio.run(calls())

@@ -42,9 +42,11 @@ outputs: {clips: $(each.clip)}
 
 def pipelines(bench: Bench) -> None:
     """A pipeline of pictures and clips beside the same chain as a Python flow."""
-    with bench.stage() as on:
+    with bench.emulator() as emulator:
         given = json.dumps({"factor": bench.factor})
-        measured = finish(bench.python("benchmarks.pipelines", given, on=on, out=bench.folder / "pipelines"))
+        measured = finish(
+            bench.python("benchmarks.pipelines", given, emulator=emulator, out=bench.folder / "pipelines")
+        )
     figures = [
         _compared("makespan", measured, "seconds", "s"),
         _compared("CPU of the process", measured, "cpu", "s"),
@@ -54,7 +56,9 @@ def pipelines(bench: Bench) -> None:
 
 
 def _compared(what: str, measured: dict[str, Any], name: str, unit: str) -> Figure:
-    declared, python = (statistics.median(turn[name] for turn in measured[side]) for side in ("declared", "python"))
+    declared, python = (
+        statistics.median(turn[name] for turn in measured[contender]) for contender in ("declared", "python")
+    )
     note = f"{declared:.2f} to {python:.2f} {unit}"
     return Figure(f"{what}, pipeline / Python", declared / python, 1.05, "x", note.rstrip())
 
@@ -87,16 +91,16 @@ async def _measure() -> dict[str, list[dict[str, float]]]:
 
         await asyncio.gather(*map(one, rows))
 
-    sides: dict[str, Callable[[list[dict[str, str]]], Awaitable[None]]] = {"declared": declared, "python": python}
-    measured: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+    contenders: dict[str, Callable[[list[dict[str, str]]], Awaitable[None]]] = {"declared": declared, "python": python}
+    measured: dict[str, list[dict[str, float]]] = {contender: [] for contender in contenders}
     for turn in range(ROUNDS + 1):
-        for side, run in sides.items():
+        for contender, run in contenders.items():
             requests.clear()
             began, cpu = time.monotonic(), time.process_time()
-            await run(_rows(f"{turn} {side}"))
+            await run(_rows(f"{turn} {contender}"))
             spent = {"seconds": time.monotonic() - began, "cpu": time.process_time() - cpu}
             if turn:  # the first one opens connections
-                measured[side].append({**spent, "prefect": float(requests.total())})
+                measured[contender].append({**spent, "prefect": float(requests.total())})
     return measured
 
 

@@ -1,6 +1,6 @@
 """Scenes of one batch that is run again: killed, failed in part, or with inputs that its rows share.
 
-What was paid for and what was sent is read in the emulator's books; the command is the one that a person types.
+What was paid for and what was sent is read from the emulator's records; the command is the one that a person types.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.emulator_process import Stage
+from benchmarks.emulator_process import EmulatorProcess
 from benchmarks.harness import Bench
 from benchmarks.report import Figure, show
 from tests.support import samples
@@ -48,11 +48,11 @@ def failures(bench: Bench) -> None:
     rows = [_row(n, 6.0, what="doomed boat" if n % FAILING == 0 else "boat") for n in range(bench.jobs // 2)]
     doomed = Counter(row["prompt"] for row in rows if row["prompt"].startswith("doomed"))
     faults = [{"on": "submit", "kind": "fail", "prompt": "doomed", "code": NODE_FAILED}]
-    with bench.stage(limit=50, faults=faults) as on:
-        work = Work.of(bench, on, rows, model=PICTURE)
+    with bench.emulator(limit=50, faults=faults) as emulator:
+        work = Work.of(bench, emulator, rows, model=PICTURE)
         runs = [work.run()]
         runs.append(work.run())
-        httpx.delete(f"{on.url}/_emulator/faults").raise_for_status()
+        httpx.delete(f"{emulator.url}/_emulator/faults").raise_for_status()
         runs.append(work.run())
     first, second, mended = runs
     note = f"{first.done}/{len(rows)} done, {len(first.paid)} tasks paid for"
@@ -61,7 +61,7 @@ def failures(bench: Bench) -> None:
         [
             Figure("submits beyond one a job", len(first.paid) - len(rows), 1, "", note),
             Figure("again: paid but for the failed", _off(second.prompts, doomed), 1, "", _said(second)),
-            Figure("mended: paid but for the failed", _off(mended.prompts, doomed), 1, "", _said(mended)),
+            Figure("repaired: paid but for the failed", _off(mended.prompts, doomed), 1, "", _said(mended)),
             Figure("not done at the end", len(rows) - mended.done, 1, ""),
         ],
     )
@@ -71,9 +71,9 @@ def inputs(bench: Bench) -> None:
     """Many rows share five pictures."""
     pictures = [samples.png(bench.folder / f"shared-{n}.png", text=str(n)) for n in range(5)]
     rows = [_row(n, 6.0) | {"image_url": str(pictures[n % 5])} for n in range(bench.jobs // 2)]
-    with bench.stage(limit=50) as on:
-        run = Work.of(bench, on, rows, model=EDIT).run()
-        uploads = len(on.books()["uploads"])
+    with bench.emulator(limit=50) as emulator:
+        run = Work.of(bench, emulator, rows, model=EDIT).run()
+        uploads = len(emulator.recorded()["uploads"])
     note = f"{run.done}/{len(rows)} done"
     show(f"{len(rows)} jobs, 5 inputs", [Figure("uploads", uploads, 5.01, "", note)])
 
@@ -106,21 +106,21 @@ class Work:
     """One batch: its rows, its place, and what has been paid for it."""
 
     bench: Bench
-    on: Stage
+    emulator: EmulatorProcess
     rows: Sequence[Row]
     model: str
     folder: Path
     _seen: int = field(default=0)
 
     @classmethod
-    def of(cls, bench: Bench, on: Stage, rows: Sequence[Row], *, model: str) -> Work:
+    def of(cls, bench: Bench, emulator: EmulatorProcess, rows: Sequence[Row], *, model: str) -> Work:
         """Writes the manifest."""
         folder = bench.new_folder("batch")
         with (folder / "rows.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, rows[0])
             writer.writeheader()
             writer.writerows(rows)
-        return cls(bench, on, rows, model, folder)
+        return cls(bench, emulator, rows, model, folder)
 
     def start(self) -> subprocess.Popen[str]:
         """Gives the command."""
@@ -134,7 +134,7 @@ class Work:
 
     def since(self) -> Done:
         """What has happened since it was last asked."""
-        paid = [one for one in self.on.books()["submissions"] if one["accepted"]]
+        paid = [one for one in self.emulator.recorded()["submissions"] if one["accepted"]]
         before, self._seen = self._seen, len(paid)
         reports = sorted((self.folder / "out").glob("batches/*/report.json"))
         return Done(json.loads(reports[0].read_text())["rows"] if reports else [], paid[before:])
@@ -143,22 +143,24 @@ class Work:
         """Looks for unknown submits in RunningHub's call log, as a person would, and says what became of them."""
         for item in items:
             asked = self.rows[item["row"] - 1]["prompt"]
-            tasks = [one["task_id"] for one in self.on.books()["submissions"] if one["payload"]["prompt"] == asked]
+            tasks = [
+                one["task_id"] for one in self.emulator.recorded()["submissions"] if one["payload"]["prompt"] == asked
+            ]
             words = ("adopt", item["jobs"][-1], tasks[0]) if tasks else ("mark-refused", item["jobs"][-1])
             with self._command("jobs", *words) as process:
                 process.communicate()
 
     def _command(self, *words: str) -> subprocess.Popen[str]:
         env = {"RH_STATE_DIR": str(self.folder / "state"), "RH_POLL_SECONDS": str(2.0 / self.bench.factor)}
-        return self.bench.python("rh_prefect.cli", *words, on=self.on, out=self.folder / "out", env=env)
+        return self.bench.python("rh_prefect.cli", *words, emulator=self.emulator, out=self.folder / "out", env=env)
 
 
 def _killed(bench: Bench, share: float) -> list[Figure]:
     lengths = random.Random(11)
     rows = [_row(n, lengths.choice([2.0, 6.0, 12.0])) for n in range(bench.jobs // 2)]
     faults = [{"on": "submit", "kind": "slow", "seconds": ANSWER_SECONDS / bench.factor}]
-    with bench.stage(limit=SLOTS, faults=faults) as on:
-        work = Work.of(bench, on, rows, model=PICTURE)
+    with bench.emulator(limit=SLOTS, faults=faults) as emulator:
+        work = Work.of(bench, emulator, rows, model=PICTURE)
         _kill(work, submits=int(share * len(rows)))
         # What was on its way to RunningHub arrives.
         time.sleep(2 * ANSWER_SECONDS / bench.factor)
@@ -184,7 +186,9 @@ def _killed(bench: Bench, share: float) -> list[Figure]:
 def _kill(work: Work, *, submits: int) -> None:
     """Gives the command, and kills it once so many submits have been accepted."""
     with work.start() as process:
-        while sum(one["accepted"] for one in work.on.books()["submissions"]) < submits and process.poll() is None:
+        while (
+            sum(one["accepted"] for one in work.emulator.recorded()["submissions"]) < submits and process.poll() is None
+        ):
             time.sleep(0.05)
         was_running = process.poll() is None
         process.kill()

@@ -3,8 +3,8 @@
     python -m benchmarks.speed                      # every scene, on the true clock: about an hour
     python -m benchmarks.speed mix --jobs 20 --factor 10
 
-With `--factor` the emulator's clock and every side's timers run so many times faster. CPU and connections do not, so
-only the true clock is a measurement.
+With `--factor` the emulator's clock and every contender's timers run so many times faster. CPU and
+connections do not, so only the true clock is a measurement.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from benchmarks.degraded import broken, shared
 from benchmarks.harness import Bench, Run, finish
 from benchmarks.overhead import overhead
 from benchmarks.pipelines import pipelines
+from benchmarks.processes import processes
 from benchmarks.report import Figure, show
 from benchmarks.rerun import failures, inputs, kills
 from benchmarks.throughput import throughput
-from benchmarks.waiting_jobs import holding
+from benchmarks.waiting_jobs import waiting
 from benchmarks.webhook_process import receiver
 from tests.support.prefect_server import PrefectServer
 
-SIDES = ("plain", "sdk", "ours")
+CONTENDERS = ("plain", "sdk", "ours")
 
 
 def mixed(jobs: int) -> list[float]:
@@ -41,8 +42,8 @@ def mixed(jobs: int) -> list[float]:
 
 
 def _against_peers(bench: Bench, title: str, seconds: list[float], aim: float) -> dict[str, Run]:
-    runs = {side: bench.run(side, seconds) for side in SIDES}
-    show(title, [run.figure(f"{side}: makespan / ideal", run.ratio, aim, "x") for side, run in runs.items()])
+    runs = {contender: bench.run(contender, seconds) for contender in CONTENDERS}
+    show(title, [run.figure(f"{contender}: makespan / ideal", run.ratio, aim, "x") for contender, run in runs.items()])
     return runs
 
 
@@ -54,11 +55,13 @@ def mix(bench: Bench) -> None:
     show("ours, mixed", [calls, mine.operations_figure()])
 
 
-def told(bench: Bench) -> None:
-    """Jobs of very different lengths, whose ends are told by webhooks."""
+def webhooks(bench: Bench) -> None:
+    """Jobs of very different lengths, whose ends are reported by webhooks."""
     seconds = mixed(bench.jobs)
-    with bench.stage() as on, receiver(bench, on) as env:
-        run = Run("ours", seconds, finish(bench.start("ours", seconds, on, env=env)), on.books(), bench.factor)
+    with bench.emulator() as emulator, receiver(bench, emulator) as env:
+        run = Run(
+            "ours", seconds, finish(bench.start("ours", seconds, emulator, env=env)), emulator.recorded(), bench.factor
+        )
     show(
         f"{bench.jobs} mixed jobs with webhooks",
         [
@@ -81,6 +84,14 @@ def short(bench: Bench) -> None:
     show("ours, 6 s", [runs["ours"].operations_figure()])
 
 
+def instant(bench: Bench) -> None:
+    """A thousand jobs that take no time, in one flow run: what the package itself can do in a second."""
+    jobs = 5 * bench.jobs
+    run = bench.run("ours", [0.0] * jobs)
+    note = f"{jobs / run.measured['seconds']:.0f} jobs a second"
+    show(f"{jobs} jobs of 0 s", [run.figure(f"ours: seconds ({note})", run.measured["seconds"], jobs / 50, "s")])
+
+
 def operations(bench: Bench) -> None:
     """What journal and store do for a job, with few jobs and with many."""
     few, many = (bench.run("ours", [6.0] * jobs) for jobs in (bench.jobs // 4, bench.jobs))
@@ -98,8 +109,10 @@ def operations(bench: Bench) -> None:
 SCENES: dict[str, Callable[[Bench], None]] = {
     "short": short,
     "mix": mix,
-    "told": told,
+    "webhooks": webhooks,
     "long": long,
+    "processes": processes,
+    "instant": instant,
     "shared": shared,
     "broken": broken,
     "operations": operations,
@@ -109,7 +122,7 @@ SCENES: dict[str, Callable[[Bench], None]] = {
     "throughput": throughput,
     "overhead": overhead,
     "pipelines": pipelines,
-    "holding": holding,
+    "waiting": waiting,
 }
 
 

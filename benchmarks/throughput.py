@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from benchmarks.contenders import ENDPOINT
-from benchmarks.emulator_process import Stage, prompt
+from benchmarks.emulator_process import EmulatorProcess, prompt
 from benchmarks.harness import Bench, finish
 from benchmarks.report import Figure, show
 from benchmarks.rss import Growth
@@ -55,20 +55,22 @@ def throughput(bench: Bench) -> None:
 
 
 def _measured(bench: Bench, way: str, size: int, count: int) -> dict[str, Any]:
-    with bench.stage(least_bytes=size if way == "down" else 0) as on:
-        given = {"way": way, "size": size, "count": count, "link": _link(on) if way == "down" else ""}
-        return finish(bench.python("benchmarks.throughput", json.dumps(given), on=on, out=bench.new_folder("files")))
+    with bench.emulator(least_bytes=size if way == "down" else 0) as emulator:
+        given = {"way": way, "size": size, "count": count, "link": _link(emulator) if way == "down" else ""}
+        return finish(
+            bench.python("benchmarks.throughput", json.dumps(given), emulator=emulator, out=bench.new_folder("files"))
+        )
 
 
 def _rates(one: dict[str, Any]) -> str:
-    ours, curl = (one["bytes"] / one[side] / 1e6 for side in ("ours", "curl"))
+    ours, curl = (one["bytes"] / one[contender] / 1e6 for contender in ("ours", "curl"))
     return f"{ours:.0f} MB/s, curl {curl:.0f} MB/s"
 
 
-def _link(on: Stage) -> str:
+def _link(emulator: EmulatorProcess) -> str:
     """Has a result made; its link."""
-    headers = {"Authorization": f"Bearer {on.key}"}
-    with httpx.Client(base_url=f"{on.url}/openapi/v2", headers=headers, timeout=60) as client:
+    headers = {"Authorization": f"Bearer {emulator.key}"}
+    with httpx.Client(base_url=f"{emulator.url}/openapi/v2", headers=headers, timeout=60) as client:
         body = {"prompt": prompt(0), "aspectRatio": "9:16"}
         task_id = client.post(ENDPOINT, json=body).json()["taskId"]
         while not (results := client.post("query", json={"taskId": task_id}).json().get("results")):
@@ -84,7 +86,7 @@ def main() -> None:
 
 
 class _Files:
-    """Files that are sent or fetched, so many at once, by each side in turn."""
+    """Files that are sent or fetched, so many at once, by each contender in turn."""
 
     def __init__(self, *, way: str, size: int, count: int, link: str) -> None:
         from rh_prefect.client import Client
@@ -97,19 +99,19 @@ class _Files:
         self._video = padded(samples.mp4(self._out / "video.mp4"), size if way == "up" else 0)
 
     async def measure(self) -> dict[str, Any]:
-        """Both sides once to get warm, then `ROUNDS` times."""
+        """Both contenders once to get warm, then `ROUNDS` times."""
         times: dict[str, list[float]] = {"ours": [], "curl": []}
         await self._ours()
         growth = Growth()
         for _ in range(ROUNDS):
-            for side, run in (("curl", self._curl), ("ours", self._ours)):
+            for contender, run in (("curl", self._curl), ("ours", self._ours)):
                 began = time.monotonic()
                 await run()
-                times[side].append(time.monotonic() - began)
+                times[contender].append(time.monotonic() - began)
                 for file in self._out.glob("got-*"):
                     file.unlink()
         await self._client.aclose()
-        medians = {side: statistics.median(each) for side, each in times.items()}
+        medians = {contender: statistics.median(each) for contender, each in times.items()}
         return {**medians, "grows": growth.megabytes, "bytes": self._size * self._count}
 
     async def _ours(self) -> None:

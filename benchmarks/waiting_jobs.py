@@ -1,4 +1,4 @@
-"""What 1,000 waiting jobs cost one process: CPU, memory, stalls of its loops, and how late an end is noticed."""
+"""What 2,000 waiting jobs cost one process: CPU, memory, stalls of its loops, and how late an end is noticed."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ SETTLE = 60.0
 WATCH = 60.0
 
 
-def holding(bench: Bench) -> None:
-    """A thousand jobs wait in one process."""
-    jobs = 1000 if bench.jobs >= 200 else bench.jobs
-    with bench.stage(limit=jobs + 50) as on:
+def waiting(bench: Bench) -> None:
+    """Two thousand jobs wait in one process."""
+    jobs = 2000 if bench.jobs >= 200 else bench.jobs
+    with bench.emulator(limit=jobs + 50) as emulator:
         given = json.dumps({"jobs": jobs, "factor": bench.factor})
-        measured = finish(bench.python("benchmarks.waiting_jobs", given, on=on, out=bench.folder / "holding"))
-        late = _lateness(measured["noticed"], on.books()["submissions"])
+        measured = finish(
+            bench.python("benchmarks.waiting_jobs", given, emulator=emulator, out=bench.folder / "waiting")
+        )
+        late = _lateness(measured["noticed"], emulator.recorded()["submissions"])
     load = f"{jobs} jobs, {measured['submitted']:.0f} s to submit them all"
     show(
         "Waiting in one process",
@@ -55,10 +57,10 @@ def main() -> None:
     """Holds the jobs and prints what it cost."""
     given = json.loads(sys.argv[1])
     os.environ["RH_POLL_SECONDS"] = str(2.0 / given["factor"])
-    asyncio.run(_hold(given["jobs"]))
+    asyncio.run(_wait(given["jobs"]))
 
 
-async def _hold(jobs: int) -> None:
+async def _wait(jobs: int) -> None:
     from rh_prefect import flow, generate_many, models
     from rh_prefect.flow_runs.run_status import listeners
     from rh_prefect.jobs.events import JobEvent
