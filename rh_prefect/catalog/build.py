@@ -101,11 +101,7 @@ _PLAIN = {"string": "str", "bool": "bool", "int": "int", "float": "float"}
 
 
 def render(models: Iterable[Model]) -> str:
-    """Renders the whole stub.
-
-    Args:
-        models: The models; their order does not matter.
-    """
+    """Renders the stub of the input classes."""
     return "\n".join([_HEAD, *(_render(model) for model in sorted(models, key=lambda model: model.class_name))])
 
 
@@ -119,11 +115,7 @@ def _render(model: Model) -> str:
 
 
 def render_tasks(models: Iterable[Model]) -> str:
-    """Renders the stub of the models' tasks.
-
-    Args:
-        models: The models; their order does not matter.
-    """
+    """Renders the stub of the models' tasks."""
     ordered = sorted(models, key=lambda model: model.snake_name)
     return "\n".join([_TASKS_HEAD, *(_render_task(model) for model in ordered)])
 
@@ -190,14 +182,7 @@ _Renderer = Callable[[Iterable[Model]], str]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        arguments: The command line without the program's name.
-
-    Returns:
-        The exit code: 1 where `--check` found a difference, 2 where the source cannot be used.
-    """
+    """Runs the command; returns 1 where `--check` found a difference, 2 where the source cannot be used."""
     parser = argparse.ArgumentParser(
         prog="python -m rh_prefect.catalog.build", description=(__doc__ or "").partition("\n")[0]
     )

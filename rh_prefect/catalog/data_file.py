@@ -24,13 +24,9 @@ _KEPT = ("key", "type", "default", "min", "max", "max_length", "max_items", "acc
 
 
 def slim(source: Mapping[str, Any]) -> dict[str, Any]:
-    """Makes the slim form of a registry.
+    """Makes the slim form of a registry: models by name, nothing that is the usual case.
 
-    Args:
-        source: The registry file's content, or a data file's, to which models may have been added.
-
-    Returns:
-        The slim file's content: models by name, nothing that is the usual case.
+    `source` is a registry file's content, or a data file's, to which models may have been added.
 
     Raises:
         InputError: It is not a registry, or two models would share a Python name.
@@ -55,14 +51,7 @@ def is_slim(raw: Mapping[str, Any]) -> bool:
 
 
 def refuse_unusable(model: Model) -> None:
-    """Rejects a model that can be read but would fail later in an input class, a form or a search.
-
-    Args:
-        model: The model.
-
-    Raises:
-        InputError: It says something that cannot be.
-    """
+    """Raises `InputError` for a model that can be read but would fail later in an input class, a form or a search."""
     texts = (
         model.name,
         model.endpoint,
@@ -110,22 +99,14 @@ def _flaw_of_pattern(pattern: str) -> str:
 
 
 def dumps(content: Mapping[str, Any]) -> str:
-    """Writes the slim file: one model a line, so that a change shows as one line.
-
-    Args:
-        content: What `slim` made.
-    """
+    """Writes the slim file: one model a line, so that a change shows as one line."""
     head = {key: value for key, value in content.items() if key != "models"}
     lines = ",\n".join(json.dumps(model, ensure_ascii=False, separators=(",", ":")) for model in content["models"])
     return f'{json.dumps(head, ensure_ascii=False)[:-1]}, "models": [\n{lines}\n]}}\n'
 
 
 def decoded(content: Mapping[str, Any]) -> list[Model]:
-    """Reads all models of a slim file.
-
-    Args:
-        content: What `slim` made.
-    """
+    """Reads all models of a slim file."""
     return [decode_model(raw) for raw in content["models"]]
 
 
@@ -139,10 +120,7 @@ def _refuse_twins(models: list[dict[str, Any]]) -> None:
 
 
 def slim_model(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Makes the slim form of one model.
-
-    Args:
-        raw: The model, as a registry file has it.
+    """Makes the slim form of one model, as a registry file has it.
 
     Raises:
         InputError: It says something that this version does not know.
@@ -191,10 +169,7 @@ def _param(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def slim_price(raw: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The slim form of a model's price; None without a price.
-
-    Args:
-        raw: The model, as a registry file has it; of its parameters only the keys count.
+    """The slim form of a model's price; None without a price. Of the model's parameters only the keys count.
 
     Raises:
         InputError: The price is in a form that this version does not know.
@@ -240,14 +215,7 @@ _Reader = Callable[[re.Match[str], Raw, Mapping[str, Raw]], dict[str, Any] | Non
 
 
 def rules_of(params: Sequence[Raw]) -> list[dict[str, Any]]:
-    """Collects the rules that the notes of one model state.
-
-    Args:
-        params: The parameters, as a registry file has them.
-
-    Returns:
-        Each rule once, as the slim file has it; see `rh_prefect.catalog.model.Rule`.
-    """
+    """Collects the rules that the notes of one model state, each once; see `rh_prefect.catalog.model.Rule`."""
     by_key = {param["key"]: param for param in params}
     found: list[dict[str, Any]] = []
     for rule in filter(None, [_rule(param, by_key) for param in params]):
@@ -260,32 +228,20 @@ def rules_of(params: Sequence[Raw]) -> list[dict[str, Any]]:
 
 
 def extra_options(param: Raw) -> list[str]:
-    """Finds values that a note allows and the options lack.
-
-    Args:
-        param: The parameter, as a registry file has it.
-    """
+    """Finds values that a note allows and the options lack."""
     match = re.match(r"(-?\w+), absent from options", param.get("note", ""))
     return [match[1]] if match else []
 
 
 def shape_of(param: Raw) -> str:
-    """Returns whether a `json` parameter is a list of objects or one object; a list if no note says it.
-
-    Args:
-        param: The parameter, as a registry file has it.
-    """
+    """Returns whether a `json` parameter is a list of objects or one object; a list if no note says it."""
     if param["type"] != "json":
         return ""
     return "object" if param.get("note", "").startswith("one object") else "list"
 
 
 def pattern_of(param: Raw) -> str:
-    """Returns the format that a note requires for a string, as a regular expression.
-
-    Args:
-        param: The parameter, as a registry file has it.
-    """
+    """Returns the format that a note requires for a string, as a regular expression."""
     # The registry's own sample, `Elegant_Man`, has no digit and an underscore: only length and first letter are sure.
     match = re.match(r"(\d+)\+ characters, letter first\b", param.get("note", ""))
     return rf"[A-Za-z].{{{int(match[1]) - 1},}}" if match else ""

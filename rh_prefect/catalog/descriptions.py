@@ -28,14 +28,7 @@ _KINDS: dict[ParamType, str] = {
 
 
 def summary(model: Model) -> str:
-    """Returns a short description of a model: what it makes, its price and its endpoint.
-
-    Args:
-        model: The model.
-
-    Returns:
-        One or two sentences, as in "Makes a video with kling-v2.6-pro-image-to-video. Price: ...".
-    """
+    """Returns one or two sentences, as in "Makes a video with kling-v2.6-pro-image-to-video. Price: ..."."""
     return " ".join([_what(model), *_facts(model)])
 
 
@@ -54,14 +47,7 @@ def docstring(model: Model, *, options: Mapping[str, str], returns: str = "") ->
 
 
 def explain(param: Param) -> str:
-    """Describes the values a parameter accepts, in more detail than `describe`, with its type and limits.
-
-    Args:
-        param: The parameter.
-
-    Returns:
-        Clauses; never nothing.
-    """
+    """Describes the values a parameter accepts, in more detail than `describe`: clauses, never nothing."""
     low, high = (None if bound is None else f"{bound:.10g}" for bound in (param.min, param.max))
     span = f"{low} to {high}" if low and high else f"{low} or more" if low else f"up to {high}" if high else ""
     clauses = [describe(param).rstrip("."), span]
@@ -90,24 +76,13 @@ def _price(model: Model) -> str:
 
 
 def standing(model: Model) -> str:
-    """Describes the status of a model that RunningHub no longer lists as current, and its replacement.
-
-    Args:
-        model: The model.
-    """
+    """Describes the status of a model that RunningHub no longer lists as current, and its replacement."""
     what = "Deprecated" if model.status == "deprecated" else "Not in RunningHub's newest lists; it may still work"
     return f"{what}; use {model.replaced_by}" if model.replaced_by else what
 
 
 def describe(param: Param) -> str:
-    """Describes the values a parameter accepts, beyond its type, default and options.
-
-    Args:
-        param: The parameter.
-
-    Returns:
-        Clauses; may be empty.
-    """
+    """Describes the values a parameter accepts, beyond its type, default and options: clauses, or nothing."""
     clauses = [param.note, *_file_limits(param)]
     if param.max_length is not None:
         clauses.append(f"up to {param.max_length} characters")
@@ -132,9 +107,6 @@ _EXTENSIONS = {"image": "png", "video": "mp4", "audio": "mp3"}
 def example(model: Model) -> dict[str, object]:
     """Makes the smallest valid input of a model.
 
-    Args:
-        model: The model.
-
     Returns:
         Values by Python names: what is required and has no default, and one of each either/or group. Files are URLs of
         example.com that end in an accepted extension.
@@ -147,11 +119,7 @@ def example(model: Model) -> dict[str, object]:
 
 
 def example_of(param: Param) -> object:
-    """Makes a valid value of one parameter; see `example`.
-
-    Args:
-        param: The parameter.
-    """
+    """Makes a valid value of one parameter; see `example`."""
     value = _item(param)
     return [value] if param.multiple else value
 

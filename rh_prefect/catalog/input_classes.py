@@ -201,12 +201,7 @@ def build_input(entry: Model, base: type[T], *, media: Any, module: str) -> type
 
 
 def type_of(param: Param, media: Any) -> Any:
-    """Makes the annotation of a parameter, with its choices and limits.
-
-    Args:
-        param: The parameter.
-        media: The annotation of one file.
-    """
+    """Makes the annotation of a parameter, with its choices and limits; `media` is the annotation of one file."""
     item = item_type(param, media)
     if not param.multiple:
         return item

@@ -80,14 +80,7 @@ def param_name(key: str) -> str:
 
 
 def param_names(keys: Sequence[str]) -> list[str]:
-    """Returns the Python names of all parameters of a model; on a conflict, an unchanged key keeps its name.
-
-    Args:
-        keys: The wire keys, in order.
-
-    Returns:
-        The names in the same order, unique.
-    """
+    """Returns the unique Python names of all parameters of a model; on a conflict, an unchanged key keeps its name."""
     taken: dict[str, str] = {}
     for key in sorted(keys, key=lambda key: key != param_name(key)):
         name, number = param_name(key), 2
@@ -164,30 +157,18 @@ class PriceTable:
 
 
 def money(amount: Decimal) -> str:
-    """Writes an amount with two digits after the point, or as many as it needs.
-
-    Args:
-        amount: How much.
-    """
+    """Writes an amount with two digits after the point, or as many as it needs."""
     exact = f"{amount.normalize():f}"
     return exact if len(exact.partition(".")[2]) > 2 else f"{amount:.2f}"
 
 
 def is_placeholder(amount: Decimal) -> bool:
-    """Tells whether a listed amount stands for "no price yet".
-
-    Args:
-        amount: The amount of one unit, or of a call.
-    """
+    """Tells whether a listed amount stands for "no price yet"."""
     return amount <= 0 or amount >= PLACEHOLDER
 
 
 def text_of(value: object) -> str:
-    """Writes a value as the API writes it in a string: `true` for True, `5` for 5 and for 5.0.
-
-    Args:
-        value: A string, boolean or number.
-    """
+    """Writes a value as the API writes it in a string: `true` for True, `5` for 5 and for 5.0."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer():
@@ -196,11 +177,7 @@ def text_of(value: object) -> str:
 
 
 def decode_price(raw: Mapping[str, Any]) -> PriceTable | None:
-    """Reads a price from the slim file, without placeholders; None where nothing else is in it.
-
-    Args:
-        raw: Its JSON object.
-    """
+    """Reads a price from the slim file, without placeholders; None where nothing else is in it."""
     fixed = None if raw.get("fixed") is None else Decimal(str(raw["fixed"]))
     rows = tuple((tuple(values), Decimal(str(amount))) for *values, amount in raw.get("rows", ()))
     listed = tuple((values, amount) for values, amount in rows if not is_placeholder(amount))
@@ -362,23 +339,13 @@ class Model:
         return tuple(param for param in self.params if param.is_media)
 
     def find_param(self, name_or_key: str) -> Param | None:
-        """Finds a parameter by its Python name or its wire key.
-
-        Args:
-            name_or_key: Either of them; a Python name goes before a wire key.
-
-        Returns:
-            The parameter, or None.
-        """
+        """Finds a parameter by its Python name or its wire key, in this order; None if there is none."""
         by_name = (param for param in self.params if param.name == name_or_key)
         by_key = (param for param in self.params if param.key == name_or_key)
         return next(by_name, None) or next(by_key, None)
 
     def param(self, name_or_key: str) -> Param:
-        """Returns a parameter; raises an error if it does not exist.
-
-        Args:
-            name_or_key: Its Python name or its wire key.
+        """Returns a parameter by its Python name or its wire key.
 
         Raises:
             InputError: The parameter does not exist; the message lists the model's parameters.
@@ -391,11 +358,7 @@ class Model:
         return found
 
     def hint(self, name: str) -> str:
-        """Returns a clause that lists the known parameters with names similar to an unknown one.
-
-        Args:
-            name: The unknown name.
-        """
+        """Returns a clause that lists the known parameters with names similar to an unknown one."""
         from difflib import get_close_matches  # only a wrong name needs it
 
         names = [param.name for param in self.params]
@@ -404,11 +367,7 @@ class Model:
 
 
 def decode_model(raw: Mapping[str, Any]) -> Model:
-    """Reads one model from the slim file.
-
-    Args:
-        raw: Its JSON object.
-    """
+    """Reads one model from the slim file."""
     fields = dict(raw)
     params = fields.pop("params", ())
     rules = fields.pop("rules", ())

@@ -9,15 +9,12 @@ from rh_prefect.catalog.model import Model, Rule, text_of
 
 
 def problems(model: Model, values: Mapping[str, object], *, unchecked: Collection[str] = ()) -> list[str]:
-    """Finds the rules that an input breaks.
+    """Finds the rules that an input breaks, one clause for each.
 
     Args:
         model: The model.
         values: What was given, by wire keys.
         unchecked: The Python names of parameters that no rule is applied to.
-
-    Returns:
-        One clause for each broken rule.
     """
     applied = (rule for rule in model.rules if not {_name(model, key) for key in _keys(rule)} & {*unchecked})
     found = (_problem(model, rule, values) for rule in applied)
@@ -25,15 +22,7 @@ def problems(model: Model, values: Mapping[str, object], *, unchecked: Collectio
 
 
 def notices(model: Model, values: Mapping[str, object]) -> list[str]:
-    """Finds what was given and has no effect.
-
-    Args:
-        model: The model.
-        values: What was given, by wire keys.
-
-    Returns:
-        One clause for each such parameter.
-    """
+    """Finds what was given, by wire keys, and has no effect: one clause for each such parameter."""
     return [
         f"{_name(model, key)} has no effect unless {_condition(model, rule)}"
         for rule in model.rules
@@ -45,9 +34,7 @@ def notices(model: Model, values: Mapping[str, object]) -> list[str]:
 def complete(model: Model, values: dict[str, object]) -> None:
     """Adds the defaults that become necessary, and removes parameters whose required companion is missing.
 
-    Args:
-        model: The model.
-        values: What was given, by wire keys; changed in place. It must have passed `problems`.
+    Changes `values` in place; they must have passed `problems`.
     """
     for rule in model.rules:
         if rule.kind == "needed" and holds(model, rule, values):
@@ -59,13 +46,7 @@ def complete(model: Model, values: dict[str, object]) -> None:
 
 
 def holds(model: Model, rule: Rule, values: Mapping[str, object]) -> bool:
-    """Checks whether a rule's condition is met.
-
-    Args:
-        model: The model.
-        rule: One of its rules.
-        values: What was given, by wire keys; what was not counts with its default.
-    """
+    """Checks whether a rule's condition is met; a parameter that was not given counts with its default."""
     if any(key in values for key in rule.given):
         return True
     return bool(rule.when) and all(

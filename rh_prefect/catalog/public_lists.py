@@ -114,9 +114,6 @@ class _Unusable(Exception):  # carries what is wrong with an entry to where the 
 def read_list(content: object) -> PublicList:
     """Reads the content of a public file.
 
-    Args:
-        content: What its JSON holds.
-
     Raises:
         InputError: It has none of the known forms.
     """
@@ -172,11 +169,7 @@ def _date_of(content: object, flaws: list[str]) -> str:
 
 
 def is_past_day(text: str) -> bool:
-    """Checks whether a text such as `2026-09-13` is a date that is not in the future in any time zone.
-
-    Args:
-        text: The text.
-    """
+    """Checks whether a text such as `2026-09-13` is a date that is not in the future in any time zone."""
     try:
         return datetime.date.fromisoformat(text) <= datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(1)
     except ValueError:
@@ -301,11 +294,7 @@ def _limited(param: Raw, flaws: list[str]) -> None:
 
 
 def _formats(kinds: object) -> list[str]:
-    """Reads the accepted formats.
-
-    Raises:
-        ValueError: They are not a list of extensions.
-    """
+    """Reads the accepted formats; raises `ValueError` if they are not a list of extensions."""
     formats = [str(kind).lower().lstrip(".") for kind in kinds] if isinstance(kinds, list) else []
     if not formats or not all(re.fullmatch(r"[a-z0-9]{1,8}", one) for one in formats):
         raise ValueError(kinds)

@@ -47,12 +47,7 @@ def user_file() -> Path:
 
 
 def is_older(version: str, than: str) -> bool:
-    """Checks whether a data file's version is before another; False if they cannot be compared.
-
-    Args:
-        version: As in `2026-04-29+1`.
-        than: The other.
-    """
+    """Checks whether a data file's version, as in `2026-04-29+1`, is before another; False for other texts."""
     mine, other = _VERSION.fullmatch(version), _VERSION.fullmatch(than)
     return bool(mine and other) and _order(version) < _order(than)
 
@@ -111,21 +106,13 @@ def _classes() -> dict[str, int]:
 
 
 def of_class(name: str) -> Model | None:
-    """The model of an input class; None if the class does not exist.
-
-    Args:
-        name: The class's name, exactly.
-    """
+    """The model of an input class, by the class's exact name; None if the class does not exist."""
     position = _classes().get(name)
     return None if position is None else _model(position)
 
 
 def is_known(endpoint: str) -> bool:
-    """Tells whether the catalogue has a model with this endpoint, in any spelling of RunningHub's lists.
-
-    Args:
-        endpoint: Path below `/openapi/v2/`.
-    """
+    """Tells whether the catalogue has a model with this endpoint, in any spelling of RunningHub's lists."""
     position = _index().get(endpoint.lower())
     return position is not None and endpoint.lower() in {
         spelling.lower() for spelling in (_model(position).endpoint, *_model(position).aliases)
@@ -155,15 +142,7 @@ def get(name: str) -> Model:
 
 
 def nearest(name: str, *, limit: int = 3) -> tuple[str, ...]:
-    """Returns the models with the names most similar to a wrong name.
-
-    Args:
-        name: The wrong name, of any kind.
-        limit: How many.
-
-    Returns:
-        Their names in the documentation, the nearest first.
-    """
+    """Returns the names of the models that are most similar to a wrong name of any kind, the nearest first."""
     from difflib import SequenceMatcher  # only a wrong name needs it
 
     matcher = SequenceMatcher(autojunk=False)

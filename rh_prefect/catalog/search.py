@@ -69,12 +69,7 @@ class Query:
 
 
 def read_query(text: str, names: frozenset[str]) -> Query:
-    """Parses the text of a search.
-
-    Args:
-        text: What was typed.
-        names: All words of the models' names, in lower case.
-    """
+    """Parses the text of a search; `names` are all words of the models' names, in lower case."""
     typed = [word.lower() for word in _WORD.findall(text)]
     known = [(word, _known(word, names)) for word in _without(typed, _ARTICLES)]
     terms = list(_terms([as_ for _, as_ in known if as_]))
@@ -88,13 +83,7 @@ def read_query(text: str, names: frozenset[str]) -> Query:
 
 
 def nearest_words(word: str, names: frozenset[str], *, limit: int = 3) -> list[str]:
-    """Returns the known words and phrases that are most similar to an unknown word.
-
-    Args:
-        word: The unknown word.
-        names: All words of the models' names, in lower case.
-        limit: The most of them.
-    """
+    """Returns the known words and phrases that are most similar to an unknown word."""
     from difflib import get_close_matches  # most searches do not need it
 
     return list(dict.fromkeys(map(_shown, get_close_matches(word, _candidates(names), n=limit, cutoff=_TYPO_RATIO))))
@@ -174,16 +163,7 @@ _ALSO_SAYS, _PAIR, _PHRASE, _INCOMPLETE = 2, 3, 8, -1
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """The conditions that limit which models a search considers.
-
-    Attributes:
-        output: Only models that make this.
-        takes: Only models that take this.
-        family: Only models of this line.
-        in_docs: Only models that the documentation lists, or only the others.
-        with_old: Also models that are deprecated, or gone from RunningHub's newest lists.
-        max_price: Only models of which one unit costs at least this or less; an unknown price does not match.
-    """
+    """The conditions that limit which models a search considers; see `find`."""
 
     output: Output | None = None
     takes: Input | None = None
@@ -245,16 +225,7 @@ def find(
 
 
 def search(text: str, wanted: Filter, *, sort: Sort = "relevance") -> Found:
-    """Searches like `find`, and also returns how the search text was interpreted.
-
-    Args:
-        text: What the models do.
-        wanted: Which models to look at.
-        sort: See `find`.
-
-    Raises:
-        InputError: The order does not exist.
-    """
+    """Searches like `find`, and also returns how the search text was interpreted."""
     if sort not in _ORDERS:
         raise InputError(f"Models cannot be sorted by {sort!r}; choose one of {', '.join(_ORDERS)}.")
     query = read_query(text, _names())

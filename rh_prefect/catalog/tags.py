@@ -44,11 +44,7 @@ class Tag:
 
 
 def split(listed: str) -> tuple[str, ...]:
-    """Splits one of a tag's lists.
-
-    Args:
-        listed: As in `tts, voice`.
-    """
+    """Splits one of a tag's lists."""
     return tuple(part.strip() for part in listed.split(",") if part.strip())
 
 
@@ -337,14 +333,7 @@ _TEXTS = ("prompt", "text", "lyrics", "description", "script_content", "instruct
 
 
 def tags_of(model: Model) -> tuple[str, ...]:
-    """Returns the tags for what a model does.
-
-    Args:
-        model: The model.
-
-    Returns:
-        The names of its tags, in the order of the vocabulary.
-    """
+    """Returns the names of the tags for what a model does, in the order of the vocabulary."""
     text = spelled(model.name, model.endpoint)
     return tuple(rule.tag.name for rule in _rules() if rule.holds(model, text))
 
@@ -354,9 +343,6 @@ def inputs_of(model: Model) -> tuple[Input, ...]:
 
     Its parameters say so; its name, too, because not every list of parameters is complete, and some models take the
     link of a file as text.
-
-    Args:
-        model: The model.
     """
     text = spelled(model.name, model.endpoint)
     kinds: set[str] = {param.type for param in model.media_params}
@@ -367,11 +353,7 @@ def inputs_of(model: Model) -> tuple[Input, ...]:
 
 
 def spelled(*names: str) -> str:
-    """Converts names to lower-case words separated by spaces, so that a search matches whole words only.
-
-    Args:
-        names: As in `kling-lip-sync/tts`.
-    """
+    """Converts names to lower-case words separated by spaces, so that a search matches whole words only."""
     return f" {' | '.join(' '.join(words(name)) for name in names)} ".lower()
 
 

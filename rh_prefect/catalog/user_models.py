@@ -50,12 +50,7 @@ class Changes:
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Changes:
-    """Compares two contents of the slim file.
-
-    Args:
-        old: The earlier one.
-        new: The later one.
-    """
+    """Compares an earlier and a later content of the slim file."""
     before = {model["endpoint"]: model for model in old["models"]}
     after = {model["endpoint"]: model for model in new["models"]}
     found = Changes(
@@ -312,11 +307,7 @@ def refresh(source: str, *, date: str | None = None) -> Refreshed:
 
 
 def reset() -> bool:
-    """Goes back to the package's own models.
-
-    Returns:
-        Whether there was anything to go back from.
-    """
+    """Goes back to the package's own models; returns whether there was anything to go back from."""
     target = registry.user_file()
     there = target.exists()
     target.unlink(missing_ok=True)

@@ -50,30 +50,17 @@ class Checked:
     notices: list[str] = field(default_factory=list)
 
     def warn(self, *, stacklevel: int) -> None:
-        """Warns of all notices.
-
-        Args:
-            stacklevel: How many calls above the caller of this the user's own line is.
-        """
+        """Warns of all notices; the user's own line is `stacklevel` calls above the caller of this."""
         for notice in self.notices:
             warnings.warn(notice, InputWarning, stacklevel=stacklevel + 2)
 
     def error(self, model: Model) -> InputError:
-        """Lists all problems in one error.
-
-        Args:
-            model: The model.
-        """
+        """Lists all problems in one error."""
         return InputError(complaint(model, self.problems), model=model.name, problems=tuple(self.problems))
 
 
 def complaint(model: Model, problems: list[str]) -> str:
-    """Puts the problems of an input into one message.
-
-    Args:
-        model: The model.
-        problems: One clause each.
-    """
+    """Puts the problems of an input, one clause each, into one message."""
     return f"{model.name}: {'; '.join(problems)}. Nothing was sent; correct the input and call again."
 
 

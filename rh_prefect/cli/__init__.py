@@ -63,11 +63,7 @@ _ASCII = {"✓": "+", "✗": "x", "·": ".", "…": "...", "–": "-", "—": "-
 
 
 def main(command: Callable[[], object] = app) -> None:
-    """Runs a command; an error is one message and exit code 1, not a traceback.
-
-    Args:
-        command: Does what the command line's words say.
-    """
+    """Runs a command; an error is one message and exit code 1, not a traceback."""
     _show_in_any_encoding()
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         # Else it would end this process at once: no word of what still runs, and its own server would be left behind.

@@ -61,10 +61,6 @@ def check_call(
 def check_account(command: str, credentials: str | None) -> None:
     """Checks the environment's API key with one free request, unless a block is given instead.
 
-    Args:
-        command: The command, as in `run film`.
-        credentials: Name of the block.
-
     Raises:
         ConfigError: There is no key, or the site cannot be reached.
         KeyRejected: The site refuses the key.
@@ -103,9 +99,6 @@ async def _check_account(command: str) -> None:
 def check_store(storage: str | None) -> None:
     """Writes, reads and deletes a small file at RH_STORAGE_URL, unless a block is given instead.
 
-    Args:
-        storage: Name of the block.
-
     Raises:
         ConfigError: The place cannot be used.
         StoreError: It refuses files.
@@ -119,13 +112,7 @@ def check_store(storage: str | None) -> None:
 
 
 def check_batch(rows: str, models: Iterable[str], *, out: str | None = None, storage: str | None = None) -> None:
-    """Checks a call of the batch flow.
-
-    Args:
-        rows: Where its rows are.
-        models: The models that they go through.
-        out: Where files go.
-        storage: Name of a block that says so.
+    """Checks a call of the batch flow: its rows, its models and where files go.
 
     Raises:
         InputError: There are no such rows, or there is no such model.
@@ -200,10 +187,6 @@ def _check_out(command: str, out: str | None, storage: str | None) -> None:
 async def check_blocks(credentials: str | None, storage: str | None) -> None:
     """Checks the blocks that a command names, for which the Prefect API is needed, before it creates a flow run.
 
-    Args:
-        credentials: Name of the block of an account or a pool; None if the command names none.
-        storage: Name of the storage's block; likewise.
-
     Raises:
         ConfigError: There is no such block, or it cannot be used.
         StoreError: The storage refuses files.
@@ -274,11 +257,7 @@ def read_assignments(model: str | None, given: Iterable[str]) -> dict[str, Any]:
 
 
 def files_in(params: Any) -> list[str]:
-    """Lists the files among parameters, as they were written.
-
-    Args:
-        params: What `read_assignments` made.
-    """
+    """Lists the files among parameters that `read_assignments` made, as they were written."""
     if isinstance(params, dict):
         if params.keys() == {"file"}:
             return [str(params["file"])]

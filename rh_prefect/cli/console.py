@@ -104,12 +104,7 @@ class Watch:
         )
 
     def started(self, flow_run_id: str, *, is_resumed: bool = False) -> None:
-        """Prints the flow run's name or id.
-
-        Args:
-            flow_run_id: The flow run's id.
-            is_resumed: Whether it has run before, and may have paid for jobs then.
-        """
+        """Prints the flow run's name or id."""
         self._flow_run_id, self._is_resumed = flow_run_id, is_resumed
         ui = PREFECT_UI_URL.value()
         self._console.print(f"flow run {flow_run_id}" + (f"  {ui}/runs/flow-run/{flow_run_id}" if ui else ""))
@@ -311,11 +306,7 @@ def _with_budget(words: Sequence[str], report: BatchReport) -> list[str]:
 
 
 def line_of(progress: batches.Progress) -> str:
-    """Returns the progress of a batch as one line.
-
-    Args:
-        progress: Its counts.
-    """
+    """Returns the progress of a batch as one line."""
     others = {
         "not started": progress.not_started,
         "unknown": progress.ended["unknown"],

@@ -34,9 +34,7 @@ def init(
 def write_example(name: str, target: Path) -> list[Path]:
     """Writes a shipped pipeline, its parameters and its inputs; replaces no file.
 
-    Args:
-        name: The pipeline.
-        target: The pipeline's file. The parameters go beside it, and the inputs into a folder of its name.
+    The parameters go beside `target`, the pipeline's file, and the inputs into a folder of its name.
 
     Returns:
         What was written: the pipeline, its parameters, its inputs.

@@ -58,12 +58,7 @@ def composed_flows() -> list[FlowSignature]:
 
 @cache
 def flow_signature(module: str, function: str) -> FlowSignature:
-    """Reads one flow's signature.
-
-    Args:
-        module: Its file below `rh_prefect/flows`, without the suffix.
-        function: Its function.
-    """
+    """Reads one flow's signature; `module` is its file below `rh_prefect/flows`, without the suffix."""
     tree = ast.parse((_FLOWS / f"{module}.py").read_text(encoding="utf-8"))
     return next(_signature(node) for node in _flows_in(tree) if node.name == function)
 
@@ -73,10 +68,7 @@ def options(
 ) -> list[inspect.Parameter]:
     """Converts a flow's parameters to command options, all optional, since a resumed run has its own values.
 
-    Args:
-        flow: The flow.
-        without: Parameters that are no options.
-        types: The types of options that differ from the flow's.
+    `without` are parameters that are no options, `types` the types that differ from the flow's.
     """
     return [
         _option(parameter, (types or {}).get(name, parameter.annotation))
@@ -88,12 +80,9 @@ def options(
 def as_command(
     run: Callable[..., None], flow: FlowSignature, parameters: Sequence[inspect.Parameter]
 ) -> Callable[..., None]:
-    """Builds a command from a function, with a given signature and a flow's docstring.
+    """Builds a command from a function, with the given parameters as its signature and a flow's docstring.
 
-    Args:
-        run: The function; it takes options by keyword and all of them, the rest as `*args`.
-        flow: The flow that the command runs.
-        parameters: The command's parameters.
+    The function takes options by keyword and all of them, the rest as `*args`.
     """
     signature = inspect.Signature(sorted(parameters, key=lambda parameter: parameter.kind))
 

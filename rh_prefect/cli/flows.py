@@ -157,7 +157,7 @@ def _run(
 def run_flow(  # returns what the flow returns
     name: str, parameters: dict[str, Any], *, resume: str | None = None, out: str | None = None, quiet: bool = False
 ) -> Any:
-    """Runs one of the package's flows in this process and shows what happens.
+    """Runs one of the package's flows in this process, shows what happens, and returns what the flow returns.
 
     Args:
         name: The flow's name in `rh_prefect.flows`, or that of its command.
@@ -165,9 +165,6 @@ def run_flow(  # returns what the flow returns
         resume: Id of a flow run to go on with, instead of a new one.
         out: Where files go, if that was said on the command line: the way back must name it too.
         quiet: Whether to print the files of the result only.
-
-    Returns:
-        What the flow returns.
     """
     from rh_prefect import flows
     from rh_prefect.cli.console import Watch

@@ -124,15 +124,7 @@ async def _compare(pipeline: Pipeline, made: Plan, deployment: str, storage: str
 
 
 async def saved_graphs(pipeline: Pipeline, credentials: str | None) -> tuple[SavedGraphs | None, str]:
-    """Reads the graphs of a pipeline's workflows and apps.
-
-    Args:
-        pipeline: The pipeline.
-        credentials: Name of the account's block; None for RH_API_KEY.
-
-    Returns:
-        The graphs, or None; and why they were not read.
-    """
+    """Reads the graphs of a pipeline's workflows and apps; where they cannot be read, returns None and why."""
     from rh_prefect.blocks.lookup import load_credentials
     from rh_prefect.pipelines.saved_graphs import ids_in, read_saved_graphs
 
@@ -177,12 +169,7 @@ def _read(file: Path, *, as_json: bool = False) -> Pipeline:
 
 
 def given_params(values: Sequence[str] | None, params: Path | None) -> dict[str, Any]:
-    """Reads the parameters of a command.
-
-    Args:
-        values: What `--set` gave.
-        params: What `--params` gave.
-    """
+    """Reads the parameters of a command, of which `--set` goes before the file of `--params`."""
     given: dict[str, Any] = {}
     if params is not None:
         data = read(params.read_text(encoding="utf-8"), str(params)).data

@@ -25,11 +25,7 @@ _SERVICES = ("APILogWorker", "EventsWorker")
 
 @contextlib.contextmanager
 def prefect_api(*, say: bool = True) -> Iterator[None]:
-    """Provides a Prefect API: the configured one, or else a server that this command starts.
-
-    Args:
-        say: Whether to show that the server is being waited for.
-    """
+    """Provides a Prefect API: the configured one, or else a server that this command starts."""
     if is_configured():
         yield
         return
@@ -82,11 +78,7 @@ def is_configured() -> bool:
 
 
 def prefect_failed(error: Exception) -> str:
-    """Builds one error message that explains why a request to the Prefect API failed.
-
-    Args:
-        error: What its client, which speaks through httpx, has raised.
-    """
+    """Builds one error message that explains why a request to the Prefect API failed, which httpx has raised."""
     from prefect.settings import PREFECT_API_URL
 
     where = PREFECT_API_URL.value() or "the address that Prefect chose"
@@ -128,14 +120,11 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def prefect_server(home: Path, *, say: bool = True) -> Iterator[str]:
-    """Runs Prefect's own server on embedded SQLite for the length of a `with` block.
+    """Runs Prefect's own server on embedded SQLite for the length of a `with` block, and yields its API's address.
 
     Args:
         home: Its folder: database, storage and log; the same folder keeps its runs.
         say: Whether to show that it is being waited for.
-
-    Yields:
-        Its API's address.
 
     Raises:
         ConfigError: It does not come up; says why.
@@ -150,11 +139,7 @@ def prefect_server(home: Path, *, say: bool = True) -> Iterator[str]:
 
 @contextlib.contextmanager
 def emulator(folder: Path, *options: str) -> Iterator[dict[str, str]]:
-    """Runs the emulator for the length of a `with` block.
-
-    Args:
-        folder: For its log.
-        options: Of `python -m rh_prefect.emulator`.
+    """Runs the emulator for the length of a `with` block; `options` are those of `python -m rh_prefect.emulator`.
 
     Yields:
         The environment under which the package uses it: `RH_BASE_URL` and `RH_API_KEY`.

@@ -107,12 +107,7 @@ class _Sum:
 
 
 def table(found: Iterable[TaskCharge], by: str) -> list[str]:
-    """Writes the sums: a line for each name and unit, and one for the tasks of a name whose cost is not known.
-
-    Args:
-        found: The tasks.
-        by: How to group the sums.
-    """
+    """Writes the sums: a line for each name and unit, and one for the tasks of a name whose cost is not known."""
     sums = _sums(found, by, total=True)
     width = max(len(name) for name, _ in sums)
     order = sorted(sums, key=lambda key: (key[0] == "total", key[0], not key[1], key[1]))
@@ -120,12 +115,7 @@ def table(found: Iterable[TaskCharge], by: str) -> list[str]:
 
 
 def records(found: Iterable[TaskCharge], by: str) -> list[dict[str, object]]:
-    """The sums as data, without a total: a row for each name and unit; without a unit, the tasks of unknown cost.
-
-    Args:
-        found: The tasks.
-        by: How to group the sums.
-    """
+    """The sums as data, without a total: a row for each name and unit; without a unit, the tasks of unknown cost."""
     return [
         {
             "name": name,

@@ -31,14 +31,7 @@ class Assets:
         self.groups = AssetGroups(session)
 
     async def create(self, url: str, *, group_id: str, kind: AssetKind, name: str) -> Asset:
-        """Registers a file. It is ready some time later: see `wait`.
-
-        Args:
-            url: An upload's `url`.
-            group_id: Where it belongs.
-            kind: What it is.
-            name: What to call it.
-        """
+        """Registers the file at an upload's `url`. It is ready some time later: see `wait`."""
         ask = RequestInfo(f"registering of asset {name!r}", makes=True)
         known = Asset(asset_id="", kind=kind, name=name, group_id=usable_id(group_id, of="an asset group"))
         body = {"groupId": known.group_id, "url": url, "assetType": kind, "name": name}
@@ -95,15 +88,7 @@ class Assets:
     async def list(
         self, *, page: int = 1, size: int = 20, group_id: str = "", status: str = "", name: str = ""
     ) -> Page[Asset]:
-        """Lists assets.
-
-        Args:
-            page: From 1.
-            size: 100 at most.
-            group_id: Only those of this group.
-            status: Only those of this status.
-            name: Only those of this name.
-        """
+        """Lists assets, at most 100 on a page; `group_id`, `status` and `name` select."""
         usable_page(page, size, largest=100)
         ask = RequestInfo(f"page {page} of the assets")
         given = {"groupId": group_id and usable_id(group_id, of="an asset group"), "status": status, "name": name}

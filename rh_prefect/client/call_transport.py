@@ -128,12 +128,7 @@ class _Connection(asyncio.Protocol):
             self._waiter.set_result(None)
 
     async def exchange(self, request: httpx.Request, content: bytes, seconds: float | None) -> httpx.Response:
-        """Sends a request and reads the whole response.
-
-        Args:
-            request: The request.
-            content: Its body.
-            seconds: The longest wait for the next bytes.
+        """Sends a request and reads the whole response; waits at most `seconds` for the next bytes.
 
         Raises:
             httpx.TransportError: The connection broke, nothing came in time, or what came is not HTTP.
@@ -193,7 +188,7 @@ class _Connection(asyncio.Protocol):
         return True
 
     def close(self) -> None:
-        """Closes it."""
+        """Closes the connection."""
         self.is_usable = False
         if self._transport is not None:
             self._transport.close()

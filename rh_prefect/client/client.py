@@ -38,6 +38,10 @@ class Client:
     It belongs to one event loop. The key is in no repr, log, error or value; `rh_prefect.client.transport` says how
     connections are used, `rh_prefect.client.responses` how answers are judged.
 
+    Every method, also of the attributes, raises `InputError` for an invalid id, page or request, of which nothing was
+    sent; `ConnectFailed` where there is no connection; `ResponseLost` without a readable response; and `ApiError` by
+    the table of codes, such as `KeyRejected`, `Busy` and `TaskNotFound`. The methods name what they raise besides.
+
     Args:
         api_key: The account's key.
         base_url: The site: `https://www.runninghub.cn`, `https://www.runninghub.ai`, or an emulator.
@@ -140,16 +144,7 @@ class Client:
         return responses.submitted(answer, ask)
 
     async def query(self, task_id: str) -> wire.TaskView:
-        """Returns a task's state.
-
-        Returns:
-            The task, also if it failed.
-
-        Raises:
-            ConnectFailed: No connection.
-            ResponseLost: No readable response.
-            ApiError: `TaskNotFound`, `Busy`, or another by the table of codes.
-        """
+        """Returns a task's state, also if the task failed."""
         if (machine := self._machine_of(task_id)) is not None:
             return await machine.query(task_id)
         ask = RequestInfo(f"query of task {task_id}")
@@ -157,13 +152,7 @@ class Client:
         return responses.parse_query(answer, ask, task_id=task_id)
 
     async def cancel(self, task_id: str) -> None:
-        """Cancels a queued or running task; a query returns the outcome.
-
-        Raises:
-            ConnectFailed: No connection.
-            ResponseLost: No readable response.
-            ApiError: `TaskNotFound`, or another by the table of codes.
-        """
+        """Cancels a queued or running task; a query returns the outcome."""
         if (machine := self._machine_of(task_id)) is not None:
             await machine.cancel(task_id)
             return
@@ -171,40 +160,21 @@ class Client:
         responses.checked(await self._session.call_v1("task/openapi/cancel", {"taskId": task_id}, ask), ask)
 
     async def queue_status(self) -> wire.QueueStatus:
-        """Returns the key's task limit and number of running tasks; the cheapest check of a key.
-
-        Raises:
-            ConnectFailed: No connection.
-            ResponseLost: No readable response.
-            ApiError: `KeyRejected`, or another by the table of codes.
-        """
+        """Returns the key's task limit and number of running tasks; the cheapest check of a key."""
         # A job that waits for a slot calls this again anyway.
         ask = RequestInfo("queue status", pace_seconds=2.0)
         answer = await self._session.call("openapi/v2/queue/status", None, ask)
         return wire.read_queue_status(responses.with_data(answer, ask))
 
     async def account(self) -> wire.Account:
-        """Returns the account's balance.
-
-        Raises:
-            ConnectFailed: No connection.
-            ResponseLost: No readable response.
-            ApiError: `KeyRejected`, or another by the table of codes.
-        """
+        """Returns the account's balance."""
         ask = RequestInfo("account status")
         # This endpoint alone spells the field in lower case.
         answer = await self._session.call("uc/openapi/accountStatus", {}, ask, key_field="apikey")
         return wire.read_account(responses.with_data(answer, ask))
 
     async def price_preview(self, endpoint: str, payload: Mapping[str, object]) -> wire.PricePreview:
-        """Returns the price of a submission; creates nothing.
-
-        Raises:
-            InputError: The request cannot be written.
-            ConnectFailed: No connection.
-            ResponseLost: No readable response, or one without a price.
-            ApiError: By the table of codes.
-        """
+        """Returns the price of a submission; creates nothing. A response without a price is a `ResponseLost`."""
         ask = RequestInfo(f"price preview of {endpoint}")
         answer = await self._session.call(f"openapi/v2/price-preview/{_path(endpoint)}", dict(payload), ask)
         responses.checked(answer, ask)
@@ -223,9 +193,6 @@ class Client:
 
         Raises:
             MediaError: The file cannot be read, or changed during the upload.
-            ConnectFailed: No connection.
-            ResponseLost: No readable response.
-            ApiError: By the table of codes.
         """
         ask = RequestInfo(f"upload of {path}")
         body = await asyncio.to_thread(FileBody, path, name=name, mime=mime)
@@ -234,19 +201,12 @@ class Client:
     async def upload_legacy(
         self, path: Path, *, name: str, mime: str, file_type: Literal["input", "image", "video", "audio"] = "input"
     ) -> wire.Upload:
-        """Sends a file of at most 30 MB by the deprecated endpoint; the result has no `url`.
+        """Sends a file of at most 30 MB by the deprecated endpoint, as `upload`; the result has no `url`.
 
-        Args:
-            path: A local file.
-            name: Its name on the wire; the extension counts.
-            mime: Its type.
-            file_type: The value of `fileType` in older versions of the API.
+        `file_type` is the value of `fileType` in older versions of the API.
 
         Raises:
             MediaError: The file is too large, cannot be read, or changed during the upload.
-            ConnectFailed: No connection.
-            ResponseLost: No readable response.
-            ApiError: By the table of codes.
         """
         ask = RequestInfo(f"legacy upload of {path}")
         fields, secrets = {"fileType": file_type}, {V1_KEY: self._session.key}
@@ -257,11 +217,7 @@ class Client:
         return await self._uploaded("task/openapi/upload", body, ask)
 
     async def upload_lora(self, path: Path, *, name: str) -> str:
-        """Uploads a LoRA, unless RunningHub already has it (by MD5).
-
-        Args:
-            path: A local file.
-            name: What to call it.
+        """Uploads a LoRA under a name, unless RunningHub already has it (by MD5).
 
         Returns:
             Its `file_name` for a RHLoraLoader node; no other loader finds it.
@@ -269,9 +225,6 @@ class Client:
         Raises:
             MediaError: The file cannot be read, or changed during the upload.
             LinkExpired: The signed address was refused.
-            ConnectFailed: No connection.
-            ResponseLost: No readable response.
-            ApiError: By the table of codes.
         """
         return await upload_lora(self._session, path, name=name)
 
@@ -294,7 +247,6 @@ class Client:
 
         Raises:
             LinkExpired: The link is dead.
-            ConnectFailed: No connection.
             ResponseLost: The body was cut or has the wrong length. The next call continues from there.
             StoreError: The bytes cannot be written.
         """

@@ -36,7 +36,7 @@ _CHANGE_SECONDS: Final = 90.0
 
 
 class NativeProxy:
-    """Runs graphs on ComfyUI's own API.
+    """Runs graphs on ComfyUI's own API; errors as in `Client`.
 
     One graph at a time is the safe assumption. A wrong key is not always refused here: check it with
     `Client.queue_status`.
@@ -44,9 +44,6 @@ class NativeProxy:
     Args:
         session: The account.
         family: The size of the machine: `proxy` has 24 GB, `proxy-plus` 48 GB.
-
-    Attributes:
-        family: As given.
     """
 
     def __init__(self, session: Session, family: Family) -> None:
@@ -58,11 +55,8 @@ class NativeProxy:
         """Runs a graph in API format, which costs machine time. The request is sent once and never retried.
 
         Raises:
-            InputError: The graph cannot be written; nothing was sent.
             RequestRejected: ComfyUI says that the graph is not valid; the message names the nodes.
-            ConnectFailed: It was not sent.
             ResponseLost: It may be running.
-            ApiError: By the table of codes.
         """
         ask = RequestInfo(f"prompt to ComfyUI at /{self.family}", paid=True)
         body = {"prompt": graph, **({"client_id": client_id} if client_id else {})}
@@ -76,14 +70,7 @@ class NativeProxy:
         return judged(status, answer, ask)
 
     async def history(self, prompt_id: str) -> ComfyRun:
-        """Returns the state of a graph.
-
-        Raises:
-            InputError: The id is not valid.
-            ConnectFailed: No connection.
-            ResponseLost: No readable response.
-            ApiError: By the table of codes.
-        """
+        """Returns the state of a graph."""
         ask = RequestInfo(f"history of prompt {prompt_id}")
         path = f"history/{usable_id(prompt_id, of='a prompt')}"
         client = self._session.pools.calls
@@ -93,13 +80,7 @@ class NativeProxy:
         return wire.read_comfy_run(entry, prompt_id=prompt_id.strip())
 
     async def queue(self) -> ComfyQueue:
-        """Lists running and waiting graphs, including those of other clients.
-
-        Raises:
-            ConnectFailed: No connection.
-            ResponseLost: No readable response.
-            ApiError: By the table of codes.
-        """
+        """Lists running and waiting graphs, including those of other clients."""
         ask = RequestInfo(f"queue of ComfyUI at /{self.family}")
         client = self._session.pools.calls
         answer = await self._session.resent(client, self._request(client, "GET", "queue"), ask, auth=False)
@@ -109,10 +90,7 @@ class NativeProxy:
         """Removes a graph from the queue or stops it; does nothing if it has ended.
 
         Raises:
-            InputError: The id is not valid.
-            ConnectFailed: No connection.
             ResponseLost: The machine did not confirm it.
-            ApiError: By the table of codes.
         """
         found = usable_id(prompt_id, of="a prompt")
         ask = RequestInfo(f"cancel of prompt {found}")
@@ -138,14 +116,7 @@ class NativeProxy:
         responses.checked(await self._session.paced(once, ask), ask)
 
     async def view(self, file: ComfyFile, to: Path) -> Download:
-        """Downloads a file of a run.
-
-        Raises:
-            LinkExpired: The file no longer exists.
-            ConnectFailed: No connection.
-            ResponseLost: The file was cut.
-            StoreError: The bytes cannot be written.
-        """
+        """Downloads a file of a run; errors as in `Client.download`."""
         return await self.fetch(self.link(file), to)
 
     def link(self, file: ComfyFile) -> str:
@@ -181,9 +152,6 @@ class NativeProxy:
 
         Raises:
             MediaError: The file cannot be read, or changed during the upload.
-            ConnectFailed: No connection.
-            ResponseLost: No readable response.
-            ApiError: By the table of codes.
         """
         ask = RequestInfo(f"upload of {path} to ComfyUI at /{self.family}")
         # Resending it must not leave a second copy under another name.
@@ -245,11 +213,7 @@ _STATUSES: Final[dict[str, TaskStatus]] = {
 
 
 class NativeTasks:
-    """The tasks of one machine.
-
-    Args:
-        comfy: ComfyUI on that machine.
-    """
+    """The tasks of one machine."""
 
     def __init__(self, comfy: NativeProxy) -> None:
         self._comfy = comfy
@@ -260,11 +224,7 @@ class NativeTasks:
         return name == f"/{self._comfy.family}" or name.startswith(self._prefix) or self._comfy.is_link(name)
 
     async def submit(self, payload: Mapping[str, object]) -> TaskView:
-        """Runs a graph; see `Client.submit`.
-
-        Args:
-            payload: With the graph as its `prompt`.
-        """
+        """Runs the graph that is the payload's `prompt`; see `Client.submit`."""
         graph = payload.get("prompt")
         if not isinstance(graph, Mapping):
             raise InputError("A submit to ComfyUI needs a graph in API format as its `prompt`. Nothing was sent.")

@@ -343,10 +343,6 @@ def is_data_url(url: str) -> bool:
 def write_data(url: str, to: Path) -> Download:
     """Writes the file of a `data:` URL; what was there is replaced.
 
-    Args:
-        url: The link.
-        to: Where the bytes go.
-
     Raises:
         LinkExpired: It cannot be decoded.
         StoreError: The bytes cannot be written.

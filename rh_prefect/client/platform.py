@@ -28,13 +28,7 @@ class Platform:
         self._session = session
 
     async def api_keys(self) -> tuple[ApiKey, ...]:
-        """Lists the account's keys, masked.
-
-        Raises:
-            ConnectFailed: No connection.
-            ResponseLost: No readable response.
-            ApiError: By the table of codes.
-        """
+        """Lists the account's keys, masked."""
         ask = RequestInfo("list of API keys")
         return wire.read_api_keys(
             responses.with_rows(await self._session.call("openapi/v2/api-key/list", None, ask), ask)
@@ -50,7 +44,7 @@ class Platform:
         page: int = 1,
         size: int = 50,
     ) -> Page[Resource]:
-        """Searches the public models that loader nodes can name.
+        """Searches the public models that loader nodes can name, at most 50 on a page.
 
         Args:
             kind: What kind of model.
@@ -59,12 +53,6 @@ class Platform:
             tags: Only those with one of these tags, by their ids.
             page: From 1.
             size: 50 at most.
-
-        Raises:
-            InputError: The page number or size is not valid.
-            ConnectFailed: No connection.
-            ResponseLost: No readable response.
-            ApiError: By the table of codes.
         """
         usable_page(page, size, largest=50)
         ask = RequestInfo(f"page {page} of the {kind} resources")
@@ -88,10 +76,7 @@ class Webhooks:
         """Returns the delivery state of a task's webhook (api.md 3.14).
 
         Raises:
-            InputError: The id is not valid.
-            ConnectFailed: No connection.
-            ResponseLost: No readable response.
-            ApiError: By the table of codes; `RequestRejected` with code 1 where the task has no webhook, or none yet.
+            RequestRejected: With code 1 where the task has no webhook, or none yet.
         """
         ask = RequestInfo(f"webhook of task {task_id}")
         body = {"taskId": usable_id(task_id, of="a task")}
@@ -108,12 +93,6 @@ class Webhooks:
         Args:
             event_id: Of the event, as `detail` tells it; not the task's.
             url: Where to, if not where it went before.
-
-        Raises:
-            InputError: The id is not valid.
-            ConnectFailed: No connection.
-            ResponseLost: No readable response.
-            ApiError: By the table of codes.
         """
         ask = RequestInfo(f"resend of webhook event {event_id}")
         body: dict[str, object] = {"webhookId": usable_id(event_id, of="a webhook event")}
@@ -167,12 +146,6 @@ class Workflows:
         """Fetches a workflow's graph in API format: nodes by id, each with `class_type` and `inputs` (api.md 3.4).
 
         An input that is a list of two is a link to another node, not a value.
-
-        Raises:
-            InputError: The id is not valid.
-            ConnectFailed: No connection.
-            ResponseLost: No readable answer, or no graph in it.
-            ApiError: By the table of codes.
         """
         ask = RequestInfo(f"graph of workflow {workflow_id}")
         body = {"workflowId": usable_id(workflow_id, of="a workflow")}
@@ -183,14 +156,7 @@ class Workflows:
         return graph
 
     async def status_v1(self, task_id: str) -> TaskView:
-        """Returns a task's state from the deprecated status endpoint, without reasons and results (api.md 3.10).
-
-        Raises:
-            InputError: The id is not valid.
-            ConnectFailed: No connection.
-            ResponseLost: No readable response.
-            ApiError: `TaskNotFound`, or another by the table of codes.
-        """
+        """Returns a task's state from the deprecated status endpoint, without reasons and results (api.md 3.10)."""
         ask = RequestInfo(f"v1 status of task {task_id}")
         body = {"taskId": usable_id(task_id, of="a task")}
         answer = await self._session.call_v1("task/openapi/status", body, ask)
@@ -201,12 +167,6 @@ class Workflows:
 
         Queued, running and failed are states and no errors. Of a running task it may tell the `progress_url`, which no
         other endpoint does.
-
-        Raises:
-            InputError: The id is not valid.
-            ConnectFailed: No connection.
-            ResponseLost: No readable response.
-            ApiError: `TaskNotFound`, or another by the table of codes.
         """
         ask = RequestInfo(f"v1 outputs of task {task_id}")
         body = {"taskId": usable_id(task_id, of="a task")}
@@ -224,14 +184,7 @@ class Apps:
         self._session = session
 
     async def demo(self, webapp_id: str) -> App:
-        """Returns the inputs that an app accepts (api.md 3.8).
-
-        Raises:
-            InputError: The id is not valid.
-            ConnectFailed: No connection.
-            ResponseLost: No readable response.
-            ApiError: By the table of codes; 901 where the site has no such app.
-        """
+        """Returns the inputs that an app accepts (api.md 3.8); code 901 where the site has no such app."""
         ask = RequestInfo(f"call example of app {webapp_id}")
         query = f"apiKey={MASK}&webappId={usable_id(webapp_id, of='an AI app')}"
         answer = await self._session.call_with_key_in_query("api/webapp/apiCallDemo", query, ask)
@@ -240,20 +193,7 @@ class Apps:
     async def list(
         self, *, page: int = 1, size: int = 50, sort: AppSort = "RECOMMEND", days: int = 7
     ) -> Page[AppListing]:
-        """Lists public apps (api.md 3.9).
-
-        Args:
-            page: From 1.
-            size: 50 at most.
-            sort: Their order.
-            days: How far back HOTTEST looks; the other orders do without.
-
-        Raises:
-            InputError: The page number or size is not valid.
-            ConnectFailed: No connection.
-            ResponseLost: No readable response.
-            ApiError: By the table of codes.
-        """
+        """Lists public apps, at most 50 on a page (api.md 3.9); `days` is how far back HOTTEST looks."""
         usable_page(page, size, largest=50)
         ask = RequestInfo(f"page {page} of the app list")
         body: dict[str, object] = {"current": page, "size": size, "sort": sort}
@@ -270,18 +210,7 @@ class QuickCreate:
         self._session = session
 
     async def params(self, webapp_id: str, *, kind: int = 2) -> tuple[Style, ...]:
-        """Lists the styles that a quick-create module offers (api.md 3.16).
-
-        Args:
-            webapp_id: The module's id.
-            kind: Its `type`; 2 in every published sample.
-
-        Raises:
-            InputError: The id is not valid.
-            ConnectFailed: No connection.
-            ResponseLost: No readable response.
-            ApiError: By the table of codes.
-        """
+        """Lists the styles of a quick-create module (api.md 3.16); `kind` is its `type`, 2 in all samples."""
         ask = RequestInfo(f"quick-create styles of {webapp_id}")
         body = {"type": kind, "webappId": usable_id(webapp_id, of="a quick-create module")}
         # Whether it wants a key is not confirmed: it gets both, as every v1 endpoint does.

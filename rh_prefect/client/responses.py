@@ -177,23 +177,14 @@ def _error(answer: ApiResponse, ask: RequestInfo, **facts: object) -> ApiError |
 
 
 def checked(answer: ApiResponse, ask: RequestInfo) -> ApiResponse:
-    """Raises the error of a response.
-
-    Raises:
-        ApiError: By the table of codes.
-    """
+    """Returns a response without a code; raises the `ApiError` of any other."""
     if answer.code:
         raise _error(answer, ask)
     return answer
 
 
 def with_data(answer: ApiResponse, ask: RequestInfo) -> dict[str, object]:
-    """The `data` of an envelope that reports success.
-
-    Raises:
-        ApiError: By the table of codes.
-        ResponseLost: The data is missing.
-    """
+    """Returns the `data` of an envelope that reports success; raises `ResponseLost` if it is missing."""
     data = checked(answer, ask).data
     if not data:
         raise no_answer(ask, "the response reports success without data")
@@ -201,12 +192,7 @@ def with_data(answer: ApiResponse, ask: RequestInfo) -> dict[str, object]:
 
 
 def with_rows(answer: ApiResponse, ask: RequestInfo) -> list[dict[str, object]]:
-    """The objects of a `data` that is a list, in an envelope that reports success.
-
-    Raises:
-        ApiError: By the table of codes.
-        ResponseLost: The list is missing.
-    """
+    """Returns the objects of a `data` that is a list; raises `ResponseLost` if there is no list."""
     data = unfold(checked(answer, ask).source.get("data"))
     if not isinstance(data, list):
         raise no_answer(ask, "the response reports success without a list")

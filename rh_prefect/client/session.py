@@ -32,15 +32,7 @@ _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class Session:
-    """Sends every request of one account.
-
-    Args:
-        key: The account's key.
-        base_url: The site.
-        submit_timeout: The hard limit on a submit, in seconds.
-        pace_seconds: How long a call other than a submission is retried while RunningHub is too busy.
-        transport: Replaces the network.
-    """
+    """Sends every request of one account."""
 
     def __init__(
         self,
@@ -64,11 +56,7 @@ class Session:
     ) -> ApiResponse:
         """Sends a request that may be repeated; without a body it is a GET.
 
-        Args:
-            path: The endpoint.
-            body: The JSON object, without the key.
-            ask: What for.
-            key_field: The field of the body that the endpoint wants the key in, beside the header (api.md 1.2).
+        `key_field` is the field of the body that the endpoint wants the key in, beside the header (api.md 1.2).
         """
         client = self.pools.calls
         if body is None:
@@ -80,13 +68,7 @@ class Session:
         return await self.call(path, body, ask, key_field=V1_KEY)
 
     async def call_with_key_in_query(self, path: str, query: str, ask: RequestInfo) -> ApiResponse:
-        """Sends a request whose URL holds the key; logs show the masked URL.
-
-        Args:
-            path: The endpoint.
-            query: The query, with `***` for the key.
-            ask: What for.
-        """
+        """Sends a request whose query has `***` in place of the key; logs show the masked URL."""
         client = self.pools.calls
         request = client.build_request("GET", f"{path}?{query}")
         request.extensions[HIDDEN] = mask_url(request.url, key=self.key)
@@ -231,11 +213,7 @@ class Session:
 
 
 def json_bytes(body: Mapping[str, object], ask: RequestInfo) -> bytes:
-    """Encodes a request body as JSON bytes.
-
-    Raises:
-        InputError: It cannot be written as JSON.
-    """
+    """Encodes a request body; raises `InputError` if it cannot be written as JSON."""
     try:
         return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
@@ -243,11 +221,7 @@ def json_bytes(body: Mapping[str, object], ask: RequestInfo) -> bytes:
 
 
 def usable_id(value: str, *, of: str) -> str:
-    """Checks that an id is only digits before it is used in a request, and returns it as a string.
-
-    Raises:
-        InputError: It is not valid.
-    """
+    """Returns an id without spaces around it; raises `InputError` for other than letters, digits, `.`, `_` and `-`."""
     found = value.strip() if isinstance(value, str) else ""
     if not _ID.fullmatch(found):
         raise InputError(
@@ -257,11 +231,7 @@ def usable_id(value: str, *, of: str) -> str:
 
 
 def usable_page(number: int, size: int, *, largest: int) -> None:
-    """Checks a page number and size.
-
-    Raises:
-        InputError: The page number or size is not valid.
-    """
+    """Raises `InputError` for a page number or size that is not valid."""
     if number < 1 or not 1 <= size <= largest:
         raise InputError(
             f"Page {number} of {size} items is not valid: page numbers start at 1, and a page has 1 to {largest} items."
@@ -298,14 +268,7 @@ class Backoff:
         self._draw = draw
 
     async def send(self, once: Callable[[], Awaitable[ApiResponse]], *, seconds: float | None = None) -> ApiResponse:
-        """Sends a request until it is accepted, or rejected for another reason.
-
-        Args:
-            once: Sends it once.
-            seconds: A shorter limit than usual.
-
-        Returns:
-            The response; the last one if the time is over.
+        """Sends a request until it is accepted or rejected for another reason; the last response if the time is over.
 
         Raises:
             Busy: HTTP 429, and the time is over.

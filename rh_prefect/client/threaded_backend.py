@@ -26,11 +26,7 @@ PIECE: Final = 1024 * 1024
 
 
 class ThreadedStream(httpcore.AsyncNetworkStream):
-    """A connection whose calls all run in a thread.
-
-    Args:
-        inner: The blocking connection.
-    """
+    """A connection whose calls all run in a thread; `inner` is the blocking one."""
 
     def __init__(self, inner: httpcore.NetworkStream) -> None:
         self._inner = inner
@@ -134,12 +130,7 @@ class ThreadedBackend(httpcore.AsyncNetworkBackend):
 
 
 class FileTransport(httpx.AsyncHTTPTransport):
-    """httpx's transport, over such connections.
-
-    Args:
-        verify: What certificates are checked with.
-        limits: How many connections there may be.
-    """
+    """httpx's transport, over such connections."""
 
     def __init__(self, *, verify: ssl.SSLContext, limits: httpx.Limits) -> None:
         super().__init__(verify=verify, limits=limits)

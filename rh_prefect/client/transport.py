@@ -252,12 +252,7 @@ class CallClient(httpx.AsyncClient):
         self._sender = transport
 
     async def send(self, request: httpx.Request, *, auth: Any = True, **_: Any) -> httpx.Response:
-        """Sends a request and reads the response.
-
-        Args:
-            request: From `build_request`.
-            auth: None leaves the key out.
-        """
+        """Sends a request and reads the response; `auth=None` leaves the key out."""
         if auth is not None and isinstance(self.auth, Bearer):
             self.auth.sign(request)
         try:

@@ -81,11 +81,7 @@ class Verifier:
         self._done: dict[DeliveryVerdict, None] = {}
 
     def take(self, told: DeliveryVerdict) -> bool:
-        """Accepts a delivery, from any thread, and returns at once.
-
-        Returns:
-            False where there is too much to do already.
-        """
+        """Accepts a delivery, from any thread, and returns at once; False where there is too much to do already."""
         with self._lock:
             if told in self._done:
                 return True

@@ -269,15 +269,7 @@ class GroupPage(Page[AssetGroup]):
 
 
 def read_asset(data: dict[str, object], *, known: Asset | None = None) -> Asset | None:
-    """Reads an asset.
-
-    Args:
-        data: The answer; most endpoints tell only a part.
-        known: What is known without it.
-
-    Returns:
-        The asset; None without an id.
-    """
+    """Reads an asset, of which most answers tell only a part, on top of what is known; None without an id."""
     base = known or Asset(asset_id="")
     asset = Asset(
         asset_id=first_text(data, "assetId", "id") or base.asset_id,

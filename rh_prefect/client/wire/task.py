@@ -43,9 +43,6 @@ def is_task_id(text: str) -> bool:
     """Checks whether a text is a task's id: only digits, or a machine followed by a prompt's id.
 
     Ids become parts of file names and addresses, so that nothing else is taken for one.
-
-    Args:
-        text: The text.
     """
     return bool(_TASK_ID.fullmatch(text) and text.strip("0"))
 
@@ -153,11 +150,7 @@ class TaskView(Value):
 
 
 def read_task(source: dict[str, object], *, task_id: str, code: str = "", reason: str = "") -> TaskView | None:
-    """Reads a v2 task object (api.md 3.12).
-
-    Returns:
-        The view, or None where the object says nothing about a task's state.
-    """
+    """Reads a v2 task object (api.md 3.12); None where it says nothing about a task's state."""
     status = read_status(first_text(source, "status", "taskStatus"))
     if status is None:
         return None
@@ -385,11 +378,7 @@ class WebhookEvent(Value):
 
 
 def read_webhook_event(data: dict[str, object], *, task_id: str, view: TaskView | None) -> WebhookEvent | None:
-    """Reads an event's detail; `userApiKey` is dropped.
-
-    Returns:
-        The event, or None where it has no id.
-    """
+    """Reads an event's detail without its `userApiKey`; None where it has no id."""
     event_id = first_text(data, "id", "webhookId")
     if not event_id:
         return None
