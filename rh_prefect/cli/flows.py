@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from rh_prefect.cli.arguments import check_account, check_batch, check_blocks, check_call, check_store
+from rh_prefect.cli.arguments import check_account, check_batch, check_call, check_store
 from rh_prefect.cli.flow_signatures import FlowSignature, as_command, composed_flows, flow_signature, options
+from rh_prefect.cli.pipeline_runs import in_new_flow_run, run_to_end
 from rh_prefect.cli.pipeline_runs import run as run_pipeline
 from rh_prefect.cli.servers import prefect_api
 from rh_prefect.errors import InputError
@@ -220,23 +221,16 @@ async def _keep_parameters(flow: Flow[..., Any], flow_run: FlowRun, parameters: 
 
 
 async def _in_flow_run(flow: Flow[..., Any], parameters: dict[str, Any], resume: str | None, watch: Any) -> Any:
-    from rh_prefect.flow_runs.prefect_internals import drain
-    from rh_prefect.flow_runs.resume import create, find, rerun
+    from rh_prefect.flow_runs.resume import find
 
     if resume is None:
-        await check_blocks(parameters.get("credentials"), parameters.get("storage"))
-    flow_run_id = resume or str(await create(flow, parameters))
-    if resume is not None:
-        await _keep_parameters(flow, await find(flow, resume), parameters)
-        await _go_on_where_its_files_are(resume)
-    watch.started(flow_run_id, is_resumed=resume is not None)
-    try:
-        return await rerun(flow, flow_run_id)
-    finally:
-        await drain()
-
-
-_Many = Parameter(negative="")
+        return await in_new_flow_run(
+            flow, parameters, (parameters.get("credentials"), parameters.get("storage")), watch
+        )
+    await _keep_parameters(flow, await find(flow, resume), parameters)
+    await _go_on_where_its_files_are(resume)
+    watch.started(resume, is_resumed=True)
+    return await run_to_end(flow, resume)
 
 
 def _pair(given: str) -> tuple[str, str]:
@@ -247,31 +241,17 @@ def _pair(given: str) -> tuple[str, str]:
 
 
 def _watched_batch(parameters: dict[str, Any], words: Sequence[str], *, quiet: bool) -> BatchReport:
+    from rh_prefect import flows
     from rh_prefect.cli.console import BatchConsole
     from rh_prefect.errors import BatchIncomplete
 
+    blocks = parameters["credentials"], parameters["storage"]
     with BatchConsole(words, quiet=quiet) as watch:
         try:
-            report: BatchReport = asyncio.run(_in_batch_run(parameters, watch))
+            report: BatchReport = asyncio.run(in_new_flow_run(flows.batch, parameters, blocks, watch))
         except BatchIncomplete as error:
             report = error.report
     watch.summary(report)
-    return report
-
-
-async def _in_batch_run(parameters: dict[str, Any], watch: Any) -> BatchReport:
-    from rh_prefect import flows
-    from rh_prefect.flow_runs.prefect_internals import drain
-    from rh_prefect.flow_runs.resume import create, rerun
-
-    flow: Flow[..., Any] = flows.batch
-    await check_blocks(parameters["credentials"], parameters["storage"])
-    flow_run_id = str(await create(flow, parameters))
-    watch.started(flow_run_id)
-    try:
-        report: BatchReport = await rerun(flow, flow_run_id)
-    finally:
-        await drain()
     return report
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rh_prefect.jobs.cancel import CancelReport
     from rh_prefect.jobs.journal.job_records import Submit
     from rh_prefect.jobs.journal.journal import Journal
+    from rh_prefect.jobs.journal.records import Intent
     from rh_prefect.jobs.journal.scope import Scope
 
 
@@ -38,11 +39,14 @@ def list_(
         as_json: JSON, and nothing else on stdout.
     """
     with api_of_earlier_runs(run):
-        if as_json:
-            found = asyncio.run(_runs_as_json() if run is None else _jobs_as_json(run))
-            print(json.dumps(found, ensure_ascii=False, indent=2))
+        if run is None:
+            found: Any = asyncio.run(_runs())
+            lines: Iterable[str] = _runs_as_text(found["flow_runs"], found["scopes"])
         else:
-            asyncio.run(_list_runs() if run is None else _list_jobs(run))
+            jobs = asyncio.run(_jobs_in(run))
+            found = [_as_json(*one) for one in jobs]
+            lines = [_line(*one) for one in jobs] or [f"no job is recorded in {run}"]
+        print(json.dumps(found, ensure_ascii=False, indent=2) if as_json else "\n".join(lines))
 
 
 def show_(job: str) -> None:
@@ -53,7 +57,7 @@ def show_(job: str) -> None:
     """
     scope, key = split_job(job)
     with api_of_earlier_runs(scope):
-        view = asyncio.run(_read(scope, key))
+        view = asyncio.run(read_job(_journal(scope), key))
     for submit in view.submits:
         print(f"submit {submit.n}: {submit.state}")
         for name in ("intent", "answer", "resolution", "end"):
@@ -166,32 +170,8 @@ def cancel_(run: str) -> None:
         raise SystemExit(1)
 
 
-async def _list_runs() -> None:
-    if is_configured():
-        await _list_flow_runs()
-    else:
-        print("no flow runs: PREFECT_API_URL is not set, and `rh-prefect run` has not run here yet")
-    scopes = await asyncio.to_thread(folder_scopes, get_settings().journal_url)
-    if scopes:
-        print(f"scopes outside of flows, in {get_settings().journal_url}:")
-        print("\n".join(f"  {name}" for name in scopes))
-
-
-async def _list_flow_runs() -> None:
-    from rh_prefect.flow_runs.queries import latest_runs
-
-    found = [one async for one in latest_runs()]
-    print("flow runs with paid jobs, newest first:" if found else "none of the latest flow runs has a paid job")
-    width = max((len(flow) for _, flow, _ in found), default=0)
-    for flow_run, flow, jobs in found:
-        state = flow_run.state.name if flow_run.state else "?"
-        print(f"  {flow_run.id}  {jobs:4} job(s)  {state:12} {flow:{width}}  {flow_run.name}")
-    if found:
-        print('resume one: `rh-prefect run FLOW --resume ID`, or in Python rh_prefect.resume(your_flow, "ID")')
-
-
-async def _runs_as_json() -> dict[str, list[dict[str, object]]]:
-    runs: list[dict[str, object]] = []
+async def _runs() -> dict[str, list[dict[str, Any]]]:
+    runs: list[dict[str, Any]] = []
     if is_configured():
         from rh_prefect.flow_runs.queries import latest_runs
 
@@ -209,8 +189,25 @@ async def _runs_as_json() -> dict[str, list[dict[str, object]]]:
     return {"flow_runs": runs, "scopes": [{"name": name} for name in scopes]}
 
 
-async def _jobs_as_json(run: str) -> list[dict[str, object]]:
-    return [_as_json(scope.journal.scope, view) async for scope, view in _jobs(run)]
+def _runs_as_text(runs: list[dict[str, Any]], scopes: list[dict[str, Any]]) -> Iterator[str]:
+    if runs:
+        yield "flow runs with paid jobs, newest first:"
+    elif is_configured():
+        yield "none of the latest flow runs has a paid job"
+    else:
+        yield "no flow runs: PREFECT_API_URL is not set, and `rh-prefect run` has not run here yet"
+    width = max((len(one["flow"]) for one in runs), default=0)
+    for one in runs:
+        yield f"  {one['id']}  {one['jobs']:4} job(s)  {one['state'] or '?':12} {one['flow']:{width}}  {one['name']}"
+    if runs:
+        yield 'resume one: `rh-prefect run FLOW --resume ID`, or in Python rh_prefect.resume(your_flow, "ID")'
+    if scopes:
+        yield f"scopes outside of flows, in {get_settings().journal_url}:"
+    yield from (f"  {one['name']}" for one in scopes)
+
+
+async def _jobs_in(run: str) -> list[tuple[str, JobView]]:
+    return [(scope.journal.scope, view) async for scope, view in _jobs(run)]
 
 
 def _as_json(run: str, view: JobView) -> dict[str, object]:
@@ -229,11 +226,6 @@ def _as_json(run: str, view: JobView) -> dict[str, object]:
 
 def _state(submit: Submit) -> str:
     return submit.end.status.lower() if submit.end else submit.state
-
-
-async def _list_jobs(run: str) -> None:
-    found = [_line(scope.journal.scope, view) async for scope, view in _jobs(run)]
-    print("\n".join(found) if found else f"no job is recorded in {run}")
 
 
 async def _jobs(run: str) -> AsyncIterator[tuple[Scope, JobView]]:
@@ -260,18 +252,10 @@ def _what(view: JobView) -> str:
 
 
 async def _adopt(scope: str, key: str, task_id: str) -> None:
-    from rh_prefect.blocks.lookup import RECORDED
-    from rh_prefect.jobs.loop_thread import LOOP
-
     journal = _journal(scope)
     view = await read_job(journal, key)
-    intent = view.submits[-1].intent
-
-    async def look() -> None:
-        await (await RECORDED.client_for(intent)).query(task_id)
-
     try:
-        await LOOP.call(look())
+        await _status(view.submits[-1].intent, task_id)
     except TaskNotFound as error:
         raise InputError(
             f"{scope}/{key}: the account that submitted it has no task {task_id}. What to do: copy the id "
@@ -299,14 +283,8 @@ async def _mark_lost(scope: str, key: str) -> None:
 
 async def _check_lost(scope: str, submit: Submit) -> None:
     """Refuses while the account that paid for the task still knows it."""
-    from rh_prefect.blocks.lookup import RECORDED
-    from rh_prefect.jobs.loop_thread import LOOP
-
-    async def look() -> str:
-        return (await (await RECORDED.client_for(submit.intent)).query(submit.task_id or "")).status
-
     try:
-        status = await LOOP.call(look())
+        status = await _status(submit.intent, submit.task_id or "")
     except TaskNotFound:
         return
     raise InputError(
@@ -315,12 +293,22 @@ async def _check_lost(scope: str, submit: Submit) -> None:
     )
 
 
+async def _status(intent: Intent, task_id: str) -> str:
+    """The status of a task, as the account that submitted it sees it."""
+    from rh_prefect.blocks.lookup import RECORDED
+    from rh_prefect.jobs.loop_thread import LOOP
+
+    async def look() -> str:
+        return (await (await RECORDED.client_for(intent)).query(task_id)).status
+
+    return await LOOP.call(look())
+
+
 async def _recover(run: str, storage: str | None) -> list[str]:
     from rh_prefect.blocks.lookup import load_storage
-    from rh_prefect.jobs.admin import recover
 
     scope, store = await _scope(run), await load_storage(storage)
-    return await recover(scope.journal, store)
+    return await admin.recover(scope.journal, store)
 
 
 async def _collect(run: str) -> None:
@@ -352,10 +340,6 @@ async def _cancel(run: str) -> CancelReport:
     from rh_prefect.jobs.loop_thread import LOOP
 
     return await LOOP.call(cancel_run(await _scope(run), by="rh-prefect jobs cancel"))
-
-
-async def _read(scope: str, key: str) -> JobView:
-    return await read_job(_journal(scope), key)
 
 
 async def _replay_spool() -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
 from rh_prefect import catalog
-from rh_prefect.catalog.search import Filter, Found
+from rh_prefect.catalog.model import Output
+from rh_prefect.catalog.search import Filter, Found, Sort
 from rh_prefect.catalog.search import search as search_catalog
-from rh_prefect.catalog.tags import inputs_of, tags_of
+from rh_prefect.catalog.tags import Input, inputs_of, tags_of
 from rh_prefect.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,12 +23,9 @@ _SHOWN = 20
 """How many models the table shows, where nothing else is asked for."""
 
 Words = Annotated[str, Parameter(help="Search words, such as `lip sync`. Without words, all models are listed.")]
-Makes = Annotated[
-    Literal["image", "video", "audio", "3d", "text"] | None, Parameter(help="Only models with this output type.")
-]
+Makes = Annotated[Output | None, Parameter(help="Only models with this output type.")]
 Takes = Annotated[
-    Literal["image", "video", "audio", "text"] | None,
-    Parameter(name="--input", help="Only models that accept this input type, required or optional."),
+    Input | None, Parameter(name="--input", help="Only models that accept this input type, required or optional.")
 ]
 MaxPrice = Annotated[
     float | None,
@@ -52,7 +49,7 @@ def search(
     output: Makes = None,
     takes: Takes = None,
     max_price: MaxPrice = None,
-    sort: Annotated[Literal["relevance", "price", "date", "name"], Parameter(help="Sort order.")] = "relevance",
+    sort: Annotated[Sort, Parameter(help="Sort order.")] = "relevance",
     with_old: Old = False,
     limit: Limit = None,
     as_json: Json = False,
@@ -61,11 +58,11 @@ def search(
     most = None if max_price is None else Decimal(str(max_price))
     wanted = Filter(output=output, takes=takes, with_old=with_old, max_price=most)
     found = search_catalog(" ".join(words), wanted, sort=sort)
+    for note in found.notes:
+        print(note, file=sys.stderr if as_json else sys.stdout)
     if as_json:
         print(json.dumps([_record(model) for model in found.models[:limit]], ensure_ascii=False, indent=2))
-        _say(found.notes, to_stderr=True)
     else:
-        _say(found.notes)
         _show_table(found, limit or _SHOWN)
 
 
@@ -81,11 +78,6 @@ def show(model: str) -> None:
         note = catalog.describe(param)
         print(f"    {param.name}: {_type(param)}{_default(param)}" + (f"  # {note}" if note else ""))
     print(")")
-
-
-def _say(notes: Iterable[str], *, to_stderr: bool = False) -> None:
-    for note in notes:
-        print(note, file=sys.stderr if to_stderr else sys.stdout)
 
 
 def _record(model: catalog.Model) -> dict[str, Any]:

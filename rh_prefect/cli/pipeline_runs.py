@@ -160,7 +160,7 @@ def _run(
 
     with Watch(command=str(file), is_resumable=False, quiet=quiet) as watch:
         try:
-            result = asyncio.run(_in_flow_run(flow, parameters, blocks, watch))
+            result: PipelineResult = asyncio.run(in_new_flow_run(flow, parameters, blocks, watch))
         except PipelineIncomplete as error:
             print(f"rh-prefect: {error}\nThe report: {error.result.report}", file=sys.stderr)
             sys.exit(1)
@@ -182,20 +182,27 @@ def _run(
     return result
 
 
-async def _in_flow_run(
+async def in_new_flow_run(
     flow: Any, parameters: dict[str, Any], blocks: tuple[str | None, str | None], watch: Any
-) -> PipelineResult:
-    from rh_prefect.flow_runs.prefect_internals import drain
-    from rh_prefect.flow_runs.resume import create, rerun
+) -> Any:
+    """Runs a flow in a new flow run, after a check of the account's and the storage's blocks; returns its result."""
+    from rh_prefect.flow_runs.resume import create
 
     await check_blocks(*blocks)
     flow_run_id = str(await create(flow, parameters))
     watch.started(flow_run_id)
+    return await run_to_end(flow, flow_run_id)
+
+
+async def run_to_end(flow: Any, flow_run_id: str) -> Any:
+    """Runs a flow in a flow run that exists, and sends what its events and logs still hold; returns its result."""
+    from rh_prefect.flow_runs.prefect_internals import drain
+    from rh_prefect.flow_runs.resume import rerun
+
     try:
-        result: PipelineResult = await rerun(flow, flow_run_id)
+        return await rerun(flow, flow_run_id)
     finally:
         await drain()
-    return result
 
 
 def choose(
