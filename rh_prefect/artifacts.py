@@ -1,6 +1,8 @@
 """What Prefect's dashboard shows of a run: a table of its steps, a contact sheet, one progress bar.
 
-What cannot be shown is logged and never raised: a paid job must not fail for its picture.
+What cannot be shown is logged and never raised: a paid job must not fail for its picture. Each function returns the
+artifact's id; None outside flows, or when it could not be shown. A `page` that is not given is that of the flow run
+that the caller is in; a hook that a worker calls is in none. `what` is a name in lower-case letters and dashes.
 """
 
 from __future__ import annotations
@@ -98,15 +100,7 @@ class Step:
 
 
 async def steps_table(steps: Iterable[Step], *, page: Page | None = None) -> UUID | None:
-    """Shows what each step of a run took and cost.
-
-    Args:
-        steps: The rows, in order.
-        page: Where; by default the flow run that the caller is in. A hook that a worker calls is in none.
-
-    Returns:
-        The artifact's id; None outside flows, or when it could not be shown.
-    """
+    """Shows what each step of a run took and cost."""
     steps = list(steps)
     counted = f"{len(steps)} step{'' if len(steps) == 1 else 's'}"
     rows = (step.row() for step in steps)
@@ -116,17 +110,7 @@ async def steps_table(steps: Iterable[Step], *, page: Page | None = None) -> UUI
 async def table(
     rows: Iterable[dict[str, str]], *, what: str, description: str, page: Page | None = None
 ) -> UUID | None:
-    """Shows a table for a run; a long table is cut, because Prefect keeps it in its database.
-
-    Args:
-        rows: The rows, by column.
-        what: A name for it, in lower-case letters and dashes: one table of a name a run.
-        description: What stands above it.
-        page: Where; by default the flow run that the caller is in.
-
-    Returns:
-        The artifact's id; None outside flows, or when it could not be shown.
-    """
+    """Shows a table for a run; a long table is cut, because Prefect keeps it in its database."""
     rows = list(rows)
     if len(rows) > MAX_ROWS:
         description += f" The first {MAX_ROWS} of {len(rows)} rows:"
@@ -134,16 +118,7 @@ async def table(
 
 
 async def results(files: Mapping[str, str], *, cost: Costs, page: Page | None = None) -> UUID | None:
-    """Shows where the files are that a run has made, and what they cost together.
-
-    Args:
-        files: Name -> path, URI or link.
-        cost: What all jobs of the run have cost.
-        page: Where; by default the flow run that the caller is in.
-
-    Returns:
-        The artifact's id; None outside flows, or when it could not be shown.
-    """
+    """Shows where the files are that a run has made, and what they cost together."""
     lines = [f"- {name}: {_link(uri)}" for name, uri in list(files.items())[:MAX_ROWS]]
     text = "\n".join(["## Results", "", *lines, "", f"Cost: {cost or 'not known'}"])
     return await _create(page, "results", "markdown", text, f"{len(files)} file(s), {cost or 'cost unknown'}.")
@@ -154,29 +129,12 @@ def _link(uri: str) -> str:
 
 
 async def markdown(text: str, *, what: str, description: str) -> UUID | None:
-    """Shows a Markdown text for a run.
-
-    Args:
-        text: Markdown.
-        what: A name for it, in lower-case letters and dashes.
-        description: What stands above it.
-
-    Returns:
-        The artifact's id; None outside flows, or when it could not be shown.
-    """
+    """Shows a Markdown text for a run."""
     return await _create(None, what, "markdown", text, description)
 
 
 async def contact_sheet(jpeg: bytes, uri: str, *, page: Page | None = None) -> UUID | None:
-    """Shows a small picture of what a run has made.
-
-    Args:
-        jpeg: The picture; it is kept in Prefect's database, so some 30 to 60 kB do.
-        uri: Where the full one is.
-        page: Where to show it; by default the flow run that the caller is in.
-
-    Returns:
-        The artifact's id; None outside flows, or when it could not be shown.
+    """Shows a small JPEG of what a run has made, which is kept in Prefect's database; `uri` names the full one.
 
     Raises:
         InputError: It is larger than 100 kB.
@@ -191,7 +149,7 @@ async def contact_sheet(jpeg: bytes, uri: str, *, page: Page | None = None) -> U
 
 
 class Progress:
-    """One progress bar of a run: created at the first report, then updated at most every few seconds.
+    """One progress bar of a run, in percent: created at the first report, then updated at most every few seconds.
 
     All reports come from one event loop.
     """
@@ -219,24 +177,14 @@ class Progress:
         return self._clock() >= self._next and not self._lock.locked()
 
     async def report(self, percent: float, *, description: str | None = None) -> None:
-        """Moves the bar, unless it was moved a moment ago.
-
-        Args:
-            percent: From 0 to 100.
-            description: A line above the bar.
-        """
+        """Moves the bar, unless it was moved a moment ago."""
         async with self._lock:
             if self._clock() >= self._next:
                 await self._show(min(max(percent, 0.0), 100.0), description)
                 self._next = self._clock() + self._every
 
     async def finish(self, percent: float = 100.0, *, description: str | None = None) -> None:
-        """Sets the bar to its final value, without the minimum interval; does not create a bar that was never shown.
-
-        Args:
-            percent: From 0 to 100.
-            description: A line above the bar.
-        """
+        """Sets the bar to its final value, without the minimum interval; does not create a bar that was never shown."""
         async with self._lock:
             if self._id is not None:
                 await self._show(percent, description)

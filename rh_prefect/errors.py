@@ -87,11 +87,7 @@ class RunningHubError(Exception):
         return self.message if not self.step or self.step in self.message else f"{self.step}: {self.message}"
 
     def of_step(self, step: str) -> Self:
-        """Copies an error, with the step's name and without a traceback; several calls may share one error.
-
-        Args:
-            step: The label or model of the call.
-        """
+        """Copies an error, with the step's name and without a traceback; several calls may share one error."""
         return type(self)(self.message, **{**self._facts, "step": self.step or step})
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -114,24 +110,14 @@ class JobsFailed(ExceptionGroup[Exception]):
 
 
 def jobs_failed(errors: Sequence[Exception], *, total: int, what: str) -> JobsFailed:
-    """Makes one error of several.
-
-    Args:
-        errors: The errors.
-        total: How many jobs or steps there were.
-        what: What they are called, as in "jobs".
-    """
+    """Makes one error of several; `what` is what they are called, as in "jobs"."""
     # The frames in which each error of ours was raised say nothing that its text does not.
     known = [one.with_traceback(None) if isinstance(one, RunningHubError) else one for one in errors]
     return JobsFailed(" ".join([f"{len(errors)} of {total} {what} failed.", *causes(errors)]), known)
 
 
 def causes(errors: Iterable[BaseException]) -> list[str]:
-    """Lists each cause once, with the names of all steps that failed because of it.
-
-    Args:
-        errors: The errors, or groups of errors.
-    """
+    """Lists each cause once, with the names of all steps that failed because of it."""
     steps: dict[str, list[str]] = {}
     for error in _single(errors):
         text, step = f"{type(error).__name__}: {error}", None

@@ -97,11 +97,7 @@ class LruSet(MutableSet[K]):
     """A set that drops the element that was added least recently when it is full; safe on several threads."""
 
     def __init__(self, most: int) -> None:
-        """Starts empty.
-
-        Args:
-            most: How many elements it keeps.
-        """
+        """Starts empty."""
         self._elements: LruCache[K, None] = LruCache(most)
 
     def __contains__(self, element: object) -> bool:
@@ -158,12 +154,7 @@ class SingleFlight(Generic[K, V]):
         self._asking = {}
 
     async def get(self, key: K, ask: Callable[[], Coroutine[Any, Any, V]]) -> V:
-        """Returns the result, computed by the first caller; cancelling one caller does not cancel the computation.
-
-        Args:
-            key: The question.
-            ask: Asks it.
-        """
+        """Returns the result, computed by the first caller; cancelling one caller does not cancel the computation."""
         known = self._answers.get(key)
         if known is not None and self._clock() - known[0] < self._seconds:
             return known[1]
@@ -194,12 +185,7 @@ class SharedTasks(Generic[K, V]):
         self._drop = drop
 
     async def run(self, key: K, begin: Callable[[], Coroutine[Any, Any, V]]) -> V:
-        """Waits for the task of a key, and begins it if none runs.
-
-        Args:
-            key: The task's name.
-            begin: The work.
-        """
+        """Waits for the task of a key, and begins it if none runs."""
         shared = self._running.get(key)
         if shared is None or shared.task.cancelling():
             shared = self._running[key] = _SharedTask(asyncio.ensure_future(begin()))

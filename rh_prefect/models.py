@@ -43,9 +43,6 @@ class ModelInput(InputBase):
 def input_for(model: Model | str) -> type[ModelInput]:
     """Returns the input class of a model; the same one each time.
 
-    Args:
-        model: The model, or any of its names.
-
     Raises:
         UnknownModelError: The model does not exist.
     """

@@ -13,12 +13,7 @@ _MOST = 10**_MOST_DIGITS
 
 
 def snapshot(value: Any, *, depth: int = 0) -> Any:
-    """Copies lists, tuples and objects, so that what the caller changes later changes nothing here.
-
-    Args:
-        value: What the caller gave: mostly JSON, with files in between, which stay as they are.
-        depth: How deep it lies in what was given; what is deeper than may be is not copied.
-    """
+    """Copies lists, tuples and objects, so that what the caller changes later changes nothing here."""
     if depth > DEEPEST:
         return value
     if type(value) is dict:
@@ -34,10 +29,6 @@ def flaw_of(value: Any, *, depth: int = 0) -> str:
     """Why a value could not be sent or recorded; empty if it could.
 
     Files and other objects are not looked at: what takes them says what is wrong with them.
-
-    Args:
-        value: What the caller gave.
-        depth: How deep it lies in what was given.
     """
     if isinstance(value, str):
         return "" if _is_text(value) else "contains an incomplete character (a lone surrogate), which is not valid text"

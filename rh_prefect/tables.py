@@ -85,25 +85,14 @@ class Source:
 
 
 def form_of(place: str) -> Form | None:
-    """The form of a table by its name; None for what is not a table.
-
-    Args:
-        place: A path or URI.
-    """
+    """The form of a table by its name; None for what is not a table."""
     return _FORMS.get(PurePosixPath(place if is_local(place) else place.partition("?")[0]).suffix.lower())
 
 
 def open_table(
     given: str, form: Form, *, options: Mapping[str, object] | None = None, most_bytes: int | None = None
 ) -> Source:
-    """Finds out where a table is; its rows are read later.
-
-    Args:
-        given: A path or URI.
-        form: Its form.
-        options: fsspec's storage options.
-        most_bytes: How many bytes may be read of it.
-    """
+    """Finds out where a table is; its rows are read later."""
     head = without_user(given)
     base = str(Path(local_path(given)).parent) if is_local(given) else head.partition("?")[0].rpartition("/")[0]
     name = shown(given)
@@ -122,11 +111,7 @@ def open_table(
 
 
 def trouble(error: Exception) -> str:
-    """Describes the error in a row.
-
-    Args:
-        error: What it raised.
-    """
+    """Describes the error in a row."""
     known = next((words for kind, words in _TROUBLES if isinstance(error, kind)), None)
     return f"{known or f'it cannot be read: {type(error).__name__}: {error}'}. What to do: correct the row."
 
@@ -261,12 +246,7 @@ def _cell(value: object) -> object:
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
-    """Writes rows as CSV; a text that a spreadsheet would evaluate as a formula gets an apostrophe before it.
-
-    Args:
-        columns: The names of the columns, in order.
-        rows: The rows; texts may have any characters.
-    """
+    """Writes rows as CSV; a text that a spreadsheet would evaluate as a formula gets an apostrophe before it."""
     text = io.StringIO()
     table = csv.DictWriter(text, columns)
     table.writeheader()

@@ -81,10 +81,6 @@ async def load_storage(name: str | None = None) -> MediaStore:
 async def find_block(kind: type[_B], name: str) -> _B | None:
     """Loads a saved block; None where there is none of this name.
 
-    Args:
-        kind: The block's class.
-        name: Its name.
-
     Raises:
         ConfigError: It is there and cannot be used, or there is no Prefect API.
     """
@@ -118,13 +114,7 @@ async def _no_account(name: str) -> ConfigError:
 
 
 def missing(kind: type[Block], name: str, there: str) -> ConfigError:
-    """Builds the error for a block name that does not exist.
-
-    Args:
-        kind: Its type.
-        name: The name.
-        there: The blocks that there are, as they are to be listed; empty where there is none.
-    """
+    """Builds the error for a block name that does not exist."""
     known = (
         f"Existing blocks: {there}. What to do: use one of these names, or"
         if there
@@ -181,12 +171,7 @@ RECORDED: Final = Accounts(find=_recorded)
 
 
 def key_from(block: RunningHubCredentials, name: str | None) -> Key:
-    """Returns the API key from a block.
-
-    Args:
-        block: The block.
-        name: Under which it is saved; None for what the environment sets.
-    """
+    """Returns the API key from a block."""
     return Key(block.api_key, block.base_url, block.account, name)
 
 

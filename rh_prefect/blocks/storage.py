@@ -126,11 +126,7 @@ def _s3_url(bucket: S3Bucket) -> str:
 
 
 def _s3_options(bucket: S3Bucket) -> dict[str, Any]:
-    """The bucket's credentials and client settings as storage options of s3fs; what is not set is left out.
-
-    Raises:
-        ConfigError: The credentials assume a role.
-    """
+    """The bucket's credentials and client settings as storage options of s3fs; what is not set is left out."""
     credentials = bucket.credentials
     options = _client_options(credentials.aws_client_parameters, credentials.region_name) | _keys(credentials)
     return {name: value for name, value in options.items() if value not in (None, {})}

@@ -113,12 +113,7 @@ _OUTSIDE = _Outside()
 
 
 def take_place(name: str, given: object) -> Place:
-    """Assigns the next position to the call that the caller makes now.
-
-    Args:
-        name: What is called.
-        given: The arguments that say what is asked for.
-    """
+    """Assigns the next position to the call that the caller makes now."""
     runs = run_contexts()
     run_places(runs)
     caller = 0 if next(runs_in_order(sys._getframe(1)), False) else _caller()
@@ -284,11 +279,7 @@ class PlacedFlow(Flow[P, R]):
 
 
 def count_calls(flow: Flow[..., Any]) -> None:
-    """Makes a flow assign a position to each of its calls.
-
-    Args:
-        flow: The flow; it becomes a `PlacedFlow`.
-    """
+    """Makes a flow assign a position to each of its calls."""
     flow.__class__ = PlacedFlow
 
 

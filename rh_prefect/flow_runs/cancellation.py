@@ -32,12 +32,7 @@ if TYPE_CHECKING:
 
 
 async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
-    """Cancels what a run has submitted, on the account that each job was paid on; runs on the loop thread.
-
-    Args:
-        scope: The run.
-        by: Who cancels, for the record.
-    """
+    """Cancels what a run has submitted, on the account that each job was paid on; runs on the loop thread."""
     reports: list[CancelReport] = []
     forbidden: list[tuple[Journal, int]] = []
     if isinstance(scope, RecordedScope):
@@ -87,11 +82,7 @@ _watched: dict[UUID, tuple[asyncio.Event, asyncio.Task[None]]] = {}
 
 
 def watch(board: RunStatus) -> None:
-    """Monitors a run until its jobs or the run itself have ended; runs on the loop thread.
-
-    Args:
-        board: The root flow run's; watching it twice has no effect.
-    """
+    """Monitors a run until its jobs or the run itself have ended, on the loop thread; a second call has no effect."""
     if board.page is not None and board.page.flow_run_id not in _watched and board.has_work:
         run = board.page.flow_run_id
         ends = asyncio.Event()

@@ -90,11 +90,6 @@ async def cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun, state: Sta
     """Cancels at RunningHub what a cancelled flow run has submitted; attach it with `on_cancellation`.
 
     Prefect calls it in another process, after the flow's own has gone, with its arguments by name.
-
-    Args:
-        flow: The flow.
-        flow_run: The cancelled flow run.
-        state: Its state.
     """
     report = await LOOP.call(cancel_run(scope_of(flow_run, flow.name), by="the cancellation hook"))
     log = flow_run_logger(flow_run, flow)
@@ -136,13 +131,7 @@ def _rows(report: CancelReport) -> Iterator[dict[str, str]]:
 
 
 async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Writes the table of steps, and downloads paid results that this run did not use.
-
-    Args:
-        flow: The flow.
-        flow_run: Its finished flow run.
-        state: Its state.
-    """
+    """Writes the table of steps, and downloads paid results that this run did not use."""
     board = run_status_of(str(flow_run.id), flow=flow.name)
     if board.rows:
         if not board.is_reported:

@@ -261,11 +261,7 @@ class _Inputs:
         )
 
     def decode(self, key: str, text: str) -> JSON:
-        """Reads a record.
-
-        Raises:
-            UnreadableRecord: It is no JSON object.
-        """
+        """Reads a record."""
         try:
             return dict(json.loads(text))
         except (TypeError, ValueError) as error:

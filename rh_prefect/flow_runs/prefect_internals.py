@@ -152,13 +152,7 @@ def awaiting_retry() -> State[Any]:
 
 
 def add_hook(flow: Flow[..., Any], event: FlowEvent, hook: FlowStateHook[..., Any]) -> None:
-    """Adds a hook to a flow, after its own hooks of that event.
-
-    Args:
-        flow: The flow.
-        event: When the hook is called.
-        hook: The hook.
-    """
+    """Adds a hook to a flow, after its own hooks of that event."""
     hooks = getattr(flow, f"on_{event}_hooks")
     if hook not in hooks:
         # A new list: Prefect keeps the list that the user gave, perhaps to several flows.

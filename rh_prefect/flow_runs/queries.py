@@ -62,21 +62,13 @@ def run_folder(flow_run: FlowRun) -> str:
     """The short name of a flow run in names of files: the day on which it was created, and the end of its id.
 
     The end, because the start of an id may be a time stamp that runs started together share.
-
-    Args:
-        flow_run: The root flow run.
     """
     end = flow_run.id.hex[-12:]
     return f"{flow_run.created:%Y-%m-%d}-{end}" if flow_run.created is not None else end
 
 
 def scope_of(flow_run: FlowRun, flow_name: str) -> RecordedScope:
-    """The scope of a flow run, from outside of it.
-
-    Args:
-        flow_run: The root flow run.
-        flow_name: Its flow's name.
-    """
+    """The scope of a flow run, from outside of it."""
     return RecordedScope(
         journal=FlowRunJournal(flow_run.id),
         run=run_folder(flow_run),
@@ -88,9 +80,6 @@ def scope_of(flow_run: FlowRun, flow_name: str) -> RecordedScope:
 
 async def recorded_scope(flow_run_id: str) -> RecordedScope:
     """The scope of a flow run, by its id.
-
-    Args:
-        flow_run_id: The root flow run.
 
     Raises:
         ConfigError: There is no such flow run.
@@ -151,10 +140,7 @@ async def scope_named(scope: str) -> Scope:
 
 
 async def latest_runs(*, limit: int = 30) -> AsyncIterator[tuple[FlowRun, str, int]]:
-    """Finds the latest flow runs that have paid jobs.
-
-    Args:
-        limit: How many of the latest flow runs to look at.
+    """Finds those of the latest flow runs that have paid jobs.
 
     Yields:
         Flow run, its flow's name, and its number of jobs.
@@ -178,11 +164,7 @@ async def latest_runs(*, limit: int = 30) -> AsyncIterator[tuple[FlowRun, str, i
 
 
 async def scopes_of(scope: Scope) -> list[Scope]:
-    """Returns the scopes that a run uses: its own, and those of the batches that it continues.
-
-    Args:
-        scope: The run.
-    """
+    """Returns the scopes that a run uses: its own, and those of the batches that it continues."""
     found = {scope.journal.scope: scope}
     for batch in await batches_of(scope):
         known = found.get(batch.journal.scope)
@@ -206,9 +188,6 @@ _ENDED: Final = [StateType.CANCELLED, StateType.CRASHED, StateType.FAILED]
 
 async def read_flow_run(flow_run_id: UUID | str) -> FlowRun:
     """Reads one flow run.
-
-    Args:
-        flow_run_id: The flow run.
 
     Raises:
         ConfigError: There is no such flow run.
@@ -243,12 +222,7 @@ async def flow_name_of(flow_run: FlowRun) -> str:
 
 
 async def find_flow_runs(wanted: FlowRunFilter | None = None, *, sort: FlowRunSort) -> AsyncIterator[FlowRun]:
-    """Reads flow runs, page by page.
-
-    Args:
-        wanted: Which ones; by default all.
-        sort: Their order.
-    """
+    """Reads flow runs, page by page."""
     connection = await connect()
     offset, full = 0, True
     while full:
@@ -260,11 +234,7 @@ async def find_flow_runs(wanted: FlowRunFilter | None = None, *, sort: FlowRunSo
 
 
 async def ended_runs(*, hours: float) -> AsyncIterator[FlowRun]:
-    """Lists flow runs that are being cancelled and those that did not complete, latest end first.
-
-    Args:
-        hours: How long ago they may have ended.
-    """
+    """Lists flow runs that are being cancelled and those that did not complete, latest end first."""
     since = datetime.now(UTC) - timedelta(hours=hours)
     cancelling = FlowRunFilter(state=_in(StateType.CANCELLING))
     ended = FlowRunFilter(state=_in(*_ENDED), end_time=FlowRunFilterEndTime(after_=since))
@@ -278,11 +248,7 @@ async def ended_runs(*, hours: float) -> AsyncIterator[FlowRun]:
 
 
 async def has_records(journal: FlowRunJournal) -> bool:
-    """Tells whether a flow run has paid jobs, in its own scope or in that of a batch; one or two requests.
-
-    Args:
-        journal: The flow run's.
-    """
+    """Tells whether a flow run has paid jobs, in its own scope or in that of a batch; one or two requests."""
     try:
         async for _ in journal.keys():
             return True

@@ -201,13 +201,7 @@ class RecordLog:
         self._took = 0.02
 
     async def create(self, key: str, text: str, token: object) -> bool:
-        """Creates a record exclusively; see `Journal.create`.
-
-        Args:
-            key: Its key.
-            text: The record, as JSON in one line.
-            token: Its token.
-        """
+        """Creates a record exclusively; see `Journal.create`."""
         if key in self.records:
             return self._is_same(key, token)
         item = _Item(key, text, token, _urgency(key), self._clock(), asyncio.get_running_loop().create_future())

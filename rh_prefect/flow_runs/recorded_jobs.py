@@ -28,11 +28,6 @@ _log = logging.getLogger("rh_prefect")
 async def confirmed_end(submit: Submit, task_id: str, *, records: JobRecords) -> End | None:
     """Queries RunningHub for the end of a task, and records it; runs on the loop thread.
 
-    Args:
-        submit: The submit that the task came from; it has no end yet.
-        task_id: RunningHub's task id.
-        records: The job's records.
-
     Returns:
         The end that stands in the journal; None where RunningHub does not confirm one, or not yet.
 
@@ -63,9 +58,6 @@ async def _attempt(scope: str, submit: Submit, view: TaskView) -> Attempt:
 async def store_of(intent: Intent) -> MediaStore:
     """Returns the storage in a job's record, even if `RH_STORAGE_URL` has changed since.
 
-    Args:
-        intent: The job's record.
-
     Raises:
         ConfigError: Its block is gone.
     """
@@ -76,10 +68,6 @@ async def store_of(intent: Intent) -> MediaStore:
 
 async def bring_home(view: JobView, scope: Scope) -> Result | None:
     """Downloads the results of a paid job, without submitting anything; runs on the loop thread.
-
-    Args:
-        view: The job.
-        scope: The run that it belongs to.
 
     Returns:
         The result; None where nothing was paid.
@@ -97,9 +85,6 @@ async def bring_home(view: JobView, scope: Scope) -> Result | None:
 
 async def home_of(submit: Submit) -> Result | None:
     """Returns the result of a task that an earlier run has collected; sends no request to RunningHub.
-
-    Args:
-        submit: The submit that made the task.
 
     Raises:
         RunningHubError: Its place cannot be looked at.

@@ -31,14 +31,6 @@ async def rerun(flow: Flow[..., R], flow_run_id: UUID | str, *, equal: Equal = "
 
     `prefect flow-run retry` cannot do this: it refuses a run that a killed process left "Running".
 
-    Args:
-        flow: The flow, as it was; its parameters are taken from the flow run.
-        flow_run_id: The flow run.
-        equal: What to do about calls that may be one of several recorded ones; see `resume`.
-
-    Returns:
-        What the flow returns.
-
     Raises:
         ConfigError: There is no such flow run, or it is one of another flow.
     """
@@ -52,12 +44,7 @@ async def rerun(flow: Flow[..., R], flow_run_id: UUID | str, *, equal: Equal = "
 
 
 async def set_budget(flow_run: FlowRun, budget: float) -> None:
-    """Sets what a flow run may cost from its next attempt on; what it has paid counts.
-
-    Args:
-        flow_run: The flow run.
-        budget: In the account's currency.
-    """
+    """Sets what a flow run may cost from its next attempt on; what it has paid counts."""
     connection = await connect()
     async with connection.gate:
         await connection.client.update_flow_run(flow_run.id, parameters={**flow_run.parameters, "budget": budget})
@@ -117,14 +104,7 @@ def resume(flow: Flow[..., Any], flow_run_id: UUID | str, *, equal: Equal = "ref
 
 
 async def create(flow: Flow[..., Any], parameters: dict[str, Any]) -> UUID:
-    """Creates a flow run before it starts, so that its id is known even if this process ends at once.
-
-    Args:
-        flow: The flow.
-        parameters: Its parameters.
-
-    Returns:
-        The flow run's id, for `rerun`.
+    """Creates a flow run before it starts, so that its id, for `rerun`, is known even if this process ends at once.
 
     Raises:
         InputError: The parameters are not what the flow takes.
@@ -149,10 +129,6 @@ def _wrong(error: ParameterTypeError) -> str:
 
 async def find(flow: Flow[..., Any], flow_run_id: UUID | str) -> FlowRun:
     """Finds a run of a flow.
-
-    Args:
-        flow: The flow.
-        flow_run_id: The flow run.
 
     Raises:
         ConfigError: There is no such flow run, or it is one of another flow.

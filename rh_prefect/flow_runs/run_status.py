@@ -71,13 +71,7 @@ class RunStatus:
                 self._steps.pop(event.job, None)
 
     def expect(self, jobs: int, *, estimate: Costs | None = None, is_exact: bool = False) -> None:
-        """Sets the expected number of jobs, as the progress bar's total, and their expected cost.
-
-        Args:
-            jobs: How many.
-            estimate: What they will cost.
-            is_exact: Whether this counts in place of an earlier, higher number.
-        """
+        """Sets the expected number of jobs and their expected cost; see `expect_jobs`."""
         self.expected = jobs if is_exact else max(self.expected, jobs)
         self.estimate = estimate or self.estimate
 
@@ -169,31 +163,18 @@ _boards: LruCache[str, RunStatus] = LruCache(_KEPT)
 
 
 def run_status_of(flow_run_id: str, *, flow: str) -> RunStatus:
-    """Returns the `RunStatus` of a root flow run.
-
-    Args:
-        flow_run_id: The root flow run's id.
-        flow: The root flow's name.
-    """
+    """Returns the `RunStatus` of a root flow run."""
     board = _boards.get(flow_run_id)
     return _boards.setdefault(flow_run_id, RunStatus(page=Page(flow, UUID(flow_run_id)))) if board is None else board
 
 
 def known_run_status(flow_run_id: str) -> RunStatus | None:
-    """Returns the `RunStatus` of a root flow run in this process; None if it has none, or if the run has ended.
-
-    Args:
-        flow_run_id: The root flow run's id.
-    """
+    """Returns the `RunStatus` of a root flow run in this process; None if it has none, or if the run has ended."""
     return _boards.get(flow_run_id)
 
 
 def forget_run_status(flow_run_id: str) -> None:
-    """Removes the `RunStatus` of a flow run that has ended.
-
-    Args:
-        flow_run_id: The root flow run's id.
-    """
+    """Removes the `RunStatus` of a flow run that has ended."""
     _boards.pop(flow_run_id, None)
 
 
@@ -219,12 +200,7 @@ class RunObserver:
     """The observer of the jobs of one call."""
 
     def __init__(self, log: logging.Logger | logging.LoggerAdapter[logging.Logger], board: RunStatus | None) -> None:
-        """Sets up the watch.
-
-        Args:
-            log: Prefect's run logger, or the package's own outside of runs.
-            board: The run's board; None outside of flows.
-        """
+        """Sets up the watch."""
         self._log = log
         self._board = board
 
@@ -313,11 +289,7 @@ def mark_reported() -> None:
 
 
 def add_results(files: Mapping[str, Media]) -> None:
-    """Adds the final results of the current run, which are shown when it ends.
-
-    Args:
-        files: Each with a name.
-    """
+    """Adds the final results of the current run, which are shown when it ends."""
     scope = current_scope()
     if scope is not None:
         run_status_of(scope.journal.scope, flow=scope.flow).results.update(files)

@@ -54,18 +54,7 @@ _equal: ContextVar[Equal] = ContextVar("rh_prefect_equal_calls", default="refuse
 
 @dataclass
 class FlowScope:
-    """The scope of a call inside a flow run; see `rh_prefect.jobs.journal.scope.Scope`.
-
-    Attributes:
-        journal: The root flow run's journal.
-        run: A short name of the run, for file names; see `run_folder`.
-        flow: The root flow's name.
-        attempt: Which attempt of the root flow run this is, from 1.
-        task_attempt: Which attempt of the calling task run this is, from 1.
-        first_attempt: The first attempt whose payments count together with this one's.
-        details: What a manifest says of the run.
-        calls: The calls of this attempt.
-    """
+    """The scope of a call inside a flow run; see `rh_prefect.jobs.journal.scope.Scope`."""
 
     journal: FlowRunJournal
     run: str
@@ -96,10 +85,7 @@ _outer: OrderedDict[UUID, tuple[FlowRun, str]] = OrderedDict()
 
 
 def current_scope() -> FlowScope | None:
-    """Finds the scope that the caller is in.
-
-    Returns:
-        The scope, or None outside of flows.
+    """Finds the scope that the caller is in; None outside of flows.
 
     Raises:
         ConfigError: The caller is a task that outlived the child flow that it belongs to.
@@ -157,11 +143,7 @@ async def current_caller(place: Place | None = None) -> Caller:
 
 @contextmanager
 def equal_calls(equal: Equal) -> Iterator[None]:
-    """Decides how to treat calls that match several recorded ones.
-
-    Args:
-        equal: What to do; see `resume`.
-    """
+    """Decides how to treat calls that match several recorded ones; see `resume`."""
     token = _equal.set(equal)
     try:
         yield
@@ -280,9 +262,6 @@ def borrow(scope: RecordedScope) -> Iterator[None]:
     """Assigns every paid call of a `with` block to a scope, in every flow run.
 
     Each of these calls needs a `key` of its own: a scope that is looked at from outside counts no equal calls.
-
-    Args:
-        scope: The scope, with the attempt that the calls shall count as.
     """
     token = _borrowed.set(scope)
     try:

@@ -105,12 +105,7 @@ async def charges(store: MediaStore, *, with_prefect: bool, journal_url: str, re
 
 
 def once_each(recorded: Sequence[TaskCharge], made: Iterable[TaskCharge]) -> list[TaskCharge]:
-    """Merges the charges from journals and manifests, by task id.
-
-    Args:
-        recorded: By the journals.
-        made: By the manifests.
-    """
+    """Merges the charges from journals and manifests, by task id."""
     unnamed = [one for one in recorded if one.task_id is None]
     found: dict[tuple[str, str], TaskCharge] = {}
     for one in (*recorded, *made):

@@ -124,9 +124,6 @@ class Resumer:
 
         Args:
             asks: Whether RunningHub is asked, or only the journals.
-
-        Returns:
-            The flow runs that were woken.
         """
         found = [sleeper async for sleeper in suspended_runs_with_tasks()]
         self._watched = {one: known for one, known in self._watched.items() if one in found}

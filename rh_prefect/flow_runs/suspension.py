@@ -123,11 +123,6 @@ class SuspendGroup:
     async def run(self, engine: JobEngine, request: Request, call: JobCall) -> Result | PendingTask:
         """Submits one job and waits for its result, unless the group is suspended first.
 
-        Args:
-            engine: Runs the job.
-            request: A model, a workflow or an app, with its parameters.
-            call: Who calls, in which run, and how the job is run.
-
         Returns:
             The result; or the task that was left.
         """
@@ -338,11 +333,7 @@ def _pause_key(record: str) -> str:
 
 @contextmanager
 def in_suspend_group(group: SuspendGroup | None) -> Iterator[None]:
-    """Makes every paid call of a `with` block a member of a group.
-
-    Args:
-        group: The group; None for none.
-    """
+    """Makes every paid call of a `with` block a member of a group."""
     token = _group.set(group)
     try:
         yield
@@ -357,11 +348,7 @@ def current_suspend_group() -> SuspendGroup | None:
 
 @asynccontextmanager
 async def party(group: SuspendGroup | None) -> AsyncIterator[None]:
-    """Runs one member of a suspend group.
-
-    Args:
-        group: The group; None for none.
-    """
+    """Runs one member of a suspend group."""
     try:
         yield
     finally:
@@ -370,14 +357,7 @@ async def party(group: SuspendGroup | None) -> AsyncIterator[None]:
 
 
 async def wait_for(task: PendingTask) -> Result:
-    """Waits for a job that was left for a suspension, in a run that then could not be suspended.
-
-    Args:
-        task: The job's task.
-
-    Raises:
-        RunningHubError: As for any paid call.
-    """
+    """Waits for a job that was left for a suspension, in a run that then could not be suspended."""
     scope = borrowed_scope() or current_scope()
     if scope is None:
         raise InputError(f"{task.job}: only the flow run that has submitted it can wait for it.")

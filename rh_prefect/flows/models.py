@@ -48,9 +48,6 @@ def for_model(name: str) -> ModelFlow:
     It can be deployed by name, without any file of your own: its entrypoint is
     `rh_prefect.flows.models.kling_v2_6_pro_image_to_video`.
 
-    Args:
-        name: Any of the model's names.
-
     Raises:
         UnknownModelError: There is no such model.
     """
@@ -62,11 +59,7 @@ def for_model(name: str) -> ModelFlow:
 
 
 def flow_name(model: Model) -> str:
-    """Returns the flow name of a model: the model's name without characters that Prefect rejects.
-
-    Args:
-        model: The model.
-    """
+    """Returns the flow name of a model: the model's name without characters that Prefect rejects."""
     return re.sub(r"[/%&<>]", "-", model.name)
 
 

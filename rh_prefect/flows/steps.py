@@ -52,12 +52,6 @@ class Blocks(TypedDict):
 async def gather_all(*steps: Awaitable[T]) -> list[T]:
     """Waits for all steps, including failed ones, so that paid results are saved before an error is raised.
 
-    Args:
-        steps: What runs at the same time.
-
-    Returns:
-        What they return, in their order.
-
     Raises:
         JobsFailed: More than one failed: an `ExceptionGroup`.
         Exception: The one that failed.
@@ -88,10 +82,6 @@ def price_of(asked: models.ModelInput, *, seconds: float | None = None) -> Costs
 
 async def expect(prices: Sequence[Costs], *, blocks: Blocks) -> None:
     """Shows how many jobs a run will have and what they will cost, before the first of them is paid for.
-
-    Args:
-        prices: The price of each job by the catalogue.
-        blocks: What the calls of the flow share.
 
     Raises:
         BudgetExceeded: They cost more than the budget, as far as their prices are known; nothing was paid.

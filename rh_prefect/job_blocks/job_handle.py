@@ -128,15 +128,6 @@ class Handle:
 async def start(request: Request, options: Options, *, scope: str | None, place: Place) -> Handle:
     """Submits a job in the scope of the caller, and completes it in the background; runs on the loop thread.
 
-    Args:
-        request: A model, a workflow or an app, with its parameters.
-        options: How to run it.
-        scope: Outside of flows: the name under which the job is remembered.
-        place: The place of the call in its run.
-
-    Returns:
-        The job, whose ticket is recorded.
-
     Raises:
         RunningHubError: It could not be submitted; or it is known to have failed in this attempt of the run.
     """
@@ -210,18 +201,7 @@ class PassingJournal:
 
 
 async def attach(task_id: str, *, credentials: str | None, storage: str | None, label: str | None) -> Handle:
-    """Finds a task; runs on the loop thread. See `RunningHubJobRun.attach`.
-
-    Args:
-        task_id: RunningHub's task id.
-        credentials: Name of the credentials block.
-        storage: Name of the storage block.
-        label: A name for the output.
-
-    Raises:
-        InputError: This is no task id.
-        TaskNotFound: RunningHub does not know it.
-    """
+    """Finds a task; runs on the loop thread. See `RunningHubJobRun.attach`."""
     if not is_task_id(task_id):
         raise InputError(
             f"{task_id!r} is not a task id: RunningHub's ids have only digits, and an id of ComfyUI has "

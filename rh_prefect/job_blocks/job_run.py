@@ -21,11 +21,7 @@ class RunningHubJobRun(JobRun[Result]):
     """
 
     def __init__(self, handle: Handle) -> None:
-        """Use a block's `trigger`, or `attach`.
-
-        Args:
-            handle: The job on the package's loop thread.
-        """
+        """Use a block's `trigger`, or `attach`."""
         self._handle = handle
 
     def __repr__(self) -> str:

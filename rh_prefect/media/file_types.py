@@ -99,14 +99,11 @@ _POINT = re.compile(rb"^v\s+-?\d+\.?\d*(?:e[-+]?\d+)?\s+-?\d", re.MULTILINE)
 
 
 def sniff(head: bytes, *, size: int) -> FileType:
-    """Tells the type of a file.
+    """Tells the type of a file; `UNKNOWN` where nothing fits.
 
     Args:
         head: Its first bytes, `HEAD` of them or all.
         size: Its size in bytes.
-
-    Returns:
-        The type; `UNKNOWN` where nothing fits.
     """
     if head[:4] == b"RIFF" and head[8:12] in _RIFF:
         return _RIFF[head[8:12]]

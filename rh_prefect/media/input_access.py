@@ -50,9 +50,6 @@ class InputAccess:
     def check(self, source: str) -> None:
         """Refuses a source that may not be read, without any request.
 
-        Args:
-            source: A path, an fsspec URI or an http(s) URL.
-
         Raises:
             MediaError: It may not be read.
         """
@@ -70,10 +67,6 @@ class InputAccess:
 
     def check_address(self, address: str, *, host: str) -> None:
         """Refuses an address that a link may not lead to.
-
-        Args:
-            address: The IP address that is to be connected to.
-            host: The name that it was found under.
 
         Raises:
             MediaError: It is not a public address.
@@ -105,11 +98,7 @@ class InputAccess:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the internet's: not private, loopback, link-local, shared or multicast.
-
-    Args:
-        address: The address, as text.
-    """
+    """Whether an IP address is one of the internet's: not private, loopback, link-local, shared or multicast."""
     found: Address = ipaddress.ip_address(address.partition("%")[0])
     return all(one.is_global and not one.is_multicast for one in (found, *_embedded(found)))
 
@@ -163,11 +152,7 @@ _roots: ContextVar[tuple[str, ...]] = ContextVar("rh_input_roots", default=())
 
 
 def ask_whether_deployed(is_deployed: Callable[[], bool]) -> None:
-    """Sets the function that reports whether the caller runs in a deployment; inputs are then restricted.
-
-    Args:
-        is_deployed: Looks at the caller's context.
-    """
+    """Sets the function that reports whether the caller runs in a deployment; inputs are then restricted."""
     _is_deployed.append(is_deployed)
 
 
@@ -181,11 +166,7 @@ def allow_below(*roots: str) -> None:
 
 
 def current_access(*roots: str) -> InputAccess:
-    """Returns the caller's input access, from the settings and the current run.
-
-    Args:
-        roots: Further folders and prefixes.
-    """
+    """Returns the caller's input access, from the settings and the current run."""
     settings = get_settings()
     return InputAccess(
         roots=(*roots, *_roots.get(), settings.storage_url, *settings.input_roots),
@@ -198,22 +179,12 @@ def current_access(*roots: str) -> InputAccess:
 
 
 def open_client(access: InputAccess, *, timeout: httpx.Timeout) -> httpx.Client:
-    """Creates an HTTP client that reads only allowed links; it follows redirects.
-
-    Args:
-        access: What may be read.
-        timeout: The limits of each step.
-    """
+    """Creates an HTTP client that reads only allowed links; it follows redirects."""
     return httpx.Client(transport=CheckedTransport(access), follow_redirects=True, timeout=timeout)
 
 
 class CheckedTransport(httpx.BaseTransport):
-    """A transport that sends requests only to allowed addresses; each redirect is checked too.
-
-    Args:
-        access: What may be read.
-        resolve: Finds the addresses of a host's name.
-    """
+    """A transport that sends requests only to allowed addresses; each redirect is checked too."""
 
     def __init__(self, access: InputAccess, *, resolve: Callable[[str, int], Iterable[str]] | None = None) -> None:
         self._access = access

@@ -29,9 +29,6 @@ def check_template(template: str) -> str:
         template: A path made of text and of fields in braces, see `FIELDS`. Only the index takes a form, as in
             `{index:03d}`.
 
-    Returns:
-        The template.
-
     Raises:
         ConfigError: It names an unknown field, formats one, or lacks one that tells files apart.
     """

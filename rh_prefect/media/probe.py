@@ -38,18 +38,7 @@ _WITH_PICTURE = {"audio/ogg": FileType("video", "video/ogg", "ogv"), "audio/mp4"
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a file is, by its content.
-
-    Attributes:
-        kind: What a model takes it for.
-        mime: Its MIME type.
-        extension: Its usual extension, without a dot.
-        width: Pixels, as shown.
-        height: Pixels, as shown.
-        seconds: Duration of a video or audio.
-        fps: Frames a second of a video.
-        has_audio: Whether a video has a sound track.
-    """
+    """What a file is, by its content; in the units of `Media`, and with its usual extension, without a dot."""
 
     kind: Kind
     mime: str
@@ -66,12 +55,6 @@ def probe(path: Path) -> Facts:
 
     A picture is decoded, of a video or audio the first frame; that no bytes are missing at the end is checked by the
     lengths that are written in the file.
-
-    Args:
-        path: A local file.
-
-    Returns:
-        Its facts.
 
     Raises:
         MediaError: It is missing, a folder, empty, cut short or broken.
@@ -224,9 +207,6 @@ def flaw_of(path: Path, *, extension: str) -> DownloadDefect | None:
     Args:
         path: The file.
         extension: The extension of its link, without the dot, in lower case.
-
-    Returns:
-        What is wrong with it; None if no defect is found.
     """
     is_media = extension in _NO_TEXT
     if not path.stat().st_size:

@@ -86,9 +86,6 @@ def identity_uri(source: Source) -> str:
     Nothing is cut out of a name: user, query and signature may say which file is meant. So it may hold a secret, and is
     compared and hashed, and never shown or recorded; that is what `shown` is for.
 
-    Args:
-        source: A `Media`, a path, an fsspec URI or an http(s) URL.
-
     Returns:
         A URI; a local path becomes `file:///…`.
     """
@@ -130,10 +127,6 @@ def is_link(source: Source) -> bool:
 def look(source: Source, *, options: Mapping[str, object] | None = None) -> Look:
     """Reads the state and length of a file from its storage, without reading its content.
 
-    Args:
-        source: A `Media`, a path, an fsspec URI or an http(s) URL.
-        options: fsspec's storage options, for an fsspec URI.
-
     Raises:
         MediaError: The file is missing, is not a regular file, or its place does not answer.
     """
@@ -159,9 +152,6 @@ def open_input(
         source: A `Media`, a path, an fsspec URI or an http(s) URL.
         options: fsspec's storage options, for an fsspec URI.
         seconds: How long reading it may take in all.
-
-    Yields:
-        A buffered reader.
 
     Raises:
         MediaError: The file is missing, is not a regular file, is empty, or cannot be read in that time.

@@ -113,9 +113,6 @@ def as_store_error(doing: str, place: str, *, options: Mapping[str, object] | No
         doing: What was being done, as in "write shots/1.mp4".
         place: The store's URL.
         options: The storage options; their values are masked in the message.
-
-    Raises:
-        StoreError: With the place, what happened and what to do.
     """
     try:
         yield
@@ -133,9 +130,6 @@ def as_media_error(source: str, *, options: Mapping[str, object] | None = None) 
     Args:
         source: The input, without a signature.
         options: The storage options; their values are masked in the message.
-
-    Raises:
-        MediaError: With the input, what happened and what to do.
     """
     try:
         yield
@@ -227,10 +221,6 @@ class GuardedReader(io.RawIOBase):
     """A reader that converts the errors of each read of another reader.
 
     What the code of a `with` block raises by itself is not touched, as it would be if the door stood around the block.
-
-    Args:
-        read: Gives at most this many bytes; none at the end.
-        door: See `Door`.
     """
 
     def __init__(self, read: Callable[[int], bytes], door: Door) -> None:
@@ -256,13 +246,7 @@ def guarded(read: Callable[[int], bytes], door: Door) -> BinaryIO:
 
 
 def in_time(read: Callable[[int], bytes], seconds: float, name: str) -> Callable[[int], bytes]:
-    """Returns a `read` that raises an error if a stream is too slow or never ends.
-
-    Args:
-        read: The stream's own.
-        seconds: How long reading it may take in all.
-        name: What it is, for the message.
-    """
+    """Returns a `read` that raises an error if a stream is too slow or never ends."""
     deadline = time.monotonic() + seconds
 
     def limited(length: int) -> bytes:

@@ -160,17 +160,7 @@ class MediaStore:
         return self._media(name, facts, tally)
 
     def take(self, local: Path, name: str, *, known: Media | None = None) -> Media:
-        """Like `publish`, but moves the file if the store is a folder on the same disk.
-
-        Args:
-            local: The file; whether it is still there afterwards depends on the place.
-            name: As in `publish`.
-            known: As in `publish`.
-
-        Raises:
-            MediaError: As in `publish`.
-            StoreError: As in `publish`.
-        """
+        """Like `publish`, but moves the file, which is then gone, if the store is a folder on the same disk."""
         if self.protocol != "file":
             return self.publish(local, name, known=known)
         facts = _facts(local, known)
@@ -179,15 +169,7 @@ class MediaStore:
         return self.publish(local, name, known=known) if tally is None else self._media(name, facts, tally)
 
     def describe(self, local: Path, name: str) -> Media:
-        """The same as `publish` returns, for a file that is in the store already; nothing is written.
-
-        Args:
-            local: A copy of the file on this machine.
-            name: Its name in the store.
-
-        Raises:
-            MediaError: The local file does not exist.
-        """
+        """The same as `publish` returns, for a file that is in the store already; nothing is written."""
         facts, tally = facts_or_type(local), Tally()
         with local.open("rb") as reader:
             for _ in tally.chunks(reader):

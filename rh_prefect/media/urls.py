@@ -172,9 +172,6 @@ def unsigned(link: str) -> str | None:
     """The link without its signature; None if it is not presigned.
 
     Every other parameter stays: `token=`, `x-oss-process=` or `versionId=` may say which file is meant.
-
-    Args:
-        link: The link, as the caller gave it.
     """
     head, mark, query = link.partition("?")
     query, hash_mark, fragment = query.partition("#")

@@ -81,15 +81,7 @@ def to_folder(fs: AbstractFileSystem, path: str, reader: BinaryIO, *, mime: str)
 
 
 def move_to_folder(local: Path, path: str) -> Tally | None:
-    """Moves a file of this machine to its final name, synced to the disk; its bytes are read, but not written again.
-
-    Args:
-        local: The file.
-        path: The final path.
-
-    Returns:
-        Size and hash of what was moved; None if it is on another disk and must be copied.
-    """
+    """Moves a local file to its final name, synced to the disk; None if it is on another disk and must be copied."""
     tally, final = Tally(), Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
     if local.is_symlink() or local.stat().st_dev != final.parent.stat().st_dev:

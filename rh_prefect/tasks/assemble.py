@@ -92,10 +92,6 @@ def _folder() -> str:
 async def check_video(given: MediaLike, *, storage: str | None = None) -> None:
     """Checks a video before other parts of the film are paid for.
 
-    Args:
-        given: The video.
-        storage: Name of a `MediaStorage` block; by default RH_STORAGE_URL.
-
     Raises:
         MediaError: It is missing, broken, or no video.
     """

@@ -99,13 +99,7 @@ async def _run(
 
 
 async def run_or_leave(request: Request, *, by: Task[..., Any] = generate, **options: Any) -> Result | PendingTask:
-    """Runs one job as a task run; in a suspend group, stops waiting once all jobs are submitted.
-
-    Args:
-        request: What to run.
-        by: `generate`, with options of its own.
-        options: Passed on to it.
-    """
+    """Runs one job as a task run; in a suspend group, stops waiting once all jobs are submitted."""
     done: Any = await by(request, **options)
     outcome: Result | PendingTask = await done.aresult() if isinstance(done, State) else done
     return outcome

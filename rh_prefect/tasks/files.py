@@ -1,4 +1,7 @@
-"""Files at RunningHub: uploads, registered assets with their groups, and the price of a model for given files."""
+"""Files at RunningHub: uploads, registered assets with their groups, and the price of a model for given files.
+
+`credentials` names a `RunningHubCredentials` or `RunningHubPool` block; by default RH_API_KEY and RH_BASE_URL are used.
+"""
 
 from __future__ import annotations
 
@@ -139,10 +142,6 @@ async def upload_lora(path: str | os.PathLike[str], *, name: str, credentials: s
 async def local_copy(source: Source, *, store: MediaStore) -> AsyncIterator[Local]:
     """Provides a local copy of a file for an `async with` block; a local file is used directly.
 
-    Args:
-        source: As of `upload_file`.
-        store: Its options open a file of the same kind of place.
-
     Raises:
         MediaError: It is missing, empty, broken or cannot be read.
     """
@@ -162,14 +161,7 @@ async def local_copy(source: Source, *, store: MediaStore) -> AsyncIterator[Loca
 async def link_to(
     source: Source, *, client: Client, store: MediaStore, check: Callable[[Local], None] = lambda _: None
 ) -> str:
-    """Returns a link that RunningHub can read: an existing link, or one from uploading the file.
-
-    Args:
-        source: As of `upload_file`.
-        client: Uploads.
-        store: As of `local_copy`.
-        check: Raises where a file that would be uploaded will not do.
-    """
+    """Returns a link that RunningHub can read: an existing link, or one from uploading the file."""
     given = as_media_input(source)
     if isinstance(given, str) and given.lower().startswith(_LINKS):
         return given
@@ -220,12 +212,7 @@ async def register_asset(
 
 @repeatable("asset {asset_id}")
 async def query_asset(asset_id: str, *, credentials: str | None = None) -> Asset:
-    """Returns the state of an asset; costs nothing.
-
-    Args:
-        asset_id: Its id.
-        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
-    """
+    """Returns the state of an asset; costs nothing."""
     return await ask(lambda client: client.assets.query(asset_id), credentials)
 
 
@@ -257,49 +244,27 @@ async def list_assets(
 
 @repeatable("renaming of asset {asset_id}")
 async def update_asset(asset_id: str, *, name: str, credentials: str | None = None) -> Asset:
-    """Renames an asset.
-
-    Args:
-        asset_id: Its id.
-        name: Its new name.
-        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
-    """
+    """Renames an asset."""
     words("name", name)
     return await ask(lambda client: client.assets.update(asset_id, name=name), credentials)
 
 
 @once("deletion of asset {asset_id}")
 async def delete_asset(asset_id: str, *, credentials: str | None = None) -> None:
-    """Deletes an asset.
-
-    Args:
-        asset_id: Its id.
-        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
-    """
+    """Deletes an asset."""
     await ask(lambda client: client.assets.delete(asset_id), credentials)
 
 
 @once("asset group {name}")
 async def create_asset_group(name: str, *, description: str = "", credentials: str | None = None) -> AssetGroup:
-    """Makes a group for assets.
-
-    Args:
-        name: Its name.
-        description: What it is for.
-        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
-    """
+    """Makes a group for assets."""
     words("name", name)
     return await ask(lambda client: client.assets.groups.create(name, description=description), credentials)
 
 
 @repeatable("asset group {group_id}")
 async def query_asset_group(group_id: str, *, credentials: str | None = None) -> AssetGroup:
-    """Returns the data of a group of assets; costs nothing.
-
-    Args:
-        group_id: Its id.
-        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
-    """
+    """Returns the data of a group of assets; costs nothing."""
     return await ask(lambda client: client.assets.groups.query(group_id), credentials)
 
 
@@ -324,12 +289,6 @@ async def update_asset_group(
 ) -> AssetGroup:
     """Renames a group of assets, or changes its description.
 
-    Args:
-        group_id: Its id.
-        name: Its new name.
-        description: What it is for.
-        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
-
     Raises:
         InputError: There is nothing to update; nothing was sent.
     """
@@ -344,12 +303,7 @@ async def update_asset_group(
 
 @once("deletion of asset group {group_id}")
 async def delete_asset_group(group_id: str, *, credentials: str | None = None) -> None:
-    """Deletes a group of assets.
-
-    Args:
-        group_id: Its id.
-        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
-    """
+    """Deletes a group of assets."""
     await ask(lambda client: client.assets.groups.delete(group_id), credentials)
 
 

@@ -72,12 +72,7 @@ async def can_help(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> boo
 def paid_task(
     *, name: str | None, run_name: str | Callable[..., str]
 ) -> Callable[[Callable[P, Coroutine[Any, Any, Result]]], PaidTask[P]]:
-    """Creates a task from a function with one paid call; retries do not pay twice.
-
-    Args:
-        name: The task's name; by default the function's.
-        run_name: What its runs are called, with its parameters in braces; or what says so.
-    """
+    """Creates a task from a function with one paid call; retries do not pay twice."""
 
     def made(body: Callable[P, Coroutine[Any, Any, Result]]) -> PaidTask[P]:
         return PaidTask(
@@ -100,11 +95,7 @@ def _name() -> str:
 
 
 def run_name(parameters: Mapping[str, Any]) -> str:
-    """Names a task run after its model and the beginning of its prompt.
-
-    Args:
-        parameters: The task's parameters.
-    """
+    """Names a task run after its model and the beginning of its prompt."""
     request = parameters["request"]
     # Something else in its place is the body's to refuse.
     model, params = getattr(request, "model", type(request).__name__), getattr(request, "__dict__", {})
@@ -113,13 +104,7 @@ def run_name(parameters: Mapping[str, Any]) -> str:
 
 
 def titled(model: str, params: Mapping[str, Any], *, label: str | None) -> str:
-    """Names a task run; see `run_name`.
-
-    Args:
-        model: The model's name.
-        params: The model's parameters.
-        label: The output's name.
-    """
+    """Names a task run; see `run_name`."""
     said = next((str(params[name]) for name in ("prompt", "text", "description") if params.get(name)), "")
     short = shorten(said, PROMPT_SHOWN, placeholder="…")
     head = f"{label}: {model}" if label else model
@@ -205,14 +190,6 @@ def _submitted(task: PendingTask) -> Any:
 async def run_job(request: Request, options: Options, *, scope: str | None = None) -> Result:
     """Runs one paid job in the scope of the caller: what `generate` and every model's own task do.
 
-    Args:
-        request: The model and its parameters.
-        options: How to run it.
-        scope: Outside of flows: the name under which the job is remembered.
-
-    Returns:
-        The outputs, already in the storage, with what they cost.
-
     Raises:
         RunningHubError: See `rh_prefect.errors`.
     """
@@ -248,11 +225,6 @@ def _named(step: str) -> Iterator[None]:
 async def prepare_call(options: Options, *, scope: str | None, place: Place | None = None) -> tuple[JobEngine, JobCall]:
     """Finds the engine, and the run in which a call is made.
 
-    Args:
-        options: How to run the job.
-        scope: Outside of flows: the name under which the job is remembered.
-        place: The place of the call in its run; by default that of the task run.
-
     Raises:
         ConfigError: The account, the storage or the scope cannot be used.
     """
@@ -264,15 +236,7 @@ async def prepare_call(options: Options, *, scope: str | None, place: Place | No
 
 
 async def check_job(request: Request, *, credentials: str | None = None, storage: str | None = None) -> Costs:
-    """Checks a job of the current flow run without paying, for a flow that is about to start several.
-
-    Args:
-        request: The model and its parameters.
-        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block; by default RH_API_KEY and RH_BASE_URL.
-        storage: Name of a `MediaStorage` block; by default RH_STORAGE_URL.
-
-    Returns:
-        What it will cost by the catalogue.
+    """Checks a job of the current flow run without paying, and returns what it will cost by the catalogue.
 
     Raises:
         RunningHubError: What is wrong.

@@ -64,12 +64,7 @@ class Endpoint(PaidTask[P]):
 
 
 def endpoint(fn: Callable[P, Coroutine[Any, Any, Result]], *, model: str) -> Endpoint[P]:
-    """Creates a model's task from a function, with the retries of `generate`.
-
-    Args:
-        fn: Runs the model.
-        model: Its name.
-    """
+    """Creates a model's task from a function, with the retries of `generate`."""
     return Endpoint(
         fn,
         name=model,
@@ -83,11 +78,7 @@ def endpoint(fn: Callable[P, Coroutine[Any, Any, Result]], *, model: str) -> End
 
 
 def build(model: Model) -> Endpoint[...]:
-    """Builds the task of a model.
-
-    Args:
-        model: The model.
-    """
+    """Builds the task of a model."""
     # Nothing but the name: where the function itself is pickled, it must not carry the catalogue with it.
     name = model.name
 
@@ -121,11 +112,7 @@ class Omitted(Generic[T]):
 
 
 def signature(model: Model) -> inspect.Signature:
-    """Makes the signature of a model's task: the model's parameters, then the options of `generate`.
-
-    Args:
-        model: The model.
-    """
+    """Makes the signature of a model's task: the model's parameters, then the options of `generate`."""
     keyword = inspect.Parameter.KEYWORD_ONLY
     params = [
         inspect.Parameter(param.name, keyword, default=_default(param), annotation=_annotation(param))

@@ -1,4 +1,7 @@
-"""RunningHub's platform as tasks: the account, the library, workflows, apps, tasks and webhooks."""
+"""RunningHub's platform as tasks: the account, the library, workflows, apps, tasks and webhooks.
+
+`credentials` names a `RunningHubCredentials` or `RunningHubPool` block; by default RH_API_KEY and RH_BASE_URL are used.
+"""
 
 from __future__ import annotations
 
@@ -49,9 +52,6 @@ async def ask(
         question: What to ask of the account's client.
         credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block; by default RH_API_KEY and RH_BASE_URL.
         of_task: The task that it is about: of several accounts the one that has it is asked, else the first.
-
-    Returns:
-        The answer.
     """
     payer = await load_engine(credentials)
 
@@ -64,20 +64,12 @@ async def ask(
 
 
 def repeatable(name: str | Callable[[], str]) -> Callable[[Body[P, R]], Task[P, Coroutine[Any, Any, R]]]:
-    """Creates a task that is retried if no response arrives, for requests that are safe to repeat.
-
-    Args:
-        name: What its runs are called, with its parameters in braces; or what says so.
-    """
+    """Creates a task that is retried if no response arrives, for requests that are safe to repeat."""
     return _task(name, unanswered)
 
 
 def once(name: str) -> Callable[[Body[P, R]], Task[P, Coroutine[Any, Any, R]]]:
-    """Creates a task that is retried only if the request was never sent, since it creates or ends something.
-
-    Args:
-        name: What its runs are called, with its parameters in braces.
-    """
+    """Creates a task that is retried only if the request was never sent, since it creates or ends something."""
     return _task(name, undelivered)
 
 
@@ -117,33 +109,13 @@ async def undelivered(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> 
 
 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    """Checks that a value is one of the accepted words, before anything is sent.
-
-    Args:
-        name: The parameter.
-        value: What was given.
-        allowed: What it may be.
-
-    Raises:
-        InputError: It is none of these.
-    """
+    """Checks that a value is one of the accepted words, before anything is sent."""
     if value not in allowed:
         raise InputError(f"{name} cannot be {value!r}; allowed values: {', '.join(allowed)}. Nothing was sent.")
 
 
 def words(name: str, value: object) -> str:
-    """Checks that a text is not empty, before anything is sent.
-
-    Args:
-        name: The parameter.
-        value: What was given.
-
-    Returns:
-        The text.
-
-    Raises:
-        InputError: It is empty, or no text.
-    """
+    """Checks that a text is not empty, before anything is sent."""
     if not isinstance(value, str) or not value.strip():
         raise InputError(f"{name} must be a non-empty text, not {value!r}. Nothing was sent.")
     return value
@@ -151,31 +123,19 @@ def words(name: str, value: object) -> str:
 
 @repeatable("account status")
 async def account_status(*, credentials: str | None = None) -> AccountFacts:
-    """Returns the account's balance; costs nothing.
-
-    Args:
-        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
-    """
+    """Returns the account's balance; costs nothing."""
     return await ask(lambda client: client.account(), credentials)
 
 
 @repeatable("queue status")
 async def queue_status(*, credentials: str | None = None) -> QueueStatus:
-    """Returns the key's task limit, and its numbers of running and waiting tasks; costs nothing.
-
-    Args:
-        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
-    """
+    """Returns the key's task limit, and its numbers of running and waiting tasks; costs nothing."""
     return await ask(lambda client: client.queue_status(), credentials)
 
 
 @repeatable("list of API keys")
 async def list_api_keys(*, credentials: str | None = None) -> tuple[ApiKey, ...]:
-    """Lists the account's keys, masked, with what each may spend and has spent; costs nothing.
-
-    Args:
-        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
-    """
+    """Lists the account's keys, masked, with what each may spend and has spent; costs nothing."""
     return await ask(lambda client: client.platform.api_keys(), credentials)
 
 
@@ -218,23 +178,13 @@ async def list_resources(
 
 @repeatable("graph of workflow {workflow_id}")
 async def workflow_json(workflow_id: str, *, credentials: str | None = None) -> dict[str, Any]:
-    """Reads a saved workflow's graph in ComfyUI's API format; costs nothing.
-
-    Args:
-        workflow_id: RunningHub's id of the workflow.
-        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
-    """
+    """Reads a saved workflow's graph in ComfyUI's API format; costs nothing."""
     return await ask(lambda client: client.workflows.json(workflow_id), credentials)
 
 
 @repeatable("call example of app {webapp_id}")
 async def app_call_example(webapp_id: str, *, credentials: str | None = None) -> App:
-    """Reads what an AI app takes, with the options of its lists; costs nothing.
-
-    Args:
-        webapp_id: RunningHub's id of the app.
-        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
-    """
+    """Reads what an AI app takes, with the options of its lists; costs nothing."""
     return await ask(lambda client: client.apps.demo(webapp_id), credentials)
 
 
@@ -280,45 +230,25 @@ async def quick_create_styles(webapp_id: str, *, kind: int = 2, credentials: str
 
 @repeatable("query of task {task_id}")
 async def query_task(task_id: str, *, credentials: str | None = None) -> TaskView:
-    """Returns a task's state, outputs and cost; costs nothing.
-
-    Args:
-        task_id: RunningHub's task id.
-        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
-    """
+    """Returns a task's state, outputs and cost; costs nothing."""
     return storable(await ask(lambda client: client.query(task_id), credentials, of_task=task_id))
 
 
 @repeatable("v1 status of task {task_id}")
 async def task_status_v1(task_id: str, *, credentials: str | None = None) -> TaskView:
-    """Returns only a task's status, by the deprecated v1 endpoint; `query_task` returns more.
-
-    Args:
-        task_id: RunningHub's task id.
-        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
-    """
+    """Returns only a task's status, by the deprecated v1 endpoint; `query_task` returns more."""
     return storable(await ask(lambda client: client.workflows.status_v1(task_id), credentials, of_task=task_id))
 
 
 @repeatable("v1 outputs of task {task_id}")
 async def task_outputs_v1(task_id: str, *, credentials: str | None = None) -> TaskView:
-    """Reads a task's outputs by the deprecated v1 endpoint; queued, running and failed are states, not errors.
-
-    Args:
-        task_id: RunningHub's task id.
-        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
-    """
+    """Reads a task's outputs by the deprecated v1 endpoint; queued, running and failed are states, not errors."""
     return storable(await ask(lambda client: client.workflows.outputs_v1(task_id), credentials, of_task=task_id))
 
 
 @once("cancel of task {task_id}")
 async def cancel_task(task_id: str, *, credentials: str | None = None) -> None:
-    """Cancels a task; the cost up to then is not refunded.
-
-    Args:
-        task_id: RunningHub's task id.
-        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
-    """
+    """Cancels a task; the cost up to then is not refunded."""
     await ask(lambda client: client.cancel(task_id), credentials, of_task=task_id)
 
 
@@ -330,10 +260,6 @@ def storable(view: TaskView) -> TaskView:
 @repeatable("webhook of task {task_id}")
 async def webhook_detail(task_id: str, *, credentials: str | None = None) -> WebhookEvent:
     """Returns RunningHub's record of a task's webhook; costs nothing.
-
-    Args:
-        task_id: RunningHub's task id.
-        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
 
     Returns:
         The event; its `event_id` is what `resend_webhook` takes. The secret of our own receiver's address is masked.

@@ -291,11 +291,7 @@ class RowExecutor:
         return found
 
     def keys(self, row: str) -> list[str]:
-        """The names of a row's jobs in their scope, in step order, up to the last step reached.
-
-        Args:
-            row: The row's id.
-        """
+        """The names of a row's jobs in their scope, in step order, up to the last step reached."""
         return self._keys.get(row, [])
 
     async def _key(self, work: Work, step: int, asked: ModelInput, label: str | None) -> str:

@@ -47,10 +47,6 @@ class Stage:
     def asked(self, params: Mapping[str, object], before: Media | str | None = None) -> ModelInput:
         """Creates the call of a stage.
 
-        Args:
-            params: The row's parameters for this step.
-            before: The output of the step before.
-
         Raises:
             InputError: A parameter is wrong.
         """
@@ -113,9 +109,6 @@ class Plan:
 
     def works(self, source: Source) -> Iterator[Work | InvalidRow]:
         """Reads and checks all rows, in order; equal rows are kept as separate rows.
-
-        Args:
-            source: The rows.
 
         Raises:
             InputError: They cannot be read, or two columns of a table are the same parameter.
@@ -218,14 +211,7 @@ def make_plan(
     label_column: str | None = None,
     ignored: Iterable[str] = (),
 ) -> Plan:
-    """Checks what is to be done with each row.
-
-    Args:
-        model: The first model, by any of its names.
-        chain: Additional models; each takes the output of the previous model.
-        values: Parameters for every row.
-        label_column: The column that names outputs.
-        ignored: Columns that are no parameters.
+    """Checks what is to be done with each row; the arguments are those of `batch`.
 
     Raises:
         InputError: There is no such model, parameter, or way from one model to the next.

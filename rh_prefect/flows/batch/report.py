@@ -184,14 +184,7 @@ class BatchReport(BaseModel):
 def summarise(
     batch: str, rows: Sequence[RowResult], *, store: MediaStore, counted: Callable[[str], Decimal]
 ) -> BatchReport:
-    """Makes the report of a batch from its rows.
-
-    Args:
-        batch: The batch's id.
-        rows: All rows.
-        store: Where the files of the report go.
-        counted: What a budget counts in a currency by now.
-    """
+    """Makes the report of a batch from its rows."""
     counts = Counter(row.state.replace(" ", "_") for row in rows)
     return BatchReport(
         batch=batch,
@@ -213,14 +206,7 @@ def _budget(missing: Costs, counted: Callable[[str], Decimal]) -> Decimal | None
 
 
 def write(report: BatchReport, rows: Sequence[RowResult], *, store: MediaStore, about: dict[str, Any]) -> None:
-    """Writes the two files of a report atomically.
-
-    Args:
-        report: The sums.
-        rows: All rows, in order.
-        store: Where to.
-        about: What the batch is.
-    """
+    """Writes the two files of a report atomically."""
     table = csv_text(COLUMNS, (row.cells() for row in rows))
     store.write_bytes(_name(report.batch, "csv"), table.encode())
     whole = {
@@ -236,12 +222,7 @@ def write(report: BatchReport, rows: Sequence[RowResult], *, store: MediaStore, 
 
 
 def earlier(batch: str, *, store: MediaStore) -> dict[str, RowResult]:
-    """Reads the rows of an earlier run's report, by their ids.
-
-    Args:
-        batch: The batch's id.
-        store: Where its report lies.
-    """
+    """Reads the rows of an earlier run's report, by their ids."""
     name = _name(batch, "json")
     if not store.exists(name):
         return {}
@@ -253,12 +234,7 @@ def earlier(batch: str, *, store: MediaStore) -> dict[str, RowResult]:
 
 
 async def show(report: BatchReport, rows: Sequence[RowResult]) -> None:
-    """Shows a report in the dashboard.
-
-    Args:
-        report: The sums.
-        rows: All rows, in order: those that are not done come first.
-    """
+    """Shows a report in the dashboard, the rows that are not done first."""
     ordered = sorted(rows, key=lambda row: row.state == "done")
     hidden = ("id", "currency", "unknown", "manifest")
     cells = (

@@ -166,11 +166,6 @@ def without_outputs(uris: Iterable[str], folder: str, store: MediaStore) -> Iter
     """Excludes files in the storage if it is inside the folder, since outputs of earlier runs are not inputs.
 
     Copies of inputs in the place are left out wherever the folder is.
-
-    Args:
-        uris: The files.
-        folder: The folder that they are in.
-        store: The place.
     """
     outer, place = _where(folder).rstrip("/"), _where(store.url).rstrip("/")
     # In the folder's own spelling: a link may lead to it, but none is followed on the way down.

@@ -63,23 +63,14 @@ class State(BaseModel):
 
 
 def batch_id(identity: object) -> str:
-    """Returns an id of 16 hex digits that is computed from a batch's definition.
-
-    Args:
-        identity: Its rows' source, model, options, site and place, as JSON.
-    """
+    """Returns an id of 16 hex digits that is computed from a batch's definition."""
     text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
 class StatePlace:
-    """The storage location of the states of batches.
-
-    Attributes:
-        url: A folder or an fsspec URL.
-        options: fsspec's storage options.
-    """
+    """The storage location of the states of batches."""
 
     url: str
     options: Mapping[str, object] = field(default_factory=dict, repr=False)
@@ -91,9 +82,6 @@ class StatePlace:
 
 async def find_state_place(store: MediaStore) -> StatePlace:
     """Finds the storage location of the states of batches that write to a store.
-
-    Args:
-        store: Where their outputs go.
 
     Returns:
         The store, or RH_JOURNAL where the store cannot create a file exclusively.
@@ -133,16 +121,7 @@ async def _unfit(place: StatePlace) -> NotExclusive | None:
 
 
 async def enter(batch: str, place: StatePlace, here: FlowScope, *, about: Mapping[str, Any]) -> RecordedScope:
-    """Starts a run of a batch, or continues one that the same attempt of the same flow run has started.
-
-    Args:
-        batch: The batch's id.
-        place: Where its state lies.
-        here: The flow run that runs it.
-        about: What the batch is, for people.
-
-    Returns:
-        The scope that its jobs belong to.
+    """Starts a run of a batch, or continues one of the same attempt of the same flow run; returns its jobs' scope.
 
     Raises:
         ConfigError: The flow run whose journal it uses is not known to this Prefect API.
@@ -227,11 +206,6 @@ def mark_of(
     options_for: Callable[[str], Mapping[str, object]],
 ) -> str:
     """Returns a fingerprint of the state of a row's input files; if it changed, the row's jobs read the content.
-
-    Args:
-        stages: The chain.
-        params: The parameters of each step.
-        options_for: Gives fsspec's storage options for a file.
 
     Returns:
         16 hex digits; empty where the row has no file that could change.

@@ -6,8 +6,9 @@ A film is three calls, each of which reads and writes piece by piece, in memory 
     mix([(joined.starts[0], line)], music, work / "track.wav", seconds=joined.seconds)
     mux(work / "picture.mp4", work / "track.wav", work / "film.mp4")
 
-A result is at its name whole or not at all. An unusable input is a `MediaError`, a place that cannot be written to a
-`StoreError`; both name the file.
+A result is at its name whole or not at all. Every function raises these errors, which name the file: `MediaError` for
+an input that is missing, broken, cut short or of the wrong kind; `StoreError` for a place that cannot be written to;
+`InputError` for an argument that cannot be used, such as a name whose ending says another type.
 """
 
 from __future__ import annotations

@@ -61,11 +61,6 @@ def concat(
 
     Returns:
         Length, size, and where each clip begins: that is where its line of speech goes in `mix`.
-
-    Raises:
-        MediaError: A clip is missing, broken or cut short, or has no picture.
-        InputError: `clips` is empty.
-        StoreError: The video cannot be written.
     """
     if not clips:
         raise InputError("No clips to join. What to do: give at least one.")
@@ -127,10 +122,6 @@ def mux(video: Path, audio: Path, to: Path) -> float:
 
     Returns:
         The length in seconds.
-
-    Raises:
-        MediaError: A file is missing, broken or cut short, or has no picture or no sound.
-        StoreError: The film cannot be written.
     """
     with opened(video) as source, Sound(recording(audio)) as sound, product(to) as part, create_mp4(part) as file:
         stream = picture_of(source, video)

@@ -49,11 +49,7 @@ class Sound:
         self.close()
 
     def read(self, samples: int) -> Samples:
-        """The next samples: fewer than asked for at the end, then none.
-
-        Raises:
-            MediaError: A file behind it is missing or broken, or has no sound.
-        """
+        """The next samples: fewer than asked for at the end, then none."""
         parts, held = [self._held], self._held.shape[1]
         while held < samples and (piece := next(self._pieces, None)) is not None:
             parts.append(piece)
@@ -84,21 +80,13 @@ def endless_silence() -> Pieces:
 
 
 def recording(path: Path) -> Pieces:
-    """The sound of a file, in stereo at `RATE`; opened at the first read.
-
-    Raises:
-        MediaError: It is missing, broken or cut short, or has no sound.
-    """
+    """The sound of a file, in stereo at `RATE`; opened at the first read."""
     with opened(path) as file:
         yield from _decoded(file, _sound_of(file, path), path)
 
 
 def sound_with_picture(path: Path) -> Pieces:
-    """Returns the sound of a video from its first frame on, since the sound may start earlier or later.
-
-    Raises:
-        MediaError: As `recording`, or it has no picture.
-    """
+    """Returns the sound of a video from its first frame on, since the sound may start earlier or later."""
     with opened(path) as file:
         stream, picture = _sound_of(file, path), picture_of(file, path)
         late = round((_begin(stream) - _begin(picture)) * RATE)
@@ -111,11 +99,7 @@ def sound_with_picture(path: Path) -> Pieces:
 
 
 def looped(path: Path) -> Pieces:
-    """Returns the sound of a file in a loop, with each end cross-faded into the next start.
-
-    Raises:
-        MediaError: As `recording`, or it is too short to be heard as music.
-    """
+    """Returns the sound of a file in a loop, with each end cross-faded into the next start."""
     tail = silence(0)
     while True:
         with Sound(recording(path)) as once:
@@ -294,9 +278,6 @@ def audio_level(path: Path, *, start: float = 0.0, seconds: float | None = None)
 
     Returns:
         Its levels, as heard in stereo at 48 kHz.
-
-    Raises:
-        MediaError: The file is missing or broken, or has no sound (there).
     """
     with Sound(recording(path)) as sound:
         for _ in exactly(round(start * RATE), sound):

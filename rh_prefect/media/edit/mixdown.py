@@ -82,11 +82,6 @@ def mix(
 
     Returns:
         The length of the track in seconds.
-
-    Raises:
-        MediaError: A file is missing or broken, or has no sound.
-        InputError: There is nothing to mix, a time is negative, or the name ends in something else.
-        StoreError: The track cannot be written.
     """
     _check_format(to)
     lines = [(0.0, speech)] if isinstance(speech, Path) else list(speech or ())
@@ -103,10 +98,6 @@ def create_track(to: Path) -> Iterator[Track]:
 
     Args:
         to: The file: `.wav` (16 bit PCM) or `.m4a` (AAC), both stereo at 48 kHz.
-
-    Raises:
-        InputError: The name ends in something else.
-        StoreError: The file cannot be written.
     """
     _check_format(to)
     with product(to) as part, _FORMATS[to.suffix.lower()](part) as file:

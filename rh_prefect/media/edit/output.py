@@ -23,17 +23,7 @@ _IMAGES: dict[str, Literal["PNG", "JPEG"]] = {".png": "PNG", ".jpg": "JPEG", ".j
 
 @contextmanager
 def product(to: Path) -> Iterator[Path]:
-    """Yields a temporary name; the file gets its final name on success and is removed after a failure.
-
-    Args:
-        to: The final name; its folder must exist.
-
-    Yields:
-        A new name in the same folder, different for each caller, so that two may make the same file at once.
-
-    Raises:
-        StoreError: The place cannot be written.
-    """
+    """Yields a temporary name; the file gets its final name on success and is removed after a failure."""
     try:
         with atomic_path(to, durable=False) as part:
             yield part
@@ -50,12 +40,7 @@ def create_mp4(part: Path) -> OutputContainer:
 
 
 def write_image(image: Image.Image, to: Path, *, quality: int = 92) -> None:
-    """Saves a picture as JPEG or PNG, by the file name's extension.
-
-    Raises:
-        InputError: The name ends in something else.
-        StoreError: The place cannot be written.
-    """
+    """Saves a picture as JPEG or PNG, by the file name's extension."""
     out = io.BytesIO()
     image.save(out, image_format(to), quality=quality, optimize=True)
     with product(to) as part:
@@ -64,11 +49,7 @@ def write_image(image: Image.Image, to: Path, *, quality: int = 92) -> None:
 
 
 def image_format(to: Path) -> Literal["PNG", "JPEG"]:
-    """Returns the image format for a file name.
-
-    Raises:
-        InputError: It is neither PNG nor JPEG.
-    """
+    """Returns the image format for a file name."""
     form = _IMAGES.get(to.suffix.lower())
     if form is None:
         raise InputError(f"A picture {to.name} cannot be made. What to do: use a name that ends in .png or .jpg.")

@@ -34,11 +34,6 @@ def last_frame(video: Path, to: Path) -> None:
     Args:
         video: The video.
         to: The picture, `.png` or `.jpg`.
-
-    Raises:
-        MediaError: The video is missing, broken or cut short, or has no picture.
-        InputError: The name ends in something else.
-        StoreError: The picture cannot be written.
     """
     image_format(to)
     write_image(_frame(video, _LAST), to)
@@ -56,13 +51,6 @@ def thumbnail(source: Path, *, max_bytes: int = 30_000) -> bytes:
     Args:
         source: The file.
         max_bytes: What the JPEG may weigh; the larger, the better it looks.
-
-    Returns:
-        The JPEG.
-
-    Raises:
-        MediaError: The file is missing or broken, or has no picture.
-        InputError: No JPEG fits in so few bytes.
     """
     image = still(source, side=_SIDES[0])
     for side in _SIDES:
@@ -80,9 +68,6 @@ def still(source: Path, *, side: int) -> Image.Image:
     Args:
         source: The file.
         side: Pixels that are enough for the caller: what is much larger may be decoded smaller.
-
-    Raises:
-        MediaError: The file is missing or broken, or has no picture.
     """
     try:
         with reading(source), Image.open(source) as image:
@@ -213,11 +198,6 @@ def contact_sheet(
         columns: Cells in a row; None: about as many as rows, four at most.
         width: Of the sheet, in pixels.
         captions: A line under each, cut if too long; if there are fewer captions than sources, the rest has none.
-
-    Raises:
-        MediaError: A source is missing or broken, or has no picture.
-        InputError: There is nothing to show, or no room for it, or the name ends in something else.
-        StoreError: The sheet cannot be written.
     """
     image_format(to)
     if columns is None:

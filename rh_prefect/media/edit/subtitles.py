@@ -40,9 +40,6 @@ def subtitles(
         at: The second at which each text begins; without it `seconds` is shared by all sentences, by their characters.
         seconds: Where the last text ends; with `at` it may be left out.
         form: `srt` or `vtt`.
-
-    Raises:
-        InputError: The times do not fit the texts.
     """
     cues = _cues_at(texts, at, seconds) if at is not None else _cues_over(texts, seconds)
     if form == "vtt":

@@ -55,11 +55,6 @@ def resize(source: Path, to: Path, *, width: int, height: int, fit: Fit = "cover
 
     Returns:
         The length of a video in seconds.
-
-    Raises:
-        MediaError: The file is missing or broken.
-        InputError: The name ends in something else.
-        StoreError: The result cannot be written.
     """
     if is_picture(source):
         write_image(_fitted_image(_image_of(source, to), width, height, fit), to)
@@ -79,11 +74,6 @@ def trim(source: Path, to: Path, *, seconds: float, start: float = 0.0) -> float
 
     Returns:
         The length in seconds.
-
-    Raises:
-        MediaError: The file is missing or broken, or ends before `start`.
-        InputError: The name ends in something else.
-        StoreError: The result cannot be written.
     """
     if not _has_picture(source):
         return _write_sound(to, recording_from(source, start), round(seconds * RATE), source, start)
@@ -117,11 +107,6 @@ def watermark(
 
     Returns:
         The length of a video in seconds.
-
-    Raises:
-        MediaError: A file is missing or broken.
-        InputError: The name ends in something else.
-        StoreError: The result cannot be written.
     """
     if is_picture(source):
         image = _image_of(source, to).convert("RGBA")
@@ -141,11 +126,6 @@ def frame(video: Path, to: Path, *, at: float | Literal["first", "last"] = "firs
         video: The video.
         to: The picture, `.png` or `.jpg`.
         at: The second at which it is shown, or the first or last frame.
-
-    Raises:
-        MediaError: The video is missing, broken or shorter.
-        InputError: The name ends in something else.
-        StoreError: The picture cannot be written.
     """
     image_format(to)
     if at == "last":
@@ -169,10 +149,6 @@ def still_clip(
 
     Returns:
         The length in seconds.
-
-    Raises:
-        MediaError: The picture is missing or broken.
-        StoreError: The video cannot be written.
     """
     picture = _flat(_open_image(image))
     wide, high = _size_of(picture, width, height)
@@ -197,11 +173,6 @@ def extract_audio(source: Path, to: Path, *, loudness: float | None = None) -> f
 
     Returns:
         The length in seconds.
-
-    Raises:
-        MediaError: The file is missing or broken, or has no sound.
-        InputError: The name ends in something else.
-        StoreError: The sound cannot be written.
     """
     if loudness is not None:
         return mix(source, None, to, loudness=loudness)
@@ -218,11 +189,6 @@ def add_sounds(video: Path, audio: Path, to: Path) -> float:
 
     Returns:
         The length in seconds.
-
-    Raises:
-        MediaError: A file is missing or broken, or the other has no sound.
-        InputError: The name ends in something else.
-        StoreError: The sum cannot be written.
     """
     if not shape_of(video).has_audio:
         return extract_audio(audio, to)

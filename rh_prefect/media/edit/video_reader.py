@@ -46,11 +46,7 @@ def reading(path: Path) -> Iterator[None]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[InputContainer]:
-    """Opens a media file.
-
-    Raises:
-        MediaError: It is missing, empty, cut short, or no media file.
-    """
+    """Opens a media file."""
     with reading(path):
         if missing_bytes(path, file_type(path)):
             raise ValueError("its end is missing")
@@ -61,11 +57,7 @@ def opened(path: Path) -> Iterator[InputContainer]:
 
 
 def picture_of(file: InputContainer, path: Path) -> VideoStream:
-    """The video stream of a file; a cover picture does not count.
-
-    Raises:
-        MediaError: It has no video, or only a still picture.
-    """
+    """The video stream of a file; a cover picture does not count."""
     if file.format.name == "image2" or file.format.name.endswith("_pipe"):
         raise MediaError(f"The file {path} is a still picture. What to do: give a video.")
     for stream in file.streams.video:
@@ -76,11 +68,7 @@ def picture_of(file: InputContainer, path: Path) -> VideoStream:
 
 
 def frames_of(file: InputContainer, stream: VideoStream, path: Path) -> Iterator[av.VideoFrame]:
-    """Decodes a stream from the file's current position.
-
-    Raises:
-        MediaError: It is broken or cut short.
-    """
+    """Decodes a stream from the file's current position."""
     with reading(path):
         yield from file.decode(stream)
 
@@ -105,11 +93,7 @@ class Shape:
 
 
 def shape_of(path: Path) -> Shape:
-    """Reads the header and the first frame of a video, and returns its `Shape`.
-
-    Raises:
-        MediaError: It cannot be read, or has no picture.
-    """
+    """Reads the header and the first frame of a video, and returns its `Shape`."""
     with opened(path) as file:
         stream = picture_of(file, path)
         frame = next(frames_of(file, stream, path), None)
@@ -181,9 +165,6 @@ def fitted(path: Path, canvas: Canvas, fit: Fit = "contain") -> Iterator[av.Vide
 
     Yields:
         Frames in yuv420p; their times mean nothing, they are simply one after the other.
-
-    Raises:
-        MediaError: The video is broken or cut short.
     """
     with opened(path) as file:
         stream = picture_of(file, path)
