@@ -5,39 +5,43 @@ from __future__ import annotations
 from rh_prefect.client.client import DEFAULT_BASE_URL, Client, V1Submit
 from rh_prefect.client.comfyui import NativeSubmit
 from rh_prefect.client.download import discard_partial
+from rh_prefect.client.parsing import Page
 from rh_prefect.client.platform import AppSort, ResourceKind
 from rh_prefect.client.responses import read_delivery
-from rh_prefect.client.wire import (
+from rh_prefect.client.wire.platform import (
     Account,
     ApiKey,
-    App,
-    AppListing,
-    AppNode,
-    AppOption,
     Asset,
     AssetGroup,
     AssetKind,
-    ComfyFile,
-    ComfyPrompt,
-    ComfyQueue,
-    ComfyRun,
     Download,
-    Failure,
-    Page,
     PricePreview,
     QueueStatus,
-    RemoteOutput,
     Resource,
     ResourceVersion,
-    Style,
-    StyleLora,
+    Upload,
+)
+from rh_prefect.client.wire.task import (
+    Failure,
+    RemoteOutput,
     TaskStatus,
     TaskView,
-    Upload,
     Usage,
     WebhookDelivery,
     WebhookEvent,
     is_task_id,
+)
+from rh_prefect.client.wire.workflows import (
+    App,
+    AppListing,
+    AppNode,
+    AppOption,
+    ComfyFile,
+    ComfyPrompt,
+    ComfyQueue,
+    ComfyRun,
+    Style,
+    StyleLora,
 )
 
 __all__ = [

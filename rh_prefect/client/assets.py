@@ -6,10 +6,19 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from rh_prefect.client import responses, wire
+from rh_prefect.client import responses
+from rh_prefect.client.parsing import Page
 from rh_prefect.client.responses import ApiResponse, RequestInfo
 from rh_prefect.client.session import Session, usable_id, usable_page
-from rh_prefect.client.wire import Asset, AssetGroup, AssetKind, Page
+from rh_prefect.client.wire.platform import (
+    Asset,
+    AssetGroup,
+    AssetKind,
+    read_asset,
+    read_asset_page,
+    read_group,
+    read_group_page,
+)
 from rh_prefect.errors import Busy, ConnectFailed, InputError, RequestRejected, ResponseLost
 
 SECONDS: Final[dict[str, float]] = {"Image": 180.0, "Audio": 180.0, "Video": 300.0}
@@ -94,7 +103,7 @@ class Assets:
         given = {"groupId": group_id and usable_id(group_id, of="an asset group"), "status": status, "name": name}
         body = {"pageNumber": page, "pageSize": size, **{key: value for key, value in given.items() if value}}
         answer = await self._session.call("openapi/v2/assets/list", body, ask)
-        return wire.read_asset_page(responses.with_data(answer, ask), number=page, size=size)
+        return read_asset_page(responses.with_data(answer, ask), number=page, size=size)
 
     async def update(self, asset_id: str, *, name: str) -> Asset:
         """Renames an asset."""
@@ -130,7 +139,7 @@ class AssetGroups:
         ask = RequestInfo(f"page {page} of the asset groups")
         body = {"pageNumber": page, "pageSize": size, **({"name": name} if name else {})}
         answer = await self._session.call("openapi/v2/assets/groups/list", body, ask)
-        return wire.read_group_page(responses.with_data(answer, ask), number=page, size=size)
+        return read_group_page(responses.with_data(answer, ask), number=page, size=size)
 
     async def query(self, group_id: str) -> AssetGroup:
         """Returns the data of a group."""
@@ -157,14 +166,14 @@ class AssetGroups:
 
 
 def _asset(answer: ApiResponse, ask: RequestInfo, *, known: Asset) -> Asset:
-    asset = wire.read_asset(responses.checked(answer, ask).data, known=known)
+    asset = read_asset(responses.checked(answer, ask).data, known=known)
     if asset is None:
         raise responses.no_answer(ask, "the answer names no asset")
     return asset
 
 
 def _group(answer: ApiResponse, ask: RequestInfo, *, known: AssetGroup) -> AssetGroup:
-    group = wire.read_group(responses.checked(answer, ask).data, known=known)
+    group = read_group(responses.checked(answer, ask).data, known=known)
     if group is None:
         raise responses.no_answer(ask, "the answer names no group")
     return group

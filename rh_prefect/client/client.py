@@ -13,7 +13,7 @@ from typing import Final, Literal, Self, get_args
 import httpx
 from pydantic import SecretStr
 
-from rh_prefect.client import responses, wire
+from rh_prefect.client import responses
 from rh_prefect.client.assets import Assets
 from rh_prefect.client.comfyui import NativeProxy, NativeTasks
 from rh_prefect.client.download import Progress, download, is_data_url, write_data
@@ -21,6 +21,18 @@ from rh_prefect.client.platform import Apps, Platform, QuickCreate, Webhooks, Wo
 from rh_prefect.client.responses import RequestInfo
 from rh_prefect.client.session import PACE_SECONDS, V1_KEY, Session
 from rh_prefect.client.upload import FileBody
+from rh_prefect.client.wire.platform import (
+    Account,
+    Download,
+    PricePreview,
+    QueueStatus,
+    Upload,
+    read_account,
+    read_price,
+    read_queue_status,
+    read_upload,
+)
+from rh_prefect.client.wire.task import TaskView
 from rh_prefect.errors import ConfigError, InputError, MediaError
 
 DEFAULT_BASE_URL: Final = "https://www.runninghub.cn"
@@ -113,9 +125,7 @@ class Client:
         """Identifies the account without its key."""
         return hashlib.sha256(self._session.key.get_secret_value().encode()).hexdigest()[:12]
 
-    async def submit(
-        self, endpoint: str, payload: Mapping[str, object], *, webhook_url: str | None = None
-    ) -> wire.TaskView:
+    async def submit(self, endpoint: str, payload: Mapping[str, object], *, webhook_url: str | None = None) -> TaskView:
         """Creates a task, which costs money. The request is sent once and never retried.
 
         Args:
@@ -143,7 +153,7 @@ class Client:
             answer = await self._session.submit(f"openapi/v2/{_path(endpoint)}", body, ask)
         return responses.submitted(answer, ask)
 
-    async def query(self, task_id: str) -> wire.TaskView:
+    async def query(self, task_id: str) -> TaskView:
         """Returns a task's state, also if the task failed."""
         if (machine := self._machine_of(task_id)) is not None:
             return await machine.query(task_id)
@@ -159,31 +169,31 @@ class Client:
         ask = RequestInfo(f"cancel of task {task_id}")
         responses.checked(await self._session.call_v1("task/openapi/cancel", {"taskId": task_id}, ask), ask)
 
-    async def queue_status(self) -> wire.QueueStatus:
+    async def queue_status(self) -> QueueStatus:
         """Returns the key's task limit and number of running tasks; the cheapest check of a key."""
         # A job that waits for a slot calls this again anyway.
         ask = RequestInfo("queue status", pace_seconds=2.0)
         answer = await self._session.call("openapi/v2/queue/status", None, ask)
-        return wire.read_queue_status(responses.with_data(answer, ask))
+        return read_queue_status(responses.with_data(answer, ask))
 
-    async def account(self) -> wire.Account:
+    async def account(self) -> Account:
         """Returns the account's balance."""
         ask = RequestInfo("account status")
         # This endpoint alone spells the field in lower case.
         answer = await self._session.call("uc/openapi/accountStatus", {}, ask, key_field="apikey")
-        return wire.read_account(responses.with_data(answer, ask))
+        return read_account(responses.with_data(answer, ask))
 
-    async def price_preview(self, endpoint: str, payload: Mapping[str, object]) -> wire.PricePreview:
+    async def price_preview(self, endpoint: str, payload: Mapping[str, object]) -> PricePreview:
         """Returns the price of a submission; creates nothing. A response without a price is a `ResponseLost`."""
         ask = RequestInfo(f"price preview of {endpoint}")
         answer = await self._session.call(f"openapi/v2/price-preview/{_path(endpoint)}", dict(payload), ask)
         responses.checked(answer, ask)
-        price = wire.read_price(answer.source) or wire.read_price(answer.data)
+        price = read_price(answer.source) or read_price(answer.data)
         if price is None:
             raise responses.no_answer(ask, "the response has no price")
         return price
 
-    async def upload(self, path: Path, *, name: str, mime: str) -> wire.Upload:
+    async def upload(self, path: Path, *, name: str, mime: str) -> Upload:
         """Sends a file, streamed from disk; RunningHub keeps it for a day.
 
         Args:
@@ -200,7 +210,7 @@ class Client:
 
     async def upload_legacy(
         self, path: Path, *, name: str, mime: str, file_type: Literal["input", "image", "video", "audio"] = "input"
-    ) -> wire.Upload:
+    ) -> Upload:
         """Sends a file of at most 30 MB by the deprecated endpoint, as `upload`; the result has no `url`.
 
         `file_type` is the value of `fileType` in older versions of the API.
@@ -228,14 +238,14 @@ class Client:
         """
         return await upload_lora(self._session, path, name=name)
 
-    async def _uploaded(self, path: str, body: FileBody, ask: RequestInfo) -> wire.Upload:
+    async def _uploaded(self, path: str, body: FileBody, ask: RequestInfo) -> Upload:
         answer = await self._session.upload(path, body, ask)
-        upload = wire.read_upload(responses.with_data(answer, ask), size=body.size)
+        upload = read_upload(responses.with_data(answer, ask), size=body.size)
         if upload is None:
             raise responses.no_answer(ask, "the response names no file")
         return upload
 
-    async def download(self, url: str, to: Path, *, progress: Progress | None = None) -> wire.Download:
+    async def download(self, url: str, to: Path, *, progress: Progress | None = None) -> Download:
         """Downloads a result, or the rest of it, from its file host.
 
         Args:
@@ -251,7 +261,7 @@ class Client:
             StoreError: The bytes cannot be written.
         """
         if (machine := self._machine_of(url)) is not None:
-            return await machine.download(url, to)
+            return await machine.comfy.fetch(url, to)
         if is_data_url(url):
             return await asyncio.to_thread(write_data, url, to)
         async with self._session.downloads:
@@ -292,16 +302,11 @@ def _usable_key(api_key: str | SecretStr) -> SecretStr:
     api_key = SecretStr((api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key).strip())
     if not api_key.get_secret_value():
         raise ConfigError("The API key is missing. Set RH_API_KEY, or use a RunningHubCredentials block.")
-    if not _is_plain(api_key):
+    if not re.fullmatch(r"[!-~]+", api_key.get_secret_value()):
         raise ConfigError(
             "The API key contains characters that are not allowed in a key. Copy it again from RunningHub's site."
         )
     return api_key
-
-
-def _is_plain(secret: SecretStr) -> bool:
-    key = secret.get_secret_value()
-    return key.isascii() and key.isprintable() and " " not in key
 
 
 def _usable_url(base_url: str) -> httpx.URL:

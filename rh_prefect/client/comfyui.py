@@ -10,22 +10,23 @@ from urllib.parse import urlencode
 
 import httpx
 
-from rh_prefect.client import responses, wire
+from rh_prefect.client import responses
 from rh_prefect.client.download import discard_note, discard_partial, download
 from rh_prefect.client.parsing import loads, table
 from rh_prefect.client.responses import ApiResponse, RequestInfo
-from rh_prefect.client.session import Session, json_bytes, usable_id
+from rh_prefect.client.session import JSON, Session, json_bytes, usable_id
 from rh_prefect.client.upload import FileBody
-from rh_prefect.client.wire import (
+from rh_prefect.client.wire.platform import Download
+from rh_prefect.client.wire.task import RemoteOutput, TaskStatus, TaskView, is_task_id, read_extension, read_node_errors
+from rh_prefect.client.wire.workflows import (
     ComfyFile,
     ComfyPrompt,
     ComfyQueue,
     ComfyRun,
-    Download,
-    RemoteOutput,
-    TaskStatus,
-    TaskView,
-    read_extension,
+    read_comfy_file,
+    read_comfy_prompt,
+    read_comfy_queue,
+    read_comfy_run,
 )
 from rh_prefect.errors import InputError, LinkExpired, RunningHubError, api_error
 from rh_prefect.redaction import HIDDEN, MASK, bare, mask, mask_url
@@ -60,31 +61,27 @@ class NativeProxy:
         """
         ask = RequestInfo(f"prompt to ComfyUI at /{self.family}", paid=True)
         body = {"prompt": graph, **({"client_id": client_id} if client_id else {})}
-        client = self._session.pools.submits
-        request = self._request(
-            client, "POST", "prompt", content=json_bytes(body, ask), headers={"Content-Type": "application/json"}
-        )
-        status, answer = await self._session.exchange(
-            client, request, ask, deadline=self._session.submit_timeout, auth=False
-        )
+        client, limit = self._session.pools.submits, self._session.submit_timeout
+        request = self._request(client, "POST", "prompt", content=json_bytes(body, ask), headers=JSON)
+        status, answer = await self._session.exchange(client, request, ask, deadline=limit, auth=False)
         return judged(status, answer, ask)
 
     async def history(self, prompt_id: str) -> ComfyRun:
         """Returns the state of a graph."""
         ask = RequestInfo(f"history of prompt {prompt_id}")
-        path = f"history/{usable_id(prompt_id, of='a prompt')}"
-        client = self._session.pools.calls
-        answer = await self._session.resent(client, self._request(client, "GET", path), ask, auth=False)
-        responses.checked(answer, ask)
+        answer = await self._get(f"history/{usable_id(prompt_id, of='a prompt')}", ask)
         entry = table(answer.source.get(prompt_id.strip()))
-        return wire.read_comfy_run(entry, prompt_id=prompt_id.strip())
+        return read_comfy_run(entry, prompt_id=prompt_id.strip())
 
     async def queue(self) -> ComfyQueue:
         """Lists running and waiting graphs, including those of other clients."""
-        ask = RequestInfo(f"queue of ComfyUI at /{self.family}")
+        answer = await self._get("queue", RequestInfo(f"queue of ComfyUI at /{self.family}"))
+        return read_comfy_queue(answer.source)
+
+    async def _get(self, path: str, ask: RequestInfo) -> ApiResponse:
         client = self._session.pools.calls
-        answer = await self._session.resent(client, self._request(client, "GET", "queue"), ask, auth=False)
-        return wire.read_comfy_queue(responses.checked(answer, ask).source)
+        answer = await self._session.resent(client, self._request(client, "GET", path), ask, auth=False)
+        return responses.checked(answer, ask)
 
     async def cancel(self, prompt_id: str) -> None:
         """Removes a graph from the queue or stops it; does nothing if it has ended.
@@ -104,9 +101,7 @@ class NativeProxy:
     async def _change(self, path: str, body: Mapping[str, object], ask: RequestInfo) -> None:
         """Asks for a change to which ComfyUI answers with an empty body."""
         client = self._session.pools.calls
-        request = self._request(
-            client, "POST", path, content=json_bytes(body, ask), headers={"Content-Type": "application/json"}
-        )
+        request = self._request(client, "POST", path, content=json_bytes(body, ask), headers=JSON)
 
         async def once() -> ApiResponse:
             status, body = await self._session.exchange(client, request, ask, deadline=_CHANGE_SECONDS, auth=False)
@@ -160,7 +155,7 @@ class NativeProxy:
         client = self._session.pools.uploads
         request = self._request(client, "POST", "upload/image", content=body, headers=body.headers)
         answer = await self._session.send_file(client, request, ask, auth=False)
-        file = wire.read_comfy_file(responses.checked(answer, ask).source)
+        file = read_comfy_file(responses.checked(answer, ask).source)
         if file is None:
             raise responses.no_answer(ask, "the response names no file")
         return file
@@ -188,12 +183,12 @@ def judged(status: int, body: bytes, ask: RequestInfo) -> ComfyPrompt:
         ApiError: By the table of codes.
     """
     source = loads(body)
-    taken = wire.read_comfy_prompt(source) if isinstance(source, dict) else None
-    if taken is not None and not wire.is_task_id(f"proxy.{taken.prompt_id}"):
+    taken = read_comfy_prompt(source) if isinstance(source, dict) else None
+    if taken is not None and not is_task_id(f"proxy.{taken.prompt_id}"):
         raise responses.no_answer(ask, f"the response has an invalid prompt id, {taken.prompt_id[:40]!r}")
     if taken is not None:
         return taken  # also under an error: the id says that it is there
-    errors = wire.read_node_errors(source) if status == 400 else {}
+    errors = read_node_errors(source) if status == 400 else {}
     if errors:
         said = "; ".join(f"node {node}: {error}" if node else error for node, error in errors.items())
         raise api_error("433", said[:600], doing=ask.doing, submitting=True)
@@ -216,19 +211,19 @@ class NativeTasks:
     """The tasks of one machine."""
 
     def __init__(self, comfy: NativeProxy) -> None:
-        self._comfy = comfy
+        self.comfy = comfy
         self._prefix = f"{comfy.family}."
 
     def owns(self, name: str) -> bool:
         """Checks whether an endpoint, a task id or a file link belongs to this machine."""
-        return name == f"/{self._comfy.family}" or name.startswith(self._prefix) or self._comfy.is_link(name)
+        return name == f"/{self.comfy.family}" or name.startswith(self._prefix) or self.comfy.is_link(name)
 
     async def submit(self, payload: Mapping[str, object]) -> TaskView:
         """Runs the graph that is the payload's `prompt`; see `Client.submit`."""
         graph = payload.get("prompt")
         if not isinstance(graph, Mapping):
             raise InputError("A submit to ComfyUI needs a graph in API format as its `prompt`. Nothing was sent.")
-        taken = await self._comfy.prompt(graph)
+        taken = await self.comfy.prompt(graph)
         return TaskView(
             task_id=f"{self._prefix}{taken.prompt_id}", status="QUEUED", node_errors=dict(taken.node_errors)
         )
@@ -240,30 +235,26 @@ class NativeTasks:
             TaskNotFound: The machine has no record of it, and it is not in the queue.
         """
         prompt_id = task_id.removeprefix(self._prefix)
-        run = await self._comfy.history(prompt_id)
+        run = await self.comfy.history(prompt_id)
         if run.state != "pending":
             return self._seen(task_id, run)
         status = await self._place(prompt_id)
         if status is not None:
             return TaskView(task_id=task_id, status=status)
         # It may have ended between the two questions.
-        run = await self._comfy.history(prompt_id)
+        run = await self.comfy.history(prompt_id)
         if run.state == "pending":
             raise api_error("807", doing=f"query of task {task_id}", task_id=task_id)
         return self._seen(task_id, run)
 
     async def cancel(self, task_id: str) -> None:
         """Removes a graph from the queue or stops it; see `Client.cancel`."""
-        await self._comfy.cancel(task_id.removeprefix(self._prefix))
-
-    async def download(self, url: str, to: Path) -> Download:
-        """Fetches a file of a run; see `Client.download`."""
-        return await self._comfy.fetch(url, to)
+        await self.comfy.cancel(task_id.removeprefix(self._prefix))
 
     async def _place(self, prompt_id: str) -> TaskStatus | None:
         """Where in the machine's queue a graph is; None where it is not in it."""
         try:
-            queue = await self._comfy.queue()
+            queue = await self.comfy.queue()
         except RunningHubError:
             return "RUNNING"  # without the queue there is no evidence that the task is lost
         if prompt_id in queue.running:
@@ -283,4 +274,4 @@ class NativeTasks:
 
     def _output(self, file: ComfyFile) -> RemoteOutput:
         extension = read_extension(PurePosixPath(file.name).suffix)
-        return RemoteOutput(url=self._comfy.link(file), type=extension, node_id=file.node_id or None)
+        return RemoteOutput(url=self.comfy.link(file), type=extension, node_id=file.node_id or None)

@@ -22,13 +22,15 @@ from rh_prefect.client.parsing import loads
 from rh_prefect.client.responses import RequestInfo, no_answer
 from rh_prefect.client.threaded_backend import ThreadedStream
 from rh_prefect.client.transport import FOREIGN, RESEND, Delivery
-from rh_prefect.client.wire import Download
+from rh_prefect.client.wire.platform import Download
 from rh_prefect.errors import LinkExpired, StoreError, TransportError
 from rh_prefect.local_files import make_folder, make_public, overwrite
 from rh_prefect.redaction import HIDDEN, MaskedUrl, bare, mask, without_query
 
 CHUNK: Final = 1024 * 1024
-_DEAD: Final = frozenset({401, 403, 404, 410})
+DEAD: Final = frozenset({401, 403, 404, 410})
+"""HTTP statuses of signed URLs that no longer work."""
+
 _CONTENT_RANGE: Final = re.compile(r"bytes\s+(?:(\d+)-\d+|\*)/(\d+|\*)")
 
 Progress = Callable[[int, int | None], None]
@@ -255,15 +257,13 @@ def _broken(error: TransportError, partial: Partial) -> TransportError:
 
 
 async def _check_length(partial: Partial, ask: RequestInfo) -> None:
-    if partial.total is None or partial.size == partial.total:
-        return
     size, total = partial.size, partial.total
-    if size > total:
+    if total is not None and size > total:
         await asyncio.to_thread(partial.restart)
         raise no_answer(ask, f"{size} bytes were received, but {total} were announced; they are discarded")
-    raise no_answer(
-        ask, f"only {size} of {total} bytes were received; they are kept and the next call continues from there"
-    )
+    if total is not None and size < total:
+        kept = "they are kept and the next call continues from there"
+        raise no_answer(ask, f"only {size} of {total} bytes were received; {kept}")
 
 
 async def _prepare(response: httpx.Response, partial: Partial, ask: RequestInfo) -> bool:
@@ -273,7 +273,7 @@ async def _prepare(response: httpx.Response, partial: Partial, ask: RequestInfo)
         False where it was the rest of another file, so that everything has to be asked for again.
     """
     status = response.status_code
-    if status in _DEAD:
+    if status in DEAD:
         advice = "Query the task again; the response may contain a new link"
         raise LinkExpired(f"{ask.doing}: the link no longer works (HTTP {status}). {advice}.")
     plan = _plan(response, partial)
@@ -354,10 +354,7 @@ def write_data(url: str, to: Path) -> Download:
         raise LinkExpired(f"download of {head}: its content is not valid base64. Query the task again.") from error
     if not comma:
         raise LinkExpired(f"download of {head[:60]}: this data: URL has no content. Query the task again.")
-    try:
+    with _writable(to):
         to.parent.mkdir(parents=True, exist_ok=True)
         to.write_bytes(data)
-    except OSError as error:
-        advice = "Free some space there, or choose another folder"
-        raise StoreError(f"{to}: a download cannot be saved here ({error.strerror or error}). {advice}.") from error
     return Download(size=len(data))

@@ -7,14 +7,17 @@ import hashlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
-from rh_prefect.client import responses, wire
-from rh_prefect.client.parsing import first_text, plain, table
+from rh_prefect.client import responses
+from rh_prefect.client.download import DEAD
+from rh_prefect.client.parsing import Page, first_text, plain, table
 from rh_prefect.client.responses import RequestInfo, read_webhook_payload
 from rh_prefect.client.session import Session, usable_id, usable_page
 from rh_prefect.client.upload import RawBody, readable
-from rh_prefect.client.wire import ApiKey, App, AppListing, Page, Resource, Style, TaskView, WebhookEvent
+from rh_prefect.client.wire.platform import ApiKey, Resource, read_api_keys, read_resource_page
+from rh_prefect.client.wire.task import TaskView, WebhookEvent, read_webhook_event
+from rh_prefect.client.wire.workflows import App, AppListing, Style, read_app, read_app_page, read_styles
 from rh_prefect.errors import InputError, LinkExpired
 from rh_prefect.redaction import MASK
 
@@ -30,9 +33,7 @@ class Platform:
     async def api_keys(self) -> tuple[ApiKey, ...]:
         """Lists the account's keys, masked."""
         ask = RequestInfo("list of API keys")
-        return wire.read_api_keys(
-            responses.with_rows(await self._session.call("openapi/v2/api-key/list", None, ask), ask)
-        )
+        return read_api_keys(responses.with_rows(await self._session.call("openapi/v2/api-key/list", None, ask), ask))
 
     async def resources(
         self,
@@ -56,14 +57,11 @@ class Platform:
         """
         usable_page(page, size, largest=50)
         ask = RequestInfo(f"page {page} of the {kind} resources")
-        given: dict[str, object] = {"resourceName": name, "baseModels": list(base_models), "tags": _tag_ids(tags)}
+        ids = [int(tag) if tag.isascii() and tag.isdigit() else tag for tag in tags]  # clients send numbers
+        given: dict[str, object] = {"resourceName": name, "baseModels": list(base_models), "tags": ids}
         body = {"resourceType": kind, "current": page, "size": size, **{k: v for k, v in given.items() if v}}
         answer = await self._session.call("openapi/v2/resource/list", body, ask)
-        return wire.read_resource_page(responses.with_data(answer, ask), number=page)
-
-
-def _tag_ids(tags: Sequence[str]) -> list[int | str]:
-    return [int(tag) if tag.isascii() and tag.isdigit() else tag for tag in tags]  # clients send numbers
+        return read_resource_page(responses.with_data(answer, ask), number=page)
 
 
 class Webhooks:
@@ -82,7 +80,7 @@ class Webhooks:
         body = {"taskId": usable_id(task_id, of="a task")}
         data = responses.with_data(await self._session.call_v1("task/openapi/getWebhookDetail", body, ask), ask)
         view = read_webhook_payload(data.get("eventData"), task_id=task_id)
-        event = wire.read_webhook_event(data, task_id=task_id, view=view)
+        event = read_webhook_event(data, task_id=task_id, view=view)
         if event is None:
             raise responses.no_answer(ask, "the answer names no event")
         return event
@@ -99,9 +97,6 @@ class Webhooks:
         if url is not None:
             body["webhookUrl"] = url
         responses.checked(await self._session.call_v1("task/openapi/retryWebhook", body, ask), ask)
-
-
-_DEAD: Final = frozenset({401, 403, 404, 410})
 
 
 async def upload_lora(session: Session, path: Path, *, name: str) -> str:
@@ -129,7 +124,7 @@ def _md5(path: Path) -> str:
 
 
 def _check(status: int, ask: RequestInfo) -> None:
-    if status in _DEAD:
+    if status in DEAD:
         advice = "Upload it again to get a new address"
         raise LinkExpired(f"{ask.doing}: the signed URL was rejected (HTTP {status}). {advice}.")
     if not 200 <= status < 300:
@@ -160,7 +155,7 @@ class Workflows:
         ask = RequestInfo(f"v1 status of task {task_id}")
         body = {"taskId": usable_id(task_id, of="a task")}
         answer = await self._session.call_v1("task/openapi/status", body, ask)
-        return responses.read_v1_status(answer, ask, task_id=task_id)
+        return responses.read_v1(answer, ask, responses.by_word, task_id=task_id)
 
     async def outputs_v1(self, task_id: str) -> TaskView:
         """Returns a task's results from the deprecated outputs endpoint (api.md 3.11).
@@ -171,7 +166,7 @@ class Workflows:
         ask = RequestInfo(f"v1 outputs of task {task_id}")
         body = {"taskId": usable_id(task_id, of="a task")}
         answer = await self._session.call_v1("task/openapi/outputs", body, ask)
-        return responses.read_v1_outputs(answer, ask, task_id=task_id)
+        return responses.read_v1(answer, ask, responses.by_outputs, task_id=task_id)
 
 
 AppSort = Literal["RECOMMEND", "HOTTEST", "NEWEST"]
@@ -188,7 +183,7 @@ class Apps:
         ask = RequestInfo(f"call example of app {webapp_id}")
         query = f"apiKey={MASK}&webappId={usable_id(webapp_id, of='an AI app')}"
         answer = await self._session.call_with_key_in_query("api/webapp/apiCallDemo", query, ask)
-        return wire.read_app(responses.with_data(answer, ask), webapp_id=webapp_id)
+        return read_app(responses.with_data(answer, ask), webapp_id=webapp_id)
 
     async def list(
         self, *, page: int = 1, size: int = 50, sort: AppSort = "RECOMMEND", days: int = 7
@@ -200,7 +195,7 @@ class Apps:
         if sort == "HOTTEST":
             body["days"] = days
         answer = await self._session.call("openapi/v2/aiapp/list", body, ask)
-        return wire.read_app_page(responses.with_data(answer, ask), number=page)
+        return read_app_page(responses.with_data(answer, ask), number=page)
 
 
 class QuickCreate:
@@ -215,4 +210,4 @@ class QuickCreate:
         body = {"type": kind, "webappId": usable_id(webapp_id, of="a quick-create module")}
         # Whether it wants a key is not confirmed: it gets both, as every v1 endpoint does.
         answer = await self._session.call_v1("api/fast/creation/model/params", body, ask)
-        return wire.read_styles(responses.with_rows(answer, ask))
+        return read_styles(responses.with_rows(answer, ask))

@@ -7,8 +7,7 @@ and polling goes on beside it. So nothing that goes wrong here is an error of an
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator
 from typing import Final
 
 import httpx
@@ -63,8 +62,10 @@ def watch_progress(url: SecretStr | str, *, open_timeout: float = 10.0) -> Async
 
 async def _watch(address: str, proxy: str | None, open_timeout: float) -> AsyncIterator[ProgressEvent]:
     try:
-        async with aclosing(_frames(address, proxy, open_timeout)) as frames:
-            async for frame in frames:
+        async with connect(
+            address, proxy=proxy, open_timeout=open_timeout, close_timeout=1.0, max_size=_LARGEST_FRAME, logger=_MUTE
+        ) as socket:
+            async for frame in socket:
                 event = read_frame(frame)
                 if event is not None:
                     yield event
@@ -72,14 +73,6 @@ async def _watch(address: str, proxy: str | None, open_timeout: float) -> AsyncI
                     return
     except Exception as error:  # best effort: see above
         _log.debug("The progress of a task is no longer available: %s.", mask(f"{type(error).__name__}: {error}"))
-
-
-async def _frames(address: str, proxy: str | None, open_timeout: float) -> AsyncGenerator[str | bytes, None]:
-    async with connect(
-        address, proxy=proxy, open_timeout=open_timeout, close_timeout=1.0, max_size=_LARGEST_FRAME, logger=_MUTE
-    ) as socket:
-        async for frame in socket:
-            yield frame
 
 
 def _proxy(address: str) -> str | None:

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from rh_prefect.client.parsing import compact, first_text, loads, rows, table, text, unfold
-from rh_prefect.client.wire import (
-    RemoteOutput,
+from rh_prefect.client.wire.task import (
     TaskView,
     WebhookDelivery,
     is_task_id,
@@ -90,18 +89,14 @@ def read(status: int, body: bytes, ask: RequestInfo) -> ApiResponse:
         RequestRejected: By its HTTP status, a paid request was not acted on.
         KeyRejected: HTTP 401.
     """
-    answer = _parse(body)
+    source = loads(body)
+    answer = judge(source) if isinstance(source, dict) else None
     if status == 429:
         reason = answer.reason if answer and answer.reason else "HTTP 429"
         raise api_error("429", reason, doing=ask.doing)
     if answer and _is_believed(status, answer, ask):
         return replace(answer, status=status)
     raise _http_error(status, body, ask)
-
-
-def _parse(body: bytes) -> ApiResponse | None:
-    source = loads(body)
-    return judge(source) if isinstance(source, dict) else None
 
 
 def judge(source: dict[str, object]) -> ApiResponse:
@@ -212,20 +207,10 @@ def submitted(answer: ApiResponse, ask: RequestInfo) -> TaskView:
         raise _error(answer, ask)
     if not task_id:
         raise no_answer(ask, "the response has neither a task id nor an error code")
-    check_task_id(task_id, ask)
+    if not is_task_id(task_id):  # a task may run, so the outcome is unknown
+        raise no_answer(ask, f"the response has an invalid task id, {task_id[:40]!r}")
     view = read_task(task, task_id=task_id, code=answer.code, reason=answer.reason if answer.code else "")
     return view or TaskView(task_id=task_id, status="QUEUED", code=answer.code, reason=answer.reason)
-
-
-def check_task_id(task_id: str, ask: RequestInfo) -> str:
-    """Checks the task id in the response to a submission.
-
-    Raises:
-        ResponseLost: It is not valid. A task may run, so the outcome is unknown.
-    """
-    if not is_task_id(task_id):
-        raise no_answer(ask, f"the response has an invalid task id, {task_id[:40]!r}")
-    return task_id
 
 
 def parse_query(answer: ApiResponse, ask: RequestInfo, *, task_id: str) -> TaskView:
@@ -260,19 +245,19 @@ def by_code(answer: ApiResponse, task_id: str) -> TaskView | None:
     return read_task(source, task_id=task_id, code=answer.code, reason=answer.reason)
 
 
-def read_v1_outputs(answer: ApiResponse, ask: RequestInfo, *, task_id: str) -> TaskView:
-    """Reads the response of v1's outputs.
+def read_v1(
+    answer: ApiResponse, ask: RequestInfo, read: Callable[[ApiResponse, str], TaskView | None], *, task_id: str
+) -> TaskView:
+    """Reads a task from a v1 response: from its code, else with `by_outputs` or `by_word`.
 
     Raises:
         ApiError: By the table of codes, if the code is not a task's state.
         ResponseLost: It has no state.
     """
-    return _told(answer, ask, _by_outputs, task_id=task_id)
-
-
-def read_v1_status(answer: ApiResponse, ask: RequestInfo, *, task_id: str) -> TaskView:
-    """Reads the response of v1's status; see `read_v1_outputs`."""
-    return _told(answer, ask, _by_word, task_id=task_id)
+    view = by_code(answer, task_id) or read(checked(answer, ask), task_id)
+    if view is None:
+        raise no_answer(ask, "the response has no status")
+    return view
 
 
 def read_webhook_payload(data: object, *, task_id: str) -> TaskView | None:
@@ -287,7 +272,7 @@ def read_webhook_payload(data: object, *, task_id: str) -> TaskView | None:
     answer = judge(source)
     reason = answer.reason if answer.code else ""
     task = read_task(source, task_id=task_id, code=answer.code, reason=reason)
-    return task or by_code(answer, task_id) or (None if answer.code else _by_outputs(answer, task_id))
+    return task or by_code(answer, task_id) or (None if answer.code else by_outputs(answer, task_id))
 
 
 def read_delivery(body: bytes | str) -> WebhookDelivery | None:
@@ -308,17 +293,8 @@ def read_delivery(body: bytes | str) -> WebhookDelivery | None:
     return WebhookDelivery(task_id=task_id, event=first_text(source, "event")[:40], view=view)
 
 
-def _told(
-    answer: ApiResponse, ask: RequestInfo, read: Callable[[ApiResponse, str], TaskView | None], *, task_id: str
-) -> TaskView:
-    view = by_code(answer, task_id)
-    view = view or read(checked(answer, ask), task_id)
-    if view is None:
-        raise no_answer(ask, "the response has no status")
-    return view
-
-
-def _by_outputs(answer: ApiResponse, task_id: str) -> TaskView | None:
+def by_outputs(answer: ApiResponse, task_id: str) -> TaskView | None:
+    """The task of v1's outputs; None if the response has no state."""
     if "data" not in answer.source:
         return None
     data = unfold(answer.source["data"])
@@ -334,11 +310,11 @@ def _by_outputs(answer: ApiResponse, task_id: str) -> TaskView | None:
 
 
 def _done(items: list[object], task_id: str) -> TaskView:
-    outputs: tuple[RemoteOutput, ...] = read_outputs(items)
-    return TaskView(task_id=task_id, status="SUCCESS", outputs=outputs, usage=read_item_usage(items))
+    return TaskView(task_id=task_id, status="SUCCESS", outputs=read_outputs(items), usage=read_item_usage(items))
 
 
-def _by_word(answer: ApiResponse, task_id: str) -> TaskView | None:
+def by_word(answer: ApiResponse, task_id: str) -> TaskView | None:
+    """The task of v1's status; None if the response has no state."""
     data = answer.source.get("data")
     status = read_status(text(data).strip() or first_text(table(data), "taskStatus", "status"))
     return status and TaskView(task_id=task_id, status=status)

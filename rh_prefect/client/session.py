@@ -26,6 +26,7 @@ _CALL_SECONDS: Final = 90.0
 """The time limit of a call other than a submission or a transfer, including the transport's retries."""
 PACE_SECONDS: Final = 60.0
 """How long a call other than a submission is retried while RunningHub is too busy."""
+JSON: Final = {"Content-Type": "application/json"}
 V1_KEY: Final = "apiKey"
 """The field of a v1 body that holds the key."""
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -206,7 +207,7 @@ class Session:
     ) -> httpx.Request:
         # A key in the payload is replaced: this account pays.
         content = json_bytes({name: value for name, value in body.items() if name != key_field}, ask)
-        request = client.build_request("POST", path, content=content, headers={"Content-Type": "application/json"})
+        request = client.build_request("POST", path, content=content, headers=JSON)
         if key_field is not None:
             request.extensions[KEY_FIELD] = KeyField(key_field, content, self.key)
         return request

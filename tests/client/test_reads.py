@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from rh_prefect.client import Account, Client, PricePreview, QueueStatus, RemoteOutput, TaskView
-from rh_prefect.client import wire as values
+from rh_prefect.client.wire.task import read_failure, read_outputs
 from rh_prefect.errors import (
     Busy,
     ConnectFailed,
@@ -124,7 +124,7 @@ REASONS: list[tuple[object, str | None]] = [
 
 @pytest.mark.parametrize(("reason", "line"), REASONS)
 def test_a_failed_reason_in_every_form(reason: object, line: str | None) -> None:
-    failure = values.read_failure(reason)
+    failure = read_failure(reason)
     assert (None if failure is None else str(failure)) == line
 
 
@@ -167,20 +167,20 @@ OUTPUTS: list[tuple[object, list[tuple[str | None, str | None, str | None]]]] = 
 )
 def test_what_stands_under_a_url_key_is_never_a_text(url: str, usable: bool) -> None:
     """A13, A16: a blank, relative or malformed link is an output that cannot be fetched, not a text."""
-    (output,) = values.read_outputs([{"url": url, "outputType": "png"}])
+    (output,) = read_outputs([{"url": url, "outputType": "png"}])
     assert (output.url, output.text, output.type) == (url.strip(), None, "png")
     assert output.is_usable is usable
 
 
 def test_a_data_url_names_its_type() -> None:
     """A13: the extension of a `data:` URL is that of its MIME type."""
-    (output,) = values.read_outputs([{"url": "data:image/png;base64,iVBORw0K"}])
+    (output,) = read_outputs([{"url": "data:image/png;base64,iVBORw0K"}])
     assert output.type == "png"
 
 
 @pytest.mark.parametrize(("results", "expected"), OUTPUTS)
 def test_results_in_every_form(results: object, expected: list[tuple[str | None, str | None, str | None]]) -> None:
-    assert [(out.url, out.text, out.type) for out in values.read_outputs(results)] == expected
+    assert [(out.url, out.text, out.type) for out in read_outputs(results)] == expected
 
 
 USAGES: list[tuple[object, Decimal | None, str | None]] = [

@@ -10,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from rh_prefect.client import TaskView, responses, wire
+from rh_prefect.client import TaskView, responses
+from rh_prefect.client.parsing import Value
 from rh_prefect.client.responses import RequestInfo
+from rh_prefect.client.wire.platform import read_account, read_price, read_queue_status, read_upload
+from rh_prefect.client.wire.task import read_failure
 from rh_prefect.errors import ApiError, ResponseLost, RunningHubError
 from rh_prefect.redaction import mask, mask_key
 from tests.support.hypothesis_settings import search
@@ -58,8 +61,8 @@ def everything_that_is_read(status: int, body: bytes) -> list[Any]:
             answer = responses.read(status, body, ask)
         except RunningHubError:
             continue
-        made += [wire.read_upload(answer.data, size=1), wire.read_queue_status(answer.data)]
-        made += [wire.read_account(answer.data), wire.read_price(answer.source)]
+        made += [read_upload(answer.data, size=1), read_queue_status(answer.data)]
+        made += [read_account(answer.data), read_price(answer.source)]
         for reading in (
             lambda answer=answer: responses.submitted(answer, paid),
             lambda answer=answer: responses.parse_query(answer, free, task_id="1"),
@@ -82,7 +85,7 @@ def test_bytes_raise_nothing_foreign(status: int, body: bytes) -> None:
 @given(statuses, answers_like)
 def test_mangled_answers_raise_nothing_foreign_and_make_storable_values(status: int, source: dict[str, Any]) -> None:
     for made in everything_that_is_read(status, json.dumps(source).encode()):
-        if isinstance(made, wire.Value):
+        if isinstance(made, Value):
             assert type(made).model_validate_json(made.model_dump_json()) == made
 
 
@@ -138,10 +141,10 @@ def test_json_in_strings_of_any_depth_is_unfolded() -> None:
     text: object = {"node_id": "3", "exception_message": "boom"}
     for _ in range(6):
         text = json.dumps(text)
-    failure = wire.read_failure(text)
+    failure = read_failure(text)
     assert failure is not None
     assert failure.node_id == "3"
-    assert wire.read_failure("[" * DEEP) is not None
+    assert read_failure("[" * DEEP) is not None
 
 
 @quick

@@ -12,10 +12,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from rh_prefect.client import comfyui, read_delivery, responses, wire
-from rh_prefect.client.parsing import loads, plain, table
+from rh_prefect.client import comfyui, read_delivery, responses
+from rh_prefect.client.parsing import Value, loads, plain, table
 from rh_prefect.client.progress import ProgressEvent, read_frame
 from rh_prefect.client.responses import RequestInfo
+from rh_prefect.client.wire.platform import (
+    read_api_keys,
+    read_asset,
+    read_asset_page,
+    read_group,
+    read_group_page,
+    read_resource_page,
+)
+from rh_prefect.client.wire.task import TaskView, read_webhook_event
+from rh_prefect.client.wire.workflows import (
+    read_app,
+    read_app_page,
+    read_comfy_file,
+    read_comfy_prompt,
+    read_comfy_run,
+    read_styles,
+)
 from rh_prefect.errors import RunningHubError
 from tests.client.test_responses import DEEP, json_values, statuses
 from tests.support.hypothesis_settings import search
@@ -49,40 +66,40 @@ nested = st.recursive(
 )
 
 OF_DATA: list[Callable[[dict[str, object]], object]] = [
-    lambda data: wire.read_app(data, webapp_id=ID),
-    lambda data: wire.read_app_page(data, number=1),
-    lambda data: wire.read_styles([data]),
-    lambda data: wire.read_api_keys([data]),
-    lambda data: wire.read_resource_page(data, number=1),
-    wire.read_asset,
-    wire.read_group,
-    lambda data: wire.read_asset_page(data, number=1, size=20),
-    lambda data: wire.read_group_page(data, number=1, size=20),
-    lambda data: wire.read_webhook_event(data, task_id=ID, view=None),
-    wire.read_comfy_file,
-    wire.read_comfy_prompt,
-    lambda data: wire.read_comfy_run(data, prompt_id=ID),
+    lambda data: read_app(data, webapp_id=ID),
+    lambda data: read_app_page(data, number=1),
+    lambda data: read_styles([data]),
+    lambda data: read_api_keys([data]),
+    lambda data: read_resource_page(data, number=1),
+    read_asset,
+    read_group,
+    lambda data: read_asset_page(data, number=1, size=20),
+    lambda data: read_group_page(data, number=1, size=20),
+    lambda data: read_webhook_event(data, task_id=ID, view=None),
+    read_comfy_file,
+    read_comfy_prompt,
+    lambda data: read_comfy_run(data, prompt_id=ID),
     lambda data: json.dumps(plain(data), allow_nan=False),
 ]
 
 OF_ANSWER: list[Callable[[responses.ApiResponse], object]] = [
-    lambda answer: responses.read_v1_outputs(answer, ASK, task_id=ID),
-    lambda answer: responses.read_v1_status(answer, ASK, task_id=ID),
+    lambda answer: responses.read_v1(answer, ASK, responses.by_outputs, task_id=ID),
+    lambda answer: responses.read_v1(answer, ASK, responses.by_word, task_id=ID),
     lambda answer: responses.submitted(answer, PAID),
-    lambda answer: wire.read_styles(responses.with_rows(answer, ASK)),
-    lambda answer: wire.read_api_keys(responses.with_rows(answer, ASK)),
+    lambda answer: read_styles(responses.with_rows(answer, ASK)),
+    lambda answer: read_api_keys(responses.with_rows(answer, ASK)),
 ]
 
 
-def all_values(made: object) -> list[wire.Value]:
+def all_values(made: object) -> list[Value]:
     if isinstance(made, tuple):
         return [value for each in made for value in all_values(each)]
-    return [made] if isinstance(made, wire.Value) else []
+    return [made] if isinstance(made, Value) else []
 
 
 def check(made: object) -> None:
     for value in all_values(made):
-        bare = value.model_copy(update={"progress_url": None}) if isinstance(value, wire.TaskView) else value
+        bare = value.model_copy(update={"progress_url": None}) if isinstance(value, TaskView) else value
         assert type(bare).model_validate_json(bare.model_dump_json()) == bare
 
 
@@ -157,12 +174,12 @@ def test_ids_keep_all_their_digits(number: int, form: str) -> None:
     def source(text: str) -> dict[str, object]:
         return table(loads(text))
 
-    asset = wire.read_asset(source(f'{{"assetId": {told}}}'))
-    group = wire.read_group(source(f'{{"groupId": {told}}}'))
-    event = wire.read_webhook_event(source(f'{{"id": {told}, "taskId": {told}}}'), task_id="1", view=None)
-    [listing] = wire.read_app_page(source(f'{{"records": [{{"webappId": {told}}}]}}'), number=1).items
-    [style] = wire.read_styles([source(f'{{"id": 1, "webappId": {told}}}')])
-    [node] = wire.read_app(source(f'{{"nodeInfoList": [{{"nodeId": {told}, "fieldName": "x"}}]}}'), webapp_id="1").nodes
+    asset = read_asset(source(f'{{"assetId": {told}}}'))
+    group = read_group(source(f'{{"groupId": {told}}}'))
+    event = read_webhook_event(source(f'{{"id": {told}, "taskId": {told}}}'), task_id="1", view=None)
+    [listing] = read_app_page(source(f'{{"records": [{{"webappId": {told}}}]}}'), number=1).items
+    [style] = read_styles([source(f'{{"id": 1, "webappId": {told}}}')])
+    [node] = read_app(source(f'{{"nodeInfoList": [{{"nodeId": {told}, "fieldName": "x"}}]}}'), webapp_id="1").nodes
     delivery = read_delivery(f'{{"taskId": {told}}}')
     assert asset is not None
     assert group is not None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rh_prefect.client.wire import RemoteOutput, TaskView, Usage
+from rh_prefect.client import RemoteOutput, TaskView, Usage
 from rh_prefect.errors import ApiError, ConfigError, JournalError, KeyRejected, ResponseLost, TaskNotFound, api_error
 from rh_prefect.jobs.cancel import LOOKS_FOR_OUTPUTS, PATIENCE, REMEMBER, CancelWatch, cancel_scope, cancel_task
 from rh_prefect.jobs.journal.job_records import read_job

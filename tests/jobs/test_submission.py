@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rh_prefect.client.wire import TaskView
+from rh_prefect.client import TaskView
 from rh_prefect.errors import ConnectFailed, InputError, JournalError, ResponseLost, api_error
 from rh_prefect.jobs.admin import adopt, mark_refused
 from rh_prefect.jobs.journal.identity import media_mark

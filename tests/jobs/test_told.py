@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rh_prefect.client.wire import RemoteOutput, TaskView
+from rh_prefect.client import RemoteOutput, TaskView
 from rh_prefect.errors import JournalError, ResponseLost
 from rh_prefect.jobs.accounts.poller import LONGEST_FIRST, LONGEST_LATER, REMEMBERED, SURPRISES_THAT_COUNT, Poller
 from tests.support.virtual_time import in_virtual_time, now, settle

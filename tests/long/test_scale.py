@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from rh_prefect.client.wire import TaskView
+from rh_prefect.client import TaskView
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.jobs.cancel import cancel_scope

@@ -327,12 +327,9 @@ def read_node_errors(tips: object) -> dict[str, str]:
 
 def _node_error(error: object) -> str:
     source = table(error)
-    said = [": ".join(filter(None, (text(e.get("message")), text(e.get("details"))))) for e in _errors_of(source)]
+    errors = [row for row in rows(source.get("errors")) if isinstance(row, dict)]
+    said = [": ".join(filter(None, (text(e.get("message")), text(e.get("details"))))) for e in errors]
     return ": ".join(filter(None, (text(source.get("class_type")), "; ".join(filter(None, said))))) or compact(error)
-
-
-def _errors_of(source: dict[str, object]) -> list[dict[str, object]]:
-    return [row for row in rows(source.get("errors")) if isinstance(row, dict)]
 
 
 class WebhookDelivery(Value):

@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from rh_prefect.client.wire import TaskView
+from rh_prefect.client import TaskView
 from rh_prefect.errors import AccountError, KeyRejected, RunningHubError, TaskNotFound
 from rh_prefect.jobs.accounts.completion_estimator import CountPacer, DurationHistory, Search
 from rh_prefect.jobs.accounts.limiter import Count

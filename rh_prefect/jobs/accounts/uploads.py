@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
-from rh_prefect.client.wire import Upload
+from rh_prefect.client import Upload
 from rh_prefect.jobs.requests.inputs import Held, Input, check_unchanged, fetched
 from rh_prefect.media.source import digest, look
 from rh_prefect.media.urls import is_local

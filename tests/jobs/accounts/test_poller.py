@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rh_prefect.client.wire import RemoteOutput, TaskView
+from rh_prefect.client import RemoteOutput, TaskView
 from rh_prefect.errors import (
     AccountError,
     Busy,

@@ -8,8 +8,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from rh_prefect.client import Client
-from rh_prefect.client.wire import Upload
+from rh_prefect.client import Client, Upload
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import InputError, MediaError, ResponseLost
 from rh_prefect.jobs.accounts.account import Account

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rh_prefect import catalog, models
-from rh_prefect.client.wire import PricePreview
+from rh_prefect.client import PricePreview
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import (
     BudgetExceeded,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rh_prefect.client.wire import TaskView, Usage
+from rh_prefect.client import TaskView, Usage
 from rh_prefect.jobs.journal.costs import COINS, Charge, Costs, charge_of, costs_of
 from rh_prefect.jobs.journal.job_records import RESUBMITTED, Submit
 from rh_prefect.jobs.journal.records import Answer, End, Lost, Resolution
