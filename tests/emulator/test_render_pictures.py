@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +18,16 @@ from tests.support import samples
 FLUX = catalog.get("f-dev")
 WIDE = {"aspectRatio": "16:9"}
 
+Render = Callable[..., list[Image.Image]]
+
 
 @pytest.fixture
-def render(tmp_path: Path):
+def render(tmp_path: Path) -> Render:
     renderer = Renderer(tmp_path / "renders", long_side=128)
 
-    def make(name: str, payload: Mapping[str, object], inputs: Mapping[str, list[Path]] | None = None):
+    def make(
+        name: str, payload: Mapping[str, object], inputs: Mapping[str, list[Path]] | None = None
+    ) -> list[Image.Image]:
         outputs = renderer.render(catalog.get(name), payload, inputs or {}, seed_text="seed")
         return [Image.open(output.path) for output in outputs if output.path is not None]
 
@@ -48,11 +52,11 @@ def difference(one: Image.Image, other: Image.Image) -> float:
         ("wan-2.7/text-to-image", {"width": 100, "height": 50}, (100, 50)),
     ],
 )
-def test_shape(render, name: str, asked: dict[str, object], size: tuple[int, int]) -> None:
+def test_shape(render: Render, name: str, asked: dict[str, object], size: tuple[int, int]) -> None:
     assert render(name, {"prompt": "a hill", **asked})[0].size == size
 
 
-def test_an_extreme_shape_is_drawn(render) -> None:
+def test_an_extreme_shape_is_drawn(render: Render) -> None:
     size = render("nano-banana2-gemini31flash/text-to-image-official-stable", {"prompt": "x", "aspectRatio": "1:8"})[
         0
     ].size
@@ -62,7 +66,7 @@ def test_an_extreme_shape_is_drawn(render) -> None:
 @pytest.mark.parametrize(
     ("asked", "form"), [("png", "PNG"), ("jpeg", "JPEG"), ("webp(lossy)", "WEBP"), ("webp (lossless)", "WEBP")]
 )
-def test_format(render, asked: str, form: str) -> None:
+def test_format(render: Render, asked: str, form: str) -> None:
     assert render("f-dev", {"prompt": "a hill", "outputFormat": asked})[0].format == form
 
 
@@ -75,7 +79,7 @@ def test_format(render, asked: str, form: str) -> None:
         ("seedream-v4/text-to-image", {"maxImages": 4, "sequentialImageGeneration": "disabled"}, 1),
     ],
 )
-def test_count(render, name: str, asked: dict[str, object], count: int) -> None:
+def test_count(render: Render, name: str, asked: dict[str, object], count: int) -> None:
     pictures = render(name, {"prompt": "a hill", **asked})
     assert len(pictures) == count
     assert len({picture.tobytes() for picture in pictures}) == count
@@ -121,7 +125,7 @@ def test_a_script_without_a_font_is_told_of_without_boxes() -> None:
     assert "3 characters" in drawable("\ue000\ue001\ue002")
 
 
-def test_an_edit_shows_the_picture_that_was_sent(render, tmp_path: Path) -> None:
+def test_an_edit_shows_the_picture_that_was_sent(render: Render, tmp_path: Path) -> None:
     photo = samples.png(tmp_path / "photo.png", size=(96, 72))
     edited = render("qwen-image/edit-2511", {"prompt": "make it snow"}, {"imageUrl": [photo]})[0]
     assert edited.size == (128, 96)
@@ -129,19 +133,19 @@ def test_an_edit_shows_the_picture_that_was_sent(render, tmp_path: Path) -> None
     assert difference(edited, Image.open(photo)) > 1, "the prompt must be seen"
 
 
-def test_a_picture_lies_upright(render, tmp_path: Path) -> None:
+def test_a_picture_lies_upright(render: Render, tmp_path: Path) -> None:
     photo = samples.jpg(tmp_path / "photo.jpg", size=(96, 48), orientation=6)
     assert render("qwen-image/edit-2511", {"prompt": "x"}, {"imageUrl": [photo]})[0].size == (64, 128)
 
 
 @pytest.mark.parametrize(("scale", "size"), [("2x", (128, 96)), ("4x", (256, 192)), ("6x", (384, 288))])
-def test_upscalers_enlarge_that_very_picture(render, tmp_path: Path, scale: str, size: tuple[int, int]) -> None:
+def test_upscalers_enlarge_that_very_picture(render: Render, tmp_path: Path, scale: str, size: tuple[int, int]) -> None:
     photo = samples.png(tmp_path / "photo.png", size=(64, 48))
     large = render("topazlabs-image-upscale-cgi", {"scale": scale}, {"imageUrl": [photo]})[0]
     assert large.size == size
     assert difference(Image.open(photo), large) < 4
 
 
-def test_upscalers_stop_at_four_long_sides(render, tmp_path: Path) -> None:
+def test_upscalers_stop_at_four_long_sides(render: Render, tmp_path: Path) -> None:
     photo = samples.png(tmp_path / "photo.png", size=(200, 100))
     assert render("topazlabs-image-upscale-cgi", {"scale": "6x"}, {"imageUrl": [photo]})[0].size == (512, 256)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import av
@@ -17,9 +17,11 @@ from tests.support import samples
 
 SENTENCE = "The little train crossed the mountains and nobody knew where it was going"
 
+Render = Callable[..., Path]
+
 
 @pytest.fixture
-def render(tmp_path: Path):
+def render(tmp_path: Path) -> Render:
     renderer = Renderer(tmp_path / "renders")
 
     def make(name: str, payload: Mapping[str, object], **inputs: Path) -> Path:
@@ -31,7 +33,7 @@ def render(tmp_path: Path):
     return make
 
 
-def speech(render, text: str = SENTENCE, **settings: object) -> Path:
+def speech(render: Render, text: str = SENTENCE, **settings: object) -> Path:
     return render("minimax/speech-2.6-hd", {"text": text, "voice_id": "Wise_Woman", **settings})
 
 
@@ -47,40 +49,40 @@ def pitch(path: Path) -> float:
     return 44100 / (110 + int(likeness[110:735].argmax()))
 
 
-def test_speech_is_as_long_as_its_text(render) -> None:
+def test_speech_is_as_long_as_its_text(render: Render) -> None:
     path = speech(render)
     assert path.suffix == ".mp3"
     assert seconds_of(path) == pytest.approx(13 / 2.6, rel=0.2)
     assert seconds_of(speech(render, f"{SENTENCE} {SENTENCE}")) == pytest.approx(26 / 2.6, rel=0.2)
 
 
-def test_chinese_speech_is_as_long_as_its_characters(render) -> None:
+def test_chinese_speech_is_as_long_as_its_characters(render: Render) -> None:
     assert seconds_of(speech(render, "小火车穿过群山没有人知道它要去哪里")) == pytest.approx(17 / 4.2, rel=0.2)
 
 
 @pytest.mark.parametrize("speed", [0.5, 2.0])
-def test_speed(render, speed: float) -> None:
+def test_speed(render: Render, speed: float) -> None:
     assert seconds_of(speech(render, speed=speed)) == pytest.approx(13 / 2.6 / speed, rel=0.2)
 
 
-def test_punctuation_is_a_rest(render) -> None:
+def test_punctuation_is_a_rest(render: Render) -> None:
     with_rest = heard(speech(render, "one two three. four five six"))
     without = heard(speech(render, "one two three four five six"))
     assert with_rest.shape[1] > without.shape[1] + 0.25 * 44100
 
 
-def test_the_voice_can_be_heard_and_does_not_clip(render) -> None:
+def test_the_voice_can_be_heard_and_does_not_clip(render: Render) -> None:
     loud = np.abs(heard(speech(render, volume=10.0)))
     assert 0.3 < loud.max() < 1.0
     assert np.abs(heard(speech(render, volume=0.1))).max() < 0.4 * loud.max()
 
 
-def test_voices_differ_in_pitch(render) -> None:
+def test_voices_differ_in_pitch(render: Render) -> None:
     woman, man = (pitch(speech(render, voice_id=voice)) for voice in ("Wise_Woman", "Elegant_Man"))
     assert woman > man
 
 
-def test_a_cloned_voice_speaks_the_text(render, tmp_path: Path) -> None:
+def test_a_cloned_voice_speaks_the_text(render: Render, tmp_path: Path) -> None:
     voice = samples.mp3(tmp_path / "voice.mp3")
     path = render("minimax/voice-clone", {"text": SENTENCE, "custom_voice_id": "abcdefgh1"}, audio=voice)
     assert seconds_of(path) == pytest.approx(13 / 2.6, rel=0.2)
@@ -89,7 +91,7 @@ def test_a_cloned_voice_speaks_the_text(render, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("description", "seconds"), [("calm piano, 12 seconds", 12), ("a 9s jingle", 9), ("半拍, 8秒", 8)]
 )
-def test_music_has_the_length_that_is_asked_for(render, description: str, seconds: float) -> None:
+def test_music_has_the_length_that_is_asked_for(render: Render, description: str, seconds: float) -> None:
     path = render("suno-single-v5", {"description": description})
     assert seconds_of(path) == pytest.approx(seconds, abs=0.1)
     sound = heard(path)
@@ -98,7 +100,7 @@ def test_music_has_the_length_that_is_asked_for(render, description: str, second
     assert min(thirds) > 0.03, "it plays to the end"
 
 
-def test_music_is_20_to_30_seconds_long_where_nothing_is_said(render) -> None:
+def test_music_is_20_to_30_seconds_long_where_nothing_is_said(render: Render) -> None:
     assert 20 <= seconds_of(render("suno-custom-v5", {"title": "x", "prompt": "wait 5 minutes", "tags": "pop"})) <= 30.1
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,11 @@ from rh_prefect.emulator.render.cube import cube
 from rh_prefect.emulator.render.texts import subject_of, write
 from tests.support import samples
 
+Ask = Callable[..., str]
+
 
 @pytest.fixture
-def ask(tmp_path: Path):
+def ask(tmp_path: Path) -> Ask:
     renderer = Renderer(tmp_path / "renders")
 
     def make(name: str, payload: Mapping[str, object], **inputs: Path) -> str:
@@ -31,7 +33,7 @@ def ask(tmp_path: Path):
     return make
 
 
-def test_an_answer_uses_the_prompt(ask) -> None:
+def test_an_answer_uses_the_prompt(ask: Ask) -> None:
     assert "fox" in ask("rhart-text-g-25-pro/text-to-text", {"prompt": "Tell me about a fox in the snow."})
 
 
@@ -63,27 +65,27 @@ def test_subject(prompt: str, subject: str) -> None:
     assert subject_of(prompt) == subject
 
 
-def test_a_picture_is_described_by_its_facts(ask, tmp_path: Path) -> None:
+def test_a_picture_is_described_by_its_facts(ask: Ask, tmp_path: Path) -> None:
     photo = samples.png(tmp_path / "photo.png", size=(96, 54))
     text = ask("rhart-text-g-25-pro/image-to-text", {"prompt": "What is it?"}, imageUrl=photo)
     assert "96 x 54" in text
     assert "What is it?" in text
 
 
-def test_a_video_is_described_by_its_facts(ask, tmp_path: Path) -> None:
+def test_a_video_is_described_by_its_facts(ask: Ask, tmp_path: Path) -> None:
     clip = samples.mp4(tmp_path / "clip.mp4", seconds=2, size=(96, 54))
     text = ask("rhart-text-g-25-pro/video-to-text", {"prompt": "What is it?"}, videoUrl=clip)
     assert "2.0 seconds" in text
     assert "96 x 54" in text
 
 
-def test_lyrics_have_sections_and_the_theme(ask) -> None:
+def test_lyrics_have_sections_and_the_theme(ask: Ask) -> None:
     text = ask("suno-lyrics", {"prompt": "a train in the mountains"})
     assert "[Chorus]" in text
     assert "a train in the mountains" in text
 
 
-def test_identify_face_gives_the_ids_that_lip_sync_takes(ask, tmp_path: Path) -> None:
+def test_identify_face_gives_the_ids_that_lip_sync_takes(ask: Ask, tmp_path: Path) -> None:
     clip = samples.mp4(tmp_path / "clip.mp4", seconds=2)
     answer = json.loads(ask("kling-lip-sync/identify-face", {}, videoUrl=clip))
     assert answer.keys() >= {"sessionId", "faceId"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,9 +17,11 @@ from rh_prefect.emulator.render.scene import paint
 from rh_prefect.emulator.render.video import Facts, facts, frames_of, sound_of
 from tests.support import samples
 
+Render = Callable[..., list[Rendered]]
+
 
 @pytest.fixture
-def render(tmp_path: Path):
+def render(tmp_path: Path) -> Render:
     renderer = Renderer(tmp_path / "renders", long_side=128, fps=12)
 
     def make(name: str, payload: Mapping[str, object], **inputs: Path) -> list[Rendered]:
@@ -61,7 +63,7 @@ def distance(frame: np.ndarray, picture: Path | np.ndarray) -> float:
     return float(np.abs(ours - theirs).mean())
 
 
-def test_it_is_plain_h264(render, photo: Path) -> None:
+def test_it_is_plain_h264(render: Render, photo: Path) -> None:
     path = video(render("kling-v2.6-pro-image-to-video", {"duration": "5", "sound": "false"}, imageUrl=photo))
     with av.open(str(path)) as container:
         context = container.streams.video[0].codec_context
@@ -71,7 +73,7 @@ def test_it_is_plain_h264(render, photo: Path) -> None:
 
 
 @pytest.mark.parametrize(("asked", "seconds"), [("10", 10.0), (3, 3.0), (None, 5.0)])
-def test_length(render, photo: Path, asked: object, seconds: float) -> None:
+def test_length(render: Render, photo: Path, asked: object, seconds: float) -> None:
     path = video(render("hailuo-2.3/i2v-pro", {"prompt": "x", "duration": asked}, imageUrl=photo))
     assert facts(path).seconds == pytest.approx(seconds, abs=0.1)
 
@@ -84,7 +86,7 @@ def test_the_longest_is_bounded(tmp_path: Path, photo: Path) -> None:
     assert facts(video(outputs)).seconds == pytest.approx(0.5)
 
 
-def test_it_moves_over_the_very_picture(render, photo: Path, night: Path) -> None:
+def test_it_moves_over_the_very_picture(render: Render, photo: Path, night: Path) -> None:
     shown = frames(video(render("hailuo-2.3/i2v-pro", {"prompt": "x", "duration": "5"}, imageUrl=photo)))
     assert len(shown) == 60
     assert max(distance(frame, photo) for frame in shown) < 12
@@ -94,19 +96,19 @@ def test_it_moves_over_the_very_picture(render, photo: Path, night: Path) -> Non
     assert max(steps) < 15, "it never jumps"
 
 
-def test_another_request_moves_another_way(render, photo: Path) -> None:
+def test_another_request_moves_another_way(render: Render, photo: Path) -> None:
     paths = [video(render("hailuo-2.3/i2v-pro", {"prompt": text}, imageUrl=photo)) for text in "abcdefgh"]
     ends = {frames(path)[-1].tobytes() for path in paths}
     assert len(ends) > 2
 
 
 @pytest.mark.parametrize(("shape", "size"), [("9:16", (72, 128)), ("1:1", (128, 128)), ("auto", (128, 72))])
-def test_shape(render, photo: Path, shape: str, size: tuple[int, int]) -> None:
+def test_shape(render: Render, photo: Path, shape: str, size: tuple[int, int]) -> None:
     path = video(render("sora-2/image-to-video-official-stable", {"prompt": "x", "aspectRatio": shape}, imageUrl=photo))
     assert facts(path).size == size
 
 
-def test_start_and_end_frames_fade(render, photo: Path, night: Path) -> None:
+def test_start_and_end_frames_fade(render: Render, photo: Path, night: Path) -> None:
     outputs = render("kling-video-o1/start-to-end", {"duration": "5"}, firstImageUrl=photo, lastImageUrl=night)
     shown = frames(video(outputs))
     assert distance(shown[0], photo) < 12
@@ -115,7 +117,7 @@ def test_start_and_end_frames_fade(render, photo: Path, night: Path) -> None:
     assert min(middle) > 15
 
 
-def test_words_alone_give_a_scene_that_moves(render) -> None:
+def test_words_alone_give_a_scene_that_moves(render: Render) -> None:
     shown = frames(video(render("ltx-2.3/text-to-video", {"prompt": "a calm sea", "duration": "5"})))
     assert shown[0].shape == (72, 128, 3)
     assert distance(shown[0], np.asarray(paint("a calm sea", (128, 72)), np.float32)) < 25
@@ -123,7 +125,7 @@ def test_words_alone_give_a_scene_that_moves(render) -> None:
 
 
 @pytest.mark.parametrize("asked", [True, "true", False, "false"])
-def test_sound_only_where_it_is_asked_for(render, photo: Path, asked: object) -> None:
+def test_sound_only_where_it_is_asked_for(render: Render, photo: Path, asked: object) -> None:
     path = video(render("kling-v2.6-pro-image-to-video", {"prompt": "x", "sound": asked}, imageUrl=photo))
     assert facts(path).has_sound is (str(asked).lower() == "true")
     if facts(path).has_sound:
@@ -140,14 +142,14 @@ def pitch(path: Path) -> float:
     return float(np.abs(np.fft.rfft(samples_heard)).argmax() * 44100 / samples_heard.size)
 
 
-def test_an_avatar_speaks_as_long_as_its_sound(render, photo: Path, tmp_path: Path) -> None:
+def test_an_avatar_speaks_as_long_as_its_sound(render: Render, photo: Path, tmp_path: Path) -> None:
     voice = samples.mp3(tmp_path / "voice.mp3", seconds=2, hz=660)
     path = video(render("kling-v2-ai-avatar-pro/image-audio-to-video", {}, imageUrl=photo, audioUrl=voice))
     assert facts(path).seconds == pytest.approx(2, abs=0.15)
     assert pitch(path) == pytest.approx(660, abs=5)
 
 
-def test_the_last_frame_comes_with_it(render) -> None:
+def test_the_last_frame_comes_with_it(render: Render) -> None:
     outputs = render("seedance-2.0/text-to-video", {"prompt": "x", "duration": "4", "returnLastFrame": True})
     assert [output.extension for output in outputs] == ["mp4", "png"]
     assert distance(frames(video(outputs))[-1], outputs[1].path) < 2
@@ -158,7 +160,7 @@ class TestFootage:
     def clip(self, tmp_path: Path) -> Path:
         return samples.mp4(tmp_path / "clip.mp4", seconds=2, size=(96, 54), hz=500)
 
-    def test_an_edit_keeps_pictures_and_sound_and_shows_its_prompt(self, render, clip: Path) -> None:
+    def test_an_edit_keeps_pictures_and_sound_and_shows_its_prompt(self, render: Render, clip: Path) -> None:
         path = video(render("runwayml/gen4-aleph/video-to-video-official-stable", {"prompt": "snow"}, videoUrl=clip))
         assert facts(path).size == (96, 54)
         assert facts(path).seconds == pytest.approx(2, abs=0.1)
@@ -167,23 +169,23 @@ class TestFootage:
             assert np.abs(ours - theirs)[27:].mean() < 8
             assert np.abs(ours - theirs)[:16, :40].mean() > 20
 
-    def test_the_original_sound_can_be_dropped(self, render, clip: Path, photo: Path) -> None:
+    def test_the_original_sound_can_be_dropped(self, render: Render, clip: Path, photo: Path) -> None:
         asked = {"prompt": "dance", "keepOriginalSound": "no"}
         path = video(render("kling-v2.6-pro-motion-control", asked, videoUrl=clip, imageUrl=photo))
         assert not facts(path).has_sound
 
-    def test_a_reference_picture_is_seen(self, render, clip: Path, night: Path) -> None:
+    def test_a_reference_picture_is_seen(self, render: Render, clip: Path, night: Path) -> None:
         path = video(render("kling-v2.6-pro-motion-control", {"prompt": "x"}, videoUrl=clip, imageUrl=night))
         assert np.abs(frames(path)[0] - frames(clip)[0])[:12, -12:].mean() > 20
 
-    def test_an_extension_is_longer_and_begins_with_the_video(self, render, clip: Path) -> None:
+    def test_an_extension_is_longer_and_begins_with_the_video(self, render: Render, clip: Path) -> None:
         path = video(render("skyreels-v3/single-shot-video-extension", {"prompt": "on", "duration": 5}, videoUrl=clip))
         assert facts(path).seconds == pytest.approx(7, abs=0.1)
         shown, before = frames(path), frames(clip)
         assert np.abs(shown[10] - before[10])[27:].mean() < 8
         assert np.abs(shown[-1] - before[-1])[27:].mean() < 30
 
-    def test_lip_sync_uses_the_sound_that_was_sent(self, render, clip: Path, tmp_path: Path) -> None:
+    def test_lip_sync_uses_the_sound_that_was_sent(self, render: Render, clip: Path, tmp_path: Path) -> None:
         voice = samples.wav(tmp_path / "voice.wav", seconds=1, hz=900)
         path = video(render("kling-lip-sync/lip-sync-video", {}, videoUrl=clip, audioUrl=voice))
         assert facts(path).seconds == pytest.approx(2, abs=0.1)
@@ -196,7 +198,7 @@ class TestEnhancers:
         return samples.mp4(tmp_path / "clip.mp4", seconds=1, size=(128, 72), hz=500)
 
     @pytest.mark.parametrize(("asked", "wide"), [("720p", 192), ("1080p", 256), ("2k", 320), ("4k", 384)])
-    def test_the_upscaler_enlarges_that_very_video(self, render, clip: Path, asked: str, wide: int) -> None:
+    def test_the_upscaler_enlarges_that_very_video(self, render: Render, clip: Path, asked: str, wide: int) -> None:
         path = video(render("rh-video-upscaler", {"targetResolution": asked}, videoUrl=clip))
         assert facts(path).size == (wide, wide * 9 // 16)
         assert pitch(path) == pytest.approx(500, abs=5)
@@ -204,12 +206,12 @@ class TestEnhancers:
         assert len(shown) == len(before)
         assert max(distance(one, other) for one, other in zip(shown, before)) < 4
 
-    def test_a_video_that_is_large_already_gets_larger(self, render, tmp_path: Path) -> None:
+    def test_a_video_that_is_large_already_gets_larger(self, render: Render, tmp_path: Path) -> None:
         clip = samples.mp4(tmp_path / "large.mp4", seconds=0.2, size=(640, 360))
         path = video(render("rh-video-upscaler", {"targetResolution": "720p"}, videoUrl=clip))
         assert facts(path).size == (800, 450)
 
-    def test_the_fps_increaser_adds_frames_between(self, render, clip: Path) -> None:
+    def test_the_fps_increaser_adds_frames_between(self, render: Render, clip: Path) -> None:
         path = video(render("rh-video-fps-increaser", {}, videoUrl=clip))
         assert facts(path).fps == 24
         assert facts(path).seconds == pytest.approx(1, abs=0.05)
@@ -219,7 +221,7 @@ class TestEnhancers:
         between = (before[3] + before[4]) / 2
         assert np.abs(shown[7] - between).mean() < np.abs(shown[7] - before[3]).mean()
 
-    def test_both_at_once(self, render, clip: Path) -> None:
+    def test_both_at_once(self, render: Render, clip: Path) -> None:
         asked = {"targetResolution": "1080p", "targetFps": "60"}
         about = facts(video(render("topazlabs-video-upscale", asked, videoUrl=clip)))
         assert (about.size, about.fps) == ((256, 144), 60)

@@ -25,7 +25,7 @@ class HasFirstOutput:
     first_output = PHOTO
 
 
-def test_is_a_frozen_value():
+def test_is_a_frozen_value() -> None:
     with pytest.raises(ValidationError):
         PHOTO.uri = "elsewhere"
     assert PHOTO == Media.model_validate_json(PHOTO.model_dump_json()) == pickle.loads(pickle.dumps(PHOTO))
@@ -41,7 +41,7 @@ def test_is_a_frozen_value():
         ("https://host/a/b%20c.png?X-Amz-Signature=1", "b c.png"),
     ],
 )
-def test_has_a_name(uri: str, name: str):
+def test_has_a_name(uri: str, name: str) -> None:
     assert PHOTO.model_copy(update={"uri": uri}).name == name
 
 
@@ -55,27 +55,27 @@ def test_has_a_name(uri: str, name: str):
         (Path("a") / "photo.jpg", str(Path("a") / "photo.jpg")),
     ],
 )
-def test_accepts_what_names_a_file(given: object, expected: object):
+def test_accepts_what_names_a_file(given: object, expected: object) -> None:
     assert as_media_input(given) == expected
     assert Request(image=given, more=[given]).more == [expected]
 
 
 @pytest.mark.parametrize("given", [3, None, "", " ", b"photo.jpg", {"uri": "x"}, object(), ["photo.jpg"]])
-def test_refuses_what_does_not(given: object):
+def test_refuses_what_does_not(given: object) -> None:
     with pytest.raises(InputError, match="Expected a file"):
         as_media_input(given)
     with pytest.raises(ValidationError, match=r"image\n.*Expected a file"):
         Request(image=given)
 
 
-def test_says_how_a_result_is_got_of_a_future():
+def test_says_how_a_result_is_got_of_a_future() -> None:
     future: PrefectConcurrentFuture[None] = PrefectConcurrentFuture(uuid4(), Future())
     for unfinished in (future, Future(), Completed()):
         with pytest.raises(InputError, match=rf"{type(unfinished).__name__} .*`\.result\(\)`"):
             as_media_input(unfinished)
 
 
-def test_says_what_a_call_lacks_that_was_never_awaited():
+def test_says_what_a_call_lacks_that_was_never_awaited() -> None:
     async def generate() -> None: ...
 
     call = generate()
@@ -85,17 +85,17 @@ def test_says_what_a_call_lacks_that_was_never_awaited():
 
 
 @pytest.mark.parametrize("given", ["a\0b.png", "caf\udce9.png", Path("a\0b.png")])
-def test_refuses_a_name_that_no_record_could_hold(given: object):
+def test_refuses_a_name_that_no_record_could_hold(given: object) -> None:
     with pytest.raises(InputError, match="Rename the file"):
         as_media_input(given)
 
 
-def test_says_what_a_json_form_lacks():
+def test_says_what_a_json_form_lacks() -> None:
     with pytest.raises(InputError, match=r"kind, mime, sha256, size"):
         as_media_input({"uri": "x"})
 
 
-def test_does_not_hide_the_error_of_a_result_without_files():
+def test_does_not_hide_the_error_of_a_result_without_files() -> None:
     class Empty:
         @property
         def first_output(self) -> Media:

@@ -9,18 +9,18 @@ from rh_prefect.media.store import MediaStore
 FIELDS = {"run": "calm-fox", "flow": "film", "model": "kling", "key": "ab12", "index": 1, "ext": "mp4"}
 
 
-def test_names_a_file_by_the_template():
+def test_names_a_file_by_the_template() -> None:
     store = MediaStore("out", template="{model}/{task}_{index:03d}.{ext}")
     assert store.name_for(**FIELDS, task="77") == "kling/77_001.mp4"
 
 
-def test_a_label_stands_before_the_model():
+def test_a_label_stands_before_the_model() -> None:
     store = MediaStore("out")
     assert store.name_for(**FIELDS) == "film/calm-fox/kling-ab12-1.mp4"
     assert store.name_for(**FIELDS, label="shot 1") == "film/calm-fox/shot 1-ab12-1.mp4"
 
 
-def test_an_extension_may_have_its_dot_and_may_be_missing():
+def test_an_extension_may_have_its_dot_and_may_be_missing() -> None:
     store = MediaStore("out")
     assert store.name_for(**FIELDS | {"ext": ".png"}).endswith("-1.png")
     assert store.name_for(**FIELDS | {"ext": ""}).endswith("-1.bin")
@@ -29,7 +29,7 @@ def test_an_extension_may_have_its_dot_and_may_be_missing():
 @pytest.mark.parametrize(
     "label", ["../../etc/passwd", "a/b", "a\\b", "..", "x\n", "\0", "a:b*?", "{key}", "镜头" * 60, "é" * 300, "/"]
 )
-def test_a_field_adds_no_folder_and_fits_every_file_system(label: str):
+def test_a_field_adds_no_folder_and_fits_every_file_system(label: str) -> None:
     name = MediaStore("out").name_for(**FIELDS, label=label)
     assert name.startswith("film/calm-fox/")
     assert name.count("/") == 2
@@ -37,12 +37,12 @@ def test_a_field_adds_no_folder_and_fits_every_file_system(label: str):
     assert name.endswith("-ab12-1.mp4")
 
 
-def test_any_script_is_kept():
+def test_any_script_is_kept() -> None:
     assert safe("镜头 1 – été") == "镜头 1 – été"
 
 
 @pytest.mark.parametrize("template", [DEFAULT_TEMPLATE, "{task}-{index}", "{run}/{key}/{index}.{ext}"])
-def test_a_template_that_tells_files_apart_is_taken(template: str):
+def test_a_template_that_tells_files_apart_is_taken(template: str) -> None:
     assert check_template(template) == template
 
 
@@ -61,14 +61,14 @@ def test_a_template_that_tells_files_apart_is_taken(template: str):
         ("{task}-{index:q}", "formats the field 'index'"),
     ],
 )
-def test_any_other_is_refused(template: str, why: str):
+def test_any_other_is_refused(template: str, why: str) -> None:
     with pytest.raises(ConfigError, match=why) as caught:
         MediaStore("out", template=template)
     assert "{flow}/{run}/" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["", "/a", "a/", "a//b", "../a", "a/../b", ".", "a\\b", "a\nb", "a\0b"])
-def test_a_name_stays_in_the_store(name: str):
+def test_a_name_stays_in_the_store(name: str) -> None:
     with pytest.raises(InputError, match="not a valid file name"):
         check_name(name)
 
@@ -92,21 +92,21 @@ def test_a_name_stays_in_the_store(name: str):
         "{task}-{index}.{ext:.0}",
     ],
 )
-def test_a_template_that_formats_a_field_is_refused(template: str):
+def test_a_template_that_formats_a_field_is_refused(template: str) -> None:
     """A17: of formats only {index:0Nd} is allowed; others fold names, fail late or take all the memory."""
     with pytest.raises(ConfigError, match="formats the field"):
         MediaStore("out", template=template)
 
 
 @pytest.mark.parametrize("template", ["{task}{index}", "{index}{task}", "{run}{index}-{key}", "{key}-{run}{index:02d}"])
-def test_an_index_beside_another_field_is_refused(template: str):
+def test_an_index_beside_another_field_is_refused(template: str) -> None:
     """A17: task 1 with file 11 and task 11 with file 1 would share a name."""
     with pytest.raises(ConfigError, match=r"between \{index\} and"):
         MediaStore("out", template=template)
 
 
 @pytest.mark.parametrize("width", range(1, 10))
-def test_an_index_may_have_leading_zeros(width: int):
+def test_an_index_may_have_leading_zeros(width: int) -> None:
     store = MediaStore("out", template=f"{{task}}_{{index:0{width}d}}.{{ext}}")
     assert store.name_for(**FIELDS, task="77") == f"77_{1:0{width}d}.mp4"
 
@@ -126,18 +126,18 @@ def _names(runs: list[str]) -> set[str]:
         ["-", "--", "x", "."],
     ],
 )
-def test_each_scope_has_file_names_of_its_own(runs: list[str]):
+def test_each_scope_has_file_names_of_its_own(runs: list[str]) -> None:
     """A5: names that were cut or cleaned to the same text carry a hash of the whole."""
     assert len(_names(runs)) == len(runs)
 
 
-def test_a_name_that_can_stay_as_it_is_stays():
+def test_a_name_that_can_stay_as_it_is_stays() -> None:
     assert safe("job-1") == "job-1"
     assert safe("x" * 60) == "x" * 60
     assert len(safe("x" * 500)) == 60
 
 
 @pytest.mark.parametrize("ext", ["../x", "a/b", "p g", "x" * 17, "é"])
-def test_what_cannot_be_an_extension_is_bin(ext: str):
+def test_what_cannot_be_an_extension_is_bin(ext: str) -> None:
     """B1: an extension that RunningHub names is letters and digits."""
     assert MediaStore("out").name_for(**FIELDS | {"ext": ext}).endswith("-1.bin")

@@ -59,7 +59,7 @@ RAW = {"mp3", "flac", "ogg"}
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_tells_what_it_is_whatever_its_name(name: str, tmp_path: Path):
+def test_tells_what_it_is_whatever_its_name(name: str, tmp_path: Path) -> None:
     make, expected = SAMPLES[name]
     facts = probe(make(tmp_path / "file.bin"))
     assert (facts.seconds is None) == (expected.seconds is None)
@@ -71,7 +71,7 @@ def test_tells_what_it_is_whatever_its_name(name: str, tmp_path: Path):
 
 @pytest.mark.parametrize("part", [0.3, 0.6, 0.9, 0.999])
 @pytest.mark.parametrize("name", sorted(set(SAMPLES) - RAW))
-def test_a_file_that_was_cut_is_refused(name: str, part: float, tmp_path: Path):
+def test_a_file_that_was_cut_is_refused(name: str, part: float, tmp_path: Path) -> None:
     whole = SAMPLES[name][0](tmp_path / "whole").read_bytes()
     cut = tmp_path / "cut.bin"
     cut.write_bytes(whole[: int(len(whole) * part)])
@@ -80,7 +80,7 @@ def test_a_file_that_was_cut_is_refused(name: str, part: float, tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["mp4", "webm", "mkv", "png", "jpg", "gif", "webp", "flac", "wav"])
-def test_a_file_of_noise_is_refused(name: str, tmp_path: Path):
+def test_a_file_of_noise_is_refused(name: str, tmp_path: Path) -> None:
     whole = bytearray(SAMPLES[name][0](tmp_path / "whole").read_bytes())
     start = 40 if name != "mp4" else 32
     whole[start:] = bytes(i * 97 % 251 for i in range(len(whole) - start))
@@ -108,13 +108,13 @@ def test_a_file_of_noise_is_refused(name: str, tmp_path: Path):
         (b"BM is only text", "text/plain", "txt"),
     ],
 )
-def test_tells_what_has_no_picture_and_no_sound(data: bytes, mime: str, extension: str, tmp_path: Path):
+def test_tells_what_has_no_picture_and_no_sound(data: bytes, mime: str, extension: str, tmp_path: Path) -> None:
     (tmp_path / "file.mp4").write_bytes(data)
     facts = probe(tmp_path / "file.mp4")
     assert (facts.mime, facts.extension, facts.width, facts.seconds) == (mime, extension, None, None)
 
 
-def test_a_zip_is_other_and_checked(tmp_path: Path):
+def test_a_zip_is_other_and_checked(tmp_path: Path) -> None:
     path = tmp_path / "all.zip"
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("a.txt", "hello")
@@ -124,7 +124,7 @@ def test_a_zip_is_other_and_checked(tmp_path: Path):
         probe(path)
 
 
-def test_missing_folder_and_empty_are_said(tmp_path: Path):
+def test_missing_folder_and_empty_are_said(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     for path, why in (
         (tmp_path / "no.png", "the file does not exist"),
@@ -135,7 +135,7 @@ def test_missing_folder_and_empty_are_said(tmp_path: Path):
             probe(path)
 
 
-def test_a_video_that_is_shown_turned(tmp_path: Path):
+def test_a_video_that_is_shown_turned(tmp_path: Path) -> None:
     upright = samples.mp4(tmp_path / "a.mp4", audio=False).read_bytes()
     # The matrix of the track header: a quarter turn.
     at = upright.index(b"tkhd") + 4 + 40
@@ -145,7 +145,7 @@ def test_a_video_that_is_shown_turned(tmp_path: Path):
     assert (facts.width, facts.height) == (48, 64)
 
 
-def test_a_song_with_a_cover_is_no_video(tmp_path: Path):
+def test_a_song_with_a_cover_is_no_video(tmp_path: Path) -> None:
     cover = samples.picture("JPEG")
     frame = b"\0image/jpeg\0\x03\0" + cover
     tag = b"APIC" + struct.pack(">I", len(frame)) + b"\0\0" + frame
@@ -158,7 +158,7 @@ def test_a_song_with_a_cover_is_no_video(tmp_path: Path):
     assert (facts.kind, facts.width, facts.has_audio) == ("audio", None, None)
 
 
-def test_sound_in_a_films_container_is_sound(tmp_path: Path):
+def test_sound_in_a_films_container_is_sound(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(samples.sound("mp4", "aac"))
     assert (probe(tmp_path / "a.mp4").kind, probe(tmp_path / "a.mp4").extension) == ("audio", "m4a")
     (tmp_path / "a.webm").write_bytes(samples.sound("webm", "libopus"))
@@ -166,7 +166,7 @@ def test_sound_in_a_films_container_is_sound(tmp_path: Path):
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG"])
-def test_a_huge_picture_is_checked_in_little_memory(form: str, tmp_path: Path):
+def test_a_huge_picture_is_checked_in_little_memory(form: str, tmp_path: Path) -> None:
     path = tmp_path / "huge"
     Image.new("RGB", (8000, 6000), "teal").save(path, form, compress_level=1)
     facts = probe(path)
@@ -176,7 +176,7 @@ def test_a_huge_picture_is_checked_in_little_memory(form: str, tmp_path: Path):
         probe(path)
 
 
-def test_a_long_video_is_looked_at_in_little_memory(tmp_path: Path):
+def test_a_long_video_is_looked_at_in_little_memory(tmp_path: Path) -> None:
     """A video with a box of 300 MB of nothing (sparse on the disk): none of it is read."""
     path = samples.mp4(tmp_path / "long.mp4")
     extra = 300 * 2**20

@@ -7,31 +7,37 @@ import logging
 import os
 import socket
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
 
 from rh_prefect.errors import MediaError
 from rh_prefect.media.media import Media
-from rh_prefect.media.source import fetch, identity_uri, look, open_input, shown, unsigned_uri
+from rh_prefect.media.source import Source, fetch, identity_uri, look, open_input, shown, unsigned_uri
 from rh_prefect.media.store import MediaStore
 from tests.support import samples
+from tests.support.s3 import S3Server
 
 PICTURE = samples.picture("PNG")
 SIGNED = "X-Amz-Algorithm=AWS4&X-Amz-Credential=canary&X-Amz-Signature=canary"
+
+Given = tuple[Source, Mapping[str, Any]]
+"""An input and the storage options that it needs."""
 
 
 @pytest.fixture(
     params=["path", "text", "home", "file", "escaped", "memory", "http", "redirect", "media", "stored", "s3"]
 )
-def source(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, web: str):
+def source(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, web: str) -> Given:
     """One and the same picture, named in every way."""
     photo = samples.png(tmp_path / "my photo.png")
     monkeypatch.setenv("HOME", str(tmp_path))
     memory = f"memory://{uuid.uuid4().hex}/photo.png"
     fsspec.filesystem("memory").pipe_file(memory, PICTURE)
-    simple = {
+    simple: dict[str, Source] = {
         "path": photo,
         "text": str(photo),
         "home": "~/my photo.png",
@@ -45,31 +51,31 @@ def source(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     }
     if request.param != "s3":
         return simple[request.param], {}
-    s3 = request.getfixturevalue("s3")
+    s3: S3Server = request.getfixturevalue("s3")
     return MediaStore(s3.url(), options=s3.options).publish(photo, "photo.png"), s3.options
 
 
-def test_fetches_from_everywhere(source, tmp_path: Path):
+def test_fetches_from_everywhere(source: Given, tmp_path: Path) -> None:
     given, options = source
     got = fetch(given, tmp_path / "copy", options=options)
     assert (tmp_path / "copy").read_bytes() == PICTURE
     assert got[:2] == (hashlib.sha256(PICTURE).hexdigest(), len(PICTURE))
 
 
-def test_opens_from_everywhere(source):
+def test_opens_from_everywhere(source: Given) -> None:
     given, options = source
     with open_input(given, options=options) as reader:
         assert reader.read(4) + reader.read() == PICTURE
 
 
-def test_an_error_of_the_reading_code_is_its_own(source):
+def test_an_error_of_the_reading_code_is_its_own(source: Given) -> None:
     given, options = source
     with pytest.raises(ZeroDivisionError), open_input(given, options=options):
         1 / 0  # noqa: B018
 
 
 @pytest.fixture
-def bad(tmp_path: Path, web: str) -> dict[str, object]:
+def bad(tmp_path: Path, web: str) -> dict[str, Source]:
     (tmp_path / "empty.png").touch()
     fsspec.filesystem("memory").makedirs("/a-folder/deeper", exist_ok=True)
     return {
@@ -113,7 +119,7 @@ def bad(tmp_path: Path, web: str) -> dict[str, object]:
         ("data", "Save its content as a file"),
     ],
 )
-def test_says_why_it_cannot_be_read(bad, name: str, why: str, tmp_path: Path):
+def test_says_why_it_cannot_be_read(bad: Mapping[str, Source], name: str, why: str, tmp_path: Path) -> None:
     with pytest.raises(MediaError, match=why) as caught:
         fetch(bad[name], tmp_path / "copy")
     assert "canary" not in str(caught.value)
@@ -130,7 +136,7 @@ def test_says_why_it_cannot_be_read(bad, name: str, why: str, tmp_path: Path):
         ("s3://no-such-bucket/photo.png", "the bucket does not exist"),
     ],
 )
-def test_says_why_s3_cannot_be_read(s3, uri: str, why: str, tmp_path: Path):
+def test_says_why_s3_cannot_be_read(s3: S3Server, uri: str, why: str, tmp_path: Path) -> None:
     url = s3.url()
     MediaStore(url, options=s3.options).write_bytes("a/photo.png", PICTURE)
     with pytest.raises(MediaError, match=why):
@@ -138,20 +144,20 @@ def test_says_why_s3_cannot_be_read(s3, uri: str, why: str, tmp_path: Path):
 
 
 @pytest.mark.s3
-def test_says_that_a_key_is_wrong_without_saying_the_key(s3, tmp_path: Path):
+def test_says_that_a_key_is_wrong_without_saying_the_key(s3: S3Server, tmp_path: Path) -> None:
     options = {**s3.options, "secret": "canary-of-a-wrong-secret"}
     with pytest.raises(MediaError, match="the key or user does not have permission for this") as caught:
         fetch(f"{s3.url()}/photo.png", tmp_path / "copy", options=options)
     assert "canary" not in str(caught.value)
 
 
-def test_a_local_disk_that_fails_is_no_fault_of_the_input(tmp_path: Path):
+def test_a_local_disk_that_fails_is_no_fault_of_the_input(tmp_path: Path) -> None:
     photo = samples.png(tmp_path / "photo.png")
     with pytest.raises(FileNotFoundError):
         fetch(photo, tmp_path / "no-such-folder" / "copy")
 
 
-def test_signatures_are_not_logged(web: str, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_signatures_are_not_logged(web: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         fetch(f"{web}/photo.png?{SIGNED}", tmp_path / "copy")
     assert "/photo.png" in caplog.text
@@ -180,7 +186,7 @@ OSS = "x-oss-signature-version=4&x-oss-credential=1&x-oss-date=2&x-oss-expires=3
         ("Expires=1&Signature=2&Key-Pair-Id=3&w=100", "?w=100"),
     ],
 )
-def test_a_presigned_link_has_a_second_name_without_its_signature(query: str, left: str):
+def test_a_presigned_link_has_a_second_name_without_its_signature(query: str, left: str) -> None:
     """N3: the second name leaves out the exact parameters of a signature, and keeps what says which file is meant."""
     assert unsigned_uri(f"https://h/a.png?{query}") == f"https://h/a.png{left}"
 
@@ -200,7 +206,7 @@ def test_a_presigned_link_has_a_second_name_without_its_signature(query: str, le
         f"s3://bucket/a.png?{AMZ}",
     ],
 )
-def test_what_is_no_presigned_link_has_no_second_name(source: str):
+def test_what_is_no_presigned_link_has_no_second_name(source: str) -> None:
     assert unsigned_uri(source) is None
 
 
@@ -216,7 +222,7 @@ def test_what_is_no_presigned_link_has_no_second_name(source: str):
         ("s3://me:word@bucket/a.png", "s3://bucket/a.png"),
     ],
 )
-def test_links_that_differ_in_anything_are_two_sources(one: str, other: str):
+def test_links_that_differ_in_anything_are_two_sources(one: str, other: str) -> None:
     """A3, N3: nothing is cut out of a link's name: each parameter, and the user, may say which file is meant."""
     assert identity_uri(one) != identity_uri(other)
 
@@ -234,7 +240,7 @@ def test_links_that_differ_in_anything_are_two_sources(one: str, other: str):
         ("http://host", "http://host:80/"),
     ],
 )
-def test_one_file_has_one_identity(one: str, other: str):
+def test_one_file_has_one_identity(one: str, other: str) -> None:
     assert identity_uri(one) == identity_uri(other)
 
 
@@ -248,23 +254,23 @@ def test_one_file_has_one_identity(one: str, other: str):
         ("s3://bucket/a.png", "s3://Bucket/a.png"),
     ],
 )
-def test_two_files_have_two(one: str, other: str):
+def test_two_files_have_two(one: str, other: str) -> None:
     assert identity_uri(one) != identity_uri(other)
 
 
-def test_identity_of_a_media_is_that_of_its_uri():
+def test_identity_of_a_media_is_that_of_its_uri() -> None:
     media = Media(uri="s3://bucket/é 1.png", kind="image", mime="image/png", size=1, sha256="")
     assert identity_uri(media) == identity_uri(media.uri) == "s3://bucket/é 1.png"
 
 
-def test_what_is_shown_has_no_query_and_no_user():
+def test_what_is_shown_has_no_query_and_no_user() -> None:
     assert shown("https://me:word@h/a.png?apikey=canary") == "https://h/a.png"
     assert shown("sftp://me:word@h/a.png") == "sftp://h/a.png"
     assert shown("what?.png") == "what?.png"
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "socket"])
-def test_what_has_no_end_is_refused_at_once(tmp_path: Path, kind: str):
+def test_what_has_no_end_is_refused_at_once(tmp_path: Path, kind: str) -> None:
     """B5: a pipe, a device or a socket as input is refused with a clear error, and is not waited for."""
     path = tmp_path / "photo.png"
     if kind == "pipe":
@@ -280,13 +286,13 @@ def test_what_has_no_end_is_refused_at_once(tmp_path: Path, kind: str):
         pass
 
 
-def test_a_stream_that_never_ends_is_given_up(tmp_path: Path, web: str):
+def test_a_stream_that_never_ends_is_given_up(tmp_path: Path, web: str) -> None:
     """B5: a link whose host sends a little at a time for ever is given up after a time limit."""
     with pytest.raises(MediaError, match=r"/drip was not complete after 1 s of reading"):
         fetch(f"{web}/drip", tmp_path / "copy", seconds=1)
 
 
-def test_a_length_is_checked_before_anything_is_read(tmp_path: Path, web: str):
+def test_a_length_is_checked_before_anything_is_read(tmp_path: Path, web: str) -> None:
     def refuse(size: int) -> None:
         raise MediaError(f"{size} bytes is too large")
 
@@ -295,7 +301,7 @@ def test_a_length_is_checked_before_anything_is_read(tmp_path: Path, web: str):
             fetch(source, tmp_path / "copy", check_size=refuse)
 
 
-def test_a_local_file_s_state_tells_it_from_one_with_equal_size_and_time(tmp_path: Path):
+def test_a_local_file_s_state_tells_it_from_one_with_equal_size_and_time(tmp_path: Path) -> None:
     photo = samples.png(tmp_path / "photo.png")
     first = look(photo)
     other = tmp_path / "other.png"
@@ -306,7 +312,7 @@ def test_a_local_file_s_state_tells_it_from_one_with_equal_size_and_time(tmp_pat
 
 
 @pytest.mark.s3
-def test_an_object_s_state_is_asked_for_and_not_remembered(s3):
+def test_an_object_s_state_is_asked_for_and_not_remembered(s3: S3Server) -> None:
     store = MediaStore(s3.url(), options=s3.options)
     store.write_bytes("photo.png", PICTURE)
     reader = MediaStore(store.url, options=s3.options)
@@ -319,7 +325,7 @@ def test_an_object_s_state_is_asked_for_and_not_remembered(s3):
     assert look(uri, options=s3.options) != first
 
 
-def test_only_a_strong_etag_is_a_link_s_state(web: str):
+def test_only_a_strong_etag_is_a_link_s_state(web: str) -> None:
     assert look(f"{web}/photo.png?etag=%22one%22").stamp is not None
     assert look(f"{web}/photo.png?etag=%22one%22") != look(f"{web}/photo.png?etag=%22two%22")
     assert look(f"{web}/photo.png?etag=%22one%22").size == len(PICTURE)

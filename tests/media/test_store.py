@@ -19,6 +19,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.media.writers import PART_SIZE
 from tests.support import samples
 from tests.support.counting_filesystem import register
+from tests.support.s3 import S3Server
 
 
 class BreaksAfter(io.RawIOBase):
@@ -53,7 +54,7 @@ def big_file(path: Path, size: int) -> Path:
     return path
 
 
-def test_publish_tells_what_it_is(store: MediaStore, tmp_path: Path):
+def test_publish_tells_what_it_is(store: MediaStore, tmp_path: Path) -> None:
     local = samples.mp4(tmp_path / "clip.mp4", seconds=1, size=(64, 48))
     media = store.publish(local, "shots/1.mp4")
     assert media.uri == store.uri("shots/1.mp4")
@@ -65,7 +66,7 @@ def test_publish_tells_what_it_is(store: MediaStore, tmp_path: Path):
     assert store.describe(local, "shots/1.mp4") == media
 
 
-def test_take_tells_the_same(store: MediaStore, tmp_path: Path):
+def test_take_tells_the_same(store: MediaStore, tmp_path: Path) -> None:
     local = samples.mp4(tmp_path / "clip.mp4", seconds=1, size=(64, 48))
     content, published = local.read_bytes(), store.publish(local, "shots/1.mp4")
     store.write_bytes("shots/2.mp4", b"what was there before")
@@ -74,7 +75,7 @@ def test_take_tells_the_same(store: MediaStore, tmp_path: Path):
     assert store.read_bytes("shots/2.mp4") == content
 
 
-def test_take_moves_a_file_within_one_disk(tmp_path: Path):
+def test_take_moves_a_file_within_one_disk(tmp_path: Path) -> None:
     store, local = MediaStore(tmp_path / "out"), samples.png(tmp_path / "1.png")
     file = local.stat().st_ino
     assert store.take(local, "new/1.png").kind == "image"
@@ -82,7 +83,7 @@ def test_take_moves_a_file_within_one_disk(tmp_path: Path):
     assert (tmp_path / "out" / "new" / "1.png").stat().st_ino == file
 
 
-def test_take_copies_what_a_link_leads_to(tmp_path: Path):
+def test_take_copies_what_a_link_leads_to(tmp_path: Path) -> None:
     store, local = MediaStore(tmp_path / "out"), samples.png(tmp_path / "1.png")
     link = tmp_path / "link.png"
     link.symlink_to(local)
@@ -92,7 +93,7 @@ def test_take_copies_what_a_link_leads_to(tmp_path: Path):
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="needs a second disk")
-def test_take_copies_from_another_disk(tmp_path: Path):
+def test_take_copies_from_another_disk(tmp_path: Path) -> None:
     with TemporaryDirectory(dir="/dev/shm") as other:
         local = samples.png(Path(other) / "1.png")
         content = local.read_bytes()
@@ -101,7 +102,7 @@ def test_take_copies_from_another_disk(tmp_path: Path):
         assert store.read_bytes("1.png") == content
 
 
-def test_take_into_a_place_that_refuses_keeps_the_file(tmp_path: Path):
+def test_take_into_a_place_that_refuses_keeps_the_file(tmp_path: Path) -> None:
     local = samples.png(tmp_path / "1.png")
     (tmp_path / "out").write_text("a file where a folder should be")
     with pytest.raises(StoreError, match="is a file, not a folder"):
@@ -109,7 +110,7 @@ def test_take_into_a_place_that_refuses_keeps_the_file(tmp_path: Path):
     assert local.exists()
 
 
-def test_publish_keeps_a_broken_file_without_facts(store: MediaStore, tmp_path: Path):
+def test_publish_keeps_a_broken_file_without_facts(store: MediaStore, tmp_path: Path) -> None:
     local = tmp_path / "cut.mp4"
     local.write_bytes(samples.film("mp4")[:5000])
     media = store.publish(local, "cut.mp4")
@@ -117,21 +118,21 @@ def test_publish_keeps_a_broken_file_without_facts(store: MediaStore, tmp_path: 
     assert store.read_bytes("cut.mp4") == local.read_bytes()
 
 
-def test_publish_keeps_an_empty_file(store: MediaStore, tmp_path: Path):
+def test_publish_keeps_an_empty_file(store: MediaStore, tmp_path: Path) -> None:
     local = tmp_path / "empty"
     local.touch()
     assert store.publish(local, "empty.bin").size == 0
     assert store.exists("empty.bin")
 
 
-def test_publish_of_a_missing_file_says_so(store: MediaStore, tmp_path: Path):
+def test_publish_of_a_missing_file_says_so(store: MediaStore, tmp_path: Path) -> None:
     with pytest.raises(MediaError, match=r"nothing\.mp4 cannot be read: the file does not exist"):
         store.publish(tmp_path / "nothing.mp4", "a.mp4")
     assert store.list() == []
 
 
 @pytest.mark.parametrize("size", [0, 1000, 10_000_000, 20_000_000])
-def test_a_source_that_breaks_leaves_nothing(store: MediaStore, size: int):
+def test_a_source_that_breaks_leaves_nothing(store: MediaStore, size: int) -> None:
     with pytest.raises(StoreError):
         store.write_stream("film.mp4", BreaksAfter(size))
     assert not store.exists("film.mp4")
@@ -140,7 +141,7 @@ def test_a_source_that_breaks_leaves_nothing(store: MediaStore, size: int):
         assert [path for path in Path(store.url).rglob("*") if path.is_file()] == []
 
 
-def test_a_source_that_breaks_leaves_what_was_there(store: MediaStore):
+def test_a_source_that_breaks_leaves_what_was_there(store: MediaStore) -> None:
     store.write_bytes("film.mp4", b"first")
     with pytest.raises(StoreError):
         store.write_stream("film.mp4", BreaksAfter(10_000_000))
@@ -149,7 +150,7 @@ def test_a_source_that_breaks_leaves_what_was_there(store: MediaStore):
 
 
 @pytest.mark.s3
-def test_s3_keeps_no_half_upload(s3, tmp_path: Path):
+def test_s3_keeps_no_half_upload(s3: S3Server, tmp_path: Path) -> None:
     store = MediaStore(s3.url("half"), options=s3.options)
     with pytest.raises(StoreError):
         store.write_stream("film.mp4", BreaksAfter(3 * PART_SIZE))
@@ -157,7 +158,7 @@ def test_s3_keeps_no_half_upload(s3, tmp_path: Path):
     assert not s3.filesystem().call_s3("list_multipart_uploads", Bucket="media", Prefix=prefix).get("Uploads")
 
 
-def test_nobody_sees_a_file_being_written(store: MediaStore):
+def test_nobody_sees_a_file_being_written(store: MediaStore) -> None:
     """While the source is open in the middle, the name shows the old content and the list shows no other name."""
     store.write_bytes("a.bin", b"old")
     middle, go_on = threading.Event(), threading.Event()
@@ -181,7 +182,7 @@ def test_nobody_sees_a_file_being_written(store: MediaStore):
     assert store.info("a.bin") == 5 * PART_SIZE
 
 
-def test_the_same_name_gets_the_new_content_whole(store: MediaStore):
+def test_the_same_name_gets_the_new_content_whole(store: MediaStore) -> None:
     store.write_stream("a.bin", io.BytesIO(b"1" * (PART_SIZE + 5)))
     assert store.info("a.bin") == PART_SIZE + 5
     store.write_bytes("a.bin", b"2")
@@ -190,13 +191,13 @@ def test_the_same_name_gets_the_new_content_whole(store: MediaStore):
 
 
 @pytest.mark.parametrize("size", [PART_SIZE - 1, PART_SIZE, PART_SIZE + 1, 2 * PART_SIZE, 3 * PART_SIZE + 7])
-def test_every_byte_arrives(store: MediaStore, size: int):
+def test_every_byte_arrives(store: MediaStore, size: int) -> None:
     data = os.urandom(1009) * (size // 1009 + 1)
     assert store.write_stream("a.bin", Drips(data[:size])) == size
     assert store.read_bytes("a.bin") == data[:size]
 
 
-def test_lists_what_is_in_a_folder(store: MediaStore):
+def test_lists_what_is_in_a_folder(store: MediaStore) -> None:
     for name in ("b.txt", "shots/1.txt", "shots/2/x.txt", "shotsother.txt"):
         store.write_bytes(name, b"x")
     assert store.list() == ["b.txt", "shots/1.txt", "shots/2/x.txt", "shotsother.txt"]
@@ -204,7 +205,7 @@ def test_lists_what_is_in_a_folder(store: MediaStore):
     assert store.list("nothing") == []
 
 
-def test_sees_at_once_what_another_wrote_and_deleted(store: MediaStore, request: pytest.FixtureRequest):
+def test_sees_at_once_what_another_wrote_and_deleted(store: MediaStore, request: pytest.FixtureRequest) -> None:
     other = MediaStore(store.url, options=store.options_for(store.url))
     assert not store.exists("a.txt")
     assert store.list() == []
@@ -216,21 +217,21 @@ def test_sees_at_once_what_another_wrote_and_deleted(store: MediaStore, request:
     assert store.list() == []
 
 
-def test_delete_is_repeatable(store: MediaStore):
+def test_delete_is_repeatable(store: MediaStore) -> None:
     store.write_bytes("shots/a.txt", b"1")
     store.delete("shots/a.txt")
     store.delete("shots/a.txt")
     assert not store.exists("shots/a.txt")
 
 
-def test_a_folder_is_no_file(store: MediaStore):
+def test_a_folder_is_no_file(store: MediaStore) -> None:
     store.write_bytes("shots/a.txt", b"1")
     assert not store.exists("shots")
     with pytest.raises(StoreError, match="shots does not exist in"):
         store.info("shots")
 
 
-def test_what_is_missing_is_said(store: MediaStore):
+def test_what_is_missing_is_said(store: MediaStore) -> None:
     with pytest.raises(StoreError, match=r"Could not read no\.txt in .*: the file does not exist"):
         store.read_bytes("no.txt")
     with pytest.raises(StoreError, match="the file does not exist"), store.open("no.txt"):
@@ -238,7 +239,7 @@ def test_what_is_missing_is_said(store: MediaStore):
 
 
 @pytest.mark.parametrize("name", ["镜头 1/été.txt", "a b/c%20d.txt", "a#b.txt", "a+b&c=d.txt", "a?b.txt", "[x]*.txt"])
-def test_any_name_comes_back(store: MediaStore, name: str):
+def test_any_name_comes_back(store: MediaStore, name: str) -> None:
     uri = store.write_bytes(name, name.encode())
     assert store.exists(name)
     assert store.read_bytes(name) == name.encode()
@@ -248,7 +249,7 @@ def test_any_name_comes_back(store: MediaStore, name: str):
     assert store.list() == []
 
 
-def test_reads_in_pieces(store: MediaStore):
+def test_reads_in_pieces(store: MediaStore) -> None:
     data = os.urandom(5_000_000)
     store.write_bytes("a.bin", data)
     with store.open("a.bin") as reader:
@@ -256,13 +257,13 @@ def test_reads_in_pieces(store: MediaStore):
         assert reader.read() == data[10:]
 
 
-def test_an_error_of_the_reading_code_is_its_own(store: MediaStore):
+def test_an_error_of_the_reading_code_is_its_own(store: MediaStore) -> None:
     store.write_bytes("a.bin", b"1")
     with pytest.raises(ZeroDivisionError), store.open("a.bin"):
         1 / 0  # noqa: B018
 
 
-def test_a_large_file_takes_little_memory(store: MediaStore, tmp_path: Path):
+def test_a_large_file_takes_little_memory(store: MediaStore, tmp_path: Path) -> None:
     if store.protocol == "memory":
         pytest.skip("it is kept in memory")
     local = big_file(tmp_path / "big.bin", 64 * 2**20)
@@ -279,7 +280,7 @@ def test_a_large_file_takes_little_memory(store: MediaStore, tmp_path: Path):
     assert peak < 24 * 2**20
 
 
-async def test_many_threads_share_a_store(store: MediaStore, tmp_path: Path):
+async def test_many_threads_share_a_store(store: MediaStore, tmp_path: Path) -> None:
     local = samples.png(tmp_path / "photo.png")
 
     async def one(number: int) -> None:
@@ -292,19 +293,19 @@ async def test_many_threads_share_a_store(store: MediaStore, tmp_path: Path):
     assert store.list() == []
 
 
-def test_check_leaves_nothing(store: MediaStore):
+def test_check_leaves_nothing(store: MediaStore) -> None:
     store.check()
     assert store.list() == []
 
 
-def test_name_of_knows_its_own(store: MediaStore):
+def test_name_of_knows_its_own(store: MediaStore) -> None:
     assert store.name_of(store.uri("a/b.png")) == "a/b.png"
     assert store.name_of(store.url) is None
     assert store.name_of(store.url + "x/b.png") is None
     assert store.name_of("https://example.com/a/b.png") is None
 
 
-def test_signs_nothing_unless_public(store: MediaStore):
+def test_signs_nothing_unless_public(store: MediaStore) -> None:
     store.write_bytes("a.txt", b"1")
     assert store.signed_url("a.txt") is None
 

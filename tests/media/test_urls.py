@@ -15,6 +15,7 @@ import pytest
 from rh_prefect.errors import ConfigError, StoreError
 from rh_prefect.media.store import MediaStore
 from tests.support import samples
+from tests.support.s3 import S3Server
 
 
 def failure(store: MediaStore) -> str:
@@ -31,7 +32,7 @@ def failure(store: MediaStore) -> str:
     return said
 
 
-def test_a_folder_is_absolute_from_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_folder_is_absolute_from_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     store = MediaStore("out")
     monkeypatch.chdir("/")
@@ -41,14 +42,14 @@ def test_a_folder_is_absolute_from_the_start(tmp_path: Path, monkeypatch: pytest
     assert (tmp_path / "out" / "a.txt").exists()
 
 
-def test_spellings_of_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_spellings_of_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     urls = ["~/out", tmp_path / "out", f"file://{tmp_path}/out/", f"{tmp_path}/x/../out"]
     assert {MediaStore(url).url for url in urls} == {f"{tmp_path.as_posix()}/out"}
     assert MediaStore("~/out").name_of(f"file://{tmp_path}/out/a.txt") == "a.txt"
 
 
-def test_a_file_is_readable_by_others(tmp_path: Path):
+def test_a_file_is_readable_by_others(tmp_path: Path) -> None:
     MediaStore(tmp_path).write_bytes("a.txt", b"1")
     (tmp_path / "b.txt").write_bytes(b"1")
     assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "b.txt").stat().st_mode
@@ -64,29 +65,29 @@ def test_a_file_is_readable_by_others(tmp_path: Path):
         ("s3://", "contains no bucket"),
     ],
 )
-def test_what_cannot_be_a_store_is_refused(url: str, why: str):
+def test_what_cannot_be_a_store_is_refused(url: str, why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         MediaStore(url)
 
 
-def test_a_folder_under_a_file(tmp_path: Path):
+def test_a_folder_under_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "a part of the path is a file, not a folder" in failure(MediaStore(tmp_path / "file"))
     assert "a part of the path is a file, not a folder" in failure(MediaStore(tmp_path / "file" / "deeper"))
 
 
-def test_a_folder_in_the_way_of_a_name(tmp_path: Path):
+def test_a_folder_in_the_way_of_a_name(tmp_path: Path) -> None:
     (tmp_path / "a.mp4" / "x").mkdir(parents=True)
     with pytest.raises(StoreError, match="there is a folder where a file was expected"):
         MediaStore(tmp_path).write_bytes("a.mp4", b"1")
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 
-def test_a_place_that_takes_no_files():
+def test_a_place_that_takes_no_files() -> None:
     assert "What to do" in failure(MediaStore("/proc/rh-prefect-test"))
 
 
-def test_a_full_disk(tmp_path: Path):
+def test_a_full_disk(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True).returncode:
@@ -103,7 +104,7 @@ def test_a_full_disk(tmp_path: Path):
 
 
 @pytest.mark.s3
-def test_a_key_that_may_only_read(s3, tmp_path: Path):
+def test_a_key_that_may_only_read(s3: S3Server, tmp_path: Path) -> None:
     url = s3.url("locked")
     MediaStore(url, options=s3.options).write_bytes("a.txt", b"1")
     reader = MediaStore(url, options=s3.reader_options)
@@ -117,7 +118,7 @@ def test_a_key_that_may_only_read(s3, tmp_path: Path):
 
 
 @pytest.mark.s3
-def test_a_missing_bucket(s3):
+def test_a_missing_bucket(s3: S3Server) -> None:
     store = MediaStore("s3://no-such-bucket/out", options=s3.options)
     assert "the bucket does not exist" in failure(store)
     with pytest.raises(StoreError, match="the bucket does not exist"):
@@ -125,7 +126,7 @@ def test_a_missing_bucket(s3):
 
 
 @pytest.mark.s3
-def test_a_wrong_secret_and_an_unknown_key(s3):
+def test_a_wrong_secret_and_an_unknown_key(s3: S3Server) -> None:
     wrong = {**s3.options, "secret": "canary-of-a-wrong-secret"}
     assert "the secret does not belong to the key" in failure(MediaStore(s3.url(), options=wrong))
     unknown = {**s3.options, "key": "canary-of-an-unknown-key"}
@@ -133,7 +134,7 @@ def test_a_wrong_secret_and_an_unknown_key(s3):
 
 
 @pytest.mark.s3
-def test_no_credentials(s3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_no_credentials(s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "BOTO_CONFIG"):
@@ -144,20 +145,20 @@ def test_no_credentials(s3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     assert "no credentials were found" in failure(store)
 
 
-def test_a_wrong_endpoint():
+def test_a_wrong_endpoint() -> None:
     options = {"key": "canary-key", "secret": "canary-secret", "endpoint_url": "http://127.0.0.1:9"}
     # botocore's own retries would take ten seconds.
     store = MediaStore("s3://bucket/out", options={**options, "config_kwargs": {"retries": {"max_attempts": 0}}})
     assert "nothing answers there" in failure(store)
 
 
-def test_an_option_that_does_not_exist():
+def test_an_option_that_does_not_exist() -> None:
     said = failure(MediaStore("s3://bucket", options={"pass": "canary-word"}))
     assert "a storage option is not accepted" in said
     assert "'pass'" in said
 
 
-def test_secrets_are_not_shown():
+def test_secrets_are_not_shown() -> None:
     options = {"key": "canary-key", "client_kwargs": {"aws_session_token": "canary-token"}}
     store = MediaStore("s3://bucket/out", options=options)
     assert "canary" not in repr(store) + str(store) + store.uri("a")
@@ -169,12 +170,12 @@ def test_secrets_are_not_shown():
         pickle.dumps(other)
 
 
-def test_a_store_without_secrets_pickles(tmp_path: Path):
+def test_a_store_without_secrets_pickles(tmp_path: Path) -> None:
     store = pickle.loads(pickle.dumps(MediaStore(tmp_path, signed_inputs=True, template="{task}-{index}")))
     assert (store.url, store.signed_inputs, store.template) == (tmp_path.as_posix(), True, "{task}-{index}")
 
 
-def test_options_go_to_their_own_kind_of_place_only():
+def test_options_go_to_their_own_kind_of_place_only() -> None:
     store = MediaStore("s3://bucket/out", options={"key": "canary"})
     assert store.options_for("s3://other/photo.png") == {"key": "canary"}
     assert store.options_for("photo.png") == {}
@@ -182,7 +183,7 @@ def test_options_go_to_their_own_kind_of_place_only():
 
 
 @pytest.mark.s3
-def test_a_public_place_signs_links(s3):
+def test_a_public_place_signs_links(s3: S3Server) -> None:
     store = MediaStore(s3.url("public"), options=s3.options, signed_inputs=True)
     store.write_bytes("镜头 1.txt", b"hello")
     link = store.signed_url("镜头 1.txt", seconds=60)
@@ -193,19 +194,19 @@ def test_a_public_place_signs_links(s3):
     assert s3.options["secret"] not in link
 
 
-def test_a_public_folder_signs_nothing(tmp_path: Path):
+def test_a_public_folder_signs_nothing(tmp_path: Path) -> None:
     assert MediaStore(tmp_path, signed_inputs=True).signed_url("a.txt") is None
 
 
 @pytest.mark.s3
-def test_a_file_in_s3_has_its_type(s3, tmp_path: Path):
+def test_a_file_in_s3_has_its_type(s3: S3Server, tmp_path: Path) -> None:
     store = MediaStore(s3.url(), options=s3.options)
     store.publish(samples.png(tmp_path / "photo"), "photo")
     assert s3.filesystem().info(store.uri("photo"))["ContentType"] == "image/png"
 
 
 @pytest.mark.s3
-def test_a_forked_process_goes_on_and_does_not_disturb_its_parent(s3):
+def test_a_forked_process_goes_on_and_does_not_disturb_its_parent(s3: S3Server) -> None:
     """In a process of its own, since pytest's threads do not survive a fork."""
     # A connection that was taken from the parent would hang for ever.
     options = {**s3.options, "config_kwargs": {"read_timeout": 3600}}

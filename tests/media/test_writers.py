@@ -15,6 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.writers import PART_SIZE, to_other, writer_for
+from tests.support.s3 import S3Server
 
 
 class Breaks(io.RawIOBase):
@@ -22,7 +23,7 @@ class Breaks(io.RawIOBase):
         raise OSError("broken")
 
 
-def test_an_unknown_kind_of_place_is_written_beside_and_moved(tmp_path: Path):
+def test_an_unknown_kind_of_place_is_written_beside_and_moved(tmp_path: Path) -> None:
     assert writer_for("sftp") is to_other
     path = f"{tmp_path}/a/b.txt"
     tally = to_other(LocalFileSystem(), path, io.BytesIO(b"new"), mime="text/plain")
@@ -72,14 +73,14 @@ class BreakingWay:
 
 
 @pytest.fixture
-def way(s3) -> Iterator[BreakingWay]:
+def way(s3: S3Server) -> Iterator[BreakingWay]:
     host, port = s3.endpoint.removeprefix("http://").split(":")
     with closing(BreakingWay((host, int(port)), after=PART_SIZE // 2, times=4)) as way:
         yield way
 
 
 @pytest.mark.s3
-def test_a_part_that_is_sent_again_is_sent_whole(s3, way: BreakingWay):
+def test_a_part_that_is_sent_again_is_sent_whole(s3: S3Server, way: BreakingWay) -> None:
     # aiohttp repeats a request once, and without botocore's own retries it is s3fs that repeats the call.
     options = {**s3.options, "endpoint_url": way.url, "config_kwargs": {"retries": {"max_attempts": 0}}}
     url, data = s3.url(), os.urandom(2 * PART_SIZE + 1000)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
-from prefect import task
+from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import wait
 
@@ -51,7 +51,7 @@ def _argument(kind: str) -> object:
     return served
 
 
-def _program(of, kind: str) -> None:
+def _program(of: Task[..., Any], kind: str) -> None:
     futures = [of.submit(name, _argument(kind)) for name in range(BRANCHES)]
     wait(futures)
     for future in futures:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prefect import task
+from typing import Any
+
+from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import wait
 
@@ -34,7 +36,7 @@ async def aopening() -> Result:
     return await generate(first("an intro"))
 
 
-def _scenes(of) -> None:
+def _scenes(of: Task[..., Any]) -> None:
     futures = [of.submit(name) for name in range(BRANCHES)]
     wait(futures)
     for future in futures:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
-from prefect import task
+from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import wait
 
@@ -25,7 +26,7 @@ async def aown(name: int, link: str, source: str) -> list[str]:
     return keep(name, photo, await generate(second(photo, name)), source=source)
 
 
-def _program(of) -> None:
+def _program(of: Task[..., Any]) -> None:
     links = json.loads(file("links").read_text())
     futures = [of.submit(name, link, source) for name, (link, source) in enumerate(links)]
     wait(futures)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prefect import task
+from typing import Any
+
+from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import wait
 
@@ -23,7 +25,7 @@ async def aown(name: int) -> list[str]:
     return await abranch(name)
 
 
-def _program(of, how: str) -> None:
+def _program(of: Task[..., Any], how: str) -> None:
     names = list(range(BRANCHES))
     if how == "map":
         futures = list(of.map(names))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prefect import task
+from typing import Any
+
+from prefect import Task, task
 from prefect.futures import wait
 
 from rh_prefect import flow
@@ -22,7 +24,7 @@ async def aown(name: int) -> list[str]:
     return await abranch(name)
 
 
-def _program(of) -> None:
+def _program(of: Task[..., Any]) -> None:
     futures = [of.submit(name) for name in range(BRANCHES)]
     wait(futures)
     for future in futures:

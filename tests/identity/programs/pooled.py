@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
-from prefect import task
+from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ProcessPoolTaskRunner
 
@@ -25,7 +26,7 @@ async def aown(name: int) -> list[str]:
     return await abranch(name)
 
 
-def _all(of) -> None:
+def _all(of: Task[..., Any]) -> None:
     for future in [of.submit(name) for name in range(BRANCHES)]:
         future.result()
 
