@@ -52,6 +52,7 @@ class ModelInput(InputBase):
     """The input of one model; as the type of a flow's parameter, the input of any model."""
 
     entry: ClassVar[Model]
+    def __init__(self, **params: Any) -> None: ...  # each model has its own
     @classmethod
     def as_media(cls, value: object) -> Media | str: ...
     @classmethod

@@ -29,7 +29,7 @@ from rh_prefect.jobs.outputs.result import Result
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
-    from prefect.futures import PrefectFuture
+    from prefect.futures import PrefectFuture, PrefectFutureList
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -209,6 +209,17 @@ class PaidTask(Task[P, Coroutine[Any, Any, Result]]):
         ) -> State[Result]: ...
         def submit(self, *args: Any, **kwargs: Any) -> Any:
             """Starts the job as one task run and returns its future at once."""
+
+        @overload  # type: ignore[override]
+        def map(
+            self, *args: Any, return_state: Literal[False] = False, wait_for: Any = None, **kwargs: Any
+        ) -> PrefectFutureList[Result]: ...
+        @overload
+        def map(
+            self, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
+        ) -> list[State[Result]]: ...
+        def map(self, *args: Any, **kwargs: Any) -> Any:
+            """Starts one job for each of several values, as one task run each."""
     else:
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any, TypeVar, cast, overload
+from typing import Any, TypeVar, overload
 from uuid import UUID
 
 import httpx
@@ -26,7 +26,15 @@ from rh_prefect.prefect_api import connect
 R = TypeVar("R")
 
 
-async def rerun(flow: Flow[..., R], flow_run_id: UUID | str, *, equal: Equal = "refuse") -> R:
+@overload
+async def rerun(flow: Flow[..., Coroutine[Any, Any, R]], flow_run_id: UUID | str, *, equal: Equal = "refuse") -> R: ...
+
+
+@overload
+async def rerun(flow: Flow[..., R], flow_run_id: UUID | str, *, equal: Equal = "refuse") -> R: ...
+
+
+async def rerun(flow: Flow[..., Any], flow_run_id: UUID | str, *, equal: Equal = "refuse") -> Any:
     """Runs a flow run again in this process, after a failure, or after a crash that no worker detected.
 
     `prefect flow-run retry` cannot do this: it refuses a run that a killed process left "Running".
@@ -38,7 +46,7 @@ async def rerun(flow: Flow[..., R], flow_run_id: UUID | str, *, equal: Equal = "
     try:
         with equal_calls(equal):
             result: Any = run_flow(flow, flow_run=flow_run)
-            return cast("R", await result if inspect.isawaitable(result) else result)
+            return await result if inspect.isawaitable(result) else result
     finally:
         await _end_cancellation(flow_run.id)
 
