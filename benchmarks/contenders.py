@@ -117,6 +117,7 @@ def sdk(seconds: Sequence[float], factor: float) -> dict[str, Any]:
     def one_job(text: str) -> None:
         task = client.run_model_api(ENDPOINT, {"prompt": text, "aspectRatio": "9:16"})
         done = client.wait_for_query_v2_completion(task.task_id, poll_interval=SDK_POLL / factor)
+        assert done.results is not None
         (out / task.task_id).write_bytes(httpx.get(done.results[0]["url"]).content)
 
     began, cpu = time.monotonic(), time.process_time()

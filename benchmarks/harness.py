@@ -144,7 +144,8 @@ class Run:
     @property
     def operations(self) -> float:
         """Operations of journal and store per job."""
-        return sum(self.measured["operations"].values()) / len(self.seconds)
+        operations: dict[str, int] = self.measured["operations"]
+        return sum(operations.values()) / len(self.seconds)
 
     @property
     def listings(self) -> int:

@@ -119,8 +119,8 @@ def _changes_of(node: ast.AST) -> Iterator[Change]:
             yield from (_negated(test) for test in node.ifs)
         case ast.match_case(guard=ast.expr() as guard):
             yield _negated(guard)
-        case ast.MatchValue(ast.Constant(str()) as value):
-            yield value, repr(f"{value.value}~")
+        case ast.MatchValue(ast.Constant(str() as text) as value):
+            yield value, repr(f"{text}~")
         case ast.AugAssign() if type(node.op) in SWAPS and not _is_text(node):
             yield node, ast.unparse(ast.AugAssign(node.target, _swapped(node.op), node.value))
         case ast.Return(ast.expr() as value) if not isinstance(value, ast.Constant) or value.value is not None:
@@ -137,7 +137,7 @@ def _changes_of_value(node: ast.expr) -> Iterator[Change]:
         case ast.Compare():
             for at, old in enumerate(node.ops):
                 for swap in SWAPS[type(old)]:
-                    ops = [*node.ops[:at], swap(), *node.ops[at + 1 :]]
+                    ops: list[Any] = [*node.ops[:at], swap(), *node.ops[at + 1 :]]
                     yield node, _text(ast.Compare(node.left, ops, node.comparators))
             yield from _strings(node.left, *node.comparators)
         case ast.BoolOp():

@@ -62,9 +62,9 @@ async def measure(items: int, *, is_known: bool) -> dict[str, Any]:
     """
     from rh_prefect.media.media import Media
     from rh_prefect.pipelines.pipeline import Pipeline
-    from rh_prefect.pipelines.plan import KnownWork, WorkQuery
+    from rh_prefect.pipelines.plan import KnownWork, NoWorks, WorkQuery
 
-    class Results:
+    class Results(NoWorks):
         def __init__(self) -> None:
             self.known: dict[str, KnownWork] = {}
 

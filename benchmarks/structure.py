@@ -133,7 +133,7 @@ def trace() -> None:
     found: dict[str, Any] = {}
     for name, run in (("outside of flows", _job), ("inside of a flow", _in_flow)):
         asyncio.run(run(1))
-        TRACE.__init__()  # type: ignore[misc] - the loop thread holds this very object
+        TRACE.__init__()  # type: ignore[misc]  # the loop thread holds this very object
         sys.setprofile(TRACE.profile)
         asyncio.run(run(2))
         sys.setprofile(None)

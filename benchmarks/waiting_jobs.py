@@ -89,13 +89,13 @@ async def _wait(jobs: int) -> None:
         await _until(lambda: len(submitted) == jobs, seconds=600.0)
         await asyncio.sleep(5.0)
         stalls = [_Stalls(), _Stalls()]
-        watches = [asyncio.ensure_future(stalls[0].watch()), LOOP.submit(stalls[1].watch())]
+        here, on_loop = asyncio.ensure_future(stalls[0].watch()), LOOP.submit(stalls[1].watch())
         cpu = time.process_time()
         await asyncio.sleep(WATCH)
         measured["cpu"] = (time.process_time() - cpu) / WATCH
         measured["stall"] = max(one.longest for one in stalls)
-        for watch in watches:
-            watch.cancel()
+        here.cancel()
+        on_loop.cancel()
         await _until(lambda: len(noticed) == ENDING, seconds=start + 2.0 * ENDING + 60.0)
         measured.update(submitted=max(submitted), memory=now() / 1e6, noticed=noticed)
         print(json.dumps(measured), flush=True)

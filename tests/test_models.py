@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import Any, get_args
 
-import cloudpickle  # type: ignore[import-untyped]
+import cloudpickle
 import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from prefect.blocks.core import Block
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import BlockDocumentUpdate
 
 from rh_prefect.blocks import MediaStorage, RunningHubCredentials, RunningHubPool
 from rh_prefect.blocks.lookup import load_credentials, load_storage, missing
@@ -61,7 +62,7 @@ class TestSavedBlocks:
     async def test_options_come_back_whole_and_are_kept_secret(self, name: str) -> None:
         saved = MediaStorage(url="s3://bucket", options={"secret": KEY, "client_kwargs": {"verify": False}})
         await saved.asave(name)
-        loaded = await MediaStorage.aload(name)
+        loaded: MediaStorage = await MediaStorage.aload(name)
         assert loaded.options.get_secret_value() == saved.options.get_secret_value()
         async with get_client() as client:
             document = await client.read_block_document_by_name(name, "media-storage", include_secrets=False)
@@ -95,9 +96,7 @@ class TestSavedBlocks:
         assert KEY not in str(error.value)
 
 
-def _update(data: dict[str, object]) -> object:
-    from prefect.client.schemas.actions import BlockDocumentUpdate
-
+def _update(data: dict[str, object]) -> BlockDocumentUpdate:
     return BlockDocumentUpdate(data=data)
 
 

@@ -23,6 +23,11 @@ def key(mark: str) -> str:
     return f"canary{mark}".ljust(32, "0")
 
 
+async def _credentials(pool: str) -> list[str]:
+    saved: RunningHubPool = await RunningHubPool.aload(pool)
+    return saved.credentials
+
+
 def accounts(payer: JobEngine) -> list[tuple[str, str | None]]:
     """Names of its accounts and of their blocks."""
     return [(one.name, one.block) for one in payer.pool.members]
@@ -68,8 +73,7 @@ class TestSaved:
 
     async def test_it_comes_back_as_it_was_saved_and_holds_no_key(self, save: Save) -> None:
         name = await save(("studio", key("a")), ("spare", key("b")))
-        saved = await RunningHubPool.aload(name)
-        assert [one.rpartition("-")[0] for one in saved.credentials] == ["studio", "spare"]
+        assert [one.rpartition("-")[0] for one in await _credentials(name)] == ["studio", "spare"]
         async with get_client() as client:
             document = await client.read_block_document_by_name(name, "runninghub-account-pool")
         assert "canary" not in document.model_dump_json()
@@ -78,14 +82,14 @@ class TestSaved:
         name = await save(("studio", key("a")), ("spare", key("b")))
         payer = await load_engine(name)
         assert (payer.pool.name, payer.pool.site) == (name, "www.runninghub.ai")
-        blocks = (await RunningHubPool.aload(name)).credentials
+        blocks = await _credentials(name)
         assert accounts(payer) == [("the studio", blocks[0]), ("the spare", blocks[1])]
         expected = [Client(SecretStr(key(mark)), base_url=SITE).account_id for mark in "ab"]
         assert [one.client.account_id for one in payer.pool.members] == expected
 
     async def test_the_name_of_one_account_stands_for_it_alone(self, save: Save) -> None:
         name = await save(("studio", key("a")), ("spare", key("b")))
-        one = (await RunningHubPool.aload(name)).credentials[1]
+        one = (await _credentials(name))[1]
         payer = await load_engine(one)
         assert (payer.pool.name, accounts(payer)) == (None, [("the spare", one)])
 
@@ -99,7 +103,7 @@ class TestSaved:
         name = await save(("studio", key("a")), ("spare", key("b")))
         first, second = [await load_engine(name) for _ in range(2)]
         assert first is second
-        alone = await load_engine((await RunningHubPool.aload(name)).credentials[0])
+        alone = await load_engine((await _credentials(name))[0])
         assert alone.pool.members[0].account is first.pool.members[0].account, "one account has one set of slots"
 
     async def test_one_name_for_a_pool_and_an_account_is_refused(self, save: Save) -> None:
@@ -122,7 +126,7 @@ class TestSaved:
 
     async def test_an_account_that_is_gone_is_named_and_once_it_is_back_it_pays(self, save: Save) -> None:
         name = await save(("studio", key("a")), ("spare", key("b")))
-        spare = (await RunningHubPool.aload(name)).credentials[1]
+        spare = (await _credentials(name))[1]
         await RunningHubCredentials.adelete(spare)
         with pytest.raises(ConfigError, match=rf"pool '{name}' contains the account '{spare}'.*no block '{spare}'"):
             await load_engine(name)

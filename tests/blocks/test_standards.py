@@ -4,7 +4,7 @@ from importlib.metadata import entry_points
 
 import pytest
 from prefect.blocks.core import Block
-from prefect.testing.standard_test_suites import BlockStandardTestSuite
+from prefect.testing.standard_test_suites.blocks import BlockStandardTestSuite
 
 import rh_prefect.collection
 from rh_prefect.blocks import MediaStorage, RunningHubCredentials, RunningHubPool

@@ -130,7 +130,10 @@ def test_a_newer_list_changes_what_it_tells_and_keeps_what_it_does_not_know(file
 
 def test_structured_parameters_rules_and_notes_are_in_no_list_and_stay(file: Path, tmp_path: Path) -> None:
     face, elements = "kling-lip-sync/identify-face", "kling-elements"
-    params = [{"key": "videoUrl", "type": "VIDEO", "required": False}, {"key": "videoId", "type": "STRING"}]
+    params: list[dict[str, Any]] = [
+        {"key": "videoUrl", "type": "VIDEO", "required": False},
+        {"key": "videoId", "type": "STRING"},
+    ]
     user_models.refresh(saved(tmp_path / "c.json", capabilities(entry(face, *params), entry(elements, PROMPT))))
     now = kept(file)
     assert now[face]["rules"] == own(face)["rules"]
@@ -158,7 +161,8 @@ def test_a_list_without_a_date_takes_nothing_for_gone_unless_its_date_is_given(f
 
 
 def test_prices_alone_are_taken_and_a_placeholder_changes_nothing(file: Path, tmp_path: Path) -> None:
-    kling, rows = own("alibaba/wan-2.6/image-to-video"), []
+    kling = own("alibaba/wan-2.6/image-to-video")
+    rows: list[dict[str, Any]] = []
     for endpoint, amount in ((TURBO, 0.07), ("rhart-audio/suno/lyrics", 9999), ("acme/none", 1)):
         rows.append({"endpoint": endpoint, "pricing_type": "fixed", "unit": "/次", "price": amount})
     when = [{"when": {"resolution": "1080P", "duration": "5"}, "price": 9.5}]

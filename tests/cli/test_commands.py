@@ -248,6 +248,7 @@ def test_sigterm_says_what_runs_and_how_to_go_on(rh: Emulator, env: dict[str, st
     command = [*RH, "run", "film", "--prompt", "x", "--shots", "1"]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
+        assert process.stderr is not None
         while "submitted" not in process.stdout.readline():
             assert process.poll() is None, process.stderr.read()
         process.send_signal(signal.SIGTERM)

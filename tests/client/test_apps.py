@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -115,7 +116,8 @@ async def test_limits_of_a_number(client: Client, wire: WireServer) -> None:
 
 
 async def test_an_app_that_was_never_run_has_no_nodes(client: Client, wire: WireServer) -> None:
-    for nodes in ([], None, [{}], [{"nodeId": "1"}], "?"):
+    empty: tuple[Any, ...] = ([], None, [{}], [{"nodeId": "1"}], "?")
+    for nodes in empty:
         assert (await demo(client, wire, nodeInfoList=nodes)).nodes == ()
     assert (await demo(client, wire, accessEncrypted="true")).encrypted
 

@@ -43,8 +43,8 @@ async def graph(client: Client, _: Path) -> object:
     return await client.workflows.json("2030000000000000001")
 
 
-async def cancel(client: Client, _: Path) -> object:
-    return await client.cancel("2031112223334445057")
+async def cancel(client: Client, _: Path) -> None:
+    await client.cancel("2031112223334445057")
 
 
 async def query(client: Client, _: Path) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,7 +65,7 @@ async def test_a_proxy_that_tells_no_queue_still_says_when_it_is_over(client: Cl
 
 
 async def test_a_graph_that_is_nowhere_is_not_known(client: Client, wire: WireServer) -> None:
-    empty = {"queue_running": [], "queue_pending": []}
+    empty: dict[str, list[Any]] = {"queue_running": [], "queue_pending": []}
     wire.plays(reply({}), reply(empty), reply({}))
     with pytest.raises(TaskNotFound, match=f"query of task {TASK}"):
         await client.query(TASK)

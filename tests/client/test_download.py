@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import tracemalloc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import httpx
@@ -44,14 +44,16 @@ async def files() -> AsyncIterator[WireServer]:
         yield server
 
 
-def serve(body: bytes = BODY, *, tag: str = TAG, stop: int | None = None, **more: str) -> Step:
+def serve(
+    body: bytes = BODY, *, tag: str = TAG, stop: int | None = None, more: Mapping[str, str] | None = None
+) -> Step:
     """A file host with Range and If-Range; `stop` cuts the connection after so many bytes."""
 
     async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: Asked) -> bool:
         start = 0
         if "range" in asked.headers and asked.headers.get("if-range") == tag:
             start = int(asked.headers["range"].removeprefix("bytes=").rstrip("-"))
-        headers = {"ETag": tag, **more}
+        headers = {"ETag": tag, **(more or {})}
         if start and start >= len(body):
             return await reply("no", status=416, headers=headers | {"Content-Range": f"bytes */{len(body)}"})(
                 reader, writer, asked
@@ -163,10 +165,10 @@ async def test_without_a_validator_everything_is_fetched_again(
 async def test_a_date_is_a_validator_too(client: Client, files: WireServer, tmp_path: Path) -> None:
     date = "Tue, 04 Nov 2025 10:00:00 GMT"
     to = tmp_path / "a.part"
-    files.plays(serve(tag="", stop=CHUNK, **{"Last-Modified": date}))
+    files.plays(serve(tag="", stop=CHUNK, more={"Last-Modified": date}))
     with pytest.raises(ResponseLost):
         await client.download(f"{files.url}/a.mp4", to)
-    files.plays(serve(tag=date, **{"Last-Modified": date, "ETag": ""}))
+    files.plays(serve(tag=date, more={"Last-Modified": date, "ETag": ""}))
     assert await fetched(client, f"{files.url}/a.mp4", to) == BODY
     assert files.asked[1].headers["if-range"] == date
 

@@ -22,7 +22,7 @@ from tests.support.scripted_server import task
 
 quick = search(200)
 
-ODD = [
+ODD: list[Any] = [
     None,
     True,
     "",

@@ -6,6 +6,7 @@ import gc
 import tracemalloc
 from email.parser import BytesParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,8 +26,9 @@ DONE = {
 
 def part(asked: Asked) -> tuple[str | None, str, bytes]:
     head = f"Content-Type: {asked.headers['content-type']}\r\n\r\n".encode()
-    [only] = BytesParser().parsebytes(head + asked.body).get_payload()  # type: ignore[misc]
-    return only.get_filename(), only.get_content_type(), only.get_payload(decode=True)  # type: ignore[union-attr, return-value]
+    parts: Any = BytesParser().parsebytes(head + asked.body).get_payload()
+    [only] = parts
+    return only.get_filename(), only.get_content_type(), only.get_payload(decode=True)
 
 
 async def test_an_upload_is_one_form_field(client: Client, wire: WireServer, tmp_path: Path) -> None:

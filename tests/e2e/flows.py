@@ -9,6 +9,7 @@ from prefect.cache_policies import NO_CACHE
 
 from rh_prefect import flow, models
 from rh_prefect.errors import RunningHubError
+from rh_prefect.flow_runs.parameter_types import Reuse
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import generate, run_workflow
 
@@ -44,7 +45,7 @@ async def patient(prompt: str = "a lighthouse", retries: int = 2) -> Result:
 
 
 @flow
-async def many(prompts: list[str], reuse: str = "never") -> list[Result]:
+async def many(prompts: list[str], reuse: Reuse = "never") -> list[Result]:
     return list(await asyncio.gather(*(generate(picture(prompt), reuse=reuse) for prompt in prompts)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Literal
 
 from rh_prefect import flow
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
@@ -15,7 +16,7 @@ MODULE = "tests.e2e.native_flows"
 @flow
 async def graphs(prompts: list[str]) -> list[Result]:
     """One graph on each of the machines, which take one at a time."""
-    machines = ("proxy", "proxy-plus")
+    machines: tuple[Literal["proxy", "proxy-plus"], ...] = ("proxy", "proxy-plus")
     calls = (
         run_graph(TEXT_TO_IMAGE, {"6.text": prompt}, machine=machine)
         for prompt, machine in zip(prompts, machines, strict=False)

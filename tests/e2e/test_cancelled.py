@@ -19,6 +19,8 @@ from rh_prefect.jobs.accounts.account import Key, member
 from rh_prefect.jobs.context import JobCall
 from rh_prefect.jobs.engine import engine_for
 from rh_prefect.jobs.journal.call_registry import Caller, CallRegistry
+from rh_prefect.jobs.journal.job_records import JobView
+from rh_prefect.jobs.journal.records import End
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media.store import MediaStore
@@ -67,7 +69,7 @@ def test_the_hook_cancels_the_tasks_of_a_killed_run(stage: FilmRun) -> None:
     assert not stage.kill(begin(stage, spares=1))
     cancel(stage)
     assert sorted(stage.rh.recorder.cancelled) == sorted(one.task_id for one in stage.rh.recorder.paid)
-    assert {view.last.end.status for view in stage.jobs()} == {"CANCELLED"}
+    assert {_status(view) for view in stage.jobs()} == {"CANCELLED"}
     assert asyncio.run(FlowRunJournal(stage.run).read("cancel-1")) is not None
     _nothing_more_is_submitted(stage, attempt=1)
     # Another attempt is another wish: who runs it again wants it made.
@@ -93,7 +95,7 @@ def test_what_had_succeeded_is_not_lost_to_a_cancellation(stage: FilmRun) -> Non
     stage.rh.clock.advance(3600)
     cancel(stage)
     assert not stage.rh.recorder.cancelled
-    assert {view.last.end.status for view in stage.jobs()} == {"SUCCESS"}
+    assert {_status(view) for view in stage.jobs()} == {"SUCCESS"}
     results = asyncio.run(rerun(flows.many, stage.run))
     assert {result.task_id for result in results} == {one.task_id for one in stage.rh.recorder.paid}
     assert len(stage.rh.recorder.submissions) == len(PROMPTS)
@@ -122,6 +124,12 @@ class SameAttempt:
     first_attempt: int = 1
     details: Mapping[str, str] = field(default_factory=dict)
     calls: CallRegistry = field(default_factory=CallRegistry)
+
+
+def _status(view: JobView) -> str:
+    assert view.last is not None
+    assert isinstance(view.last.end, End)
+    return view.last.end.status
 
 
 def _nothing_more_is_submitted(stage: FilmRun, *, attempt: int) -> None:

@@ -37,8 +37,8 @@ def test_two_processes_that_run_one_flow_run_share_its_jobs(stage: FilmRun) -> N
     for one in both:
         one.ended()
         one.wait_for("done")
-    one, two = ([result["task_id"] for result in each.wait_for("done")["result"]] for each in both)
-    assert sorted(one) == sorted(two) == sorted(each.task_id for each in rh.recorder.paid)
+    first, second = ([result["task_id"] for result in each.wait_for("done")["result"]] for each in both)
+    assert sorted(first) == sorted(second) == sorted(each.task_id for each in rh.recorder.paid)
     assert runs.by_prompt([each.payload for each in rh.recorder.submissions]) == sorted(prompts)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.emulator.faults import Kind
 from rh_prefect.errors import InputError, TaskNotFound
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.resume import rerun
@@ -16,7 +17,7 @@ pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
 @pytest.mark.parametrize("kind", ["cut", "502", "stall", "html", "half"])
 async def test_a_lost_reply_is_never_sent_again_and_names_its_job(
-    rh: Emulator, monkeypatch: pytest.MonkeyPatch, kind: str
+    rh: Emulator, monkeypatch: pytest.MonkeyPatch, kind: Kind
 ) -> None:
     monkeypatch.setenv("RH_SUBMIT_TIMEOUT", "1")
     rh.faults.add(Fault("submit", number=1, kind=kind))

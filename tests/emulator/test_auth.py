@@ -24,7 +24,8 @@ def test_v2_without_a_valid_bearer_header_is_stopped_by_the_gateway(
     rh: Caller, method: str, path: str, header: str | None
 ) -> None:
     headers = {"Authorization": header.format(key=rh.key)} if header else {}
-    answer = rh.http.request(method, path, headers=headers, **({"json": WORDS} if method == "POST" else {}))
+    body = WORDS if method == "POST" else None
+    answer = rh.http.request(method, path, headers=headers, json=body)
     assert (answer.status_code, answer.json()) == (200, GATEWAY)
     assert not rh.rh.recorder.submissions
 

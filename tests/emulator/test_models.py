@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 from rh_prefect.catalog import Param, PriceTable, Rule
 from tests.emulator.caller import IMAGE, WORDS, Caller
@@ -27,7 +28,7 @@ def test_a_model_that_was_added_runs_for_its_price(rh: Caller) -> None:
 def test_its_parameters_and_rules_are_checked(rh: Caller) -> None:
     size, seed = Param("aspectRatio", "aspect_ratio", "enum", options=("1:1", "16:9")), Param("seed", "seed", "int")
     rh.rh.add_model(NEW, params=[PROMPT, size, seed], rules=[Rule("one", ("aspectRatio", "seed"))])
-    said = {
+    said: dict[str, dict[str, Any]] = {
         "": {"prompt": "a pier", "seed": 7},
         "prompt must not be blank": {"seed": 7},
         "prompt size must be between 0 and 20": {"prompt": "x" * 21, "seed": 7},

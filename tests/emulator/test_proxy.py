@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 from websockets.asyncio.client import connect
@@ -106,7 +107,8 @@ def test_a_wrong_prompt_is_refused_with_400(rh: Caller) -> None:
     assert answer.status_code == 400
     assert answer.json()["error"]["type"] == "prompt_outputs_failed_validation"
     assert list(answer.json()["node_errors"]) == ["3"]
-    for nothing in ({}, "x", None):
+    bad: tuple[Any, ...] = ({}, "x", None)
+    for nothing in bad:
         answer = rh.http.post(at(rh, "prompt"), json={"prompt": nothing})
         assert answer.status_code == 400
         assert answer.json()["node_errors"] == {}
@@ -173,7 +175,7 @@ async def test_progress_of_a_client(rh: Caller) -> None:
         assert json.loads(await socket.recv())["type"] == "status"
         prompt(rh, TEXT_TO_IMAGE, client_id="other")
         taken = prompt(rh, TEXT_TO_IMAGE, client_id="me")["prompt_id"]
-        frames = []
+        frames: list[dict[str, Any]] = []
         while not frames or frames[-1]["data"].get("node", "") is not None:
             message = await socket.recv()
             if isinstance(message, str):

@@ -86,7 +86,9 @@ def test_count(render: Render, name: str, asked: dict[str, object], count: int) 
 
 
 def test_the_prompt_is_written_into_the_picture(tmp_path: Path) -> None:
-    picture = Image.open(Renderer(tmp_path).render(FLUX, {"prompt": "a red fox", **WIDE}, {}, seed_text="x")[0].path)
+    (output,) = Renderer(tmp_path).render(FLUX, {"prompt": "a red fox", **WIDE}, {}, seed_text="x")
+    assert output.path is not None
+    picture = Image.open(output.path)
     scene = paint("a red fox", picture.size)
     words = np.asarray(strip(picture.size, "a red fox"), np.int16)
     where = words[..., :3].min(axis=2) > 240

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -47,7 +48,7 @@ def test_other_types_are_refused(rh: Caller, name: str) -> None:
 
 
 def test_what_is_no_form_with_a_file_is_refused(rh: Caller) -> None:
-    bodies = [
+    bodies: list[dict[str, Any]] = [
         {"files": {"other": ("a.png", b"x")}},
         {"files": {"file": ("a.png", b"")}},
         {"data": {"file": "a.png"}},

@@ -6,11 +6,13 @@ import copy
 import json
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from rh_prefect.emulator import Fault
+from rh_prefect.emulator.accounts import Tier
 from rh_prefect.media.probe import probe
 from tests.emulator.caller import Caller, Json, node
 from tests.emulator.conftest import Emulate
@@ -88,7 +90,7 @@ def test_v2_starts_and_the_v2_query(rh: Caller) -> None:
 @pytest.mark.parametrize(
     ("tier", "paid"), [("SHARED", ("0.083", None)), ("NORMAL", (None, "17")), ("EXCLUSIVE", (None, None))]
 )
-def test_run_time_is_paid_for_by_tier(emulate: Emulate, tier: str, paid: tuple[str | None, str | None]) -> None:
+def test_run_time_is_paid_for_by_tier(emulate: Emulate, tier: Tier, paid: tuple[str | None, str | None]) -> None:
     rh = emulate(durations=steady)
     mine = Caller(rh.rh, rh.rh.keys.add("mine", tier=tier, coins=20, money=1).secret)
     task_id = mine.started("restyle")
@@ -228,7 +230,7 @@ def test_a_node_list_changes_the_picture(rh: Caller, tmp_path: Path) -> None:
     assert facts.width == 2 * (facts.height or 0)
 
 
-def picture(rh: Caller, **body: object) -> bytes:
+def picture(rh: Caller, **body: Any) -> bytes:
     return httpx.get(rh.outputs(rh.started(addMetadata=False, **body))["data"][0]["fileUrl"]).content
 
 
@@ -248,12 +250,13 @@ def test_a_graph_that_comes_along_replaces_the_saved_one(rh: Caller) -> None:
     assert [item["nodeId"] for item in rh.outputs(task_id)["data"]] == ["99"]
     assert picture(rh, workflow=text) == picture(rh, workflow=text)  # its seeds are kept
     assert rh.v1("/task/openapi/create", workflow=text)["code"] == 301
-    for broken in ("{", "[]", "{}", '{"1": 2}', {"1": {}}):
+    graphs: tuple[Any, ...] = ("{", "[]", "{}", '{"1": 2}', {"1": {}})
+    for broken in graphs:
         assert rh.create(workflow=broken)["code"] == (433 if broken != {} else 0)
 
 
 def test_metadata_is_in_the_picture_unless_it_is_not_wanted(rh: Caller) -> None:
-    def stamped(**body: object) -> bool:
+    def stamped(**body: Any) -> bool:
         url = rh.outputs(rh.started(**body))["data"][0]["fileUrl"]
         data = httpx.get(url).content
         return b"tEXtprompt\0" in data and b"KSampler" in data

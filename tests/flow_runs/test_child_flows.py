@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
+from prefect import Flow
 
 from rh_prefect import flow, generate, models, resume
 from rh_prefect.emulator import Emulator
@@ -39,14 +42,13 @@ async def one_after_the_other() -> list[str]:
     return [first, await kept("a lighthouse")]
 
 
-async def run_until_done(of: object, *, places: list[str]) -> list[str]:
+async def run_until_done(of: Flow[[], Coroutine[Any, Any, list[str]]], *, places: list[str]) -> list[str]:
     breaks[:] = places
-    flow_run_id = str(await create(of, {}))  # type: ignore[arg-type]
+    flow_run_id = str(await create(of, {}))
     for _ in places:
         with pytest.raises(Broken):
-            await rerun(of, flow_run_id)  # type: ignore[arg-type]
-    found = await resume(of, flow_run_id)  # type: ignore[arg-type]
-    return list(found)
+            await rerun(of, flow_run_id)
+    return await resume(of, flow_run_id)
 
 
 async def test_a_served_child_leaves_its_jobs_to_itself(rh: Emulator) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -13,7 +14,9 @@ from rh_prefect.media.input_access import current_access
 
 
 def context_of(flow_run: FlowRun) -> FlowRunContext:
-    return FlowRunContext.model_construct(flow_run=flow_run)
+    context: Any = FlowRunContext
+    made: FlowRunContext = context.model_construct(flow_run=flow_run)
+    return made
 
 
 def test_a_flow_run_of_a_deployment_restricts_its_inputs_and_those_of_its_children() -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from prefect import Flow, flow
+from prefect.flows import FlowStateHook
 
 from rh_prefect.flow_runs.flow import flow_with
 
@@ -37,7 +38,7 @@ def test_it_is_used_like_prefects_own() -> None:
 
 
 def test_hooks_are_attached_beside_the_users() -> None:
-    given = [theirs]
+    given: list[FlowStateHook[..., Any]] = [theirs]
 
     @our_flow(on_cancellation=given)
     def run() -> None: ...

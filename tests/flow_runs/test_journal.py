@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from prefect import flow
@@ -123,8 +123,11 @@ def one_entry(records: dict[str, str]) -> bytes:
     return json.dumps(found).encode()
 
 
+Serve = Callable[..., Awaitable[tuple[Answers, str]]]
+
+
 @pytest.fixture
-async def serve() -> Callable[..., object]:
+async def serve() -> AsyncIterator[Serve]:
     servers = []
 
     async def start(*answers: tuple[int, bytes]) -> tuple[Answers, str]:
@@ -138,7 +141,7 @@ async def serve() -> Callable[..., object]:
         server.close()
 
 
-async def test_a_server_error_is_asked_again(serve: Callable[..., object]) -> None:
+async def test_a_server_error_is_asked_again(serve: Serve) -> None:
     api, url = await serve(
         (500, b"database is locked"), (500, b""), (200, one_entry({"abc-intent-1": '{"token": "t"}'}))
     )
@@ -147,7 +150,7 @@ async def test_a_server_error_is_asked_again(serve: Callable[..., object]) -> No
     assert len(api.requests) == 3
 
 
-async def test_a_creation_whose_answer_was_lost_is_mine(serve: Callable[..., object]) -> None:
+async def test_a_creation_whose_answer_was_lost_is_mine(serve: Serve) -> None:
     mine = record()
     there = one_entry({"abc-intent-1": json.dumps(mine)})
     api, url = await serve((200, b"[]"), (500, b"but it was written"), (409, b"exists"), (200, there))
@@ -156,13 +159,13 @@ async def test_a_creation_whose_answer_was_lost_is_mine(serve: Callable[..., obj
     assert len(api.requests) == 4
 
 
-async def test_patience_ends(serve: Callable[..., object]) -> None:
+async def test_patience_ends(serve: Serve) -> None:
     _, url = await serve(*[(500, b"broken")] * 20)
     with temporary_settings({PREFECT_API_URL: url}), pytest.raises(JournalError, match="HTTP 500 broken"):
         await FlowRunJournal(uuid.uuid4(), patience=0.3).read("abc-intent-1")
 
 
-async def test_access_denied_says_which_setting(serve: Callable[..., object]) -> None:
+async def test_access_denied_says_which_setting(serve: Serve) -> None:
     _, url = await serve((401, b"no"))
     with temporary_settings({PREFECT_API_URL: url}), pytest.raises(JournalError, match="PREFECT_API_KEY"):
         await FlowRunJournal(uuid.uuid4()).read("abc-intent-1")
@@ -215,7 +218,7 @@ async def test_what_was_read_is_not_read_again_and_what_is_new_takes_one_request
     assert len(inputs.requests) == 1
 
 
-async def test_a_listing_that_fails_says_so(serve: Callable[..., object]) -> None:
+async def test_a_listing_that_fails_says_so(serve: Serve) -> None:
     _, url = await serve((401, b"no"))
     with temporary_settings({PREFECT_API_URL: url}), pytest.raises(JournalError, match="PREFECT_API_KEY"):
         _ = [view async for view in jobs_of(FlowRunJournal(uuid.uuid4()))]

@@ -49,6 +49,7 @@ async def test_a_failed_run_is_run_again_under_its_id(prefect_server: PrefectSer
     assert await rerun(failed, flow_run_id) == 2
     async with get_client() as client:
         flow_run = await client.read_flow_run(flow_run_id)
+    assert flow_run.state is not None
     assert (flow_run.run_count, flow_run.state.name) == (2, "Completed")
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
-from prefect.deployments import run_deployment
+from prefect.deployments import arun_deployment
 from prefect.flow_engine import run_flow
 
 import rh_prefect
@@ -31,7 +32,7 @@ async def child() -> tuple[str, str]:
 
 @rh_prefect.flow
 async def parent(deployment: str) -> None:
-    started = await run_deployment(deployment, timeout=0)
+    started = await arun_deployment(deployment, timeout=0)
     attempts.append(started.id)
     if len(attempts) == 1:
         raise RuntimeError("the first attempt fails")
@@ -68,4 +69,5 @@ async def test_what_run_deployment_has_started_is_a_root_of_its_own() -> None:
         started: FlowRun = await client.read_flow_run(attempts[0])
     assert started.parent_task_run_id is not None
     # As a worker runs it: without the context of its parent.
-    assert await run_flow(child, flow_run=started) == (str(started.id), "call #1")
+    ran: Any = run_flow(child, flow_run=started)
+    assert await ran == (str(started.id), "call #1")

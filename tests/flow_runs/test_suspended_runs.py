@@ -75,7 +75,8 @@ async def test_two_who_look_at_the_same_time_wake_it_once(without_webhooks: Susp
     await without_webhooks.end()
     woken = await asyncio.gather(*(LOOP.call(wake_suspended()) for _ in range(3)))
     assert [one for each in woken for one in each] == [run]
-    assert sorted(await rerun(pictures, run)) == sorted(without_webhooks.paid)
+    fetched = await rerun(pictures, run)
+    assert sorted(fetched) == sorted(without_webhooks.paid)
     assert (await states_of(run)).count("Resuming") == 1
 
 
@@ -114,7 +115,8 @@ async def test_webhooks_that_come_while_it_is_being_suspended_wake_it(
     with pytest.raises(Pause):
         await going_on
     await until_woken(run)
-    assert sorted(await rerun(pictures, run)) == sorted(with_webhooks.paid)
+    fetched = await rerun(pictures, run)
+    assert sorted(fetched) == sorted(with_webhooks.paid)
     assert len(with_webhooks.paid) == 2
 
 
@@ -143,7 +145,8 @@ async def test_a_suspension_whose_answer_is_lost_is_one(with_webhooks: Suspended
     assert await state_of(run) == "Suspended"
     await with_webhooks.end()
     await until_woken(run)
-    assert sorted(await rerun(pictures, run)) == sorted(with_webhooks.paid)
+    fetched = await rerun(pictures, run)
+    assert sorted(fetched) == sorted(with_webhooks.paid)
     assert (await states_of(run)).count("Suspended") == 1
 
 

@@ -107,4 +107,5 @@ async def test_videos_to_enlarge(with_webhooks: SuspendedRuns, tmp_path: Path) -
     await with_webhooks.run_until_suspended(upscale, run, 2)
     await with_webhooks.end()
     await until_woken(run)
-    assert len(await rerun(upscale, run)) == len(with_webhooks.paid) == 2
+    results = await rerun(upscale, run)
+    assert len(results) == len(with_webhooks.paid) == 2

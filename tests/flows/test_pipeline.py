@@ -109,9 +109,9 @@ async def test_a_cancelled_run_cancels_its_tasks(tmp_path: Path, monkeypatch: py
         run = asyncio.ensure_future(pipeline_flow(Pipeline.from_text(FILM))(idea="a lighthouse", return_state=True))
         assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: bool(recorder.paid))
         async with get_client() as client:
-            name, is_running = FlowFilterName(any_=["short-film"]), FlowRunFilterStateType(any_=[StateType.RUNNING])
+            of_film, is_running = FlowFilterName(any_=["short-film"]), FlowRunFilterStateType(any_=[StateType.RUNNING])
             (flow_run,) = await client.read_flow_runs(
-                flow_filter=FlowFilter(name=name),
+                flow_filter=FlowFilter(name=of_film),
                 flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=is_running)),
             )
         await LOOP.call(cancel_run(scope_of(flow_run, "short-film"), by="test"))
@@ -210,7 +210,7 @@ outputs: {clip: $(clip)}
     choices = {"chosen": {**copied["chosen"], "take": 2}}
     state, _ = await run(text, budget=10, choices=choices)
     assert state.is_completed()
-    takes = [known for work in review.needs[0].works if (known := work.known) is not None]
+    takes = [work.known for work in review.needs[0].works if work.known is not None]
     assert rh.recorder.paid[2].inputs == {"imageUrl": (takes[1].outputs[0].sha256,)}
     assert len(rh.recorder.paid) == 3
     state, _ = await run(text, budget=10, choices={"chosen": {"of": "0" * 8, "take": 2}})

@@ -61,7 +61,8 @@ async def until(condition: Any) -> None:
 async def test_a_cancelled_run_leaves_the_task_that_another_run_waits_for(waiting: Emulator, tmp_path: Path) -> None:
     def start(name: str, **params: Any) -> asyncio.Future[Any]:
         flow: Any = pipeline_flow(Pipeline.from_text(PAIR.format(name=name)))
-        return asyncio.ensure_future(flow(**params, return_state=True))
+        started: asyncio.Future[Any] = asyncio.ensure_future(flow(**params, return_state=True))
+        return started
 
     first = start("cancelled-pair", other="a ship")
     await until(lambda: len(waiting.recorder.paid) == 2)

@@ -146,7 +146,8 @@ async def test_what_a_failed_run_has_paid_for_is_brought_home_before_its_links_d
     assert [one.done for one in await look(run)] == ["collected", "collected"]
     served = len(rh.recorder.downloads)
     assert await look(run) == ()
-    assert len(await rerun(flows.many, run)) == 2
+    results = await rerun(flows.many, run)
+    assert len(results) == 2
     assert len(rh.recorder.downloads) == served, "it is home already"
 
 

@@ -72,7 +72,8 @@ async def test_it_runs_within_its_price_and_a_second_run_is_free(rh: Emulator, t
     pipeline = without_blocks(name, tmp_path)
     price = (await pipeline.plan(given)).price
     assert (await pipeline.plan(given)).problems == []
-    state, choices = await run(pipeline, given), {}
+    state = await run(pipeline, given)
+    choices: dict[str, Any] = {}
     while state.name == WAITING:
         choices |= await chosen(pipeline, given, choices)
         state = await run(pipeline, given, choices)

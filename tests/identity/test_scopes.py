@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from rh_prefect.emulator import Fault
+from rh_prefect.emulator.faults import Kind
 from tests.identity.harness import Form, Shape, Stage, World
 
 pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.timeout(900)]
@@ -20,7 +21,7 @@ both_forms = pytest.mark.parametrize("form", ["sync", "async"])
 TWICE = ("", "")
 
 
-def _fault(kind: str, *, times: int) -> Any:
+def _fault(kind: Kind, *, times: int) -> Any:
     def change(stage: Stage, number: int) -> None:
         stage.world.rh.faults.clear()
         if number == 1:

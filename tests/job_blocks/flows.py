@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -17,14 +18,15 @@ MODULE = "tests.job_blocks.flows"
 @flow
 async def at_once(block: str) -> Result:
     """Names only: the flow's parameters hold no block."""
-    run = await (await RunningHubModel.aload(block)).trigger_async()
+    saved: RunningHubModel = await RunningHubModel.aload(block)
+    run = await saved.trigger_async()
     await run.wait_for_completion_async()
     return await run.fetch_result_async()
 
 
 @flow
 def in_sync(block: str) -> list[Result]:
-    saved = RunningHubModel.load(block, _sync=True)
+    saved: Any = RunningHubModel.load(block, _sync=True)  # type: ignore[call-arg]  # of Prefect's own decorator
     runs = [saved.trigger(params={"prompt": prompt}) for prompt in ("one", "two", "two")]
     return [run.fetch_result() for run in runs]
 

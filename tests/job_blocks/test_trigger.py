@@ -92,9 +92,9 @@ def test_an_app_runs_and_its_options_are_checked_before_anything_is_sent(rh: Emu
 
 def test_an_override_that_is_none_is_named(rh: Emulator) -> None:
     with pytest.raises(InputError, match=r"prompt.*`params`"):
-        turbo().trigger(prompt="a harbour", scope="test")
+        turbo().trigger(prompt="a harbour", scope="test")  # type: ignore[call-arg]  # the mistake is the test
     with pytest.raises(InputError, match="promt: Extra inputs"):
-        workflow(rh).trigger(promt="a harbour", scope="test")
+        workflow(rh).trigger(promt="a harbour", scope="test")  # type: ignore[call-arg]  # the mistake is the test
     assert not rh.recorder.submissions
 
 

@@ -34,7 +34,11 @@ def stage(prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Path) -
 def test_a_batch_that_was_killed_is_finished_by_a_new_run(stage: FilmRun, done: int) -> None:
     photo = str(samples.png(stage.folder / "photo.png"))
     rows = [{"image_url": photo, "prompt": f"waves {n}"} for n in range(ROWS)]
-    parameters = {"rows": rows, "model": "kling-v2.6-pro-image-to-video", "values": {"sound": "false"}}
+    parameters: dict[str, object] = {
+        "rows": rows,
+        "model": "kling-v2.6-pro-image-to-video",
+        "values": {"sound": "false"},
+    }
     child = stage.begin(BATCH, parameters)
     child.wait_until_heard("job", done, state="succeeded")
     unknown = stage.kill(child)

@@ -100,7 +100,9 @@ async def through_a_review(place: Workplace, deployment: str, take: int, **param
 
 async def test_a_worker_runs_pipelines_through_a_review_and_a_choice(place: Workplace, rh: Emulator) -> None:
     async with get_client() as client:
-        form = (await client.read_deployment_by_name("pick/test")).parameter_openapi_schema["properties"]
+        schema = (await client.read_deployment_by_name("pick/test")).parameter_openapi_schema
+    assert schema is not None
+    form = schema["properties"]
     assert list(form)[:3] == ["products", "look", "budget"]
     assert (form["look"]["enum"], form["look"]["description"]) == (["studio", "outdoors"], "The light")
     here, shipped = await asyncio.gather(

@@ -222,7 +222,8 @@ def _setting(cell: Cell, folder: Path) -> dict[str, Any]:
     asked = jobs(str(samples.png(folder / "photo.png", text=str(cell.drawn.random()))))
     if cell.fault.on == "price":
         # The catalogue has no price for it, so RunningHub is asked for one.
-        unpriced = models.SkyreelsV4TextToVideoFast(**catalog.example(models.SkyreelsV4TextToVideoFast.entry))
+        given: dict[str, Any] = catalog.example(models.SkyreelsV4TextToVideoFast.entry)
+        unpriced = models.SkyreelsV4TextToVideoFast(**given)
         return {"asked": [*asked[:2], unpriced], "options": Options(budget=1000)}
     return {"asked": asked, "emulator": {"clock": "real", "factor": 0} if cell.fault.on == "cancel" else {}}
 

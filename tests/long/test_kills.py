@@ -44,7 +44,7 @@ def open_stage(prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Pa
     with ExitStack() as stack:
 
         def make(*, env: Mapping[str, str] | None = None, **options: Any) -> FilmRun:
-            usual = {"clock": "polls", "polls": 3, "long_side": 96, "fps": 6}
+            usual: dict[str, Any] = {"clock": "polls", "polls": 3, "long_side": 96, "fps": 6}
             rh = stack.enter_context(Emulator(**usual | options))
             return stack.enter_context(staged(prefect_server, prefect_proxy, rh, tmp_path, **env or {}))
 

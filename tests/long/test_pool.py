@@ -12,6 +12,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +240,7 @@ def test_a_wallet_that_runs_dry_leaves_what_was_not_paid_to_the_others(night: Ni
     child.wait_until_heard("job", 10, state="succeeded")
     night.rest()
     paid = Counter(night.owners.values())["wide"]
-    night.rh.keys["wide"].account.money = 0  # type: ignore[assignment]  # it is a number
+    night.rh.keys["wide"].account.money = Decimal(0)
     night.rh.clock.factor = 20
     night.ended(child)
     night.check()

@@ -11,6 +11,7 @@ import re
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -84,7 +85,7 @@ async def test_a_machine_dies_in_the_middle_of_two_batches(place: Workplace, rh:
     await place.until(lambda: place.is_in(dying, "Running", attempt=2), seconds=PATIENCE)
     rh.clock.factor = 5
     for run in (dying, living):
-        await place.until(lambda run=run: place.is_in(run, "Completed"), seconds=PATIENCE)
+        await place.until(partial(place.is_in, run, "Completed"), seconds=PATIENCE)
 
     assert second.is_running
     wanted = Counter(f"{name} {number}" for name in ("dying", "living") for number in range(ROWS))

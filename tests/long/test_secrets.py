@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -73,8 +74,8 @@ class Secrets:
     def new(cls) -> Secrets:
         """Keys as RunningHub's are; passwords with what is written in another way in an address and in JSON."""
         keys = [secrets.token_hex(16) for _ in range(3)]
-        words = [f'pass/"{secrets.token_hex(8)}&ü' for _ in range(2)]
-        return cls(*keys, secrets.token_urlsafe(32), *words)
+        password, wrong = (f'pass/"{secrets.token_hex(8)}&ü' for _ in range(2))
+        return cls(keys[0], keys[1], keys[2], secrets.token_urlsafe(32), password, wrong)
 
     def all(self) -> tuple[str, ...]:
         return (self.main, self.two, self.wrong, self.token, self.password, self.wrong_password, self.s3)
@@ -133,7 +134,7 @@ class Show:
 
     stage: FilmRun
     locked: str
-    graphs: dict[str, object]
+    graphs: dict[str, Any]
     said: str = ""
 
     @property
@@ -154,7 +155,7 @@ class Show:
 
     def batch(self) -> FlowProcess:
         rows = [{"prompt": f"row {number}"} for number in range(3)] + [{"prompt": "this one fails"}, {"prmpt": "x"}]
-        asked = {"rows": rows, "model": "z-image/turbo", "credentials": "night", "storage": "bucket"}
+        asked: dict[str, Any] = {"rows": rows, "model": "z-image/turbo", "credentials": "night", "storage": "bucket"}
         return self.run("rh_prefect.flows.batch:batch", **asked)
 
     def cancel(self) -> None:
@@ -197,7 +198,7 @@ class Show:
         self.said += "".join(one.stdout + one.stderr for one in done)
 
 
-async def deployed(flow: Flow[..., object]) -> UUID:
+async def deployed(flow: Flow[..., Any]) -> UUID:
     """A run of a deployment, since no other can be suspended."""
     async with get_client() as client:
         deployment = await client.create_deployment(flow_id=await client.create_flow(flow), name="test")

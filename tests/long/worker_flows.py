@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 
-from prefect import suspend_flow_run
+from prefect.flow_runs import asuspend_flow_run
 
 from rh_prefect import RunningHubModel, flow, generate, models
 from rh_prefect.job_blocks import RunningHubJobRun
@@ -30,7 +30,7 @@ def blocking_pictures(prompts: list[str]) -> list[str]:
 async def resting_pictures(prompts: list[str]) -> list[str]:
     """Starts all, gives its slot away, and fetches them once it is resumed."""
     runs = [await _started(prompt) for prompt in prompts]
-    await suspend_flow_run(timeout=3600)
+    await asuspend_flow_run(timeout=3600)
     return [(await run.fetch_result_async()).task_id for run in runs]
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pickle
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -27,7 +28,7 @@ class HasFirstOutput:
 
 def test_is_a_frozen_value() -> None:
     with pytest.raises(ValidationError):
-        PHOTO.uri = "elsewhere"
+        PHOTO.uri = "elsewhere"  # type: ignore[misc]  # the assignment is the test
     assert PHOTO == Media.model_validate_json(PHOTO.model_dump_json()) == pickle.loads(pickle.dumps(PHOTO))
     assert hash(PHOTO) == hash(PHOTO.model_copy())
 
@@ -70,9 +71,10 @@ def test_refuses_what_does_not(given: object) -> None:
 
 def test_says_how_a_result_is_got_of_a_future() -> None:
     future: PrefectConcurrentFuture[None] = PrefectConcurrentFuture(uuid4(), Future())
-    for unfinished in (future, Future(), Completed()):
-        with pytest.raises(InputError, match=rf"{type(unfinished).__name__} .*`\.result\(\)`"):
-            as_media_input(unfinished)
+    unfinished: tuple[Any, ...] = (future, Future(), Completed())
+    for one in unfinished:
+        with pytest.raises(InputError, match=rf"{type(one).__name__} .*`\.result\(\)`"):
+            as_media_input(one)
 
 
 def test_says_what_a_call_lacks_that_was_never_awaited() -> None:

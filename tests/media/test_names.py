@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.media.names import DEFAULT_TEMPLATE, check_name, check_template, safe
 from rh_prefect.media.store import MediaStore
 
-FIELDS = {"run": "calm-fox", "flow": "film", "model": "kling", "key": "ab12", "index": 1, "ext": "mp4"}
+FIELDS: dict[str, Any] = {"run": "calm-fox", "flow": "film", "model": "kling", "key": "ab12", "index": 1, "ext": "mp4"}
 
 
 def test_names_a_file_by_the_template() -> None:

@@ -6,7 +6,9 @@ import json
 import struct
 import tracemalloc
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
@@ -16,10 +18,10 @@ from rh_prefect.errors import MediaError
 from rh_prefect.media.probe import Facts, probe
 from tests.support import samples
 
-SIZE = {"width": 64, "height": 48}
-VIDEO = {**SIZE, "fps": 12.0, "has_audio": True}
+SIZE: dict[str, Any] = {"width": 64, "height": 48}
+VIDEO: dict[str, Any] = {**SIZE, "fps": 12.0, "has_audio": True}
 
-SAMPLES = {
+SAMPLES: dict[str, tuple[Callable[[Path], Path], Facts]] = {
     "png": (lambda p: samples.png(p), Facts("image", "image/png", "png", **SIZE)),
     "jpg": (lambda p: samples.jpg(p), Facts("image", "image/jpeg", "jpg", **SIZE)),
     "turned": (lambda p: samples.jpg(p, orientation=6), Facts("image", "image/jpeg", "jpg", width=48, height=64)),

@@ -44,7 +44,7 @@ def test_a_folder_is_absolute_from_the_start(tmp_path: Path, monkeypatch: pytest
 
 def test_spellings_of_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    urls = ["~/out", tmp_path / "out", f"file://{tmp_path}/out/", f"{tmp_path}/x/../out"]
+    urls: list[str | Path] = ["~/out", tmp_path / "out", f"file://{tmp_path}/out/", f"{tmp_path}/x/../out"]
     assert {MediaStore(url).url for url in urls} == {f"{tmp_path.as_posix()}/out"}
     assert MediaStore("~/out").name_of(f"file://{tmp_path}/out/a.txt") == "a.txt"
 

@@ -18,8 +18,8 @@ from rh_prefect.media.writers import PART_SIZE, to_other, writer_for
 from tests.support.s3 import S3Server
 
 
-class Breaks(io.RawIOBase):
-    def read(self, size: int = -1) -> bytes:
+class Breaks(io.BytesIO):
+    def read(self, size: int | None = -1) -> bytes:
         raise OSError("broken")
 
 

@@ -198,4 +198,6 @@ def test_a_picture_of_a_lost_colour_is_not_made(tmp_path: Path, out: Path) -> No
     made = render("resize", {"file": source, "width": 4, "height": 4}, out)
     with Image.open(str(made.path)) as image:
         assert image.mode == "RGBA"
-        assert not near(image.convert("RGBA").getpixel((1, 1))[3:], (255,))
+        pixel = image.convert("RGBA").getpixel((1, 1))
+        assert isinstance(pixel, tuple)
+        assert not near(pixel[3:], (255,))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.plan import KnownWork, Plan, WorkQuery
+from rh_prefect.pipelines.plan import KnownWork, NoWorks, Plan, WorkQuery
 from tests.pipelines.assets import photo
 
 SHOTS = """\
@@ -38,7 +39,7 @@ outputs: {videos: $(each.video)}
 ROWS = [{"title": name, "mood": "calm"} for name in ("mug", "bowl", "jug")]
 
 
-class Records:
+class Records(NoWorks):
     """Knows what earlier plans said that a run makes."""
 
     def __init__(self) -> None:
@@ -65,7 +66,7 @@ def result(key: str, model: str, **more: Any) -> KnownWork:
         return KnownWork("=", texts=(more.pop("text", "a text"),), **more)
     kind = "audio" if "suno" in model else "image" if "image/turbo" in model or model == "frame" else "video"
     sha256 = hashlib.sha256(key.encode()).hexdigest()
-    media = Media(uri=f"s3://shop/{key}", kind=kind, mime="", size=1, sha256=sha256, seconds=5.042)  # type: ignore[arg-type]
+    media = Media(uri=f"s3://shop/{key}", kind=kind, mime="", size=1, sha256=sha256, seconds=5.042)
     return KnownWork("=", outputs=(media,), **more)
 
 
@@ -215,7 +216,7 @@ async def test_an_expired_id_is_not_asked_for_where_nothing_needs_it() -> None:
     face = next(key for key, one in records.known.items() if one.value is not None)
     records.known[face] = KnownWork("=", texts=("{}",), value={"sessionId": "s", "faceId": "f"}, age=13 * 3600)
     plan = await pipeline.plan(given, known=records)
-    assert (dict(plan.counts), plan.price.most) == ({"=": 3}, 0)
+    assert (dict(plan.counts), plan.price.most) == ({"=": 3}, Decimal(0))
     changed = await pipeline.plan({**given, "words": "hello again"}, known=records)
     assert [one[0].state for one in changed.steps.values()] == ["+", "+", ">"]
     assert changed.steps["face"][0].works[0].take == 2

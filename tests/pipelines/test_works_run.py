@@ -98,7 +98,7 @@ async def test_another_default_label_or_place_of_a_file_is_the_same_work(
 ) -> None:
     run = PipelineRun(**given)
     (made,) = (await run.one(picture())).files
-    video = {"prompt": "waves", "duration": "5", "sound": False}
+    video: dict[str, Any] = {"prompt": "waves", "duration": "5", "sound": False}
     copy = tmp_path / "copy.png"
     copy.write_bytes(Path(made.uri).read_bytes())
     clips = [models.KlingV26ProImageToVideo(image_url=image, **video) for image in (made, str(copy))]

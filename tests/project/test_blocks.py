@@ -37,15 +37,16 @@ async def test_dev_saves_the_blocks_and_saves_them_again(prefect_server: Prefect
     for folder in ("first", "second"):
         done = run("dev", prefect_server, **DESK, RH_STORAGE_URL=str(tmp_path / folder))
         assert done.returncode == 0, done.stderr
-        credentials = await RunningHubCredentials.aload("runninghub")
-        storage = await MediaStorage.aload("media")
+        credentials: RunningHubCredentials = await RunningHubCredentials.aload("runninghub")
+        storage: MediaStorage = await MediaStorage.aload("media")
         assert credentials.api_key.get_secret_value() == KEY
         assert (credentials.base_url, storage.url) == (DESK["RH_BASE_URL"], str(tmp_path / folder))
 
 
 async def test_dev_saves_a_relative_folder_as_a_whole_path(prefect_server: PrefectServer) -> None:
     assert run("dev", prefect_server, **DESK, RH_STORAGE_URL="rh-output").returncode == 0
-    assert (await MediaStorage.aload("media")).url == str(ROOT / "rh-output")
+    storage: MediaStorage = await MediaStorage.aload("media")
+    assert storage.url == str(ROOT / "rh-output")
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,8 @@ async def test_production_saves_the_account_and_the_bucket(prefect_server: Prefe
         done = run("production", prefect_server, **env)
         assert done.returncode == 0, done.stderr
         assert not any(secret in done.stdout + done.stderr for secret in s3.secrets)
-    credentials, storage = await RunningHubCredentials.aload("runninghub"), await MediaStorage.aload("media")
+    credentials: RunningHubCredentials = await RunningHubCredentials.aload("runninghub")
+    storage: MediaStorage = await MediaStorage.aload("media")
     assert (credentials.base_url, storage.url) == ("https://www.runninghub.cn", env["RH_STORAGE_URL"])
     storage.get_store().check()
 
@@ -80,9 +82,11 @@ async def test_production_puts_accounts_into_a_pool(prefect_server: PrefectServe
         done = run("production", prefect_server, name, RH_API_KEY=keys[name], **env)
         assert done.returncode == 0, done.stderr
         assert "doctor --credentials runninghub-pool" in done.stdout
-    assert (await RunningHubPool.aload("runninghub-pool")).credentials == ["studio", "spare"]
+    pool: RunningHubPool = await RunningHubPool.aload("runninghub-pool")
+    assert pool.credentials == ["studio", "spare"]
     for name, key in keys.items():
-        assert (await RunningHubCredentials.aload(name)).api_key.get_secret_value() == key
+        account: RunningHubCredentials = await RunningHubCredentials.aload(name)
+        assert account.api_key.get_secret_value() == key
 
 
 def test_production_says_all_that_is_missing(prefect_server: PrefectServer) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.flow_engine import run_flow
-from prefect.flows import Flow, load_flow_from_entrypoint
+from prefect.flows import load_flow_from_entrypoint
 from prefect.states import Scheduled
 
 from rh_prefect.emulator import Emulator
@@ -36,7 +36,7 @@ def rh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Emulator]:
         yield emulator
 
 
-def load(name: str) -> Flow[..., Any]:
+def load(name: str) -> Any:
     return load_flow_from_entrypoint(f"{ROOT}/flows/{name}.py:{name}")
 
 
@@ -52,7 +52,8 @@ async def test_the_nightly_film_takes_the_subject_of_the_day_that_it_was_planned
         flow_run = await client.create_flow_run(
             flow, parameters={"subjects": subjects, "shots": 1}, state=Scheduled(scheduled_time=planned)
         )
-    made = await run_flow(flow, flow_run=flow_run, parameters={"subjects": subjects, "shots": 1})
+    ran: Any = run_flow(flow, flow_run=flow_run, parameters={"subjects": subjects, "shots": 1})
+    made = await ran
     assert probe(Path(made.film.uri)).has_audio
     expected = planned.toordinal() % 5
     assert [subject in words(rh) for subject in subjects] == [number == expected for number in range(5)]

@@ -6,8 +6,8 @@ import logging
 from typing import Any
 
 from prefect import Task
+from prefect.client.schemas.objects import State
 from prefect.serializers import JSONSerializer, PickleSerializer
-from prefect.states import State
 
 
 async def as_task(task: Task[..., Any], *args: object, **options: object) -> Any:

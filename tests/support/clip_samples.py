@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import numpy as np
+from av.stream import Stream
 from PIL import Image
 
 from rh_prefect.media.edit.audio import RATE, Sound, recording
 
 Colour = tuple[int, int, int]
+T = TypeVar("T")
 
 RED, GREEN, BLUE, BLACK = (200, 30, 30), (30, 170, 40), (40, 40, 200), (0, 0, 0)
 
@@ -105,6 +108,15 @@ class Played:
     audio: tuple[int, int] | None
 
 
+def _known(value: T | None) -> T:
+    assert value is not None
+    return value
+
+
+def _seconds(stream: Stream, time: int | None) -> float:
+    return float(_known(time) * _known(stream.time_base))
+
+
 def play(path: Path) -> Played:
     """Decodes all of a film."""
     with av.open(str(path)) as file:
@@ -113,14 +125,14 @@ def play(path: Path) -> Played:
         frames = list(file.decode(picture))
         return Played(
             tuple(stream.codec_context.name for stream in file.streams),
-            picture.codec_context.pix_fmt,
+            _known(picture.codec_context.pix_fmt),
             (picture.codec_context.width, picture.codec_context.height),
-            picture.average_rate,
-            tuple(frame.to_image() for frame in frames),
-            tuple(float(frame.time) for frame in frames),
-            file.duration / av.time_base,
-            tuple(float(stream.start_time * stream.time_base) for stream in file.streams),
-            tuple(float(stream.duration * stream.time_base) for stream in file.streams if stream.duration),
+            _known(picture.average_rate),
+            tuple(Image.fromarray(frame.to_ndarray(format="rgb24")) for frame in frames),
+            tuple(_known(frame.time) for frame in frames),
+            _known(file.duration) / av.time_base,
+            tuple(_seconds(stream, stream.start_time) for stream in file.streams),
+            tuple(_seconds(stream, stream.duration) for stream in file.streams if stream.duration),
             (track.rate, track.layout.nb_channels) if track else None,
         )
 
@@ -131,5 +143,7 @@ def index_first(path: Path) -> bool:
     return data.find(b"moov") < data.find(b"mdat")
 
 
-def near(pixel: Sequence[int], colour: Colour, *, by: int = 12) -> bool:
+def near(pixel: object, colour: Sequence[int], *, by: int = 12) -> bool:
+    """Whether a pixel, as `Image.getpixel` returns it, has about this colour."""
+    assert isinstance(pixel, tuple)
     return all(abs(a - b) <= by for a, b in zip(pixel, colour))

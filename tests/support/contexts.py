@@ -21,7 +21,7 @@ async def _nothing(_: object) -> None: ...
 
 
 def services(**facts: Any) -> Services:
-    made = {
+    made: dict[str, Any] = {
         "spool": Spool(Path("/nowhere")),
         "cancels": CancelWatch(),
         "stores": SimpleNamespace(check=_nothing),
@@ -33,7 +33,7 @@ def services(**facts: Any) -> Services:
 
 def context_of(request: JobRequest, *, scope: Any, key: str, **facts: Any) -> JobContext:
     records = JobRecords(scope.journal, key)
-    made = {
+    made: dict[str, Any] = {
         "store": None,
         "observer": Silent(),
         "policy": Policy(job=records.name, endpoint=request.endpoint),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
@@ -109,7 +110,7 @@ class Workplace:
         async with get_client() as client:
             await client.create_work_pool(WorkPoolCreate(name=POOL, type="process"), overwrite=True)
             for entrypoint in entrypoints:
-                flow = load_flow_from_entrypoint(entrypoint)
+                flow: Flow[..., Any] = load_flow_from_entrypoint(entrypoint)
                 await client.create_deployment(
                     await client.create_flow(flow),
                     name="test",

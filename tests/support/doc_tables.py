@@ -128,15 +128,17 @@ def part(name: str) -> re.Pattern[str]:
     return re.compile(rf"(?P<head><!-- {name}: [^\n]*-->\n)(?P<body>.*?)(?P<foot><!-- end -->)", re.DOTALL)
 
 
+def _framed(body: str, found: re.Match[str]) -> str:
+    return f"{found['head']}{body}{found['foot']}"
+
+
 def rewrite() -> None:
     """Writes every part again."""
     for name, (page, make) in PARTS.items():
         path = DOCS / page
         text = path.read_text(encoding="utf-8")
         body = f"\n{make()}\n\n"
-        path.write_text(
-            part(name).sub(lambda found, body=body: f"{found['head']}{body}{found['foot']}", text), encoding="utf-8"
-        )
+        path.write_text(part(name).sub(partial(_framed, body), text), encoding="utf-8")
 
 
 if __name__ == "__main__":

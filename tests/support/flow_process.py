@@ -85,7 +85,8 @@ async def cancel(flow: Flow[..., Any], order: dict[str, Any]) -> None:
     flow_run: FlowRun = await connection.client.read_flow_run(order["run"])
     hook: Callable[..., Any]
     for hook in flow.on_cancellation_hooks:
-        await hook(flow=flow, flow_run=flow_run, state=Cancelling())
+        done: Any = hook(flow=flow, flow_run=flow_run, state=Cancelling())
+        await done
     say("done", result=[getattr(hook, "__name__", "") for hook in flow.on_cancellation_hooks])
     assert cancel_remote_jobs in flow.on_cancellation_hooks
     await drain()

@@ -200,11 +200,11 @@ def _wrong_files(evidence: Evidence) -> Iterator[str]:
             yield f"{name} is not what RunningHub served for any task"
     for manifest in evidence.manifests:
         for output in manifest.outputs:
-            name = _name_in(evidence, output.uri)
-            if name is None:
+            found = _name_in(evidence, output.uri)
+            if found is None:
                 yield f"{output.uri} is in the manifest of task {manifest.task_id} and not in the store"
-            elif evidence.files[name] != output.sha256 or (manifest.task_id, output.sha256) not in served:
-                yield f"{name} is not what RunningHub served for task {manifest.task_id}"
+            elif evidence.files[found] != output.sha256 or (manifest.task_id, output.sha256) not in served:
+                yield f"{found} is not what RunningHub served for task {manifest.task_id}"
 
 
 def _name_in(evidence: Evidence, uri: str) -> str | None:

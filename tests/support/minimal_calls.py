@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -26,7 +26,7 @@ AT_ONCE = 8
 _WORDS = {"suno-lyrics"}
 """Listed under audio, and what it makes is the words of a song."""
 
-_MAKE = {
+_MAKE: dict[str, Callable[[Path], Path]] = {
     "png": samples.png,
     "jpg": samples.jpg,
     "jpeg": samples.jpg,

@@ -37,7 +37,7 @@ from rh_prefect.settings import Settings
 from tests.support import samples
 from tests.support.invariants import Evidence, Place, Told, broken, gather, plain
 
-ON = {"aspect_ratio": "1:1", "output_format": "png"}
+ON: dict[str, Any] = {"aspect_ratio": "1:1", "output_format": "png"}
 
 _trials: dict[str, Scenario] = {}
 _names = (f"trial-{number}" for number in itertools.count(1))

@@ -110,6 +110,7 @@ def film(
     out = io.BytesIO()
     with av.open(out, "w", format=container) as file:
         stream = file.add_stream({"webm": "libvpx", "avi": "mpeg4"}.get(container, "libx264"), rate=fps)
+        assert isinstance(stream, av.VideoStream)
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
         track = _add_track(file, audio) if audio else None
@@ -166,7 +167,9 @@ def _frame(size: tuple[int, int], phase: float) -> np.ndarray:
 
 
 def _add_track(file: av.container.OutputContainer, codec: str) -> av.AudioStream:
-    return file.add_stream(codec, rate=48000 if codec == "libopus" else RATE, layout="mono")
+    track = file.add_stream(codec, rate=48000 if codec == "libopus" else RATE, layout="mono")
+    assert isinstance(track, av.AudioStream)
+    return track
 
 
 def _encode_tone(file: av.container.OutputContainer, track: av.AudioStream, seconds: float, hz: int) -> None:

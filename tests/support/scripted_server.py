@@ -186,7 +186,7 @@ class WireServer:
         return b"".join(parts)
 
 
-def task(task_id: object = "2031112223334445057", status: str = "RUNNING", **more: Any) -> dict[str, Any]:
+def task(task_id: object = "2031112223334445057", status: str | None = "RUNNING", **more: Any) -> dict[str, Any]:
     """A v2 task object."""
     return {
         "taskId": task_id,

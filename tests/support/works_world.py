@@ -145,14 +145,14 @@ def intent_of(n: int, pid: str, flow_run: str) -> Intent:
 @cache
 def answer_of(outcome: str, n: int) -> Answer:
     ticket = {"task_id": f"{n}"} if outcome == "ticket" else {}
-    return Answer(token="", at="", outcome=outcome, retry="throttled", **ticket)  # type: ignore[arg-type]
+    return Answer(token="", at="", outcome=outcome, retry="throttled", **ticket)
 
 
 @cache
 def end_of(status: str, n: int) -> End:
     code = {"failed": HELPS, "hopeless": NO_HELP}.get(status, "")
     word = {"success": "SUCCESS", "invalid": "SUCCESS", "cancelled": "CANCELLED"}.get(status, "FAILED")
-    return End(token="", at="", status=word, task_id=f"{n}", code=code)  # type: ignore[arg-type]
+    return End(token="", at="", status=word, task_id=f"{n}", code=code)
 
 
 @cache

@@ -21,9 +21,13 @@ from tests.support import samples
 from tests.support.s3 import S3Server
 
 
-async def run(asked: models.ModelInput, **options: object) -> Result:
+async def run(asked: models.ModelInput, **options: Any) -> Result:
     result: Result = await generate.fn(asked, scope="test", **options)
     return result
+
+
+def turbo(**extra: Any) -> models.ModelInput:
+    return models.ZImageTurbo(prompt="x", **extra)
 
 
 def animated(photo: object) -> models.ModelInput:
@@ -163,7 +167,7 @@ BAD: dict[str, tuple[Callable[[Emulator], object], str]] = {
     ),
     "a number": (lambda _: run(SEEDED(prompt="x", seed=HUGE)), "seed contains a number of"),
     "an extra": (
-        lambda _: run(models.ZImageTurbo(prompt="x", foo=HUGE)),
+        lambda _: run(turbo(foo=HUGE)),
         "'foo' contains a number of more than 300 digits",
     ),
     "a speed": (
@@ -172,15 +176,15 @@ BAD: dict[str, tuple[Callable[[Emulator], object], str]] = {
     ),
     "a prompt": (lambda _: run(models.ZImageTurbo(prompt=HALF)), "prompt contains an incomplete character"),
     "a list": (
-        lambda _: run(models.ZImageTurbo(prompt="x", foo=[{HALF: 1}])),
+        lambda _: run(turbo(foo=[{HALF: 1}])),
         "'foo' contains an incomplete character",
     ),
     "a tree": (
-        lambda _: run(models.ZImageTurbo(prompt="x", foo=DEEP)),
+        lambda _: run(turbo(foo=DEEP)),
         "'foo' contains lists or objects that are nested",
     ),
     "an object": (
-        lambda _: run(models.ZImageTurbo(prompt="x", foo=object())),
+        lambda _: run(turbo(foo=object())),
         "of the type object, which cannot be sent",
     ),
     "a seed": (lambda rh: workflow(rh, seed=HUGE), "WorkflowInput: seed contains a number of more than 300 digits"),

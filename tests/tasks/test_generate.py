@@ -8,11 +8,13 @@ import traceback
 import warnings
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rh_prefect import flow, models
 from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.emulator.faults import Kind
 from rh_prefect.errors import AmbiguousCall, InputError, JobFailed, SubmissionUnknown
 from rh_prefect.jobs.journal.call_registry import REQUESTED_KEYS
 from rh_prefect.jobs.outputs.result import Result
@@ -22,7 +24,7 @@ from rh_prefect.tasks.generate import run_name
 from tests.support import samples
 
 
-async def run(asked: models.ModelInput, *, scope: str | None = "test", **options: object) -> Result:
+async def run(asked: models.ModelInput, *, scope: str | None = "test", **options: Any) -> Result:
     result: Result = await generate.fn(asked, scope=scope, **options)
     return result
 
@@ -155,7 +157,7 @@ async def test_the_manifest_says_all_there_is_to_know(rh: Emulator, tmp_path: Pa
 
 
 @pytest.mark.parametrize("kind", ["cut", "502"])
-async def test_a_lost_reply_is_unknown_and_never_sent_again(rh: Emulator, kind: str) -> None:
+async def test_a_lost_reply_is_unknown_and_never_sent_again(rh: Emulator, kind: Kind) -> None:
     rh.faults.add(Fault("submit", number=1, kind=kind))
     asked = models.ZImageTurbo(prompt="a lighthouse")
     for _ in range(2):
@@ -232,7 +234,7 @@ async def test_a_failed_run_says_its_cause_in_a_short_text(rh: Emulator, prefect
     assert "budget" in state.message
     assert "What to do" in state.message
     assert "ExceptionGroup" not in state.message
-    error = await state.result(raise_on_failure=False)
+    error = await state.aresult(raise_on_failure=False)
     assert "".join(traceback.format_exception(error)).count("\n") < 80
     assert not rh.recorder.paid
 

@@ -58,7 +58,8 @@ async def test_it_rests_once_and_is_woken_by_its_webhooks(with_webhooks: Suspend
     await with_webhooks.run_until_suspended(pictures, run, 3)
     await with_webhooks.end()
     await until_woken(run)
-    assert sorted(await rerun(pictures, run)) == sorted(with_webhooks.paid)
+    fetched = await rerun(pictures, run)
+    assert sorted(fetched) == sorted(with_webhooks.paid)
     assert len(with_webhooks.paid) == 3
     assert with_webhooks.calls["turbo"] == 3
     assert with_webhooks.calls["query"] <= 4  # the receiver's own look by the clock may fall in between
@@ -74,7 +75,8 @@ async def test_webhooks_that_never_come_cost_time_and_nothing_else(without_webho
     assert await LOOP.call(wake_suspended()) == [run]
     assert without_webhooks.calls["query"] == asked + 2
     assert await LOOP.call(wake_suspended()) == [], "it is woken once"
-    assert sorted(await rerun(pictures, run)) == sorted(without_webhooks.paid)
+    fetched = await rerun(pictures, run)
+    assert sorted(fetched) == sorted(without_webhooks.paid)
     assert len(without_webhooks.paid) == 2
     assert without_webhooks.calls["query"] == asked + 2, "what was asked for is recorded"
 
@@ -114,11 +116,12 @@ async def test_what_has_ended_before_the_last_one_is_in_is_collected_and_a_full_
     with pytest.raises(Pause):
         await going_on
     assert len(without_webhooks.paid) == 8
-    fetched = {one.task_id for one in without_webhooks.rh.recorder.downloads}
-    assert fetched == set(without_webhooks.paid[:5])
+    downloaded = {one.task_id for one in without_webhooks.rh.recorder.downloads}
+    assert downloaded == set(without_webhooks.paid[:5])
     await without_webhooks.end()
     assert await LOOP.call(wake_suspended()) == [run]
-    assert sorted(await rerun(pictures, run)) == sorted(without_webhooks.paid)
+    fetched = await rerun(pictures, run)
+    assert sorted(fetched) == sorted(without_webhooks.paid)
     assert len(without_webhooks.paid) == 8
 
 
@@ -141,7 +144,8 @@ async def test_two_calls_at_once_rest_together(with_webhooks: SuspendedRuns) -> 
     await with_webhooks.run_until_suspended(two_at_once, run, 2)
     await with_webhooks.end()
     await until_woken(run)
-    assert sorted(await rerun(two_at_once, run)) == sorted(with_webhooks.paid)
+    fetched = await rerun(two_at_once, run)
+    assert sorted(fetched) == sorted(with_webhooks.paid)
     assert len(with_webhooks.paid) == 2
 
 

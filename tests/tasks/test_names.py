@@ -32,7 +32,7 @@ def test_every_name_resolves_to_the_task_itself(name: str) -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match=r"'rh_prefect\.tasks' has no attribute 'run_workflo'"):
-        tasks.run_workflo  # noqa: B018 - looking is the test
+        tasks.run_workflo  # type: ignore[attr-defined]  # noqa: B018  # the access is the test
 
 
 def test_generate_alone_does_not_load_the_platform() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -15,28 +16,29 @@ from prefect.futures import PrefectConcurrentFuture
 
 from rh_prefect import flow, tasks
 from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.emulator.comfy.graph import Graph
 from rh_prefect.emulator.comfy.workflows import RESTYLE, TEXT_TO_IMAGE
+from rh_prefect.emulator.faults import Kind
 from rh_prefect.errors import BudgetExceeded, InputError, JobCancelled, JobFailed, RequestRejected, SubmissionUnknown
 from rh_prefect.flow_runs import run_status
 from rh_prefect.jobs.outputs.result import Result
 from tests.emulator.caller import Caller
 from tests.support import samples
 
-Graph = dict[str, dict[str, dict[str, object]]]
-
 FUTURE: PrefectConcurrentFuture[object] = PrefectConcurrentFuture(uuid4(), Future())
 """What `.submit` returns, before its task has run."""
 
 
-def graph(of: object = TEXT_TO_IMAGE, **values: object) -> Graph:
-    made: Graph = copy.deepcopy(of)  # type: ignore[assignment]
+def graph(of: Graph = TEXT_TO_IMAGE, **values: object) -> Graph:
+    made = copy.deepcopy(of)
     for name, value in values.items():
         node, _, field = name.removeprefix("n").partition("_")
-        made[node]["inputs"][field] = value
+        inputs: Any = made[node]["inputs"]
+        inputs[field] = value
     return made
 
 
-async def run(given: object, nodes: dict[str, object] | None = None, **options: object) -> Result:
+async def run(given: Mapping[str, Any], nodes: dict[str, object] | None = None, **options: Any) -> Result:
     options = {"scope": "test", **options}
     result: Result = await tasks.run_graph.fn(given, nodes, **options)
     return result
@@ -98,8 +100,8 @@ async def test_the_key_is_nowhere(rh: Emulator, tmp_path: Path, caplog: pytest.L
 
 
 @pytest.mark.parametrize("kind", ["cut", "html", "502", "empty"])
-async def test_a_lost_reply_is_unknown_and_is_adopted_by_its_id(rh: Emulator, kind: str) -> None:
-    rh.faults.add(Fault("submit", number=1, kind=kind))  # type: ignore[arg-type]
+async def test_a_lost_reply_is_unknown_and_is_adopted_by_its_id(rh: Emulator, kind: Kind) -> None:
+    rh.faults.add(Fault("submit", number=1, kind=kind))
     for _ in range(2):
         with pytest.raises(SubmissionUnknown, match="/proxy"):
             await run(graph(), key="lost")
@@ -107,8 +109,8 @@ async def test_a_lost_reply_is_unknown_and_is_adopted_by_its_id(rh: Emulator, ki
 
 
 @pytest.mark.parametrize("kind", ["code", "429"])
-async def test_a_busy_proxy_is_waited_for(rh: Emulator, kind: str) -> None:
-    rh.faults.add(Fault("submit", number=1, kind=kind, code="421"))  # type: ignore[arg-type]
+async def test_a_busy_proxy_is_waited_for(rh: Emulator, kind: Kind) -> None:
+    rh.faults.add(Fault("submit", number=1, kind=kind, code="421"))
     await run(graph())
     assert len(prompts(rh)) == 1
 
@@ -157,7 +159,7 @@ async def test_a_graph_that_comfyui_refuses_costs_nothing(rh: Emulator) -> None:
     ],
 )
 async def test_wrong_input_is_refused_before_anything_is_sent(
-    rh: Emulator, given: object, nodes: dict[str, object], said: str
+    rh: Emulator, given: Mapping[str, Any], nodes: dict[str, object], said: str
 ) -> None:
     with pytest.raises(InputError, match=said):
         await run(given, nodes)

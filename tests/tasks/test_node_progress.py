@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ def rh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
         yield emulator
 
 
-def started(rh: Emulator, **options: object) -> asyncio.Task[Result]:
+def started(rh: Emulator, **options: Any) -> asyncio.Task[Result]:
     """A run by v1, since it brings its own graph."""
     ident = rh.workflows.id_of("text-to-image")
     options = {"workflow": TEXT_TO_IMAGE, **options}

@@ -125,7 +125,8 @@ async def test_one_of_two_is_enough_and_both_are_too_many(rh: Emulator, tmp_path
     task = endpoints.kling_lip_sync_identify_face
     payload = await sent(rh, "kling-lip-sync/identify-face", video_id="v-1")
     assert payload["videoId"] == "v-1"
-    for given in ({}, {"video_id": "v-1", "video_url": samples.mp4(tmp_path / "a.mp4")}):
+    wrong: tuple[dict[str, Any], ...] = ({}, {"video_id": "v-1", "video_url": samples.mp4(tmp_path / "a.mp4")})
+    for given in wrong:
         with pytest.raises(InputError, match="video_url and video_id"):
             await task.fn(**given, scope="s")
     assert len(rh.recorder.submissions) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from rh_prefect.jobs.outputs.result import Result
 from tests.support import samples
 
 
-async def workflow(name: str, nodes: dict[str, object], rh: Emulator, **options: object) -> Result:
+async def workflow(name: str, nodes: dict[str, object], rh: Emulator, **options: Any) -> Result:
     ident = rh.workflows.id_of(name)
     result: Result = await tasks.run_workflow.fn(ident, nodes, scope="test", **options)
     return result
@@ -146,7 +147,7 @@ async def test_a_lora_is_uploaded_once(rh: Emulator, tmp_path: Path) -> None:
         ({"seed": -1}, "WorkflowInput: seed: Input should be greater than or equal to 0"),
     ],
 )
-async def test_wrong_input_is_told_in_plain_words(rh: Emulator, given: dict[str, object], said: str) -> None:
+async def test_wrong_input_is_told_in_plain_words(rh: Emulator, given: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=f"^{re.escape(said)}") as caught:
         await tasks.run_workflow.fn("2030000000000000001", scope="test", **given)
     assert not {"Value error", "the call"} & set(re.findall("Value error|the call", str(caught.value)))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,23 +84,30 @@ async def test_a_file_that_the_model_would_refuse_is_not_priced(rh: Emulator, tm
     assert not rh.recorder.uploads
 
 
+ODD: Any = "BEST"
+VAE: Any = "VAE"
+NAME: Any = "z-image/turbo"
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: tasks.list_apps(sort="BEST"), "sort cannot be 'BEST'; allowed values: RECOMMEND, HOTTEST, NEWEST"),
+        (lambda: tasks.list_apps(sort=ODD), "sort cannot be 'BEST'; allowed values: RECOMMEND, HOTTEST, NEWEST"),
         (lambda: tasks.list_apps(size=51), "Page 1 of 51 items is not valid"),
-        (lambda: tasks.list_resources("VAE"), "kind cannot be 'VAE'"),
+        (lambda: tasks.list_resources(VAE), "kind cannot be 'VAE'"),
         (lambda: tasks.list_resources("LORA", page=0), "Page 0 of 50 items is not valid"),
         (lambda: tasks.app_call_example("12/34"), "not a valid id of an AI app"),
         (lambda: tasks.quick_create_styles(""), "not a valid id of a quick-create module"),
         (lambda: tasks.task_status_v1(""), "not a valid id of a task"),
         (lambda: tasks.task_outputs_v1("../1"), "not a valid id of a task"),
-        (lambda: tasks.price_preview("z-image/turbo"), "Only a model has a price preview"),
+        (lambda: tasks.price_preview(NAME), "Only a model has a price preview"),
     ],
 )
-async def test_wrong_input_is_refused_before_anything_is_sent(rh: Emulator, call: object, said: str) -> None:
+async def test_wrong_input_is_refused_before_anything_is_sent(
+    rh: Emulator, call: Callable[[], Awaitable[object]], said: str
+) -> None:
     with pytest.raises(InputError, match=said):
-        await call()  # type: ignore[operator]
+        await call()
     assert not rh.recorder.requests
 
 

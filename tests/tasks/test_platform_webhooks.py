@@ -11,7 +11,7 @@ from rh_prefect import tasks
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import InputError, RequestRejected
 from tests.emulator.caller import Caller
-from tests.emulator.test_webhooks import Receiver
+from tests.emulator.receiver import Receiver
 from tests.support.as_task import as_task, run
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]

@@ -9,6 +9,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ async def test_an_account_that_cannot_pay_is_one_warning_in_the_run_s_log(
     rh: Emulator, blocks: Blocks, caplog: pytest.LogCaptureFixture
 ) -> None:
     await blocks.save("main", "spare")
-    rh.keys["spare"].account.money = 0  # type: ignore[assignment]  # it is a number
+    rh.keys["spare"].account.money = Decimal(0)
     await night(prompts(8), await blocks.pool("main", "spare"))
     assert Counter(one.key_name for one in rh.recorder.paid) == {"main": 8}
     warnings = [one for one in caplog.records if one.levelno == logging.WARNING and "is not used" in one.getMessage()]
@@ -168,7 +169,8 @@ async def test_a_person_settles_a_job_on_the_account_that_was_asked(
 async def test_a_block_that_is_gone_says_who_paid_and_what_to_do(rh: Emulator, blocks: Blocks) -> None:
     await blocks.save("main", "spare")
     rh.clock.factor = 0
-    asked, known = models.ZImageTurbo(prompt="x"), {"scope": blocks.mark, "key": "the picture"}
+    asked = models.ZImageTurbo(prompt="x")
+    known: dict[str, Any] = {"scope": blocks.mark, "key": "the picture"}
     working = asyncio.ensure_future(generate.fn(asked, credentials=blocks.name("main"), **known))
     await _until_recorded(FolderJournal(get_settings().journal_url, scope=blocks.mark), 1)
     working.cancel()

@@ -56,7 +56,7 @@ async def test_a_place_that_cannot_be_used_is_not_tried_again(
         by_flow = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
         (run,) = await client.read_task_runs(flow_run_filter=by_flow)
     assert run.run_count == 1
-    error = await state.result(raise_on_failure=False)
+    error = await state.aresult(raise_on_failure=False)
     assert isinstance(error, StoreError)
     assert error.is_permanent
     assert not rh.recorder.submissions

@@ -43,7 +43,8 @@ def test_a_token_that_is_set_is_not_shown_and_the_address_as_given(
 ) -> None:
     monkeypatch.setenv("RH_WEBHOOK_TOKEN", TOKEN)
     monkeypatch.setenv("RH_WEBHOOK_URL", "https://hooks.example.net")
-    port, seen = free_port(), []
+    port = free_port()
+    seen: list[int] = []
     threading.Thread(target=interrupt_when_up, args=(port, seen)).start()
     with pytest.raises(KeyboardInterrupt):
         serve_(port=port)

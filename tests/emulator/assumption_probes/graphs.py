@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -22,7 +23,7 @@ def locked(rh: Caller) -> str:
     return rh.rh.workflows.add(TEXT_TO_IMAGE, name="locked", password="open sesame")
 
 
-def picture(rh: Caller, **body: object) -> bytes:
+def picture(rh: Caller, **body: Any) -> bytes:
     return httpx.get(rh.outputs(rh.started(addMetadata=False, **body))["data"][0]["fileUrl"]).content
 
 

@@ -26,17 +26,22 @@ async def aown(name: int) -> list[str]:
     return await abranch(name)
 
 
+def _process_pool() -> Any:
+    # Prefect types a runner by its own kind of future, and the decorator takes the base class of the futures only.
+    return ProcessPoolTaskRunner(max_workers=2)
+
+
 def _all(of: Task[..., Any]) -> None:
     for future in [of.submit(name) for name in range(BRANCHES)]:
         future.result()
 
 
-@flow(task_runner=ProcessPoolTaskRunner(max_workers=2))
+@flow(task_runner=_process_pool())
 def child() -> None:
     _all(own)
 
 
-@flow(task_runner=ProcessPoolTaskRunner(max_workers=2))
+@flow(task_runner=_process_pool())
 async def achild() -> None:
     _all(aown)
 

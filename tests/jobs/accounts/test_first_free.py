@@ -127,7 +127,10 @@ async def test_a_job_goes_where_its_inputs_are_before_those_that_are_at_home_els
         ran = await job(accounts, home=home)
         order.append(f"{name} on {ran.name}")
 
-    running = [asyncio.create_task(job([a], 5)), asyncio.create_task(job([b], 7))]
+    running: list[asyncio.Task[Account] | asyncio.Task[None]] = [
+        asyncio.create_task(job([a], 5)),
+        asyncio.create_task(job([b], 7)),
+    ]
     await asyncio.sleep(1)
     for name, home in (("first", b), ("second", a), ("third", b), ("fourth", None)):
         running.append(asyncio.create_task(named(name, home)))

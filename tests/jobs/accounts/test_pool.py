@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -129,13 +130,13 @@ async def test_a_key_that_is_refused_is_left_out_with_one_warning(run: PooledRun
 
 async def test_a_wallet_that_runs_dry_sends_the_rest_to_the_others(run: PooledRun, rh: Emulator) -> None:
     wallet = rh.keys["two"].account
-    wallet.money = 0  # type: ignore[assignment]  # it is a number
+    wallet.money = Decimal(0)
     results(await run.all(pictures(9)))
     assert run.paid == {"main": 9}
     # Now and then a slot is tried a moment before RunningHub has freed it.
     assert {code for _, code in run.refused} - {"421"} == {WALLET_IS_EMPTY}
     assert len(run.said("moved")) == 1
-    wallet.money = 100  # type: ignore[assignment]  # as above
+    wallet.money = Decimal(100)
     run.attempt = 2
     results(await run.all(pictures(9, "another")))
     assert run.paid["two"], "a later attempt asks all accounts again"
@@ -143,7 +144,7 @@ async def test_a_wallet_that_runs_dry_sends_the_rest_to_the_others(run: PooledRu
 
 async def test_where_all_are_out_each_is_named_with_its_reason(run: PooledRun, rh: Emulator) -> None:
     for key in rh.keys:
-        key.account.money = 0
+        key.account.money = Decimal(0)
     wrong = errors(await run.all(pictures(8)))
     assert [type(one) for one in wrong] == [AccountError] * 8
     for one in wrong:

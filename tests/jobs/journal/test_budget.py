@@ -261,9 +261,9 @@ async def test_what_is_read_of_a_job_replaces_all_that_was_known_of_it(tmp_path:
         ledger.claim("a", n, PRICE)
     ledger.claim("b", 1, PRICE)
     ledger.take(JobView("a", (Submit(1, INTENT, BUSY),)))
-    assert (ledger.spent(), ledger.reserved(), ledger.counted()) == (0, PRICE.amount, PRICE.amount)
+    assert (ledger.spent(), ledger.reserved(), ledger.counted()) == (Decimal(0), PRICE.amount, PRICE.amount)
     ledger.take(JobView("b", (Submit(1, INTENT, ticket(), end=end("0.05")),)))
-    assert (ledger.spent(), ledger.reserved(), ledger.counted()) == (Decimal("0.05"), 0, Decimal("0.05"))
+    assert (ledger.spent(), ledger.reserved(), ledger.counted()) == (Decimal("0.05"), Decimal(0), Decimal("0.05"))
 
 
 @pytest.mark.parametrize(("others", "is_kept"), [(0, True), (199, True), (200, False)])
@@ -284,7 +284,11 @@ async def test_each_currency_has_sums_of_its_own(tmp_path: Path) -> None:
     assert await ledger.reserve("b", 1, PRICE, budget=BUDGET) is None
     ended = End(status="SUCCESS", task_id=TASK, cost=Decimal("0.30"), currency="CNY", coins=Decimal(7))
     ledger.note("b", Submit(1, INTENT, ticket(), end=ended))
-    assert (ledger.spent(), ledger.spent("USD"), ledger.reserved("USD")) == (Decimal("0.30"), 0, Decimal("0.90"))
+    assert (ledger.spent(), ledger.spent("USD"), ledger.reserved("USD")) == (
+        Decimal("0.30"),
+        Decimal(0),
+        Decimal("0.90"),
+    )
     assert str(ledger.spent_on("b")) == "0.30 CNY, 7 coins"
     assert await ledger.reserve("c", 1, dollars, budget=BUDGET) is not None
 
@@ -422,7 +426,7 @@ def test_a_budget_that_is_not_an_amount_is_refused(budget: Any) -> None:
 PICTURE = Decimal("0.04")
 
 
-async def run(asked: models.ModelInput, **options: object) -> Result:
+async def run(asked: models.ModelInput, **options: Any) -> Result:
     result: Result = await generate.fn(asked, **({"scope": "test"} | options))
     return result
 

@@ -11,7 +11,7 @@ import pytest
 from rh_prefect.errors import AmbiguousCall, JournalError
 from rh_prefect.jobs.journal.call_registry import Caller, CallRegistry, Found, Try
 from rh_prefect.jobs.journal.identity import Address, Place, Step, job_key, other_job_key
-from rh_prefect.jobs.journal.records import CallRecord
+from rh_prefect.jobs.journal.records import CallRecord, Record
 from rh_prefect.jobs.journal.writer_process import current_owner
 from tests.support.job_records import SOMEWHERE_ELSE, intent, write
 from tests.support.memory_journal import MemoryJournal, MemoryPlace
@@ -110,15 +110,18 @@ async def test_a_resumed_run_finds_each_call_and_its_order(journal: MemoryJourna
 
 async def test_a_call_that_only_its_intent_tells_of_is_found(journal: MemoryJournal) -> None:
     key = job_key(REQUEST, at(1).digest)
-    records = {"intent-1": intent(address=at(1), order=4), "intent-2": intent(address=at(2), order=9)}
-    await write(journal, records, key=key)  # type: ignore[arg-type]
+    records: dict[str, Record] = {
+        "intent-1": intent(address=at(1), order=4),
+        "intent-2": intent(address=at(2), order=9),
+    }
+    await write(journal, records, key=key)
     assert await find(CallRegistry(), journal, Caller(at(1)), attempt=2) == Found(key, order=4)
 
 
 async def test_the_call_s_own_record_counts_more_than_its_intent(journal: MemoryJournal) -> None:
     key = job_key(REQUEST, at(1).digest)
     call = CallRecord(owner=current_owner(), address=at(2), order=5)
-    await write(journal, {"intent-1": intent(address=at(1)), "call-1": call}, key=key)  # type: ignore[arg-type]
+    await write(journal, {"intent-1": intent(address=at(1)), "call-1": call}, key=key)
     assert await find(CallRegistry(), journal, Caller(at(2)), attempt=2) == Found(key, order=5)
 
 
@@ -174,7 +177,7 @@ async def test_a_new_call_at_the_address_of_a_job_that_has_moved_has_a_key_of_it
     digest = at(1, x="1").digest
     for key, number in ((job_key(REQUEST, digest), 7), (other_job_key(REQUEST, digest, 1), 8)):
         call = CallRecord(owner=current_owner(), address=at(number, x="other"))
-        await write(journal, {"call-1": call}, key=key)  # type: ignore[arg-type]
+        await write(journal, {"call-1": call}, key=key)
     found = await find(CallRegistry(), journal, Caller(at(1, x="1")), attempt=2)
     assert found == Found(other_job_key(REQUEST, digest, 2), is_new=True, order=3)
 

@@ -109,7 +109,7 @@ async def test_a_draft_that_a_killed_writer_left_is_no_record(journal: FolderJou
     assert await journal.create("abc-intent-2", mine)
 
 
-class _Careless(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
+class _Careless(MemoryFileSystem):
     """Takes no notice of `mode`, as an S3 server without conditional writes does."""
 
     protocol = "careless"
@@ -119,7 +119,7 @@ class _Careless(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
         super().pipe_file(path, value, mode="overwrite", **kwargs)
 
 
-class _LooksFirst(MemoryFileSystem):  # type: ignore[misc]
+class _LooksFirst(MemoryFileSystem):
     """Has fsspec's own way of exclusive creation: it looks, and then it writes."""
 
     protocol = "looksfirst"

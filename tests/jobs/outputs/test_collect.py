@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -165,9 +166,13 @@ async def test_an_early_close_without_a_length_is_damage_too(journal: FolderJour
 async def test_a_damaged_file_is_not_taken_by_a_paid_step(journal: FolderJournal, tmp_path: Path, given: str) -> None:
     """A12: half a picture is refused before anything is sent."""
     result = await collect(FileHost(HALF), journal, tmp_path)
-    value = {"media": result.first_output, "result": result, "json": result.first_output.model_dump(mode="json")}[given]
+    values: dict[str, Any] = {
+        "media": result.first_output,
+        "result": result,
+        "json": result.first_output.model_dump(mode="json"),
+    }
     with pytest.raises(InputError, match=r"damaged \(a broken png\).*Nothing was sent"):
-        models.KlingV26ProImageToVideo(image_url=value, prompt="waves", duration="5")
+        models.KlingV26ProImageToVideo(image_url=values[given], prompt="waves", duration="5")
 
 
 async def test_a_damaged_file_is_downloaded_again_by_the_next_run(journal: FolderJournal, tmp_path: Path) -> None:

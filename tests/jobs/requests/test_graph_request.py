@@ -52,9 +52,9 @@ def restyle(rh: Emulator, image: str) -> WorkflowInput:
 
 def test_what_the_caller_changes_later_does_not_reach_an_input() -> None:
     """A6: three prompts in a loop over one graph are three graphs; each input is a copy, as deep as it goes."""
-    graph = copy.deepcopy(TEXT_TO_IMAGE)
+    graph: dict[str, Any] = copy.deepcopy(TEXT_TO_IMAGE)
     node = {"nodeId": "20", "fieldName": "Input", "fieldValue": "1"}
-    shots = [{"prompt": "one", "points": [[1, 2]]}]
+    shots: list[Any] = [{"prompt": "one", "points": [[1, 2]]}]
     with pytest.warns(InputWarning, match="shots"):
         model = models.ZImageTurbo(prompt="x", shots=shots)  # type: ignore[call-arg]
     made: Any = [
@@ -67,13 +67,14 @@ def test_what_the_caller_changes_later_does_not_reach_an_input() -> None:
     graph["6"]["inputs"]["text"] = "changed"
     graph["9"]["inputs"]["images"].append("changed")
     node["fieldValue"] = "changed"
-    shots[0]["points"][0].append("changed")  # type: ignore[attr-defined]
+    shots[0]["points"][0].append("changed")
     assert [one.model_dump_json() for one in made] == before
 
 
 async def test_three_prompts_in_a_loop_over_one_graph_are_paid_as_three(rh: Emulator, pay: Any) -> None:
     """A6: the graph is copied when the input is made."""
-    graph, asked = copy.deepcopy(TEXT_TO_IMAGE), []
+    graph: dict[str, Any] = copy.deepcopy(TEXT_TO_IMAGE)
+    asked = []
     for prompt in ("a pier", "a harbour", "a lighthouse"):
         graph["6"]["inputs"]["text"] = prompt
         asked.append(WorkflowInput(id=rh.workflows.id_of("text-to-image"), workflow=graph))
