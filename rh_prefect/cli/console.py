@@ -84,6 +84,11 @@ class Watch:
         if kind is not None:
             self._say_how_to_go_on()
 
+    @property
+    def has_submitted(self) -> bool:
+        """Whether a task was submitted, or may have been."""
+        return any(event.task_id or event.state == "unknown" for event in self._board.rows.values())
+
     def _see_estimate(self) -> None:
         """Says once how many jobs there will be and what they will cost, where the flow knows it."""
         known = known_run_status(self._flow_run_id)
@@ -160,7 +165,7 @@ class Watch:
         for event in running:
             print(f"still running at RunningHub: task {event.task_id}  {event.label or event.model}", file=sys.stderr)
         # A run that has submitted nothing has nothing that a resume would keep.
-        if self._is_resumed or any(event.task_id or event.state == "unknown" for event in self._board.rows.values()):
+        if self._is_resumed or self.has_submitted:
             resume = f" --resume {self._flow_run_id}" if self._is_resumable else ""
             print(f"resume (nothing is paid for twice): rh-prefect run {self._command}{resume}", file=sys.stderr)
         if self._flow_run_id and running:

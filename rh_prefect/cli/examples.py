@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
@@ -28,7 +29,8 @@ def init(
     written = write_example(example, target)
     params = written[1]
     print("\n".join(f"written: {file}" for file in written))
-    print(f"Next: `rh-prefect plan {target} --params {params}`, then `rh-prefect run {target} --params {params}`.")
+    words = shlex.join([str(target), "--params", str(params)])
+    print(f"Next: `rh-prefect plan {words}`, then `rh-prefect run {words}`.")
 
 
 def write_example(name: str, target: Path) -> list[Path]:

@@ -8,12 +8,13 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from cyclopts import Parameter, validators
 
 from rh_prefect.cli.arguments import check_account, check_blocks, check_store
-from rh_prefect.cli.pipelines import Params, Set, given_params, saved_graphs
+from rh_prefect.cli.pipelines import Params, Set, given_params, saved_graphs, words_of
 from rh_prefect.cli.servers import is_configured, prefect_api
 from rh_prefect.errors import InputError, PipelineIncomplete
 from rh_prefect.pipelines.document import nearest
@@ -21,8 +22,13 @@ from rh_prefect.pipelines.plan.reviewed import ReviewedPlan
 from rh_prefect.pipelines.takes import Choices, read_choices, takes_file, write_choices
 
 if TYPE_CHECKING:
+    from rh_prefect.cli.console import Watch
     from rh_prefect.flows.pipeline import Pipeline
     from rh_prefect.flows.pipeline_report import PipelineResult
+    from rh_prefect.pipelines.plan.plan import Plan
+
+_CHOICES = 30
+"""The most reviews in one printed command."""
 
 _Many = Parameter(negative="", consume_multiple=False)
 Budget = Annotated[
@@ -105,11 +111,64 @@ def run(
         "credentials": credentials,
         "storage": storage,
     }
-    with prefect_api(say=not quiet):
-        result = _run(pipeline.flow(reviewed), file, {**given, **options}, (account, place), quiet=quiet)
-    if retake or result.takes:
-        write_choices(takes_file(file), Choices({**takes, **result.takes}, found.choices))
-        print(f"The new results are recorded in {takes_file(file)}. Delete a line to return to the earlier result.")
+    inputs = words_of(set=values, params=params, out=out, credentials=credentials, storage=storage or None)
+    # Without --new and --retake: the takes are recorded, and another new take would be paid for.
+    part = words_of(plan=plan, budget=budget, only=only, item=item, sample=sample or None, require_new=require_new)
+    again = _Again(file, found, takes if retake else {}, inputs, part)
+    with prefect_api(say=not quiet), again:
+        _run(pipeline.flow(reviewed), again, {**given, **options}, (account, place), quiet=quiet)
+
+
+class _Again:
+    """What continues a run: the commands to print, and the takes of `--retake` and `--new` in the takes file."""
+
+    def __init__(
+        self, file: Path, found: Choices, takes: dict[str, int], inputs: Sequence[str], part: Sequence[str]
+    ) -> None:
+        """Takes the command.
+
+        Args:
+            file: The pipeline's file.
+            found: The content of its takes file.
+            takes: The takes that `--retake` chose, with those of the file.
+            inputs: The options that each command about the run needs.
+            part: The further options of `run`.
+        """
+        self._file, self._found, self._takes, self._inputs = file, found, takes, inputs
+        self.run_words = [str(file), *inputs, *part]
+        self.watch: Watch | None = None
+
+    def __enter__(self) -> Self:
+        from rh_prefect.flows import pipeline_run
+
+        pipeline_run.listeners.append(self._hear)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        from rh_prefect.flows import pipeline_run
+
+        pipeline_run.listeners.remove(self._hear)
+        if self._takes and (kind is None or (self.watch is not None and self.watch.has_submitted)):
+            write_choices(takes_file(self._file), Choices({**self._found.takes, **self._takes}, self._found.choices))
+            said = f"The new results are recorded in {takes_file(self._file)}. Delete a line to return to the earlier"
+            print(f"{said} result.", file=sys.stdout if kind is None else sys.stderr)
+
+    def _hear(self, plan: Plan) -> None:
+        self._takes = {**self._takes, **plan.new_takes}
+
+    def run(self) -> str:
+        """The command that runs the pipeline again."""
+        return shlex.join(["rh-prefect", "run", *self.run_words])
+
+    def choose(self, reviews: Sequence[str]) -> str:
+        """The command that chooses the first candidate of reviews.
+
+        Args:
+            reviews: Their addresses.
+        """
+        return shlex.join(["rh-prefect", "choose", str(self._file), *(f"{one}=1" for one in reviews), *self._inputs])
 
 
 def _with_reviewed(given: dict[str, Any], reviewed: ReviewedPlan) -> dict[str, Any]:
@@ -153,18 +212,20 @@ def _refuse_changes(pipeline: Pipeline, given: dict[str, Any], takes: dict[str, 
 
 
 def _run(
-    flow: Any, file: Path, parameters: dict[str, Any], blocks: tuple[str | None, str | None], *, quiet: bool
-) -> PipelineResult:
+    flow: Any, again: _Again, parameters: dict[str, Any], blocks: tuple[str | None, str | None], *, quiet: bool
+) -> None:
     from rh_prefect.cli.console import Watch
-    from rh_prefect.flows.pipeline_report import summary
+    from rh_prefect.flows.pipeline_report import NOTHING_NEW, summary
 
-    with Watch(command=str(file), is_resumable=False, quiet=quiet) as watch:
+    with Watch(command=shlex.join(again.run_words), is_resumable=False, quiet=quiet) as watch:
+        again.watch = watch
         try:
             result: PipelineResult = asyncio.run(in_new_flow_run(flow, parameters, blocks, watch))
         except PipelineIncomplete as error:
             print(f"rh-prefect: {error}\nThe report: {error.result.report}", file=sys.stderr)
             sys.exit(1)
-    print(summary(result))
+    waiting = [one.step for one in result.steps if one.model == "review" and one.state == "waits for review"]
+    print(summary(result) if result.new or waiting else f"{NOTHING_NEW}: the results exist already. {summary(result)}")
     for name, value in result.outputs.items():
         if value is None:
             continue
@@ -172,14 +233,12 @@ def _run(
             shown = f"{name}[{number + 1}]" if isinstance(value, list) else name
             print(f"{shown}: {getattr(one, 'uri', one)}")
     print(f"report: {result.report}")
-    waiting = [one.step for one in result.steps if one.model == "review" and one.state == "waits for review"]
     if waiting:
-        choices = " ".join(shlex.quote(f"{step}=1") for step in waiting[:3]) + (" …" if len(waiting) > 3 else "")
+        more = f", and for the {len(waiting) - _CHOICES} others" if len(waiting) > _CHOICES else ""
         print(
-            f"Waiting for review. The report and the dashboard show the candidates. Next: `rh-prefect choose {file} "
-            f"{choices}` with the numbers that you choose and the same parameters, then run again."
+            "Waiting for review. The report and the dashboard show the candidates. Next: "
+            f"`{again.choose(waiting[:_CHOICES])}` with the numbers that you choose{more}, then `{again.run()}`."
         )
-    return result
 
 
 async def in_new_flow_run(
@@ -216,6 +275,7 @@ def choose(
     values: Set = None,
     params: Params = None,
     out: Out = None,
+    credentials: Credentials = None,
     storage: Storage = None,
 ) -> None:
     """Record choices at a pipeline's reviews; the next run of the file continues with them."""
@@ -231,7 +291,7 @@ def choose(
     check_store(storage or pipeline.file.storage)
     known = open_records(asyncio.run(load_storage(storage or pipeline.file.storage)), get_settings())
     given = given_params(values, params)
-    graphs, unread = asyncio.run(saved_graphs(pipeline, pipeline.file.credentials))
+    graphs, unread = asyncio.run(saved_graphs(pipeline, credentials or pipeline.file.credentials))
     if graphs is None:
         raise InputError(f"choose: {unread}")
     plan = asyncio.run(pipeline.plan(given, known=known, saved_graphs=graphs))
@@ -252,4 +312,6 @@ def choose(
         else:
             raise InputError(f"choose: {chosen!r} is neither a number of 1 or more nor `again`.")
     write_choices(takes_file(file), Choices(takes, decided))
-    print(f"The choices are saved in {takes_file(file)}. Next: `rh-prefect run {file}`.")
+    inputs = words_of(set=values, params=params, out=out, credentials=credentials, storage=storage)
+    again = shlex.join(["rh-prefect", "run", str(file), *inputs])
+    print(f"The choices are saved in {takes_file(file)}. Next: `{again}`.")

@@ -184,6 +184,23 @@ def given_params(values: Sequence[str] | None, params: Path | None) -> dict[str,
     return given
 
 
+def words_of(**options: Any) -> list[str]:
+    """Returns the words of a command line that give options again; those without a value are left out.
+
+    Args:
+        **options: The options by name; a list is an option that was repeated, True a switch.
+    """
+    words: list[str] = []
+    for name, value in options.items():
+        option = f"--{name.replace('_', '-')}"
+        for one in value if isinstance(value, list) else [value]:
+            if one is True:
+                words.append(option)
+            elif one is not None and one is not False:
+                words += [option, f"{one:.12g}" if isinstance(one, float) else str(one)]
+    return words
+
+
 def _write_private(to: Path, text: str) -> None:
     """Writes a file that only its owner can read: a plan names the inputs and the prompts."""
     to.touch(mode=0o600)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -49,6 +49,10 @@ _SHARE = 5
 
 _LONGEST_GAP = 5.0
 _PLAN_AGAIN = "What to do: plan again and review the new plan."
+
+
+listeners: list[Callable[[Plan], None]] = []
+"""Are called with each plan of the runs of this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +218,8 @@ class PipelineRun:
         lost = frozenset(self.outcome.errors) | frozenset(self.blocked())
         self.plan = await self._pipeline.plan(self._params, known=self._known, failed=lost, **self._planning)
         self._plan_seconds = time.thread_time() - began
+        for listener in listeners:
+            listener(self.plan)
         expect_jobs(len(self._jobs()), estimate=self._estimate(), is_exact=True)
         return self.plan
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from decimal import Decimal
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from rh_prefect.cli import app, main
-from rh_prefect.emulator import Emulator
+from rh_prefect.emulator import Emulator, Fault
+from tests.support.typed_commands import Terminal, printed
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -53,15 +54,7 @@ class Here:
 
     def call(self, command: str, *, fails: bool = False) -> str:
         """Runs a command; gives its output, or what it says on stderr where it is to fail."""
-        code: Any = 0
-        self.capsys.readouterr()
-        try:
-            main(lambda: app(command.split()))
-        except SystemExit as end:
-            code = end.code or 0
-        said = self.capsys.readouterr()
-        assert bool(code) is fails, said
-        return said.err if fails else said.out
+        return Terminal(self.capsys).call(command, fails=fails)
 
     def plan(self) -> dict[str, Any]:
         text = self.call(f"{PLAN} --json")
@@ -132,21 +125,40 @@ def test_a_plan_says_what_changed_since_the_last_run_and_why(here: Here) -> None
     assert len(here.rh.recorder.paid) == 6
 
 
-def test_a_run_that_waits_for_a_review_names_the_next_command(here: Here) -> None:
-    here.write(
-        "review.yaml",
-        """
+REVIEW = """
+params: {what: string, size: integer}
 steps:
-  picture: {model: z-image/turbo, with: {prompt: a cup}}
+  picture: {model: z-image/turbo, with: {prompt: "a cup, $(params.what)"}}
   chosen: {review: $(picture), ask: Is it a cup}
-  sized: {edit: resize, with: {file: $(chosen), width: 64, height: 64}, save_as: cup.png}
+  sized: {edit: resize, with: {file: $(chosen), width: $(params.size), height: 64}, save_as: cup.png}
 outputs: {cup: $(sized)}
-""",
-    )
-    said = here.call("run review.yaml")
-    assert "`rh-prefect choose review.yaml chosen=1`" in said
-    here.call("choose review.yaml chosen=1")
-    said = here.call("run review.yaml")
-    assert "cup: " in said
-    assert said.partition("cup: ")[2].splitlines()[0].endswith("/cup.png")
-    assert "Waiting for review" not in said
+"""
+
+
+def test_the_commands_that_a_review_prints_work_as_they_are(here: Here) -> None:
+    here.write("my review.yaml", REVIEW)
+    here.write("size.yaml", "size: 64\n")
+    said = here.call("run 'my review.yaml' --set 'what=blue & old' --params size.yaml --out 'my files' --budget 3")
+    choose, run = printed(said)
+    assert "Waiting for review" in said
+    (next_run,) = printed(here.call(choose))
+    for command in (run, next_run):
+        said = here.call(command)
+        assert said.partition("cup: ")[2].splitlines()[0].endswith("/my files/cup.png")
+        assert "Waiting for review" not in said
+    assert run.endswith(" --budget 3")
+    assert len(here.rh.recorder.paid) == 1
+
+
+def test_the_command_after_a_failure_pays_for_what_is_missing(here: Here) -> None:
+    here.call(RUN)
+    here.rh.faults.add(Fault("submit", prompt="Photo of mug", kind="fail", code="1504", times=1))
+    said = here.call(f"{RUN} --new", fails=True)
+    assert "The new results are recorded in products.takes.yaml" in said
+    (again,) = re.findall(r"resume \(nothing is paid for twice\): (rh-prefect .+)", said)
+    new = {one.task_id for one in here.rh.recorder.paid[4:]}
+    assert len(new) == 3, "a picture, its clip, and the picture that failed"
+    here.call(again)
+    assert len(here.rh.recorder.paid) == 4 + 3 + 2
+    assert "Nothing new" in here.call(again)
+    assert len(here.rh.recorder.paid) == 9

@@ -1,0 +1,49 @@
+"""Commands of `rh-prefect` as a person types them, and those that a command prints for its reader."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import Any
+
+import pytest
+
+from rh_prefect.cli import app, main
+
+_PRINTED = re.compile(r"`(rh-prefect [^`]+)`")
+
+
+class Terminal:
+    """Runs commands in this process, in its working folder.
+
+    Args:
+        capsys: Reads what they print.
+    """
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def call(self, command: str, *, fails: bool = False) -> str:
+        """Runs a command, with or without `rh-prefect` before it.
+
+        Args:
+            command: The command line, quoted for a shell.
+            fails: Whether it is to fail.
+
+        Returns:
+            What it prints; what it prints on stderr where it is to fail.
+        """
+        code: Any = 0
+        self._capsys.readouterr()
+        try:
+            main(lambda: app(shlex.split(command.removeprefix("rh-prefect "))))
+        except SystemExit as end:
+            code = end.code or 0
+        said = self._capsys.readouterr()
+        assert bool(code) is fails, said
+        return said.err if fails else said.out
+
+
+def printed(said: str) -> list[str]:
+    """The commands that a text names, in their order."""
+    return _PRINTED.findall(said)
