@@ -45,3 +45,10 @@ def test_times_must_fit() -> None:
         subtitles(["a", "b"], at=[0])
     with pytest.raises(InputError, match="need times"):
         subtitles(["a"])
+
+
+def test_no_text_is_shown_after_the_end_of_the_film() -> None:
+    made = subtitles(["One.", "x" * 60], at=[0, 9.99], seconds=10)
+    assert "00:00:09,990 --> 00:00:10,000" in made
+    with pytest.raises(InputError, match=r"begins at 12 s, and `seconds` is 10"):
+        subtitles(["One.", "Two."], at=[0, 12], seconds=10)

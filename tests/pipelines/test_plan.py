@@ -355,3 +355,16 @@ steps:
     assert plan.notes == [
         "a: the catalogue has no price of kling-v3-turbo-pro-image-to-video; assume: {price: …} gives one."
     ]
+
+
+async def test_subtitles_without_the_film_s_length_are_noted() -> None:
+    text = """
+params: {clips: {type: files, of: video}}
+steps:
+  cut: {edit: concat, with: {videos: $(params.clips)}}
+  words: {edit: subtitles, with: {text: [One., Two.], at: $(cut.starts)MORE}}
+"""
+    found = {more: Pipeline.from_text(text.replace("MORE", more)).checked.notes for more in ("", ", seconds: 4")}
+    assert found[", seconds: 4"] == []
+    (note,) = found[""]
+    assert "pipeline.yaml:5: the last text can be shown after the end of cut; add seconds: $(cut.seconds)." in note

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from rh_prefect.errors import InputError
@@ -38,7 +38,8 @@ def subtitles(
     Args:
         texts: What is said.
         at: The second at which each text begins; without it `seconds` is shared by all sentences, by their characters.
-        seconds: Where the last text ends; with `at` it may be left out.
+        seconds: The length of the film: no text is shown after it, and the last one until then. With `at` it may be
+            left out; the last text is then shown as long as it takes to read it.
         form: `srt` or `vtt`.
     """
     cues = _cues_at(texts, at, seconds) if at is not None else _cues_over(texts, seconds)
@@ -69,7 +70,16 @@ def _cues_at(texts: Sequence[str], at: Sequence[float], seconds: float | None) -
         elif seconds is not None:
             until = seconds
         cues.append(Cue(start, max(until, start + _GAP), text))
-    return cues
+    return cues if seconds is None else [_within(cue, seconds) for cue in cues]
+
+
+def _within(cue: Cue, seconds: float) -> Cue:
+    if cue.start >= seconds:
+        raise InputError(
+            f"The text {cue.text[:40]!r} begins at {cue.start:g} s, and `seconds` is {seconds:g}. What to do: pass the "
+            "times and the length of the same film."
+        )
+    return replace(cue, end=min(cue.end, seconds))
 
 
 def _cues_over(texts: Sequence[str], seconds: float | None) -> list[Cue]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
@@ -50,6 +51,13 @@ class OtherCheck(PaidCheck):
                 self._say((*path, "edit"), f"{param.name} is missing; {edit.name} needs it")
         if edit.name == "subtitles" and not {"at", "seconds"} & step.with_.keys():
             self._say((*path, "edit"), "subtitles needs at (the start time of each text) or seconds (for one text)")
+        film = re.fullmatch(r"\$\(([\w.-]+)\.starts\)", str(step.with_.get("at", "")))
+        if edit.name == "subtitles" and film is not None and "seconds" not in step.with_:
+            place = self._document.place((*path, "with", "at"))
+            self._checked.notes.append(
+                f"{self._document.name}:{place.line}: the last text can be shown after the end of {film[1]}; add "
+                f"seconds: $({film[1]}.seconds)."
+            )
         kind = first.kind if edit.output == "same" else edit.output
         extra = {"starts": Type("number", many=True)} if "starts" in edit.facts else {}
         timed = (
