@@ -70,16 +70,17 @@ def _at(value: Any, level: int) -> Any:
 
 
 def input_seconds(files: Iterable[File], assume: Span | None) -> Span | None:
-    """Returns the duration of a model's input: that of its longest file.
+    """Returns the duration of a model's input: that of its longest file, or the assumed one.
 
     Args:
         files: What it takes.
-        assume: What the file claims.
+        assume: What the file claims. Where the files are shorter, the least price is theirs: the claim may be wrong.
     """
-    if assume is not None:
-        return assume
     spans = [span for span in (length_of(one) for one in files) if span is not None]
-    return Span(*(max(one[level] for one in spans) for level in range(3))) if spans else None
+    longest = Span(*(max(one[level] for one in spans) for level in range(3))) if spans else None
+    if assume is None or longest is None:
+        return assume or longest
+    return assume._replace(least=min(assume.least, longest.least))
 
 
 def length_of(file: File) -> Span | None:
