@@ -252,7 +252,7 @@ def _rule(param: Raw, by_key: Mapping[str, Raw]) -> dict[str, Any] | None:
         match = re.search(pattern, param.get("note", ""))
         if match:
             rule = reader(match, param, by_key)
-            return rule if rule and _names(rule) <= set(by_key) else None
+            return rule if rule and keys_of(rule) <= set(by_key) else None
     return None
 
 
@@ -262,7 +262,8 @@ def _joins(old: Raw, new: Raw) -> bool:
     return old["kind"] in ("only", "used", "needed") and frames[0] == frames[1]
 
 
-def _names(rule: Raw) -> set[str]:
+def keys_of(rule: Raw) -> set[str]:
+    """The keys of the parameters that a rule of the slim file is about."""
     return {*rule.get("params", ()), *rule.get("when", ()), *rule.get("given", ())}
 
 

@@ -57,12 +57,12 @@ def holds(model: Model, rule: Rule, values: Mapping[str, object]) -> bool:
 def _problem(model: Model, rule: Rule, values: Mapping[str, object]) -> str:
     given = [key for key in rule.params if key in values]
     match rule.kind:
-        case "one":
-            return _choice(model, rule, given)
-        case "any":
-            return "" if given else f"one of {_names(model, rule.params, 'and')} is needed"
-        case "either":
-            return _choice(model, rule, given) if given else ""
+        case "one" | "any" if not given:
+            return f"one of {_names(model, rule.params, 'and')} is needed"
+        case "one" | "either" if len(given) > 1:
+            return f"{_names(model, given, 'and')} exclude each other; give one of them"
+        case "one" | "any" | "either" | "used":
+            return ""
         case "needed":
             return _needed(model, rule, values)
         case "only":
@@ -75,21 +75,11 @@ def _problem(model: Model, rule: Rule, values: Mapping[str, object]) -> str:
         case "never":
             pairs = " with ".join(f"{_name(model, key)} {text_of(value)}" for key, value in rule.when)
             return f"{pairs} is not offered" if holds(model, rule, values) else ""
-        case "used":
-            return ""
     assert_never(rule.kind)
 
 
 def _keys(rule: Rule) -> tuple[str, ...]:
     return (*rule.params, *rule.given, *(key for key, _ in rule.when))
-
-
-def _choice(model: Model, rule: Rule, given: list[str]) -> str:
-    if len(given) == 1:
-        return ""
-    if not given:
-        return f"one of {_names(model, rule.params, 'and')} is needed"
-    return f"{_names(model, given, 'and')} exclude each other; give one of them"
 
 
 def _needed(model: Model, rule: Rule, values: Mapping[str, object]) -> str:
@@ -101,11 +91,9 @@ def _needed(model: Model, rule: Rule, values: Mapping[str, object]) -> str:
 
 def _idle(model: Model, rule: Rule, values: Mapping[str, object]) -> list[str]:
     """The rule's parameters that were given with its condition not met; a form's untouched defaults do no harm."""
-    return [] if holds(model, rule, values) else _changed(model, rule.params, values)
-
-
-def _changed(model: Model, keys: tuple[str, ...] | list[str], values: Mapping[str, object]) -> list[str]:
-    return [key for key in keys if key in values and values[key] != model.param(key).wire_default]
+    if holds(model, rule, values):
+        return []
+    return [key for key in rule.params if key in values and values[key] != model.param(key).wire_default]
 
 
 def _condition(model: Model, rule: Rule) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
@@ -120,8 +120,8 @@ def read_list(content: object) -> PublicList:
     form = _form_of(content)
     found = PublicList(form)
     found.date = _date_of(content, found.flaws)
-    entries = content if isinstance(content, list) else content[_HOLDERS[form]]  # type: ignore[index]
-    for number, entry in enumerate(_entries(entries), 1):
+    held = content if isinstance(content, list) else content[_HOLDERS[form]]  # type: ignore[index]
+    for number, entry in enumerate(held.values() if isinstance(held, Mapping) else held, 1):
         place = f"entry {number}"
         try:
             if flaw := flaw_of(entry):
@@ -174,10 +174,6 @@ def is_past_day(text: str) -> bool:
         return datetime.date.fromisoformat(text) <= datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(1)
     except ValueError:
         return False
-
-
-def _entries(held: object) -> Iterable[object]:
-    return held.values() if isinstance(held, Mapping) else held  # type: ignore[return-value]
 
 
 def _endpoint(entry: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def models() -> tuple[Model, ...]:
 @cache
 def _raws() -> list[dict[str, Any]]:
     """The models as the file has them: who uses one model does not wait for five hundred to be decoded."""
-    raws: list[dict[str, Any]] = _of_this_user() or json.loads(SLIM_FILE.read_bytes())["models"]
+    raws: list[dict[str, Any]] = in_use(_warn)["models"]
     return raws
 
 
@@ -57,24 +58,24 @@ def _order(version: str) -> tuple[str, int]:
     return date, int(number or 0)
 
 
-def _of_this_user() -> list[dict[str, Any]] | None:
+def in_use(tell: Callable[[str], None]) -> dict[str, Any]:
+    """The content of the data file that a process which starts now reads; tells why a user's file is not used."""
+    own: dict[str, Any] = json.loads(SLIM_FILE.read_bytes())
     file = user_file()
     try:
-        content = json.loads(file.read_bytes())
-        found: list[dict[str, Any]] = content["models"]
-        for raw in found:
+        content: dict[str, Any] = json.loads(file.read_bytes())
+        for raw in content["models"]:
             decode_model(raw)
         version = str(content["version"])
     except FileNotFoundError:
-        return None
+        return own
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        _warn(f"This user's models in {file} cannot be read ({error!r})")
-        return None
-    own = str(json.loads(SLIM_FILE.read_bytes())["version"])
-    if is_older(version, own):
-        _warn(f"This user's models in {file} date from {version}, and the package has newer ones from {own}")
-        return None
-    return found
+        tell(f"This user's models in {file} cannot be read ({error!r})")
+        return own
+    if is_older(version, str(own["version"])):
+        tell(f"This user's models in {file} date from {version}, and the package has newer ones from {own['version']}")
+        return own
+    return content if content["models"] else own
 
 
 def _warn(what: str) -> None:

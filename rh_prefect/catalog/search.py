@@ -71,7 +71,8 @@ class Query:
 def read_query(text: str, names: frozenset[str]) -> Query:
     """Parses the text of a search; `names` are all words of the models' names, in lower case."""
     typed = [word.lower() for word in _WORD.findall(text)]
-    known = [(word, _known(word, names)) for word in _without(typed, _ARTICLES)]
+    without_articles = [word for word in typed if word not in _ARTICLES] or typed
+    known = [(word, _known(word, names)) for word in without_articles]
     terms = list(_terms([as_ for _, as_ in known if as_]))
     asked = [term for term in terms if term.phrase not in _FILLERS] or terms
     return Query(
@@ -87,10 +88,6 @@ def nearest_words(word: str, names: frozenset[str], *, limit: int = 3) -> list[s
     from difflib import get_close_matches  # most searches do not need it
 
     return list(dict.fromkeys(map(_shown, get_close_matches(word, _candidates(names), n=limit, cutoff=_TYPO_RATIO))))
-
-
-def _without(words: list[str], dropped: frozenset[str]) -> list[str]:
-    return [word for word in words if word not in dropped] or words
 
 
 def _terms(words: list[str]) -> Iterator[Term]:
@@ -440,9 +437,6 @@ def _no_match(text: str, query: Query) -> str:
     if _matches(_cards(), query, is_all=not text.strip()):
         return f'No model matches "{text}" with these options; remove an option, or search old models too.'
     near = [near for word in query.unknown or query.words for near in nearest_words(word, _names())]
-    words = f"Similar words: {', '.join(near)}." if near else f"Words that are known: {_all_tags()}."
+    known = ", ".join(tag.name for tag in TAGS)
+    words = f"Similar words: {', '.join(near)}." if near else f"Words that are known: {known}."
     return f'No model matches "{text}". {words}'
-
-
-def _all_tags() -> str:
-    return ", ".join(tag.name for tag in TAGS)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rh_prefect.catalog import registry
-from rh_prefect.catalog.data_file import decoded, dumps, is_slim, refuse_unusable, slim_model, slim_price
+from rh_prefect.catalog.data_file import dumps, is_slim, keys_of, refuse_unusable, slim_model, slim_price
 from rh_prefect.catalog.model import class_name, decode_model, decode_price
 from rh_prefect.catalog.public_lists import TELLS, Form, PublicList, Raw, is_past_day, read_list
 from rh_prefect.errors import InputError
@@ -150,14 +150,10 @@ def _joined(
         made["incomplete"] = bool(before.get("incomplete")) and not news
     kept = {key: before[key] for key in (*_KEPT_OF_MODEL, "provenance") if key in before}
     aliases = sorted({*before.get("aliases", ()), *raw.get("aliases", ())})
-    rules = [rule for rule in before.get("rules", ()) if _keys(rule) <= {param["key"] for param in params}]
+    rules = [rule for rule in before.get("rules", ()) if keys_of(rule) <= {param["key"] for param in params}]
     facts = {"aliases": aliases, "rules": rules or made.get("rules"), "seen": max(date, before.get("seen", ""))}
     facts |= {"on_cn": before.get("on_cn")} if before else {}
     return _checked({key: fact for key, fact in (made | kept | facts).items() if fact or key == "params"})
-
-
-def _keys(rule: Mapping[str, Any]) -> set[str]:
-    return {*rule.get("params", ()), *rule.get("when", ()), *rule.get("given", ())}
 
 
 def _params(listed: PublicList, before: Mapping[str, Any], raw: Raw) -> list[Raw]:
@@ -288,7 +284,7 @@ def refresh(source: str, *, date: str | None = None) -> Refreshed:
     """
     listed = _read(source)
     date = _day(date) if date is not None else listed.date
-    before = in_use()
+    before = registry.in_use(lambda _: None)
     content = merge(before, listed, date=date)
     entries = len(listed.models) + len(listed.prices)
     if not entries:
@@ -301,7 +297,7 @@ def refresh(source: str, *, date: str | None = None) -> Refreshed:
         "source": f"{before['source']}; {_shown(source)}",
     }
     if content["models"] != before["models"]:
-        _write(after)
+        write_atomic(registry.user_file(), dumps(after).encode())
     is_older = bool(date) and date < str(before["version"])[:10]
     return Refreshed(listed.form, entries, date, is_older, found, tuple(listed.flaws))
 
@@ -312,17 +308,6 @@ def reset() -> bool:
     there = target.exists()
     target.unlink(missing_ok=True)
     return there
-
-
-def in_use() -> dict[str, Any]:
-    """The content of the data file that a process which starts now would read."""
-    own: dict[str, Any] = json.loads(registry.SLIM_FILE.read_bytes())
-    try:
-        content: dict[str, Any] = json.loads(registry.user_file().read_bytes())
-        decoded(content)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return own  # a user's file that cannot be read is not in use
-    return own if registry.is_older(str(content["version"]), str(own["version"])) else content
 
 
 def _read(source: str) -> PublicList:
@@ -379,7 +364,3 @@ def _version(before: str, date: str) -> str:
     """Counts on from the version that was in use, so that a package with older models does not go before it."""
     day, _, number = before.partition("+")
     return f"{date}+0" if date > day else f"{day}+{int(number or 0) + 1}"
-
-
-def _write(content: dict[str, Any]) -> None:
-    write_atomic(registry.user_file(), dumps(content).encode())
