@@ -1,39 +1,4 @@
-"""The errors of this package, and the table of RunningHub's codes.
-
-    RunningHubError
-    ├── InputError              invalid input, found before anything was sent or paid
-    │   ├── UnknownModelError   the model does not exist; the nearest names are given
-    │   ├── MediaError          a file that the model would not accept
-    │   ├── AmbiguousCall       equal calls that nothing distinguishes
-    │   └── PlanChanged         a run would pay for something that is not in the plan that it was given
-    ├── ConfigError             a missing key or block, an invalid setting
-    ├── StoreError              the storage cannot be read or written
-    ├── JournalError            the record of a paid job cannot be read or written
-    ├── BatchIncomplete         not all rows of a batch are done; its report says which and why
-    ├── PipelineIncomplete      a step of a pipeline failed or does not fit into the budget; its result says which
-    ├── TransportError          no usable response from RunningHub
-    │   ├── ConnectFailed       (transient) the request was not sent: safe to send again
-    │   ├── ResponseLost        the request may have arrived: never resend a submission
-    │   └── LinkExpired         the URL of a file has expired; a query of the task may return a new one
-    ├── ApiError                RunningHub responded with an error code
-    │   ├── RequestRejected     this request will never be accepted as it is
-    │   ├── ModerationError     the content check refused it
-    │   ├── KeyRejected         the key is missing, wrong, disabled or of another site
-    │   ├── AccountError        the account may not do this, or cannot pay for it
-    │   ├── TaskNotFound        the task does not exist, or its record has expired
-    │   ├── Busy                (transient) a limit of the account or of the service; wait
-    │   ├── GenerationFailed    the task ran and failed; a new one may succeed
-    │   ├── TaskState           not a failure: the task is queued or running
-    │   └── OutcomeUnknown      it is unknown whether the request was accepted
-    └── JobError                one paid job, named by its key
-        ├── JobFailed           the remote task failed; carries the cause
-        ├── JobCancelled        the job, or its whole run, was cancelled
-        ├── JobTimeout          the caller's deadline passed; the task continues
-        ├── BudgetExceeded      not started: the remaining budget is too small
-        ├── NotPlanned          not started: the reviewed plan of the run does not contain it
-        ├── SubmissionUnknown   it may have been paid for; decide manually
-        ├── OutputsPending      the task succeeded, but RunningHub lists no usable file yet
-        └── OutputsExpired      it was paid for, but its files cannot be downloaded
+"""The errors of this package, and the table of RunningHub's codes; docs/errors.md draws the tree of the classes.
 
 `CODES` is the one table of RunningHub's codes (its error reference, v1 and v2): code -> class, retry class, meaning and
 advice. It alone decides whether a code means "wait", "never" or "unknown".
@@ -214,15 +179,15 @@ class TransportError(RunningHubError):
 
 
 class ConnectFailed(TransportError, Transient):
-    """The request was not sent, because the connection, the name resolution or TLS failed."""
+    """The connection, the name resolution or TLS failed; the request was not sent."""
 
 
 class ResponseLost(TransportError):
-    """The request may have arrived, but its answer was lost or is not readable."""
+    """The request may have arrived, but its answer is lost or not readable: never resend a submission."""
 
 
 class LinkExpired(TransportError):
-    """The link to a file is unusable: expired, removed, or not a link."""
+    """The link to a file is unusable: expired, removed, or not a link; a query of the task may return a new one."""
 
 
 class ApiError(RunningHubError):
@@ -310,7 +275,7 @@ class JobTimeout(JobError):
 
 
 class BudgetExceeded(JobError):
-    """The job was not started and nothing was paid for it: the run's budget has too little left.
+    """The job was not started: the run's budget has too little left.
 
     Attributes:
         price: What it would cost; None if unknown.
@@ -328,15 +293,15 @@ class BudgetExceeded(JobError):
 
 
 class NotPlanned(JobError):
-    """The job was not started and nothing was paid for it: the reviewed plan of its run does not name it."""
+    """The job was not started: the reviewed plan of its run does not name it."""
 
 
 class SubmissionUnknown(JobError):
-    """A submit was sent and its answer is lost: it may have been paid for."""
+    """A submit was sent and its answer is lost: it may have been paid for; decide manually."""
 
 
 class OutputsPending(JobError):
-    """The task has succeeded, but RunningHub lists no downloadable file yet; the next run queries it again."""
+    """The task has succeeded, but RunningHub lists no file yet; the next run queries it again."""
 
 
 class OutputsExpired(JobError):

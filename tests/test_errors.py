@@ -120,10 +120,8 @@ def test_every_class_survives_pickling(kind: type[RunningHubError]) -> None:
     assert type(again) is kind
 
 
-def test_every_class_is_drawn_and_described() -> None:
-    drawn = errors.__doc__ or ""
+def test_every_class_is_described() -> None:
     for kind in family():
-        assert f" {kind.__name__}" in drawn
         assert inspect.getdoc(kind) != inspect.getdoc(kind.__bases__[0])
 
 

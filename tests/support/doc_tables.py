@@ -24,10 +24,18 @@ _LONGEST_VALUE = 60
 
 
 def tree() -> str:
-    """The tree of errors, as its module draws it."""
-    paragraphs = (inspect.getdoc(errors) or "").split("\n\n")
-    drawn = next(each for each in paragraphs if each.lstrip().startswith("RunningHubError"))
-    return f"```text\n{inspect.cleandoc(drawn)}\n```"
+    """The classes of errors, each with the first line of its docstring."""
+    return "\n".join(["```text", errors.RunningHubError.__name__, *_branches(errors.RunningHubError, ""), "```"])
+
+
+def _branches(kind: type[errors.RunningHubError], indent: str) -> Iterator[str]:
+    kinds = [one for one in kind.__subclasses__() if one.__module__ == errors.__name__]
+    for number, one in enumerate(kinds, 1):
+        corner, rule = ("└── ", "    ") if number == len(kinds) else ("├── ", "│   ")
+        note = "(transient) " if issubclass(one, errors.Transient) else ""
+        words = (inspect.getdoc(one) or "").partition("\n")[0]
+        yield f"{indent}{corner}{one.__name__}".ljust(28) + f"{note}{words}"
+        yield from _branches(one, indent + rule)
 
 
 def codes() -> str:
