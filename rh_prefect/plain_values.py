@@ -31,7 +31,7 @@ def flaw_of(value: Any, *, depth: int = 0) -> str:
     Files and other objects are not looked at: what takes them says what is wrong with them.
     """
     if isinstance(value, str):
-        return "" if _is_text(value) else "contains an incomplete character (a lone surrogate), which is not valid text"
+        return "" if is_text(value) else "contains an incomplete character (a lone surrogate), which is not valid text"
     if isinstance(value, float):
         return "" if math.isfinite(value) else f"contains {value}, which is not a number that can be sent"
     if isinstance(value, int):
@@ -48,7 +48,8 @@ def _flaw_within(value: dict[Any, Any] | list[Any] | tuple[Any, ...], depth: int
     return next((flaw for flaw in (flaw_of(one, depth=depth + 1) for one in parts) if flaw), "")
 
 
-def _is_text(text: str) -> bool:
+def is_text(text: str) -> bool:
+    """Whether it can be written as UTF-8, which half a surrogate pair cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -156,7 +156,7 @@ def _texts(value: object) -> list[str]:
 
 
 def _check_text(what: str, text: str) -> None:
-    from rh_prefect.media.names import is_text
+    from rh_prefect.plain_values import is_text
 
     if "\0" in text:
         raise InputError(

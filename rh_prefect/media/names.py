@@ -88,15 +88,6 @@ def extension_of(text: str) -> str:
     return extension if _EXTENSION.fullmatch(extension) else "bin"
 
 
-def is_text(text: str) -> bool:
-    """Whether it can be written as UTF-8, which half a surrogate pair cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def check_name(name: str) -> str:
     """Rejects a name outside the store, and one that some file system cannot hold.
 

@@ -11,10 +11,10 @@ from typing import Final
 
 import av
 from av.container import InputContainer
+from av.video.stream import VideoStream
 from PIL import Image
 
 from rh_prefect.errors import MediaError
-from rh_prefect.media import file_types
 from rh_prefect.media import file_types as types
 from rh_prefect.media.file_types import FileType, missing_bytes, size_of, sniff
 from rh_prefect.media.media import Kind
@@ -31,8 +31,8 @@ _SOUND_ONLY = {
     "video/mp4": types.M4A,
     "video/quicktime": types.M4A,
     "video/webm": FileType("audio", "audio/webm", "webm"),
+    "video/x-matroska": FileType("audio", "audio/x-matroska", "mka"),
 }
-_SOUND_ONLY["video/x-matroska"] = FileType("audio", "audio/x-matroska", "mka")
 _WITH_PICTURE = {"audio/ogg": FileType("video", "video/ogg", "ogv"), "audio/mp4": types.MP4}
 
 
@@ -128,13 +128,12 @@ def _look_at_stream(path: Path, facts: Facts) -> Facts:
             raise MediaError(f"The file {path} has neither a picture nor a sound track. Give another file.")
         facts = replace(facts, seconds=_seconds(file))
         if pictures:
-            return _look_at_video(file, _renamed(facts, _WITH_PICTURE), sound)
+            return _look_at_video(file, pictures[0], _renamed(facts, _WITH_PICTURE), sound)
         next(file.decode(file.streams.audio[0]))
         return _renamed(facts, _SOUND_ONLY)
 
 
-def _look_at_video(file: InputContainer, facts: Facts, sound: bool) -> Facts:
-    stream = next(s for s in file.streams.video if not s.disposition & av.stream.Disposition.attached_pic)
+def _look_at_video(file: InputContainer, stream: VideoStream, facts: Facts, sound: bool) -> Facts:
     # One thread: each would hold frames of its own, which for 4K is much memory.
     stream.codec_context.thread_count = 1
     frame = next(file.decode(stream))
@@ -181,7 +180,7 @@ _LOOKS: dict[Kind, Callable[[Path, Facts], Facts]] = {
 
 _NO_TEXT: Final = frozenset(
     found.extension
-    for found in vars(file_types).values()
+    for found in vars(types).values()
     if isinstance(found, FileType) and found.kind in ("image", "video", "audio")
 ) | {"jpeg", "tif", "zip", "glb"}
 """Extensions of files that are never a text."""

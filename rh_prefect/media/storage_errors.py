@@ -8,91 +8,91 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import BinaryIO, cast
+from typing import BinaryIO, NamedTuple, cast
 
 from rh_prefect.errors import MediaError, RunningHubError, StoreError
 from rh_prefect.media.urls import masked_url
 
-_RIGHTS = "the key or user does not have permission for this"
-_OTHER = "read the error message of the storage, then correct the address or the storage options"
 
-_BY_CLASS: dict[str, tuple[str, str]] = {
-    "NoCredentialsError": (
-        "no credentials were found",
-        "set a key and secret in the storage options or as AWS_… variables",
+class _Fault(NamedTuple):
+    """A kind of error: what happened, what to do, and whether it repeats until a person has changed something."""
+
+    what: str
+    advice: str
+    is_permanent: bool = False
+
+
+_NO_ANSWER = "nothing answers there"
+_STOPPED = _Fault("it stopped answering", "check the network, then run again")
+_KEYS = "correct key and secret in the storage options"
+_BAD_LINK = _Fault("the URL is not valid", "correct the link", True)
+
+_BY_CLASS: dict[str, _Fault] = {
+    "NoCredentialsError": _Fault(
+        "no credentials were found", "set a key and secret in the storage options or as AWS_… variables", True
     ),
-    "PartialCredentialsError": (
-        "the credentials are incomplete: the key or the secret is missing",
-        "set both key and secret",
+    "PartialCredentialsError": _Fault(
+        "the credentials are incomplete: the key or the secret is missing", "set both key and secret", True
     ),
-    "EndpointConnectionError": ("nothing answers there", "check endpoint_url, and that the service is running"),
-    "ConnectTimeoutError": ("nothing answers there", "check endpoint_url and the network"),
-    "ReadTimeoutError": ("it stopped answering", "check the network, then run again"),
-    "FSTimeoutError": ("it stopped answering", "check the network, then run again"),
-    "ConnectError": ("nothing answers there", "check the link, and that its host can be reached"),
-    "TimeoutException": ("it stopped answering", "check the network, then run again"),
-    "RemoteProtocolError": ("the connection was interrupted before the transfer was complete", "run it again"),
-    "UnsupportedProtocol": ("the URL is not valid", "correct the link"),
-    "InvalidURL": ("the URL is not valid", "correct the link"),
-    "NoSuchBucket": ("the bucket does not exist", "create the bucket or correct its name"),
-    "SignatureDoesNotMatch": ("the secret does not belong to the key", "correct key and secret in the storage options"),
-    "InvalidAccessKeyId": ("the key is unknown", "correct key and secret in the storage options"),
+    "EndpointConnectionError": _Fault(_NO_ANSWER, "check endpoint_url, and that the service is running"),
+    "ConnectTimeoutError": _Fault(_NO_ANSWER, "check endpoint_url and the network"),
+    "ReadTimeoutError": _STOPPED,
+    "FSTimeoutError": _STOPPED,
+    "ConnectError": _Fault(_NO_ANSWER, "check the link, and that its host can be reached"),
+    "TimeoutException": _STOPPED,
+    "RemoteProtocolError": _Fault("the connection was interrupted before the transfer was complete", "run it again"),
+    "UnsupportedProtocol": _BAD_LINK,
+    "InvalidURL": _BAD_LINK,
+    "NoSuchBucket": _Fault("the bucket does not exist", "create the bucket or correct its name", True),
+    "SignatureDoesNotMatch": _Fault("the secret does not belong to the key", _KEYS, True),
+    "InvalidAccessKeyId": _Fault("the key is unknown", _KEYS, True),
 }
 """Exceptions and S3 error codes by name: the libraries behind fsspec are not imported to find out."""
 
-_BY_TYPE: tuple[tuple[type[BaseException], str, str], ...] = (
-    (PermissionError, _RIGHTS, "grant it permission to read, write and delete there, or choose another location"),
-    (NotADirectoryError, "a part of the path is a file, not a folder", "choose a folder"),
-    (FileExistsError, "a part of the path is a file, not a folder", "choose a folder"),
-    (
-        IsADirectoryError,
-        "there is a folder where a file was expected",
-        "choose another name, or use a file in that folder",
+_BY_ERRNO: dict[int, _Fault] = {
+    errno.ENOSPC: _Fault("the disk is full", "free some space or choose another location"),
+    errno.EDQUOT: _Fault("the disk quota is used up", "free some space or choose another location"),
+    errno.EFBIG: _Fault(
+        "the file is larger than the limit of this location", "raise the limit or choose another location"
     ),
-    (FileNotFoundError, "the file does not exist", "check the path"),
-    (
-        ModuleNotFoundError,
-        "the library for this type of storage is not installed",
-        "install the library shown in the message",
-    ),
-    (ImportError, "the library for this type of storage is not installed", "install the library shown in the message"),
-    (TimeoutError, "it stopped answering", "check the network, then run again"),
-    (TypeError, "the address or a storage option is not accepted", "correct the address or the storage options"),
-    (ValueError, "the address or a storage option is not accepted", "correct the address or the storage options"),
-    (ConnectionError, "nothing answers there", "check that the service is running and can be reached"),
-)
-
-_BY_ERRNO: dict[int, tuple[str, str]] = {
-    errno.ENOSPC: ("the disk is full", "free some space or choose another location"),
-    errno.EDQUOT: ("the disk quota is used up", "free some space or choose another location"),
-    errno.EFBIG: ("the file is larger than the limit of this location", "raise the limit or choose another location"),
-    errno.EROFS: ("the file system is read-only", "choose another place"),
-    errno.ENAMETOOLONG: ("the name is too long", "shorten the name or the template"),
-    errno.EIO: ("the disk or the service reported an error", "check the disk or the service, then run again"),
+    errno.EROFS: _Fault("the file system is read-only", "choose another place", True),
+    errno.ENAMETOOLONG: _Fault("the name is too long", "shorten the name or the template", True),
+    errno.EIO: _Fault("the disk or the service reported an error", "check the disk or the service, then run again"),
 }
 
-_PERMANENT_NAMES = frozenset(
-    {
-        "NoCredentialsError",
-        "PartialCredentialsError",
-        "UnsupportedProtocol",
-        "InvalidURL",
-        "NoSuchBucket",
-        "SignatureDoesNotMatch",
-        "InvalidAccessKeyId",
-    }
+_BY_TYPE: tuple[tuple[type[Exception] | tuple[type[Exception], ...], _Fault], ...] = (
+    (
+        PermissionError,
+        _Fault(
+            "the key or user does not have permission for this",
+            "grant it permission to read, write and delete there, or choose another location",
+            True,
+        ),
+    ),
+    (
+        (NotADirectoryError, FileExistsError),
+        _Fault("a part of the path is a file, not a folder", "choose a folder", True),
+    ),
+    (
+        IsADirectoryError,
+        _Fault(
+            "there is a folder where a file was expected", "choose another name, or use a file in that folder", True
+        ),
+    ),
+    (FileNotFoundError, _Fault("the file does not exist", "check the path", True)),
+    (
+        ImportError,
+        _Fault(
+            "the library for this type of storage is not installed", "install the library shown in the message", True
+        ),
+    ),
+    (TimeoutError, _STOPPED),
+    (
+        (TypeError, ValueError),
+        _Fault("the address or a storage option is not accepted", "correct the address or the storage options", True),
+    ),
+    (ConnectionError, _Fault(_NO_ANSWER, "check that the service is running and can be reached")),
 )
-_PERMANENT_TYPES = (
-    PermissionError,
-    NotADirectoryError,
-    FileExistsError,
-    IsADirectoryError,
-    FileNotFoundError,
-    ImportError,
-    TypeError,
-    ValueError,
-)
-_PERMANENT_ERRNOS = frozenset({errno.EROFS, errno.ENAMETOOLONG})
 
 _OPEN = {"endpoint_url", "region_name", "region", "profile", "signature_version", "addressing_style", "anon", "host"}
 _PAIR = re.compile(r"[^\s\"'/:@]+:(?![/:]|\d{1,5}[/?#])[^\s\"'@]+@")
@@ -120,7 +120,7 @@ def as_store_error(doing: str, place: str, *, options: Mapping[str, object] | No
         raise
     except Exception as error:
         message, cause = describe(error, f"Could not {doing} in {place}", options=options)
-        raise StoreError(message, is_permanent=_is_permanent(error)) from cause
+        raise StoreError(message, is_permanent=_fault_of(error).is_permanent) from cause
 
 
 @contextmanager
@@ -144,7 +144,7 @@ def describe(
     error: Exception, opening: str, *, options: Mapping[str, object] | None = None
 ) -> tuple[str, Exception | None]:
     """Returns a message for a third-party error, and the error itself as the cause if it has no secrets."""
-    what, advice = _explain(error)
+    what, advice, _ = _fault_of(error)
     if _PORT.search(str(error)):
         what, advice = (
             "its port is not a number",
@@ -165,26 +165,19 @@ def masked(text: str, options: Mapping[str, object] | None = None) -> str:
     return _BUCKET.sub("***", _PAIR.sub("***@", masked_url(text)))
 
 
-def _is_permanent(error: Exception) -> bool:
-    """Whether the same call fails again until a person has changed something: the address, a key, a right."""
-    for name in _names(error):
-        if name in _BY_CLASS:
-            return name in _PERMANENT_NAMES
-    if isinstance(error, OSError) and error.errno in _BY_ERRNO:
-        return error.errno in _PERMANENT_ERRNOS
-    return isinstance(error, _PERMANENT_TYPES)
-
-
-def _explain(error: Exception) -> tuple[str, str]:
+def _fault_of(error: Exception) -> _Fault:
     for name in _names(error):
         if name in _BY_CLASS:
             return _BY_CLASS[name]
     if isinstance(error, OSError) and error.errno in _BY_ERRNO:
         return _BY_ERRNO[error.errno]
-    for kind, what, advice in _BY_TYPE:
+    for kind, fault in _BY_TYPE:
         if isinstance(error, kind):
-            return what, advice
-    return f"it failed ({type(error).__name__})", _OTHER
+            return fault
+    return _Fault(
+        f"it failed ({type(error).__name__})",
+        "read the error message of the storage, then correct the address or the storage options",
+    )
 
 
 def _names(error: BaseException) -> Iterator[str]:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -96,7 +96,7 @@ class MediaStore:
     def __reduce__(self) -> tuple[object, ...]:
         if self._options or self.url != self._where:
             raise TypeError("A MediaStore with credentials cannot be pickled; pass the name of its block instead.")
-        return _restore, (self.url, self.signed_inputs, self.template)
+        return partial(MediaStore, signed_inputs=self.signed_inputs, template=self.template), (self.url,)
 
     def name_for(
         self, *, run: str, flow: str, model: str, key: str, index: int, ext: str, task: str = "", label: str = ""
@@ -195,17 +195,27 @@ class MediaStore:
             data = fs.cat_file(path)
         return bytes(data)
 
-    def open(self, name: str) -> AbstractContextManager[BinaryIO]:
+    @contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
         """Opens a file of this store for reading, with constant memory use."""
-        return self._open(name)
+        door = partial(as_store_error, f"read {name}", self._shown, options=self._options)
+        with ExitStack() as stack:
+            with self._at(name, "read") as (fs, path):
+                reader = stack.enter_context(fs.open(path, "rb", block_size=BLOCK_SIZE))
+            yield guarded(reader.read, door)
 
     def exists(self, name: str) -> bool:
         """Whether there is a file of this name."""
-        return self._size(name) is not None
+        return self.size(name) is not None
 
     def size(self, name: str) -> int | None:
         """The size of a file in bytes; None if it does not exist."""
-        return self._size(name)
+        with self._at(name, "look at") as (fs, path):
+            try:
+                info = fs.info(path)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            return int(info["size"]) if info["type"] == "file" else None
 
     def info(self, name: str) -> int:
         """The size of a file in bytes.
@@ -213,7 +223,7 @@ class MediaStore:
         Raises:
             StoreError: It does not exist, or the store cannot be read.
         """
-        size = self._size(name)
+        size = self.size(name)
         if size is None:
             raise StoreError(f"{name} does not exist in {self._shown}. Check whether it was deleted or moved.")
         return size
@@ -291,22 +301,6 @@ class MediaStore:
         with self._at(name, "write") as (fs, path):
             return writer_for(self.protocol)(fs, path, reader, mime=mime)
 
-    def _size(self, name: str) -> int | None:
-        with self._at(name, "look at") as (fs, path):
-            try:
-                info = fs.info(path)
-            except (FileNotFoundError, NotADirectoryError):
-                return None
-            return int(info["size"]) if info["type"] == "file" else None
-
-    @contextmanager
-    def _open(self, name: str) -> Iterator[BinaryIO]:
-        door = partial(as_store_error, f"read {name}", self._shown, options=self._options)
-        with ExitStack() as stack:
-            with self._at(name, "read") as (fs, path):
-                reader = stack.enter_context(fs.open(path, "rb", block_size=BLOCK_SIZE))
-            yield guarded(reader.read, door)
-
     @contextmanager
     def _at(self, name: str, doing: str) -> Iterator[tuple[AbstractFileSystem, str]]:
         check_name(name)
@@ -341,10 +335,6 @@ def _open(where: str, protocol: str, options: Mapping[str, object]) -> _Opened:
         fs, root = url_to_fs(where, skip_instance_cache=True, **given)
         known = _OPEN.setdefault(name, (fs, str(root).rstrip("/")))
     return known
-
-
-def _restore(url: str, signed_inputs: bool, template: str) -> MediaStore:
-    return MediaStore(url, signed_inputs=signed_inputs, template=template)
 
 
 def _signing(protocol: str, options: Mapping[str, object]) -> dict[str, object]:

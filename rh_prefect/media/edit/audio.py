@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
@@ -58,11 +59,6 @@ class Sound:
         self._held = joined[:, samples:]
         return joined[:, :samples]
 
-    def in_pieces(self) -> Iterator[Samples]:
-        """Yields the rest, in pieces of `PIECE` samples; the last may be shorter."""
-        while (piece := self.read(PIECE)).shape[1]:
-            yield piece
-
     def close(self) -> None:
         """Closes the files that it reads."""
         self._pieces.close()
@@ -79,23 +75,19 @@ def endless_silence() -> Pieces:
         yield silence(PIECE)
 
 
-def recording(path: Path) -> Pieces:
-    """The sound of a file, in stereo at `RATE`; opened at the first read."""
+def recording(path: Path, start: float = 0.0) -> Pieces:
+    """The sound of a file from a second on, in stereo at `RATE`; opened at the first read."""
     with opened(path) as file:
-        yield from _decoded(file, _sound_of(file, path), path)
+        yield from _without_first(round(start * RATE), _decoded(file, _sound_of(file, path), path))
 
 
-def sound_with_picture(path: Path) -> Pieces:
-    """Returns the sound of a video from its first frame on, since the sound may start earlier or later."""
+def sound_with_picture(path: Path, start: float = 0.0) -> Pieces:
+    """The sound of a video from a second after its first frame on, since the sound may start earlier or later."""
     with opened(path) as file:
         stream, picture = _sound_of(file, path), picture_of(file, path)
         late = round((_begin(stream) - _begin(picture)) * RATE)
-        pieces = _decoded(file, stream, path)
-        if late > 0:
-            yield silence(late)
-        elif late < 0:
-            pieces = _without_first(-late, pieces)
-        yield from pieces
+        pieces = chain([silence(max(0, late))], _decoded(file, stream, path))
+        yield from _without_first(round(start * RATE) + max(0, -late), pieces)
 
 
 def looped(path: Path) -> Pieces:
@@ -220,9 +212,10 @@ def _samples_of(frame: av.AudioFrame) -> Samples:
     return frame.to_ndarray().astype(np.float32, copy=False)
 
 
-def _without_first(samples: int, pieces: Pieces) -> Pieces:
+def _without_first(samples: int, pieces: Iterable[Samples]) -> Pieces:
     for piece in pieces:
-        yield piece[:, samples:]
+        if samples < piece.shape[1]:
+            yield piece[:, samples:]
         samples = max(0, samples - piece.shape[1])
 
 
@@ -279,9 +272,7 @@ def audio_level(path: Path, *, start: float = 0.0, seconds: float | None = None)
     Returns:
         Its levels, as heard in stereo at 48 kHz.
     """
-    with Sound(recording(path)) as sound:
-        for _ in exactly(round(start * RATE), sound):
-            pass
+    with Sound(recording(path, start)) as sound:
         meter = _Meter()
         left = math.inf if seconds is None else round(seconds * RATE)
         while left > 0 and (piece := sound.read(int(min(left, PIECE)))).shape[1]:

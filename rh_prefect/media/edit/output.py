@@ -57,8 +57,8 @@ def image_format(to: Path) -> Literal["PNG", "JPEG"]:
 
 
 _QUALITY = {"preset": "veryfast", "crf": "18"}
-_BT709 = 1
-_VIDEO_RANGE = 1
+BT709 = 1
+VIDEO_RANGE = 1
 _BIT_RATE = 192_000
 
 # At this rate FFmpeg's fast coder is as true as its default one, truer for tones, and takes half the time.
@@ -74,8 +74,8 @@ class Picture:
         self._stream.width, self._stream.height, self._stream.pix_fmt = canvas.width, canvas.height, "yuv420p"
         if canvas.tagged:
             context = self._stream.codec_context
-            context.colorspace = context.color_primaries = context.color_trc = _BT709
-            context.color_range = _VIDEO_RANGE
+            context.colorspace = context.color_primaries = context.color_trc = BT709
+            context.color_range = VIDEO_RANGE
         self._frames = 0
 
     @property

@@ -19,7 +19,7 @@ from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.edit.output import image_format, write_image
 from rh_prefect.media.edit.video_reader import frames_of, opened, picture_of, reading
 
-BACKGROUND = (24, 24, 27)
+_BACKGROUND = (24, 24, 27)
 """What shows through a picture's transparent parts, and between pictures."""
 
 _MIDDLE, _LAST = Fraction(1, 2), Fraction(1)
@@ -73,7 +73,7 @@ def still(source: Path, *, side: int) -> Image.Image:
         with reading(source), Image.open(source) as image:
             # JPEG can be decoded at an eighth of its size, with as little memory.
             image.draft("RGB", (side, side))
-            return _flat(ImageOps.exif_transpose(image))
+            return flat(ImageOps.exif_transpose(image))
     except MediaError as error:
         if isinstance(error.__cause__, UnidentifiedImageError):
             return _frame(source, _MIDDLE)
@@ -126,11 +126,12 @@ def frame_image(frame: av.VideoFrame, stream: VideoStream) -> Image.Image:
     return image.transpose(turn) if turn is not None else image
 
 
-def _flat(image: Image.Image) -> Image.Image:
+def flat(image: Image.Image) -> Image.Image:
+    """A picture in RGB, its transparent parts filled."""
     if not image.has_transparency_data:
         return image.convert("RGB")
     over = image.convert("RGBA")
-    ground = Image.new("RGBA", over.size, BACKGROUND)
+    ground = Image.new("RGBA", over.size, _BACKGROUND)
     return Image.alpha_composite(ground, over).convert("RGB")
 
 
@@ -225,7 +226,7 @@ def _small(source: Path, across: int) -> Image.Image:
 
 
 def _page(pictures: Sequence[Image.Image], captions: Sequence[str], grid: _Grid) -> Image.Image:
-    page = Image.new("RGB", (grid.width, grid.height), BACKGROUND)
+    page = Image.new("RGB", (grid.width, grid.height), _BACKGROUND)
     draw = ImageDraw.Draw(page)
     for number, picture in enumerate(pictures):
         left, top = grid.corner(number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from fractions import Fraction
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -15,10 +15,19 @@ from av.filter import Graph
 from PIL import Image, ImageOps
 
 from rh_prefect.errors import InputError, MediaError
-from rh_prefect.media.edit.audio import RATE, Sound, exactly, recording, sound_with_picture
+from rh_prefect.media.edit.audio import RATE, Sound, recording, sound_with_picture
 from rh_prefect.media.edit.mixdown import create_track, mix
-from rh_prefect.media.edit.output import Picture, Track, create_mp4, image_format, product, write_image
-from rh_prefect.media.edit.stills import BACKGROUND, frame_image, last_frame
+from rh_prefect.media.edit.output import (
+    BT709,
+    VIDEO_RANGE,
+    Picture,
+    Track,
+    create_mp4,
+    image_format,
+    product,
+    write_image,
+)
+from rh_prefect.media.edit.stills import flat, frame_image, last_frame
 from rh_prefect.media.edit.video_reader import (
     FASTEST,
     Canvas,
@@ -32,6 +41,7 @@ from rh_prefect.media.edit.video_reader import (
     reading,
     shape_of,
 )
+from rh_prefect.media.media import Kind
 from rh_prefect.media.probe import file_type
 
 Corner: TypeAlias = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
@@ -40,7 +50,6 @@ Zoom: TypeAlias = Literal["none", "in", "out"]
 _STILL_RATE = Fraction(25)
 _ZOOM = 0.12
 _MARGIN = 0.03
-_BT709, _VIDEO_RANGE = 1, 1
 
 
 def resize(source: Path, to: Path, *, width: int, height: int, fit: Fit = "cover") -> float | None:
@@ -56,7 +65,7 @@ def resize(source: Path, to: Path, *, width: int, height: int, fit: Fit = "cover
     Returns:
         The length of a video in seconds.
     """
-    if is_picture(source):
+    if _kind_of(source) == "image":
         write_image(_fitted_image(_image_of(source, to), width, height, fit), to)
         return None
     canvas = _canvas_of(source, width, height)
@@ -75,15 +84,15 @@ def trim(source: Path, to: Path, *, seconds: float, start: float = 0.0) -> float
     Returns:
         The length in seconds.
     """
-    if not _has_picture(source):
-        return _write_sound(to, recording_from(source, start), round(seconds * RATE), source, start)
+    if _kind_of(source) != "video":
+        return _write_sound(to, Sound(recording(source, start)), round(seconds * RATE), source, start)
     canvas = _canvas_of(source)
     first, count = round(start * canvas.rate), max(1, round(seconds * canvas.rate))
     frames = islice(fitted(source, canvas), first, first + count)
     opening = next(frames, None)
     if opening is None:
         raise _too_short(source, start)
-    return _write_film(to, canvas, _chain(opening, frames), source, start=start)
+    return _write_film(to, canvas, chain([opening], frames), source, start=start)
 
 
 def watermark(
@@ -108,11 +117,11 @@ def watermark(
     Returns:
         The length of a video in seconds.
     """
-    if is_picture(source):
+    if _kind_of(source) == "image":
         image = _image_of(source, to).convert("RGBA")
         mark = _logo(logo, image.size, size, opacity)
         image.alpha_composite(mark, _corner(corner, image.size, mark.size))
-        write_image(image if to.suffix.lower() == ".png" else _flat(image), to)
+        write_image(image if to.suffix.lower() == ".png" else flat(image), to)
         return None
     canvas = _canvas_of(source)
     mark = _logo(logo, (canvas.width, canvas.height), size, opacity)
@@ -150,7 +159,7 @@ def still_clip(
     Returns:
         The length in seconds.
     """
-    picture = _flat(_open_image(image))
+    picture = flat(_open_image(image))
     wide, high = _size_of(picture, width, height)
     canvas = Canvas(even(wide), even(high), _STILL_RATE, tagged=True)
     picture = _fitted_image(picture, canvas.width, canvas.height, "cover")
@@ -176,7 +185,7 @@ def extract_audio(source: Path, to: Path, *, loudness: float | None = None) -> f
     """
     if loudness is not None:
         return mix(source, None, to, loudness=loudness)
-    return _write_sound(to, recording_from(source, 0.0), None, source, 0.0)
+    return _write_sound(to, Sound(recording(source)), None, source, 0.0)
 
 
 def add_sounds(video: Path, audio: Path, to: Path) -> float:
@@ -209,23 +218,9 @@ def has_sound(video: Path) -> bool:
     return shape_of(video).has_audio
 
 
-def is_picture(path: Path) -> bool:
-    """Whether a file is a still picture."""
+def _kind_of(path: Path) -> Kind:
     with reading(path):
-        return file_type(path).kind == "image"
-
-
-def recording_from(path: Path, start: float) -> Sound:
-    """The sound of a file from a second on."""
-    sound = Sound(recording(path))
-    for _ in exactly(round(start * RATE), sound):
-        pass
-    return sound
-
-
-def _has_picture(path: Path) -> bool:
-    with reading(path):
-        return file_type(path).kind == "video"
+        return file_type(path).kind
 
 
 def _canvas_of(video: Path, width: int | None = None, height: int | None = None) -> Canvas:
@@ -239,15 +234,12 @@ def _write_film(
     """Writes frames with the sound that the source has from a second on."""
     has_audio = shape_of(source).has_audio
     with (
-        Sound(sound_with_picture(source)) if has_audio else nullcontext() as sound,
+        Sound(sound_with_picture(source, start)) if has_audio else nullcontext() as sound,
         product(to) as part,
         create_mp4(part) as file,
     ):
         picture = Picture(file, canvas)
         track = Track(file) if sound is not None else None
-        if sound is not None:
-            for _ in exactly(round(start * RATE), sound):
-                pass
         for one in frames:
             picture.write(one)
             if track is not None and sound is not None:
@@ -274,11 +266,6 @@ def _write_sound(to: Path, sound: Sound, samples: int | None, source: Path, star
 
 def _too_short(source: Path, start: float) -> MediaError:
     return MediaError(f"The file {source} ends before {start:g} s. What to do: give an earlier start.")
-
-
-def _chain(first: av.VideoFrame, others: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    yield first
-    yield from others
 
 
 def _frame_at(video: Path, seconds: float) -> Image.Image:
@@ -308,15 +295,8 @@ def _image_of(path: Path, to: Path) -> Image.Image:
     """A picture as the format of its new name can hold it."""
     form, image = image_format(to), _open_image(path)
     if form == "JPEG":
-        return _flat(image)
+        return flat(image)
     return image.convert("RGBA") if image.has_transparency_data else image.convert("RGB")
-
-
-def _flat(image: Image.Image) -> Image.Image:
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    over = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", over.size, BACKGROUND), over).convert("RGB")
 
 
 def _fitted_image(image: Image.Image, width: int, height: int, fit: Fit) -> Image.Image:
@@ -397,4 +377,4 @@ def _zoomed(picture: Image.Image, zoom: Zoom, share: float) -> Image.Image:
 
 def _video_frame(image: Image.Image) -> av.VideoFrame:
     frame: av.VideoFrame = av.VideoFrame.from_image(image)  # type: ignore[no-untyped-call]
-    return frame.reformat(format="yuv420p", dst_colorspace=_BT709, dst_color_range=_VIDEO_RANGE)
+    return frame.reformat(format="yuv420p", dst_colorspace=BT709, dst_color_range=VIDEO_RANGE)
