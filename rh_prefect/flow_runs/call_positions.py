@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from itertools import zip_longest
+from itertools import count, zip_longest
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Self, TypeVar, overload
 from uuid import UUID
@@ -62,20 +62,7 @@ class PerObject(Generic[_V]):
         return len(self._values)
 
 
-class _Serials:
-    """Numbers that are never used twice in this process."""
-
-    def __init__(self) -> None:
-        self._last = 0
-        self._lock = threading.Lock()
-
-    def __call__(self) -> int:
-        with self._lock:
-            self._last += 1
-            return self._last
-
-
-serial_of: PerObject[int] = PerObject(_Serials())
+serial_of: PerObject[int] = PerObject(count(1).__next__)
 """A number for each object, as long as it lives; `id` alone is used again."""
 
 

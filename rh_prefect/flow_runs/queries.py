@@ -158,8 +158,7 @@ async def latest_runs(*, limit: int = 30) -> AsyncIterator[tuple[FlowRun, str, i
         if not jobs:
             continue
         if flow_run.flow_id not in names:
-            async with connection.gate:
-                names[flow_run.flow_id] = (await connection.client.read_flow(flow_run.flow_id)).name
+            names[flow_run.flow_id] = await flow_name_of(flow_run)
         yield flow_run, names[flow_run.flow_id], len(jobs)
 
 

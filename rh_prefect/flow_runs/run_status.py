@@ -61,7 +61,9 @@ class RunStatus:
         """Records a change of a job."""
         with self._lock:
             known = self.rows.get(event.job)
-            self.rows[event.job] = event if event.task_id or known is None else _with_task(event, known)
+            if known is not None and not event.task_id:
+                event = replace(event, task_id=known.task_id)
+            self.rows[event.job] = event
             self._states[event.state] += 1
             if known is not None:
                 self._states[known.state] -= 1
@@ -153,10 +155,6 @@ def _step(event: JobEvent) -> Step:
         costs=event.costs,
         output=event.output or (event.message if event.state in ("failed", "unknown", "cancelled") else None),
     )
-
-
-def _with_task(event: JobEvent, known: JobEvent) -> JobEvent:
-    return replace(event, task_id=known.task_id)
 
 
 _boards: LruCache[str, RunStatus] = LruCache(_KEPT)
@@ -261,10 +259,15 @@ def run_observer() -> Observer:
     """Makes an observer for the run that the caller is in."""
     scope = current_scope()
     board = run_status_of(scope.journal.scope, flow=scope.flow) if scope is not None else None
+    return RunObserver(run_logger(), board)
+
+
+def run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
+    """Prefect's logger of the run that the caller is in; the package's own outside of runs."""
     try:
-        return RunObserver(get_run_logger(), board)
+        return get_run_logger()
     except MissingContextError:
-        return RunObserver(_log, board)
+        return _log
 
 
 def expect_jobs(number: int, *, estimate: Costs | None = None, is_exact: bool = False) -> None:

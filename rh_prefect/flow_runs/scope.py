@@ -6,12 +6,10 @@ again. A flow that was started with `run_deployment` is its own root.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 from uuid import UUID
 
 from prefect.client.schemas.objects import FlowRun
@@ -30,22 +28,21 @@ from rh_prefect.flow_runs.prefect_internals import (
     run_contexts,
     task_contexts,
 )
-from rh_prefect.flow_runs.queries import RecordedScope, run_folder
+from rh_prefect.flow_runs.queries import RecordedScope, flow_name_of, read_flow_run, run_folder
 from rh_prefect.jobs.journal.call_matching import Equal
 from rh_prefect.jobs.journal.call_registry import Caller, CallRegistry, Try
 from rh_prefect.jobs.journal.identity import Address, Place, Step
 from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.memory_cache import LruCache
 from rh_prefect.prefect_api import connect
 
-_K = TypeVar("_K")
-_V = TypeVar("_V")
 _KEPT = 1000
 """How many child flow runs one process remembers the places of; one that was forgotten is asked for again."""
 
 _registries: PerObject[CallRegistry] = PerObject(CallRegistry)
 """By the root's context, an object that is new in every attempt; after a resume Prefect's own run count is not."""
 
-_detached: OrderedDict[tuple[UUID, int], CallRegistry] = OrderedDict()
+_detached: LruCache[tuple[UUID, int], CallRegistry] = LruCache(_KEPT, make=CallRegistry)
 """The same in worker processes, where each task has a context object of its own: by flow run and attempt."""
 
 _NOT_COUNTED = Place()
@@ -79,8 +76,8 @@ class _Call:
     number: int | None
 
 
-_calls: OrderedDict[UUID, _Call] = OrderedDict()
-_outer: OrderedDict[UUID, tuple[FlowRun, str]] = OrderedDict()
+_calls: LruCache[UUID, _Call] = LruCache(_KEPT)
+_outer: LruCache[UUID, tuple[FlowRun, str]] = LruCache(_KEPT)
 """Flow runs that lie beyond what the context of a worker process knows, with their flows' names."""
 
 
@@ -162,12 +159,7 @@ def _check_alive(root: FlowRunContext) -> None:
 
 
 def _registry(root: FlowRunContext, flow_run: FlowRun) -> CallRegistry:
-    if not is_detached(root):
-        return _registries[root]
-    key = (flow_run.id, flow_run.run_count)
-    if key not in _detached:
-        _keep(_detached, key, CallRegistry())
-    return _detached[key]
+    return _detached[flow_run.id, flow_run.run_count] if is_detached(root) else _registries[root]
 
 
 def _outwards(flow_run: FlowRun, name: str) -> Iterator[tuple[FlowRun, str]]:
@@ -183,19 +175,14 @@ async def _learn_calls(flow_run: FlowRun, *, to_root: bool) -> None:
     # What `run_deployment` has started is a root of its own.
     while flow_run.parent_task_run_id is not None and flow_run.deployment_id is None:
         if flow_run.id not in _calls:
-            _keep(_calls, flow_run.id, await _read_call(flow_run.parent_task_run_id))
+            _calls[flow_run.id] = await _read_call(flow_run.parent_task_run_id)
         if not to_root:
             return
         parent = _calls[flow_run.id].flow_run_id
         if parent not in _outer:
-            _keep(_outer, parent, await _read_flow_run(parent))
+            found = await read_flow_run(parent)
+            _outer[parent] = found, await flow_name_of(found)
         flow_run, _ = _outer[parent]
-
-
-def _keep(kept: OrderedDict[_K, _V], key: _K, value: _V) -> None:
-    kept[key] = value
-    while len(kept) > _KEPT:
-        kept.popitem(last=False)
 
 
 async def _read_call(task_run_id: UUID) -> _Call:
@@ -211,13 +198,6 @@ async def _read_call(task_run_id: UUID) -> _Call:
     # By this number Prefect finds the child again. For flows that a task calls it is a random id.
     number = 1 + int(task_run.dynamic_key) if task_run.dynamic_key.isdecimal() else None
     return _Call(task_run.flow_run_id, number)
-
-
-async def _read_flow_run(flow_run_id: UUID) -> tuple[FlowRun, str]:
-    connection = await connect()
-    async with connection.gate:
-        flow_run = await connection.client.read_flow_run(flow_run_id)
-        return flow_run, (await connection.client.read_flow(flow_run.flow_id)).name
 
 
 def _steps(around: list[RunContext]) -> Iterator[Step]:

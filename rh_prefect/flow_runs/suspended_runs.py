@@ -24,7 +24,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateName,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL
@@ -86,22 +86,17 @@ async def wake_suspended() -> list[UUID]:
 
 async def suspended_runs_with_tasks() -> AsyncIterator[SuspendedRun]:
     """Finds the flow runs that have suspended themselves until their tasks have ended."""
-    async for flow_run in _suspended():
-        state = flow_run.state
-        key = state.state_details.pause_key if state is not None else None
-        n = (key or "").removeprefix(PAUSE_KEY)
-        if key is not None and key != n and n.isdecimal():
-            yield SuspendedRun(flow_run.id, flow_run.name, int(n))
-
-
-async def _suspended() -> AsyncIterator[FlowRun]:
     wanted = FlowRunFilter(
         state=FlowRunFilterState(
             type=FlowRunFilterStateType(any_=[StateType.PAUSED]), name=FlowRunFilterStateName(any_=["Suspended"])
         )
     )
     async for flow_run in find_flow_runs(wanted, sort=FlowRunSort.ID_DESC):
-        yield flow_run
+        state = flow_run.state
+        key = state.state_details.pause_key if state is not None else None
+        n = (key or "").removeprefix(PAUSE_KEY)
+        if key is not None and key != n and n.isdecimal():
+            yield SuspendedRun(flow_run.id, flow_run.name, int(n))
 
 
 @dataclass(slots=True)

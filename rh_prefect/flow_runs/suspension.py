@@ -19,9 +19,8 @@ from uuid import UUID
 
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext, TaskRunContext
-from prefect.exceptions import MissingContextError, Pause
+from prefect.exceptions import Pause
 from prefect.flow_runs import asuspend_flow_run
-from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
 from rh_prefect.errors import InputError, JournalError
@@ -30,6 +29,7 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.prefect_internals import is_retried_in_process, pause_keys
 from rh_prefect.flow_runs.queries import journal_of, read_flow_run
 from rh_prefect.flow_runs.recorded_jobs import bring_home
+from rh_prefect.flow_runs.run_status import run_logger
 from rh_prefect.flow_runs.scope import borrowed_scope, current_scope
 from rh_prefect.jobs.context import JobCall
 from rh_prefect.jobs.engine import JobEngine, Reused
@@ -235,7 +235,7 @@ class RunSuspender(SuspendGroup):
                 raise
             except Exception as error:  # waiting in this process always works
                 why = f"{type(error).__name__}: {error}"
-        get_run_logger().warning("the run could not be suspended and waits in its process: %s", why)
+        run_logger().warning("the run could not be suspended and waits in its process: %s", why)
 
 
 async def _is_recorded(task: PendingTask) -> bool:
@@ -277,7 +277,7 @@ async def open_suspend_group(wait: Wait, *, deadline: float | None = None) -> Ru
             made = await _new_group(flow_run.id, deadline)
             place.group = place.group or made
     except _StaysError as why:
-        _logger().warning('wait="suspend": the run waits in its process, since %s', why)
+        run_logger().warning('wait="suspend": the run waits in its process, since %s', why)
         return None
     # Prefect has refused it once, and would refuse it again.
     return None if place.group.is_left else place.group
@@ -303,13 +303,6 @@ def _suspendable() -> FlowRun:
             "RH_WEBHOOK_URL is not set, so no receiver would resume it. What to do: see the page on webhooks."
         )
     return flow.flow_run
-
-
-def _logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
-    try:
-        return get_run_logger()
-    except MissingContextError:
-        return _log
 
 
 async def _new_group(flow_run_id: UUID, deadline: float | None) -> RunSuspender:

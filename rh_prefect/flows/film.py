@@ -20,25 +20,21 @@ from rh_prefect.flows.steps import (
     FRAMINGS,
     MOVES,
     Blocks,
-    check_animation,
     expect,
     gather_all,
-    image_to_video,
+    make,
     motion_request,
     music_request,
     picture_request,
     price_of,
     speech_request,
-    text_to_image,
-    text_to_music,
-    text_to_speech,
     upscale_request,
-    upscale_video,
 )
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.media import Media
 from rh_prefect.tasks.assemble import assemble
+from rh_prefect.tasks.generate import check_job
 
 _LATER = "the-file-of-an-earlier-step"
 """Stands for a file that is not made yet, where only the price is looked up."""
@@ -100,14 +96,16 @@ async def film(
     sound = [price_of(speech_request(narration or prompt)), price_of(music_request(description))]
     await expect([*shot * shots, *sound], blocks=blocks)
     if image is not None:
-        await check_animation(image, f"{prompt}, {MOVES[0]}", seconds=seconds, blocks=blocks)
+        await check_job(
+            motion_request(image, f"{prompt}, {MOVES[0]}", seconds), credentials=credentials, storage=storage
+        )
     takes = [
         _shot(number, prompt, image, aspect=aspect, seconds=seconds, resolution=resolution, blocks=blocks)
         for number in range(1, shots + 1)
     ]
     sounds = gather_all(
-        text_to_speech(narration or prompt, label="speech", blocks=blocks),
-        text_to_music(description, label="music", blocks=blocks),
+        make(speech_request(narration or prompt), label="speech", blocks=blocks),
+        make(music_request(description), label="music", blocks=blocks),
     )
     (speech, music_track), *shot_steps = await gather_all(sounds, *takes)
     cut = await assemble(
@@ -144,14 +142,12 @@ async def _shot(
     steps: list[Result] = []
     framing, move = FRAMINGS[(number - 1) % len(FRAMINGS)], MOVES[(number - 1) % len(MOVES)]
     if image is None:
-        steps.append(
-            await text_to_image(f"{prompt}, {framing}", aspect=aspect, label=f"shot-{number}-picture", blocks=blocks)
-        )
+        picture = picture_request(f"{prompt}, {framing}", aspect)
+        steps.append(await make(picture, label=f"shot-{number}-picture", blocks=blocks))
     start = image or steps[-1]
-    steps.append(
-        await image_to_video(start, f"{prompt}, {move}", seconds=seconds, label=f"shot-{number}-motion", blocks=blocks)
-    )
-    steps.append(await upscale_video(steps[-1], resolution=resolution, label=f"shot-{number}", blocks=blocks))
+    motion = motion_request(start, f"{prompt}, {move}", seconds)
+    steps.append(await make(motion, label=f"shot-{number}-motion", blocks=blocks))
+    steps.append(await make(upscale_request(steps[-1], resolution), label=f"shot-{number}", blocks=blocks))
     return steps
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from rh_prefect.flow_runs.flow import flow, run_name
 from rh_prefect.flow_runs.parameter_types import Budget, ClipSeconds, MaxAttempts, Resolution
 from rh_prefect.flows import steps
-from rh_prefect.flows.steps import Blocks, upscale_video
+from rh_prefect.flows.steps import Blocks, upscale_request
 from rh_prefect.jobs.outputs.result import Result
 
 
@@ -40,9 +40,9 @@ async def image_to_video(
     asked = steps.motion_request(image, prompt, seconds)
     prices = [steps.price_of(asked)]
     if resolution is not None:
-        prices.append(steps.price_of(steps.upscale_request(image, resolution), seconds=seconds))
+        prices.append(steps.price_of(upscale_request(image, resolution), seconds=seconds))
     await steps.expect(prices, blocks=blocks)
-    clip = await steps.image_to_video(image, prompt, seconds=seconds, label="clip", blocks=blocks)
+    clip = await steps.make(asked, label="clip", blocks=blocks)
     if resolution is None:
         return clip
-    return await upscale_video(clip, resolution=resolution, label="clip-enlarged", blocks=blocks)
+    return await steps.make(upscale_request(clip, resolution), label="clip-enlarged", blocks=blocks)

@@ -13,11 +13,10 @@ from rh_prefect.flows.steps import (
     Blocks,
     expect,
     gather_all,
+    make,
     music_request,
     price_of,
     speech_request,
-    text_to_music,
-    text_to_speech,
 )
 from rh_prefect.tasks.assemble import Film, assemble, check_video
 
@@ -48,15 +47,13 @@ async def add_soundtrack(
             "add-soundtrack: neither narration nor music is given. What to do: give `narration`, `music`, or both."
         )
     blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget, "max_attempts": max_attempts}
-    asked = [*([speech_request(narration)] if narration else []), *([music_request(music)] if music else [])]
-    await expect([price_of(one) for one in asked], blocks=blocks)
-    await check_video(video, storage=storage)
-    jobs = {}
-    if narration:
-        jobs["speech"] = text_to_speech(narration, label="speech", blocks=blocks)
+    asked = {"speech": speech_request(narration)} if narration else {}
     if music:
-        jobs["music"] = text_to_music(music, label="music", blocks=blocks)
-    made = dict(zip(jobs, await gather_all(*jobs.values()), strict=True))
+        asked["music"] = music_request(music)
+    await expect([price_of(one) for one in asked.values()], blocks=blocks)
+    await check_video(video, storage=storage)
+    jobs = [make(one, label=label, blocks=blocks) for label, one in asked.items()]
+    made = dict(zip(asked, await gather_all(*jobs), strict=True))
     return await assemble(
         [video], name="soundtrack", speech=made.get("speech"), music=made.get("music"), storage=storage
     )

@@ -19,7 +19,7 @@ from rh_prefect.jobs.journal.costs import CURRENCY, Costs, amount_text
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks.assemble import MediaLike
-from rh_prefect.tasks.generate import check_job, generate
+from rh_prefect.tasks.generate import generate
 
 T = TypeVar("T")
 FRAMINGS = (
@@ -114,58 +114,32 @@ async def _currency(credentials: str | None) -> str:
     return await LOOP.call(account.prices.currency()) or CURRENCY
 
 
-async def text_to_image(prompt: str, *, aspect: Aspect, label: str, blocks: Blocks) -> Result:
-    """Makes a picture from a text."""
-    return await generate(picture_request(prompt, aspect), label=label, **blocks)
+async def make(request: models.ModelInput, *, label: str, blocks: Blocks) -> Result:
+    """Runs one job with the blocks and limits of its flow."""
+    return await generate(request, label=label, **blocks)
 
 
 def picture_request(prompt: str, aspect: Aspect) -> models.ModelInput:
-    """Builds the request that `text_to_image` sends."""
+    """A picture from a text."""
     return models.ZImageTurbo(prompt=prompt, aspect_ratio=aspect, output_format="png")
 
 
-async def image_to_video(image: MediaLike, prompt: str, *, seconds: ClipSeconds, label: str, blocks: Blocks) -> Result:
-    """Makes a silent video that starts with a picture."""
-    return await generate(motion_request(image, prompt, seconds), label=label, **blocks)
-
-
-async def check_animation(image: MediaLike, prompt: str, *, seconds: ClipSeconds, blocks: Blocks) -> None:
-    """Checks a picture before any step that runs in parallel with the animation is paid for."""
-    asked = motion_request(image, prompt, seconds)
-    await check_job(asked, credentials=blocks["credentials"], storage=blocks["storage"])
-
-
 def motion_request(image: MediaLike, prompt: str, seconds: ClipSeconds) -> models.ModelInput:
-    """Builds the request that `image_to_video` sends."""
+    """A silent video that starts with a picture."""
     duration: Literal["5", "10"] = "5" if seconds == 5 else "10"
     return models.KlingV26ProImageToVideo(image_url=image, prompt=prompt, duration=duration, sound="false")
 
 
-async def upscale_video(video: MediaLike, *, resolution: Resolution, label: str, blocks: Blocks) -> Result:
-    """Enlarges a video."""
-    return await generate(upscale_request(video, resolution), label=label, **blocks)
-
-
 def upscale_request(video: MediaLike, resolution: Resolution) -> models.ModelInput:
-    """Builds the request that `upscale_video` sends."""
+    """A video in a higher resolution."""
     return models.RhVideoUpscaler(video_url=video, target_resolution=resolution)
 
 
-async def text_to_speech(text: str, *, label: str, blocks: Blocks) -> Result:
-    """Makes speech from a text."""
-    return await generate(speech_request(text), label=label, **blocks)
-
-
 def speech_request(text: str) -> models.ModelInput:
-    """Builds the request that `text_to_speech` sends."""
+    """Speech from a text."""
     return models.MinimaxSpeech28Hd(text=text)
 
 
-async def text_to_music(description: str, *, label: str, blocks: Blocks) -> Result:
-    """Makes instrumental music."""
-    return await generate(music_request(description), label=label, **blocks)
-
-
 def music_request(description: str) -> models.ModelInput:
-    """Builds the request that `text_to_music` sends."""
+    """Instrumental music."""
     return models.SunoSingleV55(description=description, make_instrumental="true")

@@ -18,7 +18,32 @@ from rh_prefect.workflows import AppInput, InstanceType, WorkflowInput
 
 if TYPE_CHECKING:
     from rh_prefect.jobs.journal.identity import Place
-    from rh_prefect.jobs.options import Options, Request
+    from rh_prefect.jobs.options import JobOptions, Request
+    from rh_prefect.models import ModelInput
+
+    class ModelOverrides(JobOptions, total=False):
+        """The overrides for a model run; `params` are merged into the saved ones, other values replace them."""
+
+        params: Mapping[str, Any]  # the model's parameters
+        scope: str | None
+
+    class GraphOverrides(JobOptions, total=False):
+        """The overrides for a graph run; `nodes` are merged into the saved ones, other values replace them."""
+
+        nodes: Mapping[str, Any]  # media in any of its forms
+        seed: int | None
+        instance_type: InstanceType
+        retain_seconds: int | None
+        use_personal_queue: bool
+        access_password: str | SecretStr | None
+        scope: str | None
+
+    class WorkflowOverrides(GraphOverrides, total=False):
+        """The overrides for a workflow run."""
+
+        workflow: dict[str, Any] | None
+        add_metadata: bool
+
 
 LOGO = "https://www.runninghub.cn/favicon.png"
 DOCUMENTATION = "https://www.runninghub.cn/runninghub-api-doc-cn/"
@@ -61,12 +86,6 @@ class RunningHubJob(JobBlock[Result], ABC):
     def _request(self, overrides: Mapping[str, Any]) -> Request:
         """Makes the request of the saved values, overridden by the arguments of `trigger`."""
 
-    def _trigger(self, overrides: Mapping[str, Any]) -> RunningHubJobRun:
-        return LOOP.call_sync(self._start(overrides, self._place(overrides)))
-
-    async def _trigger_async(self, overrides: Mapping[str, Any]) -> RunningHubJobRun:
-        return await LOOP.call(self._start(overrides, self._place(overrides)))
-
     def _place(self, overrides: Mapping[str, Any]) -> Place:
         """The place of this call in its run, which only the caller's own thread can tell."""
         from rh_prefect.flow_runs.call_positions import NOT_OF_THE_REQUEST, take_place
@@ -78,33 +97,14 @@ class RunningHubJob(JobBlock[Result], ABC):
     async def _start(self, overrides: Mapping[str, Any], place: Place) -> RunningHubJobRun:
         # Heavy, and needed by none who only looks a block type up, as Prefect's server does at its start.
         from rh_prefect.job_blocks.job_handle import start
-        from rh_prefect.jobs.options import JobOptions
+        from rh_prefect.jobs.options import JobOptions, Options
 
         values = dict(overrides)
         scope = values.pop("scope", None)
-        options = self._options({name: values.pop(name) for name in JobOptions.__annotations__ if name in values})
-        return RunningHubJobRun(await start(self._request(values), options, scope=scope, place=place))
-
-    def _options(self, overrides: Mapping[str, Any]) -> Options:
-        from rh_prefect.jobs.options import Options
-
         saved = {"label": self.label, "credentials": self.credentials, "storage": self.storage}
-        return Options(**{**saved, **overrides})
-
-
-if TYPE_CHECKING:
-    from rh_prefect.jobs.options import JobOptions
-
-    class GraphOverrides(JobOptions, total=False):
-        """The overrides for a graph run; `nodes` are merged into the saved ones, other values replace them."""
-
-        nodes: Mapping[str, Any]  # media in any of its forms
-        seed: int | None
-        instance_type: InstanceType
-        retain_seconds: int | None
-        use_personal_queue: bool
-        access_password: str | SecretStr | None
-        scope: str | None
+        given = {name: values.pop(name) for name in JobOptions.__annotations__ if name in values}
+        options = Options(**{**saved, **given})
+        return RunningHubJobRun(await start(self._request(values), options, scope=scope, place=place))
 
 
 class RunningHubGraphJob(RunningHubJob, ABC):
@@ -124,20 +124,12 @@ class RunningHubGraphJob(RunningHubJob, ABC):
         default=None, description="The password, if it is encrypted; it is never recorded."
     )
 
+    def _check(self) -> None:
+        self._request({})
+
     def _machine(self) -> dict[str, Any]:
         """The saved values of these fields, as inputs take them."""
         return {name: getattr(self, name) for name in RunningHubGraphJob.__annotations__}
-
-
-if TYPE_CHECKING:
-    from rh_prefect.jobs.options import JobOptions
-    from rh_prefect.models import ModelInput
-
-    class ModelOverrides(JobOptions, total=False):
-        """The overrides for a model run; `params` are merged into the saved ones, other values replace them."""
-
-        params: Mapping[str, Any]  # the model's parameters
-        scope: str | None
 
 
 class RunningHubModel(RunningHubJob):
@@ -184,11 +176,11 @@ class RunningHubModel(RunningHubJob):
             InputError: A parameter or a file is wrong; nothing was sent.
             RunningHubError: It was not submitted, or that is not known; see `rh_prefect.errors`.
         """
-        return self._trigger(overrides)
+        return LOOP.call_sync(self._start(overrides, self._place(overrides)))
 
     async def trigger_async(self, **overrides: Unpack[ModelOverrides]) -> RunningHubJobRun:
         """The coroutine of `trigger`."""
-        return await self._trigger_async(overrides)
+        return await LOOP.call(self._start(overrides, self._place(overrides)))
 
     def _check(self) -> None:
         catalog.get(self.model)
@@ -204,16 +196,6 @@ class RunningHubModel(RunningHubJob):
                 "sent."
             )
         return input_for(self.model)(**{**self.params, **overrides.get("params", {})})
-
-
-if TYPE_CHECKING:
-    from rh_prefect.job_blocks.blocks import GraphOverrides
-
-    class WorkflowOverrides(GraphOverrides, total=False):
-        """The overrides for a workflow run; `nodes` are merged into the saved ones, other values replace them."""
-
-        workflow: dict[str, Any] | None
-        add_metadata: bool
 
 
 class RunningHubWorkflow(RunningHubGraphJob):
@@ -267,14 +249,11 @@ class RunningHubWorkflow(RunningHubGraphJob):
             InputError: A node or field does not exist, or is fed by another node; nothing was sent.
             RunningHubError: It was not submitted, or that is not known; see `rh_prefect.errors`.
         """
-        return self._trigger(overrides)
+        return LOOP.call_sync(self._start(overrides, self._place(overrides)))
 
     async def trigger_async(self, **overrides: Unpack[WorkflowOverrides]) -> RunningHubJobRun:
         """The coroutine of `trigger`."""
-        return await self._trigger_async(overrides)
-
-    def _check(self) -> None:
-        self._request({})
+        return await LOOP.call(self._start(overrides, self._place(overrides)))
 
     def _request(self, overrides: Mapping[str, Any]) -> WorkflowInput:
         saved = {
@@ -336,14 +315,11 @@ class RunningHubApp(RunningHubGraphJob):
             InputError: A field does not exist, or its value is none of its options; nothing was sent.
             RunningHubError: It was not submitted, or that is not known; see `rh_prefect.errors`.
         """
-        return self._trigger(overrides)
+        return LOOP.call_sync(self._start(overrides, self._place(overrides)))
 
     async def trigger_async(self, **overrides: Unpack[GraphOverrides]) -> RunningHubJobRun:
         """The coroutine of `trigger`."""
-        return await self._trigger_async(overrides)
-
-    def _check(self) -> None:
-        self._request({})
+        return await LOOP.call(self._start(overrides, self._place(overrides)))
 
     def _request(self, overrides: Mapping[str, Any]) -> AppInput:
         saved = {"id": self.webapp_id, "seed": self.seed, **self._machine()}

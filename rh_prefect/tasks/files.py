@@ -56,12 +56,8 @@ class Local:
 
 
 def _name() -> str:
-    return f"upload of {_told(task_run.parameters)}"
-
-
-def _told(parameters: dict[str, Any]) -> str:
     # A link's signature is a key to the file, and a task run's name is shown to every user.
-    return Path(shown(as_media_input(parameters["source"]))).name
+    return f"upload of {Path(shown(as_media_input(task_run.parameters['source']))).name}"
 
 
 @repeatable(_name)

@@ -70,7 +70,7 @@ async def can_help(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> boo
 
 
 def paid_task(
-    *, name: str | None, run_name: str | Callable[..., str]
+    *, run_name: str | Callable[..., str], name: str | None = None
 ) -> Callable[[Callable[P, Coroutine[Any, Any, Result]]], PaidTask[P]]:
     """Creates a task from a function with one paid call; retries do not pay twice."""
 

@@ -30,11 +30,8 @@ from rh_prefect.client import (
     WebhookEvent,
 )
 from rh_prefect.errors import ConnectFailed, InputError, TransportError
-from rh_prefect.flow_runs.call_positions import PaidTask
 from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.settings import get_settings
-from rh_prefect.tasks.generate import paid_task
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -71,15 +68,6 @@ def repeatable(name: str | Callable[[], str]) -> Callable[[Body[P, R]], Task[P, 
 def once(name: str) -> Callable[[Body[P, R]], Task[P, Coroutine[Any, Any, R]]]:
     """Creates a task that is retried only if the request was never sent, since it creates or ends something."""
     return _task(name, undelivered)
-
-
-def paid(name: str) -> Callable[[Body[P, Result]], PaidTask[P]]:
-    """Creates a task for a paid job, with the retries of `generate`; the journal prevents double payment.
-
-    Args:
-        name: What its runs are called, with its parameters in braces.
-    """
-    return paid_task(name=None, run_name=name)
 
 
 def _task(name: str | Callable[[], str], may_help: CanHelp) -> Callable[[Body[P, R]], Task[P, Coroutine[Any, Any, R]]]:

@@ -9,12 +9,11 @@ from pydantic import SecretStr
 
 from rh_prefect.jobs.options import JobOptions, Options
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.tasks.generate import run_job
-from rh_prefect.tasks.platform import paid
+from rh_prefect.tasks.generate import paid_task, run_job
 from rh_prefect.workflows import AppInput, GraphInput, InstanceType, QuickCreateInput, WorkflowInput
 
 
-@paid("workflow {workflow_id}")
+@paid_task(run_name="workflow {workflow_id}")
 async def run_workflow(
     workflow_id: str,
     nodes: Mapping[str, Any] | None = None,
@@ -67,7 +66,7 @@ async def run_workflow(
     return await run_job(asked, Options(**options), scope=scope)
 
 
-@paid("app {webapp_id}")
+@paid_task(run_name="app {webapp_id}")
 async def run_app(
     webapp_id: str,
     nodes: Mapping[str, Any] | None = None,
@@ -112,7 +111,7 @@ async def run_app(
     return await run_job(asked, Options(**options), scope=scope)
 
 
-@paid("quick create {webapp_id}/{code}")
+@paid_task(run_name="quick create {webapp_id}/{code}")
 async def quick_create(
     webapp_id: str,
     code: str,
@@ -137,7 +136,7 @@ async def quick_create(
     return await run_job(asked, Options(**options), scope=scope)
 
 
-@paid("graph on {machine}")
+@paid_task(run_name="graph on {machine}")
 async def run_graph(
     graph: Mapping[str, Any],
     nodes: Mapping[str, Any] | None = None,

@@ -64,22 +64,6 @@ STATES: Final = (
 """All states, in the order of a job's life."""
 
 
-COLUMNS = (
-    "row",
-    "label",
-    "state",
-    "reason",
-    "cost",
-    "currency",
-    "unknown",
-    "output",
-    "tasks",
-    "jobs",
-    "manifest",
-    "id",
-)
-
-
 class RowResult(BaseModel):
     """The result of one row.
 
@@ -207,7 +191,7 @@ def _budget(missing: Costs, counted: Callable[[str], Decimal]) -> Decimal | None
 
 def write(report: BatchReport, rows: Sequence[RowResult], *, store: MediaStore, about: dict[str, Any]) -> None:
     """Writes the two files of a report atomically."""
-    table = csv_text(COLUMNS, (row.cells() for row in rows))
+    table = csv_text(list(RowResult(row=0).cells()), (row.cells() for row in rows))
     store.write_bytes(_name(report.batch, "csv"), table.encode())
     whole = {
         **report.model_dump(mode="json", exclude={"csv_uri", "json_uri"}),

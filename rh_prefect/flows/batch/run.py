@@ -182,12 +182,8 @@ class _Run:
     async def _check(self, work: Work) -> Work | InvalidRow:
         payer = await load_engine(self.options["credentials"])
         asked = self.plan.stages[0].asked(work.params[0])
-
-        async def look() -> None:
-            await payer.check(asked, scope=self.scope, store=self.store, label=work.label)
-
         try:
-            await LOOP.call(look())
+            await LOOP.call(payer.check(asked, scope=self.scope, store=self.store, label=work.label))
         except InputError as error:
             return InvalidRow(work.number, error.message, work.label)
         return work
