@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import signal
-import urllib.request
-from decimal import Decimal
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
 from rh_prefect.cli import servers
 from rh_prefect.cli.arguments import check_call
 from rh_prefect.cli.examples import write_example
+
+if TYPE_CHECKING:
+    from rh_prefect.emulator.recorder import Recorder
 
 PROMPT = "A lighthouse above a stormy sea at dawn, gulls in the wind"
 
@@ -30,13 +30,13 @@ def demo(
 ) -> None:
     """Make a film on this machine, twice: the second run is free. No key, no network, nothing to pay."""
     check_call("demo", {"prompt": prompt, "folder": str(folder)}, needs=("prompt",))
+    from rh_prefect.emulator import Emulator
+
     folder = folder.resolve()
     print(f"The pipeline `film` runs in {folder}, on Prefect's own server and an emulator of RunningHub.")
     with contextlib.ExitStack() as stack:
         url = stack.enter_context(servers.prefect_server(folder / "prefect"))
-        settings = stack.enter_context(
-            servers.emulator(folder, "--clock", "real", "--factor", "20", "--long-side", "640", "--fps", "24")
-        )
+        rh = stack.enter_context(Emulator(clock="real", factor=20, limit=50, long_side=640, fps=24))
         # Before Prefect is imported: it reads its settings once.
         os.environ.update(
             servers.QUIET,
@@ -46,16 +46,17 @@ def demo(
             RH_STATE_DIR=str(folder / "state"),
             RH_POLL_SECONDS="0.3",
             RH_ALLOW_PRIVATE_LINKS="1",
-            **settings,
+            RH_BASE_URL=rh.url,
+            RH_API_KEY=rh.key,
         )
-        _plan_and_run_twice(folder / "film.yaml", [f"idea={prompt}", f"count={shots}"], settings["RH_BASE_URL"])
+        _plan_and_run_twice(folder / "film.yaml", [f"idea={prompt}", f"count={shots}"], rh.recorder)
         if stay:
             print(f"dashboard: {url.removesuffix('/api')}  (press Ctrl-C to stop)", flush=True)
             with contextlib.suppress(KeyboardInterrupt):
                 signal.pause()
 
 
-def _plan_and_run_twice(file: Path, values: list[str], emulator: str) -> None:
+def _plan_and_run_twice(file: Path, values: list[str], books: Recorder) -> None:
     from rh_prefect.cli.pipeline_runs import run
     from rh_prefect.cli.pipelines import plan
 
@@ -65,22 +66,14 @@ def _plan_and_run_twice(file: Path, values: list[str], emulator: str) -> None:
     for command, do in (("plan", plan), ("run", run)):
         _show(f"rh-prefect {command} {file.name} {words}")
         do(file, values=values)
-    submitted, charged = _account(emulator)
+    submitted, charged = len(books.submissions), books.charged
     _show(f"rh-prefect run {file.name} {words}")
     run(file, values=values)
-    now, charged_now = _account(emulator)
     print(
         f"\nThe emulator's books: {submitted} tasks submitted and {charged:.2f} CNY charged by the first run, "
-        f"{now - submitted} tasks and {charged_now - charged:.2f} CNY by the second."
+        f"{len(books.submissions) - submitted} tasks and {books.charged - charged:.2f} CNY by the second."
     )
 
 
 def _show(command: str) -> None:
     print(f"\n$ {command}", flush=True)
-
-
-def _account(emulator: str) -> tuple[int, Decimal]:
-    """The tasks that the emulator was given, and what it has charged for them."""
-    with urllib.request.urlopen(f"{emulator}/_emulator/recorder", timeout=10) as answer:  # noqa: S310 - our own URL
-        books = json.load(answer)
-    return len(books["submissions"]), Decimal(books["charged"])

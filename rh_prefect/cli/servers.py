@@ -1,4 +1,4 @@
-"""The servers that a command needs: the Prefect API, configured or started by the command, and the emulator."""
+"""The Prefect API that a command needs: the configured one, or a server that the command starts."""
 
 from __future__ import annotations
 
@@ -132,64 +132,41 @@ def prefect_server(home: Path, *, say: bool = True) -> Iterator[str]:
     port = free_port()
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     env = {**QUIET, "PREFECT_HOME": str(home), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
-    with _process("Prefect's server", command, env, log=home / "server.log") as server:
-        _wait_until_up(server, f"http://127.0.0.1:{port}/api/health", log=home / "server.log", say=say)
+    log = home / "server.log"
+    server = _start(command, env, log)
+    try:
+        _wait_until_up(server, f"http://127.0.0.1:{port}/api/health", log=log, say=say)
         yield env["PREFECT_API_URL"]
+    finally:
+        _end(server)
 
 
-@contextlib.contextmanager
-def emulator(folder: Path, *options: str) -> Iterator[dict[str, str]]:
-    """Runs the emulator for the length of a `with` block; `options` are those of `python -m rh_prefect.emulator`.
-
-    Yields:
-        The environment under which the package uses it: `RH_BASE_URL` and `RH_API_KEY`.
-
-    Raises:
-        ConfigError: It does not come up; says why.
-    """
-    log = folder / "emulator.log"
-    command = [sys.executable, "-m", "rh_prefect.emulator", *options]
-    with _process("the emulator", command, {}, log=log, read=True) as server:
-        found: dict[str, str] = {}
-        while "RH_API_KEY" not in found:
-            line = server.stdout.readline() if server.stdout else ""
-            if not line:
-                raise _not_up("the emulator", log)
-            name, _, value = line.strip().partition("=")
-            found[name] = value
-        yield {name: found[name] for name in ("RH_BASE_URL", "RH_API_KEY")}
-
-
-@contextlib.contextmanager
-def _process(
-    what: str, command: list[str], env: Mapping[str, str], *, log: Path, read: bool = False
-) -> Iterator[subprocess.Popen[str]]:
+def _start(command: list[str], env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         log.touch()
     except OSError as error:
-        raise ConfigError(f"{what} cannot write its files: {error}. What to do: choose another folder.") from error
-    with log.open("w", encoding="utf-8") as out:
+        raise ConfigError(
+            f"Prefect's server cannot write its files: {error}. What to do: choose another folder."
+        ) from error
+    with log.open("wb") as out:
         try:
-            process = subprocess.Popen(  # noqa: S603, the command is our own
+            return subprocess.Popen(  # noqa: S603, the command is our own
                 command,
                 env={**os.environ, **env},
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE if read else out,
+                stdout=out,
                 stderr=out,
-                text=True,
-                # Ctrl-C is for this command, which then ends its servers itself, in order.
+                # Ctrl-C is for this command, which then ends its server itself, in order.
                 start_new_session=True,
             )
         except OSError as error:
-            raise ConfigError(f"{what} cannot be started: {error}. What to do: install the package again.") from error
-    try:
-        yield process
-    finally:
-        _end(process)
+            raise ConfigError(
+                f"Prefect's server cannot be started: {error}. What to do: install the package again."
+            ) from error
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _end(process: subprocess.Popen[bytes]) -> None:
     """Ends a process and its children, which are a session of their own."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
@@ -200,15 +177,13 @@ def _end(process: subprocess.Popen[str]) -> None:
     # The leader has gone; what is left of its group goes with it.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    if process.stdout:
-        process.stdout.close()
 
 
-def _wait_until_up(server: subprocess.Popen[str], url: str, *, log: Path, say: bool) -> None:
+def _wait_until_up(server: subprocess.Popen[bytes], url: str, *, log: Path, say: bool) -> None:
     began = time.monotonic()
     while time.monotonic() - began < PREFECT_STARTS_IN:
         if server.poll() is not None:
-            raise _not_up("Prefect's server", log)
+            raise _not_up(log)
         with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=2):  # noqa: S310, our own URL
             break
         if say and sys.stderr.isatty():
@@ -217,18 +192,18 @@ def _wait_until_up(server: subprocess.Popen[str], url: str, *, log: Path, say: b
             )
         time.sleep(0.3)
     else:
-        raise _not_up("Prefect's server", log)
+        raise _not_up(log)
     if say:
         # Beside the data of a command, which another program may read.
         print(f"\rPrefect's server is running ({time.monotonic() - began:.0f} s)        ", flush=True, file=sys.stderr)
 
 
-def _not_up(what: str, log: Path) -> ConfigError:
+def _not_up(log: Path) -> ConfigError:
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-15:]
     except OSError as error:
         lines = [str(error)]
     said = "\n".join(f"    {line}" for line in lines) or "    (it said nothing)"
     return ConfigError(
-        f"{what} did not start. It said:\n{said}\nWhat to do: repair what it names; the whole log is {log}."
+        f"Prefect's server did not start. It said:\n{said}\nWhat to do: repair what it names; the whole log is {log}."
     )
