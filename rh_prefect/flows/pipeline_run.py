@@ -328,7 +328,7 @@ class PipelineRun:
             self._running[task] = instance
 
     def _fail_unmet(self) -> None:
-        """Fails the steps whose `expect` does not hold; they are in no other step's needs, and are never paid for."""
+        """Fails the steps whose `expect` is false; they are never paid for, and neither are those that need them."""
         for one in self.plan.instances:
             if one.state == "x" and one.problems and self._is_selected(one):
                 self.outcome.errors.setdefault(one.address, self._spoilt(one))
@@ -338,12 +338,9 @@ class PipelineRun:
 
         What runs goes on to its end; nothing more is begun.
         """
-        strict = [path for path, step in self._pipeline.file.walk() if step.on_error == "fail"]
-        if not self._stopped_by and strict and self.outcome.errors:
+        if not self._stopped_by and self.outcome.errors:
             failed = (one for one in self.plan.instances if one.address in self.outcome.errors)
-            places = ((one.address, one.used_at or one.at) for one in failed)
-            stops = (name for name, at in places if any(at[: len(path)] == path for path in strict))
-            self._stopped_by = next(stops, "")
+            self._stopped_by = next((one.address for one in failed if one.stops_run), "")
         return self._stopped_by
 
     @staticmethod

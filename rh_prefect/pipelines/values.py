@@ -154,6 +154,7 @@ class Frame:
         is_sure: Whether the item is there in the cheapest course of the run, too.
         row: The row that it comes from, for messages.
         is_pending: Whether it is not known yet that there is such an item.
+        blocked_by: The step without a result that the item or its group needs; None where there is none.
     """
 
     outer: Frame | None = None
@@ -163,6 +164,7 @@ class Frame:
     is_sure: bool = True
     row: str = ""
     is_pending: bool = False
+    blocked_by: Instance | None = None
 
     def find(self, name: str) -> Any:
         """The value of a name; absent where there is none."""

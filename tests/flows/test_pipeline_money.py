@@ -175,6 +175,99 @@ steps:
     assert len(rh.recorder.paid) == 1
 
 
+EXPECTING = """
+name: expecting
+params: {rows: {type: table, columns: {title: string, size: integer}}}
+steps:
+  each:
+    foreach: $(params.rows)
+    id: $(item.title)
+    steps:
+      other: {model: z-image/turbo, with: {prompt: "another $(item.title)"}}
+      picture: {model: z-image/turbo, with: {prompt: $(item.title)}, expect: {lt: [$(item.size), 3]}}
+      small: {edit: resize, with: {file: $(picture or other), width: 64, height: 64}}
+      clip: {model: kling-v2.6-pro-image-to-video, from: $(small), with: {prompt: it turns, duration: 5, sound: false}}
+  some: {edit: contact_sheet, with: {of: $(each.small)}, require: any}
+  all: {edit: contact_sheet, with: {of: $(each.small)}}
+outputs: {some: $(some), all: $(all), clips: $(each.clip)}
+"""
+
+
+async def test_a_step_that_needs_one_whose_expect_is_false_is_blocked_by_it(rh: Emulator) -> None:
+    given = [{"title": "mug", "size": 1}, {"title": "jug", "size": 5}]
+    plan = await Pipeline.from_text(EXPECTING).plan(rows=given)
+    assert not plan.problems
+    state, result = await run(EXPECTING, rows=given, budget=5)
+    assert state.is_failed()
+    states = {one.step: one.state for one in result.steps}
+    assert states == {
+        "each[mug].other": "made",
+        "each[jug].other": "made",
+        "each[mug].picture": "made",
+        "each[jug].picture": "failed",
+        "each[mug].small": "made",
+        "each[jug].small": "not run",
+        "each[mug].clip": "made",
+        "each[jug].clip": "not run",
+        "some": "made",
+        "all": "not run",
+    }
+    reasons = {one.reason for one in result.steps if one.state == "not run"}
+    assert reasons == {"needs each[jug].picture, which failed"}
+    assert result["some"] is not None
+    assert plan.price.least <= rh.recorder.charged <= plan.price.most
+    (clip,) = (one for one in plan.instances if one.address == "each[jug].clip")
+    assert (clip.state, clip.note) == ("x", "it needs each[jug].picture, whose expect condition is false")
+
+
+async def test_a_fan_out_over_a_list_whose_expect_is_false_has_no_items(rh: Emulator) -> None:
+    text = """
+params: {count: integer}
+steps:
+  script:
+    model: rhart-text-g-3-flash-preview/text-to-text
+    with: {prompt: Two shots}
+    parse: {list: {picture: string}, at_most: 2}
+    expect: {lt: [$(params.count), 3]}
+  shots:
+    foreach: $(script)
+    steps: {still: {model: z-image/turbo, with: {prompt: a cup}, same: true}}
+  later: {model: z-image/turbo, with: {prompt: a mug}, when: {gt: [$(script.count), 1]}}
+"""
+    state, result = await run(text, count=5, budget=5)
+    assert state.is_failed()
+    blocked = [(one.state, one.reason) for one in result.steps if one.step != "script"]
+    assert blocked == [("not run", "needs script, which failed")] * 2
+    assert not rh.recorder.paid
+
+
+USED = """
+params: {word: string}
+steps:
+  first: {model: z-image/turbo, with: {prompt: $(params.word)}STRICT}
+outputs: {first: $(first)}
+"""
+
+USING = """
+steps:
+  one: {use: ./used.yaml, with: {word: a bad word}STRICT}
+  other: {model: z-image/turbo, with: {prompt: a mug}}
+  later: {model: kling-v2.6-pro-image-to-video, from: $(other), with: {prompt: it turns, duration: 5}}
+"""
+
+
+@pytest.mark.parametrize(("inside", "outside"), [(True, False), (False, True), (False, False)])
+async def test_on_error_holds_in_a_used_file(rh: Emulator, tmp_path: Path, *, inside: bool, outside: bool) -> None:
+    rh.faults.add(Fault("submit", prompt="a bad word", kind="code", code="301"))
+    for name, text, is_strict in (("used", USED, inside), ("using", USING, outside)):
+        (tmp_path / f"{name}.yaml").write_text(text.replace("STRICT", ", on_error: fail" if is_strict else ""))
+    flow: Any = pipeline_flow(Pipeline.from_file(tmp_path / "using.yaml"))
+    data = await (await flow(budget=5, return_state=True)).aresult(raise_on_failure=False)
+    later = data.result.steps[-1]
+    stopped = ("not run", "one.first failed, and its on_error is fail")
+    assert (later.state, later.reason) == (stopped if inside or outside else ("made", ""))
+
+
 async def test_works_of_earlier_runs_take_nothing_of_a_budget(rh: Emulator) -> None:
     borrowed = [f"old {number}" for number in range(10)]
     await run(pictures(), rows=rows(*borrowed))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from rh_prefect.pipelines.check import Checked
@@ -16,11 +16,12 @@ from rh_prefect.pipelines.plan.fan_out import is_selected, items_of, matrix_of, 
 from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, recipe_id, request_base, work_id
 from rh_prefect.pipelines.plan.item_problems import ItemProblems
 from rh_prefect.pipelines.plan.planned_steps import FREE, Instance, KnownWork, KnownWorks, Work, WorkQuery
-from rh_prefect.pipelines.plan.results import unchosen, value_of
+from rh_prefect.pipelines.plan.results import not_made, unchosen, value_of
 from rh_prefect.pipelines.plan.step_requests import Draft, draft_edit, draft_paid
 from rh_prefect.pipelines.references import references_in
 from rh_prefect.pipelines.saved_graphs import SavedGraphs
 from rh_prefect.pipelines.takes import Choices
+from rh_prefect.pipelines.types import Type
 from rh_prefect.pipelines.values import ABSENT, File, Frame, Group, Items, Made, evaluate, makers, results
 
 MOST_WORKS = 8000
@@ -67,6 +68,12 @@ class Expander:
         self._used_at: Path = ()
         self._doubtful: set[tuple[int, Path]] = set()  # steps that may turn out to be absent
         self._paid = 0
+        self._stops_run = False
+        self._strict: dict[tuple[int, Path], bool] = {}
+        self._lost: dict[
+            str, Instance
+        ] = {}  # steps without a result, by address, each with the one whose expect is false
+        self._causes: dict[tuple[int, Path], Instance] = {}  # conditions that need a step without a result
 
     async def expand(self, params: Mapping[str, Any]) -> None:
         """Expands the file.
@@ -96,58 +103,119 @@ class Expander:
             made = await self._use(step, at, live, path)
         elif step.action == "review":
             made = [self._review(step, at, frame, path) for frame in live]
-        elif step.action == "edit":
-            made = await self._work_out(
-                [draft_edit(step, at, path, frame, self.choices.failed) for frame in live], step
-            )
         else:
-            made = await self._work_out([self._draft(step, at, path, frame) for frame in live], step)
+            failed = self._failed
+            made = await self._work_out([self._draft(step, at, path, frame, failed) for frame in live], step)
         for frame, value in zip(live, made, strict=True):
             frame.names[name] = value
 
-    def _draft(self, step: Step, at: Path, path: str, frame: Frame) -> Draft:
+    def _draft(self, step: Step, at: Path, path: str, frame: Frame, failed: Collection[str]) -> Draft:
         if step.action == "edit":
-            return draft_edit(step, at, path, frame, self.choices.failed)
-        return draft_paid(step, at, path, frame, self._checked, self.choices.failed, self._saved)
+            return draft_edit(step, at, path, frame, failed)
+        return draft_paid(step, at, path, frame, self._checked, failed, self._saved)
 
     def _is_live(self, name: str, step: Step, at: Path, frame: Frame, path: str) -> bool:
         found = True if step.when is None else truth(step.when, frame)
         held = True if step.expect is None or found is False else truth(step.expect, frame)
         if found is None:
             self._doubtful.add((id(frame), at))
+        if (found is None or held is None) and (cause := self._lost_in([step.when, step.expect], frame)) is not None:
+            self._causes[id(frame), at] = cause
         if found is not False and held is not False:
             return True
-        frame.names[name] = ABSENT
+        instance = Instance(
+            path, frame.id, step, at, step.model or step.edit or step.action, "x", is_sure=frame.is_sure
+        )
+        if found is False:
+            frame.names[name] = ABSENT
+        else:
+            frame.names[name] = self._not_made(instance)
+            self._fail_unmet(instance, is_run=found is True)
         if step.action != "steps":
-            instance = Instance(
-                path, frame.id, step, at, step.model or step.edit or step.action, "x", is_sure=frame.is_sure
-            )
-            if found is not False:
-                instance.note = "the expect condition is false; this item fails before anything is paid for it"
-                instance.problems.append("the expect condition is false")
-                self.notes[f"{instance.address}: {instance.note}."] = None
-            self.instances.append(instance)
+            self._add(instance)
         return False
+
+    def _fail_unmet(self, instance: Instance, *, is_run: bool) -> None:
+        """Fails a step whose `expect` is false; while `when` is not known, the run decides later."""
+        if not is_run:
+            instance.is_pending = True
+            return
+        instance.note = "the expect condition is false; this item fails before anything is paid for it"
+        instance.problems.append("the expect condition is false")
+        self.notes[f"{instance.address}: {instance.note}."] = None
+        self._lost[instance.address] = instance
+
+    # -- steps that need one whose `expect` is false -----------------------------------------------------------------
+
+    @property
+    def _failed(self) -> set[str]:
+        """Addresses of steps without a result; a step with `require: any` goes on without them."""
+        return {*self.choices.failed, *self._lost}
+
+    def _lost_in(self, value: Any, frame: Frame) -> Instance | None:
+        """The first step without a result that a value of the file refers to."""
+        if not self._lost:
+            return None
+        values = (evaluate(reference.text, frame) for _, reference in references_in(value))
+        return next((maker for one in values for maker in makers(one) if maker.address in self._lost), None)
+
+    def _cause(self, instance: Instance, frame: Frame) -> Instance | None:
+        """The step without a result because of which this one cannot be made; None where it can."""
+        found = frame.blocked_by or self._causes.get((id(frame), instance.at))
+        return found or next((need for need in instance.needs if need.address in self._lost), None)
+
+    def _block(self, instance: Instance, cause: Instance) -> Made:
+        """Leaves a step out of the run, with those that need it."""
+        first = self._lost[cause.address]
+        instance.state, instance.works = "x", []
+        instance.needs = list(dict.fromkeys([*instance.needs, cause]))
+        instance.note = f"it needs {first.address}, whose expect condition is false"
+        self._lost[instance.address] = first
+        self._add(instance)
+        return self._not_made(instance)
+
+    def _not_made(self, instance: Instance) -> Made:
+        kind = self._checked.types.get(instance.at, Type("any"))
+        return Made(not_made(kind, instance, f"not made:{instance.address}"), label=instance.model)
+
+    def _add(self, instance: Instance) -> None:
+        instance.used_at = self._used_at
+        instance.stops_run = self._stops_run or self._is_strict(instance.at)
+        self.instances.append(instance)
+
+    def _is_strict(self, at: Path) -> bool:
+        """Whether `on_error` of a step, or of a group around it, is `fail` in its file."""
+        key = (id(self._checked), at)
+        if key not in self._strict:
+            strict = (path for path, step in self._checked.file.walk() if step.on_error == "fail")
+            self._strict[key] = any(at[: len(path)] == path for path in strict)
+        return self._strict[key]
 
     # -- works -----------------------------------------------------------------------------------------------------
 
     async def _work_out(self, drafts: list[Draft], step: Step) -> list[Made]:
         """Finds the works of many items at once, and what they make."""
+        blocked: dict[int, Made] = {}
+        for draft in drafts:
+            draft.instance.row = _row(draft.frame)
+            if (cause := self._cause(draft.instance, draft.frame)) is not None:
+                blocked[id(draft)] = self._block(draft.instance, cause)
+        every, drafts = drafts, [draft for draft in drafts if id(draft) not in blocked]
         for draft in drafts:
             self._report(draft)
             instance = draft.instance
-            instance.used_at, instance.row = self._used_at, _row(draft.frame)
             instance.is_pending = draft.frame.is_pending or _is_open(step, draft.frame)
             instance.is_sure &= (id(draft.frame), instance.at) not in self._doubtful
             if instance.forbidden:
                 self.notes[f"{instance.path}: {instance.forbidden}"] = None
             instance.request, instance.kind = draft.given, draft.kind
             instance.seconds = draft.seconds.expected if draft.seconds is not None else None
-            self.instances.append(instance)
+            self._add(instance)
             self._save_as(draft)
         counts = [self._take_numbers(draft, step) for draft in drafts]
         found = await self._look_up(drafts, counts, step)
-        return [self._made(draft, works) for draft, works in zip(drafts, found, strict=True)]
+        made = {id(draft): self._made(draft, works) for draft, works in zip(drafts, found, strict=True)} | blocked
+        return [made[id(draft)] for draft in every]
 
     def _report(self, draft: Draft) -> None:
         instance = draft.instance
@@ -302,7 +370,9 @@ class Expander:
         instance.request = {"of": candidates_id([str(mark(one)) for one in shown])}
         for maker in instance.needs:
             maker.used = True
-        self.instances.append(instance)
+        if (cause := self._cause(instance, frame)) is not None:
+            return self._block(instance, cause)
+        self._add(instance)
         chosen = self._chosen(instance, shown)
         instance.state = "r" if chosen is None else "="
         value = chosen if chosen is not None else shown[0] if shown else ABSENT
@@ -332,24 +402,26 @@ class Expander:
 
     async def _use(self, step: Step, at: Path, frames: list[Frame], path: str) -> list[Made]:
         used = self._checked.uses[at]
-        inner = [self._bound(step, used, frame) for frame in frames]
-        outer, outer_at = self._checked, self._used_at
-        self._checked, self._used_at = used, outer_at or at
+        inner = [self._bound(step, at, used, frame) for frame in frames]
+        outer = self._checked, self._used_at, self._stops_run
+        stops_run = self._stops_run or self._is_strict(at)
+        self._checked, self._used_at, self._stops_run = used, self._used_at or at, stops_run
         try:
             await self._steps(used.file.steps, ("steps",), inner, path)
         finally:
-            self._checked, self._used_at = outer, outer_at
+            self._checked, self._used_at, self._stops_run = outer
         outputs = [{name: evaluate(value, frame) for name, value in used.file.outputs.items()} for frame in inner]
         return [Made({name: one for name, one in found.items() if one is not ABSENT}) for found in outputs]
 
-    def _bound(self, step: Step, used: Checked, frame: Frame) -> Frame:
+    def _bound(self, step: Step, at: Path, used: Checked, frame: Frame) -> Frame:
         given = {name: evaluate(value, frame) for name, value in step.with_.items()}
         params: dict[str, Any] = {}
         for name, param in used.file.params.items():
             value = given.get(name, ABSENT)
             params[name] = value if value is not ABSENT else ABSENT if param.default is None else param.default
         pending = frame.is_pending or _is_open(step, frame)
-        return Frame(names={"params": params, "run": self._run}, id=frame.id, is_sure=frame.is_sure, is_pending=pending)
+        names, cause = {"params": params, "run": self._run}, frame.blocked_by or self._causes.get((id(frame), at))
+        return Frame(names=names, id=frame.id, is_sure=frame.is_sure, is_pending=pending, blocked_by=cause)
 
     # -- groups ----------------------------------------------------------------------------------------------------
 
@@ -386,10 +458,13 @@ class Expander:
     def _frames(self, step: Step, at: Path, frame: Frame, path: str) -> list[Frame]:
         if not step.is_fan_out:
             pending = frame.is_pending or _is_open(step, frame)
-            return [Frame(frame, {}, frame.id, frame.number, frame.is_sure, frame.row, pending)]
+            cause = frame.blocked_by or self._causes.get((id(frame), at))
+            return [Frame(frame, {}, frame.id, frame.number, frame.is_sure, frame.row, pending, cause)]
         found = matrix_of(step, frame) if step.matrix is not None else items_of(step, frame)
         for one in found:
             one.is_pending |= frame.is_pending or _is_open(step, frame)
+            lost = next((maker for maker in makers(one.names.get("item")) if maker.address in self._lost), None)
+            one.blocked_by = frame.blocked_by or self._causes.get((id(frame), at)) or lost
         found = [one for one in found if step.where is None or is_selected(step, one)]
         if step.sort is not None:
             found = ordered(found, step.sort.by, descending=step.sort.descending)

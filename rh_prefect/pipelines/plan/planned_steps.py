@@ -23,7 +23,7 @@ STATES: dict[State, str] = {
     "?": "a submission whose response is unknown: `rh-prefect jobs adopt` or `jobs mark-refused` first",
     "!": "required files are missing; --retake makes a new result",
     "r": "waits for a review, or depends on one",
-    "x": "absent: its condition is false",
+    "x": "absent: its condition is false, or it needs a step whose expect is false",
     "-": "no longer in the file or the table",
 }
 
@@ -202,6 +202,7 @@ class Instance:
         row: The row of a table that its item comes from, for messages.
         problems: What is wrong with its values. A run makes no such step; values that a model gave are known then only.
         used_at: The path of the step with `use` that it comes from, in the file that is planned.
+        stops_run: Whether the run starts no more steps after its failure; see `on_error`.
     """
 
     path: str
@@ -233,6 +234,7 @@ class Instance:
     row: str = ""
     problems: list[str] = field(default_factory=list)
     used_at: Path = ()
+    stops_run: bool = False
 
     @property
     def address(self) -> str:

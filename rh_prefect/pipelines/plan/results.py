@@ -9,7 +9,7 @@ from rh_prefect.pipelines.language import Parse
 from rh_prefect.pipelines.parsed_answers import InvalidAnswerError, answer_type, read_answer
 from rh_prefect.pipelines.plan.planned_steps import Instance, Work
 from rh_prefect.pipelines.plan.step_requests import Draft
-from rh_prefect.pipelines.types import Type
+from rh_prefect.pipelines.types import FILES, Type
 from rh_prefect.pipelines.values import File, Items, Span, Unknown, digest, evaluate, exactly
 
 
@@ -111,3 +111,22 @@ def unchosen(value: Any, instance: Instance) -> Any:
     if isinstance(value, str):
         return Unknown("string", key + digest(value), exactly(len(value)), instance)
     return value
+
+
+def not_made(kind: Type, instance: Instance, key: str) -> Any:
+    """Returns a placeholder for the result of a step that is not made, so that the steps which need it are found.
+
+    Args:
+        kind: The type of its result.
+        instance: The step.
+        key: What the placeholder is compared by.
+    """
+    if kind.many:
+        count = Unknown("integer", f"{key}.count", None, instance)
+        return Items((not_made(kind.one, instance, f"{key}[]"),), (None,), (False,), count)
+    facts = {name: not_made(one, instance, f"{key}.{name}") for name, one in kind.extra.items()}
+    if kind.kind in FILES:
+        return File(kind.kind, key, maker=instance, label=instance.model, facts=facts)
+    if kind.fields:
+        return {name: not_made(one, instance, f"{key}.{name}") for name, one in kind.fields.items()}
+    return Unknown(kind.kind, key, None, instance)
