@@ -91,11 +91,10 @@ def causes(errors: Iterable[BaseException]) -> list[str]:
         named = steps.setdefault(text, [])
         if step and step not in named:
             named.append(step)
-    return [_cause(text, named) for text, named in steps.items()]
-
-
-def _cause(text: str, named: list[str]) -> str:
-    return text if not named or (len(named) == 1 and named[0] in text) else f"{', '.join(named)}: {text}"
+    return [
+        text if not named or (len(named) == 1 and named[0] in text) else f"{', '.join(named)}: {text}"
+        for text, named in steps.items()
+    ]
 
 
 def _single(errors: Iterable[BaseException]) -> Iterator[BaseException]:
@@ -217,9 +216,13 @@ class ModerationError(ApiError):
 class KeyRejected(ApiError):
     """The API key is missing, wrong, disabled, expired or of the other site."""
 
+    retry: Retry = "action_required"
+
 
 class AccountError(ApiError):
     """The account has no permission for this, or cannot pay for it."""
+
+    retry: Retry = "action_required"
 
 
 class TaskNotFound(ApiError):
@@ -229,6 +232,8 @@ class TaskNotFound(ApiError):
 class Busy(ApiError, Transient):
     """A limit of the account or of the service; the request was not accepted."""
 
+    retry: Retry = "throttled"
+
 
 class GenerationFailed(ApiError):
     """The task ran and failed; a new task may succeed."""
@@ -237,9 +242,13 @@ class GenerationFailed(ApiError):
 class TaskState(ApiError):
     """Not a failure: the task is queued or running."""
 
+    retry: Retry = "pending"
+
 
 class OutcomeUnknown(ApiError):
     """RunningHub did not report whether the request was accepted."""
+
+    retry: Retry = "unknown"
 
 
 class JobError(RunningHubError):
@@ -314,7 +323,6 @@ class Code:
 
     Attributes:
         error: The class that is raised.
-        retry: How to go on.
         meaning: What the code says, in one clause.
         advice: What a person does about it.
         new_task: Whether a task retry may pay for a new task, because the same request may succeed next time.
@@ -325,13 +333,17 @@ class Code:
     """
 
     error: type[ApiError]
-    retry: Retry
     meaning: str
     advice: str
     new_task: bool = False
     no_slot: bool = False
     account_scope: RefusalScope | None = None
     task_status: Literal["QUEUED", "RUNNING", "FAILED"] | None = None
+
+    @property
+    def retry(self) -> Retry:
+        """How to go on."""
+        return self.error.retry
 
 
 _WAIT = "the package waits and retries; if it gives up, run again later"
@@ -341,123 +353,102 @@ _KEY = "check the key, its site (.cn or .ai) and that it is enabled"
 _NEW = "run it again: a new task may succeed, but it is paid for again"
 
 CODES: dict[str, Code] = {
-    "1": Code(RequestRejected, "final", "nothing was found for that id", _INPUT),
-    "301": Code(RequestRejected, "final", "a parameter is missing or wrong", _INPUT),
+    "1": Code(RequestRejected, "nothing was found for that id", _INPUT),
+    "301": Code(RequestRejected, "a parameter is missing or wrong", _INPUT),
     "380": Code(
         RequestRejected,
-        "final",
         "this workflow does not exist on this site",
         "check the workflow id and the site (.cn or .ai)",
         account_scope="model",
     ),
-    "401": Code(KeyRejected, "action_required", "the key is unknown", _KEY),
-    "412": Code(KeyRejected, "action_required", "the key is missing or unknown", _KEY),
-    "414": Code(AccountError, "action_required", "not enough coins", "buy coins, then run again"),
-    "415": Code(Busy, "throttled", "no dedicated machine is free", _WAIT, no_slot=True),
-    "416": Code(AccountError, "action_required", "the wallet is empty", "top up the wallet, then run again"),
-    "421": Code(Busy, "throttled", "the key has reached its limit of running tasks", _WAIT, no_slot=True),
-    "423": Code(TaskNotFound, "final", "no such task", "check the task id and the account that paid for it"),
-    "429": Code(Busy, "throttled", "too many requests", _WAIT),
+    "401": Code(KeyRejected, "the key is unknown", _KEY),
+    "412": Code(KeyRejected, "the key is missing or unknown", _KEY),
+    "414": Code(AccountError, "not enough coins", "buy coins, then run again"),
+    "415": Code(Busy, "no dedicated machine is free", _WAIT, no_slot=True),
+    "416": Code(AccountError, "the wallet is empty", "top up the wallet, then run again"),
+    "421": Code(Busy, "the key has reached its limit of running tasks", _WAIT, no_slot=True),
+    "423": Code(TaskNotFound, "no such task", "check the task id and the account that paid for it"),
+    "429": Code(Busy, "too many requests", _WAIT),
     "433": Code(
         RequestRejected,
-        "final",
         "the workflow graph is not valid, or its paid nodes cannot be paid for",
         _INPUT,
         account_scope="job",
     ),
     "435": Code(
-        RequestRejected,
-        "final",
-        "the account has no machine of that class",
-        "set another instance type",
-        account_scope="job",
+        RequestRejected, "the account has no machine of that class", "set another instance type", account_scope="job"
     ),
-    "436": Code(
-        AccountError, "action_required", "the exclusive contract has ended", "renew the contract, then run again"
-    ),
-    "500": Code(OutcomeUnknown, "unknown", "unknown error", _LOOK),
-    "801": Code(AccountError, "action_required", "free accounts may not use the API", "upgrade the account"),
-    "802": Code(KeyRejected, "action_required", "the key is wrong, disabled or expired", _KEY),
-    "803": Code(RequestRejected, "final", "the node list does not match the workflow", _INPUT),
-    "804": Code(TaskState, "pending", "the task is running", "wait", task_status="RUNNING"),
-    "805": Code(GenerationFailed, "final", "the task failed or was interrupted", _NEW, task_status="FAILED"),
-    "806": Code(KeyRejected, "action_required", "the key belongs to no user", _KEY),
-    "807": Code(TaskNotFound, "final", "no such task", "check the task id and the account that paid for it"),
-    "808": Code(Busy, "throttled", "the upload failed on RunningHub's side", _WAIT),
-    "809": Code(RequestRejected, "final", "the file is too large", "make the file smaller"),
+    "436": Code(AccountError, "the exclusive contract has ended", "renew the contract, then run again"),
+    "500": Code(OutcomeUnknown, "unknown error", _LOOK),
+    "801": Code(AccountError, "free accounts may not use the API", "upgrade the account"),
+    "802": Code(KeyRejected, "the key is wrong, disabled or expired", _KEY),
+    "803": Code(RequestRejected, "the node list does not match the workflow", _INPUT),
+    "804": Code(TaskState, "the task is running", "wait", task_status="RUNNING"),
+    "805": Code(GenerationFailed, "the task failed or was interrupted", _NEW, task_status="FAILED"),
+    "806": Code(KeyRejected, "the key belongs to no user", _KEY),
+    "807": Code(TaskNotFound, "no such task", "check the task id and the account that paid for it"),
+    "808": Code(Busy, "the upload failed on RunningHub's side", _WAIT),
+    "809": Code(RequestRejected, "the file is too large", "make the file smaller"),
     "810": Code(
         AccountError,
-        "action_required",
         "the workflow was never saved or run",
         "save it and run it once on the site",
         account_scope="model",
     ),
-    "811": Code(KeyRejected, "action_required", "the enterprise key is not valid", _KEY),
-    "812": Code(
-        AccountError, "action_required", "the enterprise balance is empty", "top up the balance, then run again"
-    ),
-    "813": Code(TaskState, "pending", "the task is queued", "wait", task_status="QUEUED"),
-    "814": Code(Busy, "throttled", "the personal queue is full", _WAIT, no_slot=True),
+    "811": Code(KeyRejected, "the enterprise key is not valid", _KEY),
+    "812": Code(AccountError, "the enterprise balance is empty", "top up the balance, then run again"),
+    "813": Code(TaskState, "the task is queued", "wait", task_status="QUEUED"),
+    "814": Code(Busy, "the personal queue is full", _WAIT, no_slot=True),
     "901": Code(
         RequestRejected,
-        "final",
         "no such AI app on this site",
         "check the app id and the site (.cn or .ai)",
         account_scope="model",
     ),
-    "1000": Code(OutcomeUnknown, "unknown", "unknown error", _LOOK),
-    "1001": Code(RequestRejected, "final", "no such address", "check the endpoint's name"),
-    "1002": Code(KeyRejected, "action_required", "the key is not valid", _KEY),
-    "1003": Code(Busy, "throttled", "too many requests", _WAIT),
-    "1004": Code(
-        TaskNotFound, "final", "the task is not known, or its record has expired", "check the task id and the account"
-    ),
-    "1005": Code(OutcomeUnknown, "unknown", "internal error", _LOOK),
-    "1006": Code(GenerationFailed, "final", "the task ran out of time", _NEW, new_task=True),
-    "1007": Code(RequestRejected, "final", "a parameter is not valid", _INPUT),
-    "1008": Code(RequestRejected, "final", "a file is too large", "make the file smaller"),
-    "1009": Code(RequestRejected, "final", "wrong HTTP method", _INPUT),
+    "1000": Code(OutcomeUnknown, "unknown error", _LOOK),
+    "1001": Code(RequestRejected, "no such address", "check the endpoint's name"),
+    "1002": Code(KeyRejected, "the key is not valid", _KEY),
+    "1003": Code(Busy, "too many requests", _WAIT),
+    "1004": Code(TaskNotFound, "the task is not known, or its record has expired", "check the task id and the account"),
+    "1005": Code(OutcomeUnknown, "internal error", _LOOK),
+    "1006": Code(GenerationFailed, "the task ran out of time", _NEW, new_task=True),
+    "1007": Code(RequestRejected, "a parameter is not valid", _INPUT),
+    "1008": Code(RequestRejected, "a file is too large", "make the file smaller"),
+    "1009": Code(RequestRejected, "wrong HTTP method", _INPUT),
     # That 1010 and 1011 mean "not accepted" is an assumption; nothing published confirms it.
-    "1010": Code(Busy, "throttled", "the service is not available", _WAIT),
-    "1011": Code(Busy, "throttled", "the service is busy", _WAIT),
-    "1012": Code(OutcomeUnknown, "unknown", "the model's provider returned an invalid response", _LOOK),
-    "1013": Code(RequestRejected, "final", "a file could not be read", "check that the file opens and its link works"),
+    "1010": Code(Busy, "the service is not available", _WAIT),
+    "1011": Code(Busy, "the service is busy", _WAIT),
+    "1012": Code(OutcomeUnknown, "the model's provider returned an invalid response", _LOOK),
+    "1013": Code(RequestRejected, "a file could not be read", "check that the file opens and its link works"),
     "1014": Code(
-        AccountError,
-        "action_required",
-        "models need an enterprise shared key",
-        "use an enterprise shared key",
-        account_scope="model",
+        AccountError, "models need an enterprise shared key", "use an enterprise shared key", account_scope="model"
     ),
-    "1015": Code(GenerationFailed, "final", "the generation failed", _NEW, new_task=True),
-    "1101": Code(RequestRejected, "final", "a node's settings are wrong", _INPUT),
-    "1501": Code(ModerationError, "final", "the content check refused it", "change the prompt or the file"),
-    "1504": Code(GenerationFailed, "final", "the model ran out of time", _NEW, new_task=True),
+    "1015": Code(GenerationFailed, "the generation failed", _NEW, new_task=True),
+    "1101": Code(RequestRejected, "a node's settings are wrong", _INPUT),
+    "1501": Code(ModerationError, "the content check refused it", "change the prompt or the file"),
+    "1504": Code(GenerationFailed, "the model ran out of time", _NEW, new_task=True),
     "1505": Code(
-        ModerationError, "final", "pictures of real people are not allowed", "use a registered asset or another picture"
+        ModerationError, "pictures of real people are not allowed", "use a registered asset or another picture"
     ),
-    "1516": Code(OutcomeUnknown, "unknown", "no published meaning", _LOOK),
-    "1517": Code(OutcomeUnknown, "unknown", "no published meaning", _LOOK),
-    "1518": Code(OutcomeUnknown, "unknown", "no published meaning", _LOOK),
-    "1519": Code(OutcomeUnknown, "unknown", "no published meaning", _LOOK),
-    "1520": Code(Busy, "throttled", "the key has reached its limit of running tasks", _WAIT, no_slot=True),
-    "1601": Code(KeyRejected, "action_required", "the key is missing in the body", _KEY),
+    "1516": Code(OutcomeUnknown, "no published meaning", _LOOK),
+    "1517": Code(OutcomeUnknown, "no published meaning", _LOOK),
+    "1518": Code(OutcomeUnknown, "no published meaning", _LOOK),
+    "1519": Code(OutcomeUnknown, "no published meaning", _LOOK),
+    "1520": Code(Busy, "the key has reached its limit of running tasks", _WAIT, no_slot=True),
+    "1601": Code(KeyRejected, "the key is missing in the body", _KEY),
     "40310": Code(
         RequestRejected,
-        "final",
         "the model is not offered on this site",
         "use another model, or a key from www.runninghub.ai and the base URL of that site",
         account_scope="model",
     ),
-    "TASK_CREATE_TOO_FAST": Code(Busy, "throttled", "tasks are created too fast", _WAIT),
-    "TASK_CREATE_FAILED_BY_NOT_ENOUGH_POWER_VALUE": Code(
-        AccountError, "action_required", "not enough coins", "buy coins, then run again"
-    ),
+    "TASK_CREATE_TOO_FAST": Code(Busy, "tasks are created too fast", _WAIT),
+    "TASK_CREATE_FAILED_BY_NOT_ENOUGH_POWER_VALUE": Code(AccountError, "not enough coins", "buy coins, then run again"),
 }
 """RunningHub's error reference: v1 numbers, v2 numbers, and the two messages that have no known number."""
 
-_NO_ROW = Code(RequestRejected, "final", "a code that the reference does not list", "read RunningHub's own words")
-_NO_ROW_ON_SUBMIT = Code(OutcomeUnknown, "unknown", "a code that the reference does not list", _LOOK)
+_NO_ROW = Code(RequestRejected, "a code that the reference does not list", "read RunningHub's own words")
+_NO_ROW_ON_SUBMIT = Code(OutcomeUnknown, "a code that the reference does not list", _LOOK)
 
 
 def explain(code: str, reason: str = "", *, submitting: bool = False) -> Code:
@@ -496,4 +487,4 @@ def api_error(code: str, reason: str = "", *, doing: str, submitting: bool = Fal
     row = explain(code, reason, submitting=submitting)
     said = f' RunningHub said: "{reason}".' if reason else ""
     message = f"{doing}: {row.meaning} (code {code}).{said} What to do: {row.advice}."
-    return row.error(message, code=code, reason=reason, retry=row.retry, advice=row.advice, **facts)
+    return row.error(message, code=code, reason=reason, advice=row.advice, **facts)
