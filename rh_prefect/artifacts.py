@@ -25,7 +25,7 @@ from prefect.context import FlowRunContext
 
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.jobs.journal.costs import Costs
-from rh_prefect.prefect_api import connect
+from rh_prefect.prefect_api import ask
 
 _T = TypeVar("_T")
 _logger = logging.getLogger("rh_prefect.artifacts")
@@ -37,12 +37,7 @@ _PATIENCE = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Writer of the artifacts that the dashboard shows for one flow run.
-
-    Attributes:
-        flow: The flow's name.
-        flow_run_id: The flow run.
-    """
+    """Writer of the artifacts that the dashboard shows for one flow run."""
 
     flow: str
     flow_run_id: UUID
@@ -157,13 +152,7 @@ class Progress:
     def __init__(
         self, *, page: Page | None = None, every: float = 5.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Prepares the bar; it appears with the first report.
-
-        Args:
-            page: Where; by default the flow run that the first report is made in.
-            every: Seconds between two updates.
-            clock: Monotonic seconds.
-        """
+        """Prepares the bar, which appears with the first report; `every` and `clock` are seconds."""
         self._page = page
         self._every = every
         self._clock = clock
@@ -214,9 +203,7 @@ async def _safely(request: Callable[[PrefectClient], Awaitable[_T]]) -> _T | Non
     try:
         # Prefect's client would try for a minute.
         async with asyncio.timeout(_PATIENCE):
-            connection = await connect()
-            async with connection.gate:
-                return await request(connection.client)
+            return await ask(request)
     except (httpx.HTTPError, TimeoutError, ConfigError) as error:
         _logger.warning(
             "The dashboard could not be updated (%s); the run continues.", str(error) or type(error).__name__

@@ -25,12 +25,7 @@ class LruCache(MutableMapping[K, V]):
     """
 
     def __init__(self, most: int, *, make: Callable[[], V] | None = None) -> None:
-        """Starts empty.
-
-        Args:
-            most: How many entries it keeps.
-            make: Makes the value of a key that is missing, as in `collections.defaultdict`.
-        """
+        """Starts empty; `make` makes the value of a missing key, as in `collections.defaultdict`."""
         self._most = most
         self._make = make
         self._entries: OrderedDict[K, V] = OrderedDict()
@@ -133,13 +128,7 @@ class SingleFlight(Generic[K, V]):
     def __init__(
         self, most: int = 1, *, seconds: float = math.inf, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Starts empty.
-
-        Args:
-            most: How many answers are kept.
-            seconds: How long an answer is valid, from the time at which it was asked for.
-            clock: Monotonic seconds.
-        """
+        """Starts empty; an answer is valid for these seconds from the time at which it was asked for."""
         self._seconds = seconds
         self._clock = clock
         self._answers: LruCache[K, tuple[float, V]] = LruCache(most)
@@ -176,11 +165,7 @@ class SharedTasks(Generic[K, V]):
     """Tasks by key that several callers wait for: each runs once at a time, and is cancelled when no caller waits."""
 
     def __init__(self, *, drop: Callable[[V], object] = lambda _: None) -> None:
-        """Starts without a task.
-
-        Args:
-            drop: Takes a result that no caller waits for any more.
-        """
+        """Starts without a task; `drop` takes a result that no caller waits for any more."""
         self._running: dict[K, _SharedTask[V]] = {}
         self._drop = drop
 

@@ -101,14 +101,4 @@ def __getattr__(name: str) -> type[ModelInput]:
 
 
 def __dir__() -> list[str]:
-    return sorted(
-        {
-            "CustomInput",
-            "FileValue",
-            "ModelInput",
-            "any_input",
-            "custom",
-            "input_for",
-            *(model.class_name for model in models()),
-        }
-    )
+    return sorted({*__all__, *(model.class_name for model in models())})

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import httpx
 from prefect.client.orchestration import PrefectClient, get_client
@@ -15,6 +17,7 @@ from rh_prefect.errors import ConfigError
 _IN_FLIGHT = 8
 """Requests at a time: httpx's pool grows slow with waiters (quadratically), a semaphore in front of it does not."""
 
+_T = TypeVar("_T")
 _Key = tuple[str, int]
 _connections: dict[asyncio.AbstractEventLoop, dict[_Key, Connection]] = {}
 _lock = threading.Lock()
@@ -22,12 +25,7 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A started client of the Prefect API, with a limit on concurrent requests.
-
-    Attributes:
-        client: Prefect's client, bound to the event loop that opened it.
-        gate: Hold it around each request.
-    """
+    """A started client of the Prefect API, bound to its event loop; hold the gate around each request."""
 
     client: PrefectClient
     gate: asyncio.Semaphore
@@ -52,6 +50,13 @@ async def connect() -> Connection:
         mine[key] = connection
         await connection.client.__aenter__()
     return mine[key]
+
+
+async def ask(request: Callable[[PrefectClient], Awaitable[_T]]) -> _T:
+    """Sends a request over this event loop's connection; see `connect`."""
+    connection = await connect()
+    async with connection.gate:
+        return await request(connection.client)
 
 
 async def disconnect() -> None:

@@ -7,6 +7,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from decimal import Decimal
 from importlib import import_module
@@ -19,6 +20,7 @@ from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.jobs.requests.inputs import fetched
 from rh_prefect.media.media import Media
 from rh_prefect.media.source import identity_uri, open_input, shown, unsigned_uri
+from rh_prefect.media.storage_errors import guarded
 from rh_prefect.media.urls import is_local, local_path, without_user
 from rh_prefect.settings import get_settings
 
@@ -46,14 +48,7 @@ _TROUBLES: tuple[tuple[type[Exception], str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row as it was found.
-
-    Attributes:
-        number: From 1, without a header.
-        values: Columns and their values.
-        file: The row is this one file, for the parameter that takes it.
-        problem: Why it cannot be read, if so.
-    """
+    """One row as it was found, numbered from 1 without a header; or one `file`, for the parameter that takes it."""
 
     number: int
     values: Mapping[str, object]
@@ -116,25 +111,18 @@ def trouble(error: Exception) -> str:
     return f"{known or f'it cannot be read: {type(error).__name__}: {error}'}. What to do: correct the row."
 
 
-class _Limited(io.RawIOBase):
-    """Reads no more than so many bytes of another reader."""
-
-    def __init__(self, reader: BinaryIO, most: int, name: str) -> None:
-        self._reader, self._most, self._name, self._read = reader, most, name, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._reader.read(len(buffer))
-        self._read += len(data)
-        _check_size(self._read, self._most, self._name)
-        buffer[: len(data)] = data
-        return len(data)
-
-
 def _limited(reader: BinaryIO, most: int | None, name: str) -> BinaryIO:
-    return reader if most is None else io.BufferedReader(_Limited(reader, most, name))
+    """A reader that gives no more than so many bytes of another one."""
+    size = 0
+
+    def read(length: int) -> bytes:
+        nonlocal size
+        data = reader.read(length)
+        size += len(data)
+        _check_size(size, most, name)
+        return data
+
+    return reader if most is None else guarded(read, nullcontext)
 
 
 def _check_size(size: int, most: int | None, name: str) -> None:

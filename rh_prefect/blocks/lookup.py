@@ -22,7 +22,7 @@ from rh_prefect.jobs.engine import JobEngine, engine_for
 from rh_prefect.jobs.journal.records import Intent
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.memory_cache import SingleFlight
-from rh_prefect.prefect_api import connect
+from rh_prefect.prefect_api import ask, connect
 from rh_prefect.settings import get_settings
 
 if TYPE_CHECKING:
@@ -126,12 +126,9 @@ def missing(kind: type[Block], name: str, there: str) -> ConfigError:
 
 
 async def _names(kind: type[Block]) -> list[str]:
-    connection = await connect()
+    slug = kind.get_block_type_slug()
     try:
-        async with connection.gate:
-            found = await connection.client.read_block_documents_by_type(
-                kind.get_block_type_slug(), include_secrets=False
-            )
+        found = await ask(lambda api: api.read_block_documents_by_type(slug, include_secrets=False))
     except ObjectNotFound:
         return []
     return sorted(block.name for block in found if block.name)

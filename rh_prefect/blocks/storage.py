@@ -97,7 +97,9 @@ class MediaStorage(Block):
         Raises:
             ConfigError: The bucket's credentials assume a role, which lasts for an hour and cannot be copied.
         """
-        return cls(url=_s3_url(bucket), options=SecretDict(_s3_options(bucket)), signed_inputs=signed_inputs)
+        # The bucket and its folder as an fsspec URL.
+        url = f"s3://{bucket.bucket_name}/{bucket.bucket_folder.strip('/')}".rstrip("/")
+        return cls(url=url, options=SecretDict(_s3_options(bucket)), signed_inputs=signed_inputs)
 
     def get_store(self) -> MediaStore:
         """Opens the storage.
@@ -118,11 +120,6 @@ def _open(url: str, options: str, signed_inputs: bool, template: str) -> MediaSt
     from rh_prefect.media.store import MediaStore
 
     return MediaStore(url, options=json.loads(options), signed_inputs=signed_inputs, template=template)
-
-
-def _s3_url(bucket: S3Bucket) -> str:
-    """The bucket and its folder as an fsspec URL."""
-    return f"s3://{bucket.bucket_name}/{bucket.bucket_folder.strip('/')}".rstrip("/")
 
 
 def _s3_options(bucket: S3Bucket) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from rh_prefect.jobs.journal.spool import Spool
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.pipelines.works_ledger import WorksLedger, read_place
 from rh_prefect.pipelines.works_records import WorksJournal
-from rh_prefect.prefect_api import connect, disconnect
+from rh_prefect.prefect_api import ask, disconnect
 from rh_prefect.settings import get_settings
 
 if TYPE_CHECKING:
@@ -102,9 +102,7 @@ async def _watch(board: RunStatus, run: UUID, ends: asyncio.Event) -> None:
 async def _look(board: RunStatus, run: UUID, *, is_last: bool) -> bool:
     """Cancels what a run has submitted, if it is cancelled; tells whether to look again."""
     try:
-        connection = await connect()
-        async with connection.gate:
-            flow_run = await connection.client.read_flow_run(run)
+        flow_run = await ask(lambda api: api.read_flow_run(run))
     except (httpx.HTTPError, ConfigError):
         return True
     except ObjectNotFound:

@@ -29,7 +29,7 @@ from rh_prefect.jobs.journal.call_registry import REQUESTED_KEYS
 from rh_prefect.jobs.journal.costs import Costs, charge_of
 from rh_prefect.jobs.journal.job_records import JobView, jobs_of
 from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.prefect_api import connect
+from rh_prefect.prefect_api import ask
 
 
 def flow_with(hooks: Mapping[FlowEvent, FlowStateHook[..., Any]]) -> FlowDecorator:
@@ -150,14 +150,12 @@ async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
 
 async def _name_deployments(flow_run: FlowRun, log: logging.LoggerAdapter[logging.Logger]) -> None:
     """Says which runs of deployments a resumed run has started: each pays for its own jobs, in every attempt again."""
-    connection = await connect()
     started = FlowRunFilter(
         parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run.id]),
         deployment_id=FlowRunFilterDeploymentId(is_null_=False),
     )
     try:
-        async with connection.gate:
-            runs = await connection.client.read_flow_runs(flow_run_filter=started, limit=_DEPLOYMENTS_NAMED)
+        runs = await ask(lambda api: api.read_flow_runs(flow_run_filter=started, limit=_DEPLOYMENTS_NAMED))
     except httpx.HTTPError:
         return  # it is said for people; nothing depends on it
     if runs:

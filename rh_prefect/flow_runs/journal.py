@@ -27,7 +27,7 @@ from rh_prefect.jobs.journal.journal import JSON, EndListener, UnreadableRecord,
 from rh_prefect.jobs.journal.records import FORMAT, FORMAT_KEY
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.memory_cache import LruCache
-from rh_prefect.prefect_api import connect, connection_key, disconnect
+from rh_prefect.prefect_api import ask, connection_key, disconnect
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -230,9 +230,7 @@ class _Inputs:
                 on=_may_pass, attempts=None, timeout=self.patience, wait_initial=0.2
             ):
                 with attempt:
-                    connection = await connect()
-                    async with connection.gate:
-                        return await request(connection.client)
+                    return await ask(request)
         except httpx.HTTPStatusError as error:
             raise self._refused(doing, error) from error
         except httpx.TransportError as error:

@@ -15,35 +15,16 @@ from uuid import UUID
 
 from prefect import Flow
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.context import FlowRunContext, TaskRunContext, refresh_global_settings_context
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.context import refresh_global_settings_context as refresh_global_settings_context
 from prefect.events.worker import EventsWorker
-from prefect.flow_engine import run_flow
-from prefect.flows import FlowDecorator, FlowStateHook
+from prefect.flow_engine import run_flow as run_flow
+from prefect.flows import FlowDecorator as FlowDecorator
+from prefect.flows import FlowStateHook
 from prefect.logging.handlers import APILogWorker
 from prefect.states import Scheduled
 
 from rh_prefect.media.input_access import ask_whether_deployed
-
-__all__ = [
-    "FlowDecorator",
-    "FlowEvent",
-    "RunContext",
-    "add_hook",
-    "awaiting_retry",
-    "drain",
-    "flow_contexts",
-    "flow_running_elsewhere",
-    "is_deployed",
-    "is_detached",
-    "is_entered",
-    "is_retried_in_process",
-    "pause_keys",
-    "refresh_global_settings_context",
-    "run_contexts",
-    "run_flow",
-    "runs_in_order",
-    "task_contexts",
-]
 
 FlowEvent: TypeAlias = Literal["completion", "failure", "cancellation", "crashed", "running"]
 RunContext: TypeAlias = FlowRunContext | TaskRunContext
@@ -100,9 +81,6 @@ def flow_running_elsewhere() -> str | None:
 
     A context variable tells nothing of other threads, so this looks at all objects that there are: some 15 ms, spent
     only where a call would otherwise belong to nothing. Prefect enters a context for as long as its flow run goes on.
-
-    Returns:
-        The name of one such run, or None: no flow runs in this process.
     """
     for one in gc.get_objects():
         if type(one) is FlowRunContext and is_entered(one) and one.flow_run is not None:

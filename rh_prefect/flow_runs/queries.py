@@ -27,7 +27,7 @@ from rh_prefect.jobs.journal.call_registry import CallRegistry
 from rh_prefect.jobs.journal.journal import FolderJournal, Journal, UnreadableRecord, folder_scopes
 from rh_prefect.jobs.journal.scope import FolderScope, Scope, last_attempt
 from rh_prefect.pipelines.works_records import WorksJournal, find_works
-from rh_prefect.prefect_api import connect
+from rh_prefect.prefect_api import ask, connect
 from rh_prefect.settings import get_settings
 
 _log = logging.getLogger("rh_prefect")
@@ -145,11 +145,8 @@ async def latest_runs(*, limit: int = 30) -> AsyncIterator[tuple[FlowRun, str, i
     Yields:
         Flow run, its flow's name, and its number of jobs.
     """
-    connection = await connect()
     names: dict[UUID, str] = {}
-    async with connection.gate:
-        runs = await connection.client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=limit)
-    for flow_run in runs:
+    for flow_run in await ask(lambda api: api.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=limit)):
         try:
             jobs = [key async for key in FlowRunJournal(flow_run.id).keys()]  # noqa: SIM118, no dict
         except UnreadableRecord as error:
@@ -215,9 +212,7 @@ def _own_server() -> str:
 
 async def flow_name_of(flow_run: FlowRun) -> str:
     """Reads the name of a flow run's flow."""
-    connection = await connect()
-    async with connection.gate:
-        return (await connection.client.read_flow(flow_run.flow_id)).name
+    return (await ask(lambda api: api.read_flow(flow_run.flow_id))).name
 
 
 async def find_flow_runs(wanted: FlowRunFilter | None = None, *, sort: FlowRunSort) -> AsyncIterator[FlowRun]:

@@ -88,12 +88,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """The result of checking flow runs.
-
-    Attributes:
-        runs: How many flow runs had something to look after; those that were settled before are not counted.
-        findings: What was found.
-    """
+    """The result of checking flow runs; `runs` counts those that had something to look after."""
 
     runs: int
     findings: tuple[Finding, ...]
@@ -113,13 +108,6 @@ async def reconcile_runs(*, flow_run_id: UUID | None = None, hours: float = 24.0
     """Checks and settles one flow run, or all that ended recently; runs on the loop thread.
 
     What is wrong with one run keeps no other away, and doing it again changes nothing.
-
-    Args:
-        flow_run_id: This one, however long ago it ended.
-        hours: How far to look back.
-
-    Raises:
-        ConfigError: There is no such flow run.
     """
     runs, findings = 0, list[Finding]()
     async for flow_run in _runs(flow_run_id, hours):

@@ -15,6 +15,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Final, Protocol
 
 from rh_prefect.errors import JournalError
@@ -61,12 +62,7 @@ class Store(Protocol):
 
 
 def encode(by: str, records: Mapping[str, str]) -> str:
-    """Encodes an entry: one line for its writer, and one line for each record.
-
-    Args:
-        by: The token of this very entry.
-        records: The records as JSON in one line, by key.
-    """
+    """Encodes an entry: one line for its writer, and one line for each record."""
     head = json.dumps({"log": VERSION, "by": by})
     return "\n".join([head, *(f"{key} {text}" for key, text in records.items())])
 
@@ -188,7 +184,7 @@ class RecordLog:
         self._clock = clock
         self._jitter = jitter
         self._me = uuid.uuid4().hex
-        self._entries = 0
+        self._entries = count(1)
         self._seen_mine: set[str] = set()
         self._under_way: set[str] = set()
         self._sent_at = float("-inf")
@@ -363,7 +359,7 @@ class RecordLog:
         if self._read_at == float("-inf"):
             await self.read()  # another version may have written here
             batch = [item for item in batch if not self._settle(item)]
-        by = self._new_token()
+        by = f"{self._me}-{next(self._entries)}"
         tries = 0
         while batch:
             number, sent = self.records.next, self._clock()
@@ -387,10 +383,6 @@ class RecordLog:
                 _answer(batch, is_mine=True)
                 return
             batch = [item for item in batch if not self._settle(item)]
-
-    def _new_token(self) -> str:
-        self._entries += 1
-        return f"{self._me}-{self._entries}"
 
     def _settle(self, item: _Item) -> bool:
         if item.key not in self.records:

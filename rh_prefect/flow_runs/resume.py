@@ -21,7 +21,7 @@ from rh_prefect.flow_runs.queries import flow_name_of, read_flow_run
 from rh_prefect.flow_runs.scope import equal_calls
 from rh_prefect.jobs.journal.call_matching import Equal
 from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.prefect_api import connect
+from rh_prefect.prefect_api import ask
 
 R = TypeVar("R")
 
@@ -53,20 +53,17 @@ async def rerun(flow: Flow[..., Any], flow_run_id: UUID | str, *, equal: Equal =
 
 async def set_budget(flow_run: FlowRun, budget: float) -> None:
     """Sets what a flow run may cost from its next attempt on; what it has paid counts."""
-    connection = await connect()
-    async with connection.gate:
-        await connection.client.update_flow_run(flow_run.id, parameters={**flow_run.parameters, "budget": budget})
+    parameters = {**flow_run.parameters, "budget": budget}
+    await ask(lambda api: api.update_flow_run(flow_run.id, parameters=parameters))
 
 
 async def _end_cancellation(flow_run_id: UUID) -> None:
     """Does what a worker does for its runs: without it a cancelled run would stay `Cancelling`."""
     # The run ends in the same way if this fails.
     with suppress(httpx.HTTPError, ConfigError, ObjectNotFound):
-        connection = await connect()
-        async with connection.gate:
-            flow_run = await connection.client.read_flow_run(flow_run_id)
-            if flow_run.state is not None and flow_run.state.is_cancelling():
-                await connection.client.set_flow_run_state(flow_run_id, Cancelled(), force=True)
+        flow_run = await ask(lambda api: api.read_flow_run(flow_run_id))
+        if flow_run.state is not None and flow_run.state.is_cancelling():
+            await ask(lambda api: api.set_flow_run_state(flow_run_id, Cancelled(), force=True))
 
 
 @overload
@@ -124,9 +121,7 @@ async def create(flow: Flow[..., Any], parameters: dict[str, Any]) -> UUID:
             f"The flow {flow.name} does not take these parameters: {_wrong(error)}. Nothing was sent. "
             "What to do: correct these parameters."
         ) from None
-    connection = await connect()
-    async with connection.gate:
-        return (await connection.client.create_flow_run(flow, parameters=given, state=Pending())).id
+    return (await ask(lambda api: api.create_flow_run(flow, parameters=given, state=Pending()))).id
 
 
 def _wrong(error: ParameterTypeError) -> str:
@@ -155,9 +150,6 @@ async def _prepare(flow: Flow[..., Any], flow_run_id: UUID | str) -> FlowRun:
     flow_run = await find(flow, flow_run_id)
     if flow_run.state is None or not flow_run.state.is_final():
         return flow_run
-    connection = await connect()
-    async with connection.gate:
-        client = connection.client
-        # A final state is left only by force.
-        await client.set_flow_run_state(flow_run.id, awaiting_retry(), force=True)
-        return await client.read_flow_run(flow_run.id)
+    # A final state is left only by force.
+    await ask(lambda api: api.set_flow_run_state(flow_run.id, awaiting_retry(), force=True))
+    return await ask(lambda api: api.read_flow_run(flow_run.id))

@@ -34,7 +34,7 @@ from rh_prefect.jobs.journal.call_registry import Caller, CallRegistry, Try
 from rh_prefect.jobs.journal.identity import Address, Place, Step
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.memory_cache import LruCache
-from rh_prefect.prefect_api import connect
+from rh_prefect.prefect_api import ask
 
 _KEPT = 1000
 """How many child flow runs one process remembers the places of; one that was forgotten is asked for again."""
@@ -109,14 +109,7 @@ def current_scope() -> FlowScope | None:
 
 
 async def current_caller(place: Place | None = None) -> Caller:
-    """Describes the source of a paid call: the current task run, or the code directly in the flow.
-
-    Args:
-        place: Its place, where it is not made by a task of ours, which carries it.
-
-    Raises:
-        JournalError: The Prefect API does not tell where a child flow was called.
-    """
+    """Describes the source of a paid call: the current task run, or the code directly in the flow."""
     runs = run_contexts()
     own = runs[0] if runs and isinstance(runs[0], TaskRunContext) and isinstance(runs[0].task, PaidTask) else None
     here = place if own is None else place_carried(own.task)
@@ -186,9 +179,7 @@ async def _learn_calls(flow_run: FlowRun, *, to_root: bool) -> None:
 
 
 async def _read_call(task_run_id: UUID) -> _Call:
-    connection = await connect()
-    async with connection.gate:
-        task_run = await connection.client.read_task_run(task_run_id)
+    task_run = await ask(lambda api: api.read_task_run(task_run_id))
     if task_run.flow_run_id is None:
         raise ConfigError(
             f"The task run {task_run_id} started a flow but does not belong to a flow run, so the flow "

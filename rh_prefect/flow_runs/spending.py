@@ -57,13 +57,7 @@ class TaskCharge:
 
 @dataclass(frozen=True, slots=True)
 class Charges:
-    """What all tasks cost, as far as it can be read.
-
-    Attributes:
-        tasks: Each task once.
-        unread: Why a journal could not be read, by its scope: what it holds is missing from `tasks`, unless a manifest
-            tells of it.
-    """
+    """What all tasks cost, each task once; `unread` says by scope which journals could not be read, and why."""
 
     tasks: tuple[TaskCharge, ...]
     unread: Mapping[str, str]
@@ -113,13 +107,13 @@ def once_each(recorded: Sequence[TaskCharge], made: Iterable[TaskCharge]) -> lis
             continue
         known = found.setdefault((one.site, one.task_id), one)
         # What RunningHub reports stands for more than a price from before the submit, and that for more than nothing.
-        if _is_better(one.charge, known.charge):
+        if _weakness(known.charge) > _weakness(one.charge):
             found[one.site, one.task_id] = replace(known, charge=one.charge, at=one.at)
     return [*unnamed, *found.values()]
 
 
-def _is_better(charge: Charge, known: Charge) -> bool:
-    return (bool(known.costs.unknown), known.is_estimate) > (bool(charge.costs.unknown), charge.is_estimate)
+def _weakness(charge: Charge) -> tuple[bool, bool]:
+    return bool(charge.costs.unknown), charge.is_estimate
 
 
 async def _recorded(journal: Journal) -> list[TaskCharge]:

@@ -36,7 +36,7 @@ from rh_prefect.flow_runs.recorded_jobs import confirmed_end
 from rh_prefect.flow_runs.suspension import PAUSE_KEY, SUSPEND, PendingTask, Suspension
 from rh_prefect.jobs.journal.job_records import JobRecords, split_job
 from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.prefect_api import connect
+from rh_prefect.prefect_api import ask
 
 BY_THE_CLOCK: Final = 60.0
 """Seconds between two looks at which RunningHub is asked: they find what no webhook tells of."""
@@ -53,13 +53,7 @@ _log = logging.getLogger("rh_prefect")
 
 @dataclass(frozen=True, slots=True)
 class SuspendedRun:
-    """A flow run that has suspended itself until its tasks have ended.
-
-    Attributes:
-        flow_run_id: The flow run.
-        name: Its name.
-        n: Which of its suspensions it is.
-    """
+    """A flow run that has suspended itself until its tasks have ended; `n` is which of its suspensions it is."""
 
     flow_run_id: UUID
     name: str
@@ -174,9 +168,7 @@ async def _has_ended(task: PendingTask, *, asks: bool) -> bool:
 
 
 async def _wake(sleeper: SuspendedRun, why: str) -> bool:
-    connection = await connect()
-    async with connection.gate:
-        done = await connection.client.resume_flow_run(sleeper.flow_run_id)
+    done = await ask(lambda api: api.resume_flow_run(sleeper.flow_run_id))
     # A second time is refused: somebody else has woken it, or it was cancelled.
     is_woken = done.status == SetStateStatus.ACCEPT
     if is_woken:
@@ -194,13 +186,7 @@ class SuspendedRunResumer:
         shortest: float = SHORTEST,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Starts idle.
-
-        Args:
-            every: Seconds between two looks by the clock.
-            shortest: Seconds between any two looks.
-            clock: Monotonic seconds.
-        """
+        """Starts idle; `every` is the time between two looks by the clock, `shortest` between any two, in seconds."""
         self._every = every
         self._shortest = shortest
         self._clock = clock

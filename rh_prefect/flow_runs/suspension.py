@@ -95,11 +95,7 @@ class SuspendGroup:
     """A group of job sequences in one run; the run is suspended only when all of them wait."""
 
     def __init__(self, decide: Callable[[Sequence[PendingTask]], Awaitable[Verdict]]) -> None:
-        """Starts without a party.
-
-        Args:
-            decide: Request when every party waits, with all that runs: whether it may be left now.
-        """
+        """Starts without a party; `decide` is called when every party waits, with all tasks that run."""
         self._decide = decide
         self._busy = 0
         self._waiting: list[tuple[PendingTask, Callable[[], None]]] = []
@@ -191,14 +187,7 @@ class RunSuspender(SuspendGroup):
     """All active jobs of one attempt of a flow run, while the run may still be suspended."""
 
     def __init__(self, flow_run_id: UUID, *, had: Sequence[Suspension], count: int, wake_after: float) -> None:
-        """Starts without a job.
-
-        Args:
-            flow_run_id: The flow run.
-            had: The suspensions that it has had.
-            count: How many were ever written down.
-            wake_after: Seconds after which it is to be woken at the latest.
-        """
+        """Starts without a job, with the suspensions that the run has had; `wake_after` is in seconds."""
         super().__init__(self._decide_for_run)
         self._journal = FlowRunJournal(flow_run_id)
         self._slept_for = {task.task_id for one in had for task in one.tasks}
@@ -314,14 +303,14 @@ async def _new_group(flow_run_id: UUID, deadline: float | None) -> RunSuspender:
     records = await LOOP.call(FlowRunJournal(flow_run_id).job(SUSPEND))
     # Of a suspension that was written down and did not come about, Prefect has no key.
     keys = pause_keys(flow_run)
-    had = [Suspension.model_validate(records[name]) for name in records if _pause_key(name) in keys]
+    had = [
+        Suspension.model_validate(record)
+        for name, record in records.items()
+        if f"{PAUSE_KEY}{name.removeprefix(f'{SUSPEND}-')}" in keys
+    ]
     longest = get_settings().suspend_seconds
     wake_after = longest if deadline is None else min(longest, deadline)
     return RunSuspender(flow_run_id, had=had, count=len(records), wake_after=wake_after)
-
-
-def _pause_key(record: str) -> str:
-    return f"{PAUSE_KEY}{record.removeprefix(f'{SUSPEND}-')}"
 
 
 @contextmanager

@@ -91,7 +91,7 @@ async def film(
         storage: Name of a MediaStorage block; by default RH_STORAGE_URL.
     """
     blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget, "max_attempts": max_attempts}
-    description = music or _fitting(prompt)
+    description = music or f"Calm cinematic music, no vocals, for: {prompt}"[:LONGEST_MUSIC]
     shot = _shot_prices(prompt, image, aspect=aspect, seconds=seconds, resolution=resolution)
     sound = [price_of(speech_request(narration or prompt)), price_of(music_request(description))]
     await expect([*shot * shots, *sound], blocks=blocks)
@@ -116,7 +116,8 @@ async def film(
         storage=storage,
     )
     steps = (*(step for each in shot_steps for step in each), speech, music_track)
-    return FilmResult(film=cut.film, contact_sheet=cut.contact_sheet, steps=steps, costs=_costs(steps))
+    costs = Costs.total(Costs.of(step.cost, step.currency) for step in steps)
+    return FilmResult(film=cut.film, contact_sheet=cut.contact_sheet, steps=steps, costs=costs)
 
 
 def _shot_prices(
@@ -149,11 +150,3 @@ async def _shot(
     steps.append(await make(motion, label=f"shot-{number}-motion", blocks=blocks))
     steps.append(await make(upscale_request(steps[-1], resolution), label=f"shot-{number}", blocks=blocks))
     return steps
-
-
-def _fitting(prompt: str) -> str:
-    return f"Calm cinematic music, no vocals, for: {prompt}"[:LONGEST_MUSIC]
-
-
-def _costs(steps: tuple[Result, ...]) -> Costs:
-    return Costs.total(Costs.of(step.cost, step.currency) for step in steps)

@@ -19,12 +19,7 @@ from rh_prefect.pipelines.plan.planned_steps import PAYING, Instance
 
 @dataclass(slots=True)
 class RunBudget:
-    """Decides whether a step may begin.
-
-    Attributes:
-        spending: What the flow run has paid.
-        limit: What the run may cost; None until it is known.
-    """
+    """Decides whether a step may begin."""
 
     spending: SpendTracker
     limit: Decimal | None = None
@@ -35,12 +30,6 @@ class RunBudget:
         self, instance: Instance, plan: Plan, *, running: Collection[Instance], lost: Collection[str]
     ) -> BudgetExceeded | None:
         """Returns why a step cannot start now; if it can, records that its item has started.
-
-        Args:
-            instance: A step that is ready.
-            plan: The latest plan.
-            running: The steps that are being made.
-            lost: Addresses of the steps that failed or need one that did.
 
         Returns:
             None where it may begin. A refused step may fit later, when others cost less than their highest price.

@@ -235,19 +235,13 @@ class RunningHubWorkflow(RunningHubGraphJob):
 
     # Prefect's own `trigger` is a coroutine that takes nothing.
     def trigger(self, **overrides: Unpack[WorkflowOverrides]) -> RunningHubJobRun:  # type: ignore[override]
-        """Starts a run and returns once it is paid for and recorded; waiting continues in the background.
+        """Starts a run; see `RunningHubModel.trigger`.
 
         Args:
-            **overrides: Values for this run only: the block's fields, and the options of `generate` (`label`, `key`,
-                `scope`, `reuse`, `on_unknown`, `max_attempts`, `deadline`, `budget`, `credentials`,
-                `storage`).
-
-        Returns:
-            The run.
+            **overrides: Values for this run only: the block's fields, and the options of `generate`.
 
         Raises:
             InputError: A node or field does not exist, or is fed by another node; nothing was sent.
-            RunningHubError: It was not submitted, or that is not known; see `rh_prefect.errors`.
         """
         return LOOP.call_sync(self._start(overrides, self._place(overrides)))
 
@@ -301,19 +295,13 @@ class RunningHubApp(RunningHubGraphJob):
 
     # Prefect's own `trigger` is a coroutine that takes nothing.
     def trigger(self, **overrides: Unpack[GraphOverrides]) -> RunningHubJobRun:  # type: ignore[override]
-        """Starts a run and returns once it is paid for and recorded; waiting continues in the background.
+        """Starts a run; see `RunningHubModel.trigger`.
 
         Args:
-            **overrides: Values for this run only: the block's fields, and the options of `generate` (`label`, `key`,
-                `scope`, `reuse`, `on_unknown`, `max_attempts`, `deadline`, `budget`, `credentials`,
-                `storage`).
-
-        Returns:
-            The run.
+            **overrides: Values for this run only: the block's fields, and the options of `generate`.
 
         Raises:
             InputError: A field does not exist, or its value is none of its options; nothing was sent.
-            RunningHubError: It was not submitted, or that is not known; see `rh_prefect.errors`.
         """
         return LOOP.call_sync(self._start(overrides, self._place(overrides)))
 

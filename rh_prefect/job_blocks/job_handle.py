@@ -52,16 +52,7 @@ def _over(task: asyncio.Task[Any]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Handle:
-    """One paid job; every method runs on the loop thread.
-
-    Attributes:
-        task_id: RunningHub's task id.
-        job: The job's full name.
-        scope: Where its records are.
-        accounts: Finds the account that a record names.
-        observer: Is told when it is cancelled here.
-        work: Gives what waits for it and fetches it, the same one each time.
-    """
+    """One paid job, and `work`, which waits for it and fetches it; every method runs on the loop thread."""
 
     task_id: str
     job: str

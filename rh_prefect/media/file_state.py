@@ -46,12 +46,7 @@ def of_stat(found: os.stat_result) -> Stamp:
 
 
 def of_info(info: Mapping[str, object], *, modified: object = None) -> Stamp | None:
-    """Returns the stamp of an object in a store; None if no metadata changes with the content.
-
-    Args:
-        info: What fsspec says of it, freshly asked.
-        modified: When it was changed, where `info` does not say so.
-    """
+    """Returns the stamp of an object in a store; None if no metadata changes with the content."""
     version = next((info[name] for name in _VERSIONS if info.get(name) not in (None, "", "null")), None)
     if version is not None:
         return Stamp(f"version {version}")

@@ -114,15 +114,12 @@ def _embedded(address: Address) -> Iterator[Address]:
 
 def _is_below(source: str, root: str) -> bool:
     if is_local(root):
-        return is_local(source) and _is_below_folder(local_path(source), local_path(root))
+        # As links lead: one below the folder may lead out of it.
+        folder = os.path.realpath(local_path(root))
+        return is_local(source) and Path(os.path.realpath(local_path(source))).is_relative_to(folder)
     if is_local(source) or "::" in source or any(part in (".", "..") for part in unquote(source).split("/")):
         return False
     return _spelt(source).startswith(f"{_spelt(root).rstrip('/')}/")
-
-
-def _is_below_folder(path: str, folder: str) -> bool:
-    # As links lead: one below the folder may lead out of it.
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _spelt(uri: str) -> str:

@@ -201,12 +201,7 @@ class DownloadDefect:
 
 
 def flaw_of(path: Path, *, extension: str) -> DownloadDefect | None:
-    """Checks a file that has just been downloaded, and returns its defect, if any.
-
-    Args:
-        path: The file.
-        extension: The extension of its link, without the dot, in lower case.
-    """
+    """Checks a file that has just been downloaded, and returns its defect, if any."""
     is_media = extension in _NO_TEXT
     if not path.stat().st_size:
         return DownloadDefect("an empty file") if is_media else DownloadDefect("an empty file", _hash(path))

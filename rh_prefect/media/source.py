@@ -69,12 +69,7 @@ class Fetched(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The state of a file before it is read.
-
-    Attributes:
-        stamp: Its state; None where nothing is said that changes with the content.
-        size: Bytes, where that is said.
-    """
+    """The state of a file before it is read; None for what its place does not say."""
 
     stamp: Stamp | None = None
     size: int | None = None
@@ -207,12 +202,7 @@ def fetch(
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits for reading one file.
-
-    Attributes:
-        check_size: Raises where a file of so many bytes will not do.
-        seconds: How long it may take in all.
-    """
+    """The limits for reading one file."""
 
     check_size: CheckSize = lambda _: None
     seconds: float = READ_SECONDS

@@ -107,13 +107,7 @@ _BUCKET = re.compile(r'(?<=bucket name ")[^"]*:[^"]*')
 
 @contextmanager
 def as_store_error(doing: str, place: str, *, options: Mapping[str, object] | None = None) -> Iterator[None]:
-    """Converts errors of a `with` block to `StoreError`.
-
-    Args:
-        doing: What was being done, as in "write shots/1.mp4".
-        place: The store's URL.
-        options: The storage options; their values are masked in the message.
-    """
+    """Converts errors of a `with` block to `StoreError`, as in "Could not write a.mp4 in s3://films"."""
     try:
         yield
     except RunningHubError:
@@ -125,12 +119,7 @@ def as_store_error(doing: str, place: str, *, options: Mapping[str, object] | No
 
 @contextmanager
 def as_media_error(source: str, *, options: Mapping[str, object] | None = None) -> Iterator[None]:
-    """Converts errors of a `with` block to a `MediaError` about an input.
-
-    Args:
-        source: The input, without a signature.
-        options: The storage options; their values are masked in the message.
-    """
+    """Converts errors of a `with` block to a `MediaError` about an input."""
     try:
         yield
     except RunningHubError:

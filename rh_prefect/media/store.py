@@ -7,6 +7,7 @@ import os
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -284,18 +285,9 @@ class MediaStore:
         return self.url if self.url.endswith("/") else f"{self.url}/"
 
     def _media(self, name: str, facts: Facts, tally: Tally) -> Media:
-        return Media(
-            uri=self.uri(name),
-            kind=facts.kind,
-            mime=facts.mime,
-            size=tally.size,
-            sha256=tally.digest.hexdigest(),
-            width=facts.width,
-            height=facts.height,
-            seconds=facts.seconds,
-            fps=facts.fps,
-            has_audio=facts.has_audio,
-        )
+        known = asdict(facts)
+        del known["extension"]
+        return Media(uri=self.uri(name), size=tally.size, sha256=tally.digest.hexdigest(), **known)
 
     def _write(self, name: str, reader: BinaryIO, *, mime: str) -> Tally:
         with self._at(name, "write") as (fs, path):

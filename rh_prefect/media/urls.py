@@ -126,44 +126,40 @@ def read_options(protocol: str, options: Mapping[str, object]) -> dict[str, obje
     return {"use_listings_cache": False, **options} if protocol in _REMEMBERING else dict(options)
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-_SCHEMES: tuple[tuple[frozenset[str], frozenset[str]], ...] = (
-    # AWS, signature version 4
-    (
-        _words("X-Amz-Signature X-Amz-Credential"),
-        _words("X-Amz-Algorithm X-Amz-Date X-Amz-Expires X-Amz-SignedHeaders X-Amz-Security-Token"),
-    ),
-    # AWS, signature version 2
-    (_words("Signature AWSAccessKeyId Expires"), _words("x-amz-security-token")),
-    # Google, version 4
-    (
-        _words("X-Goog-Signature X-Goog-Credential"),
-        _words("X-Goog-Algorithm X-Goog-Date X-Goog-Expires X-Goog-SignedHeaders"),
-    ),
-    # Google, version 2
-    (_words("Signature GoogleAccessId Expires"), frozenset()),
-    # Azure, shared access signature
-    (
-        _words("sig sv"),
-        _words("ss srt sr sp se st spr sip si sdd ses skoid sktid skt ske sks skv saoid suoid scid"),
-    ),
-    # Aliyun OSS, version 1
-    (_words("Signature OSSAccessKeyId Expires"), _words("security-token")),
-    # Aliyun OSS, version 4
-    (
-        _words("x-oss-signature x-oss-credential"),
-        _words("x-oss-signature-version x-oss-date x-oss-expires x-oss-security-token x-oss-additional-headers"),
-    ),
-    # Tencent COS
-    (
-        _words("q-signature q-ak"),
-        _words("q-sign-algorithm q-sign-time q-key-time q-header-list q-url-param-list x-cos-security-token"),
-    ),
-    # CloudFront
-    (_words("Signature Key-Pair-Id"), _words("Expires Policy Hash-Algorithm")),
+_SCHEMES: tuple[tuple[frozenset[str], frozenset[str]], ...] = tuple(
+    (frozenset(needed.split()), frozenset(others.split()))
+    for needed, others in (
+        # AWS, signature version 4
+        (
+            "X-Amz-Signature X-Amz-Credential",
+            "X-Amz-Algorithm X-Amz-Date X-Amz-Expires X-Amz-SignedHeaders X-Amz-Security-Token",
+        ),
+        # AWS, signature version 2
+        ("Signature AWSAccessKeyId Expires", "x-amz-security-token"),
+        # Google, version 4
+        (
+            "X-Goog-Signature X-Goog-Credential",
+            "X-Goog-Algorithm X-Goog-Date X-Goog-Expires X-Goog-SignedHeaders",
+        ),
+        # Google, version 2
+        ("Signature GoogleAccessId Expires", ""),
+        # Azure, shared access signature
+        ("sig sv", "ss srt sr sp se st spr sip si sdd ses skoid sktid skt ske sks skv saoid suoid scid"),
+        # Aliyun OSS, version 1
+        ("Signature OSSAccessKeyId Expires", "security-token"),
+        # Aliyun OSS, version 4
+        (
+            "x-oss-signature x-oss-credential",
+            "x-oss-signature-version x-oss-date x-oss-expires x-oss-security-token x-oss-additional-headers",
+        ),
+        # Tencent COS
+        (
+            "q-signature q-ak",
+            "q-sign-algorithm q-sign-time q-key-time q-header-list q-url-param-list x-cos-security-token",
+        ),
+        # CloudFront
+        ("Signature Key-Pair-Id", "Expires Policy Hash-Algorithm"),
+    )
 )
 """For each way of signing: the parameters that it cannot do without, and the others that belong to it."""
 

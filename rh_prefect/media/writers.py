@@ -137,7 +137,7 @@ def to_other(fs: AbstractFileSystem, path: str, reader: BinaryIO, *, mime: str) 
     tally = Tally()
     folder = path.rpartition("/")[0]
     fs.makedirs(folder, exist_ok=True)
-    part = f"{folder}/{_part_name()}"
+    part = f"{folder}/.{uuid.uuid4().hex[:12]}{PART}"
     try:
         with fs.open(part, "wb") as file:
             for chunk in tally.chunks(reader):
@@ -161,10 +161,6 @@ def read_exactly(reader: BinaryIO, length: int) -> bytes:
         pieces.append(piece)
         left -= len(piece)
     return b"".join(pieces)
-
-
-def _part_name() -> str:
-    return f".{uuid.uuid4().hex[:12]}{PART}"
 
 
 def _next_part(chunks: Iterator[bytes]) -> io.BytesIO:

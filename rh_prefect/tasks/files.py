@@ -38,15 +38,7 @@ _LINKS = ("http://", "https://", "asset://")
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """A file as it is sent.
-
-    Attributes:
-        source: Where it comes from, for messages.
-        path: Where it is on this machine.
-        name: Its name on the wire: RunningHub goes by the extension, and only plain ASCII is safe there.
-        size: Bytes.
-        facts: What it is, by its content.
-    """
+    """A file as it is sent, under a name of plain ASCII, since RunningHub goes by the extension."""
 
     source: str
     path: Path

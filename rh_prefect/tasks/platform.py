@@ -45,10 +45,7 @@ async def ask(
 ) -> T:
     """Sends a request on the package's loop thread, over the connections that its jobs use.
 
-    Args:
-        question: What to ask of the account's client.
-        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block; by default RH_API_KEY and RH_BASE_URL.
-        of_task: The task that it is about: of several accounts the one that has it is asked, else the first.
+    Of several accounts the one that has the task `of_task` is asked, else the first.
     """
     payer = await load_engine(credentials)
 

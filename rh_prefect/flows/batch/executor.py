@@ -188,18 +188,7 @@ class _Gone:
 
 @dataclass(frozen=True)
 class RowExecutor:
-    """Runs the rows of one batch run, with the state that all rows share.
-
-    Attributes:
-        batch: The batch's id.
-        plan: What is done with each row.
-        options: Of each paid call, as `generate` takes them.
-        scope: The scope of their jobs.
-        store: Where their outputs go.
-        ledger: What they have cost.
-        progress: Is told of each row's end.
-        items: What became of each row, by its number.
-    """
+    """Runs the rows of one batch run, with the state that all rows share; `items` has the result of each row."""
 
     batch: str
     plan: Plan

@@ -34,12 +34,7 @@ _FED = "the-output-of-the-step-before"
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One step of each row's chain.
-
-    Attributes:
-        model: The model.
-        fed: The parameter that takes the output of the step before; None in the first.
-    """
+    """One step of each row's chain; `fed` is the parameter that takes the output of the step before."""
 
     model: Model
     fed: Param | None = None
@@ -318,7 +313,7 @@ def _file(given: str, base: str | None) -> str:
     """The absolute address of a file; what lies on this machine must be there."""
     if _SCHEME.match(given) and not is_local(given):
         return _link(given)
-    if base is not None and not _SCHEME.match(given) and not _is_absolute(given):
+    if base is not None and not _SCHEME.match(given) and not given.startswith("~") and not Path(given).is_absolute():
         given = f"{base.rstrip('/')}/{given}"
         if not is_local(given):
             return given
@@ -342,10 +337,6 @@ def _link(given: str) -> str:
     except ValueError as error:
         raise InputError(f"{_short(shown(given))} is not a valid URL: {error}. What to do: correct the URL.") from None
     return given
-
-
-def _is_absolute(path: str) -> bool:
-    return path.startswith("~") or Path(path).is_absolute()
 
 
 def _short(text: str) -> str:

@@ -240,12 +240,6 @@ async def filled_in(
 
     A run that breaks off knows little of its rows, and two that do the same batch at once know half of it each.
 
-    Args:
-        rows: All rows.
-        keys: Gives the names of a row's jobs, by the row's id, in the order of its steps.
-        journal: Where they are recorded.
-        ledger: What they have cost.
-
     Returns:
         All rows; as they were where the journal cannot be read.
     """

@@ -33,11 +33,6 @@ Given: TypeAlias = str | Sequence[Any]
 def open_source(given: Given, *, store: MediaStore, fields: Mapping[str, str] | None = None) -> Source:
     """Finds out what a batch's rows are; they are read later.
 
-    Args:
-        given: A manifest, a folder, a glob, or a list of rows.
-        store: Where outputs go; its options open what is in the same kind of place.
-        fields: What this run's outputs have in the place's template, as far as it is known: `flow` and `run`.
-
     Raises:
         InputError: It is none of these, or the files of a folder or a glob could be this batch's own outputs.
     """
@@ -64,7 +59,7 @@ def _listed(given: Iterable[Any]) -> Source:
 def _row(number: int, value: object) -> tuple[Row, str]:
     """One row of a list, and what stands for it in the list's identity; what cannot be read is a bad row."""
     try:
-        if isinstance(value, Mapping) and not _is_media(value):
+        if isinstance(value, Mapping) and not {"uri", "sha256", "kind"} <= value.keys():  # a `Media` as JSON
             row = Row(number, {str(name): snapshot(one) for name, one in value.items()})
         else:
             row = Row(number, {}, file=as_media_input(value))
@@ -87,10 +82,6 @@ def _named(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_named(one) for one in value]
     return (unsigned_uri(value) or value) if isinstance(value, str) else value
-
-
-def _is_media(value: Mapping[Any, Any]) -> bool:
-    return {"uri", "sha256", "kind"} <= value.keys()
 
 
 def _content(value: object) -> str:
@@ -175,18 +166,7 @@ def without_outputs(uris: Iterable[str], folder: str, store: MediaStore) -> Iter
 
 
 def refuse_own(name: str, folder: str, rest: Sequence[str], store: MediaStore, fields: Mapping[str, str]) -> None:
-    """Rejects files from inside the storage if they may be outputs of this batch: each run would add rows.
-
-    Args:
-        name: The folder or the glob.
-        folder: The folder that the files are in.
-        rest: What follows it, as the parts of a pattern.
-        store: The place.
-        fields: What this run's outputs have in its template, as far as it is known.
-
-    Raises:
-        InputError: They could.
-    """
+    """Rejects files from inside the storage if they may be outputs of this batch: each run would add rows."""
     inner, place = _where(folder).rstrip("/"), _where(store.url).rstrip("/")
     if not f"{inner}/".startswith(f"{place}/"):
         return

@@ -20,15 +20,7 @@ from rh_prefect.media.edit.video_reader import Canvas, Fit, Shape, even, fitted,
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """The result of joining clips.
-
-    Attributes:
-        seconds: Length of the whole.
-        starts: The second at which each clip begins.
-        width: Pixels.
-        height: Pixels.
-        fps: Frames a second.
-    """
+    """The result of joining clips: lengths and starts in seconds, the size in pixels, and frames a second."""
 
     seconds: float
     starts: tuple[float, ...]

@@ -119,14 +119,7 @@ def exactly(samples: int, sound: Sound) -> Pieces:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A piece of speech with its start time.
-
-    Attributes:
-        path: The file.
-        start: The sample at which it begins.
-        end: The sample at which it ends.
-        gain: What its samples are multiplied with.
-    """
+    """A piece of speech with its first and last sample, and what its samples are multiplied with."""
 
     path: Path
     start: int

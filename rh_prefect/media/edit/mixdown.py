@@ -94,11 +94,7 @@ def mix(
 
 @contextmanager
 def create_track(to: Path) -> Iterator[Track]:
-    """Opens a sound file for writing; it appears under its name only when it is complete.
-
-    Args:
-        to: The file: `.wav` (16 bit PCM) or `.m4a` (AAC), both stereo at 48 kHz.
-    """
+    """Opens a `.wav` (16 bit PCM) or `.m4a` (AAC) for writing; it appears under its name only when complete."""
     _check_format(to)
     with product(to) as part, _FORMATS[to.suffix.lower()](part) as file:
         track = Track(file, "pcm_s16le" if to.suffix.lower() == ".wav" else "aac")
@@ -158,15 +154,12 @@ def _gain(lufs: float, target: float) -> float:
 
 def _mixed(score: _Score) -> Iterator[Samples]:
     desk = _Desk(score)
-    with Sound(spoken(score.lines)) as speech, Sound(_bed(score)) as music:
+    bed = looped(score.music) if score.music is not None else endless_silence()
+    with Sound(spoken(score.lines)) as speech, Sound(bed) as music:
         for at in range(0, score.samples, PIECE):
             wanted = min(PIECE, score.samples - at)
             yield from desk.mix(speech.read(wanted), music.read(wanted))
     yield from desk.rest()
-
-
-def _bed(score: _Score) -> Pieces:
-    return looped(score.music) if score.music is not None else endless_silence()
 
 
 class _Desk:

@@ -158,11 +158,6 @@ class Canvas:
 def fitted(path: Path, canvas: Canvas, fit: Fit = "contain") -> Iterator[av.VideoFrame]:
     """Decodes a video, upright, in the canvas's size and frame rate.
 
-    Args:
-        path: The video.
-        canvas: What it is fitted to.
-        fit: How it gets the canvas's size.
-
     Yields:
         Frames in yuv420p; their times mean nothing, they are simply one after the other.
     """
