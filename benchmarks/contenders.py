@@ -172,7 +172,7 @@ def _journal_of(requests: Counter[str]) -> Counter[str]:
     return counts
 
 
-def _operations_of(store: type) -> Counter[str]:
+def _operations_of(store: Any) -> Counter[str]:
     """Counts the calls of a store that reach its files, by what they do."""
     counts: Counter[str] = Counter()
 
@@ -184,8 +184,8 @@ def _operations_of(store: type) -> Counter[str]:
         return call
 
     # The one way to a file by its name, and the one to a folder.
-    store._at = counted(store._at, lambda _, __, doing: doing)  # type: ignore[attr-defined]
-    store.list = counted(store.list, lambda *_: "list")  # type: ignore[attr-defined]
+    store._at = counted(store._at, lambda _, __, doing: doing)
+    store.list = counted(store.list, lambda *_: "list")
     return counts
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from prefect import Task
@@ -147,7 +147,7 @@ def test_every_place_in_the_code_exists(place: str) -> None:
 def resolve(place: str) -> object:
     """Finds `module.name` below the package; a key in brackets is looked up, a class's annotation counts as there."""
     dotted, _, key = place.removesuffix('"]').partition('["')
-    found: object = import_module("rh_prefect")
+    found: Any = import_module("rh_prefect")
     path = "rh_prefect"
     for name in dotted.split("."):
         path = f"{path}.{name}"
@@ -155,7 +155,7 @@ def resolve(place: str) -> object:
             found = getattr(found, name)
         except AttributeError:
             found = import_module(path)
-    return found[key] if key else found  # type: ignore[index]
+    return found[key] if key else found
 
 
 def test_every_open_point_is_decided_somewhere() -> None:

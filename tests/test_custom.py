@@ -136,7 +136,7 @@ def test_only_what_is_named_goes_unchecked() -> None:
     with pytest.raises(InputError, match="aspect_ratio is given twice"):
         models.ZImageTurbo(prompt="x", aspect_ratio="1:1", unchecked={"aspectRatio": "7:3"})
     with pytest.raises(InputError, match="unchecked must be an object"):
-        models.ZImageTurbo(prompt="x", unchecked=["aspect_ratio"])  # type: ignore[arg-type]
+        models.ZImageTurbo(prompt="x", unchecked=["aspect_ratio"])  # type: ignore[arg-type]  # the mistake is the test
 
 
 def test_an_unchecked_input_is_stored_pickled_and_compared_as_any_other() -> None:

@@ -96,7 +96,7 @@ def test_a_senseless_value_is_refused(name: str, value: str, bare: pytest.Monkey
 
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        get_settings().storage_url = "x"  # type: ignore[misc]
+        get_settings().storage_url = "x"  # type: ignore[misc]  # the assignment is the test
 
 
 def test_a_value_that_is_wrong_is_not_shown(bare: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from rh_prefect import catalog
@@ -68,7 +70,7 @@ def test_what_is_too_long_is_refused(model: Model) -> None:
             refuse(model, f"at most {param.max_items}", **{param.name: [item] * (param.max_items + 1)})
 
 
-def _file(param: Param, **facts: object) -> dict[str, object]:
+def _file(param: Param, **facts: object) -> dict[str, Any]:
     extension = param.accept[0] if param.accept else "png"
     return {"extension": extension, "size": 1000, "kind": param.type} | facts
 
@@ -76,13 +78,13 @@ def _file(param: Param, **facts: object) -> dict[str, object]:
 @EVERY
 def test_files_of_the_wrong_size_kind_and_format_are_refused(model: Model) -> None:
     for param in model.media_params:
-        catalog.check_file(model, param, **_file(param))  # type: ignore[arg-type]  # facts by name
+        catalog.check_file(model, param, **_file(param))
         bad: list[dict[str, object]] = [{"kind": "text"}, {"size": 0}]
         bad += [{"size": param.max_size_mb * 1024 * 1024 + 1}] if param.max_size_mb else []
         bad += [{"extension": "exe"}] if param.accept else []
         for facts in bad:
             with pytest.raises(MediaError, match=param.name):
-                catalog.check_file(model, param, **_file(param, **facts))  # type: ignore[arg-type]
+                catalog.check_file(model, param, **_file(param, **facts))
 
 
 @EVERY

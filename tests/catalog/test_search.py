@@ -5,27 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable
 from decimal import Decimal
 from time import perf_counter
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
 from rh_prefect import catalog
 from rh_prefect.catalog.model import Output
 from rh_prefect.catalog.search import _LONGEST, Filter, _phrases, search
-from rh_prefect.catalog.tags import TAGS, inputs_of, split, tags_of
+from rh_prefect.catalog.tags import TAGS, Input, inputs_of, split, tags_of
 from rh_prefect.errors import InputError
 
 
-def names(query: str, **filters: object) -> list[str]:
-    return [model.name for model in catalog.find(query, **filters)]  # type: ignore[arg-type]  # filters by name
+def names(query: str, **filters: Any) -> list[str]:
+    return [model.name for model in catalog.find(query, **filters)]
 
 
 def endpoints(query: str) -> list[str]:
     return [model.endpoint for model in catalog.find(query)]
 
 
-def notes(query: str, wanted: Filter | None = None, **options: object) -> str:
-    return " ".join(search(query, wanted or Filter(), **options).notes)  # type: ignore[arg-type]  # options by name
+def notes(query: str, wanted: Filter | None = None, **options: Any) -> str:
+    return " ".join(search(query, wanted or Filter(), **options).notes)
 
 
 def of(*parts: str, output: Iterable[str] = get_args(Output)) -> set[str]:
@@ -206,8 +206,8 @@ def test_filters_alone() -> None:
 
 
 @pytest.mark.parametrize("kind", ["image", "video", "audio"])
-def test_models_are_found_by_what_they_take(kind: str) -> None:
-    found = catalog.find(takes=kind, with_old=True)  # type: ignore[arg-type]  # one of the kinds
+def test_models_are_found_by_what_they_take(kind: Input) -> None:
+    found = catalog.find(takes=kind, with_old=True)
     takers = [model for model in catalog.models() if any(param.type == kind for param in model.params)]
     assert {model.name for model in takers} <= {model.name for model in found}
     for model in found:

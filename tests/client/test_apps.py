@@ -12,7 +12,7 @@ import pytest
 from rh_prefect.client import App, AppListing, AppOption, Client, Style, StyleLora
 from rh_prefect.errors import InputError, KeyRejected, RequestRejected, ResponseLost, RunningHubError
 from tests.client.conftest import KEY
-from tests.support.scripted_server import WireServer, cut, reply
+from tests.support.scripted_server import Body, WireServer, cut, reply
 
 APP = "2030000000000000002"
 OTHERS = "0123456789abcdef0123456789abcdef"
@@ -131,8 +131,8 @@ async def test_an_app_that_was_never_run_has_no_nodes(client: Client, wire: Wire
         (f"<html>/api/webapp/apiCallDemo?apiKey={KEY}", ResponseLost),
     ],
 )
-async def test_no_call_example(answer: object, error: type[RunningHubError], client: Client, wire: WireServer) -> None:
-    wire.plays(reply(answer))  # type: ignore[arg-type]
+async def test_no_call_example(answer: Body, error: type[RunningHubError], client: Client, wire: WireServer) -> None:
+    wire.plays(reply(answer))
     with pytest.raises(error, match=f"call example of app {APP}") as caught:
         await client.apps.demo(APP)
     assert KEY not in repr(caught.value)

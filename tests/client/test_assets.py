@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import pytest
 
 from rh_prefect.client import Asset, AssetGroup, Client
@@ -71,7 +73,7 @@ def test_states(word: str, state: str) -> None:
     assert Asset(asset_id="1", status=word).state == state
 
 
-def clock() -> tuple[list[float], object]:
+def clock() -> tuple[list[float], Callable[[float], Awaitable[None]]]:
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -83,7 +85,7 @@ def clock() -> tuple[list[float], object]:
 async def test_wait_until_it_is_ready(client: Client, wire: WireServer) -> None:
     slept, sleep = clock()
     wire.plays(*[said({"status": "Processing"})] * 3, said({"status": "Active"}))
-    asset = await client.assets.wait(ASSET, sleep=sleep)  # type: ignore[arg-type]
+    asset = await client.assets.wait(ASSET, sleep=sleep)
     assert (asset.asset_id, asset.state, slept) == (ASSET, "ready", [2.0, 2.0, 2.0])
 
 
@@ -94,10 +96,10 @@ async def test_how_long_it_waits(kind: str, seconds: int, client: Client, wire: 
     with pytest.raises(
         ResponseLost, match=rf"waiting for asset {ASSET}: not ready after {seconds} s \(status Processing\)"
     ):
-        await client.assets.wait(ASSET, pause=30, sleep=sleep)  # type: ignore[arg-type]
+        await client.assets.wait(ASSET, pause=30, sleep=sleep)
     assert sum(slept) == seconds
     with pytest.raises(ResponseLost, match="not ready after 60 s"):
-        await client.assets.wait(ASSET, timeout=60, pause=30, sleep=sleep)  # type: ignore[arg-type]
+        await client.assets.wait(ASSET, timeout=60, pause=30, sleep=sleep)
 
 
 async def test_a_failed_asset_is_refused(client: Client, wire: WireServer) -> None:
@@ -111,13 +113,13 @@ async def test_waiting_bears_blips_but_not_too_many(client: Client, wire: WireSe
     slept, sleep = clock()
     blip = reply({"code": 1003, "msg": "rate"})
     wire.plays(*[blip] * 4, said({"status": "Processing"}), *[blip] * 4, said({"status": "Active"}))
-    assert (await client.assets.wait(ASSET, sleep=sleep)).state == "ready"  # type: ignore[arg-type]
+    assert (await client.assets.wait(ASSET, sleep=sleep)).state == "ready"
     wire.plays(*[blip] * 5)
     with pytest.raises(Busy):
-        await client.assets.wait(ASSET, sleep=sleep)  # type: ignore[arg-type]
+        await client.assets.wait(ASSET, sleep=sleep)
     wire.plays(reply({"code": 301, "msg": "no such asset"}))
     with pytest.raises(RequestRejected):
-        await client.assets.wait(ASSET, sleep=sleep)  # type: ignore[arg-type]
+        await client.assets.wait(ASSET, sleep=sleep)
     assert len(slept) == 13
 
 

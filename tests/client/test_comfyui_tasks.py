@@ -13,7 +13,7 @@ from rh_prefect.client import Client, TaskView, is_task_id
 from rh_prefect.errors import InputError, LinkExpired, ResponseLost, TaskNotFound
 from tests.client.conftest import KEY
 from tests.client.test_comfyui import ENTRY, FILE, GRAPH, PROMPT
-from tests.support.scripted_server import WireServer, cut, reply
+from tests.support.scripted_server import Body, WireServer, cut, reply
 
 TASK = f"proxy.{PROMPT}"
 QUEUE = {"queue_running": [[3, PROMPT, GRAPH, {}, ["9"]]], "queue_pending": [[4, "other"]]}
@@ -47,8 +47,8 @@ async def test_a_submit_whose_answer_is_lost_is_sent_once(client: Client, wire: 
     assert len(wire.asked) == 1
 
 
-async def looked_at(client: Client, wire: WireServer, *answers: object) -> TaskView:
-    wire.plays(*(reply(answer) for answer in answers))  # type: ignore[arg-type]
+async def looked_at(client: Client, wire: WireServer, *answers: Body) -> TaskView:
+    wire.plays(*(reply(answer) for answer in answers))
     return await client.query(TASK)
 
 
@@ -74,7 +74,7 @@ async def test_a_graph_that_is_nowhere_is_not_known(client: Client, wire: WireSe
 
 async def test_the_end_of_a_graph(client: Client, wire: WireServer) -> None:
     preview = {"filename": "p.png", "type": "temp"}
-    entry = {**ENTRY, "outputs": {**ENTRY["outputs"], "13": {"images": [preview]}}}  # type: ignore[dict-item]
+    entry = {**ENTRY, "outputs": {**ENTRY["outputs"], "13": {"images": [preview]}}}
     view = await looked_at(client, wire, {PROMPT: entry})
     links = [f"{wire.url}/proxy/***/view?filename=Comfy+UI_00001_.png&subfolder=a%2Fb&type=output"]
     links += [f"{wire.url}/proxy/***/view?filename=v.mp4&subfolder=&type=output"]

@@ -22,13 +22,13 @@ from rh_prefect.errors import (
     TaskNotFound,
 )
 from tests.client.conftest import KEY
-from tests.support.scripted_server import Step, WireServer, cut, raw, reply, reply_then_close, slow, stall, task
+from tests.support.scripted_server import Body, Step, WireServer, cut, raw, reply, reply_then_close, slow, stall, task
 
 ID = "2031112223334445057"
 
 
-async def query(client: Client, wire: WireServer, answer: object) -> TaskView:
-    wire.plays(answer if callable(answer) else reply(answer))  # type: ignore[arg-type]
+async def query(client: Client, wire: WireServer, answer: Body | Step) -> TaskView:
+    wire.plays(answer if callable(answer) else reply(answer))
     return await client.query(ID)
 
 
@@ -232,7 +232,7 @@ ERRORS: list[tuple[object, type[RunningHubError]]] = [
 
 @pytest.mark.parametrize(("answer", "error"), ERRORS)
 async def test_a_query_without_a_state_raises(
-    answer: object, error: type[RunningHubError], client: Client, wire: WireServer
+    answer: Body | Step, error: type[RunningHubError], client: Client, wire: WireServer
 ) -> None:
     with pytest.raises(error, match=f"query of task {ID}"):
         await query(client, wire, answer)

@@ -175,4 +175,4 @@ def test_what_looks_like_a_secret_is_masked(text: str, masked: str) -> None:
 def test_views_are_values() -> None:
     view = TaskView(task_id="1", status="RUNNING")
     with pytest.raises(ValueError, match="frozen"):
-        view.status = "FAILED"  # type: ignore[misc]
+        view.status = "FAILED"  # type: ignore[misc]  # the assignment is the test

@@ -14,7 +14,7 @@ from rh_prefect.client import Client, Upload
 from rh_prefect.client.upload import FileBody
 from rh_prefect.errors import Busy, KeyRejected, MediaError, RequestRejected, ResponseLost
 from tests.client.conftest import KEY
-from tests.support.scripted_server import Asked, WireServer, cut, reply
+from tests.support.scripted_server import Asked, Step, WireServer, cut, reply
 
 LINK = "https://bucket.example.net/input/openapi/6f.png?q-sign-algorithm=sha1&x=1"
 DONE = {
@@ -46,10 +46,10 @@ async def test_an_upload_is_one_form_field(client: Client, wire: WireServer, tmp
 
 
 @pytest.mark.parametrize("step", [cut(), reply("<html>", status=502), reply("", status=429)])
-async def test_an_upload_is_sent_again_whole(step: object, client: Client, wire: WireServer, tmp_path: Path) -> None:
+async def test_an_upload_is_sent_again_whole(step: Step, client: Client, wire: WireServer, tmp_path: Path) -> None:
     photo = tmp_path / "photo.png"
     photo.write_bytes(b"x" * 3_000_000)
-    wire.plays(step, reply(DONE))  # type: ignore[arg-type]
+    wire.plays(step, reply(DONE))
     await client.upload(photo, name="a.png", mime="image/png")
     assert [part(asked)[2] == photo.read_bytes() for asked in wire.asked] == [True, True]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from rh_prefect.errors import (
     TaskNotFound,
 )
 from tests.client.conftest import KEY
-from tests.support.scripted_server import Step, WireServer, cut, reply
+from tests.support.scripted_server import Body, Step, WireServer, cut, reply
 
 ID = "2031112223334445057"
 WORKFLOW = "2030000000000000001"
@@ -38,7 +39,7 @@ def prompt(value: object) -> Step:
 
 
 @pytest.mark.parametrize("value", [json.dumps(GRAPH), json.dumps(json.dumps(GRAPH)), GRAPH])
-async def test_a_graph_can_be_written_again_as_it_was(value: object, client: Client, wire: WireServer) -> None:
+async def test_a_graph_can_be_written_again_as_it_was(value: Any, client: Client, wire: WireServer) -> None:
     wire.plays(prompt(value))
     graph = await client.workflows.json(WORKFLOW)
     [asked] = wire.asked
@@ -62,17 +63,17 @@ async def test_a_graph_can_be_written_again_as_it_was(value: object, client: Cli
         ("<html>", ResponseLost),
     ],
 )
-async def test_no_graph(answer: object, error: type[RunningHubError], client: Client, wire: WireServer) -> None:
-    wire.plays(reply(answer))  # type: ignore[arg-type]
+async def test_no_graph(answer: Body, error: type[RunningHubError], client: Client, wire: WireServer) -> None:
+    wire.plays(reply(answer))
     with pytest.raises(error, match=f"graph of workflow {WORKFLOW}"):
         await client.workflows.json(WORKFLOW)
 
 
 @pytest.mark.parametrize("value", ["", " ", "a/b", "../1", "1?x=2", "1\n2", "x" * 101, 7, None, 2.03e18])
-async def test_what_is_no_id_is_not_sent(value: object, client: Client, wire: WireServer) -> None:
+async def test_what_is_no_id_is_not_sent(value: Any, client: Client, wire: WireServer) -> None:
     for call in (client.workflows.json, client.workflows.status_v1, client.workflows.outputs_v1, client.apps.demo):
         with pytest.raises(InputError, match="is not a valid id"):
-            await call(value)  # type: ignore[arg-type]
+            await call(value)
     assert wire.asked == []
 
 
@@ -108,8 +109,8 @@ async def test_status_in_other_forms(client: Client, wire: WireServer) -> None:
         ({"code": 0, "msg": ""}, ResponseLost),
     ],
 )
-async def test_no_status(answer: object, error: type[RunningHubError], client: Client, wire: WireServer) -> None:
-    wire.plays(reply(answer))  # type: ignore[arg-type]
+async def test_no_status(answer: Body, error: type[RunningHubError], client: Client, wire: WireServer) -> None:
+    wire.plays(reply(answer))
     with pytest.raises(error, match=f"v1 status of task {ID}"):
         await client.workflows.status_v1(ID)
 
@@ -200,8 +201,8 @@ async def test_a_failed_task_tells_why(client: Client, wire: WireServer) -> None
         ({"code": 0, "msg": "success", "data": {"what": "else"}}, ResponseLost),
     ],
 )
-async def test_no_outputs(answer: object, error: type[RunningHubError], client: Client, wire: WireServer) -> None:
-    wire.plays(reply(answer))  # type: ignore[arg-type]
+async def test_no_outputs(answer: Body, error: type[RunningHubError], client: Client, wire: WireServer) -> None:
+    wire.plays(reply(answer))
     with pytest.raises(error, match=f"v1 outputs of task {ID}"):
         await client.workflows.outputs_v1(ID)
 

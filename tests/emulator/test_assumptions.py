@@ -43,5 +43,5 @@ def test_every_field_names_its_evidence() -> None:
 
 def test_the_answers_cannot_be_changed_in_place() -> None:
     with pytest.raises(FrozenInstanceError):
-        DEFAULT.refusal_status = 400  # type: ignore[misc]
+        DEFAULT.refusal_status = 400  # type: ignore[misc]  # the assignment is the test
     assert not [name for name in vars(assumptions) if name.isupper() and name != "DEFAULT"]

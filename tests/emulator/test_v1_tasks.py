@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 from tests.emulator.caller import IMAGE_PRICE, Caller, Json
 from tests.emulator.conftest import Emulate
@@ -72,8 +73,8 @@ def test_models_answer_v1_too(rh: Caller) -> None:
     assert rh.outputs(task_id)["data"][0]["thirdPartyConsumeMoney"] == IMAGE_PRICE
 
 
-def exclusive(rh: Caller, **options: object) -> Caller:
-    return Caller(rh.rh, rh.rh.keys.add("own", tier="EXCLUSIVE", limit=1, **options).secret)  # type: ignore[arg-type]
+def exclusive(rh: Caller, **options: Any) -> Caller:
+    return Caller(rh.rh, rh.rh.keys.add("own", tier="EXCLUSIVE", limit=1, **options).secret)
 
 
 def test_busy_machines_refuse_unless_the_task_may_queue(emulate: Emulate) -> None:

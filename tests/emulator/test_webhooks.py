@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from rh_prefect.emulator import Fault
+from rh_prefect.emulator.faults import Kind
 from rh_prefect.errors import InputError
 from tests.emulator.caller import WORDS, Caller, Json, node
 from tests.emulator.conftest import Emulate
@@ -164,7 +165,8 @@ def test_resending(rh: Caller, receiver: Receiver) -> None:
 
 
 def test_scripted_losses_doubles_and_lies(rh: Caller, receiver: Receiver) -> None:
-    rh.rh.faults.add(*(Fault("webhook", index, kind) for index, kind in enumerate(("lost", "doubled", "forged"), 1)))  # type: ignore[arg-type]
+    kinds: tuple[Kind, ...] = ("lost", "doubled", "forged")
+    rh.rh.faults.add(*(Fault("webhook", index, kind) for index, kind in enumerate(kinds, 1)))
     lost = rh.started(webhookUrl=receiver.url)
     assert settled(rh, lost, "FAILED")["retryCount"] == 3
     assert receiver.got == []

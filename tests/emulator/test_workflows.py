@@ -333,8 +333,8 @@ def test_bad_nodes_are_accepted_and_then_fail(rh: Caller) -> None:
 def test_a_graph_of_which_a_part_is_good_runs_in_part(rh: Caller) -> None:
     workflow = rh.rh.workflows.find(rh.rh.workflows.id_of("restyle"))
     assert workflow is not None
-    graph = copy.deepcopy(workflow.graph)
-    del graph["13"]["inputs"]["image"]  # type: ignore[attr-defined]
+    graph: dict[str, Any] = copy.deepcopy(workflow.graph)
+    del graph["13"]["inputs"]["image"]
     rh.rh.workflows.add(graph, name="half")
     started = rh.create("half")
     told = tips(started)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import uuid
+from _collections_abc import dict_values
 from dataclasses import replace
 from decimal import Decimal
 from typing import cast
@@ -22,7 +23,7 @@ class Rows(dict[str, JobEvent]):
 
     walks = 0
 
-    def values(self) -> object:  # type: ignore[override]
+    def values(self) -> dict_values[str, JobEvent]:
         self.walks += 1
         return super().values()
 

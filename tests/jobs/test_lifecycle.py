@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -76,6 +76,9 @@ def view(*submits: Submit) -> JobView:
 NEW = view()
 
 
+Raised = TypeVar("Raised", bound=RunningHubError)
+
+
 class Life:
     """Drives one generator through an expected list of steps."""
 
@@ -96,7 +99,7 @@ class Life:
         result: Submit | None = over.value.value
         return result
 
-    def raises(self, kind: type[RunningHubError], expected: object, came: object) -> RunningHubError:
+    def raises(self, kind: type[Raised], expected: object, came: object) -> Raised:
         assert self.step == expected
         with pytest.raises(kind) as caught:
             self.generator.send(came)
@@ -301,7 +304,7 @@ def test_a_task_that_succeeded_before_its_cancellation_is_not_lost() -> None:
 def test_the_call_that_waited_on_a_failure_raises_it_with_code_and_advice() -> None:
     life = Life().answers((ReadJob(), NEW), *posts(1, TICKET), (CheckCancel(fresh=True), False))
     error = life.raises(JobFailed, AwaitEnd(Submit(1, INTENT, TICKET), adopted=False), failed("1015"))
-    assert (error.code, error.new_task) == ("1015", True)  # type: ignore[attr-defined]
+    assert (error.code, error.new_task) == ("1015", True)
     assert "run it again" in error.message
 
 
@@ -378,7 +381,7 @@ def test_a_failure_that_used_all_attempts_is_not_worth_a_task_retry_and_says_so(
     policy = replace(POLICY, max_attempts=1)
     life = Life(policy).answers((ReadJob(), NEW), *posts(1, TICKET), (CheckCancel(fresh=True), False))
     error = life.raises(JobFailed, AwaitEnd(Submit(1, INTENT, TICKET), adopted=False), failed("1015"))
-    assert error.new_task is False  # type: ignore[attr-defined]
+    assert error.new_task is False
     assert "max_attempts" in error.message
     assert "--resume" in error.message
 

@@ -66,7 +66,9 @@ async def test_an_end_that_is_told_of_and_not_recorded_is_asked_for() -> None:
     tasks = Tasks(a=40)
     waiting = tasks.wait("a")
     await tasks.tell("a", recorded=False)
-    assert (await waiting).is_terminal  # type: ignore[union-attr]
+    ended = await waiting
+    assert ended is not None
+    assert ended.is_terminal
     assert tasks.looks == [("a", 40.0)]
 
 
@@ -76,7 +78,9 @@ async def test_a_journal_that_is_away_is_no_reason_not_to_ask() -> None:
     tasks.broken = True
     waiting = tasks.wait("a")
     await tasks.tell("a")
-    assert (await waiting).is_terminal  # type: ignore[union-attr]
+    ended = await waiting
+    assert ended is not None
+    assert ended.is_terminal
 
 
 @in_virtual_time
@@ -85,7 +89,9 @@ async def test_looks_are_sparse_and_a_lie_changes_nothing() -> None:
     waiting = tasks.wait("a")
     await asyncio.sleep(10)
     tasks.poller.wake("a")
-    assert (await waiting).is_terminal  # type: ignore[union-attr]
+    ended = await waiting
+    assert ended is not None
+    assert ended.is_terminal
     first, *later = [moment for _, moment in tasks.looks]
     assert first == 10.0
     assert {round(b - a) for a, b in zip([first, *later], later)} == {round(LONGEST_LATER)}

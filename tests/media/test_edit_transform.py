@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from PIL import Image
 
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.edit import audio_level, concat, mix
-from rh_prefect.media.edit.transform import extract_audio, frame, resize, still_clip, trim, watermark
+from rh_prefect.media.edit.transform import Corner, Zoom, extract_audio, frame, resize, still_clip, trim, watermark
+from rh_prefect.media.edit.video_reader import Fit
 from tests.support import clip_samples, samples
 from tests.support.clip_samples import BLACK, BLUE, GREEN, RED, near
 
@@ -60,9 +62,9 @@ def test_a_cut_after_the_end_is_refused(three: Path, tmp_path: Path, end: str) -
 
 
 @pytest.mark.parametrize(("fit", "corner"), [("cover", RED), ("contain", BLACK), ("stretch", RED)])
-def test_a_video_gets_another_size(tmp_path: Path, fit: str, corner: tuple[int, int, int]) -> None:
+def test_a_video_gets_another_size(tmp_path: Path, fit: Fit, corner: tuple[int, int, int]) -> None:
     clip = clip_samples.solid(tmp_path / "clip.mp4", [RED] * 6, size=(64, 48))
-    assert resize(clip, tmp_path / "upright.mp4", width=36, height=64, fit=fit) == pytest.approx(0.5)  # type: ignore[arg-type]
+    assert resize(clip, tmp_path / "upright.mp4", width=36, height=64, fit=fit) == pytest.approx(0.5)
     film = clip_samples.play(tmp_path / "upright.mp4")
     assert (film.size, len(film.frames)) == ((36, 64), 6)
     assert near(film.frames[2].getpixel((18, 32)), RED)
@@ -77,9 +79,9 @@ def test_a_resized_video_keeps_its_sound(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("fit", "corner"), [("cover", (0, 0, 255)), ("contain", (0, 0, 0)), ("stretch", (0, 0, 255))])
-def test_a_picture_gets_another_size_and_format(tmp_path: Path, fit: str, corner: tuple[int, int, int]) -> None:
+def test_a_picture_gets_another_size_and_format(tmp_path: Path, fit: Fit, corner: tuple[int, int, int]) -> None:
     source = picture(tmp_path / "source.png", (0, 0, 255))
-    assert resize(source, tmp_path / "square.jpg", width=50, height=50, fit=fit) is None  # type: ignore[arg-type]
+    assert resize(source, tmp_path / "square.jpg", width=50, height=50, fit=fit) is None
     with Image.open(tmp_path / "square.jpg") as made:
         assert (made.format, made.size) == ("JPEG", (50, 50))
         assert near(made.getpixel((25, 2)), corner)
@@ -96,10 +98,10 @@ def test_a_photo_that_is_to_be_turned_is_resized_upright(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("corner", "at"), [("top-left", (4, 4)), ("bottom-right", (59, 43))])
-def test_a_logo_is_laid_over_each_frame(tmp_path: Path, corner: str, at: tuple[int, int]) -> None:
+def test_a_logo_is_laid_over_each_frame(tmp_path: Path, corner: Corner, at: tuple[int, int]) -> None:
     clip = clip_samples.solid(tmp_path / "clip.mp4", [RED] * 6, size=(64, 48), tagged=True)
     logo = picture(tmp_path / "logo.png", (*GREEN, 255))
-    assert watermark(clip, logo, tmp_path / "marked.mp4", corner=corner, size=0.5) == pytest.approx(0.5)  # type: ignore[arg-type]
+    assert watermark(clip, logo, tmp_path / "marked.mp4", corner=corner, size=0.5) == pytest.approx(0.5)
     film = clip_samples.play(tmp_path / "marked.mp4")
     assert len(film.frames) == 6
     for shown in (film.frames[0], film.frames[5]):
@@ -122,9 +124,9 @@ def test_a_logo_is_laid_over_a_picture_as_far_as_it_is_opaque(tmp_path: Path) ->
     ("at", "colour"), [("first", RED), (0, RED), (0.99, RED), (1, GREEN), (2.99, BLUE), ("last", BLUE)]
 )
 def test_a_frame_is_the_one_that_is_shown_then(
-    three: Path, tmp_path: Path, at: float | str, colour: clip_samples.Colour
+    three: Path, tmp_path: Path, at: float | Literal["first", "last"], colour: clip_samples.Colour
 ) -> None:
-    frame(three, tmp_path / "frame.png", at=at)  # type: ignore[arg-type]
+    frame(three, tmp_path / "frame.png", at=at)
     with Image.open(tmp_path / "frame.png") as made:
         assert near(made.getpixel((9, 9)), colour)
 
@@ -135,11 +137,11 @@ def test_there_is_no_frame_after_the_end(three: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("zoom", ["none", "in", "out"])
-def test_a_picture_becomes_a_clip(tmp_path: Path, zoom: str) -> None:
+def test_a_picture_becomes_a_clip(tmp_path: Path, zoom: Zoom) -> None:
     source = Image.new("RGB", (80, 60), RED)
     source.paste(BLUE, (0, 0, 4, 60))
     source.save(tmp_path / "source.png")
-    length = still_clip(tmp_path / "source.png", tmp_path / "clip.mp4", seconds=1.2, width=40, zoom=zoom)  # type: ignore[arg-type]
+    length = still_clip(tmp_path / "source.png", tmp_path / "clip.mp4", seconds=1.2, width=40, zoom=zoom)
     film = clip_samples.play(tmp_path / "clip.mp4")
     assert length == pytest.approx(1.2)
     assert (len(film.frames), film.size) == (30, (40, 30))

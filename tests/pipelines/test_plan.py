@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -160,8 +160,9 @@ async def test_a_retake_is_another_work_and_going_back_is_free() -> None:
 async def test_in_flight_unknown_and_missing_results_are_shown() -> None:
     records, pipeline = Records(), Pipeline.from_text(SHOTS)
     first = await pipeline.plan(known=records, rows=ROWS)
-    for one, state in zip(first.steps["each.picture"], ("…", "?", "!")):
-        records.known[one.works[0].key] = KnownWork(state)  # type: ignore[arg-type]
+    states_: tuple[Literal["…", "?", "!"], ...] = ("…", "?", "!")
+    for one, state in zip(first.steps["each.picture"], states_):
+        records.known[one.works[0].key] = KnownWork(state)
     plan = await pipeline.plan(known=records, rows=ROWS)
     assert states(plan, "each.picture") == "…?!"
     assert plan.price_of(plan.steps["each.picture"]).most == 0

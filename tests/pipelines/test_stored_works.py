@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import RunningHubError
 from rh_prefect.pipelines.edit_results import as_recorded, open_edits
 from rh_prefect.pipelines.plan.identity import recipe_id
 from rh_prefect.pipelines.plan.planned_steps import WorkQuery
@@ -48,7 +49,8 @@ async def test_each_state_of_a_work_is_known(rh: Emulator, run: PipelineRun) -> 
     rh.faults.add(Fault("submit", prompt="unanswered"))
     rh.faults.add(Fault("submit", prompt="failed", kind="fail", code="1504"))
     unknown, failed = await run.make(picture("unanswered")), await run.make(picture("failed"))
-    works = [done.work, lost.work, *(str(one.job).rpartition("/")[2] for one in (*unknown, *failed)), "ab" * 20]  # type: ignore[union-attr]
+    lost_jobs: list[Any] = [*unknown, *failed]
+    works = [done.work, lost.work, *(str(one.job).rpartition("/")[2] for one in lost_jobs), "ab" * 20]
     known = await (await stored(run)).look([WorkQuery(work) for work in works])
     assert [one and one.state for one in known] == ["=", "!", "?", None, None]
     first = known[0]
@@ -96,7 +98,8 @@ async def test_a_person_settles_a_work_by_its_name(rh: Emulator, tmp_path: Path)
     run = PipelineRun(rh.url, rh.key, tmp_path, str(tmp_path / "store"))
     rh.faults.add(Fault("submit", number=1))
     (unknown,) = await run.make(picture())
-    job, task_id = str(unknown.job), rh.recorder.paid[0].task_id  # type: ignore[union-attr]
+    assert isinstance(unknown, RunningHubError)
+    job, task_id = str(vars(unknown)["job"]), rh.recorder.paid[0].task_id
     env = {**os.environ, "RH_STORAGE_URL": str(tmp_path / "store"), "RH_STATE_DIR": str(tmp_path / "here")}
     scope = job.partition("/")[0]
     commands = [["jobs", "show", job], ["jobs", "adopt", job, task_id], ["jobs", "collect", scope]]

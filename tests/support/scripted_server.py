@@ -23,12 +23,15 @@ class Asked:
         return json.loads(self.body)
 
 
+Body = bytes | str | dict[str, Any] | list[Any] | None
+"""What an answer holds; anything but bytes and a text is written as JSON."""
+
 Step = Callable[[asyncio.StreamReader, asyncio.StreamWriter, Asked], Awaitable[bool]]
 """Answers one request; returns whether the connection stays open."""
 
 
 def reply(
-    body: bytes | str | dict[str, Any] | list[Any] | None = b"",
+    body: Body = b"",
     *,
     status: int = 200,
     headers: dict[str, str] | None = None,

@@ -178,7 +178,7 @@ class Process:
         self._world = Services(
             spool=machine.spool,
             cancels=CancelWatch(clock=now),
-            stores=SimpleNamespace(check=_nothing),  # type: ignore[arg-type]
+            stores=SimpleNamespace(check=_nothing),  # type: ignore[arg-type]  # no store is ever asked for a file
             sleep=asyncio.sleep,
             jitter=lambda: 0.5,
             clock=now,
@@ -285,7 +285,7 @@ class Process:
             request=order,
             records=JobRecords(self.journal, key),
             scope=scope,
-            store=None,  # type: ignore[arg-type]
+            store=None,  # type: ignore[arg-type]  # as above
             observer=Silent(),
             policy=policy,
             lease=_Seat(self._line),  # type: ignore[arg-type]  # slots and accounts are other tests' business

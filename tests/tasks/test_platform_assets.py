@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from prefect import Task
 
 from rh_prefect import models, tasks
 from rh_prefect.client import AssetGroup
@@ -79,12 +81,12 @@ async def test_a_link_is_registered_as_it_is(rh: Emulator, tmp_path: Path) -> No
     ],
 )
 async def test_wrong_input_is_refused_before_anything_is_sent(
-    rh: Emulator, tmp_path: Path, task: object, given: dict[str, object], said: str
+    rh: Emulator, tmp_path: Path, task: Task[..., Any], given: dict[str, object], said: str
 ) -> None:
     if task is tasks.register_asset:
         given = {"source": samples.png(tmp_path / "face.png"), "group_id": "1", **given}
     with pytest.raises(InputError, match=said):
-        await (await run(task, **given)).aresult()  # type: ignore[arg-type]
+        await (await run(task, **given)).aresult()
     assert not rh.recorder.requests
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from prefect import Task
 
 from rh_prefect import tasks
 from rh_prefect.emulator import Emulator
@@ -58,9 +60,9 @@ async def test_a_task_without_a_webhook(rh: Emulator) -> None:
     ],
 )
 async def test_wrong_input_is_refused_before_anything_is_sent(
-    rh: Emulator, task: object, given: tuple[str, ...], said: str
+    rh: Emulator, task: Task[..., Any], given: tuple[str, ...], said: str
 ) -> None:
     options = {"url": given[1]} if len(given) > 1 else {}
     with pytest.raises(InputError, match=said):
-        await (await run(task, given[0], **options)).aresult()  # type: ignore[arg-type]
+        await (await run(task, given[0], **options)).aresult()
     assert not rh.recorder.requests

@@ -192,7 +192,9 @@ async def test_a_forged_failure_of_a_success_is_a_success(desk: Desk) -> None:
     desk.rh.faults.add(Fault("webhook", kind="forged"))
     await desk.paid()
     desk.end()
-    assert (await desk.ended()).end.status == "SUCCESS"  # type: ignore[union-attr]
+    end = (await desk.ended()).end
+    assert end is not None
+    assert end.status == "SUCCESS"
     await desk.asked(1)
 
 

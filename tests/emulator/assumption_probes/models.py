@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rh_prefect.catalog import Param
+from rh_prefect.emulator.accounts import Tier
 from tests.emulator.assumption_probes.files import WAV, sent
 from tests.emulator.assumption_probes.probe import AssumptionProbes
 from tests.emulator.caller import CLIP, IMAGE, WORDS, Caller
@@ -13,8 +14,8 @@ PROMPT = Param("prompt", "prompt", "string")
 CLIP_BODY = {"prompt": "waves", "sound": "false", "duration": "5"}
 
 
-def key_of(rh: Caller, tier: str) -> Caller:
-    return Caller(rh.rh, rh.rh.keys.add(tier.lower(), tier=tier).secret)  # type: ignore[arg-type]
+def key_of(rh: Caller, tier: Tier) -> Caller:
+    return Caller(rh.rh, rh.rh.keys.add(tier.lower(), tier=tier).secret)
 
 
 def first_result(rh: Caller, endpoint: str, **body: object) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from rh_prefect.emulator import DEFAULT, Assumptions
 from tests.emulator.caller import Caller
@@ -26,8 +27,8 @@ class AssumptionProbe:
     probe: Probe
     value: object
     seen: tuple[object, object]
-    options: Mapping[str, object] = field(default_factory=dict)
-    base: Mapping[str, object] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    base: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -35,11 +36,12 @@ class AssumptionProbe:
 
     @property
     def default(self) -> Assumptions:
-        return replace(DEFAULT, **self.base)  # type: ignore[arg-type]  # names and values of one probe
+        return replace(DEFAULT, **self.base)
 
     @property
     def changed(self) -> Assumptions:
-        return replace(self.default, **{self.name: self.value})  # type: ignore[arg-type]
+        one: dict[str, Any] = {self.name: self.value}
+        return replace(self.default, **one)
 
 
 class AssumptionProbes(dict[str, AssumptionProbe]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from rh_prefect.emulator import DEFAULT, Fault
+from rh_prefect.emulator.accounts import Tier
 from tests.emulator.assumption_probes.probe import AssumptionProbes
 from tests.emulator.caller import IMAGE, WORDS, Caller, Json
 
@@ -17,8 +18,8 @@ def ten_seconds(model: object, payload: object) -> tuple[float, float]:
     return 0.0, 10.0
 
 
-def key_of(rh: Caller, tier: str) -> Caller:
-    return Caller(rh.rh, rh.rh.keys.add(tier.lower(), tier=tier).secret)  # type: ignore[arg-type]
+def key_of(rh: Caller, tier: Tier) -> Caller:
+    return Caller(rh.rh, rh.rh.keys.add(tier.lower(), tier=tier).secret)
 
 
 def account(rh: Caller) -> Json:

@@ -335,6 +335,11 @@ async def play(moves: list[tuple[tuple[int, str | None, bool], str]]) -> None:
         assert ledger.spent() + ledger.reserved() == sum(counted.values())
 
 
+def prices_of(account: Any, **options: Any) -> Prices:
+    """`account` answers as much of a client's calls as `Prices` makes."""
+    return Prices(account, **options)
+
+
 class Account:
     """An account as `Prices` asks it; each answer is given once, the last one for good."""
 
@@ -359,7 +364,7 @@ async def test_a_currency_whose_question_was_cancelled_is_asked_for_again() -> N
     """A20: a cancelled question has no exception to look at."""
     account = Account("USD")
     account.is_silent = True
-    prices = Prices(account)  # type: ignore[arg-type]
+    prices = prices_of(account)
     waiting = asyncio.ensure_future(prices.currency())
     await asyncio.sleep(0)
     (asked,) = [task for task in asyncio.all_tasks() if task not in (waiting, asyncio.current_task())]
@@ -373,7 +378,7 @@ async def test_a_currency_whose_question_was_cancelled_is_asked_for_again() -> N
 async def test_an_account_that_did_not_answer_is_asked_again_after_a_while() -> None:
     now = [1000.0]
     account = Account(ResponseLost("silence"), "USD")
-    prices = Prices(account, clock=lambda: now[0])  # type: ignore[arg-type]
+    prices = prices_of(account, clock=lambda: now[0])
     assert [await prices.currency(), await prices.currency(), account.asked] == [None, None, 1]
     now[0] += 6
     assert await prices.currency() == "USD"
@@ -392,7 +397,7 @@ async def test_an_account_that_did_not_answer_is_asked_again_after_a_while() -> 
 async def test_a_previewed_placeholder_is_an_unknown_price(amount: str, free: bool, price: Money | None) -> None:
     """A20: RunningHub's preview shows 0 or 9,999 where it has no price."""
     preview = PricePreview(amount=Decimal(amount), currency=None, free=free)
-    prices = Prices(Account("USD", preview=preview))  # type: ignore[arg-type]
+    prices = prices_of(Account("USD", preview=preview))
     assert await prices.of("some/model", {}, None) == price
     assert await prices.listed(Money(Decimal(amount), "USD")) == (price if not free else None)
 
@@ -409,8 +414,8 @@ async def test_a_price_that_could_not_be_asked_for_is_an_error_and_one_that_does
             raise self.error
 
     with pytest.raises(ConnectFailed):
-        await Prices(Away(ConnectFailed("refused"))).of("some/model", {}, None)  # type: ignore[arg-type]
-    no_price = Prices(Away(api_error("1007", doing="price")))  # type: ignore[arg-type]
+        await prices_of(Away(ConnectFailed("refused"))).of("some/model", {}, None)
+    no_price = prices_of(Away(api_error("1007", doing="price")))
     assert await no_price.of("some/model", {}, None) is None
 
 

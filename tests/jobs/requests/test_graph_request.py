@@ -56,7 +56,7 @@ def test_what_the_caller_changes_later_does_not_reach_an_input() -> None:
     node = {"nodeId": "20", "fieldName": "Input", "fieldValue": "1"}
     shots: list[Any] = [{"prompt": "one", "points": [[1, 2]]}]
     with pytest.warns(InputWarning, match="shots"):
-        model = models.ZImageTurbo(prompt="x", shots=shots)  # type: ignore[call-arg]
+        model = models.ZImageTurbo(prompt="x", shots=shots)  # type: ignore[call-arg]  # a parameter that is not in the catalogue
     made: Any = [
         WorkflowInput(id="1", workflow=graph),
         GraphInput(graph=graph),
