@@ -145,7 +145,8 @@ class HiddenAddressTransport(httpx.AsyncBaseTransport):
             return await self._send(request)
         except BaseException as error:
             # The frames below may hold the URL, the headers or the body.
-            _drop_frames(error, until=handled)
+            for one in _family(error, {id(handled)}):
+                one.__traceback__ = None
             raise
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
@@ -160,13 +161,8 @@ class HiddenAddressTransport(httpx.AsyncBaseTransport):
         await self._inner.aclose()
 
 
-def _drop_frames(error: BaseException, *, until: BaseException | None) -> None:
-    """Drops the frames of an error and of its causes, but not of the error that the caller was already handling."""
-    for one in _family(error, {id(until)}):
-        one.__traceback__ = None
-
-
 def _family(error: BaseException | None, seen: set[int]) -> Iterator[BaseException]:
+    """An error and its causes, without those that were seen, as the one that the caller was already handling."""
     if error is None or id(error) in seen:
         return
     seen.add(id(error))

@@ -210,7 +210,7 @@ async def _member(pool: str, name: str) -> Key:
 
 
 def _refuse_two_sites(pool: str, keys: Iterable[Key]) -> None:
-    sites = {key.block: _site(key) for key in keys}
+    sites = {key.block: urlsplit(key.base_url).netloc for key in keys}
     if len(set(sites.values())) > 1:
         raise ConfigError(
             f"The accounts of the pool {pool!r} belong to several sites ("
@@ -230,7 +230,3 @@ def _refuse_one_key_twice(pool: str, keys: Iterable[Key]) -> None:
                 "key has only one limit. Nothing was sent. What to do: take one of them out of the pool, "
                 "or correct its key."
             )
-
-
-def _site(key: Key) -> str:
-    return urlsplit(key.base_url).netloc

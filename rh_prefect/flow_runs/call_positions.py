@@ -276,11 +276,6 @@ class PlacedFlow(Flow[P, R]):
             return made
 
 
-def count_calls(flow: Flow[..., Any]) -> None:
-    """Makes a flow assign a position to each of its calls."""
-    flow.__class__ = PlacedFlow
-
-
 _counting: dict[type[TaskRunner[Any]], type[TaskRunner[Any]]] = {}
 
 

@@ -17,7 +17,7 @@ from prefect.runtime import flow_run
 
 from rh_prefect import artifacts
 from rh_prefect.errors import RunningHubError
-from rh_prefect.flow_runs.call_positions import count_calls, count_submits
+from rh_prefect.flow_runs.call_positions import PlacedFlow, count_submits
 from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.prefect_internals import FlowDecorator, FlowEvent, add_hook
 from rh_prefect.flow_runs.queries import RecordedScope, scope_of
@@ -55,14 +55,12 @@ class _HookedDecorator(FlowDecorator):
         def __call__(self, fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
             if fn is None:
                 return partial(self, **options)
-            return self._attach(super().__call__(fn, **options))
-
-    def _attach(self, made: Flow[..., Any]) -> Flow[..., Any]:
-        count_calls(made)
-        count_submits(made.task_runner)
-        for event, hook in self._hooks.items():
-            add_hook(made, event, hook)
-        return made
+            made = super().__call__(fn, **options)
+            made.__class__ = PlacedFlow
+            count_submits(made.task_runner)
+            for event, hook in self._hooks.items():
+                add_hook(made, event, hook)
+            return made
 
 
 _SUBJECTS = ("prompt", "idea", "model", "rows", "products", "video", "videos", "image", "photo", "text")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import UUID
 from weakref import WeakKeyDictionary
@@ -189,7 +190,7 @@ class _Inputs:
         if len(found) < _PAGE:
             return entries, False
         # The API sorts by the time of creation, which is a clock's: a page's entries may have gaps.
-        whole = {number: entries[number] for number in _up_to_gap(entries)}
+        whole = {number: entries[number] for number in takewhile(entries.__contains__, count(1))}
         return whole, bool(whole)
 
     def _check_format(self, record: JSON) -> None:
@@ -278,13 +279,6 @@ def _numbered(inputs: Mapping[str, str]) -> dict[int, str]:
     """The entries among inputs, by number."""
     entries = {name.removeprefix(_LOG): text for name, text in inputs.items() if name.startswith(_LOG)}
     return {int(number): text for number, text in entries.items() if number.isdecimal()}
-
-
-def _up_to_gap(entries: Mapping[int, str]) -> range:
-    last = 0
-    while last + 1 in entries:
-        last += 1
-    return range(1, last + 1)
 
 
 class _Exists(JournalError):

@@ -153,7 +153,12 @@ async def _each(flow_run: FlowRun, scope: RecordedScope, judge: _Judge) -> Async
 
     async def look(view: JobView, submit: Submit, one: Scope) -> Finding | None:
         async with gate:
-            judged = await judge(view, submit, one)
+            try:
+                judged = await judge(view, submit, one)
+            except TransportError as error:
+                judged = "no answer", f"{error.message} It is tried again at the next reconciliation."
+            except RunningHubError as error:
+                judged = "NOT collected", error.message
         return None if judged is None else _finding(flow_run, f"{one.journal.scope}/{view.key}", submit, judged)
 
     for one in await scopes_of(scope):
@@ -204,12 +209,7 @@ async def _keep(view: JobView, submit: Submit, scope: Scope) -> _Judged:
 
 
 async def _of_task(view: JobView, submit: Submit, scope: Scope) -> _Judged:
-    try:
-        task = await (await RECORDED.client_for(submit.intent)).query(submit.task_id or "")
-    except TransportError as error:
-        return "no answer", f"{error.message} It is tried again at the next reconciliation."
-    except RunningHubError as error:
-        return "NOT collected", error.message
+    task = await (await RECORDED.client_for(submit.intent)).query(submit.task_id or "")
     if not task.is_terminal:
         return "still runs", f"Retry the flow run, or: rh-prefect jobs cancel {scope.journal.scope}"
     return await _bring(view, submit, scope)
@@ -225,10 +225,6 @@ async def _bring(view: JobView, submit: Submit, scope: Scope) -> _Judged:
         result = await bring_home(view, scope)
     except (JobFailed, OutputsExpired) as error:
         return "failed", error.message
-    except TransportError as error:
-        return "no answer", f"{error.message} It is tried again at the next reconciliation."
-    except RunningHubError as error:
-        return "NOT collected", error.message
     if result is None:
         return None
     if result.damaged:

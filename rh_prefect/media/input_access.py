@@ -11,7 +11,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -245,8 +245,10 @@ class _CheckedBackend(httpcore.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        with _as_connect_error():
+        try:
             addresses = list(self._resolve(host, port))
+        except (OSError, UnicodeError) as failed:
+            raise httpcore.ConnectError(str(failed)) from failed
         for address in addresses:
             self._access.check_address(address, host=host)
         error: httpcore.ConnectError | httpcore.ConnectTimeout | None = None
@@ -256,14 +258,6 @@ class _CheckedBackend(httpcore.SyncBackend):
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as failed:
                 error = failed
         raise error or httpcore.ConnectError(f"{host} has no address")
-
-
-@contextmanager
-def _as_connect_error() -> Iterator[None]:
-    try:
-        yield
-    except (OSError, UnicodeError) as error:
-        raise httpcore.ConnectError(str(error)) from error
 
 
 def _addresses(host: str, port: int) -> list[str]:

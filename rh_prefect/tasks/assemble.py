@@ -74,7 +74,8 @@ async def assemble(
     if not clips:
         raise InputError(f"{name}: there are no clips to join. What to do: give at least one video.")
     store = await load_storage(storage)
-    folder = _folder()
+    scope = current_scope()
+    folder = f"{scope.flow}/{scope.run}" if scope else "films"
     with TemporaryDirectory(prefix="rh-film-") as scratch:
         cut = _Cut(Path(scratch), store)
         film = await asyncio.to_thread(cut.make, clips, speech, music, captions, f"{folder}/{name}")
@@ -82,11 +83,6 @@ async def assemble(
     await artifacts.contact_sheet(thumbnail, film.contact_sheet.uri)
     add_results({name: film.film, f"{name}, contact sheet": film.contact_sheet})
     return film
-
-
-def _folder() -> str:
-    scope = current_scope()
-    return f"{scope.flow}/{scope.run}" if scope else "films"
 
 
 async def check_video(given: MediaLike, *, storage: str | None = None) -> None:

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, get_args
 
 from prefect.runtime import task_run
 
@@ -24,13 +24,12 @@ from rh_prefect.errors import InputError
 from rh_prefect.jobs.requests.inputs import fetched
 from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.probe import Facts, probe
-from rh_prefect.media.source import shown
+from rh_prefect.media.source import Source, shown
 from rh_prefect.media.store import MediaStore
 from rh_prefect.models import ModelInput
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks.platform import ask, once, one_of, repeatable, words
 
-Source: TypeAlias = Media | str | os.PathLike[str]
 LegacyType = Literal["input", "image", "video", "audio"]
 
 _LINKS = ("http://", "https://", "asset://")
@@ -160,7 +159,7 @@ async def link_to(
 
 @once("asset {name}")
 async def register_asset(
-    source: Media | str | os.PathLike[str],
+    source: Source,
     *,
     group_id: str,
     kind: AssetKind,

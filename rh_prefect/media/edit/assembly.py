@@ -14,8 +14,8 @@ from av.video.stream import VideoStream
 
 from rh_prefect.errors import InputError
 from rh_prefect.media.edit.audio import Sound, endless_silence, recording, sound_with_picture
-from rh_prefect.media.edit.output import Picture, Track, create_mp4, product
-from rh_prefect.media.edit.video_reader import Canvas, Fit, Shape, even, fitted, opened, picture_of, reading, shape_of
+from rh_prefect.media.edit.output import Picture, Track, create_mp4, product, write_frames
+from rh_prefect.media.edit.video_reader import Canvas, Fit, even, fitted, opened, picture_of, reading, shape_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,39 +59,17 @@ def concat(
     shapes = [shape_of(clip) for clip in clips]
     canvas = Canvas.around(shapes)
     canvas = replace(canvas, width=even(width or canvas.width), height=even(height or canvas.height))
+    starts: list[float] = []
     with product(to) as part, create_mp4(part) as file:
-        reel = _Reel(file, canvas, fit, sound=audio == "keep")
-        starts = [reel.append(clip, shape) for clip, shape in zip(clips, shapes)]
-        reel.finish()
-    return Joined(reel.seconds, tuple(starts), canvas.width, canvas.height, float(canvas.rate))
-
-
-class _Reel:
-    """The video that is being written, frame by frame, the sound never far behind."""
-
-    def __init__(self, file: OutputContainer, canvas: Canvas, fit: Fit, *, sound: bool) -> None:
-        self._canvas, self._fit = canvas, fit
-        self._picture = Picture(file, canvas)
-        self._track = Track(file) if sound else None
-
-    @property
-    def seconds(self) -> float:
-        return self._picture.seconds
-
-    def append(self, clip: Path, shape: Shape) -> float:
-        """Adds a clip at the end, and returns its start time in seconds."""
-        start = self.seconds
-        with Sound(sound_with_picture(clip) if shape.has_audio else endless_silence()) as sound:
-            for frame in fitted(clip, self._canvas, self._fit):
-                self._picture.write(frame)
-                if self._track is not None:
-                    self._track.reach(self.seconds, sound)
-        return start
-
-    def finish(self) -> None:
-        self._picture.finish()
-        if self._track is not None:
-            self._track.finish()
+        picture, track = Picture(file, canvas), Track(file) if audio == "keep" else None
+        for clip, shape in zip(clips, shapes):
+            starts.append(picture.seconds)
+            with Sound(sound_with_picture(clip) if shape.has_audio else endless_silence()) as sound:
+                write_frames(picture, track, fitted(clip, canvas, fit), sound)
+        picture.finish()
+        if track is not None:
+            track.finish()
+    return Joined(picture.seconds, tuple(starts), canvas.width, canvas.height, float(canvas.rate))
 
 
 _PLAYS_EVERYWHERE = ("yuv420p", "yuvj420p")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -116,3 +116,11 @@ class Track:
     def finish(self) -> None:
         """Writes the frames that are still in the encoder."""
         self._file.mux(self._stream.encode(None))
+
+
+def write_frames(picture: Picture, track: Track | None, frames: Iterable[av.VideoFrame], sound: Sound) -> None:
+    """Writes frames, and for each of them the sound up to its end, so that little is held in memory."""
+    for frame in frames:
+        picture.write(frame)
+        if track is not None:
+            track.reach(picture.seconds, sound)

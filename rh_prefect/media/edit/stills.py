@@ -56,9 +56,10 @@ def thumbnail(source: Path, *, max_bytes: int = 30_000) -> bytes:
     for side in _SIDES:
         image.thumbnail((side, side))
         for quality in _QUALITIES:
-            data = _jpeg(image, quality)
-            if len(data) <= max_bytes:
-                return data
+            out = io.BytesIO()
+            image.save(out, "JPEG", quality=quality, optimize=True)
+            if out.getbuffer().nbytes <= max_bytes:
+                return out.getvalue()
     raise InputError(f"No thumbnail of {source} fits in {max_bytes} bytes. What to do: allow a few thousand bytes.")
 
 
@@ -133,12 +134,6 @@ def flat(image: Image.Image) -> Image.Image:
     over = image.convert("RGBA")
     ground = Image.new("RGBA", over.size, _BACKGROUND)
     return Image.alpha_composite(ground, over).convert("RGB")
-
-
-def _jpeg(image: Image.Image, quality: int) -> bytes:
-    out = io.BytesIO()
-    image.save(out, "JPEG", quality=quality, optimize=True)
-    return out.getvalue()
 
 
 _MOST_COLUMNS = 4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
@@ -15,7 +14,7 @@ from av.filter import Graph
 from PIL import Image, ImageOps
 
 from rh_prefect.errors import InputError, MediaError
-from rh_prefect.media.edit.audio import RATE, Sound, recording, sound_with_picture
+from rh_prefect.media.edit.audio import RATE, Sound, endless_silence, recording, sound_with_picture
 from rh_prefect.media.edit.mixdown import create_track, mix
 from rh_prefect.media.edit.output import (
     BT709,
@@ -25,6 +24,7 @@ from rh_prefect.media.edit.output import (
     create_mp4,
     image_format,
     product,
+    write_frames,
     write_image,
 )
 from rh_prefect.media.edit.stills import flat, frame_image, last_frame
@@ -167,7 +167,8 @@ def still_clip(
     with product(to) as part, create_mp4(part) as file:
         film = Picture(file, canvas)
         for number in range(count):
-            film.write(_video_frame(_zoomed(picture, zoom, number / max(1, count - 1))))
+            shown = av.VideoFrame.from_image(_zoomed(picture, zoom, number / max(1, count - 1)))  # type: ignore[no-untyped-call]
+            film.write(shown.reformat(format="yuv420p", dst_colorspace=BT709, dst_color_range=VIDEO_RANGE))
         film.finish()
         return film.seconds
 
@@ -233,17 +234,10 @@ def _write_film(
 ) -> float:
     """Writes frames with the sound that the source has from a second on."""
     has_audio = shape_of(source).has_audio
-    with (
-        Sound(sound_with_picture(source, start)) if has_audio else nullcontext() as sound,
-        product(to) as part,
-        create_mp4(part) as file,
-    ):
-        picture = Picture(file, canvas)
-        track = Track(file) if sound is not None else None
-        for one in frames:
-            picture.write(one)
-            if track is not None and sound is not None:
-                track.reach(picture.seconds, sound)
+    pieces = sound_with_picture(source, start) if has_audio else endless_silence()
+    with Sound(pieces) as sound, product(to) as part, create_mp4(part) as file:
+        picture, track = Picture(file, canvas), Track(file) if has_audio else None
+        write_frames(picture, track, frames, sound)
         picture.finish()
         if track is not None:
             track.finish()
@@ -373,8 +367,3 @@ def _zoomed(picture: Image.Image, zoom: Zoom, share: float) -> Image.Image:
     left, top = (picture.width - width) / 2, (picture.height - height) / 2
     box = (left, top, left + width, top + height)
     return picture.resize(picture.size, Image.Resampling.BICUBIC, box=box)
-
-
-def _video_frame(image: Image.Image) -> av.VideoFrame:
-    frame: av.VideoFrame = av.VideoFrame.from_image(image)  # type: ignore[no-untyped-call]
-    return frame.reformat(format="yuv420p", dst_colorspace=BT709, dst_color_range=VIDEO_RANGE)

@@ -29,6 +29,7 @@ _PAD = "pad={canvas.width}:{canvas.height}:-1:-1:color=black"
 _UNTAGGED = 2
 """FFmpeg's value of an unspecified colour matrix."""
 
+# The filters that put a frame upright, by its rotation.
 _TURNS = {90: ["transpose=cclock"], 180: ["hflip", "vflip"], 270: ["transpose=clock"]}
 
 
@@ -110,11 +111,6 @@ def shown_size(frame: av.VideoFrame, stream: VideoStream) -> tuple[int, int]:
     return (height, width) if frame.rotation % 180 else (width, height)
 
 
-def turns_of(frame: av.VideoFrame) -> list[str]:
-    """The filters that put a frame upright."""
-    return _TURNS.get(frame.rotation % 360, [])
-
-
 @dataclass(frozen=True, slots=True)
 class Canvas:
     """The size and frame rate that every clip of a film is fitted to.
@@ -144,15 +140,12 @@ class Canvas:
         """The size that a picture gets before bars are added to it or it is cropped."""
         if fit == "stretch":
             return self.width, self.height
+        scales = Fraction(self.width, width), Fraction(self.height, height)
         if fit == "contain":
-            return self.size_within(width, height)
-        scale = max(Fraction(self.width, width), Fraction(self.height, height))
+            scale = min(scales)
+            return min(self.width, even(width * scale)), min(self.height, even(height * scale))
+        scale = max(scales)
         return max(self.width, even(width * scale)), max(self.height, even(height * scale))
-
-    def size_within(self, width: int, height: int) -> tuple[int, int]:
-        """The largest even size that keeps the proportions of a picture and fits in."""
-        scale = min(Fraction(self.width, width), Fraction(self.height, height))
-        return min(self.width, even(width * scale)), min(self.height, even(height * scale))
 
 
 def fitted(path: Path, canvas: Canvas, fit: Fit = "contain") -> Iterator[av.VideoFrame]:
@@ -178,7 +171,7 @@ def _fitting(frame: av.VideoFrame, stream: VideoStream, canvas: Canvas, fit: Fit
     matrix = ":out_color_matrix=bt709" if canvas.tagged else ""
     steps = [
         "setpts=PTS-STARTPTS",
-        *turns_of(frame),
+        *_TURNS.get(frame.rotation % 360, []),
         f"scale={width}:{height}:flags=bicubic:out_range=tv{matrix}",
         "format=yuv420p",
         f"crop={canvas.width}:{canvas.height}" if fit == "cover" else _PAD.format(canvas=canvas),
