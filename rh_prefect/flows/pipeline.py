@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Coroutine, Mapping
+from datetime import UTC
 from decimal import Decimal
 from typing import Any
 
@@ -15,6 +16,7 @@ from prefect.states import Failed
 from rh_prefect.blocks.lookup import load_engine, load_storage
 from rh_prefect.errors import BudgetExceeded, InputError, RunningHubError, StoreError
 from rh_prefect.flow_runs.flow import flow, run_name
+from rh_prefect.flow_runs.prefect_internals import flow_contexts
 from rh_prefect.flow_runs.run_status import run_observer
 from rh_prefect.flow_runs.scope import FlowScope, current_scope
 from rh_prefect.flows.pipeline_events import tag
@@ -221,8 +223,16 @@ async def _prepare(
         choices=options.choices,
         new=options.new or (),
         run_id=scope.run.rpartition("-")[2],
+        date=_scheduled_date(),
         saved_graphs=saved,
     )
+
+
+def _scheduled_date() -> str | None:
+    """The date for which the root flow run was scheduled, UTC: a late, retried or resumed run keeps it."""
+    flow_run = flow_contexts()[-1].flow_run
+    began = flow_run.expected_start_time if flow_run is not None else None
+    return began.astimezone(UTC).date().isoformat() if began is not None else None
 
 
 def _refuse_secrets(options: RunOptions) -> None:

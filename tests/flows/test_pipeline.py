@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import Artifact, State, StateType
+from prefect.states import Scheduled
 
-from rh_prefect.emulator import Emulator
+from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import BudgetExceeded, PipelineIncomplete
 from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.queries import scope_of
+from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.flows.pipeline_report import NOTHING_NEW, OVER_BUDGET, WAITING, PipelineResult
 from rh_prefect.jobs.loop_thread import LOOP
@@ -215,3 +218,25 @@ outputs: {clip: $(clip)}
     assert len(rh.recorder.paid) == 3
     state, _ = await run(text, budget=10, choices={"chosen": {"of": "0" * 8, "take": 2}})
     assert state.name == WAITING
+
+
+async def test_a_late_run_and_its_resumed_attempt_keep_the_scheduled_date(rh: Emulator, tmp_path: Path) -> None:
+    text = """
+name: dated
+steps:
+  picture: {model: z-image/turbo, with: {prompt: a pier}, save_as: "$(run.date)/picture.png"}
+  other: {model: z-image/turbo, with: {prompt: a second pier}, save_as: "$(run.date)/other.png"}
+"""
+    flow = pipeline_flow(Pipeline.from_text(text))
+    rh.faults.add(Fault("submit", prompt="a second pier", kind="code", code="301", times=1))
+    late = datetime(2026, 3, 31, 23, 30, tzinfo=timezone(timedelta(hours=-3)))  # in UTC on the first of April
+    async with get_client() as client:
+        scheduled = Scheduled(scheduled_time=late)
+        run_id = (await client.create_flow_run(flow, parameters={"budget": 5}, state=scheduled)).id
+    with pytest.raises(PipelineIncomplete):
+        await rerun(flow, run_id)
+    out = tmp_path / "out"
+    assert [file.relative_to(out).as_posix() for file in out.glob("2*/*.png")] == ["2026-04-01/picture.png"]
+    await rerun(flow, run_id)
+    assert (out / "2026-04-01" / "other.png").is_file()
+    assert len(rh.recorder.paid) == 2
