@@ -14,10 +14,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from cyclopts import Parameter, validators
 
 from rh_prefect.cli.arguments import check_account, check_blocks, check_store
-from rh_prefect.cli.pipelines import Params, Set, given_params, saved_graphs, words_of
+from rh_prefect.cli.pipelines import (
+    New,
+    Params,
+    Retake,
+    Set,
+    given_params,
+    refuse_unknown_steps,
+    saved_graphs,
+    takes_of,
+    words_of,
+)
 from rh_prefect.cli.servers import is_configured, prefect_api
 from rh_prefect.errors import InputError, PipelineIncomplete
-from rh_prefect.pipelines.document import nearest
 from rh_prefect.pipelines.plan.reviewed import ReviewedPlan
 from rh_prefect.pipelines.takes import Choices, read_choices, takes_file, write_choices
 
@@ -40,12 +49,6 @@ Reviewed = Annotated[
     Parameter(
         name="--plan", help="A plan that was reviewed, from `rh-prefect plan FILE --json`: pay for nothing beyond it."
     ),
-]
-New = Annotated[bool, Parameter(help="Make new results of all paid steps, and pay for them.", negative="")]
-Retake = Annotated[
-    list[str] | None,
-    _Many,
-    Parameter(help="Make a new result of a step, or of a step of one item, as in 'each[A-17].picture'."),
 ]
 Only = Annotated[list[str] | None, _Many, Parameter(help="Make only this step; repeatable.")]
 Item = Annotated[list[str] | None, _Many, Parameter(help="Make only this item; repeatable.")]
@@ -95,7 +98,7 @@ def run(
     if reviewed is not None:
         given = _with_reviewed(given, reviewed)
     found = read_choices(takes_file(file))
-    takes = {**found.takes, **{address: found.take_of(address) + 1 for address in retake or ()}}
+    takes = takes_of(found, retake)
     _check_plan(pipeline, given, takes, retake or ())
     if reviewed is not None and place is None and account is None:
         _refuse_changes(pipeline, given, takes, reviewed)
@@ -193,10 +196,7 @@ def _check_plan(
     if plan.problems:
         print("\n".join(map(str, plan.problems)), file=sys.stderr)
         sys.exit(1)
-    paid = {name for one in plan.instances if one.is_paid for name in (one.path, one.address)}
-    for address in retake:
-        if address not in paid:
-            raise InputError(f"--retake: there is no paid step {address}; {nearest(address, paid)}. Nothing was sent.")
+    refuse_unknown_steps(plan, retake)
 
 
 def _refuse_changes(pipeline: Pipeline, given: dict[str, Any], takes: dict[str, int], reviewed: ReviewedPlan) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from rh_prefect.errors import InputError, RunningHubError
-from rh_prefect.pipelines.document import PipelineError, Problem
+from rh_prefect.pipelines.document import PipelineError, Problem, nearest
 from rh_prefect.pipelines.last_run import COMMAND_LINE, open_last_runs, since
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import changes
@@ -21,6 +21,7 @@ from rh_prefect.pipelines.plan.reviewed import ReviewedPlan
 from rh_prefect.pipelines.saved_graphs import SavedGraphs
 from rh_prefect.pipelines.schema import models_in, schema
 from rh_prefect.pipelines.source import read
+from rh_prefect.pipelines.takes import Choices, read_choices, takes_file
 from rh_prefect.settings import get_settings
 
 _SOMETHING_TO_PAY = 2
@@ -31,6 +32,15 @@ Set = Annotated[
     Parameter(name="--set", help="A parameter: `name=value`; may be repeated.", negative="", consume_multiple=False),
 ]
 Params = Annotated[Path | None, Parameter(help="A YAML or JSON file of parameters; --set overrides it.")]
+New = Annotated[bool, Parameter(help="Make new results of all paid steps, and pay for them.", negative="")]
+Retake = Annotated[
+    list[str] | None,
+    Parameter(
+        help="Make a new result of a step, or of a step of one item, as in 'each[A-17].picture'.",
+        negative="",
+        consume_multiple=False,
+    ),
+]
 Json = Annotated[bool, Parameter(name="--json", help="JSON, and nothing else on stdout.", negative="")]
 Out = Annotated[Path | None, Parameter(help="Write the plan as JSON to this file; only its owner can read it.")]
 Compare = Annotated[
@@ -84,6 +94,8 @@ def plan(
     *,
     values: Set = None,
     params: Params = None,
+    new: New = False,
+    retake: Retake = None,
     out: Out = None,
     compare: Compare = None,
     deployment: Deployment = COMMAND_LINE,
@@ -98,7 +110,9 @@ def plan(
     """Check everything that can be known before a run, and show its steps and what they cost. Nothing is paid."""
     pipeline = _read(file, as_json=as_json)
     earlier = ReviewedPlan.read(compare) if compare is not None else None
-    made = asyncio.run(_plan(pipeline, given_params(values, params), allow or (), storage, credentials))
+    again = {"takes": takes_of(read_choices(takes_file(file)), retake), "new": ("*",) if new else ()}
+    made = asyncio.run(_plan(pipeline, given_params(values, params), allow or (), storage, credentials, again))
+    refuse_unknown_steps(made, retake or ())
     if earlier is not None:
         changes.compare(made, earlier.data, pipeline.file.params)
         made.compared_with = f"the plan {compare}"
@@ -138,7 +152,12 @@ async def saved_graphs(pipeline: Pipeline, credentials: str | None) -> tuple[Sav
 
 
 async def _plan(
-    pipeline: Pipeline, given: dict[str, Any], allow: Sequence[str], storage: str | None, credentials: str | None
+    pipeline: Pipeline,
+    given: dict[str, Any],
+    allow: Sequence[str],
+    storage: str | None,
+    credentials: str | None,
+    again: Mapping[str, Any],
 ) -> Plan:
     """Plans with what earlier runs have left in the storage; nothing is written there."""
     from rh_prefect.blocks.lookup import load_storage
@@ -147,7 +166,7 @@ async def _plan(
     store = await load_storage(storage)
     known = open_records(store, get_settings())
     graphs, unread = await saved_graphs(pipeline, credentials)
-    made = await pipeline.plan(given, allow=allow, known=known, saved_graphs=graphs)
+    made = await pipeline.plan(given, allow=allow, known=known, saved_graphs=graphs, **again)
     made.notes = [*made.notes, *([unread] if unread else [])]
     made.records = known.url
     named = pipeline.file.storage
@@ -182,6 +201,32 @@ def given_params(values: Sequence[str] | None, params: Path | None) -> dict[str,
             raise InputError(f"--set takes name=value, but {text!r} has no =.")
         given[name] = value
     return given
+
+
+def takes_of(found: Choices, retake: Sequence[str] | None) -> dict[str, int]:
+    """Returns the takes of a command: those of the takes file, and the next ones of `--retake`.
+
+    Args:
+        found: The content of the takes file.
+        retake: What `--retake` gave.
+    """
+    return {**found.takes, **{address: found.take_of(address) + 1 for address in retake or ()}}
+
+
+def refuse_unknown_steps(made: Plan, retake: Sequence[str]) -> None:
+    """Refuses a `--retake` that names no paid step.
+
+    Args:
+        made: The plan.
+        retake: What `--retake` gave.
+
+    Raises:
+        InputError: There is no such step.
+    """
+    paid = {name for one in made.instances if one.is_paid for name in (one.path, one.address)}
+    for address in retake if not made.problems else ():
+        if address not in paid:
+            raise InputError(f"--retake: there is no paid step {address}; {nearest(address, paid)}. Nothing was sent.")
 
 
 def words_of(**options: Any) -> list[str]:

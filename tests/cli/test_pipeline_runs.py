@@ -125,6 +125,27 @@ def test_a_plan_says_what_changed_since_the_last_run_and_why(here: Here) -> None
     assert len(here.rh.recorder.paid) == 6
 
 
+@pytest.mark.parametrize("options", ["--new", "--retake each[b].picture", "--retake each.clip"])
+def test_a_plan_shows_what_a_run_makes_again(here: Here, options: str) -> None:
+    here.call(RUN)
+    assert json.loads(here.call(f"{PLAN} --json"))["price"]["most"] == 0
+    plan = json.loads(here.call(f"{PLAN} --json {options}"))
+    before = here.rh.recorder.charged
+    here.call(f"{RUN} {options}")
+    assert Decimal(str(plan["price"]["expected"])) == here.rh.recorder.charged - before > 0
+    ran = json.loads((here.folder / "out" / "pipelines" / "products" / "cli.json").read_text())["plan"]
+    shown, made = ({one["address"]: one["take"] for one in each["steps"]} for each in (plan, ran))
+    assert shown == made
+    new = {one["address"] for one in plan["steps"] if one["state"] in "+>"}
+    assert {one["address"]: one["state"] for one in ran["steps"] if one["address"] in new} == dict.fromkeys(new, "=")
+
+
+def test_a_plan_refuses_a_retake_of_no_step(here: Here) -> None:
+    assert "there is no paid step each.clips; did you mean each.clip?" in here.call(
+        f"{PLAN} --retake each.clips", fails=True
+    )
+
+
 REVIEW = """
 params: {what: string, size: integer}
 steps:
