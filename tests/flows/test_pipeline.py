@@ -231,7 +231,7 @@ steps:
     rh.faults.add(Fault("submit", prompt="a second pier", kind="code", code="301", times=1))
     late = datetime(2026, 3, 31, 23, 30, tzinfo=timezone(timedelta(hours=-3)))  # in UTC on the first of April
     async with get_client() as client:
-        scheduled = Scheduled(scheduled_time=late)
+        scheduled: State[Any] = Scheduled(scheduled_time=late)
         run_id = (await client.create_flow_run(flow, parameters={"budget": 5}, state=scheduled)).id
     with pytest.raises(PipelineIncomplete):
         await rerun(flow, run_id)
