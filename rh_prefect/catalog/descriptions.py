@@ -33,13 +33,7 @@ def summary(model: Model) -> str:
 
 
 def docstring(model: Model, *, options: Mapping[str, str], returns: str = "") -> str:
-    """Documents the task or the flow of a model, in Google's style.
-
-    Args:
-        model: The model.
-        options: What is taken beside the model's parameters, each with its description.
-        returns: What comes back; nothing leaves that section out.
-    """
+    """Documents the task or the flow of a model, in Google's style; `options` are arguments beside its parameters."""
     lines = [_what(model), "", *_facts(model), "", "Args:"]
     lines += [f"    {param.name}: {explain(param)}." for param in model.params]
     lines += [f"    {name}: {text}" for name, text in options.items()]

@@ -180,13 +180,9 @@ class InputBase(BaseModel):
 
 
 def build_input(entry: Model, base: type[T], *, media: Any, module: str) -> type[T]:
-    """Builds the input class of one model.
+    """Builds the input class of one model, which can be imported from `module` under `entry.class_name`.
 
-    Args:
-        entry: The model.
-        base: What the class derives from.
-        media: The annotation of a parameter that takes a file.
-        module: Where the class can be imported from, under `entry.class_name`.
+    `media` is the annotation of a parameter that takes a file.
     """
     fields: dict[str, Any] = {param.name: _field(param, media) for param in entry.params}
     return create_model(

@@ -40,12 +40,7 @@ _TYPO_RATIO = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One search term of a query.
-
-    Attributes:
-        phrase: The words for it, as they were typed.
-        tag: What they mean, where the vocabulary has it.
-    """
+    """One search term of a query: its words as they were typed, and what they mean, where the vocabulary has it."""
 
     phrase: str
     tag: Tag | None = None
@@ -53,14 +48,7 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A parsed search.
-
-    Attributes:
-        terms: All of it.
-        words: The words of the terms, in order.
-        taken_for: Words with typing errors, and what they are taken for.
-        unknown: Words that are like nothing known.
-    """
+    """A parsed search; `taken_for` pairs words with typing errors with what they are taken for."""
 
     terms: tuple[Term, ...]
     words: tuple[str, ...]
@@ -172,12 +160,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search has found.
-
-    Attributes:
-        models: The models, in order.
-        notes: What a person should know about them, as sentences: what was taken for what, and what was left out.
-    """
+    """The models that a search has found, in order, and sentences on what was taken for what and what was left out."""
 
     models: tuple[Model, ...]
     notes: tuple[str, ...] = ()
@@ -252,14 +235,7 @@ class _Card:
 
 @dataclass(frozen=True, slots=True)
 class _Match:
-    """How well one model matches.
-
-    Attributes:
-        card: The model.
-        hits: How many of the terms it has, by their weights.
-        score: How well it has them.
-        is_near: Whether it has one of them only nearly.
-    """
+    """How well one model has the terms of a query: by their weights, by points, and whether it has one only nearly."""
 
     card: _Card
     hits: int

@@ -253,16 +253,7 @@ _LONGEST = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Refreshed:
-    """What a public file has changed.
-
-    Attributes:
-        form: Which form the file has.
-        entries: How many models or prices it lists.
-        date: Its date; empty if unknown.
-        is_older: Whether it is older than what was in use, and only adds what was not known.
-        changes: How the catalogue differs now.
-        flaws: What of the file was not used, and why.
-    """
+    """What a public file has changed; one that `is_older` than what was in use only adds what was not known."""
 
     form: Form
     entries: int

@@ -46,16 +46,12 @@ class Terminal(Console):
 
 
 class Watch:
-    """Prints a line for each important change; on Ctrl-C, prints what still runs and how to resume."""
+    """Prints a line for each important change; on Ctrl-C, prints what still runs and the command that continues.
+
+    A run that is not `is_resumable`, such as a pipeline's, is run again. `quiet` prints the files of the result only.
+    """
 
     def __init__(self, *, command: str, is_resumable: bool = True, quiet: bool = False) -> None:
-        """Starts with nothing seen.
-
-        Args:
-            command: The `rh-prefect run` command, for the way back.
-            is_resumable: Whether the run is resumed by its id; a pipeline is run again.
-            quiet: Whether to print the files of the result only.
-        """
         self._is_quiet = quiet
         self._is_resumable = is_resumable
         self._command = command
@@ -194,15 +190,9 @@ _TOLD = 3
 
 
 class BatchConsole:
-    """Watches the one batch of this process."""
+    """Watches the one batch of this process; `words` are its command, `quiet` prints the report's address only."""
 
     def __init__(self, words: Sequence[str], *, quiet: bool = False) -> None:
-        """Starts with nothing seen.
-
-        Args:
-            words: The command, for the way back.
-            quiet: Whether to print the report's address only.
-        """
         self._is_quiet = quiet
         self._words = words
         self._progress: batches.Progress | None = None

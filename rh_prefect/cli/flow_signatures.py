@@ -31,13 +31,7 @@ _EMPTY = inspect.Parameter.empty
 
 @dataclass(frozen=True)
 class FlowSignature:
-    """The signature and the documentation of a flow, read from its source code.
-
-    Attributes:
-        function: The name of its function.
-        doc: Its docstring, with the descriptions of its parameters.
-        parameters: Its parameters by name, each with a type that the command line takes.
-    """
+    """The signature and the documentation of a flow, from its source, with types that the command line takes."""
 
     function: str
     doc: str

@@ -42,9 +42,7 @@ def prefect_api(*, say: bool = True) -> Iterator[None]:
 def api_of_earlier_runs(run: str | None = None) -> Iterator[None]:
     """Provides an API as `prefect_api` does, for commands that read runs; starts a server only if needed.
 
-    Args:
-        run: The run that is looked at: a flow run's id, or a scope outside of flows, which needs no Prefect; None for
-            all.
+    `run` is a flow run's id, or a scope outside of flows, which needs no Prefect; None for all.
 
     Raises:
         ConfigError: The records of a flow run are asked for, and there is no Prefect API that has them.

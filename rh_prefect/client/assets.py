@@ -29,10 +29,9 @@ _BLIPS: Final = 5
 
 
 class Assets:
-    """Registered files. A model takes an asset's `uri` in place of a link.
+    """Registered files; errors as in `Client`. A model takes an asset's `uri` in place of a link.
 
-    Every method raises `InputError` for an invalid id, `ConnectFailed` and `ResponseLost` for the connection,
-    `ApiError` by the table of codes. Nothing published says which codes these endpoints answer (api.md 12).
+    Nothing published says which codes these endpoints answer (api.md 12).
     """
 
     def __init__(self, session: Session) -> None:

@@ -19,12 +19,7 @@ _Origin: TypeAlias = "tuple[str, str, int]"
 
 
 class CallTransport(httpx.AsyncBaseTransport):
-    """Sends requests over connections that are kept.
-
-    Args:
-        verify: What certificates are checked with.
-        limits: How many idle connections are kept, and for how long.
-    """
+    """Sends requests over connections that are kept."""
 
     def __init__(self, *, verify: ssl.SSLContext, limits: httpx.Limits) -> None:
         self._tls = verify

@@ -37,14 +37,10 @@ _CHANGE_SECONDS: Final = 90.0
 
 
 class NativeProxy:
-    """Runs graphs on ComfyUI's own API; errors as in `Client`.
+    """Runs graphs on ComfyUI's own API; errors as in `Client`. The family `proxy` has 24 GB, `proxy-plus` 48 GB.
 
     One graph at a time is the safe assumption. A wrong key is not always refused here: check it with
     `Client.queue_status`.
-
-    Args:
-        session: The account.
-        family: The size of the machine: `proxy` has 24 GB, `proxy-plus` 48 GB.
     """
 
     def __init__(self, session: Session, family: Family) -> None:

@@ -267,11 +267,7 @@ async def _check_length(partial: Partial, ask: RequestInfo) -> None:
 
 
 async def _prepare(response: httpx.Response, partial: Partial, ask: RequestInfo) -> bool:
-    """Decides what the body is: the rest, everything, or nothing to go on with.
-
-    Returns:
-        False where it was the rest of another file, so that everything has to be asked for again.
-    """
+    """Decides what the body is; False for the rest of another file, so that everything has to be requested again."""
     status = response.status_code
     if status in DEAD:
         advice = "Query the task again; the response may contain a new link"

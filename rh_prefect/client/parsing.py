@@ -14,11 +14,7 @@ LONGEST_NUMBER: Final = 40
 
 
 def loads(body: bytes | str) -> object:
-    """Decodes JSON with every digit kept: whole numbers become `int`, all others `Decimal`.
-
-    Returns:
-        The value; None for `null` and for text that is not JSON.
-    """
+    """Decodes JSON with every digit kept, as `int` or `Decimal`; None for `null` and for text that is not JSON."""
     try:
         return json.loads(body, parse_float=_number, parse_constant=str)
     except (ValueError, RecursionError):

@@ -45,16 +45,7 @@ class Platform:
         page: int = 1,
         size: int = 50,
     ) -> Page[Resource]:
-        """Searches the public models that loader nodes can name, at most 50 on a page.
-
-        Args:
-            kind: What kind of model.
-            name: A part of its name.
-            base_models: Only those made for one of these.
-            tags: Only those with one of these tags, by their ids.
-            page: From 1.
-            size: 50 at most.
-        """
+        """Searches the public models that loader nodes can name, at most 50 on a page; `tags` are the ids of tags."""
         usable_page(page, size, largest=50)
         ask = RequestInfo(f"page {page} of the {kind} resources")
         ids = [int(tag) if tag.isascii() and tag.isdigit() else tag for tag in tags]  # clients send numbers

@@ -46,14 +46,7 @@ class RequestInfo:
 
 @dataclass(frozen=True, slots=True)
 class ApiResponse:
-    """A readable response.
-
-    Attributes:
-        source: The JSON object.
-        code: RunningHub's code; empty without an error.
-        reason: RunningHub's words.
-        status: The HTTP status.
-    """
+    """A readable response; `code` is RunningHub's, empty without an error, and `reason` RunningHub's words."""
 
     source: dict[str, object]
     code: str
@@ -78,10 +71,7 @@ class ApiResponse:
 
 
 def read(status: int, body: bytes, ask: RequestInfo) -> ApiResponse:
-    """Parses a response.
-
-    Returns:
-        The response, which may still carry an error code.
+    """Parses a response, which may still carry an error code.
 
     Raises:
         ResponseLost: It is not readable, or the error came from a gateway.
@@ -263,8 +253,7 @@ def read_v1(
 def read_webhook_payload(data: object, *, task_id: str) -> TaskView | None:
     """Parses a webhook's `eventData`: v1 outputs or a v2 task, as an object or a JSON string.
 
-    Returns:
-        The task; None if it has no state, or that of another task.
+    None if it has no state, or that of another task.
     """
     source = table(data)
     if read_task_id(source) not in {"", task_id}:
@@ -276,13 +265,9 @@ def read_webhook_payload(data: object, *, task_id: str) -> TaskView | None:
 
 
 def read_delivery(body: bytes | str) -> WebhookDelivery | None:
-    """Reads what RunningHub posts to a webhook; see `WebhookDelivery`.
+    """Reads what RunningHub posts to a webhook; None where it names no task. See `WebhookDelivery`.
 
-    Args:
-        body: Untrusted: anyone who knows the URL can post there.
-
-    Returns:
-        The delivery; None where it names no task.
+    The body is untrusted: anyone who knows the URL can post there.
     """
     source = table(loads(body))
     task_id = read_task_id(source)

@@ -26,6 +26,7 @@ _CALL_SECONDS: Final = 90.0
 """The time limit of a call other than a submission or a transfer, including the transport's retries."""
 PACE_SECONDS: Final = 60.0
 """How long a call other than a submission is retried while RunningHub is too busy."""
+_LONGEST_PAUSE: Final = 8.0
 JSON: Final = {"Content-Type": "application/json"}
 V1_KEY: Final = "apiKey"
 """The field of a v1 body that holds the key."""
@@ -102,11 +103,7 @@ class Session:
         return await self.send_file(client, client.build_request("POST", path, content=body, headers=body.headers), ask)
 
     async def put(self, url: str, body: RawBody, ask: RequestInfo) -> int:
-        """Uploads a file to a signed third-party URL, without the API key.
-
-        Returns:
-            The HTTP status.
-        """
+        """Uploads a file to a signed third-party URL, without the API key; returns the HTTP status."""
         client = self.pools.files
         try:
             request = client.build_request("PUT", url, content=body, headers=body.headers, extensions={RESEND: True})
@@ -175,10 +172,7 @@ class Session:
         auth: bool = True,
         redirects: bool | None = None,
     ) -> tuple[int, bytes]:
-        """Sends a request.
-
-        Returns:
-            The status, and the body without the key.
+        """Sends a request; returns the status, and the body without the key.
 
         Raises:
             ConnectFailed: It was not sent.
@@ -245,7 +239,6 @@ class Backoff:
     Args:
         seconds: How long at most, from the first answer on; 0 never sends again.
         pause: Seconds before the second request; doubled for each later one.
-        longest: The longest pause, in seconds.
         sleep: Waits.
         clock: Monotonic seconds.
         draw: Numbers from 0 to 1, for the jitter.
@@ -256,14 +249,12 @@ class Backoff:
         seconds: float,
         *,
         pause: float = 0.5,
-        longest: float = 8.0,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._seconds = seconds
         self._pause = pause
-        self._longest = longest
         self._sleep = sleep
         self._clock = clock
         self._draw = draw
@@ -277,7 +268,7 @@ class Backoff:
         limit = self._seconds if seconds is None else min(seconds, self._seconds)
         began, tries = self._clock(), 0
         while True:
-            wait = min(self._pause * 2.0**tries, self._longest) * (0.5 + self._draw() / 2)
+            wait = min(self._pause * 2.0**tries, _LONGEST_PAUSE) * (0.5 + self._draw() / 2)
             is_over = self._clock() - began + wait > limit
             try:
                 answer = await once()

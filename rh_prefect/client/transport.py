@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Final, Protocol
+from typing import Any, Final, TypeAlias
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
@@ -24,18 +24,17 @@ from rh_prefect.redaction import HiddenAddressTransport, mask
 
 _log = logging.getLogger("httpx")
 
+DirectTransport: TypeAlias = type[CallTransport] | type[FileTransport] | type[httpx.AsyncHTTPTransport]
+"""Makes the transport for direct connections."""
+
 RESEND: Final = "rh_resend"
 """The key in a request's extensions that allows it to be sent again."""
 
+_LONGEST_PAUSE: Final = 5.0
+"""Seconds, even if `Retry-After` asks for more."""
+
 _AGAIN: Final = frozenset({429, 500, 502, 503, 504})
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
-
-
-class DirectTransport(Protocol):
-    """The type of a function that makes the transport for direct connections."""
-
-    def __call__(self, *, verify: ssl.SSLContext, limits: httpx.Limits) -> httpx.AsyncBaseTransport:
-        """Makes one with these certificates and limits."""
 
 
 class ResendTransport(httpx.AsyncBaseTransport):
@@ -45,7 +44,6 @@ class ResendTransport(httpx.AsyncBaseTransport):
         inner: Does the sending.
         attempts: How often a request is sent at most.
         pause: Seconds before the second attempt; doubled for each later one.
-        longest: The longest pause, even if `Retry-After` asks for more.
         sleep: The clock.
         draw: The chance for the jitter, between 0 and 1.
     """
@@ -56,14 +54,12 @@ class ResendTransport(httpx.AsyncBaseTransport):
         *,
         attempts: int = 3,
         pause: float = 0.25,
-        longest: float = 5.0,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._inner = inner
         self._attempts = attempts
         self._pause = pause
-        self._longest = longest
         self._sleep = sleep
         self._draw = draw
 
@@ -88,7 +84,7 @@ class ResendTransport(httpx.AsyncBaseTransport):
 
     def _wait(self, attempt: int, asked: float) -> float:
         wait = max(asked, self._pause * 2.0**attempt)
-        return min(wait, self._longest) * (0.5 + self._draw() / 2)
+        return min(wait, _LONGEST_PAUSE) * (0.5 + self._draw() / 2)
 
     async def aclose(self) -> None:
         """Closes the inner transport."""
@@ -107,10 +103,6 @@ class EnvironmentTransport(httpx.AsyncBaseTransport):
 
     httpx does so by itself only where it is given no transport. Loopback never goes through a proxy: that is where the
     emulator is.
-
-    Args:
-        limits: How many connections there may be to each proxy, and past all of them.
-        direct: Makes the transport that goes through none.
     """
 
     def __init__(self, limits: httpx.Limits, *, direct: DirectTransport = httpx.AsyncHTTPTransport) -> None:

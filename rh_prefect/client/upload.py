@@ -23,10 +23,6 @@ class RawBody(httpx.AsyncByteStream):
 
     httpx reads 64 KiB at a time on the event loop; this reads MiB in a thread.
 
-    Args:
-        path: The file.
-        mime: Its type.
-
     Raises:
         MediaError: The file cannot be read; while sending also: its length has changed.
     """
@@ -73,13 +69,8 @@ class RawBody(httpx.AsyncByteStream):
 class FileBody(RawBody):
     """A multipart form with one file.
 
-    Args:
-        path: The file.
-        name: Its name on the wire; anything but plain ASCII is replaced, since not every server reads more.
-        mime: Its type.
-        field: The file's field.
-        fields: The form's other fields.
-        secrets: Further fields, whose values are put in when the body is sent.
+    In its `name`, anything but plain ASCII is replaced, since not every server reads more. `field` is the file's field,
+    `fields` are the others; the values of `secrets`, further fields, are put in when the body is sent.
     """
 
     def __init__(

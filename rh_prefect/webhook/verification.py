@@ -38,14 +38,7 @@ _log = logging.getLogger("rh_prefect")
 
 @dataclass(frozen=True, slots=True)
 class DeliveryVerdict:
-    """The result of checking a delivery.
-
-    Attributes:
-        scope: From the address: the journal's scope.
-        key: From the address: the job's key.
-        n: From the address: the number of the submit.
-        task_id: From the body: the task that is said to have ended.
-    """
+    """What a webhook claims: in its address a submission of a job, in its body the task that has ended."""
 
     scope: str
     key: str
@@ -59,7 +52,10 @@ class DeliveryVerdict:
 
 
 class Verifier:
-    """A background verifier on the package's loop thread; repeated deliveries are processed once."""
+    """A background verifier on the package's loop thread; repeated deliveries are processed once.
+
+    `on_end` is called on the loop thread when an end was confirmed.
+    """
 
     def __init__(
         self,
@@ -67,12 +63,6 @@ class Verifier:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         on_end: Callable[[], object] = lambda: None,
     ) -> None:
-        """Starts with nothing to do.
-
-        Args:
-            sleep: Waits before another look.
-            on_end: Called on the loop thread when an end was confirmed.
-        """
         self._sleep = sleep
         self._on_end = on_end
         self._gate = asyncio.Semaphore(AT_ONCE)

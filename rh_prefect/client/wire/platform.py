@@ -94,17 +94,7 @@ def read_account(data: dict[str, object]) -> Account:
 
 
 class ApiKey(Value):
-    """One key of the account.
-
-    Attributes:
-        name: What the account's owner called it.
-        masked: The key with its middle masked.
-        enabled: Whether it works.
-        quota_limit: The most it may spend; None for no limit.
-        quota_used: What it has spent.
-        expires_at: When it ends, in RunningHub's words.
-        created_at: When it was made, in RunningHub's words.
-    """
+    """One key of the account, masked; times are in RunningHub's words, and `quota_limit` is None for no limit."""
 
     name: str = ""
     masked: str = ""
@@ -126,19 +116,7 @@ class ResourceVersion(Value):
 
 
 class Resource(Value):
-    """One model of the public library.
-
-    Attributes:
-        resource_id: Its id.
-        name: Its title.
-        kind: UNET, CHECKPOINT, LORA or GGUF.
-        node_model_name: What a loader node takes as the model's name.
-        description: The owner's words.
-        owner: The owner's name.
-        tags: Its tags.
-        versions: Its versions.
-        cover: A picture.
-    """
+    """One model of the public library, a UNET, CHECKPOINT, LORA or GGUF; loader nodes take its `node_model_name`."""
 
     resource_id: str = ""
     name: str = ""
@@ -220,15 +198,9 @@ _FAILED: Final = frozenset({"FAILED", "ERROR", "CANCEL", "CANCELED", "CANCELLED"
 
 
 class Asset(Value):
-    """A registered file. Fields that a response does not contain are empty.
+    """A registered file; `kind` is Image, Video or Audio. Fields that a response does not contain are empty.
 
-    Attributes:
-        asset_id: Its id.
-        status: RunningHub's word for how far it is; `state` says what that means.
-        kind: Image, Video or Audio.
-        name: Its name.
-        group_id: The group that it is in.
-        preview_url: A picture of it.
+    `status` is RunningHub's word for how far it is; `state` says what that means.
     """
 
     asset_id: str

@@ -38,21 +38,11 @@ class AppOption(Value):
 
 
 class AppNode(Value):
-    """One field of an app that can be set.
+    """One field of an app that can be set; `nodeInfoList` takes its `node_id` and `field_name`.
 
-    Attributes:
-        node_id: The node, for `nodeInfoList`.
-        node_name: The node's class.
-        field_name: The field, for `nodeInfoList`.
-        field_value: What it holds as the author left it, as text.
-        field_type: STRING, INT, FLOAT, BOOLEAN, LIST, SWITCH, IMAGE, AUDIO or VIDEO, as far as is known.
-        options: The values that it may have; empty where anything goes.
-        default: What the node itself has as its default.
-        minimum: The smallest number.
-        maximum: The largest number.
-        step: What numbers are multiples of.
-        description: The author's words.
-        description_en: The same in English.
+    `field_value` is what the author left, as text, and `default` the node's own. `field_type` is STRING, INT, FLOAT,
+    BOOLEAN, LIST, SWITCH, IMAGE, AUDIO or VIDEO, as far as is known. Without `options`, any value may be given; numbers
+    are multiples of `step`.
     """
 
     node_id: str
@@ -75,16 +65,9 @@ class AppNode(Value):
 
 
 class App(Value):
-    """The fields and files that an AI app accepts as input.
+    """The fields and files that an AI app accepts as input; no `nodes` if the app was never run on the site.
 
-    Attributes:
-        webapp_id: All digits of the id.
-        name: Its title.
-        nodes: Its fields; none where the app was never run on the site.
-        encrypted: Whether a run needs `accessPassword`.
-        covers: Links to its pictures.
-        tags: Its tags, in English where they have an English name.
-        uses: How often it was run.
+    A run of an `encrypted` app needs `accessPassword`. The `tags` are in English where they have an English name.
     """
 
     webapp_id: str
@@ -117,20 +100,7 @@ class StyleLora(Value):
 
 
 class Style(Value):
-    """One style of quick create's library.
-
-    Attributes:
-        style_id: Its id.
-        webapp_id: The app that it belongs to.
-        kind: Its `type`.
-        category: Its `modelCategory`.
-        name: Its title.
-        key: The input that it is for.
-        preview_url: A picture.
-        prompt: An example prompt.
-        trigger: The words that call it.
-        loras: What it loads.
-    """
+    """One style of quick create's library; `key` is the input that it is for, `trigger` the words that call it."""
 
     style_id: str
     webapp_id: str = ""
@@ -281,14 +251,9 @@ class ComfyQueue(Value):
 
 
 class ComfyRun(Value):
-    """The state of a graph.
+    """The state of a graph; an `interrupted` one was cancelled.
 
-    Attributes:
-        prompt_id: Its id.
-        state: Nothing is written down about a graph before it ends, so a queued one is `pending` as well; an
-            `interrupted` one was cancelled.
-        files: What its nodes saved.
-        failure: Why it failed.
+    Nothing is written down about a graph before it ends, so a queued one is `pending` as well.
     """
 
     prompt_id: str
