@@ -119,8 +119,8 @@ class FlowRunJournal:
         for name in records.jobs():
             yield name, self._job(records, name)
 
-    async def tell_of_ends(self, listener: EndListener) -> None:
-        """Registers a listener for the ends of tasks; see `TellingJournal.tell_of_ends`."""
+    async def notify_of_ends(self, listener: EndListener) -> None:
+        """Registers a listener for the ends of tasks; see `NotifyingJournal.notify_of_ends`."""
         task_events.subscribe(listener)
 
     def _job(self, records: Records, name: str) -> dict[str, JSON]:

@@ -54,7 +54,7 @@ def announce(task_id: str, *, job: str, model: str, status: str, flow_run: str |
 def subscribe(listener: EndListener) -> None:
     """Registers a listener for ends of tasks, on this process's only subscription; on the loop thread.
 
-    The API is the one of the caller's settings. While the subscription does not stand, the listener is told so.
+    The API is the one of the caller's settings. Without a subscription, the listener is set to not receiving.
     """
     url = PREFECT_API_URL.value()
     if not url:
@@ -83,7 +83,7 @@ class Subscription:
         """Adds a listener; the first one opens the connection."""
         if listener not in self._listeners:
             self._listeners.add(listener)
-            listener.hears(is_on=self._is_on)
+            listener.set_receiving(is_on=self._is_on)
         if self._task is None or self._task.done():
             self._task = asyncio.ensure_future(self._listen())
 
@@ -101,7 +101,7 @@ class Subscription:
                     breaks = 0
                     self._turn(is_on=True)
                     async for event in events:
-                        self._tell(event.resource.id)
+                        self._notify(event.resource.id)
                 why = "it was closed"
             except Exception as error:  # waiting goes on without events
                 why = f"{type(error).__name__}: {error}"
@@ -116,9 +116,9 @@ class Subscription:
     def _turn(self, *, is_on: bool) -> None:
         self._is_on = is_on
         for listener in tuple(self._listeners):
-            listener.hears(is_on=is_on)
+            listener.set_receiving(is_on=is_on)
 
-    def _tell(self, resource: str) -> None:
+    def _notify(self, resource: str) -> None:
         if resource.startswith(_RESOURCE):
             for listener in tuple(self._listeners):
                 listener.wake(resource.removeprefix(_RESOURCE))

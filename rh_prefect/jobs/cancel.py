@@ -32,7 +32,7 @@ PATIENCE = 20.0
 AT_ONCE = 16
 """How many tasks are cancelled at a time."""
 
-LOOKS_FOR_OUTPUTS = 5
+POLLS_FOR_OUTPUTS = 5
 """How often a task that had succeeded before its cancellation is asked again for outputs that it does not show yet."""
 
 _PAUSE = 0.5
@@ -128,7 +128,7 @@ async def _after_cancelling(
     """The task as it is now, a success with its outputs, which can come seconds later; None where it is not known."""
     try:
         view = await client.query(task_id)
-        for _ in range(LOOKS_FOR_OUTPUTS):
+        for _ in range(POLLS_FOR_OUTPUTS):
             if is_settled(view) or not view.is_terminal:
                 break
             await sleep(1.0)

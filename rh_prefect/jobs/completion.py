@@ -17,7 +17,7 @@ from rh_prefect.jobs.accounts.poller import IsKnown, is_settled
 from rh_prefect.jobs.cancel import cancel_task
 from rh_prefect.jobs.context import JobContext
 from rh_prefect.jobs.journal.job_records import Submit
-from rh_prefect.jobs.journal.journal import TellingJournal
+from rh_prefect.jobs.journal.journal import NotifyingJournal
 from rh_prefect.jobs.journal.records import End
 from rh_prefect.jobs.outputs.result import broken_end, end_of, with_times
 from rh_prefect.redaction import bare
@@ -96,7 +96,7 @@ class Waiter:
         return await self._record_end(submit, broken_end(submit, view, scope=self._context.scope))
 
     async def _wait(self, submit: Submit, task_id: str, changed: Callable[[TaskView], None]) -> TaskView | End:
-        is_notified = submit.intent.webhook and isinstance(self._context.scope.journal, TellingJournal)
+        is_notified = submit.intent.webhook and isinstance(self._context.scope.journal, NotifyingJournal)
         deadline = self._context.options.deadline
         watch = asyncio.ensure_future(self._poll_once_cancelled(task_id)) if is_notified else None
         try:
@@ -110,7 +110,7 @@ class Waiter:
                 task_id=task_id,
             ) from None
         except (KeyRejected, AccountError, TaskNotFound) as error:
-            raise self._lease.untold(task_id, error) from error
+            raise self._lease.unreported(task_id, error) from error
         finally:
             if watch is not None:
                 watch.cancel()
@@ -124,7 +124,7 @@ class Waiter:
         is_known: IsKnown | None = is_recorded
         while True:
             poller, age = self._lease.account.poller, self._clock() - self._accepted_at
-            view = await poller.wait(task_id, on_change=changed, is_known=is_known, is_told=is_notified, age=age)
+            view = await poller.wait(task_id, on_change=changed, is_known=is_known, has_webhook=is_notified, age=age)
             ended = view or await self._records.read_end(submit.n)
             if ended is not None:
                 return ended
@@ -164,7 +164,7 @@ EVERY = 3.0
 """Seconds between two lines about one job; the newest one is never lost."""
 
 AT_ONCE = 16
-"""How many jobs of this process are watched so at a time; the others are told of as if nothing was offered."""
+"""How many jobs of this process report the progress of their nodes at a time; the others report none."""
 
 _watching: set[asyncio.Task[None]] = set()
 
@@ -225,7 +225,7 @@ class NodeProgress:
             await self._watch(view.progress_url)
 
     async def _watch(self, url: SecretStr) -> None:
-        lines = Lines(self._tell, self._context.request.node_names, every=self._every)
+        lines = Lines(self._report, self._context.request.node_names, every=self._every)
         try:
             async for event in watch_progress(url):
                 lines.take(event)
@@ -234,25 +234,25 @@ class NodeProgress:
         finally:
             lines.close()
 
-    def _tell(self, line: str) -> None:
+    def _report(self, line: str) -> None:
         self._context.notify("running", line, task_id=self._task_id, is_step=True)
 
 
 class Lines:
     """A rate limit for progress lines: the first at once, then at most one every few seconds, the newest."""
 
-    def __init__(self, tell: Callable[[str], None], names: Mapping[str, str], *, every: float) -> None:
-        """Starts with nothing told.
+    def __init__(self, report: Callable[[str], None], names: Mapping[str, str], *, every: float) -> None:
+        """Starts with nothing reported.
 
         Args:
-            tell: Takes a line.
+            report: Takes a line.
             names: Node id -> class, as far as is known.
             every: Seconds between two lines.
         """
-        self._tell = tell
+        self._report = report
         self._names = names
         self._every = every
-        self._next = self._told = ""
+        self._next = self._reported = ""
         self._timer: asyncio.TimerHandle | None = None
 
     def take(self, event: ProgressEvent) -> None:
@@ -270,9 +270,9 @@ class Lines:
 
     def _say(self) -> None:
         self._timer = None
-        if self._next != self._told:
-            self._told = self._next
-            self._tell(self._told)
+        if self._next != self._reported:
+            self._reported = self._next
+            self._report(self._reported)
             self._timer = asyncio.get_running_loop().call_later(self._every, self._say)
 
     def _line(self, node: str, event: ProgressEvent) -> str:

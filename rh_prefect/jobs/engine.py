@@ -24,7 +24,7 @@ from rh_prefect.jobs.journal.budget import spend_tracker_of
 from rh_prefect.jobs.journal.call_registry import REQUESTED_KEYS, Caller, Found
 from rh_prefect.jobs.journal.identity import reused_key
 from rh_prefect.jobs.journal.job_records import JobRecords
-from rh_prefect.jobs.journal.journal import TellingJournal
+from rh_prefect.jobs.journal.journal import NotifyingJournal
 from rh_prefect.jobs.journal.records import End, Intent
 from rh_prefect.jobs.journal.records import Reused as ReusedRecord
 from rh_prefect.jobs.journal.scope import OpenScopes, Scope
@@ -273,9 +273,9 @@ class JobEngine:
         return Submitted(driver, await driver.submit())
 
     async def _hear_of_ends(self, scope: Scope) -> None:
-        if self._settings.webhook_url and isinstance(scope.journal, TellingJournal):
+        if self._settings.webhook_url and isinstance(scope.journal, NotifyingJournal):
             for member in self.pool.members:
-                await scope.journal.tell_of_ends(member.account.poller)
+                await scope.journal.notify_of_ends(member.account.poller)
 
     async def _complete(self, ticket: Submitted, end: End | None) -> Result:
         try:

@@ -10,7 +10,7 @@ import pytest
 
 from rh_prefect.client import RemoteOutput, TaskView, Usage
 from rh_prefect.errors import ApiError, ConfigError, JournalError, KeyRejected, ResponseLost, TaskNotFound, api_error
-from rh_prefect.jobs.cancel import LOOKS_FOR_OUTPUTS, PATIENCE, REMEMBER, CancelWatch, cancel_scope, cancel_task
+from rh_prefect.jobs.cancel import PATIENCE, POLLS_FOR_OUTPUTS, REMEMBER, CancelWatch, cancel_scope, cancel_task
 from rh_prefect.jobs.journal.job_records import read_job
 from rh_prefect.jobs.journal.journal import JSON, FolderJournal
 from rh_prefect.jobs.journal.records import Answer, End, Intent, Record
@@ -92,7 +92,7 @@ async def test_a_task_that_had_succeeded_keeps_its_outputs() -> None:
 async def test_outputs_that_come_seconds_after_the_success_are_waited_for(time: Time) -> None:
     assert await cancel_task(RunningHub(EMPTY, EMPTY, SUCCESS), TASK, sleep=time.sleep) == SUCCESS
     assert await cancel_task(RunningHub(EMPTY), TASK, sleep=time.sleep) == EMPTY
-    assert time.now == 2 + LOOKS_FOR_OUTPUTS == 7
+    assert time.now == 2 + POLLS_FOR_OUTPUTS == 7
 
 
 @pytest.mark.parametrize("query", [RUNNING, not_found()])

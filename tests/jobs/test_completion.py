@@ -32,8 +32,8 @@ class TellingMemoryJournal(MemoryJournal):
 
     reads = 0
 
-    async def tell_of_ends(self, listener: EndListener) -> None:
-        listener.hears(is_on=True)
+    async def notify_of_ends(self, listener: EndListener) -> None:
+        listener.set_receiving(is_on=True)
 
     async def read(self, key: str) -> Any:
         self.reads += 1
@@ -81,7 +81,7 @@ class Place:
 
     async def begin(self) -> asyncio.Task[End]:
         await write(self.journal, {"intent-1": self.submit.intent, "answer-1": ticket()})
-        await self.journal.tell_of_ends(self.poller)
+        await self.journal.notify_of_ends(self.poller)
         return asyncio.create_task(self.waiter.wait(self.submit, first_view=None))
 
     async def cancel_elsewhere(self) -> None:

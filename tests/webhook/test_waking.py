@@ -134,7 +134,7 @@ class Ear:
     def wake(self, task_id: str) -> None:
         self.heard.append(task_id)
 
-    def hears(self, *, is_on: bool) -> None:
+    def set_receiving(self, *, is_on: bool) -> None:
         self.states.append(is_on)
 
 

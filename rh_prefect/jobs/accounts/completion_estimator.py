@@ -13,14 +13,14 @@ FEWEST = 5
 """How many must be remembered before a guess is made from them."""
 
 MARGIN = 1.008
-"""By how much a look comes later than the end that is guessed."""
+"""By how much a poll comes later than the estimated end."""
 
-LOOKS_FOR_EACH = 2
-"""How many tasks are looked at for each one that has ended; so many times as many after each further count in a row
+POLLS_FOR_EACH = 2
+"""How many tasks are polled for each one that has ended; so many times as many after each further count in a row
 that found none."""
 
-VAIN_COUNTS = 5
-"""After so many counts in a row of which no end was found, what they say is not believed."""
+FAILED_SEARCHES = 5
+"""After so many counts in a row without a found end, counts start no polls any more."""
 
 COUNTS_A_JOB = 4.0
 """About how many counts one job costs where many run, however long they take."""
@@ -29,7 +29,7 @@ GAP_OF_AGE = 0.03
 """The longest gap between two counts, as a part of the youngest task's age."""
 
 COUNTS_IN_A_GAP = 12
-"""How many counts there may be in the shortest gap between two looks at one task: one count is for all tasks."""
+"""How many counts there may be in the shortest gap between two polls of one task: one count is for all tasks."""
 
 QUICK_COUNTS_IN_A_GAP = 30
 """The same while ends are expected."""
@@ -41,7 +41,7 @@ SAVED_AT_FIRST = 100.0
 """Quick counts that an account may make before it has saved any: the durations of the first tasks are not known."""
 
 MOST_SAVED = 200.0
-DULL = 2.0
+QUIET_FACTOR = 2.0
 """How many times as long as usual the gap between counts is while no end is expected."""
 
 
@@ -53,7 +53,7 @@ def counting_gap(ages: Sequence[float], *, shortest: float) -> float:
 
     Args:
         ages: The ages of the tasks that run, in seconds; at least one.
-        shortest: The shortest gap between two looks at one task.
+        shortest: The shortest gap between two polls of one task.
     """
     mean = sum(ages) / len(ages)
     between_ends = 2 * mean / len(ages)
@@ -75,7 +75,7 @@ class CountPacer:
 
         Args:
             tasks: Of each task that runs its age when it was last known to run, and its age now; at least one.
-            shortest: The shortest gap between two looks at one task.
+            shortest: The shortest gap between two polls of one task.
             lengths: How long tasks lately ran.
             is_missing: Whether one has ended and is not found yet.
         """
@@ -88,7 +88,7 @@ class CountPacer:
         gap = min(usual, quick) if (is_likely or is_missing) and self._saved >= 1 else usual
         if not is_likely and not is_missing:
             until = min(lengths.until_next(age) for age in ages)
-            gap = min(DULL * usual, max(usual, until))
+            gap = min(QUIET_FACTOR * usual, max(usual, until))
         self._saved = min(MOST_SAVED, self._saved + gap / usual - 1)
         return gap
 
@@ -160,15 +160,15 @@ class Search:
 
     def __init__(self) -> None:
         """Starts with trust in the counts."""
-        self._vain = 0
+        self._failed = 0
         self._ends = 0
 
     @property
     def is_trusted(self) -> bool:
         """Whether the searches have so far found the tasks that counts showed as ended."""
-        return self._vain < VAIN_COUNTS
+        return self._failed < FAILED_SEARCHES
 
-    def looks(self, missing: int, *, ends: int) -> int:
+    def polls(self, missing: int, *, ends: int) -> int:
         """Returns the number of tasks to query now.
 
         Args:
@@ -176,8 +176,8 @@ class Search:
             ends: How many ends were ever found.
         """
         if not missing:
-            self._vain = 0
+            self._failed = 0
         elif self.is_trusted:
-            self._vain = self._vain + 1 if ends == self._ends else 0
+            self._failed = self._failed + 1 if ends == self._ends else 0
         self._ends = ends
-        return missing * LOOKS_FOR_EACH ** max(1, self._vain) if self.is_trusted else 0
+        return missing * POLLS_FOR_EACH ** max(1, self._failed) if self.is_trusted else 0

@@ -144,7 +144,7 @@ class SlotLease:
         )
         return news + others if is_news else ""
 
-    def untold(self, task_id: str, error: ApiError) -> ApiError:
+    def unreported(self, task_id: str, error: ApiError) -> ApiError:
         """Builds the error for a task whose account cannot be queried.
 
         Args:

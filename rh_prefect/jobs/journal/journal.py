@@ -105,16 +105,16 @@ class EndListener(Protocol):
         """Handles the notice that a task has ended, by checking its state."""
         ...
 
-    def hears(self, *, is_on: bool) -> None:
+    def set_receiving(self, *, is_on: bool) -> None:
         """Sets whether ends will be notified from now on."""
         ...
 
 
 @runtime_checkable
-class TellingJournal(Protocol):
+class NotifyingJournal(Protocol):
     """A journal that notifies listeners of ends that other processes have recorded in it."""
 
-    async def tell_of_ends(self, listener: EndListener) -> None:
+    async def notify_of_ends(self, listener: EndListener) -> None:
         """Registers a listener for the life of this process; registering it again has no effect."""
         ...
 

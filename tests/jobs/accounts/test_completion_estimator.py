@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 
 from rh_prefect.jobs.accounts.completion_estimator import (
+    FAILED_SEARCHES,
     FEWEST,
     MARGIN,
     REMEMBERED,
-    VAIN_COUNTS,
     DurationHistory,
     Search,
     counting_gap,
@@ -73,18 +73,18 @@ def test_only_the_latest_are_remembered() -> None:
 
 def test_the_search_widens_while_nothing_is_found() -> None:
     search = Search()
-    looks = [search.looks(1, ends=0) for _ in range(VAIN_COUNTS - 1)]
+    looks = [search.polls(1, ends=0) for _ in range(FAILED_SEARCHES - 1)]
     assert looks == sorted(looks)
     assert looks[-1] > 3 * looks[0]
-    assert search.looks(1, ends=1) == looks[0]
+    assert search.polls(1, ends=1) == looks[0]
 
 
 def test_counts_that_miss_what_nobody_finds_are_not_believed_until_they_miss_nothing() -> None:
     search = Search()
-    for _ in range(VAIN_COUNTS):
-        search.looks(2, ends=0)
+    for _ in range(FAILED_SEARCHES):
+        search.polls(2, ends=0)
     assert not search.is_trusted
-    assert search.looks(2, ends=1) == 0
+    assert search.polls(2, ends=1) == 0
     assert not search.is_trusted
-    assert search.looks(0, ends=1) == 0
+    assert search.polls(0, ends=1) == 0
     assert search.is_trusted

@@ -1,4 +1,4 @@
-"""The poller where somebody tells of ends: fewer looks, and none the less where nobody tells after all."""
+"""The poller where webhooks report ends: fewer polls, and as many as without where no webhook arrives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from rh_prefect.client import RemoteOutput, TaskView
 from rh_prefect.errors import JournalError, ResponseLost
-from rh_prefect.jobs.accounts.poller import LONGEST_FIRST, LONGEST_LATER, REMEMBERED, SURPRISES_THAT_COUNT, Poller
+from rh_prefect.jobs.accounts.poller import LONGEST_FIRST, LONGEST_LATER, MISSED_NOTICES, REMEMBERED, Poller
 from tests.support.virtual_time import in_virtual_time, now, settle
 
 RUNNING = TaskView(task_id="1", status="RUNNING")
@@ -26,7 +26,7 @@ class Tasks:
         self.broken = False
         self.blips = 0
         self.poller = Poller(self.query, clock=now)
-        self.poller.hears(is_on=True)
+        self.poller.set_receiving(is_on=True)
 
     async def query(self, task_id: str) -> TaskView:
         self.looks.append((task_id, round(now(), 1)))
@@ -42,7 +42,7 @@ class Tasks:
                 raise JournalError("away")
             return task_id in self.recorded
 
-        return asyncio.create_task(self.poller.wait(task_id, is_known=is_known, is_told=True))
+        return asyncio.create_task(self.poller.wait(task_id, is_known=is_known, has_webhook=True))
 
     async def tell(self, task_id: str, *, recorded: bool = True) -> None:
         """Wakes whoever waits, at the task's end."""
@@ -108,7 +108,7 @@ async def test_an_end_of_which_nobody_tells_is_found_all_the_same() -> None:
 
 @in_virtual_time
 async def test_where_ends_are_not_told_of_looks_are_frequent_again_until_one_is() -> None:
-    tasks = Tasks(**{f"t{n}": 6.0 for n in range(SURPRISES_THAT_COUNT)}, late=90, last=1000)
+    tasks = Tasks(**{f"t{n}": 6.0 for n in range(MISSED_NOTICES)}, late=90, last=1000)
     waiting = [tasks.wait(name) for name in tasks.ends]
     await asyncio.gather(*waiting[:-1])
     assert now() < 90 * 1.12
@@ -124,11 +124,11 @@ async def test_while_nothing_can_be_heard_looks_are_frequent() -> None:
     tasks = Tasks(a=100, b=100)
     waiting = [tasks.wait("a"), tasks.wait("b")]
     await asyncio.sleep(10)
-    tasks.poller.hears(is_on=False)
+    tasks.poller.set_receiving(is_on=False)
     await asyncio.gather(*waiting)
     assert now() <= 111
     quick = Tasks(a=1)
-    quick.poller.hears(is_on=False)
+    quick.poller.set_receiving(is_on=False)
     await quick.wait("a")
     assert quick.looks[0][1] - (now() - 1) < 1.5
 
@@ -186,7 +186,7 @@ async def test_what_was_told_while_nothing_could_be_heard_is_found_among_what_is
     waiting = [tasks.wait("a"), tasks.wait("b")]
     await asyncio.sleep(5)
     tasks.recorded.add("a")
-    tasks.poller.hears(is_on=True)
+    tasks.poller.set_receiving(is_on=True)
     assert await waiting[0] is None
     assert (tasks.looks, round(now())) == ([], 6)
     await waiting[1]
@@ -198,7 +198,7 @@ async def test_a_peek_gives_way_to_a_look_that_is_due_sooner_and_to_a_wake() -> 
     tasks = Tasks(a=60.2, b=60.2)
     waiting = [tasks.wait("a"), tasks.wait("b")]
     await asyncio.sleep(59.8)
-    tasks.poller.hears(is_on=True)
+    tasks.poller.set_receiving(is_on=True)
     await asyncio.sleep(0.1)
     tasks.poller.wake("b")
     await settle()
