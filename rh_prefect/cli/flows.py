@@ -10,7 +10,7 @@ import inspect
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
@@ -20,7 +20,7 @@ from rh_prefect.cli.flow_signatures import FlowSignature, as_command, composed_f
 from rh_prefect.cli.pipeline_runs import in_new_flow_run, run_to_end
 from rh_prefect.cli.pipeline_runs import run as run_pipeline
 from rh_prefect.cli.servers import prefect_api
-from rh_prefect.errors import InputError
+from rh_prefect.errors import BatchIncomplete, InputError
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -110,7 +110,16 @@ def _run_batch(rows: str, *, model: str, set_: list[str] | None, out: str | None
     check_account("batch", more["credentials"])
     check_store(more["storage"])
     with prefect_api(say=not quiet):
-        report = _watched_batch(parameters, sys.argv[1:], quiet=quiet)
+        from rh_prefect import flows
+        from rh_prefect.cli.console import BatchConsole
+
+        blocks = more["credentials"], more["storage"]
+        with BatchConsole(sys.argv[1:], quiet=quiet) as watch:
+            try:
+                report: BatchReport = asyncio.run(in_new_flow_run(flows.batch, parameters, blocks, watch))
+            except BatchIncomplete as error:
+                report = error.report
+        watch.summary(report)
     if not report.is_complete:
         sys.exit(1)
 
@@ -152,32 +161,17 @@ def _run(
         check_account(command, parameters["credentials"])
         check_store(parameters["storage"])
     with prefect_api(say=not quiet):
-        run_flow(name, parameters, resume=resume, out=out, quiet=quiet)
+        from rh_prefect import flows
+        from rh_prefect.cli.console import Watch
 
-
-def run_flow(  # returns what the flow returns
-    name: str, parameters: dict[str, Any], *, resume: str | None = None, out: str | None = None, quiet: bool = False
-) -> Any:
-    """Runs one of the package's flows in this process, shows what happens, and returns what the flow returns.
-
-    Args:
-        name: The flow's name in `rh_prefect.flows`, or that of its command.
-        parameters: Its parameters.
-        resume: Id of a flow run to go on with, instead of a new one.
-        out: Where files go, if that was said on the command line: the way back must name it too.
-        quiet: Whether to print the files of the result only.
-    """
-    from rh_prefect import flows
-    from rh_prefect.cli.console import Watch
-
-    flow: Flow[..., Any] = getattr(flows, _FLOWS.get(name, name))
-    with Watch(command=_command(name, out), quiet=quiet) as watch:
-        result = asyncio.run(_in_flow_run(flow, parameters, resume, watch))
-    watch.summary(result)
-    return result
+        flow: Flow[..., Any] = getattr(flows, "any_model" if name == "model" else name)
+        with Watch(command=_command(name, out), quiet=quiet) as watch:
+            result = asyncio.run(_in_flow_run(flow, parameters, resume, watch))
+        watch.summary(result)
 
 
 def _command(name: str, out: str | None) -> str:
+    """The words behind `rh-prefect run` that run a flow again, with the place of its files."""
     from rh_prefect.media.urls import locate, without_user
 
     there = f" --out {shlex.quote(without_user(locate(out)))}" if out else ""
@@ -239,24 +233,6 @@ def _pair(given: str) -> tuple[str, str]:
         raise InputError(f"batch: --set {given!r} is not NAME=VALUE. What to do: write it as in --set duration=5.")
     return name, value
 
-
-def _watched_batch(parameters: dict[str, Any], words: Sequence[str], *, quiet: bool) -> BatchReport:
-    from rh_prefect import flows
-    from rh_prefect.cli.console import BatchConsole
-    from rh_prefect.errors import BatchIncomplete
-
-    blocks = parameters["credentials"], parameters["storage"]
-    with BatchConsole(words, quiet=quiet) as watch:
-        try:
-            report: BatchReport = asyncio.run(in_new_flow_run(flows.batch, parameters, blocks, watch))
-        except BatchIncomplete as error:
-            report = error.report
-    watch.summary(report)
-    return report
-
-
-_FLOWS = {"model": "any_model"}
-"""The flow of a command, where it has another name."""
 
 batch = _batch_command()
 run_app.default(run_pipeline)

@@ -132,19 +132,14 @@ def _sums(found: Iterable[TaskCharge], by: str, *, total: bool) -> defaultdict[t
     sums: defaultdict[tuple[str, str], _Sum] = defaultdict(_Sum)
     for one in found:
         for name in (_name(one, by), *(["total"] if total else [])):
-            _add(sums, name, one)
+            for unit, amount in one.charge.costs.amounts.items():
+                row = sums[name, unit]
+                row.tasks += 1
+                row.amount += amount
+                row.estimated += amount if one.charge.is_estimate else 0
+            if one.charge.costs.unknown:
+                sums[name, ""].tasks += 1
     return sums
-
-
-def _add(sums: defaultdict[tuple[str, str], _Sum], name: str, one: TaskCharge) -> None:
-    costs = one.charge.costs
-    for unit, amount in costs.amounts.items():
-        row = sums[name, unit]
-        row.tasks += 1
-        row.amount += amount
-        row.estimated += amount if one.charge.is_estimate else 0
-    if costs.unknown:
-        sums[name, ""].tasks += 1
 
 
 def _line(unit: str, row: _Sum) -> str:

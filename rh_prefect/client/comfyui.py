@@ -150,7 +150,7 @@ class NativeProxy:
         body = await asyncio.to_thread(FileBody, path, name=name, mime=mime, field="image", fields=fields)
         client = self._session.pools.uploads
         request = self._request(client, "POST", "upload/image", content=body, headers=body.headers)
-        answer = await self._session.send_file(client, request, ask, auth=False)
+        answer = await self._session.resent(client, request, ask, auth=False)
         file = read_comfy_file(responses.checked(answer, ask).source)
         if file is None:
             raise responses.no_answer(ask, "the response names no file")

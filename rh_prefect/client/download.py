@@ -13,7 +13,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final, Literal
+from typing import BinaryIO, Final
 from urllib.parse import unquote, unquote_to_bytes
 
 import httpx
@@ -272,41 +272,25 @@ async def _prepare(response: httpx.Response, partial: Partial, ask: RequestInfo)
     if status in DEAD:
         advice = "Query the task again; the response may contain a new link"
         raise LinkExpired(f"{ask.doing}: the link no longer works (HTTP {status}). {advice}.")
-    plan = _plan(response, partial)
-    if plan == "nothing":
+    validator, is_encoded = _validator(response.headers), bool(response.headers.get("content-encoding"))
+    if status == 200:
+        total = None if is_encoded else _length(response)
+        await asyncio.to_thread(partial.restart, total=total, validator=validator)
+        return True
+    if status not in {206, 416} or not partial.size:
+        raise no_answer(ask, f"the file host returned HTTP {status}")
+    start, total = _content_range(response)
+    is_same_file = validator in {"", partial.validator} and not is_encoded
+    if is_same_file and status == 416 and total == partial.size:
         # The earlier length was wrong. Without this the download would never finish.
         partial.total = None
         return True
-    if plan == "error":
-        raise no_answer(ask, f"the file host returned HTTP {status}")
-    if plan == "again":
-        await asyncio.to_thread(partial.restart)
-        return False
-    if plan == "rest":
-        partial.total = _total(response) or partial.total
+    fits = start == partial.size and (partial.total is None or total in {None, partial.total})
+    if is_same_file and status == 206 and fits:
+        partial.total = total or partial.total
         return True
-    await asyncio.to_thread(partial.restart, total=_total(response), validator=_validator(response.headers))
-    return True
-
-
-def _plan(response: httpx.Response, partial: Partial) -> Literal["rest", "all", "nothing", "again", "error"]:
-    status = response.status_code
-    if status == 200:
-        return "all"
-    if status not in {206, 416} or not partial.size:
-        return "error"
-    start, total = _content_range(response)
-    if not _is_same_file(response, partial):
-        return "again"
-    if status == 416:
-        return "nothing" if total == partial.size else "again"
-    fits = partial.total is None or total in {None, partial.total}
-    return "rest" if start == partial.size and fits else "again"
-
-
-def _is_same_file(response: httpx.Response, partial: Partial) -> bool:
-    named = _validator(response.headers)
-    return named in {"", partial.validator} and not response.headers.get("content-encoding")
+    await asyncio.to_thread(partial.restart)
+    return False
 
 
 def _content_range(response: httpx.Response) -> tuple[int | None, int | None]:
@@ -317,11 +301,7 @@ def _content_range(response: httpx.Response) -> tuple[int | None, int | None]:
     return (None if start is None else int(start)), (None if total == "*" else int(total))
 
 
-def _total(response: httpx.Response) -> int | None:
-    if response.headers.get("content-encoding"):
-        return None
-    if response.status_code == 206:
-        return _content_range(response)[1]
+def _length(response: httpx.Response) -> int | None:
     length = response.headers.get("content-length", "")
     return int(length) if length.isascii() and length.isdigit() else None
 

@@ -100,7 +100,7 @@ class Session:
     async def upload(self, path: str, body: FileBody, ask: RequestInfo) -> ApiResponse:
         """Sends a file to RunningHub."""
         client = self.pools.uploads
-        return await self.send_file(client, client.build_request("POST", path, content=body, headers=body.headers), ask)
+        return await self.resent(client, client.build_request("POST", path, content=body, headers=body.headers), ask)
 
     async def put(self, url: str, body: RawBody, ask: RequestInfo) -> int:
         """Uploads a file to a signed third-party URL, without the API key; returns the HTTP status."""
@@ -118,30 +118,19 @@ class Session:
     async def resent(
         self, client: httpx.AsyncClient, request: httpx.Request, ask: RequestInfo, *, auth: bool = True
     ) -> ApiResponse:
-        """Sends a request that may be repeated, with a limit on requests in flight."""
+        """Sends a request that may be repeated, with a limit on requests in flight; one with a file may take long."""
         request.extensions[RESEND] = True
+        is_file = client is self.pools.uploads
 
         async def once() -> ApiResponse:
-            async with self._calls:
-                return await self.send(client, request, ask, deadline=_CALL_SECONDS, auth=auth)
+            async with self._uploads if is_file else self._calls:
+                return await self.send(client, request, ask, deadline=None if is_file else _CALL_SECONDS, auth=auth)
 
         return await self.paced(once, ask)
 
     async def paced(self, once: Callable[[], Awaitable[ApiResponse]], ask: RequestInfo) -> ApiResponse:
         """Retries a request while RunningHub is too busy to accept it, with any HTTP status."""
         return await self._pace.send(once, seconds=ask.pace_seconds)
-
-    async def send_file(
-        self, client: httpx.AsyncClient, request: httpx.Request, ask: RequestInfo, *, auth: bool = True
-    ) -> ApiResponse:
-        """Sends a request with a file; it has no time limit and may be repeated."""
-        request.extensions[RESEND] = True
-
-        async def once() -> ApiResponse:
-            async with self._uploads:
-                return await self.send(client, request, ask, auth=auth)
-
-        return await self.paced(once, ask)
 
     async def send(
         self,
