@@ -18,7 +18,7 @@ from rh_prefect.emulator import Assumptions, Emulator, Fault
 from rh_prefect.errors import PipelineIncomplete
 from rh_prefect.flow_runs.spending import charges
 from rh_prefect.flows.pipeline import pipeline_flow
-from rh_prefect.flows.pipeline_report import PipelineResult
+from rh_prefect.flows.pipeline_report import OVER_BUDGET, WAITING, PipelineResult
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.settings import get_settings
@@ -80,23 +80,71 @@ async def test_failed_tasks_count_in_the_run_the_report_and_spend(rh: Emulator) 
         assert sum(Decimal(str(row["amount"])) for row in rows) == rh.recorder.charged
 
 
+async def events_of(pipeline: str, *, until: str) -> list[dict[str, Any]]:
+    """The events of a pipeline on Prefect's server, once one of a kind is among them."""
+    found: list[dict[str, Any]] = []
+    async with get_client() as client:
+        for _ in range(150):
+            wanted = {"resource": {"id": [f"runninghub.pipeline.{pipeline}"]}}
+            answer = await client.request("POST", "/events/filter", json={"filter": wanted, "limit": 50})
+            found = answer.json()["events"]
+            if any(one["event"] == f"runninghub.pipeline.{until}" for one in found):
+                return found
+            await asyncio.sleep(0.2)
+    raise AssertionError(f"no event {until}: {[one['event'] for one in found]}")
+
+
+async def test_a_run_that_waits_for_a_review_emits_which(rh: Emulator) -> None:
+    text = """
+name: asking
+steps:
+  each:
+    foreach: [cup, mug]
+    id: $(item)
+    steps:
+      picture: {model: z-image/turbo, with: {prompt: Photo of $(item)}}
+      chosen: {review: $(picture)}
+      clip: {model: kling-v2.6-pro-image-to-video, from: $(chosen), with: {prompt: a turn, duration: 5, sound: false}}
+"""
+    state = await pipeline_flow(Pipeline.from_text(text))(return_state=True)
+    flow_run = str(state.state_details.flow_run_id)
+    found = await events_of("asking", until="done")
+    (review,) = [one for one in found if one["event"] == "runninghub.pipeline.review"]
+    assert review["payload"] == {
+        "pipeline": "asking",
+        "flow_run": flow_run,
+        "reviews": ["each[cup].chosen", "each[mug].chosen"],
+    }
+    assert review["resource"]["prefect.resource.name"] == "asking"
+    assert f"prefect.flow-run.{flow_run}" in [one["prefect.resource.id"] for one in review["related"]]
+    (done,) = [one["payload"] for one in found if one["event"] == "runninghub.pipeline.done"]
+    assert (done["state"], done["steps"]) == (WAITING, {"made": 2, "waits for review": 4})
+
+
+async def test_a_run_over_its_budget_emits_why(rh: Emulator) -> None:
+    text = PICTURES.format(name="short", attempts=1).replace("budget: 5", "budget: {amount: 0.04, whole_items: true}")
+    state = await pipeline_flow(Pipeline.from_text(text))(return_state=True)
+    assert state.name == OVER_BUDGET, state.message
+    found = await events_of("short", until="done")
+    (event,) = [one for one in found if one["event"] == "runninghub.pipeline.over_budget"]
+    assert event["payload"] == {
+        "pipeline": "short",
+        "flow_run": str(state.state_details.flow_run_id),
+        "reason": state.message,
+    }
+    assert (
+        "each[mug].picture: the rest of item mug costs up to 0.04, and 0.04 is the budget" in event["payload"]["reason"]
+    )
+    assert rh.recorder.charged == Decimal("0.04")
+
+
 async def test_a_run_has_a_tag_and_emits_events(rh: Emulator) -> None:
     await run("tagged", attempts=1)
     async with get_client() as client:
         (flow_run,) = await client.read_flow_runs(
             flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=["pipeline:tagged"]))
         )
-        found: list[dict[str, Any]] = []
-        for _ in range(100):
-            answer = await client.request(
-                "POST",
-                "/events/filter",
-                json={"filter": {"resource": {"id": ["runninghub.pipeline.tagged"]}}, "limit": 50},
-            )
-            found = answer.json()["events"]
-            if len(found) == 4:
-                break
-            await asyncio.sleep(0.2)
+    found = await events_of("tagged", until="done")
     events = Counter(one["event"].removeprefix("runninghub.pipeline.") for one in found)
     assert events == {"planned": 1, "step": 2, "done": 1}
     (done,) = [one["payload"] for one in found if one["event"].endswith("done")]
