@@ -205,8 +205,9 @@ def _refuse_changes(pipeline: Pipeline, given: dict[str, Any], takes: dict[str, 
     from rh_prefect.pipelines.stored_works import open_records
     from rh_prefect.settings import get_settings
 
-    known = open_records(asyncio.run(load_storage(None)), get_settings())
-    graphs, _ = asyncio.run(saved_graphs(pipeline, None))
+    store = asyncio.run(load_storage(None))
+    known = open_records(store, get_settings())
+    graphs, _ = asyncio.run(saved_graphs(pipeline, None, store))
     plan = asyncio.run(pipeline.plan(given, takes=takes, known=known, saved_graphs=graphs))
     reviewed.refuse_changes(plan, pipeline.file.params)
 
@@ -289,9 +290,10 @@ def choose(
     pipeline, found = Pipeline.from_file(file), read_choices(takes_file(file))
     takes, decided = dict(found.takes), {name: dict(one) for name, one in found.choices.items()}
     check_store(storage or pipeline.file.storage)
-    known = open_records(asyncio.run(load_storage(storage or pipeline.file.storage)), get_settings())
+    store = asyncio.run(load_storage(storage or pipeline.file.storage))
+    known = open_records(store, get_settings())
     given = given_params(values, params)
-    graphs, unread = asyncio.run(saved_graphs(pipeline, credentials or pipeline.file.credentials))
+    graphs, unread = asyncio.run(saved_graphs(pipeline, credentials or pipeline.file.credentials, store))
     if graphs is None:
         raise InputError(f"choose: {unread}")
     plan = asyncio.run(pipeline.plan(given, known=known, saved_graphs=graphs))

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from rh_prefect.errors import InputError, RunningHubError
+from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.document import PipelineError, Problem, nearest
 from rh_prefect.pipelines.last_run import COMMAND_LINE, open_last_runs, since
 from rh_prefect.pipelines.pipeline import Pipeline
@@ -111,7 +112,9 @@ def plan(
     pipeline = _read(file, as_json=as_json)
     earlier = ReviewedPlan.read(compare) if compare is not None else None
     again = {"takes": takes_of(read_choices(takes_file(file)), retake), "new": ("*",) if new else ()}
-    made = asyncio.run(_plan(pipeline, given_params(values, params), allow or (), storage, credentials, again))
+    made = asyncio.run(
+        _plan(pipeline, given_params(values, params), allow or (), storage, credentials, deployment, again)
+    )
     refuse_unknown_steps(made, retake or ())
     if earlier is not None:
         changes.compare(made, earlier.data, pipeline.file.params)
@@ -137,16 +140,20 @@ async def _compare(pipeline: Pipeline, made: Plan, deployment: str, storage: str
         since(made, last, pipeline.file.params)
 
 
-async def saved_graphs(pipeline: Pipeline, credentials: str | None) -> tuple[SavedGraphs | None, str]:
+async def saved_graphs(
+    pipeline: Pipeline, credentials: str | None, store: MediaStore, deployment: str = COMMAND_LINE
+) -> tuple[SavedGraphs | None, str]:
     """Reads the graphs of a pipeline's workflows and apps; where they cannot be read, returns None and why."""
     from rh_prefect.blocks.lookup import load_credentials
-    from rh_prefect.pipelines.saved_graphs import ids_in, read_saved_graphs
+    from rh_prefect.pipelines.saved_graphs import ids_in, read_saved_graphs, with_used_graphs
 
     if next(ids_in(pipeline.checked), None) is None:
         return {}, ""
     try:
         async with (await load_credentials(credentials)).get_client() as client:
-            return await read_saved_graphs(pipeline.checked, client), ""
+            found: SavedGraphs = await read_saved_graphs(pipeline.checked, client)
+            last = await open_last_runs(store, get_settings()).read(pipeline.name, deployment)
+            return (with_used_graphs(found, last.plan) if last is not None else found), ""
     except RunningHubError as error:
         return None, f"The graphs of workflows and apps were not read: {error.message}"
 
@@ -157,6 +164,7 @@ async def _plan(
     allow: Sequence[str],
     storage: str | None,
     credentials: str | None,
+    deployment: str,
     again: Mapping[str, Any],
 ) -> Plan:
     """Plans with what earlier runs have left in the storage; nothing is written there."""
@@ -165,7 +173,7 @@ async def _plan(
 
     store = await load_storage(storage)
     known = open_records(store, get_settings())
-    graphs, unread = await saved_graphs(pipeline, credentials)
+    graphs, unread = await saved_graphs(pipeline, credentials, store, deployment)
     made = await pipeline.plan(given, allow=allow, known=known, saved_graphs=graphs, **again)
     made.notes = [*made.notes, *([unread] if unread else [])]
     made.records = known.url

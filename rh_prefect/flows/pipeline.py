@@ -38,7 +38,7 @@ from rh_prefect.pipelines.inputs import input_roots
 from rh_prefect.pipelines.last_run import COMMAND_LINE, LastRun, open_last_runs, since
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.reviewed import ReviewedPlan
-from rh_prefect.pipelines.saved_graphs import read_saved_graphs
+from rh_prefect.pipelines.saved_graphs import SavedGraphs, read_saved_graphs, with_used_graphs
 from rh_prefect.pipelines.saved_names import SavedNames
 from rh_prefect.pipelines.stored_works import StoredWorks
 from rh_prefect.pipelines.works_ledger import RecordsPlace, WorksLedger, note_place
@@ -212,7 +212,10 @@ async def _prepare(
         reviewed=reviewed,
     )
     selection = Selection(frozenset(options.only or ()), frozenset(options.items or ()), options.sample)
-    saved = await LOOP.call(read_saved_graphs(pipeline.checked, engine.pool.members[0].client))
+    saved: SavedGraphs = await LOOP.call(read_saved_graphs(pipeline.checked, engine.pool.members[0].client))
+    last = await tools.last_runs.read(pipeline.name, _deployment()) if saved else None
+    if last is not None:
+        saved = with_used_graphs(saved, last.plan)
     return PipelineRun(
         pipeline,
         tools,

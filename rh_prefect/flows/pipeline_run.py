@@ -19,7 +19,7 @@ from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
-from rh_prefect.errors import InputError, MediaError, RunningHubError
+from rh_prefect.errors import InputError, JobError, MediaError, RunningHubError
 from rh_prefect.flow_runs.run_status import expect_jobs
 from rh_prefect.flows.pipeline_events import What, tell
 from rh_prefect.flows.run_budget import RunBudget
@@ -352,6 +352,8 @@ class PipelineRun:
         refusal: RunningHubError | None = None
         if instance.problems:  # in what a model has answered: the first plan is refused as a whole
             refusal = self._spoilt(instance)
+        elif instance.unread_graph:
+            refusal = JobError(f"{instance.address}: {instance.unread_graph} Nothing was paid for it.")
         else:
             refusal = self._tools.budget.refusal(instance, self.plan, running=self._running.values(), lost=lost)
         if refusal is not None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from rh_prefect.client import Client
+from rh_prefect.errors import RunningHubError
 from rh_prefect.jobs.requests.graph_request import fingerprint
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.values import digest
@@ -30,7 +31,33 @@ class SavedGraph:
     whole: str
 
 
-SavedGraphs: TypeAlias = Mapping[tuple[str, str], SavedGraph]
+@dataclass(frozen=True, slots=True)
+class UsedGraph:
+    """The graph that a step of the last run used, as the run's plan names it.
+
+    Attributes:
+        fingerprint: Without the fields that the step sets.
+        nodes: See `node_digests`.
+    """
+
+    fingerprint: str
+    nodes: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadGraph:
+    """A graph that cannot be read now.
+
+    Attributes:
+        reason: Why, and what to do.
+        used: The graphs of the last run, by the fields that the step sets: results of that run are still found.
+    """
+
+    reason: str
+    used: Mapping[frozenset[str], UsedGraph] = field(default_factory=dict)
+
+
+SavedGraphs: TypeAlias = Mapping[tuple[str, str], SavedGraph | UnreadGraph]
 """By `workflow` or `app`, and the id."""
 
 
@@ -47,27 +74,58 @@ def ids_in(checked: Checked) -> Iterator[tuple[str, str]]:
         yield from ids_in(used)
 
 
-async def read_saved_graphs(checked: Checked, client: Client) -> dict[tuple[str, str], SavedGraph]:
-    """Reads each graph once; that costs nothing.
+async def read_saved_graphs(checked: Checked, client: Client) -> dict[tuple[str, str], SavedGraph | UnreadGraph]:
+    """Reads each graph once; that costs nothing. One that cannot be read stops only the steps that need it.
 
     Args:
         checked: The file that names them.
         client: Of an account that may read them.
-
-    Raises:
-        RunningHubError: One cannot be read.
     """
     ids = list(dict.fromkeys(ids_in(checked)))
     return dict(zip(ids, await asyncio.gather(*(_read(client, *one) for one in ids)), strict=True))
 
 
-async def _read(client: Client, action: str, name: str) -> SavedGraph:
-    if action == "workflow":
-        graph: Mapping[str, Any] = await client.workflows.json(name)
-        return SavedGraph(graph, fingerprint(graph))
-    nodes = [node.model_dump(mode="json") for node in (await client.apps.demo(name)).nodes]
+async def _read(client: Client, action: str, name: str) -> SavedGraph | UnreadGraph:
+    try:
+        if action == "workflow":
+            graph: Mapping[str, Any] = await client.workflows.json(name)
+            return SavedGraph(graph, fingerprint(graph))
+        nodes = [node.model_dump(mode="json") for node in (await client.apps.demo(name)).nodes]
+    except RunningHubError as error:
+        return UnreadGraph(unread(f"{action} {name}", error))
     fields = {f"{node['node_id']}.{node['field_name']}": node for node in nodes}
     return SavedGraph(fields, fingerprint(nodes))
+
+
+def unread(what: str, error: RunningHubError) -> str:
+    """Says that a graph cannot be read, and what to do.
+
+    Args:
+        what: The workflow or the app.
+        error: Why.
+    """
+    said = error.message.partition(f"{what}: ")[2] or error.message
+    remedy = "" if "What to do:" in said else " What to do: run again."
+    return f"the graph of {what} cannot be read: {said}{remedy}"
+
+
+def with_used_graphs(saved: SavedGraphs, plan: Mapping[str, Any]) -> SavedGraphs:
+    """Returns the graphs, those that cannot be read with what the last run used of them.
+
+    Args:
+        saved: What was read.
+        plan: The plan of the last run as plain JSON data.
+    """
+    used: dict[str, dict[frozenset[str], UsedGraph]] = {}
+    for step in plan.get("steps", ()):
+        request = step.get("request") or {}
+        if isinstance(request.get("graph"), str):
+            graph = UsedGraph(request["graph"], step.get("nodes") or {})
+            used.setdefault(step["model"], {})[frozenset(request) - {"graph"}] = graph
+    return {
+        key: one if isinstance(one, SavedGraph) else UnreadGraph(one.reason, used.get(" ".join(key), {}))
+        for key, one in saved.items()
+    }
 
 
 def node_digests(nodes: Mapping[str, Any], fields: Collection[str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from rh_prefect.client import TaskView
-from rh_prefect.errors import ConfigError, JobError, JobTimeout, MediaError, TaskNotFound
+from rh_prefect.errors import ApiError, ConfigError, JobError, JobTimeout, MediaError, TaskNotFound, TransportError
 from rh_prefect.jobs.accounts.account import Member, is_native
 from rh_prefect.jobs.accounts.slot_lease import SlotLease
 from rh_prefect.jobs.context import JobCall, JobContext
@@ -34,6 +34,7 @@ from rh_prefect.memory_cache import SharedTasks
 from rh_prefect.pipelines import works_protocol as protocol
 from rh_prefect.pipelines.edit_results import publish_content
 from rh_prefect.pipelines.plan.identity import work_id
+from rh_prefect.pipelines.saved_graphs import unread
 from rh_prefect.pipelines.works_ledger import WorksLedger, run_name
 from rh_prefect.pipelines.works_protocol import Home, Invalid, WorkPolicy, WorkStep, run_work
 from rh_prefect.pipelines.works_records import WorksJournal
@@ -150,7 +151,13 @@ class WorkRunner:
         async def is_recorded(request: JobRequest) -> bool:
             return bool(await journal.job(work_id(_base(request, asked.stands_for), asked.take)))
 
-        prepared = await self._engine.prepare(asked.request, call.scope, call.store, asked.name)
+        try:
+            prepared = await self._engine.prepare(asked.request, call.scope, call.store, asked.name)
+        except (ApiError, TransportError) as error:
+            if not asked.saved_graph:
+                raise
+            said = unread(asked.request.model.replace("/", " "), error)
+            raise JobError(f"{asked.name}: {said} Nothing was paid for it.") from error
         prepared = await as_recorded(prepared, journal=journal, is_recorded=is_recorded)
         request = replace(prepared.as_read(), base=_base(prepared, asked.stands_for))
         if asked.planned and isinstance(asked.request, WorkflowInput | AppInput | GraphInput):

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rh_prefect.emulator import Emulator
+from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import PipelineIncomplete
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.flows.pipeline_report import PipelineResult
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.saved_graphs import SavedGraph
+from tests.support.emulator_env import environment
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -113,4 +117,87 @@ async def test_an_app_is_the_same_while_its_call_example_is(rh: Emulator) -> Non
     pipeline = Pipeline.from_text(APP)
     assert [one.state for one in (await run(pipeline, text="a pier")).steps] == ["made"]
     assert [one.state for one in (await run(pipeline, text="a pier")).steps] == ["reused"]
+    assert paid(rh) == 1
+
+
+@pytest.mark.parametrize("then", ["edited", "removed"])
+async def test_a_graph_that_changes_after_the_plan_is_not_paid_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    """The step waits for a text; meanwhile a person saves another graph on the site, or deletes the workflow."""
+    with Emulator(long_side=96, fps=6, clock="real") as rh:
+        for key, value in environment(rh, tmp_path).items():
+            monkeypatch.setenv(key, value)
+        name = rh.workflows.add(changed())
+        text = f"""
+budget: 5
+steps:
+  words: {{model: rhart-text-g-3-flash-preview/text-to-text, with: {{prompt: A pier}}, parse: {{text: {{max: 9000}}}}}}
+  ink: {{workflow: {name}, with: {{6.text: $(words), 5.width: 64, 5.height: 64}}, assume: {{kind: image, price: 0.30}}}}
+outputs: {{ink: $(ink)}}
+"""
+        running = asyncio.ensure_future(run(Pipeline.from_text(text)))
+        assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: bool(recorder.paid))
+        if then == "edited":
+            rh.workflows.edit(name, changed(n3_steps=30))
+        else:
+            rh.faults.add(Fault("workflow", kind="code", code="380"))
+        result = await running
+        assert [one.state for one in result.steps] == ["made", "failed"]
+        reason = {
+            "edited": f"ink: the graph of workflow.{name} was edited on the site after this run was planned",
+            "removed": f"ink: the graph of workflow.{name} cannot be read: .* What to do: check the workflow id",
+        }[then]
+        assert re.match(reason, result.steps[1].reason), result.steps[1].reason
+        assert len(rh.recorder.tasks) == 1
+        if then == "edited":
+            again = await run(Pipeline.from_text(text))
+            assert [one.state for one in again.steps] == ["reused", "made"]
+            assert len(rh.recorder.tasks) == 2
+
+
+TWO = """
+budget: 5
+steps:
+  ink: {workflow: NAME, with: {6.text: a pier, 5.width: 64, 5.height: 64}, assume: {kind: image, price: 0.30}}
+  face: {app: 2030000000000000101, with: {6.text: a face}, assume: {kind: image, price: 0.30}}
+  large: {edit: resize, with: {file: $(ink), width: 32, height: 32}}
+outputs: {ink: $(ink), face: $(face)}
+"""
+
+
+@pytest.mark.parametrize("fault", [Fault("workflow", kind="code", code="380"), Fault("workflow", kind="html")])
+async def test_a_graph_that_cannot_be_read_stops_only_the_step_that_needs_it(rh: Emulator, fault: Fault) -> None:
+    name = rh.workflows.add(changed())
+    pipeline = Pipeline.from_text(TWO.replace("NAME", name))
+    rh.faults.add(fault)
+    result = await run(pipeline)
+    assert {one.step: one.state for one in result.steps} == {"ink": "failed", "face": "made", "large": "not run"}
+    assert result.steps[0].reason.startswith(f"ink: the graph of workflow {name} cannot be read: ")
+    assert "What to do: " in result.steps[0].reason
+    assert result.steps[0].reason.endswith("Nothing was paid for it.")
+    assert paid(rh) == 1
+    rh.faults.clear()
+    assert [one.state for one in (await run(pipeline)).steps] == ["made", "reused", "made"]
+    # The results of the last run need no graph.
+    rh.faults.add(fault)
+    for _ in range(2):
+        again = await run(pipeline)
+        assert [one.state for one in again.steps] == ["reused", "reused", "reused"]
+    other = await run(Pipeline.from_text(TWO.replace("NAME", name).replace("a pier", "a ship")))
+    assert [one.state for one in other.steps] == ["failed", "reused", "not run"]
+    assert paid(rh) == 2
+
+
+async def test_a_pinned_graph_that_cannot_be_read_keeps_its_result(rh: Emulator) -> None:
+    name = rh.workflows.add(changed())
+    await run(Pipeline.from_text(STEP.format(what="workflow", name=name, more="")), text="a pier")
+    plan = await Pipeline.from_text(STEP.format(what="workflow", name=name, more="")).plan(
+        text="a pier", saved_graphs={("workflow", name): SavedGraph(changed(), "")}
+    )
+    pin = plan.instances[0].request["graph"]
+    pinned = Pipeline.from_text("name: another\n" + STEP.format(what="workflow", name=name, more=f"pin: {pin}"))
+    rh.faults.add(Fault("workflow", kind="code", code="380"))
+    assert [one.state for one in (await run(pinned, text="a pier")).steps] == ["reused"]
+    assert [one.state for one in (await run(pinned, text="a ship")).steps] == ["failed"]
     assert paid(rh) == 1

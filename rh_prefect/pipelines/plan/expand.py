@@ -208,6 +208,8 @@ class Expander:
             instance.is_sure &= (id(draft.frame), instance.at) not in self._doubtful
             if instance.forbidden:
                 self.notes[f"{instance.path}: {instance.forbidden}"] = None
+            if instance.unread_graph:
+                self.notes[f"{instance.path}: {instance.unread_graph}"] = None
             instance.request, instance.kind = draft.given, draft.kind
             instance.seconds = draft.seconds.expected if draft.seconds is not None else None
             self._add(instance)

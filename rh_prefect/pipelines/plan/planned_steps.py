@@ -198,6 +198,7 @@ class Instance:
         saved_graph: The fingerprint of the whole graph that the site has under its id.
         nodes: Short hashes of these nodes, without the fields that it sets.
         is_unread: Whether its graph was not read, so that its works are not known.
+        unread_graph: Why its graph could not be read, and what to do; empty where it was.
         forbidden: Why it must not be paid for; see `works.WorkPolicy`.
         row: The row of a table that its item comes from, for messages.
         problems: What is wrong with its values. A run makes no such step; values that a model gave are known then only.
@@ -230,6 +231,7 @@ class Instance:
     saved_graph: str = ""
     nodes: Mapping[str, str] = field(default_factory=dict)
     is_unread: bool = False
+    unread_graph: str = ""
     forbidden: str = ""
     row: str = ""
     problems: list[str] = field(default_factory=list)

@@ -18,7 +18,7 @@ from rh_prefect.pipelines.model_names import no_such_model
 from rh_prefect.pipelines.plan.identity import is_settled, mark
 from rh_prefect.pipelines.plan.planned_steps import FREE, Instance, Money
 from rh_prefect.pipelines.plan.price import input_seconds, length_of, output_seconds, price_of
-from rh_prefect.pipelines.saved_graphs import SavedGraphs, node_digests
+from rh_prefect.pipelines.saved_graphs import SavedGraph, SavedGraphs, UnreadGraph, node_digests
 from rh_prefect.pipelines.values import (
     ABSENT,
     File,
@@ -130,9 +130,8 @@ def _add_graph(draft: Draft, checked: Checked, saved: SavedGraphs) -> None:
         instance.graph = checked.graphs.get(step.graph, {})
     else:
         found = saved.get((step.action, str(getattr(step, step.action))))
-        if found is None:
-            instance.is_unread = True
-            draft.notes.append(f"the graph of {instance.model} was not read, so that earlier results are not found.")
+        if not isinstance(found, SavedGraph):
+            _add_unread(draft, found)
             return
         instance.graph, instance.saved_graph = found.nodes, found.whole
         if step.action == "workflow":
@@ -145,6 +144,21 @@ def _add_graph(draft: Draft, checked: Checked, saved: SavedGraphs) -> None:
             "or write its present fingerprint as pin, which makes a new result."
         )
     draft.given["graph"] = step.pin or present
+
+
+def _add_unread(draft: Draft, found: UnreadGraph | None) -> None:
+    """Adds the pinned fingerprint, or that of the last run: a result which exists does not need the graph itself."""
+    instance, pin = draft.instance, draft.instance.step.pin
+    instance.unread_graph = found.reason if found is not None else ""
+    used = found.used.get(frozenset(draft.given)) if found is not None else None
+    if pin:
+        draft.given["graph"] = pin
+    elif used is not None:
+        draft.given["graph"], instance.nodes = used.fingerprint, used.nodes
+        draft.notes.append(f"the graph of {instance.model} cannot be read; a result of the last run's graph is used.")
+    else:
+        instance.is_unread = True
+        draft.notes.append(f"the graph of {instance.model} was not read, so that earlier results are not found.")
 
 
 def _of_model(step: Step, instance: Instance, frame: Frame, failed: Collection[str]) -> Draft:
