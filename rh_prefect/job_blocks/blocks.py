@@ -238,7 +238,8 @@ class RunningHubWorkflow(RunningHubGraphJob):
         """Starts a run; see `RunningHubModel.trigger`.
 
         Args:
-            **overrides: Values for this run only: the block's fields, and the options of `generate`.
+            **overrides: Values for this run only: the block's fields, and the options of `generate` (`label`, `key`,
+                `scope`, `reuse`, `on_unknown`, `max_attempts`, `deadline`, `budget`, `credentials`, `storage`).
 
         Raises:
             InputError: A node or field does not exist, or is fed by another node; nothing was sent.
@@ -298,7 +299,8 @@ class RunningHubApp(RunningHubGraphJob):
         """Starts a run; see `RunningHubModel.trigger`.
 
         Args:
-            **overrides: Values for this run only: the block's fields, and the options of `generate`.
+            **overrides: Values for this run only: the block's fields, and the options of `generate` (`label`, `key`,
+                `scope`, `reuse`, `on_unknown`, `max_attempts`, `deadline`, `budget`, `credentials`, `storage`).
 
         Raises:
             InputError: A field does not exist, or its value is none of its options; nothing was sent.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, TypeVar
 
@@ -17,12 +17,11 @@ from rh_prefect.jobs.accounts.account import Accounts, Member
 from rh_prefect.jobs.cancel import cancel_task
 from rh_prefect.jobs.engine import JobEngine
 from rh_prefect.jobs.events import JobEvent, Observer
-from rh_prefect.jobs.journal.call_registry import CallRegistry
 from rh_prefect.jobs.journal.identity import Place, base_hash
 from rh_prefect.jobs.journal.job_records import JobRecords, Submit, split_job
-from rh_prefect.jobs.journal.journal import Journal, by_job
+from rh_prefect.jobs.journal.journal import by_job
 from rh_prefect.jobs.journal.records import Answer, Intent
-from rh_prefect.jobs.journal.scope import Scope
+from rh_prefect.jobs.journal.scope import FolderScope, Scope
 from rh_prefect.jobs.journal.writer_process import current_owner
 from rh_prefect.jobs.options import Options, Request
 from rh_prefect.jobs.outputs import manifest as manifests
@@ -62,11 +61,7 @@ class Handle:
     work: Callable[[], asyncio.Task[Result]]
 
     async def wait(self) -> Result:
-        """Waits for the result; cancelling the wait does not cancel the job.
-
-        Raises:
-            RunningHubError: The error of the work.
-        """
+        """Waits for the result, or raises the work's error; cancelling the wait does not cancel the job."""
         work = self.work()
         try:
             return await asyncio.shield(work)
@@ -117,11 +112,7 @@ class Handle:
 
 
 async def start(request: Request, options: Options, *, scope: str | None, place: Place) -> Handle:
-    """Submits a job in the scope of the caller, and completes it in the background; runs on the loop thread.
-
-    Raises:
-        RunningHubError: It could not be submitted; or it is known to have failed in this attempt of the run.
-    """
+    """Submits a job in the scope of the caller, and completes it in the background; runs on the loop thread."""
     engine, call = await prepare_call(options, scope=scope, place=place)
     ticket = await engine.submit(request, call)
     work = background(engine.complete(ticket))
@@ -136,20 +127,6 @@ async def start(request: Request, options: Options, *, scope: str | None, place:
 
 
 _SCOPE: Final = "attached"
-
-
-@dataclass(frozen=True)
-class _AttachedScope:
-    """The scope of a task that another program has started; see `rh_prefect.jobs.journal.scope.Scope`."""
-
-    journal: Journal
-    run: str
-    flow: str
-    details: Mapping[str, str]
-    calls: CallRegistry = field(default_factory=CallRegistry)
-    attempt: int = 1
-    task_attempt: int = 1
-    first_attempt: int = 1
 
 
 class PassingJournal:
@@ -223,7 +200,7 @@ async def _fetch(
     intent: Intent,
     key: str,
     engine: JobEngine,
-    scope: _AttachedScope,
+    scope: FolderScope,
     store: MediaStore,
     observer: Observer,
     known: Manifest | None,
@@ -243,20 +220,18 @@ def _manifest_of(store: MediaStore, task_id: str) -> Manifest | None:
     return next((one for one in found if one is not None), None)
 
 
-def _attached_scope() -> _AttachedScope:
-    here = current_scope()
-    return _AttachedScope(
-        journal=PassingJournal(),
-        run=here.run if here is not None else _SCOPE,
-        flow=here.flow if here is not None else "call",
-        details=here.details if here is not None else {},
-    )
+def _attached_scope() -> FolderScope:
+    """The scope of a task that another program has started; its files lie beside those of the caller's run."""
+    scope, here = FolderScope(PassingJournal()), current_scope()
+    if here is not None:
+        scope.run, scope.flow, scope.details = here.run, here.flow, here.details
+    return scope
 
 
 def _intent(
     task_id: str,
     paid_on: Member,
-    scope: _AttachedScope,
+    scope: FolderScope,
     store: MediaStore,
     *,
     storage: str | None,

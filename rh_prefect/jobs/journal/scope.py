@@ -74,9 +74,9 @@ class Scope(Protocol):
 
 
 class FolderScope:
-    """A scope outside flows: a name, and a folder of records below the journal's URL."""
+    """A scope outside flows: a name, and its records, mostly a folder below the journal's URL."""
 
-    def __init__(self, journal: FolderJournal, *, attempt: int = 1) -> None:
+    def __init__(self, journal: Journal, *, attempt: int = 1) -> None:
         """Looks at the scope as one of its attempts; to begin a new one, use `open_scope`.
 
         Args:
