@@ -129,11 +129,7 @@ async def markdown(text: str, *, what: str, description: str) -> UUID | None:
 
 
 async def contact_sheet(jpeg: bytes, uri: str, *, page: Page | None = None) -> UUID | None:
-    """Shows a small JPEG of what a run has made, which is kept in Prefect's database; `uri` names the full one.
-
-    Raises:
-        InputError: It is larger than 100 kB.
-    """
+    """Shows a small JPEG (at most 100 kB, it is kept in Prefect's database); `uri` names the full picture."""
     if len(jpeg) > _MAX_IMAGE:
         raise InputError(
             f"The contact sheet for the dashboard has {len(jpeg)} bytes; pass an image of at most {_MAX_IMAGE} bytes."

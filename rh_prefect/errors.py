@@ -452,16 +452,13 @@ _NO_ROW_ON_SUBMIT = Code(OutcomeUnknown, "a code that the reference does not lis
 
 
 def explain(code: str, reason: str = "", *, submitting: bool = False) -> Code:
-    """Finds the row of `CODES` for an answer.
+    """Finds the row of `CODES` for an answer; an unlisted code gets one that errs on the side of not paying twice.
 
     Args:
         code: RunningHub's code; v1 errors without a known number are found by their message.
         reason: RunningHub's message.
         submitting: Whether the response is to a paid submission, where an undocumented code must be taken for
             "may have been accepted".
-
-    Returns:
-        The row; for an unlisted code a row that errs on the side of not paying twice.
     """
     # Only a message that is not a number can stand for a code: a reason of "429" is text.
     named = None if reason.strip().isdecimal() else CODES.get(reason.strip())
@@ -480,9 +477,6 @@ def api_error(code: str, reason: str = "", *, doing: str, submitting: bool = Fal
         doing: What was being done, as in "submit to kling-v2.6-pro/image-to-video"; opens the message.
         submitting: See `explain`.
         facts: More attributes, such as `task_id`.
-
-    Returns:
-        An instance of the class that `CODES` names, not yet raised.
     """
     row = explain(code, reason, submitting=submitting)
     said = f' RunningHub said: "{reason}".' if reason else ""

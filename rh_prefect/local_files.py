@@ -35,11 +35,7 @@ def make_folder(folder: Path, *, mode: int = FOLDER_MODE) -> list[Path]:
 
 
 def create(path: Path, *, mode: int = FILE_MODE) -> BinaryIO:
-    """Creates a file and opens it for writing.
-
-    Raises:
-        FileExistsError: It exists.
-    """
+    """Creates a file and opens it for writing; `FileExistsError` where it exists."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb")
 
 

@@ -41,11 +41,7 @@ class ModelInput(InputBase):
 
 
 def input_for(model: Model | str) -> type[ModelInput]:
-    """Returns the input class of a model; the same one each time.
-
-    Raises:
-        UnknownModelError: The model does not exist.
-    """
+    """Returns the input class of a model, the same one each time; `UnknownModelError` where there is none."""
     entry = get(model) if isinstance(model, str) else model
     name = entry.class_name
     with _LOCK:  # two classes of one name could not be pickled

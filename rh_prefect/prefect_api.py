@@ -35,9 +35,6 @@ async def connect() -> Connection:
     """Returns this event loop's connection to the Prefect API that the current settings name.
 
     A client costs about 40 ms (TLS context, CSRF probe) and a request 5 ms, so the client is kept.
-
-    Raises:
-        ConfigError: There is no Prefect API to talk to.
     """
     loop, key = asyncio.get_running_loop(), connection_key()
     with _lock:

@@ -86,11 +86,7 @@ def mask_url(url: httpx.URL, *, key: SecretStr) -> MaskedUrl:
 
 
 def without_query(url: str) -> MaskedUrl:
-    """Hides the query, which may hold a signature.
-
-    Raises:
-        httpx.InvalidURL: It is not a URL.
-    """
+    """Hides the query, which may hold a signature; `httpx.InvalidURL` where it is not a URL."""
     return MaskedUrl(str(httpx.URL(bare(url))), SecretStr(url))
 
 

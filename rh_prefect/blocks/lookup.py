@@ -79,11 +79,7 @@ async def load_storage(name: str | None = None) -> MediaStore:
 
 
 async def find_block(kind: type[_B], name: str) -> _B | None:
-    """Loads a saved block; None where there is none of this name.
-
-    Raises:
-        ConfigError: It is there and cannot be used, or there is no Prefect API.
-    """
+    """Loads a saved block; None where there is none of this name, `ConfigError` where it cannot be used."""
     connection = await connect()
     try:
         async with connection.gate:

@@ -102,11 +102,7 @@ class MediaStorage(Block):
         return cls(url=url, options=SecretDict(_s3_options(bucket)), signed_inputs=signed_inputs)
 
     def get_store(self) -> MediaStore:
-        """Opens the storage.
-
-        Raises:
-            ConfigError: The URL or the template cannot be used.
-        """
+        """Opens the storage; `ConfigError` where the URL or the template cannot be used."""
         # A relative folder is another one after a change of the working directory.
         url = local_path(self.url) if is_local(self.url) else self.url
         return _open(

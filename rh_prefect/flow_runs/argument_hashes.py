@@ -34,9 +34,6 @@ _EACH_TIME = re.compile(
 def arguments_of(parameters: Mapping[str, Any]) -> dict[str, str | None]:
     """Hashes each argument.
 
-    Args:
-        parameters: Name -> value.
-
     Returns:
         Name -> hash, 12 hex digits; None for a value that may differ each time the same call is made, or that cannot
         be compared: clients, sets, objects, times of day, random ids, files in temporary folders.

@@ -115,9 +115,6 @@ def run_places(runs: Sequence[RunContext]) -> dict[UUID, Place]:
 
     Args:
         runs: The runs that the call is in, innermost first.
-
-    Returns:
-        Id of the run -> place.
     """
     in_order = runs_in_order(sys._getframe(1))
     places: dict[UUID, Place] = {}
@@ -280,11 +277,7 @@ _counting: dict[type[TaskRunner[Any]], type[TaskRunner[Any]]] = {}
 
 
 def count_submits(runner: TaskRunner[Any]) -> None:
-    """Makes a task runner assign a position to each submitted task.
-
-    Args:
-        runner: The runner; it becomes one of a subclass of its own class, and so do those that it is duplicated as.
-    """
+    """Makes a task runner, and its duplicates, assign a position to each submitted task."""
     kind = type(runner)
     if not getattr(kind, "counts_submits", False):
         if kind not in _counting:

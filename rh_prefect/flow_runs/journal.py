@@ -39,7 +39,7 @@ _LOG: Final = "rh-log-"
 _DIGITS: Final = 8
 _BLOCK: Final = 100
 """Entries that one request reads: those whose numbers differ in the last two digits."""
-_PAGE: Final = 200
+PAGE: Final = 200
 """Prefect's default limit of a page: a longer one may be refused."""
 _KEPT_LOGS: Final = 64
 _KEPT_SIZE: Final = 64 * 1024 * 1024
@@ -187,7 +187,7 @@ class _Inputs:
         if written in found:
             self._check_format(self.decode(FORMAT_KEY, found[written]))
         entries = _numbered(found)
-        if len(found) < _PAGE:
+        if len(found) < PAGE:
             return entries, False
         # The API sorts by the time of creation, which is a clock's: a page's entries may have gaps.
         whole = {number: entries[number] for number in takewhile(entries.__contains__, count(1))}
@@ -220,7 +220,7 @@ class _Inputs:
         """Reads up to a page of inputs below a prefix, by name."""
         found = await self._ask(
             f"list {prefix}",
-            lambda api: api.filter_flow_run_input(self._flow_run_id, prefix, _PAGE, set(leaving_out)),
+            lambda api: api.filter_flow_run_input(self._flow_run_id, prefix, PAGE, set(leaving_out)),
         )
         return {one.key: one.value for one in found}
 

@@ -22,7 +22,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
 from rh_prefect.errors import ConfigError, InputError
-from rh_prefect.flow_runs.journal import FlowRunJournal
+from rh_prefect.flow_runs.journal import PAGE, FlowRunJournal
 from rh_prefect.jobs.journal.call_registry import CallRegistry
 from rh_prefect.jobs.journal.journal import FolderJournal, Journal, UnreadableRecord, folder_scopes
 from rh_prefect.jobs.journal.scope import FolderScope, Scope, last_attempt
@@ -79,11 +79,7 @@ def scope_of(flow_run: FlowRun, flow_name: str) -> RecordedScope:
 
 
 async def recorded_scope(flow_run_id: str) -> RecordedScope:
-    """The scope of a flow run, by its id.
-
-    Raises:
-        ConfigError: There is no such flow run.
-    """
+    """The scope of a flow run, by its id; `ConfigError` where there is no such flow run."""
     flow_run = await read_flow_run(flow_run_id)
     return scope_of(flow_run, await flow_name_of(flow_run))
 
@@ -115,12 +111,7 @@ def journal_of(scope: str) -> Journal:
 
 
 async def scope_named(scope: str) -> Scope:
-    """A scope by its name, from outside of it; see `journal_of`.
-
-    Raises:
-        ConfigError: There is no such flow run, or no Prefect API.
-        InputError: There is no such scope.
-    """
+    """A scope by its name; see `journal_of`. `ConfigError` or `InputError` where there is none."""
     journal = journal_of(scope)
     if isinstance(journal, WorksJournal):
         raise InputError(
@@ -140,11 +131,7 @@ async def scope_named(scope: str) -> Scope:
 
 
 async def latest_runs(*, limit: int = 30) -> AsyncIterator[tuple[FlowRun, str, int]]:
-    """Finds those of the latest flow runs that have paid jobs.
-
-    Yields:
-        Flow run, its flow's name, and its number of jobs.
-    """
+    """Finds those of the latest flow runs that have paid jobs: each with its flow's name and its number of jobs."""
     names: dict[UUID, str] = {}
     for flow_run in await ask(lambda api: api.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=limit)):
         try:
@@ -177,17 +164,11 @@ async def batches_of(scope: Scope) -> list[Scope]:
     return [replace(scope, journal=FlowRunJournal(one["scope"]), attempt=one["attempt"]) for one in records]
 
 
-_PAGE: Final = 200
-"""Prefect's default limit of a page: a longer one may be refused."""
 _ENDED: Final = [StateType.CANCELLED, StateType.CRASHED, StateType.FAILED]
 
 
 async def read_flow_run(flow_run_id: UUID | str) -> FlowRun:
-    """Reads one flow run.
-
-    Raises:
-        ConfigError: There is no such flow run.
-    """
+    """Reads one flow run; `ConfigError` where there is none of this id."""
     connection = await connect()
     try:
         async with connection.gate:
@@ -221,10 +202,10 @@ async def find_flow_runs(wanted: FlowRunFilter | None = None, *, sort: FlowRunSo
     offset, full = 0, True
     while full:
         async with connection.gate:
-            page = await connection.client.read_flow_runs(flow_run_filter=wanted, sort=sort, limit=_PAGE, offset=offset)
+            page = await connection.client.read_flow_runs(flow_run_filter=wanted, sort=sort, limit=PAGE, offset=offset)
         for flow_run in page:
             yield flow_run
-        full, offset = len(page) == _PAGE, offset + _PAGE
+        full, offset = len(page) == PAGE, offset + PAGE
 
 
 async def ended_runs(*, hours: float) -> AsyncIterator[FlowRun]:

@@ -68,11 +68,7 @@ def encode(by: str, records: Mapping[str, str]) -> str:
 
 
 def decode(text: str) -> tuple[str, dict[str, str]]:
-    """Reads an entry; see `encode`.
-
-    Raises:
-        ValueError: It is not one of this version.
-    """
+    """Reads an entry; see `encode`. `ValueError` where it is not one of this version."""
     head, *lines = text.split("\n")
     first = json.loads(head)
     if not isinstance(first, dict) or first.get("log") != VERSION:

@@ -30,9 +30,6 @@ async def confirmed_end(submit: Submit, task_id: str, *, records: JobRecords) ->
 
     Returns:
         The end that stands in the journal; None where RunningHub does not confirm one, or not yet.
-
-    Raises:
-        RunningHubError: It cannot be asked, or not with these credentials.
     """
     view = await (await RECORDED.client_for(submit.intent)).query(task_id)
     if not is_settled(view):
@@ -56,22 +53,14 @@ async def _attempt(scope: str, submit: Submit, view: TaskView) -> Attempt:
 
 
 async def store_of(intent: Intent) -> MediaStore:
-    """Returns the storage in a job's record, even if `RH_STORAGE_URL` has changed since.
-
-    Raises:
-        ConfigError: Its block is gone.
-    """
+    """Returns the storage in a job's record; `ConfigError` where its block is gone."""
     if intent.storage is not None or not intent.store:
         return await load_storage(intent.storage)
     return MediaStorage(url=intent.store, options=SecretDict(get_settings().storage_options)).get_store()
 
 
 async def bring_home(view: JobView, scope: Scope) -> Result | None:
-    """Downloads the results of a paid job, without submitting anything; runs on the loop thread.
-
-    Returns:
-        The result; None where nothing was paid.
-    """
+    """Downloads the results of a paid job, on the loop thread, and submits nothing; None where nothing was paid."""
     if view.last is None:
         return None
     intent = view.last.intent
@@ -84,11 +73,7 @@ async def bring_home(view: JobView, scope: Scope) -> Result | None:
 
 
 async def home_of(submit: Submit) -> Result | None:
-    """Returns the result of a task that an earlier run has collected; sends no request to RunningHub.
-
-    Raises:
-        RunningHubError: Its place cannot be looked at.
-    """
+    """Returns the result of a task if an earlier run has collected it; sends no request to RunningHub."""
     return await _at_home(submit, await store_of(submit.intent))
 
 

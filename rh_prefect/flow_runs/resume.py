@@ -109,11 +109,7 @@ def resume(flow: Flow[..., Any], flow_run_id: UUID | str, *, equal: Equal = "ref
 
 
 async def create(flow: Flow[..., Any], parameters: dict[str, Any]) -> UUID:
-    """Creates a flow run before it starts, so that its id, for `rerun`, is known even if this process ends at once.
-
-    Raises:
-        InputError: The parameters are not what the flow takes.
-    """
+    """Creates a flow run before it starts, so that its id, for `rerun`, is known even if this process ends at once."""
     try:
         given = flow.validate_parameters(parameters)
     except ParameterTypeError as error:
@@ -131,11 +127,7 @@ def _wrong(error: ParameterTypeError) -> str:
 
 
 async def find(flow: Flow[..., Any], flow_run_id: UUID | str) -> FlowRun:
-    """Finds a run of a flow.
-
-    Raises:
-        ConfigError: There is no such flow run, or it is one of another flow.
-    """
+    """Finds a run of a flow; `ConfigError` where there is none, or it is one of another flow."""
     flow_run = await read_flow_run(flow_run_id)
     name = await flow_name_of(flow_run)
     if name != flow.name:

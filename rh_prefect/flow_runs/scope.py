@@ -82,11 +82,7 @@ _outer: LruCache[UUID, tuple[FlowRun, str]] = LruCache(_KEPT)
 
 
 def current_scope() -> FlowScope | None:
-    """Finds the scope that the caller is in; None outside of flows.
-
-    Raises:
-        ConfigError: The caller is a task that outlived the child flow that it belongs to.
-    """
+    """The caller's scope; None outside of flows, `ConfigError` in a task that outlived its child flow."""
     flows, tasks = flow_contexts(), task_contexts()
     if not flows:
         return None

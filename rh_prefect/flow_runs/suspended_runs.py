@@ -109,11 +109,7 @@ class Resumer:
         self._watched: dict[SuspendedRun, _Watched] = {}
 
     async def look(self, *, asks: bool) -> list[UUID]:
-        """Checks the suspended runs once.
-
-        Args:
-            asks: Whether RunningHub is asked, or only the journals.
-        """
+        """Checks the suspended runs once; without `asks` by the journals only, and not at RunningHub."""
         found = [sleeper async for sleeper in suspended_runs_with_tasks()]
         self._watched = {one: known for one, known in self._watched.items() if one in found}
         return [sleeper.flow_run_id for sleeper in found if await self._can_wake(sleeper, asks=asks)]

@@ -117,11 +117,7 @@ class SuspendGroup:
         self._look()
 
     async def run(self, engine: JobEngine, request: Request, call: JobCall) -> Result | PendingTask:
-        """Submits one job and waits for its result, unless the group is suspended first.
-
-        Returns:
-            The result; or the task that was left.
-        """
+        """Submits one job and waits for its result; returns the task where the group is suspended first."""
         ticket = await engine.submit(request, call)
         if isinstance(ticket, Reused):
             return ticket.result
@@ -130,16 +126,7 @@ class SuspendGroup:
         return task if end is None else await engine.complete(ticket, end=end)
 
     async def wait(self, task: PendingTask, end: Coroutine[Any, Any, T], *, look: Callable[[], None]) -> T | None:
-        """Waits until a task ends or the group is suspended.
-
-        Args:
-            task: What runs.
-            end: Waits for its end.
-            look: Has that notice at once an end that is recorded already.
-
-        Returns:
-            What `end` returns; None where the task was left.
-        """
+        """Waits for `end`; None where the group is suspended first. `look` notices a recorded end at once."""
         ended, over, entry = asyncio.ensure_future(end), asyncio.ensure_future(self._over.wait()), (task, look)
         self._waiting.append(entry)
         self._busy -= 1
@@ -243,10 +230,6 @@ _places: PerObject[_Place] = PerObject(_Place)
 
 async def open_suspend_group(wait: Wait, *, deadline: float | None = None) -> RunSuspender | None:
     """Opens the suspend group of the flow run that the caller is in.
-
-    Args:
-        wait: How to wait.
-        deadline: Seconds that the caller would wait for each task.
 
     Returns:
         The group, which all concurrent calls of a run share. None where the run waits in its process; its log says why

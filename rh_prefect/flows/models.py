@@ -47,9 +47,6 @@ def for_model(name: str) -> ModelFlow:
 
     It can be deployed by name, without any file of your own: its entrypoint is
     `rh_prefect.flows.models.kling_v2_6_pro_image_to_video`.
-
-    Raises:
-        UnknownModelError: There is no such model.
     """
     model = get(name)
     with _LOCK:

@@ -50,12 +50,7 @@ class Blocks(TypedDict):
 
 
 async def gather_all(*steps: Awaitable[T]) -> list[T]:
-    """Waits for all steps, including failed ones, so that paid results are saved before an error is raised.
-
-    Raises:
-        JobsFailed: More than one failed: an `ExceptionGroup`.
-        Exception: The one that failed.
-    """
+    """Waits for all steps, including failed ones, so that paid results are saved before an error is raised."""
     done = await asyncio.gather(*steps, return_exceptions=True)
     failed = [one for one in done if isinstance(one, BaseException)]
     errors = [one for one in failed if isinstance(one, Exception)]
@@ -81,11 +76,7 @@ def price_of(asked: models.ModelInput, *, seconds: float | None = None) -> Costs
 
 
 async def expect(prices: Sequence[Costs], *, blocks: Blocks) -> None:
-    """Shows how many jobs a run will have and what they will cost, before the first of them is paid for.
-
-    Raises:
-        BudgetExceeded: They cost more than the budget, as far as their prices are known; nothing was paid.
-    """
+    """Shows how many jobs a run will have and what they will cost, before the first of them is paid for."""
     scope, estimate = current_scope(), Costs.total(prices)
     expect_jobs(len(prices), estimate=estimate)
     if scope is None or scope.attempt > 1:

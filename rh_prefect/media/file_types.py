@@ -99,12 +99,7 @@ _POINT = re.compile(rb"^v\s+-?\d+\.?\d*(?:e[-+]?\d+)?\s+-?\d", re.MULTILINE)
 
 
 def sniff(head: bytes, *, size: int) -> FileType:
-    """Tells the type of a file; `UNKNOWN` where nothing fits.
-
-    Args:
-        head: Its first bytes, `HEAD` of them or all.
-        size: Its size in bytes.
-    """
+    """Tells the type of a file by its first bytes, `HEAD` of them or all; `UNKNOWN` where nothing fits."""
     if head[:4] == b"RIFF" and head[8:12] in _RIFF:
         return _RIFF[head[8:12]]
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
@@ -241,11 +236,7 @@ def _end_of_segment(head: bytes) -> int:
 
 
 def size_of(path: Path) -> int:
-    """Returns the size of a regular file in bytes.
-
-    Raises:
-        OSError: It does not exist, or is a folder.
-    """
+    """Returns the size of a regular file in bytes; `OSError` where it is missing or a folder."""
     if path.is_dir():
         raise IsADirectoryError(os.fspath(path))
     return path.stat().st_size

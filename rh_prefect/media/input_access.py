@@ -48,11 +48,7 @@ class InputAccess:
     private_links: bool = False
 
     def check(self, source: str) -> None:
-        """Refuses a source that may not be read, without any request.
-
-        Raises:
-            MediaError: It may not be read.
-        """
+        """Raises `MediaError` for a source that may not be read; sends no request."""
         if self._is_below_root(source):
             return
         if protocol_of(source) in ("http", "https") and "::" not in source:
@@ -66,11 +62,7 @@ class InputAccess:
             )
 
     def check_address(self, address: str, *, host: str) -> None:
-        """Refuses an address that a link may not lead to.
-
-        Raises:
-            MediaError: It is not a public address.
-        """
+        """Raises `MediaError` for an address that a link may not lead to, as it is not public."""
         if not self.private_links and not is_public(address):
             raise MediaError(
                 f"A link to {host} may not be read: {address} is not a public address. What to do: pass "
@@ -195,11 +187,7 @@ class CheckedTransport(httpx.BaseTransport):
         self._by_proxy: dict[str, httpx.HTTPTransport] = {}
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Sends a request.
-
-        Raises:
-            MediaError: It leads to where nothing may be read.
-        """
+        """Sends a request; `MediaError` where it leads to what may not be read."""
         actual = actual_request(request)
         response = self._send(actual)
         hide_redirect(request, response, to=actual.url)

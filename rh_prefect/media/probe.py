@@ -76,11 +76,7 @@ def probe(path: Path) -> Facts:
 
 
 def file_type(path: Path) -> FileType:
-    """Tells the type of a local file by its first bytes.
-
-    Raises:
-        MediaError: It is missing, a folder or empty.
-    """
+    """Tells the type of a local file by its first bytes; `MediaError` where it is missing, a folder or empty."""
     with as_media_error(str(path)):
         size = size_of(path)
         with path.open("rb") as file:
@@ -91,11 +87,7 @@ def file_type(path: Path) -> FileType:
 
 
 def facts_or_type(path: Path) -> Facts:
-    """The facts of a file, or only its type if it is broken.
-
-    Raises:
-        MediaError: It is missing or a folder.
-    """
+    """The facts of a file, or only its type if it is broken; `MediaError` where it is missing."""
     try:
         return probe(path)
     except MediaError:

@@ -76,13 +76,10 @@ class Look:
 
 
 def identity_uri(source: Source) -> str:
-    """Returns the canonical URI of a file: absolute, and without a link's fragment.
+    """Returns the canonical URI of a file: absolute, without a link's fragment; a path becomes `file:///…`.
 
     Nothing is cut out of a name: user, query and signature may say which file is meant. So it may hold a secret, and is
     compared and hashed, and never shown or recorded; that is what `shown` is for.
-
-    Returns:
-        A URI; a local path becomes `file:///…`.
     """
     uri = _text(source)
     if is_local(uri):

@@ -187,11 +187,7 @@ class MediaStore:
         return self.uri(name)
 
     def read_bytes(self, name: str) -> bytes:
-        """Reads a small file.
-
-        Raises:
-            StoreError: It does not exist or cannot be read.
-        """
+        """Reads a small file; `StoreError` where it cannot be read."""
         with self._at(name, "read") as (fs, path):
             data = fs.cat_file(path)
         return bytes(data)
@@ -219,11 +215,7 @@ class MediaStore:
             return int(info["size"]) if info["type"] == "file" else None
 
     def info(self, name: str) -> int:
-        """The size of a file in bytes.
-
-        Raises:
-            StoreError: It does not exist, or the store cannot be read.
-        """
+        """The size of a file in bytes; `StoreError` where it does not exist."""
         size = self.size(name)
         if size is None:
             raise StoreError(f"{name} does not exist in {self._shown}. Check whether it was deleted or moved.")
@@ -261,11 +253,7 @@ class MediaStore:
                 return None
 
     def check(self) -> None:
-        """Writes, reads and deletes a small file.
-
-        Raises:
-            StoreError: Says which of the three the place refuses, and what to do.
-        """
+        """Writes, reads and deletes a small file; a `StoreError` says which of these the place refuses."""
         name, data = f"rh-prefect-check-{uuid.uuid4().hex[:12]}.txt", os.urandom(64)
         self.write_bytes(name, data)
         try:

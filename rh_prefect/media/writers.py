@@ -51,17 +51,7 @@ class Writer(Protocol):
     """Writes a stream to a path, atomically."""
 
     def __call__(self, fs: AbstractFileSystem, path: str, reader: BinaryIO, *, mime: str) -> Tally:
-        """Writes until the reader ends.
-
-        Args:
-            fs: The place.
-            path: The final path.
-            reader: What to write.
-            mime: Kept with the file where the place can do that.
-
-        Returns:
-            Size and hash of what was written.
-        """
+        """Writes until the reader ends, and keeps the type where the place can; returns size and hash."""
 
 
 def writer_for(protocol: str) -> Writer:

@@ -86,11 +86,7 @@ async def assemble(
 
 
 async def check_video(given: MediaLike, *, storage: str | None = None) -> None:
-    """Checks a video before other parts of the film are paid for.
-
-    Raises:
-        MediaError: It is missing, broken, or no video.
-    """
+    """Raises `MediaError` for a bad video, before other parts of the film are paid for."""
     store = await load_storage(storage)
     source = as_media_input(given)
 

@@ -127,11 +127,7 @@ async def upload_lora(path: str | os.PathLike[str], *, name: str, credentials: s
 
 @asynccontextmanager
 async def local_copy(source: Source, *, store: MediaStore) -> AsyncIterator[Local]:
-    """Provides a local copy of a file for an `async with` block; a local file is used directly.
-
-    Raises:
-        MediaError: It is missing, empty, broken or cannot be read.
-    """
+    """Provides a local copy of a file for an `async with` block; a local file is used directly."""
     given = as_media_input(source)
     uri = given.uri if isinstance(given, Media) else given
     copy = fetched(uri, get_settings().state_dir / "inputs", options=store.options_for(uri))
@@ -274,11 +270,7 @@ async def list_asset_groups(
 async def update_asset_group(
     group_id: str, *, name: str | None = None, description: str | None = None, credentials: str | None = None
 ) -> AssetGroup:
-    """Renames a group of assets, or changes its description.
-
-    Raises:
-        InputError: There is nothing to update; nothing was sent.
-    """
+    """Renames a group of assets, or changes its description."""
     if name is None and description is None:
         raise InputError(f"asset group {group_id}: give a name or a description to update. Nothing was sent.")
     if name is not None:

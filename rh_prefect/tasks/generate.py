@@ -188,11 +188,7 @@ def _submitted(task: PendingTask) -> Any:
 
 
 async def run_job(request: Request, options: Options, *, scope: str | None = None) -> Result:
-    """Runs one paid job in the scope of the caller: what `generate` and every model's own task do.
-
-    Raises:
-        RunningHubError: See `rh_prefect.errors`.
-    """
+    """Runs one paid job in the scope of the caller: what `generate` and every model's own task do."""
     return await _run(request, options, scope, JobEngine.run)
 
 
@@ -223,11 +219,7 @@ def _named(step: str) -> Iterator[None]:
 
 
 async def prepare_call(options: Options, *, scope: str | None, place: Place | None = None) -> tuple[JobEngine, JobCall]:
-    """Finds the engine, and the run in which a call is made.
-
-    Raises:
-        ConfigError: The account, the storage or the scope cannot be used.
-    """
+    """Finds the engine, and the run in which a call is made."""
     engine = await load_engine(options.credentials)
     store = await load_storage(options.storage)
     caller = await current_caller(place)
@@ -236,11 +228,7 @@ async def prepare_call(options: Options, *, scope: str | None, place: Place | No
 
 
 async def check_job(request: Request, *, credentials: str | None = None, storage: str | None = None) -> Costs:
-    """Checks a job of the current flow run without paying, and returns what it will cost by the catalogue.
-
-    Raises:
-        RunningHubError: What is wrong.
-    """
+    """Checks a job of the current flow run without paying, and returns what it will cost by the catalogue."""
     settings = get_settings()
     engine = await load_engine(credentials)
     store = await load_storage(storage)

@@ -215,10 +215,6 @@ class RowExecutor:
         A row that the budget had too little left for is tried again where money that was set aside for others has come
         back: they were refused, or cost less.
 
-        Args:
-            works: The rows, in order.
-            together: The round that they are parties of, if the run may be suspended.
-
         Returns:
             The rows that are still to be run when what was left has ended.
         """

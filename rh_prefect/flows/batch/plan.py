@@ -40,11 +40,7 @@ class Stage:
     fed: Param | None = None
 
     def asked(self, params: Mapping[str, object], before: Media | str | None = None) -> ModelInput:
-        """Creates the call of a stage.
-
-        Raises:
-            InputError: A parameter is wrong.
-        """
+        """Creates the call of a stage; `InputError` where a parameter is wrong."""
         given = dict(params)
         if self.fed is not None and before is not None and not {self.fed.name, self.fed.key} & given.keys():
             given[self.fed.name] = before

@@ -239,9 +239,6 @@ async def filled_in(
     """Fills in the tasks and costs of rows that are not done; runs on the loop thread.
 
     A run that breaks off knows little of its rows, and two that do the same batch at once know half of it each.
-
-    Returns:
-        All rows; as they were where the journal cannot be read.
     """
     if all(row.state == "done" for row in rows):
         return list(rows)

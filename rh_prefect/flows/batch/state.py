@@ -205,11 +205,7 @@ def mark_of(
     *,
     options_for: Callable[[str], Mapping[str, object]],
 ) -> str:
-    """Returns a fingerprint of the state of a row's input files; if it changed, the row's jobs read the content.
-
-    Returns:
-        16 hex digits; empty where the row has no file that could change.
-    """
+    """Returns a fingerprint of the state of a row's input files; if it changed, the row's jobs read the content."""
     found = [
         _state(one, options_for)
         for stage, step in zip(stages, params)

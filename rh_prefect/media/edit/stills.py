@@ -147,16 +147,7 @@ _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """Where everything goes, in pixels.
-
-    Attributes:
-        columns: Cells in a row.
-        rows: Rows.
-        width: Of the page.
-        gap: Between cells, and around them.
-        cell: Width and height of a picture's place.
-        caption: Height of the strip under it; 0: no captions.
-    """
+    """Where everything goes, in pixels; the caption is a strip under a cell, of height 0 without captions."""
 
     columns: int
     rows: int
