@@ -1,8 +1,9 @@
 """How long a plan takes and how much memory: `python -m benchmarks.plans [ITEMS]`.
 
-Without a number: 300 items of four steps with known results (aim: 2 s), and 8,000 works that are new (aim: 15 s and
-300 MB). Each runs in a process of its own. Memory is the peak of the whole process; the seconds of the processor do not
-depend on what else the machine does.
+Without a number: 300 items of four steps with known results (aim: 2 s), 8,000 works that are new (aim: 15 s and
+300 MB), and the 300 items with their records on an S3 server that answers each request after 50 ms, first without
+copies on this machine and then with them (aim: 2 s). Each runs in a process of its own. Memory is the peak of the whole
+process; the seconds of the processor do not depend on what else the machine does.
 """
 
 from __future__ import annotations
@@ -15,7 +16,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from s3fs import S3FileSystem
+
+from tests.support.s3 import S3Server
+
+if TYPE_CHECKING:
+    from rh_prefect.media.media import Media
+
+LATENCY = 0.05
+"""Seconds."""
 
 PIPELINE = """\
 name: products
@@ -44,11 +57,14 @@ _KINDS = {
 
 
 def main() -> None:
-    """Measures both, or one."""
+    """Measures all, or one."""
+    if "stored" in sys.argv:
+        print(json.dumps(measure_stored(int(sys.argv[1]))))
+        return
     if len(sys.argv) > 1:
         print(json.dumps(asyncio.run(measure(int(sys.argv[1]), is_known="known" in sys.argv))))
         return
-    for items, state in ((300, "known"), (1999, "new")):
+    for items, state in ((300, "known"), (1999, "new"), (300, "stored")):
         words = [sys.executable, "-m", "benchmarks.plans", str(items), state]
         print(subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip())
 
@@ -60,7 +76,6 @@ async def measure(items: int, *, is_known: bool) -> dict[str, Any]:
         items: Rows.
         is_known: Whether all results are there.
     """
-    from rh_prefect.media.media import Media
     from rh_prefect.pipelines.pipeline import Pipeline
     from rh_prefect.pipelines.plan import KnownWork, NoWorks, WorkQuery
 
@@ -72,21 +87,9 @@ async def measure(items: int, *, is_known: bool) -> dict[str, Any]:
             return [self.known.get(query.work) for query in queries]
 
         def make(self, work: str, model: str) -> None:
-            kind: Any = _KINDS.get(model, "video")
-            sha256 = hashlib.sha256(work.encode()).hexdigest()
-            self.known[work] = KnownWork(
-                "=", (Media(uri=work, kind=kind, mime="", size=1, sha256=sha256, seconds=5.0),)
-            )
+            self.known[work] = KnownWork("=", (_file(work, model),))
 
-    rows = [
-        {
-            "sku": f"A-{n}",
-            "title": f"Mug {n}",
-            "photo": Media(uri=f"{n}.jpg", kind="image", mime="image/jpeg", size=9, sha256=f"{n:064x}"),
-        }
-        for n in range(items)
-    ]
-    results, pipeline = Results(), Pipeline.from_text(PIPELINE)
+    rows, results, pipeline = _rows(items), Results(), Pipeline.from_text(PIPELINE)
     for _ in range(4 if is_known else 0):  # each plan makes what the one before it lacks
         for one in (await pipeline.plan(products=rows, known=results)).instances:
             for work in one.works:
@@ -103,6 +106,85 @@ async def measure(items: int, *, is_known: bool) -> dict[str, Any]:
         "processor_seconds": round(of_processor, 2),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
+
+
+def measure_stored(items: int) -> dict[str, Any]:
+    """Plans a table of so many products whose results are recorded on an S3 server.
+
+    Args:
+        items: Rows.
+    """
+    with TemporaryDirectory() as folder:
+        server = S3Server(Path(folder))
+        server.start()
+        try:
+            return asyncio.run(_measure_stored(items, server, Path(folder) / "state"))
+        finally:
+            server.stop()
+
+
+async def _measure_stored(items: int, server: S3Server, state_dir: Path) -> dict[str, Any]:
+    from rh_prefect.media.store import MediaStore
+    from rh_prefect.pipelines.edit_results import FILES
+    from rh_prefect.pipelines.pipeline import Pipeline
+    from rh_prefect.pipelines.stored_works import open_records
+    from rh_prefect.pipelines.works_protocol import Home
+    from rh_prefect.pipelines.works_records import WorksJournal
+    from rh_prefect.settings import Settings
+
+    settings, store = Settings(state_dir=state_dir), MediaStore(server.url("plans"), options=server.options)
+    works, pipeline, rows = WorksJournal(store.url, options=server.options), Pipeline.from_text(PIPELINE), _rows(items)
+
+    async def record(work: str, model: str) -> None:
+        file = _file(f"{FILES}/{work}", model)
+        await asyncio.to_thread(store.write_bytes, file.uri, b"1")
+        home = Home(task_id="1", n=1, flow_run="one", store=store.url, outputs=(file,), texts=())
+        await works.create_home(work, home)
+
+    for _ in range(4):  # each plan makes what the one before it lacks
+        plan = await pipeline.plan(products=rows, known=open_records(store, settings))
+        new = {work.key: one.model for one in plan.instances for work in one.works if one.is_paid and work.is_settled}
+        await asyncio.gather(*(record(work, model) for work, model in new.items()))
+    _answer_later()
+    seconds = []
+    for folder in ("new", "new"):  # the second plan finds the copies of the first
+        began = time.monotonic()
+        plan = await pipeline.plan(products=rows, known=open_records(store, Settings(state_dir=state_dir / folder)))
+        seconds.append(round(time.monotonic() - began, 2))
+    names = ("seconds_without_copies", "seconds_with_copies")
+    return {"items": items, "states": dict(plan.counts), **dict(zip(names, seconds, strict=True))}
+
+
+def _answer_later() -> None:
+    """Has each request to S3 take `LATENCY` longer."""
+    send = S3FileSystem._call_s3
+
+    async def delayed(*given: Any, **options: Any) -> Any:
+        await asyncio.sleep(LATENCY)
+        return await send(*given, **options)
+
+    S3FileSystem._call_s3 = delayed
+
+
+def _rows(items: int) -> list[dict[str, Any]]:
+    from rh_prefect.media.media import Media
+
+    return [
+        {
+            "sku": f"A-{n}",
+            "title": f"Mug {n}",
+            "photo": Media(uri=f"{n}.jpg", kind="image", mime="image/jpeg", size=9, sha256=f"{n:064x}"),
+        }
+        for n in range(items)
+    ]
+
+
+def _file(name: str, model: str) -> Media:
+    """The result of a model; its content follows from its name."""
+    from rh_prefect.media.media import Media
+
+    kind: Any = _KINDS.get(model, "video")
+    return Media(uri=name, kind=kind, mime="", size=1, sha256=hashlib.sha256(name.encode()).hexdigest(), seconds=5.0)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.reviewed import ReviewedPlan
 from rh_prefect.pipelines.saved_graphs import SavedGraphs, read_saved_graphs, with_used_graphs
 from rh_prefect.pipelines.saved_names import SavedNames
-from rh_prefect.pipelines.stored_works import StoredWorks
+from rh_prefect.pipelines.stored_works import StoredWorks, cache_of
 from rh_prefect.pipelines.works_ledger import RecordsPlace, WorksLedger, note_place
 from rh_prefect.pipelines.works_records import open_works
 from rh_prefect.pipelines.works_run import WorkRunner
@@ -204,7 +204,7 @@ async def _prepare(
         runner=WorkRunner(engine, works, settings=settings, pipeline=pipeline.name),
         edits=edits,
         names=SavedNames(url, store, options=store.options_for(url)),
-        known=StoredWorks(works, edits, store, run=scope.journal),
+        known=StoredWorks(works, edits, store, cache=cache_of(works, settings), run=scope.journal),
         store=store,
         last_runs=open_last_runs(store, settings),
         call=JobCall(scope, store, options=Options(credentials=credentials), observer=run_observer()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
 from rh_prefect.jobs.journal.job_records import JobView, Submit
@@ -12,6 +12,7 @@ from rh_prefect.jobs.journal.writer_process import is_surely_dead
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.edit_results import FILES, EditResult, EditResults, open_edits
+from rh_prefect.pipelines.home_cache import HomeCache
 from rh_prefect.pipelines.plan.planned_steps import KnownWork, WorkQuery
 from rh_prefect.pipelines.works_protocol import Home
 from rh_prefect.pipelines.works_records import FOLDER, WorksJournal, choose_new_take, home_key, least_new_take
@@ -23,12 +24,19 @@ _AT_ONCE = 32
 class StoredWorks:
     """A source of recorded works in a store; see `plan.instances.KnownWorks`.
 
-    One read for each work that has a result, many at a time. For the others their submissions are read. The files of
-    results are looked for in one listing, which decides nothing that is paid.
+    One read for each work that has a result, many at a time, unless this machine has a copy of the record. For the
+    others their submissions are read. The files of results are looked for in one listing, which decides nothing that is
+    paid. A copy counts only if the listing has its files: so records and files that were deleted are missed.
     """
 
     def __init__(
-        self, works: WorksJournal, edits: EditResults, store: MediaStore, *, run: Journal | None = None
+        self,
+        works: WorksJournal,
+        edits: EditResults,
+        store: MediaStore,
+        *,
+        cache: HomeCache | None = None,
+        run: Journal | None = None,
     ) -> None:
         """Names the records; nothing is read yet.
 
@@ -36,9 +44,11 @@ class StoredWorks:
             works: The records of works.
             edits: The results of edits.
             store: Where the files lie.
+            cache: Copies of results on this machine; None to read each record.
             run: The journal of the flow run, which remembers the takes that the run chose.
         """
         self._run = run
+        self._cache = cache
         self._works = works
         self._edits = edits
         self._store = store
@@ -61,13 +71,33 @@ class StoredWorks:
             StoreError: The store cannot be read.
         """
         paid = list(dict.fromkeys(query for query in queries if not query.is_edit))
-        homes = await self._works.read_homes({home_key(query.work, query.shape): None for query in paid})
+        homes = await self._homes([home_key(query.work, query.shape) for query in paid])
         edits = await self._edits.read_many({query.work: None for query in queries if query.is_edit})
-        if homes and self._names is None:
-            self._names = set(await asyncio.to_thread(self._store.list, FILES))
+        if homes:
+            await self._list_files()
         missing = [query.work for query in paid if home_key(query.work, query.shape) not in homes]
         begun = await self._begun(list(dict.fromkeys(missing)))
         return [self._answer(query, homes, edits, begun) for query in queries]
+
+    async def _homes(self, keys: Sequence[str]) -> dict[str, Home]:
+        if self._cache is None or not keys:
+            return await self._works.read_homes(dict.fromkeys(keys))
+        copies = await asyncio.to_thread(self._cache.read, keys)
+        if copies:
+            names = await self._list_files()
+            copies = {key: home for key, home in copies.items() if self._is_here(home) and _has_files(home, names)}
+        read = await self._works.read_homes(key for key in dict.fromkeys(keys) if key not in copies)
+        await asyncio.to_thread(self._cache.write, {key: home for key, home in read.items() if home.outputs})
+        return copies | read
+
+    async def _list_files(self) -> set[str]:
+        if self._names is None:
+            self._names = set(await asyncio.to_thread(self._store.list, FILES))
+        return self._names
+
+    def _is_here(self, home: Home) -> bool:
+        """Whether the files lie in this store, so that its listing has them."""
+        return home.store == self._store.url or self._works.is_beside(self._store)
 
     async def new_take(self, base: str) -> int:
         """Finds the lowest take number of a request that was never submitted."""
@@ -85,9 +115,8 @@ class StoredWorks:
         return begun.get(query.work) if home is None else self._home(query, home)
 
     def _home(self, query: WorkQuery, home: Home) -> KnownWork:
-        is_whole = all(file.uri in (self._names or ()) for file in home.outputs)
-        if home.store != self._store.url and not self._works.is_beside(self._store):
-            is_whole = True  # the files lie in another store, which is asked when they are needed
+        # The files may lie in another store, which is read when they are needed.
+        is_whole = not self._is_here(home) or _has_files(home, self._names or ())
         name = home_key(query.work, query.shape).removeprefix(f"{query.work}-")
         return KnownWork(
             state="=" if is_whole else "!",
@@ -131,7 +160,18 @@ def open_records(store: MediaStore, settings: Settings) -> StoredWorks:
         settings: RH_RECORDS.
     """
     url = (settings.records or store.url).rstrip("/")
-    return StoredWorks(WorksJournal(url, options=store.options_for(url)), open_edits(store, settings), store)
+    works = WorksJournal(url, options=store.options_for(url))
+    return StoredWorks(works, open_edits(store, settings), store, cache=cache_of(works, settings))
+
+
+def cache_of(works: WorksJournal, settings: Settings) -> HomeCache:
+    """Names this machine's copies of the results of some records."""
+    return HomeCache(settings.state_dir / "pipelines" / "homes.sqlite", works.scope)
+
+
+def _has_files(home: Home, names: Collection[str]) -> bool:
+    """Whether a listing has all files of a result; of a result without files no copy is kept."""
+    return all(file.uri in names for file in home.outputs)
 
 
 def _state_of(submit: Submit) -> KnownWork | None:
