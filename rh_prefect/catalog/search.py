@@ -66,7 +66,7 @@ def read_query(text: str, names: frozenset[str]) -> Query:
     return Query(
         terms=tuple(asked),
         words=tuple(word for term in asked for word in term.phrase.split()),
-        taken_for=tuple((word, _shown(as_)) for word, as_ in known if as_ and not _is_like(word, as_)),
+        taken_for=tuple((word, _shown(as_)) for word, as_ in known if as_ and as_ not in _forms(word)),
         unknown=tuple(word for word, as_ in known if not as_),
     )
 
@@ -110,7 +110,7 @@ def _shown(word: str) -> str:
 
 def _known(word: str, names: frozenset[str]) -> str:
     """The nearest known word; empty if there is none."""
-    for one in (word, word.removesuffix("s")):
+    for one in _forms(word):
         if one in _phrases() or one in _phrase_words() or one in names or one in _FILLERS:
             return one
     if len(word) >= 3 and any(word in name for name in names):
@@ -131,8 +131,8 @@ def _candidates(names: frozenset[str]) -> list[str]:
     return sorted({*_phrases(), *_phrase_words(), *(name for name in names if name.isalpha() and len(name) > 2)})
 
 
-def _is_like(word: str, as_: str) -> bool:
-    return as_ in (word, word.removesuffix("s"))
+def _forms(word: str) -> tuple[str, str]:
+    return word, word.removesuffix("s")
 
 
 Sort = Literal["relevance", "price", "date", "name"]

@@ -54,10 +54,6 @@ class Checked:
         for notice in self.notices:
             warnings.warn(notice, InputWarning, stacklevel=stacklevel + 2)
 
-    def error(self, model: Model) -> InputError:
-        """Lists all problems in one error."""
-        return InputError(complaint(model, self.problems), model=model.name, problems=tuple(self.problems))
-
 
 def complaint(model: Model, problems: list[str]) -> str:
     """Puts the problems of an input, one clause each, into one message."""
@@ -113,7 +109,8 @@ def _valid(model: Model, params: Mapping[str, object], unchecked: Collection[str
     checked = check(model, params, unchecked=unchecked)
     checked.warn(stacklevel=2)
     if checked.problems:
-        raise checked.error(model)
+        problems = checked.problems
+        raise InputError(complaint(model, problems), model=model.name, problems=tuple(problems))
     return checked
 
 
@@ -244,12 +241,8 @@ def _holding_a_file(name: str, value: object) -> list[str]:
     """Rejects a local file that would be sent as its name: only known file parameters are uploaded."""
     if not _holds_file(value):
         return []
-    return [
-        (
-            f"the value of {name} is a file, but the catalogue has no file parameter with this name; "
-            "`models.custom` uploads it"
-        )
-    ]
+    why = "but the catalogue has no file parameter with this name; `models.custom` uploads it"
+    return [f"the value of {name} is a file, {why}"]
 
 
 def _holds_file(value: object) -> bool:

@@ -106,7 +106,8 @@ def _call(command: Callable[[], object]) -> None:
         lines = _lines(leaves)
         if lines is None:
             raise  # a mistake of this package's, or of another's: its traceback is what helps
-        _fail("\n".join(lines))
+        print("rh-prefect:", "\n".join(lines), file=sys.stderr)
+        sys.exit(1)
 
 
 def _lines(errors: Sequence[BaseException]) -> list[str] | None:
@@ -155,11 +156,6 @@ def _leaves(error: BaseException) -> list[BaseException]:
     if not isinstance(error, BaseExceptionGroup):
         return [error]
     return [leaf for one in error.exceptions for leaf in _leaves(one)]
-
-
-def _fail(message: str) -> None:
-    print(f"rh-prefect: {message}", file=sys.stderr)
-    sys.exit(1)
 
 
 def _version() -> str:

@@ -46,8 +46,11 @@ def check_call(
         or_resume = ", or `--resume RUN_ID`" if command.startswith("run ") else ""
         options = " and ".join("a video" if need == "videos" else f"--{need}" for need in missing)
         raise InputError(f"{command}: {options} is missing. What to do: pass it{or_resume}.")
-    if resume is not None:
-        _check_id(command, resume)
+    if resume is not None and not is_flow_run_id(resume):
+        raise InputError(
+            f"{command}: {resume!r} is not a flow run's id. What to do: copy it from `rh-prefect "
+            "jobs list` or from the dashboard."
+        )
     for option, value in parameters.items():
         for one in _texts(value):
             _check_text(f"{command}: --{option}", one)
@@ -127,14 +130,6 @@ def check_batch(rows: str, models: Iterable[str], *, out: str | None = None, sto
         catalog.get(model)
     if _is_missing(rows) and not set(rows) & set("*?["):
         raise InputError(f"batch: there is no file or folder {rows}. What to do: check the path. Nothing was sent.")
-
-
-def _check_id(command: str, flow_run_id: str) -> None:
-    if not is_flow_run_id(flow_run_id):
-        raise InputError(
-            f"{command}: {flow_run_id!r} is not a flow run's id. What to do: copy it from `rh-prefect "
-            "jobs list` or from the dashboard."
-        )
 
 
 def is_flow_run_id(text: str) -> bool:

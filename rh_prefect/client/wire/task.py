@@ -394,5 +394,4 @@ def read_webhook_event(data: dict[str, object], *, task_id: str, view: TaskView 
 
 
 def _read_time(value: object) -> str:
-    parts = [first_text({"part": part}, "part") for part in rows(value)]
-    return "-".join(filter(None, parts))  # Java also writes a time as a list of numbers
+    return "-".join(filter(None, (text(part).strip() for part in rows(value))))  # Java also writes a list of numbers
