@@ -66,5 +66,6 @@ def _how(reviews: Sequence[Instance]) -> str:
         f"`take`:\n\n```json\n{{\n{lines}\n}}\n```\n\n"
         f"For another candidate give `takes` instead, as in `{json.dumps(again)}`; it is paid for. "
         'To correct a text, give `"text": "…"` in place of `take`.\n\n'
-        f"Or on a command line: `rh-prefect choose FILE {words}{' …' if len(reviews) > 3 else ''}`"
+        f"Or on a command line: `rh-prefect choose FILE {words}{' …' if len(reviews) > 3 else ''}` with the `--params` "
+        "and `--set` of the run."
     )

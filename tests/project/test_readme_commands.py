@@ -81,5 +81,5 @@ def test_the_commands_of_the_readme_run_in_their_order(tmp_path: Path) -> None:
     assert code == 0, log.read_text()[-4000:]
     said = log.read_text()
     assert "6 made; paid 5.37 CNY." in said
-    assert "6 reused; paid 0." in said
+    assert "Nothing new: the results exist already. Steps: 6 reused; paid 0." in said
     assert list((tmp_path / "out").rglob("film.mp4"))
