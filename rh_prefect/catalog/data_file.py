@@ -169,11 +169,7 @@ def _param(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def slim_price(raw: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The slim form of a model's price; None without a price. Of the model's parameters only the keys count.
-
-    Raises:
-        InputError: The price is in a form that this version does not know.
-    """
+    """The slim form of a model's price, or None; raises `InputError` for a form that this version does not know."""
     price = raw.get("price")
     if not price:
         return None

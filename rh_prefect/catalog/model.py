@@ -345,11 +345,7 @@ class Model:
         return next(by_name, None) or next(by_key, None)
 
     def param(self, name_or_key: str) -> Param:
-        """Returns a parameter by its Python name or its wire key.
-
-        Raises:
-            InputError: The parameter does not exist; the message lists the model's parameters.
-        """
+        """Returns a parameter by its Python name or wire key; an `InputError` lists all if there is none."""
         found = self.find_param(name_or_key)
         if found is None:
             raise InputError(

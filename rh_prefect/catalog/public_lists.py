@@ -112,11 +112,7 @@ class _Unusable(Exception):  # carries what is wrong with an entry to where the 
 
 
 def read_list(content: object) -> PublicList:
-    """Reads the content of a public file.
-
-    Raises:
-        InputError: It has none of the known forms.
-    """
+    """Reads the content of a public file; raises `InputError` if it has none of the known forms."""
     form = _form_of(content)
     found = PublicList(form)
     found.date = _date_of(content, found.flaws)

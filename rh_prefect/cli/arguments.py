@@ -115,11 +115,7 @@ def check_store(storage: str | None) -> None:
 
 
 def check_batch(rows: str, models: Iterable[str], *, out: str | None = None, storage: str | None = None) -> None:
-    """Checks a call of the batch flow: its rows, its models and where files go.
-
-    Raises:
-        InputError: There are no such rows, or there is no such model.
-    """
+    """Checks a call of the batch flow; raises `InputError` if there are no such rows, or there is no such model."""
     from rh_prefect import catalog
 
     _check_text("batch", rows)

@@ -119,11 +119,7 @@ class NativeProxy:
         return url.startswith(f"{self._view}?")
 
     async def fetch(self, link: str, to: Path) -> Download:
-        """Fetches a file by its `link`; see `view`.
-
-        Raises:
-            LinkExpired: The file no longer exists, or the URL is not of this machine.
-        """
+        """Fetches a file by its `link`; raises `LinkExpired` for a lost file, and for a URL of another machine."""
         if not self.is_link(link):
             raise LinkExpired(
                 f"{mask(bare(link))} is not a URL of a file of ComfyUI at /{self.family}. Query the task again."
@@ -225,11 +221,7 @@ class NativeTasks:
         )
 
     async def query(self, task_id: str) -> TaskView:
-        """Returns the state of a graph; see `Client.query`.
-
-        Raises:
-            TaskNotFound: The machine has no record of it, and it is not in the queue.
-        """
+        """Returns the state of a graph; raises `TaskNotFound` if it is neither in the history nor in the queue."""
         prompt_id = task_id.removeprefix(self._prefix)
         run = await self.comfy.history(prompt_id)
         if run.state != "pending":

@@ -62,11 +62,7 @@ class Webhooks:
         self._session = session
 
     async def detail(self, task_id: str) -> WebhookEvent:
-        """Returns the delivery state of a task's webhook (api.md 3.14).
-
-        Raises:
-            RequestRejected: With code 1 where the task has no webhook, or none yet.
-        """
+        """Returns the delivery state of a task's webhook (api.md 3.14); code 1 where it has none yet."""
         ask = RequestInfo(f"webhook of task {task_id}")
         body = {"taskId": usable_id(task_id, of="a task")}
         data = responses.with_data(await self._session.call_v1("task/openapi/getWebhookDetail", body, ask), ask)
