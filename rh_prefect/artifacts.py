@@ -98,8 +98,9 @@ async def steps_table(steps: Iterable[Step], *, page: Page | None = None) -> UUI
     """Shows what each step of a run took and cost."""
     steps = list(steps)
     counted = f"{len(steps)} step{'' if len(steps) == 1 else 's'}"
+    cost = Costs.total(step.costs for step in steps) or "no cost known"
     rows = (step.row() for step in steps)
-    return await table(rows, what="steps", description=f"{counted}, {_total(steps)}.", page=page)
+    return await table(rows, what="steps", description=f"{counted}, {cost}.", page=page)
 
 
 async def table(
@@ -209,8 +210,3 @@ async def _safely(request: Callable[[PrefectClient], Awaitable[_T]]) -> _T | Non
 
 def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
-
-
-def _total(steps: list[Step]) -> str:
-    total = Costs.total(step.costs for step in steps)
-    return str(total) if total else "no cost known"

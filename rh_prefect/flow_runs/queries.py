@@ -130,10 +130,10 @@ async def scope_named(scope: str) -> Scope:
     return FolderScope(journal, attempt=max(await last_attempt(journal), 1))
 
 
-async def latest_runs(*, limit: int = 30) -> AsyncIterator[tuple[FlowRun, str, int]]:
-    """Finds those of the latest flow runs that have paid jobs: each with its flow's name and its number of jobs."""
+async def latest_runs() -> AsyncIterator[tuple[FlowRun, str, int]]:
+    """Finds those of the latest 30 flow runs that have paid jobs: each with its flow's name and its number of jobs."""
     names: dict[UUID, str] = {}
-    for flow_run in await ask(lambda api: api.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=limit)):
+    for flow_run in await ask(lambda api: api.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=30)):
         try:
             jobs = [key async for key in FlowRunJournal(flow_run.id).keys()]  # noqa: SIM118, no dict
         except UnreadableRecord as error:

@@ -107,7 +107,7 @@ _BUCKET = re.compile(r'(?<=bucket name ")[^"]*:[^"]*')
 
 @contextmanager
 def as_store_error(doing: str, place: str, *, options: Mapping[str, object] | None = None) -> Iterator[None]:
-    """Converts errors of a `with` block to `StoreError`, as in "Could not write a.mp4 in s3://films"."""
+    """Converts errors of a `with` block to `StoreError`; the values of the storage options are masked."""
     try:
         yield
     except RunningHubError:
@@ -119,7 +119,7 @@ def as_store_error(doing: str, place: str, *, options: Mapping[str, object] | No
 
 @contextmanager
 def as_media_error(source: str, *, options: Mapping[str, object] | None = None) -> Iterator[None]:
-    """Converts errors of a `with` block to a `MediaError` about an input."""
+    """Converts errors of a `with` block to a `MediaError` about an input; storage options are masked, too."""
     try:
         yield
     except RunningHubError:
