@@ -306,7 +306,7 @@ async def _forbid(scope: Scope, *, by: str) -> None:
     """Records that nothing more is submitted; in a named scope by none of the processes that have opened it."""
     first = scope.attempt
     if isinstance(scope, FolderScope):
-        first = min(first, await last_attempt(scope.journal, what="cancel") + 1)
+        first = min(first, await last_attempt(scope.journal, kind="cancel") + 1)
     # In order, so that there are no gaps should this be cut off.
     for attempt in range(first, scope.attempt + 1):
         await forbid_attempt(scope.journal, attempt, by=by)

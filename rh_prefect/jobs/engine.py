@@ -21,7 +21,7 @@ from rh_prefect.jobs.context import Callback, JobCall, JobContext, Services, cal
 from rh_prefect.jobs.driver import JobDriver
 from rh_prefect.jobs.events import Observer, Silent, event_of, what_of
 from rh_prefect.jobs.journal.budget import spend_tracker_of
-from rh_prefect.jobs.journal.call_registry import REQUESTED_KEYS, Caller, Found
+from rh_prefect.jobs.journal.call_registry import REQUESTED_KEYS, Caller, CallJob
 from rh_prefect.jobs.journal.identity import reused_key
 from rh_prefect.jobs.journal.job_records import JobRecords
 from rh_prefect.jobs.journal.journal import NotifyingJournal
@@ -241,11 +241,11 @@ class JobEngine:
         """
         options = Options(label=intent.label, may_submit=False)
         call = JobCall(scope, store, options=options, observer=observer or Silent())
-        driver = JobDriver(self._context(JobRequest.of(intent), call, Found(key)))
+        driver = JobDriver(self._context(JobRequest.of(intent), call, CallJob(key)))
         accepted = await driver.find()
         return None if accepted is None else await self.complete(Submitted(driver, accepted))
 
-    def _context(self, request: JobRequest, call: JobCall, found: Found) -> JobContext:
+    def _context(self, request: JobRequest, call: JobCall, found: CallJob) -> JobContext:
         records = JobRecords(call.scope.journal, found.key)
         requested, pool = REQUESTED_KEYS[call.scope.journal.scope], self.pool.at(request.endpoint)
         is_new = found.is_new and found.key not in requested
@@ -305,12 +305,12 @@ class JobEngine:
 
     async def _find(
         self, request: JobRequest, scope: Scope, store: MediaStore, caller: Caller, options: Options
-    ) -> Found:
+    ) -> CallJob:
         is_empty = await self._scopes.open(scope, store)
         if options.key is not None:
-            return Found(request.key(options.key), is_new=is_empty)
+            return CallJob(request.key(options.key), is_new=is_empty)
         if options.reuse == "always":
-            return Found(reused_key(request.request_id), is_new=is_empty)
+            return CallJob(reused_key(request.request_id), is_new=is_empty)
         return await scope.calls.find(
             request.request_id, caller, journal=scope.journal, attempt=scope.attempt, is_empty=is_empty
         )

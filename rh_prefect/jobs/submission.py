@@ -19,11 +19,10 @@ from rh_prefect.jobs.requests.request import replace_marks
 from rh_prefect.memory_cache import LruSet
 
 WATCH_MARGIN = 10.0
-"""Seconds beyond another process's own limits before this one calls its submission unknown."""
+"""Seconds beyond another process's limits after which this process records its submission as unknown."""
 
 UNPOSTED: LruSet[str] = LruSet(10_000)
-"""Tokens of this process's intents whose POST will never begin: recorded or not, they cost
-nothing."""
+"""Tokens of this process's intents whose POST will never start: recorded or not, they cost nothing."""
 
 _log = logging.getLogger("rh_prefect")
 
@@ -32,11 +31,7 @@ class Submitter:
     """One job's claim, its POST, and the recorded answer."""
 
     def __init__(self, context: JobContext) -> None:
-        """Takes a job; nothing happens yet.
-
-        Args:
-            context: The job.
-        """
+        """Sends no request."""
         self._context = context
         self._request = context.request
         self._records = context.records
@@ -51,7 +46,7 @@ class Submitter:
         return self._records.journal.scope, self._records.key
 
     async def read(self) -> JobView:
-        """Reads the job, with the tickets that this machine's spool still has for it."""
+        """Reads the job, with the tickets that this machine's spool has for it."""
         view = await self._records.view()
         for submit in view.submits:
             self._check_same_request(submit)
@@ -66,12 +61,12 @@ class Submitter:
             )
 
     async def with_spooled(self, submit: Submit) -> Submit:
-        """A submission with the ticket that this machine's spool still has for it."""
+        """Returns a submission with the ticket that this machine's spool has for it."""
         view = await self._replay_spool(JobView(self._records.key, (submit,)), submit)
         return view.find(submit.n) or submit
 
     async def _replay_spool(self, view: JobView, submit: Submit) -> JobView:
-        """Brings a ticket into the journal that arrived here and never got there."""
+        """Records a ticket in the journal that so far only the spool has."""
         answer = self._spool.get(*self._name, submit.n)
         if answer is None:
             return view
@@ -82,12 +77,12 @@ class Submitter:
 
     async def claim(self, n: int, intent: Intent) -> Intent | None:
         """Creates intent n; returns None if another process created it first."""
-        # From before it is written: another process may see it long before this one learns that it stands.
+        # Before the write, since another process may read the intent before this one has the response.
         self._claimed_at = self._clock()
         try:
             is_ours = await self._records.intent(n, intent)
         except Exception:
-            # It may stand all the same, and it is known here that nothing will be posted for it.
+            # The intent may be recorded all the same, and this process will not post for it.
             UNPOSTED.add(intent.token)
             raise
         return intent if is_ours else None
@@ -101,7 +96,7 @@ class Submitter:
             links: The inputs' links at that account, by their marks.
         """
         if self._clock() - self._claimed_at > intent.give_up:
-            # Another process may have called this intent unknown by now; a POST could then be paid for twice.
+            # Another process may have recorded this intent as unknown; a POST could then be paid for twice.
             UNPOSTED.add(intent.token)
             return Answer(
                 outcome="refused", code=GAVE_UP, reason="this process was stopped before the POST", retry="throttled"
@@ -117,12 +112,12 @@ class Submitter:
         return answer
 
     async def _is_cancelled_before_claim(self) -> bool:
-        """Whether the journal had a cancellation when the intent was created, where that is known without a request."""
-        is_known = as_cached(self._context.scope.journal) is not None
-        return is_known and await self._context.is_cancelled(max_age=self._clock() - self._claimed_at)
+        """Whether the journal had a cancellation when the intent was created, if no request is needed to check it."""
+        is_cached = as_cached(self._context.scope.journal) is not None
+        return is_cached and await self._context.is_cancelled(max_age=self._clock() - self._claimed_at)
 
     def _without_secret(self, answer: Answer) -> Answer:
-        # RunningHub's words may repeat the request.
+        # The message of RunningHub may repeat the request.
         callback = self._context.callback
         hide = callback.hide if callback else str
         return answer.model_copy(update={"reason": hide(answer.reason)})
@@ -138,7 +133,7 @@ class Submitter:
         try:
             await self._spool.save(Spooled(*self._name, n, answer))
         except OSError as error:
-            # A full disk here must not keep the ticket from the journal.
+            # The ticket is recorded in the journal even if the local disk is full.
             _log.error("%s: task %s cannot be recorded on this machine: %s", self._context.job, answer.task_id, error)
 
     def _unspool(self, n: int) -> None:
@@ -184,7 +179,7 @@ class Submitter:
     async def _write_answer(self, intent: Intent, n: int, answer: Answer) -> Submit:
         if await self._records.answer(n, answer):
             return Submit(n, intent, answer)
-        # Another process watched this intent for so long that it called it unknown. What is known here settles that.
+        # Another process has waited for this intent and recorded it as unknown; this answer resolves it.
         if answer.outcome == "ticket":
             await self.resolve(n, Resolution(outcome="adopted", task_id=answer.task_id, by="the late owner"))
         elif answer.outcome == "refused":
@@ -216,29 +211,29 @@ class Submitter:
         )
 
     async def resolve(self, n: int, resolution: Resolution) -> None:
-        """Settles unknown answer n."""
+        """Resolves unknown answer n."""
         await self._records.resolve(n, resolution)
 
     async def watch(self, submit: Submit) -> JobView:
         """Waits for the answer of another process.
 
-        Time is measured here alone, since the clocks of two machines are never compared.
+        Only this process's clock is used, since the clocks of two machines may differ.
         """
-        began, gap = self._clock(), 0.05
+        began, pause = self._clock(), 0.05
         limit = submit.intent.give_up + submit.intent.submit_timeout + WATCH_MARGIN
         while True:
             view = await self.read()
-            now = self._submit_number(submit.n, view)
-            if now.state != "open":
+            current = self._submit_number(submit.n, view)
+            if current.state != "open":
                 return view
-            verdict = self._verdict(submit.intent, watched=self._clock() - began, limit=limit)
-            if verdict is not None:
-                await self._records.answer(submit.n, verdict)
+            outcome = self._outcome(submit.intent, watched=self._clock() - began, limit=limit)
+            if outcome is not None:
+                await self._records.answer(submit.n, outcome)
                 return await self.read()
-            await self._context.services.sleep(gap)
-            gap = min(2.0, gap * 1.5)
+            await self._context.services.sleep(pause)
+            pause = min(2.0, pause * 1.5)
 
-    def _verdict(self, intent: Intent, *, watched: float, limit: float) -> Answer | None:
+    def _outcome(self, intent: Intent, *, watched: float, limit: float) -> Answer | None:
         if intent.token in UNPOSTED:
             return Answer(outcome="refused", code=GAVE_UP, reason="its POST was never begun", retry="throttled")
         if is_surely_dead(intent.owner):

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
-from rh_prefect.jobs.journal.call_registry import Caller, CallRegistry, Found
+from rh_prefect.jobs.journal.call_registry import Caller, CallJob, CallRegistry
 from rh_prefect.jobs.journal.identity import Address, Place
 from rh_prefect.jobs.journal.journal import Journal
 from tests.support.branch_programs import PaidBranches
@@ -29,7 +29,7 @@ class CountsAlike(CallRegistry):
         super().__init__()
         self._asked: Counter[str] = Counter()
 
-    async def find(self, request: str, caller: Caller, *, journal: Journal, attempt: int, is_empty: bool) -> Found:
+    async def find(self, request: str, caller: Caller, *, journal: Journal, attempt: int, is_empty: bool) -> CallJob:
         self._asked[request] += 1
         place = Address(place=Place(in_order=True, number=self._asked[request]))
         caller = replace(caller, address=place)
@@ -39,7 +39,7 @@ class CountsAlike(CallRegistry):
 class ForgetsPlaces(CallRegistry):
     """Knows each run by its name and its arguments alone."""
 
-    async def find(self, request: str, caller: Caller, *, journal: Journal, attempt: int, is_empty: bool) -> Found:
+    async def find(self, request: str, caller: Caller, *, journal: Journal, attempt: int, is_empty: bool) -> CallJob:
         steps = [step.model_copy(update={"place": Place()}) for step in caller.address.steps]
         caller = replace(caller, address=Address(steps=tuple(steps), place=caller.address.place))
         return await super().find(request, caller, journal=journal, attempt=attempt, is_empty=is_empty)

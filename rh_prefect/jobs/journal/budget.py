@@ -1,7 +1,7 @@
-"""The budget of a run: what its jobs have cost and may still cost, so that none starts that would exceed it.
+"""The budget of a run: the costs of its jobs, spent and reserved, so that no job starts that would exceed it.
 
-All jobs of a scope share one `SpendTracker` in a process, those without a budget too. It is rebuilt from the journal
-when a budget is first asked for: an ended job counts with its cost, a job that may still be paid for with its estimate.
+All jobs of a scope share one `SpendTracker` in a process, also those without a budget. It is rebuilt from the journal
+by the first job with a budget: an ended job counts with its cost, a job that may still be paid for with its estimate.
 Each currency has its own sums. The tracker lives on the loop thread.
 """
 
@@ -26,30 +26,30 @@ from rh_prefect.jobs.journal.journal import JobSource
 from rh_prefect.memory_cache import SingleFlight
 
 _KEPT = 200
-"""How many ledgers one process remembers; one that was forgotten is rebuilt from its journal."""
+"""Number of ledgers that a process keeps; a dropped one is rebuilt from its journal."""
 
 _NEXT = 0
 """The number of a submit that has no number yet: of a call without a budget, before its claim."""
 
-_ASK_AGAIN = 5.0
-"""Seconds after which an account that did not answer is asked for its currency again."""
+_RETRY_SECONDS = 5.0
+"""Seconds between a failed request for an account's currency and the next one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Money:
-    """What a job is expected to cost."""
+    """An expected cost of a job."""
 
     amount: Decimal
     currency: str | None
 
 
 Ask: TypeAlias = Callable[[], Awaitable[Money | None]]
-"""Asks RunningHub for a job's price; None where it has none."""
+"""Requests a job's price from RunningHub; None if it has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shortfall:
-    """Why a job may not start.
+    """The figures of a job that the budget does not allow.
 
     Attributes:
         price: What it would cost; None where it is unknown.
@@ -96,23 +96,19 @@ def entry_of(submit: Submit) -> Entry | None:
 
 
 class SpendTracker:
-    """What one scope's jobs have cost and may still cost."""
+    """The costs of one scope's jobs, spent and reserved."""
 
     def __init__(self, journal: JobSource) -> None:
-        """Starts with nothing known; the journal is read when a budget is first asked for.
-
-        Args:
-            journal: The scope's records.
-        """
+        """Creates an empty tracker; the first job with a budget reads the journal."""
         self._journal = journal
         self._lock = asyncio.Lock()
         self._entries: dict[str, dict[int, Entry]] = {}
         self._asks: dict[tuple[str, int], Ask] = {}
-        # Running sums: a scope may have thousands of jobs, and each of them asks.
+        # Running sums, since each of thousands of jobs reads them.
         self._sums: defaultdict[tuple[str, bool], Decimal] = defaultdict(Decimal)
         self._is_complete = False
         self.is_limited = False
-        """Whether a call of the scope has a budget; the others find their price before they claim then."""
+        """Whether a call of the scope has a budget; then the others determine their price before they claim."""
 
     def spent(self, currency: str = CURRENCY) -> Decimal:
         """What ended jobs have cost in a currency."""
@@ -137,7 +133,7 @@ class SpendTracker:
         return sum((entry.amount or Decimal(0) for entry in entries if entry.is_spent), Decimal(0))
 
     async def complete(self) -> None:
-        """Reads what the scope has spent, unless that is known.
+        """Reads the costs of the scope from its journal, unless they were read.
 
         Raises:
             JournalError: It cannot be read.
@@ -147,18 +143,18 @@ class SpendTracker:
                 await self._rebuild()
 
     def spent_on(self, key: str) -> Costs | None:
-        """What one job's ended tasks have cost; None where it has none."""
+        """The cost of one job's ended tasks; None if no task has ended."""
         ended = [entry.costs for entry in tuple(self._entries.get(key, {}).values()) if entry.is_spent]
         return Costs.total(ended) if ended else None
 
     async def costs(self) -> dict[str, Costs]:
-        """What the ended tasks of each job have cost, by its key; of earlier processes of the run, too.
+        """The costs of the ended tasks of each job, by its key, including earlier processes of the run.
 
         Raises:
-            JournalError: What the scope has spent cannot be read.
+            JournalError: The journal cannot be read.
         """
         await self.complete()
-        return {key: found for key in tuple(self._entries) if (found := self.spent_on(key)) is not None}
+        return {key: costs for key in tuple(self._entries) if (costs := self.spent_on(key)) is not None}
 
     def take(self, view: JobView) -> None:
         """Replaces the stored data of a job with newly read data."""
@@ -181,7 +177,7 @@ class SpendTracker:
         Args:
             key: The job's key.
             price: What it will cost; None where that is not known.
-            ask: Asks for a price that is not known, should a budget need it.
+            ask: Requests an unknown price, if a budget needs it.
         """
         self._reserve(key, _NEXT, price, ask)
 
@@ -198,11 +194,11 @@ class SpendTracker:
         self._reserve(key, n, price, ask)
 
     def drop(self, key: str) -> None:
-        """Gives back what a call without a budget has reserved before its claim."""
+        """Releases the amount that a call without a budget has reserved before its claim."""
         self.release(key, _NEXT)
 
     async def reserve(self, key: str, n: int, price: Money | None, *, budget: Decimal) -> Shortfall | None:
-        """Sets a job's price aside, if the budget has that much left.
+        """Reserves a job's price, if the budget allows it.
 
         Args:
             key: The job's key.
@@ -211,16 +207,16 @@ class SpendTracker:
             budget: What all jobs of the scope may cost together, in the currency of the price.
 
         Returns:
-            None when it is set aside; else why not.
+            None if it is reserved, else the shortfall.
 
         Raises:
-            JournalError: What the scope has spent cannot be read.
+            JournalError: The journal cannot be read.
         """
         self.is_limited = True
         await self.complete()
         async with self._lock:
             await self._ask_for_prices()
-        # From here on nothing is awaited, so two jobs cannot both take what is left.
+        # Nothing is awaited from here on, so two jobs cannot both reserve the remaining amount.
         self.release(key, n)
         currency = (price and price.currency) or CURRENCY
         spent, reserved = self.spent(currency), self.reserved(currency)
@@ -250,25 +246,25 @@ class SpendTracker:
         self._sums[entry.currency, entry.is_spent] += entry.amount or 0
 
     async def _ask_for_prices(self) -> None:
-        """Finds the prices of calls without a budget that have none yet, each once."""
+        """Requests the unknown prices of calls without a budget, each once."""
         while self._asks:
             asks = set(self._asks.values())
             prices = dict(zip(asks, await asyncio.gather(*(ask() for ask in asks)), strict=True))
-            # Meanwhile a call may have ended, or have claimed its submit under another number.
+            # During the requests a call may have ended, or have claimed its submission under another number.
             for (key, n), ask in tuple(self._asks.items()):
                 if ask in prices:
                     self._reserve(key, n, prices[ask])
 
     async def _rebuild(self) -> None:
         async for view in jobs_of(self._journal):
-            # This process knows the state of its own jobs better.
+            # The entries of this process's own jobs are newer than the journal's.
             if view.key not in self._entries:
                 self.take(view)
         self._is_complete = True
 
 
 _ledgers: OrderedDict[str, SpendTracker] = OrderedDict()
-# A forked child has locks that are bound to a loop that it does not have.
+# The locks are bound to the event loop of the parent, which a forked child does not have.
 os.register_at_fork(after_in_child=_ledgers.clear)
 
 
@@ -287,10 +283,10 @@ def spend_tracker_of(journal: JobSource) -> SpendTracker:
 
 
 class Prices:
-    """What a job will cost on one account, as far as that can be known."""
+    """Prices of jobs on one account."""
 
     def __init__(self, client: Client, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Starts with nothing asked.
+        """Sends no request before the first call.
 
         Args:
             client: Talks to RunningHub.
@@ -299,39 +295,35 @@ class Prices:
         self._client = client
         self._clock = clock
         self._currency: SingleFlight[None, str | None] = SingleFlight()
-        self._asked_at = self._failed_at = -math.inf
+        self._requested_at = self._failed_at = -math.inf
 
-    async def listed(self, known: Money | None) -> Money | None:
-        """The catalogue's price; None where it has none, or one in another currency than the account's.
-
-        Args:
-            known: What the catalogue says.
-        """
-        if known is None or is_placeholder(known.amount):
+    async def listed(self, price: Money | None) -> Money | None:
+        """The catalogue's price; None if it has none, or if it is in another currency than the account's."""
+        if price is None or is_placeholder(price.amount):
             return None
-        ours = await self.currency()
-        # An account that does not say is one in the catalogue's currency.
-        is_ours = ours is None or known.currency is None or ours == known.currency
-        return Money(known.amount, known.currency or ours) if is_ours else None
+        currency = await self.currency()
+        # An account that reports no currency has the catalogue's.
+        is_comparable = currency is None or price.currency is None or currency == price.currency
+        return Money(price.amount, price.currency or currency) if is_comparable else None
 
-    async def of(self, endpoint: str, payload: Mapping[str, Any], known: Money | None) -> Money | None:
+    async def of(self, endpoint: str, payload: Mapping[str, Any], catalogue_price: Money | None) -> Money | None:
         """Finds a price in the account's currency.
 
         Args:
-            endpoint: What is to be run.
+            endpoint: The endpoint of the request.
             payload: The request as it will be sent.
-            known: The catalogue's price, if it has one.
+            catalogue_price: The catalogue's price, if it has one.
 
         Returns:
             The price; None where neither the catalogue nor RunningHub has one.
         """
-        listed = await self.listed(known)
+        listed = await self.listed(catalogue_price)
         if listed is not None:
             return listed
         try:
             preview = await self._client.price_preview(endpoint, payload)
         except RunningHubError as error:
-            # No connection is no answer to the question; asking again may give one.
+            # A failed connection says nothing about the price; a later request may succeed.
             if isinstance(error, Transient):
                 raise
             return None
@@ -341,17 +333,17 @@ class Prices:
 
     async def currency(self) -> str | None:
         """The currency of the account, requested once; None if RunningHub does not report it."""
-        # The next callers do not wait for the same failure one after another.
-        if self._clock() - self._failed_at < _ASK_AGAIN:
+        # The next callers do not repeat a request that has just failed.
+        if self._clock() - self._failed_at < _RETRY_SECONDS:
             return None
         try:
             return await self._currency.get(None, self._ask_currency)
         except RunningHubError:
-            self._failed_at = self._asked_at
+            self._failed_at = self._requested_at
             return None
 
     async def _ask_currency(self) -> str | None:
-        self._asked_at = self._clock()
+        self._requested_at = self._clock()
         return (await self._client.account()).currency
 
 
@@ -361,7 +353,7 @@ def exceeded(job: str, *, budget: Decimal, short: Shortfall) -> BudgetExceeded:
     Args:
         job: Its full name.
         budget: The budget.
-        short: What is missing.
+        short: The figures.
     """
     price = short.price
     unit = f" {price.currency}" if price and price.currency else ""

@@ -3,14 +3,14 @@
 A call takes the first record that fits; each record is taken once in an attempt of the run:
 
 1. the same address;
-2. the same names and equal arguments, where only one record is left that fits, or one that also has the same place;
+2. the same names and equal arguments, where only one record fits, or only one of these has the same place;
 3. the same names and the same place, where the arguments of one side cannot be compared;
-4. the only address that ever asked for this request, where the flow's version differs, or the names are the same and
-   no arguments are others: the call has moved;
+4. the only recorded address of this request, if the flow's version differs, or if the names are the same and no
+   arguments differ: the call has moved;
 5. another version of the flow: other names, equal arguments: a run was renamed.
 
-Where records are left that may be the call's own, it is refused; otherwise it is a new job. Of calls with equal
-arguments the number decides: the second one never takes what the first one has paid for.
+If other records may belong to the call, it is refused; otherwise it is a new job. Among calls with equal arguments
+the number decides: the second one never takes the job that the first one paid for.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from typing import Literal
 from rh_prefect.jobs.journal.identity import Address, Likeness
 
 Equal = Literal["refuse", "by place", "by order", "new"]
-"""What becomes of a call that may be one of several recorded ones."""
+"""How to handle a call that may be one of several recorded calls."""
 
 Verdict = Literal["found", "moved", "renamed", "new", "unclear", "repeated"]
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class RecordedCall:
     """One recorded call of a request.
 
     Attributes:
@@ -50,45 +50,47 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What was found for a call.
+    """The result of the search for a call's record.
 
     Attributes:
         verdict: `found`, `moved` and `renamed` have a record; `new` is a new job; `unclear` may be one of several
             recorded calls; `repeated` has the address of another call of this attempt.
-        record: The record that the call takes, or that stands in its way.
+        record: The record that the call takes, or that conflicts with it.
     """
 
     verdict: Verdict
-    record: Known | None = None
+    record: RecordedCall | None = None
 
 
-def find_record(call: Address, known: Sequence[Known], *, version: str, equal: Equal = "refuse") -> Match:
+def find_record(call: Address, records: Sequence[RecordedCall], *, version: str, equal: Equal = "refuse") -> Match:
     """Finds the record that belongs to a call.
 
     Args:
         call: Where the call is made.
-        known: The recorded calls with its request and label.
+        records: The recorded calls with its request and label.
         version: Version of the flow that makes the call.
-        equal: What to do where several records may be its own.
+        equal: How to handle several records that may belong to the call.
     """
-    exact = next((one for one in known if one.address == call), None)
+    exact = next((record for record in records if record.address == call), None)
     if exact is not None:
         return Match("repeated" if exact.is_taken else "found", exact)
-    free = [_compare(call, one, version) for one in known if not (one.is_taken or one.is_elsewhere)]
-    alike = [one for one in free if one.has_names]
-    same = [one for one in alike if one.arguments == "same" and one.place != "other"]
-    if found := _only(same):
-        return Match("found", found)
-    if found := _only([one for one in alike if one.arguments == "unclear" and one.place == "same"]):
-        return Match("found", found)
-    if len(known) == 1 and free and not free[0].is_another_call:
+    free = [_compare(call, record, version) for record in records if not (record.is_taken or record.is_elsewhere)]
+    alike = [compared for compared in free if compared.has_names]
+    same = [compared for compared in alike if compared.arguments == "same" and compared.place != "other"]
+    if record := _only(same):
+        return Match("found", record)
+    unclear = [compared for compared in alike if compared.arguments == "unclear" and compared.place == "same"]
+    if record := _only(unclear):
+        return Match("found", record)
+    if len(records) == 1 and free and not free[0].is_another_call:
         if free[0].may_have_moved:
-            return Match("moved", free[0].known)
+            return Match("moved", free[0].record)
         return _settle(free, equal)
-    renamed = [one for one in free if one.is_edited and not one.has_names and one.place != "other"]
-    if found := _only([one for one in renamed if one.arguments == "same"]):
-        return Match("renamed", found)
-    possible = [one for one in free if one.may_be_this_call]
+    edited = [compared for compared in free if compared.is_edited and not compared.has_names]
+    renamed = [compared for compared in edited if compared.arguments == "same" and compared.place != "other"]
+    if record := _only(renamed):
+        return Match("renamed", record)
+    possible = [compared for compared in free if compared.may_be_this_call]
     return _settle(possible, equal) if possible else Match("new")
 
 
@@ -96,7 +98,7 @@ def find_record(call: Address, known: Sequence[Known], *, version: str, equal: E
 class _Compared:
     """A free record, compared with a call."""
 
-    known: Known
+    record: RecordedCall
     has_names: bool
     arguments: Likeness
     place: Likeness
@@ -108,7 +110,7 @@ class _Compared:
     def is_another_call(self) -> bool:
         """Whether the record is certainly of another call: same arguments, but another number among such calls."""
         if self.arguments == "unclear":
-            # A run around both has arguments that cannot be compared, and is the same one by its place.
+            # A run that contains both has arguments that cannot be compared; its place identifies it.
             return self.is_beside and not self.is_edited
         return self.has_names and self.arguments == "same" and self.place == "other"
 
@@ -124,38 +126,38 @@ class _Compared:
         return self.is_edited or (self.has_names and not self.has_another_number)
 
 
-def _compare(call: Address, known: Known, version: str) -> _Compared:
-    there, is_edited = known.address, known.version != version
-    is_as_deep = len(there.steps) == len(call.steps)
-    has_names = there.names == call.names
+def _compare(call: Address, record: RecordedCall, version: str) -> _Compared:
+    recorded, is_edited = record.address, record.version != version
+    is_as_deep = len(recorded.steps) == len(call.steps)
+    has_names = recorded.names == call.names
     return _Compared(
-        known=known,
+        record=record,
         has_names=has_names,
-        arguments=call.arguments_like(there, common_only=is_edited) if is_as_deep else "unclear",
-        place=call.places_like(there) if is_as_deep else "unclear",
-        is_beside=has_names and call.is_beside(there),
-        has_another_number=is_as_deep and call.numbers != there.numbers,
+        arguments=call.arguments_like(recorded, common_only=is_edited) if is_as_deep else "unclear",
+        place=call.places_like(recorded) if is_as_deep else "unclear",
+        is_beside=has_names and call.is_beside(recorded),
+        has_another_number=is_as_deep and call.numbers != recorded.numbers,
         is_edited=is_edited,
     )
 
 
-def _only(found: list[_Compared]) -> Known | None:
-    """The one that fits: the only one, or of several the only one at the same place."""
-    here = [one for one in found if one.place == "same"]
-    for some in (here, found):
-        if len(some) == 1:
-            return some[0].known
+def _only(candidates: list[_Compared]) -> RecordedCall | None:
+    """The only candidate, or of several the only one at the same place."""
+    at_place = [compared for compared in candidates if compared.place == "same"]
+    for group in (at_place, candidates):
+        if len(group) == 1:
+            return group[0].record
     return None
 
 
 def _settle(possible: list[_Compared], equal: Equal) -> Match:
     match equal:
         case "refuse":
-            return Match("unclear", possible[0].known)
+            return Match("unclear", possible[0].record)
         case "new":
             return Match("new")
         case "by place":
-            here = [one.known for one in possible if one.place == "same"]
+            records = [compared.record for compared in possible if compared.place == "same"]
         case "by order":
-            here = sorted((one.known for one in possible), key=lambda one: (one.order, one.key))
-    return Match("found", here[0]) if here else Match("new")
+            records = sorted((compared.record for compared in possible), key=lambda record: (record.order, record.key))
+    return Match("found", records[0]) if records else Match("new")

@@ -10,7 +10,7 @@ from itertools import count
 from typing import Any
 
 from rh_prefect.errors import AmbiguousCall
-from rh_prefect.jobs.journal.call_matching import Equal, Known, Match, find_record
+from rh_prefect.jobs.journal.call_matching import Equal, Match, RecordedCall, find_record
 from rh_prefect.jobs.journal.identity import Address, job_key, other_job_key
 from rh_prefect.jobs.journal.job_records import JobRecords, calls_in
 from rh_prefect.jobs.journal.journal import Journal, as_cached
@@ -21,8 +21,8 @@ from rh_prefect.memory_cache import LruCache
 _NUMBERS = count(1)
 
 REQUESTED_KEYS: LruCache[str, set[str]] = LruCache(500, make=set)
-"""Scope -> keys of the jobs that this process was asked for; other jobs of the journal are orphans. A flow run's keys
-are dropped when it ends. Where a scope is dropped because there are many, its jobs are read again from the journal."""
+"""Scope -> keys of the jobs that this process has requested; other jobs of the journal are orphans. A flow run's keys
+are dropped when it ends. If a scope is dropped to limit the memory, its jobs are read again from the journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,8 @@ class Try:
     """One attempt at something that may be retried.
 
     Attributes:
-        id: The same in every try, as a task run's id.
-        number: Another one in every try.
+        id: Equal in all attempts, such as a task run's id.
+        number: Different in each attempt.
     """
 
     id: str
@@ -43,11 +43,11 @@ class Caller:
     """The task run or flow code that makes a paid call, and its position.
 
     Attributes:
-        address: Where in the run.
-        tries: The present tries of the runs that the call is in, except for the root.
+        address: Its position in the run.
+        tries: The current attempts of the runs that contain the call, except the root.
         version: Version of the flow.
         is_detached: Whether it runs in a process that knows only a part of the run.
-        equal: What to do where several recorded calls may be this one.
+        equal: How to handle several recorded calls that may be this one.
     """
 
     address: Address = field(default_factory=Address)
@@ -58,19 +58,19 @@ class Caller:
 
     def repeats(self, other: Caller) -> bool:
         """Checks whether this is a later attempt of a run that contained the other call."""
-        numbers = {one.id: one.number for one in other.tries}
-        return any(numbers.get(one.id, one.number) != one.number for one in self.tries)
+        numbers = {attempt.id: attempt.number for attempt in other.tries}
+        return any(numbers.get(attempt.id, attempt.number) != attempt.number for attempt in self.tries)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class CallJob:
     """The job of a call.
 
     Attributes:
         key: The job's key.
-        is_new: Whether nothing was recorded of it.
+        is_new: Whether it has no record yet.
         order: Which of the calls with this request it is, as they were first recorded.
-        note: What a person should know of how it was found; empty for nothing.
+        note: A message for the log about how the job was matched; empty for none.
     """
 
     key: str
@@ -81,7 +81,7 @@ class Found:
 
 @dataclass(slots=True)
 class _Entry:
-    """One call of a request, as far as this process knows it."""
+    """One call of a request in this process."""
 
     key: str
     address: Address
@@ -92,14 +92,14 @@ class _Entry:
     taker: Caller | None = None
     is_being_recorded: bool = False
 
-    def known_to(self, caller: Caller) -> Known:
+    def recorded_call(self, caller: Caller) -> RecordedCall:
         is_taken = self.taker is not None and not caller.repeats(self.taker)
-        return Known(self.key, self.address, self.version, self.order, is_taken, self.is_elsewhere)
+        return RecordedCall(self.key, self.address, self.version, self.order, is_taken, self.is_elsewhere)
 
 
 @dataclass(slots=True)
 class _Request:
-    """What is known of the calls of one request."""
+    """The calls of one request in this process."""
 
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     entries: dict[str, _Entry] = field(default_factory=dict)
@@ -111,70 +111,72 @@ class CallRegistry:
     """Finds the job of each paid call; one for each attempt of a run, on the package's loop thread.
 
     Attributes:
-        number: Another one for each attempt in this process.
+        number: Different for each attempt in this process.
     """
 
     def __init__(self) -> None:
         self.number = next(_NUMBERS)
         self._requests: dict[str, _Request] = {}
 
-    async def find(self, request: str, caller: Caller, *, journal: Journal, attempt: int, is_empty: bool) -> Found:
+    async def find(self, request: str, caller: Caller, *, journal: Journal, attempt: int, is_empty: bool) -> CallJob:
         """Finds a call's job, or makes a key for a new one.
 
         Args:
-            request: Hash of what is asked for, with its label; see `identity.request_id`.
-            caller: Who asks.
+            request: Hash of the request with its label; see `identity.request_id`.
+            caller: The call.
             journal: The scope's records.
             attempt: Which attempt of the run this is.
-            is_empty: Whether nothing was recorded in the scope when this process came to it.
+            is_empty: Whether the scope had no job when this process opened it.
 
         Raises:
-            AmbiguousCall: It may be one of several recorded calls, or nothing tells it from another one.
+            AmbiguousCall: It may be one of several recorded calls, or it cannot be distinguished from another one.
             JournalError: The records cannot be read or written.
         """
-        known = self._requests.setdefault(request, _Request())
-        async with known.turn:
-            if not known.is_read:
+        calls = self._requests.setdefault(request, _Request())
+        async with calls.turn:
+            if not calls.is_read:
                 if not is_empty:
                     records = await journal.request(request)
-                    known.entries |= _entries(records, attempt=attempt, is_detached=caller.is_detached)
-                known.is_read = True
-            found = self._match(request, known, caller, journal.scope)
-        # Outside of the turn, so that equal calls which are made together are recorded together.
-        await _record_calls(known, caller, journal, attempt)
-        return found
+                    calls.entries |= _entries(records, attempt=attempt, is_detached=caller.is_detached)
+                calls.is_read = True
+            job = self._match(request, calls, caller, journal.scope)
+        # Outside of the lock, so that concurrent equal calls are recorded together.
+        await _record_calls(calls, caller, journal, attempt)
+        return job
 
-    def _match(self, request: str, known: _Request, caller: Caller, scope: str) -> Found:
-        records = [entry.known_to(caller) for entry in known.entries.values()]
+    def _match(self, request: str, calls: _Request, caller: Caller, scope: str) -> CallJob:
+        records = [entry.recorded_call(caller) for entry in calls.entries.values()]
         match = find_record(caller.address, records, version=caller.version, equal=caller.equal)
         if match.verdict in ("unclear", "repeated"):
             raise _refusal(f"{scope}/{request}", match, caller)
         if match.record is not None:
-            entry = known.entries[match.record.key]
+            entry = calls.entries[match.record.key]
             entry.taker = caller
-            return Found(entry.key, order=entry.order, note=_note(match, caller))
+            return CallJob(entry.key, order=entry.order, note=_note(match, caller))
         entry = _Entry(
-            key=_new_key(request, caller.address, known.entries),
+            key=_new_key(request, caller.address, calls.entries),
             address=caller.address,
             version=caller.version,
-            order=len(known.entries) + 1,
+            order=len(calls.entries) + 1,
             is_recorded=False,
             taker=caller,
         )
         note = _note_of_new(records, caller)
-        known.entries[entry.key] = entry
-        return Found(entry.key, is_new=True, order=entry.order, note=note)
+        calls.entries[entry.key] = entry
+        return CallJob(entry.key, is_new=True, order=entry.order, note=note)
 
 
 def _entries(records: Mapping[str, Mapping[str, Any]], *, attempt: int, is_detached: bool) -> dict[str, _Entry]:
     """Reads the calls of a request from the records of its jobs: from the call's own, else from the first intent."""
-    found, here = calls_in(records), current_owner()
-    return {key: _entry(key, one, attempt=attempt, is_detached=is_detached, here=here) for key, one in found.items()}
+    calls, owner = calls_in(records), current_owner()
+    return {
+        key: _entry(key, record, attempt=attempt, is_detached=is_detached, owner=owner) for key, record in calls.items()
+    }
 
 
-def _entry(key: str, record: CallRecord | Intent, *, attempt: int, is_detached: bool, here: Owner) -> _Entry:
-    # A worker process of this attempt made it: it is that process's call, and moved to no other.
-    is_elsewhere = (is_detached or record.is_detached) and record.attempt == attempt and record.owner != here
+def _entry(key: str, record: CallRecord | Intent, *, attempt: int, is_detached: bool, owner: Owner) -> _Entry:
+    # A worker process of this attempt made it, so no call of this process can take it.
+    is_elsewhere = (is_detached or record.is_detached) and record.attempt == attempt and record.owner != owner
     return _Entry(
         key=key,
         address=record.address,
@@ -187,35 +189,35 @@ def _entry(key: str, record: CallRecord | Intent, *, attempt: int, is_detached: 
 
 def _new_key(request: str, address: Address, entries: Mapping[str, _Entry]) -> str:
     key, again = job_key(request, address.digest), 0
-    # A job that another call has taken over keeps the key that this address would have.
+    # A job that another call has taken keeps the key that this address would have.
     while key in entries:
         again += 1
         key = other_job_key(request, address.digest, again)
     return key
 
 
-async def _record_calls(known: _Request, caller: Caller, journal: Journal, attempt: int) -> None:
-    """Records where equal requests are asked for, once there are two, before either of them waits for anything.
+async def _record_calls(calls: _Request, caller: Caller, journal: Journal, attempt: int) -> None:
+    """Records the positions of equal calls, once there are two, before either of them continues.
 
-    After a crash the first one to come would else be given what is the other's. So they are recorded in order, and each
-    call waits for the records of all before it.
+    Otherwise, after a crash, the first call could take the job of the other one. So calls are recorded in order, and
+    each call waits for the records of all earlier ones.
     """
-    if len(known.entries) == 1 and not caller.is_detached:
+    if len(calls.entries) == 1 and not caller.is_detached:
         return
-    for entry in known.entries.values():
+    for entry in calls.entries.values():
         if not (entry.is_recorded or entry.is_being_recorded):
             entry.is_being_recorded = True
-            before = known.recording if known.recording is not None and not known.recording.done() else None
-            known.recording = asyncio.ensure_future(_record(entry, known, caller, journal, attempt, before=before))
-    if known.recording is not None and not known.recording.done():
-        # A call that is cancelled must not cut off the records that others wait for.
-        await asyncio.shield(known.recording)
+            before = calls.recording if calls.recording is not None and not calls.recording.done() else None
+            calls.recording = asyncio.ensure_future(_record(entry, calls, caller, journal, attempt, before=before))
+    if calls.recording is not None and not calls.recording.done():
+        # The cancellation of one call must not cancel the records that others wait for.
+        await asyncio.shield(calls.recording)
 
 
 async def _record(
-    entry: _Entry, known: _Request, caller: Caller, journal: Journal, attempt: int, *, before: asyncio.Task[None] | None
+    entry: _Entry, calls: _Request, caller: Caller, journal: Journal, attempt: int, *, before: asyncio.Task[None] | None
 ) -> None:
-    """Records one call, and ends when those before it are recorded too."""
+    """Records one call, and waits until the earlier ones are recorded."""
     record = CallRecord(
         owner=current_owner(),
         address=entry.address,
@@ -224,8 +226,8 @@ async def _record(
         attempt=attempt,
         is_detached=caller.is_detached,
     )
-    # A log keeps the order in which records are given to it; other journals get one after the other.
-    turn = nullcontext() if as_cached(journal) else known.turn
+    # A log keeps the order of its records; to other journals they are written one after the other.
+    turn = nullcontext() if as_cached(journal) else calls.turn
     try:
         async with turn:
             await JobRecords(journal, entry.key).call(record)
@@ -242,8 +244,8 @@ def _note(match: Match, caller: Caller) -> str:
     return f"was called at [{match.record.address}] and is now called at [{caller.address}]; the paid result is used"
 
 
-def _note_of_new(records: list[Known], caller: Caller) -> str:
-    edited = [one for one in records if one.version != caller.version]
+def _note_of_new(records: list[RecordedCall], caller: Caller) -> str:
+    edited = [record for record in records if record.version != caller.version]
     if not edited:
         return ""
     return (
@@ -254,22 +256,24 @@ def _note_of_new(records: list[Known], caller: Caller) -> str:
 
 
 def _refusal(job: str, match: Match, caller: Caller) -> AmbiguousCall:
-    where = f"[{caller.address}]"
+    place = f"[{caller.address}]"
     if match.verdict == "repeated":
         return AmbiguousCall(
-            f"{job}: two calls with this request are made at {where}, and they cannot be distinguished: a "
+            f"{job}: two calls with this request are made at {place}, and they cannot be distinguished: a "
             "resumed run could return the result of one for the other. Nothing was paid for the second. "
             "What to do: give each call its own `label` or `key`, or call them with `generate_many` or "
             "`.submit` in the flow itself.",
             job=job,
         )
     record = match.record
-    there = f"[{record.address}]" if record is not None else ""
+    record_place = f"[{record.address}]" if record is not None else ""
     is_edited = record is not None and record.version != caller.version
-    why = "the flow's source has changed since" if is_edited else "its task or the arguments of its task have changed"
+    reason = (
+        "the flow's source has changed since" if is_edited else "its task or the arguments of its task have changed"
+    )
     return AmbiguousCall(
-        f"{job}: this call at {where} may be the call that was paid for at {there}, or a different call; "
-        f'{why}. Nothing was paid for it. What to do: resume with equal="by order" or "by place" if '
+        f"{job}: this call at {place} may be the call that was paid for at {record_place}, or a different call; "
+        f'{reason}. Nothing was paid for it. What to do: resume with equal="by order" or "by place" if '
         'it is the same call, or equal="new" if it is a new call, as in resume(flow, run, equal=...); '
         "labels distinguish identical calls from the start.",
         job=job,

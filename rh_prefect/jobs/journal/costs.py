@@ -1,4 +1,4 @@
-"""What tasks cost: a sum for each unit, since amounts of two units are never added, and how many costs are unknown."""
+"""Costs of tasks: a sum for each unit, since amounts of two units are never added, and how many costs are unknown."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ COINS = "coins"
 """RunningHub's coins, which are a unit of their own beside the currencies."""
 
 CURRENCY = "CNY"
-"""The currency of an account that names none, and of the catalogue."""
+"""The currency of the catalogue, and of an account that reports none."""
 
 
 def amount_text(amount: Decimal, unit: str | None = None) -> str:
-    """Writes an amount of money with two decimals, or more where it has more; coins as they are.
+    """Writes an amount of money with two decimals, or more if it has more; coins unchanged.
 
     Args:
         amount: The amount.
@@ -32,7 +32,7 @@ def amount_text(amount: Decimal, unit: str | None = None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What some tasks cost together.
+    """The total cost of some tasks.
 
     Attributes:
         amounts: One sum for each unit: a currency, or `coins`.
@@ -78,7 +78,7 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What one submit cost, or may have cost.
+    """The cost, or possible cost, of one submission.
 
     Attributes:
         costs: By unit.
@@ -90,11 +90,7 @@ class Charge:
 
 
 def costs_of(end: End) -> Costs:
-    """The cost of a task that has ended: a graph with paid nodes costs coins and money.
-
-    Args:
-        end: As the journal has it.
-    """
+    """The cost of a task that has ended: a graph with paid nodes costs coins and money."""
     if end.coins is None:
         return Costs.of(end.cost, end.currency)
     coins = Costs.of(end.coins, COINS)
@@ -102,18 +98,14 @@ def costs_of(end: End) -> Costs:
 
 
 def charge_of(submit: Submit) -> Charge | None:
-    """What a submit cost; None where it cost nothing for certain.
-
-    Args:
-        submit: As the journal has it.
-    """
+    """The cost of a submission; None if it certainly cost nothing."""
     estimate = Costs.of(submit.intent.estimate, submit.intent.currency)
     parts: list[Costs] = []
     if submit.end is not None:
         parts.append(costs_of(submit.end))
     elif may_cost(submit):
         parts.append(estimate)
-    # A ticket that came late is a second task, unless it is the one that the submit was counted for.
+    # A late ticket is a second task, unless it is the one that is counted already.
     if submit.late_task_id is not None and (submit.task_id or not parts):
         parts.append(estimate)
     if not parts:
@@ -122,9 +114,5 @@ def charge_of(submit: Submit) -> Charge | None:
 
 
 def may_cost(submit: Submit) -> bool:
-    """Whether a submit was accepted, or may have been.
-
-    Args:
-        submit: As the journal has it.
-    """
+    """Whether a submission was accepted, or may have been."""
     return submit.state != "refused" and (submit.state != "forgotten" or submit.may_be_paid)

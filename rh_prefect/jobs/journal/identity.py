@@ -31,24 +31,24 @@ def base_hash(*, site: str, endpoint: str, payload: Mapping[str, object]) -> str
     """Hashes the request of a call; equal requests have equal hashes.
 
     Args:
-        site: RunningHub's host: the two sites are two worlds.
+        site: RunningHub's host; the two sites have separate accounts and tasks.
         endpoint: Path below `/openapi/v2/`.
         payload: The request's parameters, files as `media_mark`s.
 
     Returns:
-        40 hex digits. No account is in it: a rotated key or a pool of keys must not make a job a new one.
+        40 hex digits. The account is not included, so that a new key or a pool of keys makes no new job.
     """
-    asked = {"site": site, "endpoint": endpoint, "payload": _plain(payload)}
-    text = json.dumps(asked, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    content = {"site": site, "endpoint": endpoint, "payload": _plain(payload)}
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return _hash(text)[:40]
 
 
 def _plain(value: object) -> object:
-    """JSON data in which 5.0 is 5: they are one number, whichever a caller or a class writes."""
+    """Returns JSON data with 5 for 5.0, so that both spellings have one hash."""
     if isinstance(value, Mapping):
-        return {name: _plain(one) for name, one in value.items()}
+        return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -57,13 +57,13 @@ def graph_base(base: str, graph: str) -> str:
 
     Args:
         base: Hash of the call.
-        graph: The graph's fingerprint; empty where the call itself says all.
+        graph: The graph's fingerprint; empty where the call alone determines the result.
     """
     return _hash(f"{base}/{graph}")[:40] if graph else base
 
 
 REQUEST_DIGITS = 12
-"""How many digits of a job's key say what is asked for; the others say where in the run."""
+"""Digits of a job's key that identify the request; the others identify the position in the run."""
 
 
 def request_id(base: str, label: str | None) -> str:
@@ -102,12 +102,12 @@ def uri_hash(uri: str) -> str:
 
 
 def _hash(text: str) -> str:
-    # A file name that is no UTF-8 and half an emoji are strings too.
+    # A file name may not be UTF-8, and a text may end within a surrogate pair.
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 Likeness = Literal["same", "other", "unclear"]
-"""Whether two descriptions are of one thing, of two things, or cannot tell."""
+"""Whether two descriptions are equal, differ, or cannot be compared."""
 
 
 class Place(BaseModel):
@@ -116,9 +116,9 @@ class Place(BaseModel):
     Attributes:
         in_order: Whether the run itself makes its calls one after the other, so that the number is the same each time;
             False for calls from asyncio tasks and threads of the caller's own.
-        given: Hash of the arguments as they were given; None where they cannot be compared.
+        given: Hash of the arguments of the call; None where they cannot be compared.
         number: Which of the calls of this name and with these arguments it is, from 1. Outside of program order each
-            asyncio task or thread of the caller's counts for itself.
+            asyncio task or thread of the caller has its own count.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -153,7 +153,7 @@ class Step(BaseModel):
 
 
 class Address(BaseModel):
-    """Where a paid call is made.
+    """The position of a paid call in its run.
 
     Attributes:
         steps: The runs between the root flow run and the call, outermost first.
@@ -177,7 +177,7 @@ class Address(BaseModel):
 
     @property
     def digest(self) -> str:
-        """A hash of the whole; 12 hex digits."""
+        """A hash of the address; 12 hex digits."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
@@ -195,31 +195,35 @@ class Address(BaseModel):
 
         Args:
             other: The other address.
-            common_only: Whether parameters that only one side has are left out, as after an edit that adds a default.
+            common_only: Whether parameters that only one side has are ignored, as after an edit that adds a default.
         """
         pairs = zip(self.steps, other.steps, strict=True)
-        return _whole([_arguments_like(one.arguments, two.arguments, common_only) for one, two in pairs])
+        return _whole(
+            [_arguments_like(step.arguments, other_step.arguments, common_only) for step, other_step in pairs]
+        )
 
     def _compare_places(self, other: Address) -> list[Likeness]:
         steps = zip(self.steps, other.steps, strict=True)
-        parts = [mine.place.likeness(theirs.place) for mine, theirs in steps]
+        parts = [step.place.likeness(other_step.place) for step, other_step in steps]
         return [*parts, self.place.likeness(other.place)]
 
     def __str__(self) -> str:
-        """The way to the call, as in `branch #2 > call #1`; a number with `?` is not one of program order."""
+        """The path to the call, as in `branch #2 > call #1`; `?` marks a number outside of program order."""
         return " > ".join(
             [*(f"{step.name} {_number(step.place)}" for step in self.steps), f"call {_number(self.place)}"]
         )
 
 
-def _arguments_like(mine: Mapping[str, str | None], theirs: Mapping[str, str | None], common_only: bool) -> Likeness:
-    if not common_only and mine.keys() != theirs.keys():
+def _arguments_like(
+    arguments: Mapping[str, str | None], others: Mapping[str, str | None], common_only: bool
+) -> Likeness:
+    if not common_only and arguments.keys() != others.keys():
         return "other"
-    common = mine.keys() & theirs.keys()
-    known = [name for name in common if mine[name] is not None and theirs[name] is not None]
-    if any(mine[name] != theirs[name] for name in known):
+    common = arguments.keys() & others.keys()
+    comparable = [name for name in common if arguments[name] is not None and others[name] is not None]
+    if any(arguments[name] != others[name] for name in comparable):
         return "other"
-    return "same" if len(known) == len(common) else "unclear"
+    return "same" if len(comparable) == len(common) else "unclear"
 
 
 def _whole(parts: list[Likeness]) -> Likeness:

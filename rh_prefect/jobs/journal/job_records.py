@@ -31,7 +31,7 @@ _R = TypeVar("_R", bound=Record)
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """One numbered submit of a job, with what is recorded about it."""
+    """One numbered submission of a job, with its records."""
 
     n: int
     intent: Intent
@@ -48,7 +48,7 @@ class Submit:
             return "ended"
         if self.lost is not None:
             return "forgotten"
-        # A known task counts in spite of any other answer: to ignore it would pay again.
+        # A recorded task id takes precedence over any other answer: to ignore it would pay again.
         if self.resolution is not None and self.resolution.outcome == "adopted":
             return "ticket"
         if self.answer is None:
@@ -74,7 +74,7 @@ class Submit:
 
     @property
     def late_task_id(self) -> str | None:
-        """The task of a ticket that came after the submit was settled without it."""
+        """The task of a ticket that arrived after the submission was resolved without it."""
         late = self.late.task_id if self.late is not None else None
         return late if late != self.task_id else None
 
@@ -111,19 +111,19 @@ class JobView:
         """How many tasks this job may have paid for: its tickets, and submissions with an unknown outcome.
 
         Args:
-            since: Only what this flow-run attempt or a later one submitted.
+            since: The first flow-run attempt whose submissions count.
         """
-        mine = (submit for submit in self.submits if submit.intent.attempt >= since)
-        return sum(1 for submit in mine if submit.task_id or submit.may_be_paid)
+        counted = (submit for submit in self.submits if submit.intent.attempt >= since)
+        return sum(1 for submit in counted if submit.task_id or submit.may_be_paid)
 
     def find(self, n: int) -> Submit | None:
         """The submission of a number; None where the job has none."""
-        return next((one for one in self.submits if one.n == n), None)
+        return next((submit for submit in self.submits if submit.n == n), None)
 
     def adding(self, submit: Submit) -> JobView:
         """Returns the job with one more submission, or with newer data of one."""
         others = (old for old in self.submits if old.n != submit.n)
-        return replace(self, submits=tuple(sorted((*others, submit), key=lambda one: one.n)))
+        return replace(self, submits=tuple(sorted((*others, submit), key=lambda other: other.n)))
 
     @classmethod
     def parse(cls, key: str, records: Mapping[str, Mapping[str, Any]]) -> JobView:
@@ -136,14 +136,14 @@ class JobView:
         Raises:
             UnreadableRecord: One of them has a form that this version does not know.
         """
-        found: dict[int, dict[str, Mapping[str, Any]]] = {}
+        by_number: dict[int, dict[str, Mapping[str, Any]]] = {}
         for name, record in records.items():
-            what, _, n = name.removeprefix(f"{key}-").rpartition("-")
+            kind, _, n = name.removeprefix(f"{key}-").rpartition("-")
             if n.isdecimal():
-                found.setdefault(int(n), {})[what] = record
+                by_number.setdefault(int(n), {})[kind] = record
         # A submit without its intent can only be a half-finished reading: the intent is always written first.
-        submits = tuple(_submit(key, n, found[n]) for n in sorted(found) if "intent" in found[n])
-        reuse = found.get(1, {}).get("reuse")
+        submits = tuple(_submit(key, n, by_number[n]) for n in sorted(by_number) if "intent" in by_number[n])
+        reuse = by_number.get(1, {}).get("reuse")
         return cls(key, submits, None if reuse is None else _parse(f"{key}-reuse-1", Reused, reuse))
 
 
@@ -151,12 +151,7 @@ class JobRecords:
     """One job's records: the only place that makes and reads their keys."""
 
     def __init__(self, journal: Journal, key: str) -> None:
-        """Names a job; nothing is read.
-
-        Args:
-            journal: The scope's journal.
-            key: The job's key.
-        """
+        """Refers to the records of a job; reads nothing."""
         self.journal = journal
         self.key = key
 
@@ -186,7 +181,7 @@ class JobRecords:
         return await self._create("resolution", n, record)
 
     async def late(self, n: int, record: Answer) -> bool:
-        """Records a ticket that arrived after submission n was settled without it."""
+        """Records a ticket that arrived after submission n was resolved without it."""
         return await self._create("late", n, record)
 
     async def lost(self, n: int, record: Lost) -> bool:
@@ -217,8 +212,8 @@ class JobRecords:
         """Records which finished job's result this job reuses; returns False if that is recorded already."""
         return await self._create("reuse", 1, record)
 
-    async def _create(self, what: str, n: int, record: Record) -> bool:
-        return await self.journal.create(f"{self.key}-{what}-{n}", record.model_dump(mode="json"))
+    async def _create(self, kind: str, n: int, record: Record) -> bool:
+        return await self.journal.create(f"{self.key}-{kind}-{n}", record.model_dump(mode="json"))
 
 
 def split_job(name: str) -> tuple[str, str]:
@@ -259,23 +254,23 @@ async def jobs_of(journal: JobSource) -> AsyncIterator[JobView]:
 
 
 def calls_in(records: Mapping[str, Mapping[str, Any]]) -> dict[str, CallRecord | Intent]:
-    """Finds where each of some jobs is called, from its call record or else from its first intent.
+    """Returns the call of each job, from its call record or else from its first intent.
 
     Args:
         records: Records of jobs, by full key.
     """
-    found: dict[str, CallRecord | Intent] = {}
+    calls: dict[str, CallRecord | Intent] = {}
     for name in sorted(records):
-        key, _, what = name.partition("-")
-        if what == "call-1":
-            found[key] = _parse(name, CallRecord, records[name])
-        elif what.startswith("intent-") and key not in found:
-            found[key] = _parse(name, Intent, records[name])
-    return found
+        key, _, part = name.partition("-")
+        if part == "call-1":
+            calls[key] = _parse(name, CallRecord, records[name])
+        elif part.startswith("intent-") and key not in calls:
+            calls[key] = _parse(name, Intent, records[name])
+    return calls
 
 
 def bases_of(records: Mapping[str, Mapping[str, Any]]) -> set[Any]:
-    """Finds the bases of the requests that were submitted.
+    """Returns the bases of the submitted requests.
 
     Args:
         records: Records of jobs, by full key.
@@ -284,11 +279,11 @@ def bases_of(records: Mapping[str, Mapping[str, Any]]) -> set[Any]:
 
 
 def _submit(key: str, n: int, records: Mapping[str, Mapping[str, Any]]) -> Submit:
-    def read(what: str, kind: type[_R]) -> _R:
-        return _parse(f"{key}-{what}-{n}", kind, records[what])
+    def read(part: str, kind: type[_R]) -> _R:
+        return _parse(f"{key}-{part}-{n}", kind, records[part])
 
-    def find(what: str, kind: type[_R]) -> _R | None:
-        return read(what, kind) if what in records else None
+    def find(part: str, kind: type[_R]) -> _R | None:
+        return read(part, kind) if part in records else None
 
     return Submit(
         n=n,

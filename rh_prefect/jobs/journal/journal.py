@@ -23,11 +23,11 @@ from rh_prefect.media.storage_errors import describe
 from rh_prefect.media.urls import is_local, local_path, shown_url
 
 JSON: TypeAlias = "dict[str, Any]"
-"""A JSON object; what the values may be is the business of `records`."""
+"""A JSON object; `records` defines its fields."""
 
 _KEY = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
 HEX_DIGITS: Final = "0123456789abcdef"
-"""What the key of a job is made of. What else a scope holds is named by words that have other letters too."""
+"""The characters of a job's key. Keys of other records begin with a word that has other letters, too."""
 
 _FOLDERS_AT_A_TIME: Final = 64
 """Jobs that one thread reads."""
@@ -48,7 +48,7 @@ class JobSource(Protocol):
     def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
         """Reads all jobs of the scope, in pages and in no order: each job's key, and its records by full key.
 
-        The first come before the last have been read. What is recorded meanwhile may be missing.
+        It yields the first jobs before the last are read. Records that are created meanwhile may be missing.
         """
         ...
 
@@ -76,8 +76,8 @@ class Journal(JobSource, Protocol):
             record: A JSON object with a `token` that no other creation has.
 
         Returns:
-            True when the record now stands because of this very call, even if an earlier sending of it had already
-            arrived (its token tells); False when another's record was there first.
+            True if this call created the record, also if an earlier transmission of it had already arrived (recognised
+            by the token); False if another record of this key exists.
         """
         ...
 
@@ -86,7 +86,7 @@ class Journal(JobSource, Protocol):
         ...
 
     async def job(self, job_key: str) -> dict[str, JSON]:
-        """Reads all records of one job, by full key; costs the same however many jobs the scope has."""
+        """Reads all records of one job, by full key; the cost does not depend on the number of jobs."""
         ...
 
     async def request(self, prefix: str) -> dict[str, JSON]:
@@ -121,7 +121,7 @@ class NotifyingJournal(Protocol):
 
 @runtime_checkable
 class CachedJournal(Protocol):
-    """A journal that keeps what it has read, since records never change; it keeps the order of what it is given."""
+    """A journal that caches its records, which never change, and creates records in the order of the calls."""
 
     def is_absent(self, key: str, *, max_age: float) -> bool:
         """Whether a record was absent at the last read, at most the given seconds ago; sends no request."""
@@ -129,15 +129,11 @@ class CachedJournal(Protocol):
 
 
 def as_cached(journal: Journal) -> CachedJournal | None:
-    """Returns the journal if it is a `CachedJournal`; None otherwise.
-
-    Args:
-        journal: The journal.
-    """
+    """Returns the journal if it is a `CachedJournal`; None otherwise."""
     return cast(CachedJournal, journal) if _is_cached(type(journal)) else None
 
 
-@cache  # asking a protocol takes 50 us, and each job asks several times
+@cache  # a check against a protocol takes 50 us, and each job needs several
 def _is_cached(kind: type) -> bool:
     return issubclass(kind, CachedJournal)
 
@@ -151,10 +147,10 @@ class NotExclusive(JournalError):
 
 
 def check_key(key: str) -> str:
-    """Refuses a key that some journal could not hold.
+    """Rejects a key that is not valid in every journal.
 
     Raises:
-        ValueError: Not of lower-case letters, digits and dashes.
+        ValueError: The key has other characters than lower-case letters, digits and dashes.
     """
     if not _KEY.fullmatch(key):
         raise ValueError(
@@ -164,12 +160,12 @@ def check_key(key: str) -> str:
 
 
 def is_job_key(key: str) -> bool:
-    """Tells whether a key, or the part of a record's key before its first dash, is that of a job."""
+    """Whether a key, or the part of a record's key before its first dash, is the key of a job."""
     return not key.strip(HEX_DIGITS) and bool(key)
 
 
 def by_job(records: Mapping[str, V]) -> dict[str, dict[str, V]]:
-    """Groups records by their job; records of no job are left out.
+    """Groups records by their job; omits records of no job.
 
     Args:
         records: By full key.
@@ -183,10 +179,10 @@ def by_job(records: Mapping[str, V]) -> dict[str, dict[str, V]]:
 
 
 async def run_together(waiting: deque[partial[Coroutine[Any, Any, T]]], *, at_once: int) -> AsyncIterator[T]:
-    """Runs calls, some at a time, and gives each result when it is there.
+    """Runs calls with limited concurrency, and yields each result when it is available.
 
     Args:
-        waiting: What to call; the caller may add more until the last result has come.
+        waiting: The calls; the caller may add more until the last result is yielded.
         at_once: How many run at a time.
     """
     running: set[asyncio.Task[T]] = set()
@@ -195,7 +191,7 @@ async def run_together(waiting: deque[partial[Coroutine[Any, Any, T]]], *, at_on
             while waiting and len(running) < at_once:
                 running.add(asyncio.ensure_future(waiting.popleft()()))
             await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            for task in [one for one in running if one.done()]:
+            for task in [task for task in running if task.done()]:
                 yield task.result()
                 running.discard(task)
     finally:
@@ -207,16 +203,16 @@ async def run_together(waiting: deque[partial[Coroutine[Any, Any, T]]], *, at_on
 class FolderJournal:
     """A journal on fsspec: one folder a job, one small JSON file a record.
 
-    On a local disk only the user that wrote a record can read it, since it holds prompts. A record appears whole or not
-    at all, and outlives a power failure: it is written to a temporary file, flushed to the disk, and then linked to its
-    name, which fails if the name exists; then the folder is flushed. Elsewhere the store's own conditional put is used
-    (If-None-Match on S3); the first use tries two exclusive creations and refuses a store where both win.
+    On a local disk only the user that wrote a record can read it, since it holds prompts. A record appears completely
+    or not at all, and survives a power failure: it is written to a temporary file, flushed to the disk, and then linked
+    to its name, which fails if the name exists; then the folder is flushed. Elsewhere the conditional put of the store
+    is used (If-None-Match on S3); the first use tries two exclusive creations and rejects a store where both succeed.
     """
 
     def __init__(
         self, url: str, *, scope: str, options: Mapping[str, Any] | None = None, readers: Readers = "owner"
     ) -> None:
-        """Opens the journal; nothing is touched before the first call.
+        """Opens the journal; accesses no storage before the first call.
 
         Args:
             url: A folder or any fsspec URL; scopes are its sub-folders.
@@ -225,7 +221,7 @@ class FolderJournal:
             readers: Who can read new records in a local folder.
 
         Raises:
-            InputError: The scope is no plain name.
+            InputError: The scope has other characters.
         """
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", scope):
             raise InputError(
@@ -254,8 +250,8 @@ class FolderJournal:
         data = json.dumps(record).encode()
         if await self._call(self._files.create, self._path(key), data):
             return True
-        there = await self.read(key)
-        return there is not None and there.get("token") == record["token"]
+        existing = await self.read(key)
+        return existing is not None and existing.get("token") == record["token"]
 
     async def read(self, key: str) -> JSON | None:
         """Reads one record; see `Journal.read`."""
@@ -290,14 +286,14 @@ class FolderJournal:
         folders: dict[str, list[str]] = await self._call(self._files.find, self.scope)
         jobs = [name for name in folders if is_job_key(name)]
         waiting = deque(
-            partial(self._call, self._files.read_all, [path for job in some for path in folders[job]])
-            for some in (jobs[start : start + _FOLDERS_AT_A_TIME] for start in range(0, len(jobs), _FOLDERS_AT_A_TIME))
+            partial(self._call, self._files.read_all, [path for job in part for path in folders[job]])
+            for part in (jobs[start : start + _FOLDERS_AT_A_TIME] for start in range(0, len(jobs), _FOLDERS_AT_A_TIME))
         )
-        async for found in run_together(waiting, at_once=_AT_ONCE):
-            for job_key, files in by_job({_key_of(path): data for path, data in found.items()}).items():
+        async for contents in run_together(waiting, at_once=_AT_ONCE):
+            for job_key, files in by_job({_key_of(path): data for path, data in contents.items()}).items():
                 yield job_key, {key: _decode(data, f"{self.url}/{self._path(key)}") for key, data in files.items()}
 
-    async def _call(self, function: Any, *args: Any) -> Any:  # one door for each method of `_Files`
+    async def _call(self, function: Any, *args: Any) -> Any:  # a method of `_Files`
         with _as_journal_error(self.url, self._options):
             return await asyncio.to_thread(function, *args)
 
@@ -329,7 +325,7 @@ def _as_journal_error(url: str, options: Mapping[str, Any]) -> Iterator[None]:
         yield
     except RunningHubError:
         raise
-    except Exception as error:  # the libraries behind fsspec have errors of their own
+    except Exception as error:  # the drivers of fsspec raise their own errors
         message, cause = describe(error, f"The journal at {url} cannot be used", options=options)
         raise JournalError(f"{message} Records of paid jobs are kept; then run again.") from cause
 
@@ -341,17 +337,17 @@ def _decode(data: bytes, where: str) -> JSON:
         record = None
     if not isinstance(record, dict):
         raise UnreadableRecord(
-            f"The record {where} is not a JSON object. What to do: look at the file; it was not written by this "
-            "package as it stands. No new task is submitted for its job before it is repaired."
+            f"The record {where} is not a JSON object. What to do: check the file; this package "
+            "did not write its present content. No new task is submitted for its job before it is repaired."
         )
     return record
 
 
 class _Files(Protocol):
-    """What a journal needs of a place: exclusive creation, reading, and listings.
+    """The storage operations of a journal: exclusive creation, reading, and listings.
 
     `find` lists the files of a folder's sub-folders, by sub-folder; `read_all` reads files, by path, and `read_some`
-    leaves out those that are not there.
+    omits missing files.
     """
 
     def check(self) -> None: ...
@@ -456,23 +452,23 @@ class _StoreFiles:
 
     def find(self, path: str) -> dict[str, list[str]]:
         self._fs.invalidate_cache()
-        found: dict[str, list[str]] = {}
+        by_folder: dict[str, list[str]] = {}
         for file in self._fs.find(f"{self._root}/{path}"):
-            inside = str(file)[len(self._root) + 1 :]
-            folder = inside.removeprefix(f"{path}/").partition("/")[0]
-            found.setdefault(folder, []).append(inside)
-        return found
+            relative = str(file)[len(self._root) + 1 :]
+            folder = relative.removeprefix(f"{path}/").partition("/")[0]
+            by_folder.setdefault(folder, []).append(relative)
+        return by_folder
 
     def read_all(self, paths: Sequence[str]) -> dict[str, bytes]:
         # In one call: asynchronous file systems read many at once.
-        found = self._fs.cat([f"{self._root}/{path}" for path in paths], on_error="raise")
-        return {str(file)[len(self._root) + 1 :]: bytes(data) for file, data in found.items()}
+        contents = self._fs.cat([f"{self._root}/{path}" for path in paths], on_error="raise")
+        return {str(file)[len(self._root) + 1 :]: bytes(data) for file, data in contents.items()}
 
     def read_some(self, paths: Sequence[str]) -> dict[str, bytes]:
         if not paths:
             return {}
-        found = self._fs.cat([f"{self._root}/{path}" for path in paths], on_error="return")
-        data = {str(file)[len(self._root) + 1 :]: value for file, value in found.items()}
+        contents = self._fs.cat([f"{self._root}/{path}" for path in paths], on_error="return")
+        data = {str(file)[len(self._root) + 1 :]: value for file, value in contents.items()}
         for value in data.values():
             if isinstance(value, BaseException) and not isinstance(value, FileNotFoundError):
                 raise value
@@ -488,20 +484,20 @@ class _StoreFiles:
 
     def _create(self, path: str, data: bytes) -> bool:
         try:
-            # Memory-like file systems look first and write then; the lock makes that one step in this process.
+            # Memory file systems check first and write then; the lock makes both one step in this process.
             with self._exclusive_in_process if self._fs.protocol == "memory" else contextlib.nullcontext():
                 self._fs.pipe_file(path, data, mode="create")
         except FileExistsError:
             return False
         except OSError as error:
-            # s3fs reports a failed If-None-Match as EINVAL; only a record that is really there means "not first".
+            # s3fs reports a failed If-None-Match as EINVAL; only an existing record means that it was not created here.
             if self._fs.exists(path):
                 return False
             raise error from None
         return True
 
     def _prove_exclusive(self) -> None:
-        # fsspec's own way looks first and writes then, which two processes can do at once.
+        # fsspec's default implementation checks first and writes then, so two processes can both succeed.
         if getattr(self._fs.pipe_file, "__func__", None) is fsspec.AbstractFileSystem.pipe_file:
             raise self._unfit()
         path = f"{self._root}/.probe-{uuid.uuid4().hex}"

@@ -4,13 +4,13 @@ Keys of a job's records are `<job key>-<what>-<n>`, where n counts the submissio
 
 | record         | written                             | holds                                                 |
 |----------------|-------------------------------------|-------------------------------------------------------|
-| `call-1`       | when another call asks for the same | where in the run the call is made                     |
+| `call-1`       | when another call is equal          | where in the run the call is made                     |
 | `reuse-1`      | when an earlier job is served       | which one                                             |
 | `intent-n`     | right before POST n                 | who posts, on which account, what, for how much       |
 | `answer-n`     | right after it                      | a ticket (task id), a definite refusal, or unknown    |
 | `resolution-n` | where the answer is unknown         | adopted (task id) or forgotten                        |
 | `late-n`       | a ticket came after a resolution    | the task, which was accepted and may have been paid   |
-| `lost-n`       | where RunningHub forgot the task    | a person has said so: it may be paid for again        |
+| `lost-n`       | where RunningHub lost the task      | a person has confirmed it: it may be paid for again   |
 | `end-n`        | when the remote task is terminal    | state, links, failure, cost                           |
 
 Beside the jobs a scope holds `format-1`, its first record, `media-<hash of a name>-<n>`, n from 1 without gaps:
@@ -49,7 +49,7 @@ class Record(BaseModel):
     """The fields that every record has.
 
     Attributes:
-        token: Tells this very creation from any other; a creation whose answer was lost is recognised by it.
+        token: Identifies this creation, so that one whose response was lost is recognised.
         at: When it was written, ISO 8601 in UTC by the writer's clock; for people, never compared.
     """
 
@@ -75,7 +75,7 @@ class Intent(Record):
         base: Hash of all of the above that makes two calls equal.
         address: Where in the run the call is made.
         version: Version of the flow that makes it.
-        order: Which of the calls with this request it is, in the order in which they were asked for.
+        order: Which of the calls with this request it is, in the order of the calls.
         is_detached: Whether the process knew only a part of the run.
         label: The caller's name for the output.
         run: Short name of the run, used in file names.
@@ -86,8 +86,8 @@ class Intent(Record):
         give_up: Seconds in which the POST must begin, from before the claim was written.
         submit_timeout: Seconds that the POST may take.
         attempt: The flow-run attempt.
-        graph: Of a saved workflow or an app: a fingerprint of what the site had under its id.
-        webhook: Whether RunningHub was asked to tell of the end; the address holds a secret and is not recorded.
+        graph: Of a saved workflow or an app: a fingerprint of the graph that the site had under its id.
+        webhook: Whether RunningHub was requested to send a webhook at the end; its secret address is not recorded.
     """
 
     owner: Owner
@@ -118,7 +118,7 @@ class Intent(Record):
 
 
 FORMAT = 3
-"""The format of the records. Raise it when a record means something else than before."""
+"""The format of the records. Raise it when the meaning of a record changes."""
 
 FORMAT_KEY = "format-1"
 
@@ -136,7 +136,7 @@ class CallRecord(Record):
         owner: The process that made it.
         address: Where in the run.
         version: Version of the flow.
-        order: Which of the calls with this request it is, in the order in which they were asked for.
+        order: Which of the calls with this request it is, in the order of the calls.
         attempt: The flow-run attempt.
         is_detached: Whether the process knew only a part of the run.
     """
@@ -160,16 +160,16 @@ class Reused(Record):
 
 
 NOT_DELIVERED = "not-delivered"
-"""Our own code for a request that never left this machine."""
+"""This package's code for a request that never left this machine."""
 
 NOT_SENT = "not-sent"
-"""Our own code for a request that could not even be written."""
+"""This package's code for a request that could not be serialised."""
 
 BROKEN = "node-errors"
-"""Our own code for a workflow in which RunningHub found broken nodes right at the submit."""
+"""This package's code for a workflow in which RunningHub found broken nodes at the submit."""
 
 GAVE_UP = "gave-up"
-"""Our own code for a claim whose POST was never begun, since this process had been stopped in between."""
+"""This package's code for a claim whose POST did not start, since the process was stopped before it."""
 
 
 class Answer(Record):
@@ -178,10 +178,10 @@ class Answer(Record):
     Attributes:
         outcome: `ticket`, `refused` (definitely not accepted) or `unknown`.
         task_id: RunningHub's task id; with `ticket`.
-        code: RunningHub's code, or one of ours for a request that was never sent.
-        reason: RunningHub's words.
-        retry: How to go on after a refusal.
-        node_errors: With a ticket: the nodes of a workflow that RunningHub already knows to be broken, and why.
+        code: RunningHub's code, or this package's for a request that was never sent.
+        reason: RunningHub's message.
+        retry: How to continue after a refusal.
+        node_errors: With a ticket: the nodes of a workflow that RunningHub reports as broken, with the reason.
     """
 
     outcome: Literal["ticket", "refused", "unknown"]
@@ -196,7 +196,7 @@ class Resolution(Record):
     """How an unknown answer was settled.
 
     Attributes:
-        outcome: `adopted`, with the task that it turned out to be, or `forgotten`: pay again if asked again.
+        outcome: `adopted`, with the task, or `forgotten`: the next call pays again.
         task_id: The adopted task.
         by: Who settled it: a person, the late owner, or the `on_unknown` option.
     """
@@ -229,16 +229,16 @@ class End(Record):
     Attributes:
         status: `SUCCESS`, `FAILED` or `CANCELLED`.
         task_id: RunningHub's task id.
-        links: Its outputs; links die after about a day.
+        links: Its outputs; links expire after about a day.
         code: RunningHub's code of a failure.
         reason: What failed, in one line, with the node and its exception.
-        cost: What it cost, where RunningHub says.
+        cost: Its cost, if RunningHub reports it.
         currency: Of the cost.
         coins: The coins of a task that cost coins beside its money.
-        queued_seconds: Time from the answer to the first sight of it running.
-        run_seconds: Time that it ran, as RunningHub reports it or as it was seen.
-        attempt: The flow-run attempt that saw the end.
-        task_attempt: The task-run attempt that saw it.
+        queued_seconds: Time from the answer to the first poll in which it ran.
+        run_seconds: Time that it ran, as RunningHub reports it or as it was measured here.
+        attempt: The flow-run attempt that recorded the end.
+        task_attempt: The task-run attempt that recorded it.
     """
 
     status: Literal["SUCCESS", "FAILED", "CANCELLED"]
@@ -259,10 +259,10 @@ class SeenMedia(Record):
     """One content of an input, as it was read under one name.
 
     Attributes:
-        uri: Where it was read, as it may be shown: without user and query.
+        uri: Where it was read, without user and query, for display.
         sha256: Hex digest of the content.
         size: Bytes.
-        kind: What it is, by its content.
+        kind: Its kind of media, by its content.
         mime: Its MIME type, by its content.
         extension: Its usual extension, without a dot.
         seconds: Duration of a video or audio.

@@ -74,15 +74,10 @@ class Scope(Protocol):
 
 
 class FolderScope:
-    """A scope outside flows: a name, and its records, mostly a folder below the journal's URL."""
+    """A scope outside flows: a name, and its records, usually in a folder below the journal's URL."""
 
     def __init__(self, journal: Journal, *, attempt: int = 1) -> None:
-        """Looks at the scope as one of its attempts; to begin a new one, use `open_scope`.
-
-        Args:
-            journal: Its records.
-            attempt: Which attempt this is.
-        """
+        """Opens the scope for an existing attempt; `open_scope` begins a new one."""
         self.journal = journal
         self.run = journal.scope
         self.flow = "call"
@@ -101,11 +96,8 @@ class Opened(Record):
 async def open_scope(journal: FolderJournal) -> FolderScope:
     """Opens a named scope as a new attempt, in which failed or cancelled jobs may be paid for again.
 
-    Each process is an attempt, whether the one before it has ended or not. Two that are at work at the same time do
-    not pay for one job together: who submits is decided by the claim, which is exclusive for all attempts.
-
-    Args:
-        journal: The scope's records.
+    Each process is an attempt, whether the previous process has ended or not. Two processes at the same time do not
+    pay for one job twice: the claim decides which one submits, and it is exclusive across attempts.
     """
     record = Opened(owner=current_owner()).model_dump(mode="json")
     attempt = await last_attempt(journal) + 1
@@ -114,27 +106,27 @@ async def open_scope(journal: FolderJournal) -> FolderScope:
     return FolderScope(journal, attempt=attempt)
 
 
-async def last_attempt(journal: Journal, *, what: str = "attempt") -> int:
+async def last_attempt(journal: Journal, *, kind: str = "attempt") -> int:
     """Finds the newest attempt of a named scope with few reads, since attempts are numbered without gaps.
 
     Args:
         journal: The scope's records.
-        what: `cancel` finds the newest that was cancelled instead.
+        kind: `cancel` finds the newest cancelled attempt instead.
 
     Returns:
         Its number; 0 where there is none.
     """
 
-    async def is_there(number: int) -> bool:
-        return await journal.read(f"{what}-{number}") is not None
+    async def exists(number: int) -> bool:
+        return await journal.read(f"{kind}-{number}") is not None
 
-    there, beyond = 0, 1
-    while await is_there(beyond):
-        there, beyond = beyond, 2 * beyond
-    while beyond - there > 1:
-        middle = (there + beyond) // 2
-        there, beyond = (middle, beyond) if await is_there(middle) else (there, middle)
-    return there
+    newest, beyond = 0, 1
+    while await exists(beyond):
+        newest, beyond = beyond, 2 * beyond
+    while beyond - newest > 1:
+        middle = (newest + beyond) // 2
+        newest, beyond = (middle, beyond) if await exists(middle) else (newest, middle)
+    return newest
 
 
 def loose_scope(journal_url: str) -> FolderScope:
@@ -143,35 +135,34 @@ def loose_scope(journal_url: str) -> FolderScope:
 
 
 _KEPT = 1000
-"""Of how many scopes one process remembers whether they were empty; one that was dropped is asked again."""
+"""Number of scopes for which a process stores whether they were empty; a dropped one is read again."""
 
 
 class OpenScopes:
     """The scopes that this process has opened."""
 
     def __init__(self) -> None:
-        """Starts with none."""
         self._were_empty: SingleFlight[tuple[str, str, int], bool] = SingleFlight(_KEPT)
 
     async def open(self, scope: Scope, store: MediaStore) -> bool:
         """Checks a scope before the first job of an attempt; accesses the journal and the store once.
 
-        What another process records there later does no harm: to claim a job is exclusive, and who comes second reads
-        it.
+        Later records of another process are safe: the claim of a job is exclusive, and the second process reads the
+        first one's records.
 
         Args:
             scope: The run.
             store: Where its outputs go.
 
         Returns:
-            Whether it had no job when this attempt came to it.
+            Whether it had no job when this attempt opened it.
 
         Raises:
-            JournalError: It was written in another format; it is older than its run, as after a database was restored
-                from a backup; or it cannot be read.
+            JournalError: It was written in another format; it is older than its run, as after the restore of a database
+                backup; or it cannot be read.
             StoreError: The store cannot be read or written.
         """
-        # A later attempt in this process finds what the ones before it have recorded.
+        # A later attempt in this process has to read the records of earlier ones.
         name = (repr(scope.journal), store.url, scope.calls.number)
         return await self._were_empty.get(name, lambda: _open(scope, store))
 
@@ -192,9 +183,9 @@ async def _open(scope: Scope, store: MediaStore) -> bool:
 
 
 async def _begin(scope: Scope, store: MediaStore) -> None:
-    """Records the format, and in the store that the run has begun: a journal that is older than that lacks jobs."""
+    """Records the format, and the start of the run in the store, by which a restored journal is detected."""
     journal, marker = scope.journal, f"runs/{scope.journal.scope}.json"
-    # A named scope outside of flows may be deleted by its owner, to begin it again.
+    # The owner of a named scope outside of flows may delete it, to start again.
     is_flow_run = "flow_run" in scope.details
     if is_flow_run and await asyncio.to_thread(store.exists, marker) and await journal.read(FORMAT_KEY) is None:
         raise _is_restored(journal, store, marker)
@@ -205,11 +196,7 @@ async def _begin(scope: Scope, store: MediaStore) -> None:
 
 
 async def begin_scope(journal: Journal) -> None:
-    """Records the format of a scope, as its first record.
-
-    Args:
-        journal: The scope's records.
-    """
+    """Records the format of a scope, as its first record."""
     await journal.create(FORMAT_KEY, Format().model_dump(mode="json"))
 
 
@@ -222,8 +209,8 @@ async def forbid_attempt(journal: Journal, attempt: int, *, by: str) -> None:
     """Records that an attempt of a run submits nothing more.
 
     Args:
-        journal: The run's.
-        attempt: Its number.
+        journal: The run's records.
+        attempt: The number of the attempt.
         by: Who cancels, for the record.
     """
     await journal.create(cancel_key(attempt), Cancelled(by=by).model_dump(mode="json"))

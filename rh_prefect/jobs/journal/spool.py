@@ -1,6 +1,6 @@
 """A local store on this machine for tickets that are not in the journal yet.
 
-A ticket is written here the moment it arrives, and dropped once the journal has it. So neither a kill between
+A ticket is written here when it arrives, and deleted when the journal has it. So neither a kill between
 RunningHub's answer and the journal's, nor a journal that cannot be reached, loses a task that was paid for.
 """
 
@@ -40,11 +40,11 @@ class Spool:
     """A folder of answers, one small file each."""
 
     def __init__(self, folder: Path, *, flush: Callable[[Path], None] = flush_folder) -> None:
-        """Names the folder; it is made when first needed.
+        """Uses a folder, which the first write creates.
 
         Args:
             folder: The folder.
-            flush: Makes a folder's names survive a power failure.
+            flush: Writes a folder's entries to the disk.
         """
         self.folder = folder
         self._flush = flush
@@ -94,6 +94,6 @@ def _read(path: Path) -> Spooled | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        # The journal is the truth and is never less careful without a ticket: its intent stays open, then unknown.
+        # Without the ticket the job is still safe: its intent stays open in the journal, then unknown.
         _log.error("%s may contain the id of a paid task but cannot be read: %s. Check the file.", path, error)
         return None

@@ -16,7 +16,7 @@ class Owner(BaseModel):
 
     Attributes:
         host: Its host's name.
-        boot: The host's boot id; a pid says nothing after a reboot or in another container.
+        boot: The host's boot id; a pid identifies nothing after a reboot or in another container.
         pid: Its process id.
         started: When the kernel started it, in clock ticks since boot.
     """
@@ -31,23 +31,23 @@ class Owner(BaseModel):
 
 def current_owner() -> Owner:
     """Describes this process; read again after a fork."""
-    return Owner(host=socket.gethostname(), boot=_boot_id(), pid=os.getpid(), started=_started(os.getpid()) or "")
+    return Owner(host=socket.gethostname(), boot=_boot_id(), pid=os.getpid(), started=_start_time(os.getpid()) or "")
 
 
 def is_surely_dead(owner: Owner) -> bool:
     """Checks whether a process on this same host has certainly ended.
 
     Returns:
-        True only on proof: same host, same boot, and the pid is gone, a zombie's, or belongs to a younger process. Of a
-        process elsewhere nothing can be proved from here, so the answer is False.
+        True only on proof: same host, same boot, and the pid is unused, a zombie's, or belongs to a younger process.
+        The end of a process on another host cannot be proved, so the result is False.
     """
-    here = current_owner()
-    if not (owner.boot and owner.started) or (owner.host, owner.boot) != (here.host, here.boot):
+    current = current_owner()
+    if not (owner.boot and owner.started) or (owner.host, owner.boot) != (current.host, current.boot):
         return False
-    started = _started(owner.pid)
+    started = _start_time(owner.pid)
     if started is None:
-        # A /proc that is mounted with hidepid shows no other user's process.
-        return not _answers(owner.pid)
+        # A /proc that is mounted with hidepid hides the processes of other users.
+        return not _exists(owner.pid)
     return started != owner.started
 
 
@@ -67,7 +67,7 @@ def _boot_id() -> str:
         return ""
 
 
-def _answers(pid: int) -> bool:
+def _exists(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -77,8 +77,8 @@ def _answers(pid: int) -> bool:
     return True
 
 
-def _started(pid: int) -> str | None:
-    """Field 22 of /proc/<pid>/stat; "dead" for a zombie, None where there is no such process to be seen."""
+def _start_time(pid: int) -> str | None:
+    """Field 22 of /proc/<pid>/stat; "dead" for a zombie, None if no such process is visible."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from rh_prefect.jobs.journal.call_matching import Equal, Known, Match, find_record
+from rh_prefect.jobs.journal.call_matching import Equal, Match, RecordedCall, find_record
 from rh_prefect.jobs.journal.identity import Address, Place, Step
 
 V1, V2 = "before", "after an edit"
@@ -25,42 +25,44 @@ def at(*steps: Step, number: int = 1, in_order: bool = True) -> Address:
     return Address(steps=steps, place=place(number, in_order=in_order))
 
 
-def known(*addresses: Address, version: str = V1, taken: Sequence[int] = ()) -> list[Known]:
-    return [Known(f"job-{n}", address, version, n, is_taken=n in taken) for n, address in enumerate(addresses, 1)]
+def recorded(*addresses: Address, version: str = V1, taken: Sequence[int] = ()) -> list[RecordedCall]:
+    return [
+        RecordedCall(f"job-{n}", address, version, n, is_taken=n in taken) for n, address in enumerate(addresses, 1)
+    ]
 
 
-def find(call: Address, records: list[Known], *, version: str = V1, equal: Equal = "refuse") -> tuple[str, str]:
+def find(call: Address, records: list[RecordedCall], *, version: str = V1, equal: Equal = "refuse") -> tuple[str, str]:
     match: Match = find_record(call, records, version=version, equal=equal)
     return match.verdict, match.record.key if match.record else ""
 
 
 def test_of_several_equal_calls_each_finds_the_one_at_its_address() -> None:
-    records = known(at(number=1), at(number=2), at(number=3))
+    records = recorded(at(number=1), at(number=2), at(number=3))
     assert find(at(number=2), records) == ("found", "job-2")
 
 
 def test_a_second_call_at_one_address_in_one_attempt_is_not_told_apart() -> None:
-    records = known(at(in_order=False), taken=[1])
+    records = recorded(at(in_order=False), taken=[1])
     assert find(at(in_order=False), records) == ("repeated", "job-1")
 
 
 def test_a_further_equal_call_of_the_same_program_is_a_new_job_although_others_are_not_taken_yet() -> None:
-    assert find(at(number=3), known(at(number=1), at(number=2))) == ("new", "")
+    assert find(at(number=3), recorded(at(number=1), at(number=2))) == ("new", "")
 
 
 def test_a_call_of_another_branch_is_a_new_job_although_others_are_not_taken_yet() -> None:
-    records = known(at(step("branch", x="1")), at(step("branch", x="2")))
+    records = recorded(at(step("branch", x="1")), at(step("branch", x="2")))
     assert find(at(step("branch", x="3")), records) == ("new", "")
 
 
 def test_a_branch_that_stands_elsewhere_is_found_by_its_arguments() -> None:
-    records = known(at(step("branch", 1, x="1")), at(step("branch", 2, x="2")))
+    records = recorded(at(step("branch", 1, x="1")), at(step("branch", 2, x="2")))
     moved = at(Step(name="branch", place=place(3, given=None), arguments={"x": "2"}))
     assert find(moved, records) == ("found", "job-2")
 
 
 def test_arguments_that_cannot_be_compared_leave_the_place_to_decide() -> None:
-    records = known(at(step("branch", 1, client=None)), at(step("branch", 2, client=None)))
+    records = recorded(at(step("branch", 1, client=None)), at(step("branch", 2, client=None)))
     assert find(at(step("branch", 2, client="5")), records) == ("found", "job-2")
 
 
@@ -68,28 +70,30 @@ def test_the_only_address_of_a_request_has_moved() -> None:
     """Whatever an edit has changed: an argument, a name, the depth; else only what is not compared."""
     was = at(step("branch", 4, at=None))
     for now in (at(step("branch", 5, at="10:05")), at(step("other")), at(), at(step("a"), step("b"))):
-        assert find(now, known(was), version=V2) == ("moved", "job-1")
+        assert find(now, recorded(was), version=V2) == ("moved", "job-1")
     moved = at(Step(name="branch", place=place(9, given=None), arguments={"at": "10:05"}), number=3)
-    assert find(moved, known(was)) == ("moved", "job-1")
+    assert find(moved, recorded(was)) == ("moved", "job-1")
 
 
 @pytest.mark.parametrize("now", [at(step("cover")), at(step("poster", x="2")), at()])
 def test_the_same_program_gives_no_job_to_another_task_or_branch(now: Address) -> None:
     """Another task, or the branch with other arguments, may ask for the same: it must not get this one's result."""
     was = at(step("poster", x="1"))
-    assert find(now, known(was)) == ("unclear", "job-1")
-    assert find(now, known(was), equal="new") == ("new", "")
-    assert find(now, known(was), equal="by order") == ("found", "job-1")
+    assert find(now, recorded(was)) == ("unclear", "job-1")
+    assert find(now, recorded(was), equal="new") == ("new", "")
+    assert find(now, recorded(was), equal="by order") == ("found", "job-1")
 
 
 @pytest.mark.parametrize("version", [V1, V2])
 def test_the_first_of_equal_calls_does_not_take_what_the_second_has_paid_for(version: str) -> None:
     """Branch 1 was not asked yet when the first attempt broke off: it must not get what branch 2 has paid for."""
-    assert find(at(number=1), known(at(number=2)), version=version) == ("new", "")
+    assert find(at(number=1), recorded(at(number=2)), version=version) == ("new", "")
 
 
 def test_a_call_whose_arguments_cannot_be_compared_is_new_at_a_place_of_which_nothing_is_recorded() -> None:
-    records = [Known(f"job-{n}", at(Step(name="b", place=place(n, given=None), arguments={"c": None}))) for n in (1, 2)]
+    records = [
+        RecordedCall(f"job-{n}", at(Step(name="b", place=place(n, given=None), arguments={"c": None}))) for n in (1, 2)
+    ]
     call = at(Step(name="b", place=place(3, given=None), arguments={"c": None}))
     assert find(call, records, version="") == ("new", "")
     assert find(call, records, version=V2) == ("unclear", "job-1")
@@ -97,33 +101,33 @@ def test_a_call_whose_arguments_cannot_be_compared_is_new_at_a_place_of_which_no
 
 def test_of_equal_parts_of_a_task_with_a_client_none_takes_what_another_has_paid_for() -> None:
     around = Step(name="shot", place=place(1, given=None), arguments={"client": None})
-    records = known(at(around, step("take", 1)))
+    records = recorded(at(around, step("take", 1)))
     assert find(at(around, step("take", 2)), records) == ("new", "")
-    assert find(at(around, number=2), known(at(around))) == ("new", "")
+    assert find(at(around, number=2), recorded(at(around))) == ("new", "")
     assert find(at(around, step("take", 1)), records) == ("found", "job-1")
 
 
 def test_a_renamed_task_is_found_after_an_edit_only() -> None:
-    records = known(at(step("branch", 1, x="1")), at(step("branch", 2, x="2")))
+    records = recorded(at(step("branch", 1, x="1")), at(step("branch", 2, x="2")))
     renamed = at(step("shot", 2, x="2"))
     assert find(renamed, records, version=V2) == ("renamed", "job-2")
     assert find(renamed, records, version=V1) == ("new", "")
 
 
 def test_a_default_that_an_edit_adds_makes_no_other_call() -> None:
-    records = known(at(step("branch", 1, x="1")), at(step("branch", 2, x="2")))
+    records = recorded(at(step("branch", 1, x="1")), at(step("branch", 2, x="2")))
     added = at(step("branch", 2, x="2", mode="d"))
     assert find(added, records, version=V2) == ("found", "job-2")
     assert find(added, records, version=V1) == ("new", "")
 
 
 def test_calls_that_an_edit_wrapped_into_a_helper_are_refused_where_several_are_equal() -> None:
-    records = known(at(number=1), at(number=2))
+    records = recorded(at(number=1), at(number=2))
     wrapped = at(step("helper", 2))
     assert find(wrapped, records, version=V2) == ("unclear", "job-1")
     assert find(wrapped, records, version=V2, equal="new") == ("new", "")
     assert find(wrapped, records, version=V2, equal="by order") == ("found", "job-1")
-    assert find(wrapped, known(at(number=1), at(number=2), taken=[1]), version=V2, equal="by order") == (
+    assert find(wrapped, recorded(at(number=1), at(number=2), taken=[1]), version=V2, equal="by order") == (
         "found",
         "job-2",
     )
@@ -131,7 +135,7 @@ def test_calls_that_an_edit_wrapped_into_a_helper_are_refused_where_several_are_
 
 def test_by_place_takes_what_stands_at_the_place_and_nothing_else() -> None:
     two = step("branch", 2, x=None)
-    records = known(at(step("branch", 1, x="1")), at(two), at(two, number=2))
+    records = recorded(at(step("branch", 1, x="1")), at(two), at(two, number=2))
     call = at(Step(name="shot", place=place(2), arguments={"x": None}))
     assert find(call, records, version=V2, equal="by place") == ("found", "job-2")
     unclear = at(Step(name="shot", place=place(9, given=None), arguments={"x": None}))
@@ -141,7 +145,7 @@ def test_by_place_takes_what_stands_at_the_place_and_nothing_else() -> None:
 
 def test_what_another_process_of_this_attempt_made_is_found_by_its_own_address_only() -> None:
     there = at(step("branch", 1, x="1"))
-    records = [Known("job-1", there, V1, is_elsewhere=True)]
+    records = [RecordedCall("job-1", there, V1, is_elsewhere=True)]
     assert find(there, records) == ("found", "job-1")
     assert find(at(step("branch", 1, x="2")), records) == ("new", "")
 
@@ -152,10 +156,10 @@ def test_whatever_the_order_of_the_calls_each_finds_its_own(seed: int) -> None:
     chance = random.Random(seed)
     calls = _tree(chance)
     asked = chance.sample(calls, len(calls))[: chance.randint(1, len(calls))]
-    records = known(*asked)
+    records = recorded(*asked)
     taken: set[str] = set()
     for call in chance.sample(calls, len(calls)):
-        state = [Known(one.key, one.address, one.version, one.order, one.key in taken) for one in records]
+        state = [RecordedCall(one.key, one.address, one.version, one.order, one.key in taken) for one in records]
         match = find_record(call, state, version=V1)
         if call in asked:
             assert match.verdict == "found" and match.record is not None and match.record.address == call

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rh_prefect.errors import AmbiguousCall, JournalError
-from rh_prefect.jobs.journal.call_registry import Caller, CallRegistry, Found, Try
+from rh_prefect.jobs.journal.call_registry import Caller, CallJob, CallRegistry, Try
 from rh_prefect.jobs.journal.identity import Address, Place, Step, job_key, other_job_key
 from rh_prefect.jobs.journal.records import CallRecord, Record
 from rh_prefect.jobs.journal.writer_process import current_owner
@@ -32,7 +32,7 @@ def journal() -> MemoryJournal:
 
 async def find(
     calls: CallRegistry, journal: MemoryJournal, caller: Caller, *, attempt: int = 1, is_empty: bool = False
-) -> Found:
+) -> CallJob:
     return await calls.find(REQUEST, caller, journal=journal, attempt=attempt, is_empty=is_empty)
 
 
@@ -60,7 +60,7 @@ def test_a_call_repeats_one_of_an_earlier_try_of_the_same_task_run(
 
 async def test_the_first_call_of_a_request_is_new_and_is_not_recorded_yet(journal: MemoryJournal) -> None:
     found = await find(CallRegistry(), journal, Caller(at(1)), is_empty=True)
-    assert found == Found(job_key(REQUEST, at(1).digest), is_new=True, order=1)
+    assert found == CallJob(job_key(REQUEST, at(1).digest), is_new=True, order=1)
     assert await recorded(journal) == {}
 
 
@@ -88,7 +88,7 @@ async def test_no_call_is_made_while_one_before_it_is_not_recorded(journal: Memo
     calls, failing = CallRegistry(), FailsOnce(journal.place, "run")
     made = (find(calls, failing, Caller(at(n)), is_empty=True) for n in (1, 2, 3))
     first, *others = await asyncio.gather(*made, return_exceptions=True)
-    assert isinstance(first, Found)
+    assert isinstance(first, CallJob)
     assert [type(one) for one in others] == [JournalError, JournalError]
     await find(calls, failing, Caller(at(4)))
     assert {one.order for one in (await recorded(journal)).values()} == {1, 2, 3, 4}
@@ -105,7 +105,7 @@ async def test_a_resumed_run_finds_each_call_and_its_order(journal: MemoryJourna
     second = CallRegistry()
     for n in (3, 1, 2):
         found = await find(second, journal, Caller(at(n)), attempt=2)
-        assert found == Found(made[n].key, is_new=False, order=n)
+        assert found == CallJob(made[n].key, is_new=False, order=n)
 
 
 async def test_a_call_that_only_its_intent_tells_of_is_found(journal: MemoryJournal) -> None:
@@ -115,14 +115,14 @@ async def test_a_call_that_only_its_intent_tells_of_is_found(journal: MemoryJour
         "intent-2": intent(address=at(2), order=9),
     }
     await write(journal, records, key=key)
-    assert await find(CallRegistry(), journal, Caller(at(1)), attempt=2) == Found(key, order=4)
+    assert await find(CallRegistry(), journal, Caller(at(1)), attempt=2) == CallJob(key, order=4)
 
 
 async def test_the_call_s_own_record_counts_more_than_its_intent(journal: MemoryJournal) -> None:
     key = job_key(REQUEST, at(1).digest)
     call = CallRecord(owner=current_owner(), address=at(2), order=5)
     await write(journal, {"intent-1": intent(address=at(1)), "call-1": call}, key=key)
-    assert await find(CallRegistry(), journal, Caller(at(2)), attempt=2) == Found(key, order=5)
+    assert await find(CallRegistry(), journal, Caller(at(2)), attempt=2) == CallJob(key, order=5)
 
 
 async def test_the_journal_is_read_once_and_not_at_all_where_it_was_empty(journal: MemoryJournal) -> None:
@@ -179,7 +179,7 @@ async def test_a_new_call_at_the_address_of_a_job_that_has_moved_has_a_key_of_it
         call = CallRecord(owner=current_owner(), address=at(number, x="other"))
         await write(journal, {"call-1": call}, key=key)
     found = await find(CallRegistry(), journal, Caller(at(1, x="1")), attempt=2)
-    assert found == Found(other_job_key(REQUEST, digest, 2), is_new=True, order=3)
+    assert found == CallJob(other_job_key(REQUEST, digest, 2), is_new=True, order=3)
 
 
 @pytest.mark.parametrize(
