@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from rh_prefect.cli.servers import api_of_earlier_runs, is_configured
 from rh_prefect.errors import InputError, RunningHubError, TaskNotFound
 from rh_prefect.jobs import admin
-from rh_prefect.jobs.events import what_of
+from rh_prefect.jobs.events import summary_of
 from rh_prefect.jobs.journal.costs import costs_of
 from rh_prefect.jobs.journal.job_records import JobView, jobs_of, read_job, split_job
 from rh_prefect.jobs.journal.journal import folder_scopes
@@ -328,7 +328,7 @@ async def _collect(run: str) -> None:
         else:
             if result is not None and result.damaged:
                 failed = True
-                print(f"DAMAGED: {result.job} ({_what(view)}): {what_of(result)}")
+                print(f"DAMAGED: {result.job} ({_what(view)}): {summary_of(result)}")
             elif result is not None:
                 print(f"{result.job}: {', '.join(media.uri for media in result.outputs) or result.manifest}")
     if failed:

@@ -28,7 +28,7 @@ from rh_prefect.flow_runs.queries import (
 )
 from rh_prefect.flow_runs.recorded_jobs import bring_home, home_of
 from rh_prefect.jobs.cancel import CancelReport
-from rh_prefect.jobs.events import what_of
+from rh_prefect.jobs.events import summary_of
 from rh_prefect.jobs.journal.job_records import JobView, Submit, jobs_of
 from rh_prefect.jobs.journal.records import Record
 from rh_prefect.jobs.journal.scope import Scope
@@ -228,5 +228,5 @@ async def _bring(view: JobView, submit: Submit, scope: Scope) -> _Judged:
     if result is None:
         return None
     if result.damaged:
-        return "NOT collected", what_of(result)
+        return "NOT collected", summary_of(result)
     return "collected", ", ".join(media.uri for media in result.outputs) or result.manifest

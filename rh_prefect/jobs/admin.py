@@ -1,4 +1,4 @@
-"""Manual operations on jobs: settle an unknown submission, record tickets and lost journals again, find orphans."""
+"""Manual operations on jobs: resolve an unknown submission, record tickets and lost journals again, find orphans."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def adopt(journal: Journal, key: str, task_id: str) -> None:
         task_id: RunningHub's task id.
 
     Raises:
-        InputError: The job is not in a state in which this can be said, or the task is another submit's.
+        InputError: The state of the job does not allow this, or the task is another submit's.
     """
     if not is_task_id(task_id):
         raise InputError(
@@ -55,7 +55,7 @@ async def mark_refused(journal: Journal, key: str) -> None:
         key: The job's key.
 
     Raises:
-        InputError: The job is not in a state in which this can be said.
+        InputError: The state of the job does not allow this.
     """
     await _resolve(journal, key, Resolution(outcome="forgotten", by="a person"))
 
@@ -65,10 +65,10 @@ async def mark_lost(journal: Journal, key: str) -> None:
 
     Args:
         journal: The scope's journal.
-        key: The job's key, whose task the account that paid for it was asked for.
+        key: The job's key; its task was queried on the account that paid for it.
 
     Raises:
-        InputError: Its last submit is no task that is waited for.
+        InputError: Its last submission has no running task.
     """
     submit = (await read_job(journal, key)).last
     if submit is None or submit.state != "ticket":
@@ -115,7 +115,7 @@ async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
         The task ids that the journal has now.
     """
     replayed: list[str] = []
-    for entry in [one for one in spool.entries() if one.scope == journal.scope]:
+    for entry in [entry for entry in spool.entries() if entry.scope == journal.scope]:
         records, task_id = JobRecords(journal, entry.key), entry.answer.task_id or ""
         if await _replay(entry, records):
             replayed.append(task_id)
@@ -127,7 +127,7 @@ async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
 
 
 async def _replay(entry: Spooled, records: JobRecords) -> bool:
-    """Records a ticket; False where its submission was settled otherwise."""
+    """Records a ticket; False if its submission was resolved otherwise."""
     if await records.answer(entry.n, entry.answer):
         return True
     await records.resolve(
@@ -142,7 +142,7 @@ async def orphans(journal: Journal, requested: Collection[str]) -> list[JobView]
 
     Args:
         journal: The scope's journal.
-        requested: Keys that were asked for in this attempt.
+        requested: Keys that this attempt has requested.
     """
     return [view async for view in jobs_of(journal) if view.key not in requested and view.tickets]
 
@@ -160,7 +160,9 @@ async def recover(journal: Journal, store: MediaStore) -> list[str]:
     Raises:
         InputError: The store has no manifest of this scope.
     """
-    manifests = [one for one in await asyncio.to_thread(_all, store) if one.job.startswith(f"{journal.scope}/")]
+    manifests = [
+        manifest for manifest in await asyncio.to_thread(_all, store) if manifest.job.startswith(f"{journal.scope}/")
+    ]
     if not manifests:
         raise InputError(
             f"{store.url} has no manifest of a job of {journal.scope}; nothing was recorded. What to do: "

@@ -21,10 +21,10 @@ from rh_prefect.jobs.outputs.result import end_of
 from rh_prefect.memory_cache import LruCache
 
 REMEMBER = 2.0
-"""Seconds for which "not cancelled" is believed where a fresh look is not needed."""
+"""Maximum age in seconds of a "not cancelled" that is used without a new read."""
 
 BEFORE_CLAIM = 10.0
-"""The same before a claim where creating the intent tells of a cancellation: there is no POST then."""
+"""The same before a claim, if the creation of the intent detects a cancellation and so prevents the POST."""
 
 PATIENCE = 20.0
 """Seconds for which the cancelling process waits for submits in flight; Prefect's own grace is 30 s."""
@@ -33,12 +33,12 @@ AT_ONCE = 16
 """How many tasks are cancelled at a time."""
 
 POLLS_FOR_OUTPUTS = 5
-"""How often a task that had succeeded before its cancellation is asked again for outputs that it does not show yet."""
+"""How often a task that had succeeded before its cancellation is polled again for its outputs."""
 
 _PAUSE = 0.5
 _UNCLEAR = "it is unknown whether its submit was accepted"
 _KEPT = 1000
-"""Of how many attempts of runs one process remembers whether they were cancelled."""
+"""Number of attempts of runs for which a process stores whether they were cancelled."""
 
 _log = logging.getLogger("rh_prefect")
 
@@ -47,36 +47,35 @@ class CancelWatch:
     """A check whether a run was cancelled, without reading its journal for each of its jobs."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Starts with nothing known."""
         self._clock = clock
-        self._seen: LruCache[tuple[str, int], tuple[bool, float]] = LruCache(_KEPT)
+        self._checks: LruCache[tuple[str, int], tuple[bool, float]] = LruCache(_KEPT)
         self._turns: LruCache[tuple[str, int], asyncio.Lock] = LruCache(_KEPT, make=asyncio.Lock)
 
-    async def look(self, journal: Journal, attempt: int, *, max_age: float = REMEMBER) -> bool:
-        """Looks for the `cancel` record of an attempt of a run.
+    async def check(self, journal: Journal, attempt: int, *, max_age: float = REMEMBER) -> bool:
+        """Whether an attempt of a run has a `cancel` record.
 
         Args:
             journal: The run's journal.
             attempt: The flow-run attempt: a run that is started again after a cancellation may submit again.
-            max_age: Seconds for which "not cancelled" is believed; 0 where the journal itself must be asked.
+            max_age: Maximum age in seconds of a "not cancelled"; 0 always reads the journal.
         """
         key = (journal.scope, attempt)
         cached = as_cached(journal)
         if cached is not None and cached.is_absent(cancel_key(attempt), max_age=max_age):
             return False
-        # What was asked after this call began is fresh, so that many who wait for their turn need one answer.
+        # A read that started after this call counts as new, so that concurrent callers share one read.
         oldest = self._clock() - max_age
-        if not self._is_known(key, oldest):
+        if not self._is_cached(key, oldest):
             async with self._turns[key]:
-                if not self._is_known(key, oldest):
-                    asked_at = self._clock()
+                if not self._is_cached(key, oldest):
+                    requested_at = self._clock()
                     cancelled = await journal.read(cancel_key(attempt)) is not None
-                    self._seen[key] = (cancelled, asked_at)
-        return self._seen[key][0]
+                    self._checks[key] = (cancelled, requested_at)
+        return self._checks[key][0]
 
-    def _is_known(self, key: tuple[str, int], oldest: float) -> bool:
-        known = self._seen.get(key)
-        return known is not None and (known[0] or known[1] > oldest)
+    def _is_cached(self, key: tuple[str, int], oldest: float) -> bool:
+        cached = self._checks.get(key)
+        return cached is not None and (cached[0] or cached[1] > oldest)
 
 
 class Cancels(Protocol):
@@ -103,13 +102,13 @@ async def cancel_task(
         The task's last view: cancelled, or already ended.
 
     Raises:
-        RunningHubError: It could not be cancelled; it may go on and cost.
+        RunningHubError: It could not be cancelled; it may continue and cost.
     """
     refused: ApiError | None = None
     try:
         await client.cancel(task_id)
     except ApiError as error:
-        # A task that has ended already may well be refused; the query tells.
+        # RunningHub may refuse for a task that has ended; the query shows it.
         if error.retry not in ("final", "pending"):
             raise
         refused = error
@@ -118,14 +117,14 @@ async def cancel_task(
         return view
     if refused is not None:
         raise refused
-    # RunningHub accepted the cancellation and does not say CANCEL yet; nothing documents that it ever does.
+    # RunningHub accepted the cancellation; whether the status becomes CANCEL is not documented.
     return TaskView(task_id=task_id, status="CANCELLED")
 
 
 async def _after_cancelling(
     client: Cancels, task_id: str, sleep: Callable[[float], Awaitable[None]]
 ) -> TaskView | None:
-    """The task as it is now, a success with its outputs, which can come seconds later; None where it is not known."""
+    """The current state of the task, a success with its outputs, which can be late; None if the task is not found."""
     try:
         view = await client.query(task_id)
         for _ in range(POLLS_FOR_OUTPUTS):
@@ -145,7 +144,7 @@ class CancelReport:
     Attributes:
         cancelled: Task ids that were cancelled.
         finished: Task ids that had ended already.
-        failed: Job -> why its task could not be cancelled, or why it is unknown whether there is one.
+        failed: Job -> the reason why its task could not be cancelled, or why its existence is unknown.
     """
 
     cancelled: tuple[str, ...]
@@ -162,7 +161,7 @@ async def cancel_scope(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> CancelReport:
-    """Cancels all that a run has submitted.
+    """Cancels all tasks that a run has submitted.
 
     First the `cancel` record is written: from then on a living runner submits nothing, and cancels what it has just
     submitted. Then the scope is read, and each task is cancelled as soon as its job is. Jobs whose submit is in flight
@@ -170,9 +169,9 @@ async def cancel_scope(
 
     Args:
         scope: The run.
-        client_for: Gives a client of the account that an intent names.
+        client_for: Returns a client for the account of an intent.
         by: Who cancels, for the record.
-        since: The first attempt whose jobs are meant: a batch's jobs are not all that its journal holds.
+        since: The first attempt whose jobs are cancelled: the journal of a batch also has jobs of earlier runs.
         clock: Monotonic seconds.
         sleep: Waits for submits in flight.
     """
@@ -212,7 +211,7 @@ class _Cancellation:
         while self._in_flight:
             if self._clock() < self._deadline:
                 await self._sleep(_PAUSE)
-            await self._look_again(until=max(self._deadline, self._clock() + _PAUSE))
+            await self._check_in_flight(until=max(self._deadline, self._clock() + _PAUSE))
             if self._clock() >= self._deadline:
                 break
         self._failed |= {self._job(view): _UNCLEAR for view in self._in_flight.values()}
@@ -225,20 +224,20 @@ class _Cancellation:
             failed=self._failed,
         )
 
-    async def _look_again(self, *, until: float) -> None:
+    async def _check_in_flight(self, *, until: float) -> None:
         """Reads the jobs again whose submit was in flight."""
         async with _Workers(AT_ONCE) as workers:
             for view in tuple(self._in_flight.values()):
                 if self._clock() < until:
                     await workers.start(self._read_again(view))
 
-    async def _read_again(self, known: JobView) -> None:
-        view = await read_job(self._scope.journal, known.key)
+    async def _read_again(self, earlier: JobView) -> None:
+        view = await read_job(self._scope.journal, earlier.key)
         if self._sort(view):
             await self._cancel(view)
 
     def _sort(self, view: JobView) -> bool:
-        """Notes what a job's last submit needs; tells whether it is to be cancelled."""
+        """Classifies a job by its last submission; returns whether its task is to be cancelled."""
         self._in_flight.pop(view.key, None)
         if view.state == "open" and view.last is not None and not is_surely_dead(view.last.intent.owner):
             self._in_flight[view.key] = view
@@ -247,7 +246,7 @@ class _Cancellation:
         return view.state == "ticket"
 
     async def _cancel(self, view: JobView) -> None:
-        """Cancels a job's task and records its end; one that fails does not keep the others from it."""
+        """Cancels a job's task and records its end; an error does not stop the others."""
         submit = view.last
         if submit is None or submit.task_id is None:
             return
@@ -257,12 +256,12 @@ class _Cancellation:
             self._ended[submit.task_id] = await self._record_end(view.key, submit, last)
         except RunningHubError as error:
             self._failed[self._job(view)] = error.message
-        except Exception as error:  # the others may go on and cost
+        except Exception as error:  # the other tasks are still cancelled
             _log.exception("%s: task %s could not be cancelled", self._job(view), submit.task_id)
             self._failed[self._job(view)] = f"{type(error).__name__}: {error}"
 
     async def _record_end(self, key: str, submit: Submit, last: TaskView) -> str:
-        """Records how a task ended; the status that is recorded, which another process may have been first to see."""
+        """Records the end of a task; returns the recorded status, which may be another process's."""
         if not is_settled(last):
             return last.status  # a success whose files RunningHub does not list yet is not an end
         end = end_of(submit, last, scope=self._scope, queued=0.0, ran=0.0)
@@ -296,18 +295,18 @@ class _Workers:
         task.add_done_callback(self._end)
 
     def _end(self, task: asyncio.Task[None]) -> None:
-        # A failed one stays, so that leaving the block raises what it raised.
+        # A failed task stays, so that the exit of the block raises its error.
         if not task.cancelled() and task.exception() is None:
             self._running.discard(task)
         self._gate.release()
 
 
 async def _forbid(scope: Scope, *, by: str) -> None:
-    """Records that nothing more is submitted; in a named scope by none of the processes that have opened it."""
+    """Records that the run submits nothing more; in a named scope for all processes that have opened it."""
     first = scope.attempt
     if isinstance(scope, FolderScope):
         first = min(first, await last_attempt(scope.journal, kind="cancel") + 1)
-    # In order, so that there are no gaps should this be cut off.
+    # In order, so that an interruption leaves no gaps.
     for attempt in range(first, scope.attempt + 1):
         await forbid_attempt(scope.journal, attempt, by=by)
 

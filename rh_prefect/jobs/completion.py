@@ -22,8 +22,8 @@ from rh_prefect.jobs.journal.records import End
 from rh_prefect.jobs.outputs.result import broken_end, end_of, with_times
 from rh_prefect.redaction import bare
 
-CANCEL_LOOK_SECONDS = 3.0
-"""Seconds between two looks for a cancellation, of which RunningHub sends no webhook; a run's jobs share one read."""
+CANCEL_CHECK_SECONDS = 3.0
+"""Seconds between two checks for a cancellation, for which RunningHub sends no webhook; a run's jobs share a read."""
 
 _log = logging.getLogger("rh_prefect")
 
@@ -32,7 +32,7 @@ class Waiter:
     """Waits for the task of one job, on the package's loop thread."""
 
     def __init__(self, context: JobContext) -> None:
-        """Takes a job; nothing is asked yet.
+        """Sends no request.
 
         Args:
             context: The job; its lease is at the account that paid.
@@ -48,16 +48,16 @@ class Waiter:
 
         Args:
             submit: The submit that made the task.
-            first_view: What the answer to the submit said of it already.
-            age: Seconds since RunningHub took the task, as far as they are known.
+            first_view: The task's state in the answer to the submission.
+            age: Seconds since RunningHub accepted the task; 0 if unknown.
 
         Returns:
             Its end, as it was recorded.
 
         Raises:
             JobTimeout: It has not ended in time.
-            AccountError: The account that paid for it does not answer for it.
-            TaskNotFound: RunningHub does not know it, or no longer.
+            AccountError: The account that paid for it cannot query it.
+            TaskNotFound: RunningHub does not have the task, or no longer.
             OutputsPending: It has succeeded, and RunningHub lists no file that can be fetched.
         """
         task_id = submit.task_id or ""
@@ -76,7 +76,7 @@ class Waiter:
         if not isinstance(view, TaskView) or view.task_id != task_id or not is_settled(view):
             with nodes.during(first_view):
                 view = await self._wait(submit, task_id, changed)
-        # The task has ended, and the next one need not wait until that is recorded.
+        # The task has ended, so the slot is free before the end is recorded.
         self._lease.free()
         running_since = ran_from[0] if ran_from else began
         queued, ran = running_since - began, self._clock() - running_since
@@ -101,7 +101,7 @@ class Waiter:
         watch = asyncio.ensure_future(self._poll_once_cancelled(task_id)) if is_notified else None
         try:
             async with asyncio.timeout(deadline):
-                return await self._poll_or_hear(submit, task_id, changed, is_notified=is_notified)
+                return await self._wait_for_end(submit, task_id, changed, is_notified=is_notified)
         except TimeoutError:
             raise JobTimeout(
                 f"{self._context.job}: task {task_id} has not ended within {deadline} s. It continues to "
@@ -115,7 +115,7 @@ class Waiter:
             if watch is not None:
                 watch.cancel()
 
-    async def _poll_or_hear(
+    async def _wait_for_end(
         self, submit: Submit, task_id: str, changed: Callable[[TaskView], None], *, is_notified: bool
     ) -> TaskView | End:
         async def is_recorded() -> bool:
@@ -128,24 +128,24 @@ class Waiter:
             ended = view or await self._records.read_end(submit.n)
             if ended is not None:
                 return ended
-            # It was recorded for another job that waits for the same task.
+            # The recorded end is of another job with the same task.
             is_known, is_notified = None, False
 
     async def _poll_once_cancelled(self, task_id: str) -> None:
         while not await self._context.is_cancelled():
-            await self._context.services.sleep(CANCEL_LOOK_SECONDS)
+            await self._context.services.sleep(CANCEL_CHECK_SECONDS)
         self._lease.account.poller.poll_often(task_id)
 
     def _check_outputs(self, view: TaskView) -> None:
-        """Refuses to take a success for the end before it has files: the record of an end is never changed."""
+        """Raises if a successful task has no usable output yet, since the record of an end is never changed."""
         if not view.is_terminal or is_settled(view):
             return
         odd = next((output.url for output in view.outputs if not output.is_usable), None)
-        what = "no file and no text" if odd is None else f"a file under {bare(odd)[:80]!r}, which is not a URL"
+        outputs = "no file and no text" if odd is None else f"a file under {bare(odd)[:80]!r}, which is not a URL"
         run = self._context.scope.journal.scope
         raise OutputsPending(
             f"{self._context.job}: task {view.task_id} was paid for and has succeeded, but RunningHub "
-            f"lists {what}. What to do: run it again later, or: rh-prefect jobs collect {run}. The task "
+            f"lists {outputs}. What to do: run it again later, or: rh-prefect jobs collect {run}. The task "
             "is then queried again, at no cost.",
             job=self._context.job,
             task_id=view.task_id,
@@ -155,13 +155,13 @@ class Waiter:
         try:
             return await self._records.end(submit.n, end)
         except JournalError as error:
-            # The ticket stands, so a later run asks RunningHub again; now the files come first, since their links die.
+            # A later run can query the ticket again; the files are downloaded first, since their links expire.
             _log.warning("%s: the end of task %s could not be recorded: %s", self._context.job, end.task_id, error)
             return end
 
 
 EVERY = 3.0
-"""Seconds between two lines about one job; the newest one is never lost."""
+"""Seconds between two progress lines of one job; the newest line is always reported."""
 
 AT_ONCE = 16
 """How many jobs of this process report the progress of their nodes at a time; the others report none."""
@@ -178,7 +178,7 @@ class NodeProgress:
         Args:
             context: The job; only a v1 start has an address.
             task_id: RunningHub's task id.
-            client: Asks for the address.
+            client: Queries the address.
             every: Seconds between two lines.
         """
         self._context = context
@@ -242,11 +242,11 @@ class Lines:
     """A rate limit for progress lines: the first at once, then at most one every few seconds, the newest."""
 
     def __init__(self, report: Callable[[str], None], names: Mapping[str, str], *, every: float) -> None:
-        """Starts with nothing reported.
+        """Reports nothing before the first event.
 
         Args:
             report: Takes a line.
-            names: Node id -> class, as far as is known.
+            names: Node id -> class; a missing node is reported by its id.
             every: Seconds between two lines.
         """
         self._report = report
@@ -256,24 +256,24 @@ class Lines:
         self._timer: asyncio.TimerHandle | None = None
 
     def take(self, event: ProgressEvent) -> None:
-        """Accepts an event; its line may be printed later."""
+        """Accepts an event; its line may be reported later."""
         if event.node is None or event.done:
             return
         self._next = self._line(event.node, event)
         if self._timer is None:
-            self._say()
+            self._report_next()
 
     def close(self) -> None:
         """Stops reporting."""
         if self._timer is not None:
             self._timer.cancel()
 
-    def _say(self) -> None:
+    def _report_next(self) -> None:
         self._timer = None
         if self._next != self._reported:
             self._reported = self._next
             self._report(self._reported)
-            self._timer = asyncio.get_running_loop().call_later(self._every, self._say)
+            self._timer = asyncio.get_running_loop().call_later(self._every, self._report_next)
 
     def _line(self, node: str, event: ProgressEvent) -> str:
         name = self._names.get(node) or f"node {node[:40]}"

@@ -56,7 +56,7 @@ class Callback:
         return f"{self.url}/hook/{self.token.get_secret_value()}/{scope}/{key}/{n}"
 
     def hide(self, text: str) -> str:
-        """Takes the secret out of a text that will be recorded."""
+        """Removes the secret from a text that will be recorded."""
         return text.replace(self.token.get_secret_value(), "***")
 
 
@@ -94,7 +94,7 @@ def usable_token(token: SecretStr) -> SecretStr:
     """Checks a token.
 
     Raises:
-        ConfigError: It could be guessed, or cannot stand in an address.
+        ConfigError: It is too short, or has characters that a URL cannot have.
     """
     if not _TOKEN.fullmatch(token.get_secret_value()):
         raise ConfigError(
@@ -131,12 +131,12 @@ class Services:
     """The objects that all jobs of one engine share.
 
     Attributes:
-        spool: This machine's memory of tickets that are not in the journal yet.
-        cancels: Knows which runs were cancelled.
+        spool: This machine's tickets that are not in the journal yet.
+        cancels: Checks whether a run was cancelled.
         stores: Checks that outputs can be written.
         sleep: Waits.
         jitter: Numbers from 0 to 1.
-        clock: Monotonic seconds, which go on while the machine sleeps.
+        clock: Monotonic seconds, including system sleep.
         submit_timeout: Seconds that a POST may take.
     """
 
@@ -159,15 +159,15 @@ class JobContext:
         scope: The run that the job belongs to.
         store: Where its outputs go.
         observer: Is notified of every change.
-        policy: What the caller wants, and where in the run the call stands.
+        policy: The options of the call, and its position in the run.
         lease: The account that pays, and the job's slot there.
-        services: What it shares with the other jobs.
-        spending: What its scope has spent.
+        services: The objects that it shares with other jobs.
+        spending: The costs of its scope.
         options: How to run it.
         caller: Who calls, and where in the run.
         order: Which of the calls with this request it is.
         callback: Where RunningHub sends a webhook at the task's end.
-        is_new: Whether nothing was recorded of it when its scope was opened.
+        is_new: Whether it had no record when its scope was opened.
     """
 
     request: JobRequest
@@ -232,12 +232,12 @@ class JobContext:
         """Whether the run was cancelled.
 
         Args:
-            max_age: Seconds for which "not cancelled" is believed; 0 where the journal itself is read.
+            max_age: Maximum age in seconds of a "not cancelled"; 0 always reads the journal.
         """
         try:
-            return await self.services.cancels.look(self.scope.journal, self.scope.attempt, max_age=max_age)
+            return await self.services.cancels.check(self.scope.journal, self.scope.attempt, max_age=max_age)
         except JournalError as error:
-            # Before a claim the journal is about to be asked again; after a ticket, waiting costs nothing.
+            # Before a claim the journal is read again; after a ticket, the task can be cancelled later.
             _log.warning("%s: could not check whether the run was cancelled: %s", self.job, error)
             return False
 
@@ -256,7 +256,7 @@ class JobContext:
             state: The job's state now.
             message: One line for the log.
             task_id: RunningHub's task id, once it is known.
-            is_step: The state has not changed: the message only says how far the task is.
+            is_step: The state is the same: the message reports the progress of the task.
             costs: What the job's tasks have cost, at its end.
         """
         event = JobEvent(

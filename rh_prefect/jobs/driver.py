@@ -53,11 +53,7 @@ class JobDriver:
     """Submits one job and waits for its task, on the package's loop thread."""
 
     def __init__(self, context: JobContext) -> None:
-        """Takes a job; nothing happens yet.
-
-        Args:
-            context: The job.
-        """
+        """Sends no request."""
         self.context = context
         self._request = context.request
         self._key = context.key
@@ -83,7 +79,7 @@ class JobDriver:
         Raises:
             RunningHubError: As `submitting` says, and what client, journal and store raise.
         """
-        # Before anything is awaited: the calls beside this one find their prices from here on.
+        # Before the first await: from here on, concurrent calls determine their prices before they claim.
         self._spending.is_limited |= self.context.policy.budget is not None
         return await self._begin(submitting(self.context.policy))
 
@@ -113,15 +109,15 @@ class JobDriver:
             self.release()
 
     def release(self) -> None:
-        """Gives the slot back, if the job holds one."""
+        """Releases the slot, if the job holds one."""
         self._lease.free()
 
     async def _begin(self, life: Generator[Step, Any, T]) -> T:
-        is_begun = False
+        is_accepted = False
         try:
-            found = await self._run(life)
-            is_begun = True
-            return found
+            accepted = await self._run(life)
+            is_accepted = True
+            return accepted
         except RunningHubError as error:
             self._notify_failure(error)
             raise
@@ -129,7 +125,7 @@ class JobDriver:
             self._spending.drop(self._key)
             if self._reserved is not None:
                 self._release(self._reserved)
-            if not is_begun:
+            if not is_accepted:
                 self.release()
 
     def _notify_failure(self, error: RunningHubError) -> None:
@@ -146,14 +142,14 @@ class JobDriver:
             return result
 
     async def _uninterrupted(self, life: Generator[Step, Any, T], step: Step) -> Any:
-        """Claims, posts and records one submission; returns what the last of these steps comes back as."""
-        came = await self._do(step)
-        while isinstance(step, Claim | Post) and came is not None:
-            step = life.send(came)
-            came = await self._do(step)
-        return came
+        """Claims, posts and records one submission; returns the result of the last step."""
+        result = await self._do(step)
+        while isinstance(step, Claim | Post) and result is not None:
+            step = life.send(result)
+            result = await self._do(step)
+        return result
 
-    async def _do(self, step: Step) -> Any:  # each step says what it comes back as
+    async def _do(self, step: Step) -> Any:  # the class of each step documents the result
         match step:
             case ReadJob():
                 return await self._read()
@@ -191,7 +187,7 @@ class JobDriver:
                 assert_never(other)
 
     async def _read(self) -> JobView:
-        # Should it have been recorded since, its claim fails and it is read then.
+        # If another process has recorded the job meanwhile, the claim fails and the job is read then.
         view = JobView(self._key, ()) if self._is_unread else await self._submitter.read()
         self._is_unread = False
         self.first_time = not view.submits
@@ -217,20 +213,20 @@ class JobDriver:
         return None if request.estimate is None else Money(request.estimate, request.currency)
 
     async def _find_price(self) -> None:
-        """Finds what the submission will cost on its account; RunningHub is asked only where a budget needs it."""
+        """Determines the price on the account; sends a request to RunningHub only if a budget needs the price."""
         if is_native(self._request.endpoint):
             return  # RunningHub reports neither price nor cost of these.
         prices = self._lease.account.prices
         self._currency = await prices.currency()
         self._price = await prices.listed(self._listed)
         if self.context.policy.budget is not None:
-            return  # `Reserve` asks.
+            return  # `Reserve` requests it.
         self._spending.expect(self._key, self._price, self._ask_price)
         if self._price is None and self._spending.is_limited:
             self._spending.expect(self._key, await self._ask_price(), self._ask_price)
 
     async def _ask_price(self) -> Money | None:
-        """Asks RunningHub for the price, once for each account of this job; None where there is no answer."""
+        """Requests the price from RunningHub, once for each account of this job; None if the request fails."""
         account, payload = self._lease.account, self._submitter.wire_payload(self._links)
         ask = partial(account.prices.of, self._request.endpoint, payload, self._listed)
         try:
@@ -245,11 +241,11 @@ class JobDriver:
             self._lease.arrived()
         return answer
 
-    def _move_on(self, why: Answer) -> bool:
-        news = self._lease.move_on(why)
-        if news:
-            self.context.notify("moved", news)
-        return news is not None
+    def _move_on(self, answer: Answer) -> bool:
+        message = self._lease.move_on(answer)
+        if message:
+            self.context.notify("moved", message)
+        return message is not None
 
     async def _reserve(self, n: int, budget: Decimal) -> Shortfall | None:
         payload = self._submitter.wire_payload(self._links)
@@ -267,10 +263,10 @@ class JobDriver:
         return end
 
     async def _claim(self, n: int) -> Intent | None:
-        # From here on the journal decides what it counts for, however this call ends.
+        # From here on the journal determines the amount, however this call ends.
         self._reserved = None
         price = self._price
-        # At this moment, and not when the answer is recorded: a budget beside it would not see it until then.
+        # Before the answer is recorded, so that a concurrent job with a budget counts it.
         self._spending.claim(self._key, n, price, self._ask_price)
         cost = {"estimate": price and price.amount, "currency": price.currency if price else self._currency}
         claimed: Intent | None = None
@@ -282,11 +278,11 @@ class JobDriver:
         return claimed
 
     def _before_claim(self) -> float:
-        """Seconds for which "not cancelled" is believed before a claim: where the claim itself tells, for longer."""
+        """Maximum age in seconds of a check for a cancellation before a claim; longer if the claim itself checks it."""
         return BEFORE_CLAIM if as_cached(self.context.scope.journal) else REMEMBER
 
     def _since_answer(self) -> float:
-        """Seconds since the answer went to the journal: who cancelled before is known, who comes later reads it."""
+        """Seconds since the answer was sent to the journal: a later cancellation finds the ticket there."""
         return 0.0 if self._answered_at is None else self.context.services.clock() - self._answered_at
 
     async def _record_answer(self, intent: Intent, n: int, answer: Answer) -> Submit:
@@ -318,7 +314,7 @@ class JobDriver:
             self._lease.free()
 
     def _age(self) -> float:
-        """Seconds since RunningHub took the task, as far as this process knows: it did so in the middle of the POST."""
+        """Seconds since RunningHub accepted the task, estimated from the POST; 0 if unknown."""
         accepted_at = self._submitter.accepted_at
         return 0.0 if accepted_at is None else self.context.services.clock() - accepted_at
 

@@ -19,7 +19,7 @@ from rh_prefect.jobs.accounts.slot_lease import SlotLease
 from rh_prefect.jobs.cancel import CancelWatch
 from rh_prefect.jobs.context import Callback, JobCall, JobContext, Services, callback_of
 from rh_prefect.jobs.driver import JobDriver
-from rh_prefect.jobs.events import Observer, Silent, event_of, what_of
+from rh_prefect.jobs.events import Observer, Silent, event_of, summary_of
 from rh_prefect.jobs.journal.budget import spend_tracker_of
 from rh_prefect.jobs.journal.call_registry import REQUESTED_KEYS, Caller, CallJob
 from rh_prefect.jobs.journal.identity import reused_key
@@ -117,7 +117,7 @@ class JobEngine:
     """Runs jobs on one account or on a pool, on the package's loop thread. See `engine_for`."""
 
     def __init__(self, pool: Pool, *, settings: Settings) -> None:
-        """Starts with no job.
+        """Starts without jobs.
 
         Args:
             pool: The accounts that may pay.
@@ -138,7 +138,7 @@ class JobEngine:
         self._waits: SharedTasks[tuple[str, str], End] = SharedTasks()
         self._completions: SharedTasks[tuple[str, str], Result] = SharedTasks()
         self._unknown: LruCache[tuple[str, str], SubmissionUnknown] = LruCache(1000)
-        self._begun: LruSet[tuple[str, str]] = LruSet(20_000)
+        self._claimed_keys: LruSet[tuple[str, str]] = LruSet(20_000)
         self._inputs: LruCache[tuple[str, str], Inputs] = LruCache(50)
         self._scopes = OpenScopes()
 
@@ -158,7 +158,7 @@ class JobEngine:
         return await self.complete(await self.submit(request, call))
 
     async def submit(self, request: Request, call: JobCall) -> Ticket:
-        """Submits one job: checks it, and pays for it unless that was done earlier.
+        """Submits one job: checks it, and pays for it unless it was paid for earlier.
 
         The caller completes the ticket or releases it, before it awaits anything else.
 
@@ -170,7 +170,7 @@ class JobEngine:
             The ticket, which is recorded.
 
         Raises:
-            RunningHubError: It was not submitted, or that is not known; see `rh_prefect.errors`.
+            RunningHubError: It was not submitted, or the outcome is unknown; see `rh_prefect.errors`.
         """
         scope, store, options = call.scope, call.store, call.options
         if options.budget is not None:
@@ -178,21 +178,21 @@ class JobEngine:
         prepared = await self.prepare(request, scope, store, options.label)
         prepared = await as_recorded(prepared, journal=scope.journal, key=options.key)
         if options.reuse == "always":
-            known = await self._reusable(prepared, scope, store, options)
-            if known is not None:
-                return _served(known, call)
+            manifest = await self._reusable(prepared, scope, store, options)
+            if manifest is not None:
+                return _reused(manifest, call)
             prepared = prepared.as_read() if options.key is None else prepared
-        found = await self._find(prepared, scope, store, call.caller, options)
+        call_job = await self._find(prepared, scope, store, call.caller, options)
         equal = (scope.journal.scope, prepared.request_id)
         if options.key is None:
-            self._refuse_beside_unknown(equal, found.key)
-        context = self._context(prepared, call, found)
-        if found.note:
-            context.notify("matched", found.note)
+            self._refuse_beside_unknown(equal, call_job.key)
+        context = self._context(prepared, call, call_job)
+        if call_job.note:
+            context.notify("matched", call_job.note)
         try:
             return await self._submissions.run(_name(context), lambda: self._submit(context))
         except SubmissionUnknown as error:
-            # Without its traceback, whose frames hold the whole call.
+            # Without its traceback, whose frames reference the whole call.
             self._unknown[equal] = SubmissionUnknown(error.message, job=error.job, task_id=error.task_id)
             raise
 
@@ -212,7 +212,7 @@ class JobEngine:
 
         Args:
             ticket: The ticket, from `submit`.
-            end: What `wait` has returned, where it was called.
+            end: The result of `wait`, if it was called.
 
         Returns:
             The result, with every output in the store.
@@ -245,11 +245,11 @@ class JobEngine:
         accepted = await driver.find()
         return None if accepted is None else await self.complete(Submitted(driver, accepted))
 
-    def _context(self, request: JobRequest, call: JobCall, found: CallJob) -> JobContext:
-        records = JobRecords(call.scope.journal, found.key)
+    def _context(self, request: JobRequest, call: JobCall, call_job: CallJob) -> JobContext:
+        records = JobRecords(call.scope.journal, call_job.key)
         requested, pool = REQUESTED_KEYS[call.scope.journal.scope], self.pool.at(request.endpoint)
-        is_new = found.is_new and found.key not in requested
-        requested.add(found.key)
+        is_new = call_job.is_new and call_job.key not in requested
+        requested.add(call_job.key)
         return JobContext(
             request=request,
             records=records,
@@ -262,17 +262,17 @@ class JobEngine:
             spending=spend_tracker_of(call.scope.journal),
             options=call.options,
             caller=call.caller,
-            order=found.order,
+            order=call_job.order,
             callback=self._callback(request) if call.options.may_submit else None,
             is_new=is_new,
         )
 
     async def _submit(self, context: JobContext) -> Submitted:
-        await self._hear_of_ends(context.scope)
+        await self._register_for_ends(context.scope)
         driver = JobDriver(context)
         return Submitted(driver, await driver.submit())
 
-    async def _hear_of_ends(self, scope: Scope) -> None:
+    async def _register_for_ends(self, scope: Scope) -> None:
         if self._settings.webhook_url and isinstance(scope.journal, NotifyingJournal):
             for member in self.pool.members:
                 await scope.journal.notify_of_ends(member.account.poller)
@@ -287,21 +287,23 @@ class JobEngine:
     async def _reusable(
         self, request: JobRequest, scope: Scope, store: MediaStore, options: Options
     ) -> Manifest | None:
-        """The finished job that serves a call: what served it before, else the newest; None for the run's own."""
+        """The finished job whose result a call reuses: the recorded or the newest one; None if there is none."""
         key = reused_key(request.as_read().request_id) if options.key is None else request.key(options.key)
         await self._scopes.open(scope, store)
         records = JobRecords(scope.journal, key)
         view = await records.view()
         if view.submits:
-            return None  # this run has paid for it: what has been made elsewhere since is another result
+            return None  # this run has paid for its own result
         if view.reused is None:
-            known = await asyncio.to_thread(manifests.find, store, request.base, request.graph)
-            if known is None or await records.reuse(ReusedRecord(manifest=known.name)):
-                return known
+            manifest = await asyncio.to_thread(manifests.find, store, request.base, request.graph)
+            if manifest is None or await records.reuse(ReusedRecord(manifest=manifest.name)):
+                return manifest
             view = await records.view()
         chosen = view.reused.manifest if view.reused is not None else ""
-        found = await asyncio.to_thread(manifests.read, store, chosen)
-        return found if found is not None and await asyncio.to_thread(manifests.is_done, store, found) else None
+        manifest = await asyncio.to_thread(manifests.read, store, chosen)
+        return (
+            manifest if manifest is not None and await asyncio.to_thread(manifests.is_done, store, manifest) else None
+        )
 
     async def _find(
         self, request: JobRequest, scope: Scope, store: MediaStore, caller: Caller, options: Options
@@ -316,14 +318,14 @@ class JobEngine:
         )
 
     def _refuse_beside_unknown(self, equal: tuple[str, str], key: str) -> None:
-        """Keeps a loop of the caller's own, which tries an unknown submit again, from paying for one equal to it."""
+        """Raises for a new call equal to an unknown submission, such as a retry by the caller: it could pay twice."""
         unknown = self._unknown.get(equal)
-        if unknown is not None and (equal[0], key) not in self._begun:
+        if unknown is not None and (equal[0], key) not in self._claimed_keys:
             raise SubmissionUnknown(unknown.message, job=unknown.job, task_id=unknown.task_id)
-        self._begun.add((equal[0], key))
+        self._claimed_keys.add((equal[0], key))
 
     async def check(self, request: Request, *, scope: Scope, store: MediaStore, label: str | None = None) -> JobRequest:
-        """Checks all that can be checked of a job without paying: its parameters, its files, and the store.
+        """Checks a job without paying: its parameters, its files, and the store.
 
         Args:
             request: A model, a workflow or an app, with its parameters.
@@ -332,10 +334,10 @@ class JobEngine:
             label: A name for its output.
 
         Returns:
-            What would be sent, with its price by the catalogue.
+            The request, with the catalogue's price.
 
         Raises:
-            RunningHubError: What is wrong.
+            RunningHubError: A check failed.
         """
         prepared = await self.prepare(request, scope, store, label)
         await self.services.stores.check(store)
@@ -367,7 +369,7 @@ class JobEngine:
             label: A name for its output.
 
         Raises:
-            RunningHubError: What is wrong.
+            RunningHubError: A check failed.
         """
         inputs = self._inputs_of(scope, store)
         if isinstance(request, ModelInput):
@@ -375,7 +377,7 @@ class JobEngine:
         if isinstance(request, CustomInput):
             return await custom_request(request, site=self.pool.site, inputs=inputs, label=label)
         return await self.pool.ask(
-            lambda one: _graph_request(request, one, inputs, label), scope=scope, model=request.model
+            lambda member: _graph_request(request, member, inputs, label), scope=scope, model=request.model
         )
 
     async def _collect(self, ticket: Submitted, end: End) -> Result:
@@ -385,10 +387,10 @@ class JobEngine:
         costs = context.spending.spent_on(context.key)
 
         async def query(task_id: str) -> TaskView:
-            # Only here the account is needed: links take no key, and what is published needs no link.
+            # Only the query needs the account: links take no key, and published outputs need no link.
             return await (await lease.paid_on(submit.intent)).client.query(task_id)
 
-        # Files of a machine are behind the key that paid for them.
+        # A download from a machine needs the key that paid.
         account = await lease.paid_on(submit.intent) if is_native(request.endpoint) else lease.account
         collector = Collector(
             download=account.client.download,
@@ -405,11 +407,11 @@ class JobEngine:
         except RunningHubError as error:
             context.notify("failed", error.message, task_id=submit.task_id, costs=costs)
             raise
-        context.observer.notify(event_of(result, message=what_of(result), costs=costs))
+        context.observer.notify(event_of(result, message=summary_of(result), costs=costs))
         return result
 
     def _callback(self, request: JobRequest) -> Callback | None:
-        # An address that the caller has put among the parameters is the caller's business.
+        # An address in the caller's parameters takes precedence.
         own = "webhookUrl" in request.payload or "webhookUrl" in request.private
         return None if own or is_native(request.endpoint) else callback_of(self._settings)
 
@@ -456,8 +458,8 @@ def _name(context: JobContext) -> tuple[str, str]:
     return context.scope.journal.scope, context.key
 
 
-def _served(known: Manifest, call: JobCall) -> Reused:
-    result = known.result(call.store, reused=True).model_copy(update={"label": call.options.label})
+def _reused(manifest: Manifest, call: JobCall) -> Reused:
+    result = manifest.result(call.store, reused=True).model_copy(update={"label": call.options.label})
     call.observer.notify(event_of(result, message=f"taken from {result.manifest}; nothing was paid"))
     return Reused(result)
 

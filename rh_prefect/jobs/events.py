@@ -32,19 +32,19 @@ class JobEvent:
     """A change of one job's state.
 
     Attributes:
-        state: What it is now.
+        state: The new state.
         job: The job's full name.
         model: The model's name.
         label: The caller's name for the output.
         task_id: RunningHub's task id, once it is known.
         message: One line for the log.
-        cost: What it cost, at the end.
+        cost: Its cost, at the end.
         currency: Of the cost.
-        costs: What all tasks of the job have cost, those of earlier attempts too; at the end.
+        costs: The cost of all tasks of the job, including earlier attempts; at the end.
         queued_seconds: At the end.
         run_seconds: At the end.
         output: URI of the first file, at the end.
-        is_step: It is no change of state: the message only says how far the task is.
+        is_step: The state is the same: the message reports the progress of the task.
     """
 
     state: JobEventState
@@ -83,7 +83,7 @@ def event_of(result: Result, *, message: str, costs: Costs | None = None) -> Job
     Args:
         result: The job.
         message: One line for the log.
-        costs: What its tasks have cost, failed ones too; by default what the result says.
+        costs: The cost of its tasks, including failed ones; by default the cost of the result.
     """
     good: JobEventState = "reused" if result.reused else "succeeded"
     if costs is None:
@@ -104,16 +104,12 @@ def event_of(result: Result, *, message: str, costs: Costs | None = None) -> Job
     )
 
 
-def what_of(result: Result) -> str:
-    """Returns a clause with what a job made, whether that is damaged, and what it cost.
-
-    Args:
-        result: The job.
-    """
-    what = ", ".join(map(_file, result.outputs)) or f"{len(result.text)} characters of text"
+def summary_of(result: Result) -> str:
+    """Returns a clause with the outputs of a job, whether one is damaged, and the cost."""
+    outputs = ", ".join(map(_file, result.outputs)) or f"{len(result.text)} characters of text"
     cost = f"; {amount_text(result.cost)} {result.currency or CURRENCY}" if result.cost is not None else ""
-    done = "stored, but damaged; run it again to download it again at no cost" if result.damaged else "done"
-    return f"{done}: {what}{cost}"
+    state = "stored, but damaged; run it again to download it again at no cost" if result.damaged else "done"
+    return f"{state}: {outputs}{cost}"
 
 
 def _file(media: Media) -> str:

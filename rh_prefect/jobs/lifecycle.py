@@ -1,21 +1,21 @@
 """The lifecycle of one paid job: all decisions, without I/O.
 
-`submitting`, `finding` and `completing` are generators: each yields the next step and is sent what the step came back
-as. `driver` performs the steps. So each rule about money is tested state by state, without a clock, a network or a
+`submitting`, `finding` and `completing` are generators: each yields the next step and receives the result of the
+step. `driver` performs the steps. So each rule about money is tested state by state, without a clock, a network or a
 journal:
 
     submitting: validate -> upload -> slot -> budget -> claim (intent) -> POST -> answer
     completing: wait -> end
 
-The rules, in the order in which they are met:
+The rules, in the order in which they apply:
 
-- What the journal says comes first. A ticket is queried, never submitted again; an end is an end.
-- An intent without an answer is a POST in flight or a dead owner, nothing else; it is watched until that is clear.
+- The journal has precedence. A ticket is queried, never submitted again; a recorded end is final.
+- An intent without an answer is a POST in flight, or its owner has died; the process waits until this is decided.
 - An unknown answer stays unknown until a person, the late owner or the caller's own option resolves it.
-- No task is submitted that would break the run's budget; what has a ticket is never refused for it.
-- A refusal is recorded before anything is waited for; the next POST has the next number.
+- No task is submitted that would exceed the run's budget; the budget never stops a job that has a ticket.
+- A refusal is recorded before any wait; the next POST has the next number.
 - A ticket's end is recorded before its outputs are fetched.
-- A failed task is paid for again only by a later attempt, within `max_attempts`, and never where the same request must
+- A failed task is paid for again only by a later attempt, within `max_attempts`, and never if the same request would
   fail again.
 """
 
@@ -74,7 +74,8 @@ class Policy:
         first_attempt: The first attempt whose payments count together with this one's; see `Scope.first_attempt`.
         max_attempts: How many tasks one job may pay for from `first_attempt` on, failed ones included, and unknown ones
             where they are resubmitted.
-        on_unknown: `raise` leaves an unknown submit to a person; `resubmit` pays again, at the caller's own risk.
+        on_unknown: `raise` requires a person to resolve an unknown submission; `resubmit` pays again, at the caller's
+            risk.
         may_submit: False if only results that are already paid for are downloaded.
         undelivered_tries: How often in a row a request that cannot leave this machine is tried.
         budget: What all jobs of the run may cost together; None for no limit.
@@ -113,10 +114,10 @@ def submitting(policy: Policy) -> Generator[Step, Any, Accepted]:
     """Makes the decisions for one job, from reading its records to an accepted submission.
 
     Args:
-        policy: What the caller wants.
+        policy: The options of the call.
 
     Yields:
-        Steps; each class says what it comes back as.
+        Steps; each class documents its result.
 
     Returns:
         The submission that was accepted now or earlier.
@@ -132,10 +133,10 @@ def submitting(policy: Policy) -> Generator[Step, Any, Accepted]:
     job: JobView = yield ReadJob()
     while True:
         job = yield from _settled(policy, job)
-        known = _accepted(policy, job, adopted=adopted)
-        if known is not None:
-            return known
-        # New, refused, forgotten, or failed and worth another task.
+        accepted = _accepted(policy, job, adopted=adopted)
+        if accepted is not None:
+            return accepted
+        # New, refused, forgotten, or failed with another task allowed.
         job = yield from _submit(policy, job)
         adopted = False
 
@@ -144,10 +145,10 @@ def finding(policy: Policy) -> Generator[Step, Any, Accepted | None]:
     """Finds the paid submission of one job, without ever submitting.
 
     Args:
-        policy: What the caller wants, with `may_submit` false.
+        policy: The options of the call, with `may_submit` false.
 
     Yields:
-        Steps; each class says what it comes back as.
+        Steps; each class documents its result.
 
     Returns:
         The accepted submission; None where nothing was paid.
@@ -166,11 +167,11 @@ def completing(policy: Policy, accepted: Accepted) -> Generator[Step, Any, End]:
     """Makes the decisions for one job, from its accepted submission to the task's success.
 
     Args:
-        policy: What the caller wants.
+        policy: The options of the call.
         accepted: The submission.
 
     Yields:
-        Steps; each class says what it comes back as.
+        Steps; each class documents its result.
 
     Returns:
         The end of the task that succeeded, whose outputs are to be collected.
@@ -227,7 +228,7 @@ def _submit(policy: Policy, job: JobView) -> Generator[Step, Any, JobView]:
         submit: Submit = yield RecordAnswer(intent, job.next_n, answer)
         job = job.adding(submit)
         if submit.state in ("ended", "forgotten"):
-            # While this process was stopped, others have gone on with the job: what they did is read like all else.
+            # While this process was stopped, another process continued the job; its records are read.
             since: JobView = yield ReadJob()
             return since
         if submit.state != "refused":
@@ -251,7 +252,7 @@ def _within_budget(policy: Policy, n: int) -> Generator[Step, Any, None]:
 
 
 def _give_back(policy: Policy, n: int, *, full: bool = False) -> Generator[Step, Any, None]:
-    """What submit n held: it was refused, or another process was first."""
+    """Releases the slot and the budget of submission n: it was refused, or another process was first."""
     yield FreeSlot(full=full)
     if policy.budget is not None:
         yield Release(n)
@@ -284,24 +285,24 @@ def raise_unless_temporary(job: str, endpoint: str, refused: Answer, undelivered
 
 
 def _settle_unknown(policy: Policy, job: JobView, submit: Submit) -> Generator[Step, Any, None]:
-    # A service that answers every submit with an error may accept each of them, so the option has the same limit.
+    # A service may accept each submission that it answers with an error, so the limit is the same.
     if policy.on_unknown == "resubmit" and policy.may_submit and not _is_used_up(policy, job):
         yield Forget(submit.n)
         return
     answer = submit.answer
-    said = f" ({answer.reason})" if answer and answer.reason else ""
-    place, form = _where_to_look(submit.intent)
+    reason = f" ({answer.reason})" if answer and answer.reason else ""
+    place, form = _task_list_of(submit.intent)
     raise SubmissionUnknown(
         f"{policy.job}: submit {submit.n} to {policy.endpoint} was begun at {submit.intent.at} and it is unknown "
-        f"whether RunningHub accepted it{said}. It is not sent again, since that could pay twice. What to do: look for "
-        f"the task in {place}. If it is there: rh-prefect jobs adopt {policy.job} {form}. "
+        f"whether RunningHub accepted it{reason}. It is not sent again, since that could pay twice. What to do: look "
+        f"for the task in {place}. If it is there: rh-prefect jobs adopt {policy.job} {form}. "
         f"If it is not: rh-prefect jobs mark-refused {policy.job}. Then run again.",
         job=policy.job,
     )
 
 
-def _where_to_look(intent: Intent) -> tuple[str, str]:
-    """Where the tasks of an endpoint are listed, and how an id from there is written."""
+def _task_list_of(intent: Intent) -> tuple[str, str]:
+    """The list that has the tasks of an endpoint, and the form of an id from it."""
     if intent.endpoint in get_args(NativeSubmit):
         shown = f"{intent.endpoint}/<key>/history and {intent.endpoint}/<key>/queue"
         prefix = f"{intent.endpoint.lstrip('/')}."
@@ -313,16 +314,16 @@ def _where_to_look(intent: Intent) -> tuple[str, str]:
 
 
 def _to_its_end(policy: Policy, submit: Submit, *, adopted: bool) -> Generator[Step, Any, End]:
-    # A graph that RunningHub itself calls broken fails, or runs in part: to wait for it is to pay for nothing.
+    # A graph that RunningHub reports as broken fails or runs in part, so its task is cancelled.
     is_broken = submit.answer is not None and bool(submit.answer.node_errors)
-    # A caller that only downloads paid results wants them, whether its run was cancelled or not.
+    # A caller that only downloads paid results needs them even if its run was cancelled.
     stop: bool = is_broken or (policy.may_submit and (yield CheckCancel(fresh=True)))
     end: End = yield CancelTask(submit) if stop else AwaitEnd(submit, adopted=adopted)
     return end
 
 
 def _is_used_up(policy: Policy, job: JobView) -> bool:
-    """Whether the job has paid for all tasks that it may, until a person runs it again."""
+    """Whether the job has paid for `max_attempts` tasks; a run that a person starts resets the count."""
     return job.payments(since=policy.first_attempt) >= policy.max_attempts
 
 
@@ -367,12 +368,12 @@ def _advice(policy: Policy, end: End, *, is_used_up: bool) -> str:
     row = explain(end.code, end.reason)
     if end.code in CODES and row.retry in ("final", "action_required"):
         return row.advice
-    # The table's advice for an unclear code is about a submit; this task is known, and it has ended.
+    # The table's advice for an unclear code is about a submission; this task has ended.
     return "run it again; it pays for a new task"
 
 
 def is_hopeless(code: str) -> bool:
-    """Tells whether a task that failed with this code would fail again with the same request."""
+    """Whether a task that failed with this code would fail again with the same request."""
     if code == BROKEN:
         return True
     row = CODES.get(code)
@@ -380,7 +381,7 @@ def is_hopeless(code: str) -> bool:
 
 
 def may_pay_again(policy: Policy, job: JobView) -> bool:
-    """Tells whether a job whose task did not succeed may have another.
+    """Whether a job whose task did not succeed may submit another.
 
     A later attempt of the flow run may, unless the request is hopeless. A retry of the calling task may only where the
     code itself says that a new task helps: a task is retried for many reasons, and most of them have nothing to do with

@@ -66,5 +66,5 @@ async def test_an_earlier_attempt_that_lives_on_submits_nothing_more_either(rh: 
     third = RecordedScope(journal=journal, run="run", flow="many", attempt=3)
     await LOOP.call(cancel_run(third, by="a test"))
     watch = CancelWatch()
-    looks = [await watch.look(journal, attempt, max_age=0.0) for attempt in (1, 2, 3, 4)]
+    looks = [await watch.check(journal, attempt, max_age=0.0) for attempt in (1, 2, 3, 4)]
     assert looks == [True, True, True, False], "a later attempt is a new decision"

@@ -213,37 +213,37 @@ async def test_what_cannot_be_cancelled_is_said_and_does_not_stop_the_rest(journ
 async def test_a_run_is_cancelled_for_its_attempt(journal: FolderJournal, time: Time) -> None:
     await cancel(journal, RunningHub(RUNNING), time)
     watch = CancelWatch(clock=time.clock)
-    assert await watch.look(journal, 1, max_age=0.0)
-    assert not await watch.look(journal, 2, max_age=0.0)
+    assert await watch.check(journal, 1, max_age=0.0)
+    assert not await watch.check(journal, 2, max_age=0.0)
 
 
 async def test_not_cancelled_is_remembered_for_a_moment_only(journal: FolderJournal, time: Time) -> None:
     watch = CancelWatch(clock=time.clock)
-    assert not await watch.look(journal, 1)
+    assert not await watch.check(journal, 1)
     await cancel(journal, RunningHub(RUNNING), time)
-    assert not await watch.look(journal, 1)
+    assert not await watch.check(journal, 1)
     time.now += REMEMBER - 0.1
-    assert not await watch.look(journal, 1)
+    assert not await watch.check(journal, 1)
     time.now = 2.0
-    assert await watch.look(journal, 1)
+    assert await watch.check(journal, 1)
 
 
 async def test_a_fresh_look_asks_the_journal(journal: FolderJournal, time: Time) -> None:
     watch = CancelWatch(clock=time.clock)
-    assert not await watch.look(journal, 1)
+    assert not await watch.check(journal, 1)
     await cancel(journal, RunningHub(RUNNING), time)
-    assert await watch.look(journal, 1, max_age=0.0)
+    assert await watch.check(journal, 1, max_age=0.0)
 
 
 async def test_cancelled_is_remembered_for_ever_and_runs_are_told_apart(journal: FolderJournal, time: Time) -> None:
     await cancel(journal, RunningHub(RUNNING), time)
     watch = CancelWatch(clock=time.clock)
     other = FolderJournal(journal.url, scope="other")
-    assert await watch.look(journal, 1, max_age=0.0)
-    assert not await watch.look(other, 1, max_age=0.0)
+    assert await watch.check(journal, 1, max_age=0.0)
+    assert not await watch.check(other, 1, max_age=0.0)
     time.now += 1e6
     shutil.rmtree(journal.url)
-    assert await watch.look(journal, 1, max_age=0.0)
+    assert await watch.check(journal, 1, max_age=0.0)
 
 
 async def test_jobs_of_later_attempts_and_of_those_before_the_first_that_is_meant_go_on(journal: FolderJournal) -> None:
@@ -419,7 +419,7 @@ async def test_what_a_process_remembers_of_cancelled_runs_is_limited(time: Time)
 
     async def look(runs: range) -> int:
         for number in runs:
-            await watch.look(MemoryJournal(place, f"run-{number}"), 1, max_age=0.0)
+            await watch.check(MemoryJournal(place, f"run-{number}"), 1, max_age=0.0)
         return count_of(watch)
 
     few = await look(range(2000))

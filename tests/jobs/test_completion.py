@@ -12,7 +12,7 @@ from rh_prefect.client import RemoteOutput, TaskView
 from rh_prefect.errors import OutputsPending, TaskNotFound
 from rh_prefect.jobs.accounts.poller import GRACE, LONGEST_GAP, Poller
 from rh_prefect.jobs.cancel import CancelWatch, cancel_scope
-from rh_prefect.jobs.completion import CANCEL_LOOK_SECONDS, Waiter
+from rh_prefect.jobs.completion import CANCEL_CHECK_SECONDS, Waiter
 from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.journal import EndListener
 from rh_prefect.jobs.journal.records import End, Intent
@@ -157,7 +157,7 @@ def test_a_cancellation_is_noticed_within_seconds_where_webhooks_tell_of_ends(fo
         end = await waiting
         assert end is not None
         assert end.status == "CANCELLED"
-        assert now() - began <= 2 * CANCEL_LOOK_SECONDS
-        assert place.journal.reads <= 100 / CANCEL_LOOK_SECONDS + 10
+        assert now() - began <= 2 * CANCEL_CHECK_SECONDS
+        assert place.journal.reads <= 100 / CANCEL_CHECK_SECONDS + 10
 
     check()

@@ -21,7 +21,7 @@ from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.flow_runs.suspension import PendingTask, SuspendGroup, in_suspend_group, party
 from rh_prefect.flows.batch.plan import Plan, Work
 from rh_prefect.flows.batch.report import RowResult, RowState
-from rh_prefect.jobs.events import JobEvent, JobEventState, what_of
+from rh_prefect.jobs.events import JobEvent, JobEventState, summary_of
 from rh_prefect.jobs.journal.budget import SpendTracker
 from rh_prefect.jobs.journal.costs import CURRENCY, Costs
 from rh_prefect.jobs.loop_thread import LOOP
@@ -301,7 +301,7 @@ class RowExecutor:
             if left is not None:
                 self._leave(work, results, left)
                 return _Gone(work)
-            ended: tuple[RowState, str] = ("failed", what_of(results[-1])) if results[-1].damaged else ("done", "")
+            ended: tuple[RowState, str] = ("failed", summary_of(results[-1])) if results[-1].damaged else ("done", "")
         except BudgetExceeded as error:
             self.progress.set_aside += 1
             return _Short(work, results, error)

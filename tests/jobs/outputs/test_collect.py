@@ -11,7 +11,7 @@ import pytest
 from rh_prefect import models
 from rh_prefect.client import Client, Download, RemoteOutput, TaskView
 from rh_prefect.errors import InputError, LinkExpired, OutputsExpired, ResponseLost
-from rh_prefect.jobs.events import event_of, what_of
+from rh_prefect.jobs.events import event_of, summary_of
 from rh_prefect.jobs.journal.job_records import Submit
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.records import End, Link
@@ -140,7 +140,7 @@ async def test_a_file_that_is_broken_in_the_same_way_each_time_is_kept_and_named
     (manifest,) = manifests.everything(store)
     assert manifest.outputs == result.outputs
     assert manifests.find(store, manifest.base) is None, "`reuse` does not serve it"
-    event = event_of(result, message=what_of(result))
+    event = event_of(result, message=summary_of(result))
     assert event.state == "failed"
     assert "damaged" in event.message
 
