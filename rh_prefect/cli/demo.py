@@ -70,7 +70,7 @@ def _plan_and_run_twice(file: Path, values: list[str], books: Recorder) -> None:
     _show(f"rh-prefect run {file.name} {words}")
     run(file, values=values)
     print(
-        f"\nThe emulator's books: {submitted} tasks submitted and {charged:.2f} CNY charged by the first run, "
+        f"\nThe emulator recorded: {submitted} tasks submitted and {charged:.2f} CNY charged by the first run, "
         f"{len(books.submissions) - submitted} tasks and {books.charged - charged:.2f} CNY by the second."
     )
 
