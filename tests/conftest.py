@@ -6,9 +6,11 @@ import os
 import signal
 import tempfile
 
-# A developer's own settings, models and tickets must not reach the tests, nor theirs his.
+# A developer's own settings, models and tickets must not reach the tests, and tests must not change them.
 _STATE = tempfile.TemporaryDirectory(prefix="rh-tests-state-")
 os.environ["RH_STATE_DIR"] = _STATE.name
+# A worker process that outlives the test's server starts a temporary one, which writes to this folder's database.
+os.environ["PREFECT_HOME"] = f"{_STATE.name}/prefect"
 
 # The servers that tests read links from are on this machine.
 os.environ["RH_ALLOW_PRIVATE_LINKS"] = "1"
