@@ -1,4 +1,4 @@
-"""Saves the blocks `runninghub` and `media` for work at a desk: the emulator and a local folder, nothing to pay.
+"""Saves the blocks `runninghub` and `media` for development: with the emulator and a local folder they cost nothing.
 
 `rh-prefect emulator` prints RH_BASE_URL and RH_API_KEY; with both set, `python blocks/dev.py`.
 """

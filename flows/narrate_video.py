@@ -1,4 +1,4 @@
-"""A voice and music for a silent video; a model that watches it writes the words."""
+"""Adds speech and music to a silent video; a model writes the spoken text from the video."""
 
 from __future__ import annotations
 

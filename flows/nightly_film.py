@@ -1,4 +1,4 @@
-"""A film each night: the subjects take turns, one a day."""
+"""Makes one film each night; the subject changes daily, in rotation."""
 
 from __future__ import annotations
 

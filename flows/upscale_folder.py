@@ -1,4 +1,4 @@
-"""Every video of a folder, enlarged; what was enlarged before costs nothing again."""
+"""Upscales all videos of a folder; videos that are upscaled already are not paid for again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Prefect's dashboard shows of a run: a table of its steps, a contact sheet, one progress bar.
+"""Creates the Prefect artifacts of a run: a table of its steps, a contact sheet, a progress bar.
 
 What cannot be shown is logged and never raised: a paid job must not fail for its picture. Each function returns the
 artifact's id; None outside flows, or when it could not be shown. A `page` that is not given is that of the flow run

@@ -1,4 +1,4 @@
-"""A call of an endpoint that is not in the catalogue: its parameters by RunningHub's names, and its files."""
+"""Calls an endpoint that is not in the catalogue, with RunningHub's parameter names and with files."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from rh_prefect.catalog import InputWarning
 from rh_prefect.catalog.registry import is_known
 from rh_prefect.errors import InputError
+from rh_prefect.json_values import flaw_of, snapshot
 from rh_prefect.media.media import Media, MediaInput, as_media_input
-from rh_prefect.plain_values import flaw_of, snapshot
 
 _API = re.compile(r"^(https?://[^/]+)?/?(openapi/v2/)?")
 _ENDPOINT = re.compile(r"(?!\.)[\w.\[\]-]+(/(?!\.)[\w.\[\]-]+)*")

@@ -10,7 +10,7 @@ from decimal import Decimal
 from threading import RLock
 
 from rh_prefect.catalog import Model, get, models
-from rh_prefect.catalog.input_classes import InputBase, build_input
+from rh_prefect.catalog.input_class_builder import InputBase, build_input
 from rh_prefect.catalog.registry import nearest, of_class
 from rh_prefect.custom import CustomInput, FileValue, custom
 from rh_prefect.errors import InputError

@@ -6,7 +6,7 @@ from os import PathLike
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 from rh_prefect.catalog import Model
-from rh_prefect.catalog.input_classes import InputBase
+from rh_prefect.catalog.input_class_builder import InputBase
 from rh_prefect.custom import CustomInput as CustomInput
 from rh_prefect.custom import FileValue as FileValue
 from rh_prefect.custom import custom as custom

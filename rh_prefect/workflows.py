@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from rh_prefect.errors import InputError
+from rh_prefect.json_values import flaw_of, snapshot
 from rh_prefect.media.media import Media, as_media_input
-from rh_prefect.plain_values import flaw_of, snapshot
 
 InstanceType = Literal["default", "plus", "ultra"]
 """The machine: `default` has a 24 GB card, `plus` 48 GB; `ultra` (84 GB) is not documented."""

@@ -1,4 +1,4 @@
-"""Finds the account or pool and the storage that a call names, or those that the environment sets."""
+"""Loads the account or pool and the storage that a call names; if it names none, those that the environment sets."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pydantic import SecretStr, ValidationError
 
 from rh_prefect.blocks.credentials import RunningHubCredentials, RunningHubPool
 from rh_prefect.blocks.storage import MediaStorage
+from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.errors import ConfigError
 from rh_prefect.jobs.accounts.account import Accounts, Key, Member, member
 from rh_prefect.jobs.engine import JobEngine, engine_for
-from rh_prefect.jobs.journal.records import Intent
+from rh_prefect.jobs.journal.record_types import Intent
 from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.memory_cache import SingleFlight
 from rh_prefect.prefect_api import ask, connect
 from rh_prefect.settings import get_settings
 

@@ -1,4 +1,4 @@
-"""Writes the catalogue's files: the data file from a registry file; the stubs and the count in docs from the data file.
+"""Generates the catalogue's data file from a registry file, and from the data file the stubs and the counts in docs.
 
 python -m rh_prefect.catalog.build SOURCE           rewrites the data file, the stubs and the count
 python -m rh_prefect.catalog.build                  rewrites the stubs and the count
@@ -22,7 +22,7 @@ from rh_prefect.catalog.data_file import decoded, dumps, slim
 from rh_prefect.catalog.descriptions import docstring, summary
 from rh_prefect.catalog.model import Model, Param
 from rh_prefect.catalog.registry import SLIM_FILE
-from rh_prefect.catalog.user_models import changes
+from rh_prefect.catalog.user_catalogue import changes
 from rh_prefect.errors import InputError
 
 _HEAD = '''\
@@ -34,7 +34,7 @@ from os import PathLike
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 from rh_prefect.catalog import Model
-from rh_prefect.catalog.input_classes import InputBase
+from rh_prefect.catalog.input_class_builder import InputBase
 from rh_prefect.custom import CustomInput as CustomInput
 from rh_prefect.custom import FileValue as FileValue
 from rh_prefect.custom import custom as custom

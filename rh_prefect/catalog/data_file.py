@@ -1,4 +1,4 @@
-"""The catalogue's data file: made from a registry, with rules read from the vendor's notes."""
+"""Converts a registry to the catalogue's data file; parses parameter rules from the vendor's notes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules of a model about several of its parameters together."""
+"""Checks the rules that relate several parameters of one model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a call costs, as far as that can be known before it is made."""
+"""Estimates the cost of a call before the call is made."""
 
 from __future__ import annotations
 

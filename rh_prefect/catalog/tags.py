@@ -1,4 +1,4 @@
-"""What models do and take, as tags: the table, and which tags a model gets."""
+"""Defines the tags for what models do and take, and determines the tags of each model."""
 
 from __future__ import annotations
 

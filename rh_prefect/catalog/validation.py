@@ -1,4 +1,4 @@
-"""Checks an input against its model and makes the request's parameters of it.
+"""Checks an input against its model and builds the request's parameters from it.
 
 The one place that knows how values look on the wire: strings stay strings (`"5"`, `"true"`), lists and objects of
 `json` parameters go as JSON arrays and objects (not as strings that hold JSON), files go as URLs, and keys get back
@@ -19,7 +19,7 @@ from rh_prefect.catalog import parameter_rules
 from rh_prefect.catalog.descriptions import standing
 from rh_prefect.catalog.model import Model, Param, text_of
 from rh_prefect.errors import InputError, MediaError
-from rh_prefect.plain_values import flaw_of
+from rh_prefect.json_values import flaw_of
 
 MIB = 1024 * 1024
 _SAME_FORMAT = {"jpeg": "jpg", "tiff": "tif"}

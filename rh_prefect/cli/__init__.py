@@ -21,15 +21,19 @@ _webhook = App(name="webhook", help="Receive task webhooks instead of polling.")
 _jobs = App(name="jobs", help="Show paid jobs and resolve open ones.")
 
 app.command("rh_prefect.cli.demo:demo", help="Make a film on this machine: no key, no network, no cost.")
-app.command("rh_prefect.cli.flows:run_app", name="run", help="Run a pipeline's file, or a flow, in this process.")
-app.command("rh_prefect.cli.flows:batch", help="Run a model on every row of a manifest or every file of a folder.")
+app.command(
+    "rh_prefect.cli.run_and_batch:run_app", name="run", help="Run a pipeline's file, or a flow, in this process."
+)
+app.command(
+    "rh_prefect.cli.run_and_batch:batch", help="Run a model on every row of a manifest or every file of a folder."
+)
 for _name, _help in {
     "check": "Check pipelines' files without data and without a network.",
     "plan": "Show what a run of a pipeline would do and cost.",
     "graph": "Show a pipeline's steps as a tree or a Mermaid graph.",
 }.items():
     app.command(f"rh_prefect.cli.pipelines:{_name}", name=_name, help=_help)
-app.command("rh_prefect.cli.examples:init", help="Write a shipped pipeline with example inputs.")
+app.command("rh_prefect.cli.init:init", help="Write a shipped pipeline with example inputs.")
 app.command("rh_prefect.cli.pipeline_runs:choose", name="choose", help="Record choices at a pipeline's reviews.")
 app.command("rh_prefect.cli.pipelines:schema_", name="schema", help="Print the JSON schema of pipelines for editors.")
 app.command(_models)
@@ -49,9 +53,11 @@ for _name, _help in {
 }.items():
     _jobs.command(f"rh_prefect.cli.jobs:{_name.replace('-', '_')}_", name=_name, help=_help)
 app.command("rh_prefect.cli.spend:spend", help="Add up what tasks have cost.")
-app.command("rh_prefect.cli.serve:emulator", help="Serve RunningHub's API on this machine.")
+app.command("rh_prefect.cli.emulator_and_webhook:emulator", help="Serve RunningHub's API on this machine.")
 app.command(_webhook)
-_webhook.command("rh_prefect.cli.serve:serve_", name="serve", help="Serve the receiver in the foreground.")
+_webhook.command(
+    "rh_prefect.cli.emulator_and_webhook:serve_", name="serve", help="Serve the receiver in the foreground."
+)
 app.command("rh_prefect.cli.doctor:doctor", help="Check key, site, account, storage and Prefect, and say what to do.")
 
 
@@ -147,7 +153,7 @@ def _said(error: BaseException) -> str | None:
     httpx = sys.modules.get("httpx")
     if httpx is None or not isinstance(error, httpx.HTTPError | httpx.InvalidURL):
         return None
-    from rh_prefect.cli.servers import prefect_failed
+    from rh_prefect.cli.prefect_server import prefect_failed
 
     return prefect_failed(error)
 

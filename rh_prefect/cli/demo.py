@@ -1,4 +1,4 @@
-"""`rh-prefect demo`: a shipped pipeline on this machine, with Prefect's own server and the emulator."""
+"""`rh-prefect demo`: runs a shipped pipeline on this machine, with a Prefect server and the emulator."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
-from rh_prefect.cli import servers
-from rh_prefect.cli.arguments import check_call
-from rh_prefect.cli.examples import write_example
+from rh_prefect.cli import prefect_server
+from rh_prefect.cli.argument_checks import check_call
+from rh_prefect.cli.init import write_example
 
 if TYPE_CHECKING:
     from rh_prefect.emulator.recorder import Recorder
@@ -35,11 +35,11 @@ def demo(
     folder = folder.resolve()
     print(f"The pipeline `film` runs in {folder}, on Prefect's own server and an emulator of RunningHub.")
     with contextlib.ExitStack() as stack:
-        url = stack.enter_context(servers.prefect_server(folder / "prefect"))
+        url = stack.enter_context(prefect_server.prefect_server(folder / "prefect"))
         rh = stack.enter_context(Emulator(clock="real", factor=20, limit=50, long_side=640, fps=24))
         # Before Prefect is imported: it reads its settings once.
         os.environ.update(
-            servers.QUIET,
+            prefect_server.QUIET,
             PREFECT_API_URL=url,
             PREFECT_HOME=str(folder / "prefect"),
             RH_STORAGE_URL=str(folder / "out"),

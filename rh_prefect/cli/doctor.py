@@ -165,7 +165,7 @@ async def _records(storage: str | None) -> str:
     """The place of the pipelines' records: what is lost there is paid for again."""
     from rh_prefect.blocks.lookup import load_storage
     from rh_prefect.errors import StoreError
-    from rh_prefect.media.expiry_rules import expiry_rules
+    from rh_prefect.media.bucket_lifecycle import expiry_rules
     from rh_prefect.media.urls import shown_url
 
     store = await load_storage(storage)
@@ -186,7 +186,7 @@ async def _records(storage: str | None) -> str:
 
 
 async def _webhook() -> str:
-    from rh_prefect.jobs.context import callback_of
+    from rh_prefect.jobs.job_context import callback_of
 
     settings = get_settings()
     callback = callback_of(settings)

@@ -1,4 +1,4 @@
-"""Drawn pictures, videos and sound for the examples of `rh-prefect init`."""
+"""Generates images, videos and sound for the examples of `rh-prefect init`."""
 
 from __future__ import annotations
 

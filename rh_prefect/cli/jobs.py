@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from rh_prefect.cli.servers import api_of_earlier_runs, is_configured
+from rh_prefect.cli.prefect_server import api_of_earlier_runs, is_configured
 from rh_prefect.errors import InputError, RunningHubError, TaskNotFound
-from rh_prefect.jobs import admin
+from rh_prefect.jobs import manual_repair
 from rh_prefect.jobs.events import summary_of
 from rh_prefect.jobs.journal.costs import costs_of
 from rh_prefect.jobs.journal.job_records import JobView, jobs_of, read_job, split_job
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rh_prefect.jobs.cancel import CancelReport
     from rh_prefect.jobs.journal.job_records import Submit
     from rh_prefect.jobs.journal.journal import Journal
-    from rh_prefect.jobs.journal.records import Intent
+    from rh_prefect.jobs.journal.record_types import Intent
     from rh_prefect.jobs.journal.scope import Scope
 
 
@@ -263,14 +263,14 @@ async def _adopt(scope: str, key: str, task_id: str) -> None:
         ) from error
     except RunningHubError as error:
         print(f"task {task_id} could not be verified; it is recorded as given: {error}")
-    await admin.adopt(journal, key, task_id)
+    await manual_repair.adopt(journal, key, task_id)
 
 
 async def _mark_refused(scope: str, key: str) -> None:
     journal = _journal(scope)
     # The ticket may be in the spool of this machine.
-    await admin.replay_spool(_spool(), journal)
-    await admin.mark_refused(journal, key)
+    await manual_repair.replay_spool(_spool(), journal)
+    await manual_repair.mark_refused(journal, key)
 
 
 async def _mark_lost(scope: str, key: str) -> None:
@@ -278,7 +278,7 @@ async def _mark_lost(scope: str, key: str) -> None:
     last = (await read_job(journal, key)).last
     if last is not None and last.state == "ticket":
         await _check_lost(scope, last)
-    await admin.mark_lost(journal, key)
+    await manual_repair.mark_lost(journal, key)
 
 
 async def _check_lost(scope: str, submit: Submit) -> None:
@@ -308,7 +308,7 @@ async def _recover(run: str, storage: str | None) -> list[str]:
     from rh_prefect.blocks.lookup import load_storage
 
     scope, store = await _scope(run), await load_storage(storage)
-    return await admin.recover(scope.journal, store)
+    return await manual_repair.recover(scope.journal, store)
 
 
 async def _collect(run: str) -> None:
@@ -348,7 +348,7 @@ async def _replay_spool() -> None:
     if not scopes:
         print("no tickets are waiting on this machine")
     for scope in scopes:
-        for task_id in await admin.replay_spool(spool, _journal(scope)):
+        for task_id in await manual_repair.replay_spool(spool, _journal(scope)):
             print(f"{scope}: task {task_id} is in its journal now")
 
 

@@ -1,4 +1,4 @@
-"""`rh-prefect models`: what RunningHub can make."""
+"""`rh-prefect models`: searches and shows the catalogue's models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rh_prefect.catalog.tags import Input, inputs_of, tags_of
 from rh_prefect.errors import InputError
 
 if TYPE_CHECKING:
-    from rh_prefect.catalog.user_models import Refreshed
+    from rh_prefect.catalog.user_catalogue import Refreshed
 
 _SHOWN = 20
 """How many models the table shows, where nothing else is asked for."""
@@ -142,16 +142,16 @@ def refresh(
     reset: Annotated[bool, Parameter(help="Restore the package's models.", negative=())] = False,
 ) -> None:
     """Update this user's models or prices from a public file, and show what changed."""
-    from rh_prefect.catalog import user_models
+    from rh_prefect.catalog import user_catalogue
     from rh_prefect.catalog.registry import user_file
 
     if (file is None) is not reset:
         raise InputError("models refresh: pass either a file or URL, or `--reset`.")
     if file is None:
-        there = user_models.reset()
+        there = user_catalogue.reset()
         print("the package's own models are used again" if there else "the package's own models are in use already")
         return
-    done = user_models.refresh(file, date=date)
+    done = user_catalogue.refresh(file, date=date)
     print("\n".join(_report(done)))
     print(done.changes)
     if user_file().exists():

@@ -1,4 +1,4 @@
-"""`rh-prefect run FILE` and `choose`: runs of pipelines, and choices at their reviews."""
+"""`rh-prefect run FILE` and `choose`: run a pipeline, and record choices at its reviews."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from cyclopts import Parameter, validators
 
-from rh_prefect.cli.arguments import check_account, check_blocks, check_store
+from rh_prefect.cli.argument_checks import check_account, check_blocks, check_store
 from rh_prefect.cli.pipelines import (
     New,
     Params,
@@ -25,13 +25,13 @@ from rh_prefect.cli.pipelines import (
     takes_of,
     words_of,
 )
-from rh_prefect.cli.servers import is_configured, prefect_api
+from rh_prefect.cli.prefect_server import is_configured, prefect_api
 from rh_prefect.errors import InputError, PipelineIncomplete
-from rh_prefect.pipelines.plan.reviewed import ReviewedPlan
-from rh_prefect.pipelines.takes import Choices, read_choices, takes_file, write_choices
+from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
+from rh_prefect.pipelines.takes_file import Choices, read_choices, takes_file, write_choices
 
 if TYPE_CHECKING:
-    from rh_prefect.cli.console import Watch
+    from rh_prefect.cli.run_display import Watch
     from rh_prefect.flows.pipeline import Pipeline
     from rh_prefect.flows.pipeline_report import PipelineResult
     from rh_prefect.pipelines.plan.plan import Plan
@@ -215,7 +215,7 @@ def _refuse_changes(pipeline: Pipeline, given: dict[str, Any], takes: dict[str, 
 def _run(
     flow: Any, again: _Again, parameters: dict[str, Any], blocks: tuple[str | None, str | None], *, quiet: bool
 ) -> None:
-    from rh_prefect.cli.console import Watch
+    from rh_prefect.cli.run_display import Watch
     from rh_prefect.flows.pipeline_report import NOTHING_NEW, summary
 
     with Watch(command=shlex.join(again.run_words), is_resumable=False, quiet=quiet) as watch:

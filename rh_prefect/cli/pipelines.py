@@ -1,4 +1,4 @@
-"""`rh-prefect check`, `plan`, `graph` and `schema`: pipelines before anything is paid."""
+"""`rh-prefect check`, `plan`, `graph` and `schema`: inspect a pipeline without payment."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from rh_prefect.pipelines.last_run import COMMAND_LINE, open_last_runs, since
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import changes
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.reviewed import ReviewedPlan
-from rh_prefect.pipelines.saved_graphs import SavedGraphs
+from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.schema import models_in, schema
+from rh_prefect.pipelines.site_graphs import SavedGraphs
 from rh_prefect.pipelines.source import read
-from rh_prefect.pipelines.takes import Choices, read_choices, takes_file
+from rh_prefect.pipelines.takes_file import Choices, read_choices, takes_file
 from rh_prefect.settings import get_settings
 
 _SOMETHING_TO_PAY = 2
@@ -145,7 +145,7 @@ async def saved_graphs(
 ) -> tuple[SavedGraphs | None, str]:
     """Reads the graphs of a pipeline's workflows and apps; where they cannot be read, returns None and why."""
     from rh_prefect.blocks.lookup import load_credentials
-    from rh_prefect.pipelines.saved_graphs import ids_in, read_saved_graphs, with_used_graphs
+    from rh_prefect.pipelines.site_graphs import ids_in, read_saved_graphs, with_used_graphs
 
     if next(ids_in(pipeline.checked), None) is None:
         return {}, ""

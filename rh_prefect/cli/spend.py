@@ -1,4 +1,4 @@
-"""`rh-prefect spend`: what tasks have cost, by the journals of all runs and the manifests in a storage."""
+"""`rh-prefect spend`: reports the cost of tasks from the journals of all runs and the manifests in a storage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from cyclopts import Parameter
 
-from rh_prefect.cli.servers import api_of_earlier_runs, is_configured
+from rh_prefect.cli.prefect_server import api_of_earlier_runs, is_configured
 from rh_prefect.errors import InputError, JournalError
 from rh_prefect.jobs.journal.costs import amount_text
 from rh_prefect.settings import get_settings
@@ -73,7 +73,7 @@ def _note(line: str) -> None:
 
 
 def _print_csv(rows: Sequence[Mapping[str, object]]) -> None:
-    from rh_prefect.tables import csv_text
+    from rh_prefect.table_files import csv_text
 
     print(csv_text(["name", "unit", "tasks", "amount", "estimated"], rows).replace("\r\n", "\n"), end="")
 

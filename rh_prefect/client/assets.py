@@ -1,4 +1,4 @@
-"""Registering media, so that Seedance and SparkVideo accept the people in it."""
+"""Registers media as assets, so that Seedance and SparkVideo accept media that show people."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from rh_prefect.client import responses
-from rh_prefect.client.parsing import Page
+from rh_prefect.client.json_readers import Page
 from rh_prefect.client.responses import ApiResponse, RequestInfo
 from rh_prefect.client.session import Session, usable_id, usable_page
 from rh_prefect.client.wire.platform import (

@@ -1,4 +1,4 @@
-"""Downloads: resumable, checked, in constant memory; also files inside `data:` URLs."""
+"""Downloads files with resume, integrity checks and constant memory; also writes the content of `data:` URLs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from urllib.parse import unquote, unquote_to_bytes
 
 import httpx
 
-from rh_prefect.client.parsing import loads
+from rh_prefect.client.json_readers import loads
 from rh_prefect.client.responses import RequestInfo, no_answer
 from rh_prefect.client.threaded_backend import ThreadedStream
 from rh_prefect.client.transport import FOREIGN, RESEND, Delivery

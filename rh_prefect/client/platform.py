@@ -1,4 +1,4 @@
-"""API keys, the public model library, LoRA uploads, webhook deliveries, saved workflows, AI apps and quick create."""
+"""Client methods for keys, the model library, LoRA, webhook deliveries, saved workflows, AI apps and quick create."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Literal
 
 from rh_prefect.client import responses
 from rh_prefect.client.download import DEAD
-from rh_prefect.client.parsing import Page, first_text, plain, table
+from rh_prefect.client.json_readers import Page, first_text, plain, table
 from rh_prefect.client.responses import RequestInfo, read_webhook_payload
 from rh_prefect.client.session import Session, usable_id, usable_page
-from rh_prefect.client.upload import RawBody, readable
+from rh_prefect.client.upload_body import RawBody, readable
 from rh_prefect.client.wire.platform import ApiKey, Resource, read_api_keys, read_resource_page
 from rh_prefect.client.wire.task import TaskView, WebhookEvent, read_webhook_event
 from rh_prefect.client.wire.workflows import App, AppListing, Style, read_app, read_app_page, read_styles

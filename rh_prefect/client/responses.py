@@ -1,4 +1,4 @@
-"""What an HTTP response means: its object, a task's state, or an error."""
+"""Interprets an HTTP response: returns its object or a task's state, or raises an error."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from rh_prefect.client.parsing import compact, first_text, loads, rows, table, text, unfold
+from rh_prefect.client.json_readers import compact, first_text, loads, rows, table, text, unfold
 from rh_prefect.client.wire.task import (
     TaskView,
     WebhookDelivery,

@@ -1,4 +1,4 @@
-"""How every request is sent: read, create, submit, upload; each with its limits and retries."""
+"""Sends every request (read, create, submit, upload) with the limits and retries of its kind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from rh_prefect.client import responses
 from rh_prefect.client.responses import ApiResponse, RequestInfo
 from rh_prefect.client.transport import FOREIGN, RESEND, Delivery, open_connections
-from rh_prefect.client.upload import FileBody, RawBody
+from rh_prefect.client.upload_body import FileBody, RawBody
 from rh_prefect.errors import Busy, InputError
 from rh_prefect.redaction import HIDDEN, KEY_FIELD, KeyField, hide_signature, mask_key, mask_url
 

@@ -1,4 +1,4 @@
-"""Connection pools and HTTP transports, and what their errors mean: whether a request was sent."""
+"""Manages connection pools and HTTP transports, and determines from an error whether the request was sent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 from pydantic import SecretStr
 
-from rh_prefect.client.call_transport import CallTransport
+from rh_prefect.client.h11_transport import CallTransport
 from rh_prefect.client.responses import RequestInfo, no_answer
 from rh_prefect.client.threaded_backend import FileTransport
 from rh_prefect.errors import ConnectFailed, ResponseLost

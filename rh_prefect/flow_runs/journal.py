@@ -21,13 +21,13 @@ import httpx
 import stamina
 from prefect.settings import PREFECT_API_URL
 
+from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.errors import JournalError
-from rh_prefect.flow_runs import task_events
+from rh_prefect.flow_runs import task_end_events
 from rh_prefect.flow_runs.record_log import EntryRefused, RecordLog, Records
 from rh_prefect.jobs.journal.journal import JSON, EndListener, UnreadableRecord, check_key
-from rh_prefect.jobs.journal.records import FORMAT, FORMAT_KEY
+from rh_prefect.jobs.journal.record_types import FORMAT, FORMAT_KEY
 from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.memory_cache import LruCache
 from rh_prefect.prefect_api import ask, connection_key, disconnect
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class FlowRunJournal:
 
     async def notify_of_ends(self, listener: EndListener) -> None:
         """Registers a listener for the ends of tasks; see `NotifyingJournal.notify_of_ends`."""
-        task_events.subscribe(listener)
+        task_end_events.subscribe(listener)
 
     def _job(self, records: Records, name: str) -> dict[str, JSON]:
         return {key: self._inputs.decode(key, text) for key, text in records.job(name).items()}

@@ -1,4 +1,4 @@
-"""Queries about flow runs from outside of them: their scopes, and which of them have paid jobs."""
+"""Queries the Prefect API about other flow runs: finds their scopes and the runs that have paid jobs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from rh_prefect.flow_runs.journal import PAGE, FlowRunJournal
 from rh_prefect.jobs.journal.call_registry import CallRegistry
 from rh_prefect.jobs.journal.journal import FolderJournal, Journal, UnreadableRecord, folder_scopes
 from rh_prefect.jobs.journal.scope import FolderScope, Scope, last_attempt
-from rh_prefect.pipelines.works_records import WorksJournal, find_works
+from rh_prefect.pipelines.works_store import WorksJournal, find_works
 from rh_prefect.prefect_api import ask, connect
 from rh_prefect.settings import get_settings
 

@@ -15,7 +15,7 @@ from rh_prefect.flow_runs.run_status import RunObserver
 from rh_prefect.jobs.accounts.poller import is_settled
 from rh_prefect.jobs.engine import engine_for
 from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit
-from rh_prefect.jobs.journal.records import End, Intent
+from rh_prefect.jobs.journal.record_types import End, Intent
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.jobs.outputs.result import Attempt, Result, Seen, broken_end, end_of

@@ -18,12 +18,12 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
 from rh_prefect.artifacts import Page, Progress, Step
+from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.flow_runs.cancellation import watch
 from rh_prefect.flow_runs.scope import current_scope
 from rh_prefect.jobs.events import JobEvent, JobEventState, Observer
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.media.media import Media
-from rh_prefect.memory_cache import LruCache
 
 ENDED = frozenset({"succeeded", "failed", "cancelled", "unknown", "reused"})
 

@@ -1,4 +1,4 @@
-"""`FlowScope`: the root flow run, to which all paid jobs of a run belong; and the caller of a paid call in it.
+"""Finds the root flow run, which owns all paid jobs of a run (`FlowScope`), and the caller of a paid call in it.
 
 The root and not the innermost flow run, because a completed child flow gets a new flow-run id when its parent is run
 again. A flow that was started with `run_deployment` is its own root.
@@ -15,6 +15,7 @@ from uuid import UUID
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext, TaskRunContext
 
+from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.errors import ConfigError
 from rh_prefect.flow_runs.argument_hashes import arguments_of
 from rh_prefect.flow_runs.call_positions import PaidTask, PerObject, place_carried, run_places, serial_of, take_place
@@ -33,7 +34,6 @@ from rh_prefect.jobs.journal.call_matching import Equal
 from rh_prefect.jobs.journal.call_registry import Caller, CallRegistry, Try
 from rh_prefect.jobs.journal.identity import Address, Place, Step
 from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.memory_cache import LruCache
 from rh_prefect.prefect_api import ask
 
 _KEPT = 1000

@@ -1,4 +1,4 @@
-"""What tasks have cost: by the journals of all runs, and by the manifests of a storage; each task once.
+"""Computes the cost of each task, counted once, from the journals of all runs and the manifests of a storage.
 
 The journals know of what failed, was cancelled, was lost or was an earlier attempt. The manifests outlive the journals,
 which are deleted with their flow runs.
@@ -20,7 +20,7 @@ from rh_prefect.jobs.journal.journal import FolderJournal, Journal, UnreadableRe
 from rh_prefect.jobs.outputs import manifest
 from rh_prefect.jobs.outputs.manifest import Manifest
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.works_records import WorksJournal
+from rh_prefect.pipelines.works_store import WorksJournal
 
 _AT_ONCE = 16
 """How many journals are read together."""

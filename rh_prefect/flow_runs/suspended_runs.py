@@ -1,4 +1,4 @@
-"""Suspended runs, seen from outside: the tasks that they wait for, and which runs can be resumed.
+"""Watches suspended runs from another process: reads the tasks that they wait for, and resumes those that can go on.
 
 A run that is about to suspend writes down the tasks that it waits for, as `suspend-<n>` in its own journal, and then
 suspends with a pause key that names this record. So a reader of suspended runs tells ours from others, and knows

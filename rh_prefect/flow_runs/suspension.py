@@ -1,4 +1,4 @@
-"""Suspends a flow run: after all its jobs are submitted and recorded, the run's process ends until they finish.
+"""Suspends a flow run once all its jobs are submitted and recorded: its process ends until the jobs have ended.
 
 While a job of the run has no ticket yet, the other jobs are waited for as usual, since their ends free the slots. When
 all jobs are submitted, the tasks that still run are recorded, and the ends are read once more. So a receiver that hears
@@ -31,10 +31,10 @@ from rh_prefect.flow_runs.queries import journal_of, read_flow_run
 from rh_prefect.flow_runs.recorded_jobs import bring_home
 from rh_prefect.flow_runs.run_status import run_logger
 from rh_prefect.flow_runs.scope import borrowed_scope, current_scope
-from rh_prefect.jobs.context import JobCall
 from rh_prefect.jobs.engine import JobEngine, Reused
+from rh_prefect.jobs.job_context import JobCall
 from rh_prefect.jobs.journal.job_records import JobRecords, read_job, split_job
-from rh_prefect.jobs.journal.records import Record
+from rh_prefect.jobs.journal.record_types import Record
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Request

@@ -17,7 +17,7 @@ from pydantic import Field, WithJsonSchema
 
 from rh_prefect.catalog import Model, Param, get, models, nearest
 from rh_prefect.catalog.descriptions import docstring
-from rh_prefect.catalog.input_classes import type_of
+from rh_prefect.catalog.input_class_builder import type_of
 from rh_prefect.flow_runs.flow import flow, run_name
 from rh_prefect.flow_runs.parameter_types import Budget, MaxAttempts
 from rh_prefect.jobs.outputs.result import Result

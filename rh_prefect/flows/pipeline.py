@@ -1,4 +1,4 @@
-"""The flow of a pipeline: its parameters are those of the file; a run plans, makes what is missing and reports."""
+"""Builds the flow of a pipeline with the parameters of its file; a run plans, runs the missing steps and reports."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rh_prefect.flows.pipeline_parameters import OPTIONS, RunOptions, docstring_
 from rh_prefect.flows.pipeline_report import PipelineResult, report
 from rh_prefect.flows.pipeline_run import PipelineRun, Selection, Tools
 from rh_prefect.flows.run_budget import RunBudget
-from rh_prefect.jobs.context import JobCall
+from rh_prefect.jobs.job_context import JobCall
 from rh_prefect.jobs.journal.budget import spend_tracker_of
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options
@@ -33,17 +33,17 @@ from rh_prefect.media.input_access import allow_below
 from rh_prefect.pipelines import pipeline as files
 from rh_prefect.pipelines.check import secret_in
 from rh_prefect.pipelines.document import PipelineError
-from rh_prefect.pipelines.edit_results import open_edits
-from rh_prefect.pipelines.inputs import input_roots
+from rh_prefect.pipelines.input_reader import input_roots
 from rh_prefect.pipelines.last_run import COMMAND_LINE, LastRun, open_last_runs, since
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.reviewed import ReviewedPlan
-from rh_prefect.pipelines.saved_graphs import SavedGraphs, read_saved_graphs, with_used_graphs
-from rh_prefect.pipelines.saved_names import SavedNames
+from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
+from rh_prefect.pipelines.run_claims import RecordsPlace, WorksLedger, note_place
+from rh_prefect.pipelines.save_as import SavedNames
+from rh_prefect.pipelines.site_graphs import SavedGraphs, read_saved_graphs, with_used_graphs
+from rh_prefect.pipelines.stored_edits import open_edits
 from rh_prefect.pipelines.stored_works import StoredWorks, cache_of
-from rh_prefect.pipelines.works_ledger import RecordsPlace, WorksLedger, note_place
-from rh_prefect.pipelines.works_records import open_works
-from rh_prefect.pipelines.works_run import WorkRunner
+from rh_prefect.pipelines.work_runner import WorkRunner
+from rh_prefect.pipelines.works_store import open_works
 from rh_prefect.settings import get_settings
 
 PipelineFlow = Flow[..., Coroutine[Any, Any, Any]]

@@ -1,4 +1,4 @@
-"""Prefect's events of pipeline runs, for automations, and the tag by which its dashboard finds them."""
+"""Emits Prefect events of pipeline runs for automations, and defines the tag that finds the runs in the dashboard."""
 
 from __future__ import annotations
 

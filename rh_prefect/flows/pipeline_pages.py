@@ -1,4 +1,4 @@
-"""What Prefect's dashboard shows of a pipeline run: the plan, the graph, the results with pictures, and all steps."""
+"""Creates the artifacts of a pipeline run: the plan, the graph, the results with pictures, and all steps."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from rh_prefect.media.media import Media
 from rh_prefect.media.source import fetch
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.document import visible
-from rh_prefect.pipelines.edit_results import EditResults
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import STATES
 from rh_prefect.pipelines.plan.render import prices
+from rh_prefect.pipelines.stored_edits import EditResults
 
 _PICTURES = 12
 """Results on the picture of a run."""

@@ -18,14 +18,14 @@ from rh_prefect.flow_runs.scope import FlowScope
 from rh_prefect.flows.pipeline_pages import StepReport, StepState, counted, show_results, show_steps
 from rh_prefect.flows.pipeline_parameters import RunOptions
 from rh_prefect.flows.pipeline_run import PipelineRun
-from rh_prefect.flows.review import show_candidates, waiting_reviews
+from rh_prefect.flows.review_page import show_candidates, waiting_reviews
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.plan.planned_steps import Instance
-from rh_prefect.pipelines.values import ABSENT, File, Items, Made, Unknown, results
-from rh_prefect.tables import csv_text
+from rh_prefect.pipelines.planning_values import ABSENT, File, Items, Made, Unknown, results
+from rh_prefect.table_files import csv_text
 
 NOTHING_NEW = "Nothing new"
 OVER_BUDGET = "Over budget"

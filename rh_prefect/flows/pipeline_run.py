@@ -23,22 +23,22 @@ from rh_prefect.errors import InputError, JobError, MediaError, RunningHubError
 from rh_prefect.flow_runs.run_status import expect_jobs
 from rh_prefect.flows.pipeline_events import What, tell
 from rh_prefect.flows.run_budget import RunBudget
-from rh_prefect.jobs.context import JobCall
+from rh_prefect.jobs.job_context import JobCall
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.calls import files_that_stand_in, known_values, work_call
 from rh_prefect.pipelines.document import visible
-from rh_prefect.pipelines.edit_results import EditResults
 from rh_prefect.pipelines.last_run import LastRuns
 from rh_prefect.pipelines.parsed_answers import shape_of
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Instance, KnownWork, KnownWorks, Work, WorkQuery
-from rh_prefect.pipelines.plan.reviewed import ReviewedPlan
-from rh_prefect.pipelines.saved_names import SavedNames
-from rh_prefect.pipelines.works_run import WorkResult, WorkRunner
+from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
+from rh_prefect.pipelines.save_as import SavedNames
+from rh_prefect.pipelines.stored_edits import EditResults
+from rh_prefect.pipelines.work_runner import WorkResult, WorkRunner
 
 MAX_IN_FLIGHT = 200
 """How many steps of a run are begun at once; the account's slots decide how many of their tasks run."""

@@ -1,4 +1,4 @@
-"""The budget of a pipeline run: which step may start without leaving an item unfinished.
+"""Decides from the budget of a pipeline run which steps may start, so that no item stays unfinished.
 
 What is submitted is limited by `Reserve` in the protocol of works. This module decides before that, from the prices of
 the plan and from what the flow run's ledger says was spent, failed tasks and earlier attempts of the run included.

@@ -9,16 +9,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
+from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.client import TaskView
 from rh_prefect.errors import ApiError, RunningHubError, TaskNotFound
 from rh_prefect.jobs.accounts.poller import is_settled
 from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit, jobs_of, read_job
 from rh_prefect.jobs.journal.journal import Journal, as_cached
-from rh_prefect.jobs.journal.records import Intent
+from rh_prefect.jobs.journal.record_types import Intent
 from rh_prefect.jobs.journal.scope import FolderScope, Scope, cancel_key, forbid_attempt, last_attempt
 from rh_prefect.jobs.journal.writer_process import is_surely_dead
 from rh_prefect.jobs.outputs.result import end_of
-from rh_prefect.memory_cache import LruCache
 
 REMEMBER = 2.0
 """Maximum age in seconds of a "not cancelled" that is used without a new read."""

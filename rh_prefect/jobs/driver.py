@@ -9,17 +9,18 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, TypeVar, assert_never
 
+from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.errors import JobCancelled, RunningHubError, SubmissionUnknown
 from rh_prefect.jobs.accounts.account import Account, is_native
 from rh_prefect.jobs.accounts.limiter import pause_seconds
 from rh_prefect.jobs.cancel import BEFORE_CLAIM, REMEMBER
 from rh_prefect.jobs.completion import Waiter
-from rh_prefect.jobs.context import JobContext
 from rh_prefect.jobs.events import JobEventState
+from rh_prefect.jobs.job_context import JobContext
 from rh_prefect.jobs.journal.budget import Money, Shortfall
 from rh_prefect.jobs.journal.job_records import RESUBMITTED, JobView, Submit
 from rh_prefect.jobs.journal.journal import as_cached
-from rh_prefect.jobs.journal.records import Answer, End, Intent, Resolution
+from rh_prefect.jobs.journal.record_types import Answer, End, Intent, Resolution
 from rh_prefect.jobs.lifecycle import Accepted, completing, finding, submitting
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.steps import (
@@ -43,7 +44,6 @@ from rh_prefect.jobs.steps import (
     Watch,
 )
 from rh_prefect.jobs.submission import Submitter
-from rh_prefect.memory_cache import SingleFlight
 
 _log = logging.getLogger("rh_prefect")
 T = TypeVar("T")

@@ -1,4 +1,4 @@
-"""Runs jobs from the call to the files in the store, and pays for each of them once."""
+"""Runs a job from the call to the stored output files, and ensures that each job is paid for only once."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias, assert_never
 
+from rh_prefect.caches_and_locks import LruCache, LruSet, SharedTasks
 from rh_prefect.client import TaskView
 from rh_prefect.custom import CustomInput
 from rh_prefect.errors import RunningHubError, SubmissionUnknown
@@ -17,16 +18,17 @@ from rh_prefect.jobs.accounts.account import Member, is_native
 from rh_prefect.jobs.accounts.pool import Pool
 from rh_prefect.jobs.accounts.slot_lease import SlotLease
 from rh_prefect.jobs.cancel import CancelWatch
-from rh_prefect.jobs.context import Callback, JobCall, JobContext, Services, callback_of
+from rh_prefect.jobs.download_folder import StoreChecks
 from rh_prefect.jobs.driver import JobDriver
 from rh_prefect.jobs.events import Observer, Silent, event_of, summary_of
+from rh_prefect.jobs.job_context import Callback, JobCall, JobContext, Services, callback_of
 from rh_prefect.jobs.journal.budget import spend_tracker_of
 from rh_prefect.jobs.journal.call_registry import REQUESTED_KEYS, Caller, CallJob
 from rh_prefect.jobs.journal.identity import reused_key
 from rh_prefect.jobs.journal.job_records import JobRecords
 from rh_prefect.jobs.journal.journal import NotifyingJournal
-from rh_prefect.jobs.journal.records import End, Intent
-from rh_prefect.jobs.journal.records import Reused as ReusedRecord
+from rh_prefect.jobs.journal.record_types import End, Intent
+from rh_prefect.jobs.journal.record_types import Reused as ReusedRecord
 from rh_prefect.jobs.journal.scope import OpenScopes, Scope
 from rh_prefect.jobs.journal.spool import Spool
 from rh_prefect.jobs.lifecycle import Accepted
@@ -37,11 +39,9 @@ from rh_prefect.jobs.outputs.manifest import Manifest
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.requests.graph_request import app_request, native_request, quick_create_request, workflow_request
 from rh_prefect.jobs.requests.input_copies import Copies
-from rh_prefect.jobs.requests.inputs import Inputs
+from rh_prefect.jobs.requests.input_files import Inputs
 from rh_prefect.jobs.requests.request import JobRequest, as_recorded, custom_request, prepare_request
-from rh_prefect.jobs.workdir import StoreChecks
 from rh_prefect.media.store import MediaStore
-from rh_prefect.memory_cache import LruCache, LruSet, SharedTasks
 from rh_prefect.models import ModelInput
 from rh_prefect.settings import Settings
 from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput

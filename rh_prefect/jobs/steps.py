@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import TypeAlias
 
 from rh_prefect.jobs.journal.job_records import Submit
-from rh_prefect.jobs.journal.records import Answer, Intent
+from rh_prefect.jobs.journal.record_types import Answer, Intent
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""From the claim to the recorded answer, and the handling of submissions that another process left unfinished."""
+"""Submits a job: claims it, posts it, records the answer; resolves submissions that another process left unfinished."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from rh_prefect.caches_and_locks import LruSet
 from rh_prefect.client import TaskView
 from rh_prefect.errors import ApiError, ConnectFailed, InputError, JournalError, ResponseLost
-from rh_prefect.jobs.context import JobContext
+from rh_prefect.jobs.job_context import JobContext
 from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.journal import as_cached
-from rh_prefect.jobs.journal.records import GAVE_UP, NOT_DELIVERED, NOT_SENT, Answer, Intent, Resolution
+from rh_prefect.jobs.journal.record_types import GAVE_UP, NOT_DELIVERED, NOT_SENT, Answer, Intent, Resolution
 from rh_prefect.jobs.journal.spool import Spooled
 from rh_prefect.jobs.journal.writer_process import is_surely_dead
 from rh_prefect.jobs.requests.request import replace_marks
-from rh_prefect.memory_cache import LruSet
 
 WATCH_MARGIN = 10.0
 """Seconds beyond another process's limits after which this process records its submission as unknown."""

@@ -1,4 +1,4 @@
-"""Stamps: evidence that a file is still the one that was hashed, without reading it again."""
+"""Detects whether a file has changed since it was hashed, without reading it again."""
 
 from __future__ import annotations
 

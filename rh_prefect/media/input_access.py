@@ -1,4 +1,4 @@
-"""Restrictions on inputs that may be read, since table rows and form fields may name any file and address.
+"""Restricts which files and addresses may be read as inputs, since table rows and form fields may name any.
 
 Two rules hold. A link is read from public addresses only, unless private ones are allowed; that is checked where the
 connection is made, for each redirect, on the same address that is connected to. And where inputs are restricted, as in

@@ -1,4 +1,4 @@
-"""The type, size, duration and sound of a file; whether it is intact, and whether it matches its link."""
+"""Determines the type, size, duration and sound of a file, whether it is intact, and whether it matches its link."""
 
 from __future__ import annotations
 

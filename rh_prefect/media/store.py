@@ -16,6 +16,7 @@ from typing import BinaryIO, TypeAlias
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
+from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.errors import StoreError
 from rh_prefect.local_files import PART
 from rh_prefect.media.file_types import sniff
@@ -25,7 +26,6 @@ from rh_prefect.media.probe import Facts, facts_or_type
 from rh_prefect.media.storage_errors import as_store_error, guarded
 from rh_prefect.media.urls import is_local, local_path, locate, protocol_of, read_options, shown_url, without_user
 from rh_prefect.media.writers import BLOCK_SIZE, Tally, move_to_folder, writer_for
-from rh_prefect.memory_cache import LruCache
 
 _Opened: TypeAlias = "tuple[AbstractFileSystem, str]"
 

@@ -1,4 +1,4 @@
-"""Makes the calls of a plan's steps once their inputs are known: of a work, and of an edit."""
+"""Builds the calls for a plan's works and edits, once their inputs are known."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from rh_prefect.jobs.options import Request
 from rh_prefect.models import any_input
 from rh_prefect.pipelines.parsed_answers import read_answer, shape_of
 from rh_prefect.pipelines.plan.planned_steps import Instance, Work
-from rh_prefect.pipelines.values import ABSENT, File, Items, Made, Unknown, results
-from rh_prefect.pipelines.works_run import WorkCall
+from rh_prefect.pipelines.planning_values import ABSENT, File, Items, Made, Unknown, results
+from rh_prefect.pipelines.work_runner import WorkCall
 from rh_prefect.workflows import AppInput, GraphInput, WorkflowInput
 
 

@@ -1,4 +1,4 @@
-"""Conditions of a file: their form, and whether one holds."""
+"""Checks the form of a file's conditions, and evaluates them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from rh_prefect.catalog.model import text_of
 from rh_prefect.pipelines.document import Document, Path, Problems, nearest
 from rh_prefect.pipelines.language import shown_value
-from rh_prefect.pipelines.values import ABSENT, Frame, Unknown, evaluate, number_of
+from rh_prefect.pipelines.planning_values import ABSENT, Frame, Unknown, evaluate, number_of
 
 CONDITIONS = ("exists", "missing", "equals", "in", "lt", "gt", "not", "all", "any")
 

@@ -1,4 +1,4 @@
-"""Rendering of the local edits: from parameters whose files are on this machine to a file or a text."""
+"""Renders the local edits: takes parameters with local files, and makes a file or a text."""
 
 from __future__ import annotations
 

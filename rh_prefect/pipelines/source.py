@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
+from rh_prefect.json_values import is_text
 from rh_prefect.pipelines.document import Document, Node, PipelineError, Place, Problem, problem_at
-from rh_prefect.plain_values import is_text
 
 MOST_BYTES = 1024 * 1024
 MOST_TEXT = 100_000

@@ -10,22 +10,6 @@ from rh_prefect.tasks.concurrent import generate_many
 from rh_prefect.tasks.generate import generate
 
 if TYPE_CHECKING:
-    from rh_prefect.tasks.files import (
-        create_asset_group,
-        delete_asset,
-        delete_asset_group,
-        list_asset_groups,
-        list_assets,
-        price_preview,
-        query_asset,
-        query_asset_group,
-        register_asset,
-        update_asset,
-        update_asset_group,
-        upload_file,
-        upload_file_legacy,
-        upload_lora,
-    )
     from rh_prefect.tasks.platform import (
         account_status,
         app_call_example,
@@ -41,6 +25,22 @@ if TYPE_CHECKING:
         task_status_v1,
         webhook_detail,
         workflow_json,
+    )
+    from rh_prefect.tasks.uploads_and_assets import (
+        create_asset_group,
+        delete_asset,
+        delete_asset_group,
+        list_asset_groups,
+        list_assets,
+        price_preview,
+        query_asset,
+        query_asset_group,
+        register_asset,
+        update_asset,
+        update_asset_group,
+        upload_file,
+        upload_file_legacy,
+        upload_lora,
     )
     from rh_prefect.tasks.workflows import (
         quick_create,
@@ -94,7 +94,7 @@ if not TYPE_CHECKING:  # a type checker reads the imports above, and would take 
     def __getattr__(name: str) -> Any:
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        modules = (import_module(f"rh_prefect.tasks.{module}") for module in ("files", "platform", "workflows"))
+        modules = (import_module(f"rh_prefect.tasks.{module}") for module in ("platform", "uploads_and_assets", "workflows"))
         value = globals()[name] = next(getattr(module, name) for module in modules if hasattr(module, name))
         return value
 

@@ -17,6 +17,7 @@ from prefect.states import Completed
 from prefect.tasks import Task
 
 from rh_prefect.blocks.lookup import load_engine, load_storage
+from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.custom import CustomInput
 from rh_prefect.errors import (
     ConfigError,
@@ -32,8 +33,8 @@ from rh_prefect.flow_runs.prefect_internals import flow_running_elsewhere
 from rh_prefect.flow_runs.run_status import run_observer
 from rh_prefect.flow_runs.scope import borrowed_scope, current_caller, current_scope
 from rh_prefect.flow_runs.suspension import PendingTask, current_suspend_group
-from rh_prefect.jobs.context import JobCall
 from rh_prefect.jobs.engine import JobEngine
+from rh_prefect.jobs.job_context import JobCall
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.journal.identity import Place
 from rh_prefect.jobs.journal.journal import FolderJournal
@@ -41,7 +42,6 @@ from rh_prefect.jobs.journal.scope import FolderScope, Scope, loose_scope, open_
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options, Request, Reuse
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.memory_cache import SingleFlight
 from rh_prefect.settings import get_settings
 
 P = ParamSpec("P")

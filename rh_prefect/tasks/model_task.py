@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Generic, ParamSpec, TypeAlias, TypeVar
 
 from rh_prefect.catalog import Model, Param
 from rh_prefect.catalog.descriptions import docstring
-from rh_prefect.catalog.input_classes import item_type
+from rh_prefect.catalog.input_class_builder import item_type
 from rh_prefect.flow_runs.call_positions import PaidTask, placed
 from rh_prefect.jobs.journal.identity import Place
 from rh_prefect.jobs.options import Options

@@ -18,9 +18,9 @@ from rh_prefect.blocks.lookup import RECORDED
 from rh_prefect.errors import RunningHubError, TaskNotFound
 from rh_prefect.flow_runs.queries import is_flow_run, journal_of
 from rh_prefect.flow_runs.recorded_jobs import confirmed_end
-from rh_prefect.flow_runs.task_events import announce
+from rh_prefect.flow_runs.task_end_events import announce
 from rh_prefect.jobs.journal.job_records import JobRecords, Submit
-from rh_prefect.jobs.journal.records import End, Resolution
+from rh_prefect.jobs.journal.record_types import End, Resolution
 from rh_prefect.jobs.loop_thread import LOOP
 
 PAUSES: Final = (1.0, 3.0, 9.0)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from rh_prefect.cli.arguments import check_batch, check_call
-from rh_prefect.cli.console import line_of
+from rh_prefect.cli.argument_checks import check_batch, check_call
+from rh_prefect.cli.run_display import line_of
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError
 from rh_prefect.flows.batch.executor import Progress

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rh_prefect.cli.console import BatchConsole
+from rh_prefect.cli.run_display import BatchConsole
 from rh_prefect.flow_runs import run_status
 from rh_prefect.flows.batch import BatchReport
 from rh_prefect.flows.batch.executor import Progress

@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import pytest
 
-from rh_prefect.cli.examples import NAMES
+from rh_prefect.cli.init import NAMES
 from rh_prefect.emulator import Emulator
 from rh_prefect.media.edit import audio_level
 from rh_prefect.media.probe import file_type

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.cli import app, main
-from rh_prefect.cli.examples import NAMES
+from rh_prefect.cli.init import NAMES
 from rh_prefect.pipelines.parsed_answers import shape_of
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.works_protocol import Home
-from rh_prefect.pipelines.works_records import WorksJournal
+from rh_prefect.pipelines.works_lifecycle import Home
+from rh_prefect.pipelines.works_store import WorksJournal
 
 
 def call(*words: str) -> int:

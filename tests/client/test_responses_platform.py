@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from rh_prefect.client import comfyui, read_delivery, responses
-from rh_prefect.client.parsing import Value, loads, plain, table
+from rh_prefect.client import native_comfyui, read_delivery, responses
+from rh_prefect.client.json_readers import Value, loads, plain, table
 from rh_prefect.client.progress import ProgressEvent, read_frame
 from rh_prefect.client.responses import RequestInfo
 from rh_prefect.client.wire.platform import (
@@ -107,7 +107,7 @@ def read_everything(status: int, body: bytes) -> None:
     check(read_delivery(body))
     check(read_frame(body))
     try:
-        check(comfyui.judged(status, body, PAID))
+        check(native_comfyui.judged(status, body, PAID))
     except RunningHubError as error:
         str(error).encode()
     try:

@@ -15,7 +15,7 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import has_records
 from rh_prefect.flow_runs.record_log import encode
 from rh_prefect.jobs.journal.job_records import jobs_of
-from rh_prefect.jobs.journal.records import FORMAT, FORMAT_KEY, Format
+from rh_prefect.jobs.journal.record_types import FORMAT, FORMAT_KEY, Format
 from rh_prefect.prefect_api import disconnect
 from tests.jobs.journal.journal_contract import PAGE, JournalContract, OpenJournal, listed, record
 from tests.support.run_inputs import RUN, RunInputs, job_keys, logged, submitted

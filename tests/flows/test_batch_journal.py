@@ -12,7 +12,7 @@ from rh_prefect.flows.batch.report import RowResult, filled_in
 from rh_prefect.jobs.journal.budget import spend_tracker_of
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.journal.records import End, Record
+from rh_prefect.jobs.journal.record_types import End, Record
 from tests.support.job_records import TASK, intent, ticket, write
 
 FIRST, SECOND = "a" * 24, "b" * 24

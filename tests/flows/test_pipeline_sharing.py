@@ -20,7 +20,7 @@ from rh_prefect.flows.pipeline_report import NOTHING_NEW
 from rh_prefect.jobs.journal.journal import NotExclusive
 from rh_prefect.jobs.loop_thread import LOOP
 from tests.flows.test_pipeline import run
-from tests.pipelines.test_works_records import TwoWriters
+from tests.pipelines.test_works_store import TwoWriters
 from tests.support.emulator_env import environment
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]

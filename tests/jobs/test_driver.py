@@ -13,7 +13,7 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.errors import JobCancelled, ModerationError
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.journal.budget import spend_tracker_of
-from rh_prefect.jobs.journal.records import Cancelled
+from rh_prefect.jobs.journal.record_types import Cancelled
 from rh_prefect.jobs.outputs.result import Result
 from tests.support import samples
 from tests.support.pooled_run import PooledRun, pictures

@@ -19,7 +19,7 @@ from rh_prefect.errors import (
     SubmissionUnknown,
 )
 from rh_prefect.jobs.journal.job_records import RESUBMITTED, JobView, Submit
-from rh_prefect.jobs.journal.records import (
+from rh_prefect.jobs.journal.record_types import (
     BROKEN,
     GAVE_UP,
     NOT_DELIVERED,

@@ -15,8 +15,8 @@ from rh_prefect.client import Client, TaskView
 from rh_prefect.client.progress import ProgressEvent
 from rh_prefect.jobs import completion
 from rh_prefect.jobs.completion import AT_ONCE, Lines, NodeProgress
-from rh_prefect.jobs.context import JobContext
 from rh_prefect.jobs.events import JobEvent
+from rh_prefect.jobs.job_context import JobContext
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.requests.request import JobRequest

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from rh_prefect.errors import ConfigError, InputError, JournalError
-from rh_prefect.jobs.admin import recover
 from rh_prefect.jobs.journal.costs import COINS, Costs, costs_of
 from rh_prefect.jobs.journal.identity import Address, Place
 from rh_prefect.jobs.journal.job_records import JobView
 from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.journal.records import FORMAT, FORMAT_KEY, Format
+from rh_prefect.jobs.journal.record_types import FORMAT, FORMAT_KEY, Format
 from rh_prefect.jobs.journal.scope import FolderScope, OpenScopes
+from rh_prefect.jobs.manual_repair import recover
 from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.jobs.outputs.manifest import Manifest
 from rh_prefect.media.store import MediaStore

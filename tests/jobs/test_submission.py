@@ -13,14 +13,14 @@ import pytest
 
 from rh_prefect.client import TaskView
 from rh_prefect.errors import ConnectFailed, InputError, JournalError, ResponseLost, api_error
-from rh_prefect.jobs.admin import adopt, mark_refused
 from rh_prefect.jobs.journal.identity import media_mark
 from rh_prefect.jobs.journal.job_records import JobView
 from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.journal.records import GAVE_UP, NOT_DELIVERED, NOT_SENT, Answer, End, Intent, Resolution
+from rh_prefect.jobs.journal.record_types import GAVE_UP, NOT_DELIVERED, NOT_SENT, Answer, End, Intent, Resolution
 from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.journal.spool import Spool, Spooled
 from rh_prefect.jobs.journal.writer_process import current_owner, uptime
+from rh_prefect.jobs.manual_repair import adopt, mark_refused
 from rh_prefect.jobs.requests.request import JobRequest
 from rh_prefect.jobs.submission import Submitter
 from tests.support.contexts import context_of, services

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from rh_prefect import models
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import ConfigError, RequestRejected
-from rh_prefect.jobs.context import callback_of
+from rh_prefect.jobs.job_context import callback_of
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.settings import Settings
 from rh_prefect.tasks import generate

@@ -23,7 +23,7 @@ from prefect.states import Scheduled
 
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.jobs.admin import adopt, mark_refused
+from rh_prefect.jobs.manual_repair import adopt, mark_refused
 from rh_prefect.media.store import MediaStore
 from tests.support import invariants
 from tests.support.deployment_server import Worker, Workplace, workplace

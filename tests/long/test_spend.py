@@ -17,11 +17,11 @@ import pytest
 
 from rh_prefect.client import Client
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.jobs import admin
+from rh_prefect.jobs import manual_repair
 from rh_prefect.jobs.cancel import cancel_scope
 from rh_prefect.jobs.journal.job_records import RESUBMITTED, JobView, jobs_of
 from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.journal.records import Intent
+from rh_prefect.jobs.journal.record_types import Intent
 from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Request
@@ -115,7 +115,7 @@ async def test_200_jobs_cost_what_the_books_say(rh: Emulator, tmp_path: Path) ->
     for view in await settled(journal, "unknown"):
         # Of the others some stay unknown, after as many attempts as a job may have: these were accepted.
         if "never" in str(view.submits[0].intent.payload["prompt"]):
-            await admin.mark_refused(journal, view.key)
+            await manual_repair.mark_refused(journal, view.key)
 
     # Cancelled while they run.
     half = JOBS["cancelled"] // 2
@@ -129,7 +129,7 @@ async def test_200_jobs_cost_what_the_books_say(rh: Emulator, tmp_path: Path) ->
     lost = replace(cny, attempt=4)
     await lost.all(pictures(JOBS["lost"], "lost"), deadline=1.0)
     for view in await settled(journal, "ticket"):
-        await admin.mark_lost(journal, view.key)
+        await manual_repair.mark_lost(journal, view.key)
     rh.clock.factor = RUNS_FAST
     await replace(cny, attempt=5).all(pictures(JOBS["lost"], "lost"))
 

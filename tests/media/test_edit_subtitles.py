@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from rh_prefect.errors import InputError
-from rh_prefect.media.edit.subtitles import sentences, subtitles
+from rh_prefect.media.edit.subtitle_files import sentences, subtitles
 
 
 def test_each_text_is_shown_until_the_next() -> None:

@@ -14,8 +14,8 @@ from rh_prefect.media.media import Media
 from rh_prefect.media.probe import probe
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.edit_rendering import Params, Rendered, render
-from rh_prefect.pipelines.edit_results import EditResults, Rendering, as_recorded, open_edits
 from rh_prefect.pipelines.plan.identity import recipe_id
+from rh_prefect.pipelines.stored_edits import EditResults, Rendering, as_recorded, open_edits
 from rh_prefect.settings import Settings, get_settings
 from tests.support import clip_samples, samples
 from tests.support.clip_samples import BLUE, GREEN, RED, near

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from rh_prefect.errors import InputError
-from rh_prefect.pipelines import inputs
+from rh_prefect.pipelines import input_reader
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, Plan
-from rh_prefect.tables import open_table
+from rh_prefect.table_files import open_table
 from tests.pipelines.assets import photo
 from tests.pipelines.test_plan import Records
 
@@ -221,7 +221,7 @@ async def test_what_reads_like_a_reference_and_is_a_literal_is_text() -> None:
 
 
 async def test_rows_are_counted_while_they_are_read(tmp_path: Path) -> None:
-    [problem] = await said(table(tmp_path, *(["a,"] * (inputs.MOST_ROWS + 1))))
+    [problem] = await said(table(tmp_path, *(["a,"] * (input_reader.MOST_ROWS + 1))))
     assert "rows.csv has more than 50000 rows" in problem
 
 
@@ -235,7 +235,7 @@ def test_files_under_a_prefix_are_counted(tmp_path: Path) -> None:
     for number in range(3):
         photo(tmp_path / f"{number}.png")
     with pytest.raises(InputError, match="more than 2 files"):
-        inputs.list_files(str(tmp_path), "image", {}, most=2)
+        input_reader.list_files(str(tmp_path), "image", {}, most=2)
 
 
 async def test_a_run_has_a_most_of_paid_jobs() -> None:

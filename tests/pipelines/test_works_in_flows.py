@@ -13,11 +13,11 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import BudgetExceeded, RunningHubError
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.flow_runs.scope import current_scope
-from rh_prefect.jobs.context import JobCall
+from rh_prefect.jobs.job_context import JobCall
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options
-from rh_prefect.pipelines.works_records import open_works
-from rh_prefect.pipelines.works_run import WorkResult, WorkRunner
+from rh_prefect.pipelines.work_runner import WorkResult, WorkRunner
+from rh_prefect.pipelines.works_store import open_works
 from rh_prefect.settings import get_settings
 from tests.support.pipeline_runs import picture
 

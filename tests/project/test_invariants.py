@@ -15,7 +15,7 @@ from rh_prefect import models
 from rh_prefect.emulator import Emulator
 from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.journal.records import Answer, End, Resolution
+from rh_prefect.jobs.journal.record_types import Answer, End, Resolution
 from rh_prefect.jobs.outputs.manifest import Manifest
 from rh_prefect.local_files import PART
 from rh_prefect.media.media import Media

@@ -10,9 +10,9 @@ import pytest
 
 from rh_prefect.client import Client
 from rh_prefect.errors import ResponseLost
+from rh_prefect.jobs.download_folder import check_folder, part_file
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.spool import Spool, Spooled
-from rh_prefect.jobs.workdir import check_folder, part_file
 from rh_prefect.media.store import MediaStore
 from tests.support.job_records import KEY, ticket
 from tests.support.scripted_server import WireServer, reply

@@ -15,7 +15,7 @@ import numpy as np
 from av.stream import Stream
 from PIL import Image
 
-from rh_prefect.media.edit.audio import RATE, Sound, recording
+from rh_prefect.media.edit.audio_samples import RATE, Sound, recording
 
 Colour = tuple[int, int, int]
 T = TypeVar("T")

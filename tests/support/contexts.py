@@ -8,8 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from rh_prefect.jobs.cancel import CancelWatch
-from rh_prefect.jobs.context import JobContext, Services
 from rh_prefect.jobs.events import Silent
+from rh_prefect.jobs.job_context import JobContext, Services
 from rh_prefect.jobs.journal.budget import SpendTracker
 from rh_prefect.jobs.journal.job_records import JobRecords
 from rh_prefect.jobs.journal.spool import Spool

@@ -6,5 +6,5 @@ import multiprocessing
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["pytest", "rh_prefect.jobs.journal.journal", "rh_prefect.jobs.workdir", "rh_prefect.pipelines.works_run"]
+    ["pytest", "rh_prefect.jobs.journal.journal", "rh_prefect.jobs.download_folder", "rh_prefect.pipelines.work_runner"]
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rh_prefect.jobs.journal.journal import Journal
-from rh_prefect.jobs.journal.records import Answer, Intent, Record
+from rh_prefect.jobs.journal.record_types import Answer, Intent, Record
 from rh_prefect.jobs.journal.writer_process import Owner, current_owner
 
 KEY = "0123456789abcdef01234567"

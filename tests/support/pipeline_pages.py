@@ -6,7 +6,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from rh_prefect.cli.examples import EXAMPLES, NAMES, write_example
+from rh_prefect.cli.init import EXAMPLES, NAMES, write_example
 from rh_prefect.cli.pipelines import given_params
 from rh_prefect.pipelines.language import Param
 from rh_prefect.pipelines.pipeline import Pipeline

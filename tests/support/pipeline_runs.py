@@ -14,16 +14,16 @@ from pydantic import SecretStr
 from rh_prefect import models
 from rh_prefect.errors import RunningHubError
 from rh_prefect.jobs.accounts.account import Key, member
-from rh_prefect.jobs.context import JobCall
 from rh_prefect.jobs.engine import JobEngine, engine_for
 from rh_prefect.jobs.events import JobEvent
+from rh_prefect.jobs.job_context import JobCall
 from rh_prefect.jobs.journal.journal import JSON, FolderJournal
 from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.works_records import WorksJournal, open_works
-from rh_prefect.pipelines.works_run import WorkCall, WorkResult, WorkRunner
+from rh_prefect.pipelines.work_runner import WorkCall, WorkResult, WorkRunner
+from rh_prefect.pipelines.works_store import WorksJournal, open_works
 from rh_prefect.settings import Settings
 
 

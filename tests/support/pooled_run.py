@@ -15,14 +15,14 @@ from rh_prefect import models
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.jobs.accounts.account import Key, Member, member
-from rh_prefect.jobs.context import JobCall
 from rh_prefect.jobs.engine import engine_for
 from rh_prefect.jobs.events import JobEvent
+from rh_prefect.jobs.job_context import JobCall
 from rh_prefect.jobs.journal.call_registry import Caller
 from rh_prefect.jobs.journal.identity import Address, Place
 from rh_prefect.jobs.journal.job_records import jobs_of
 from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.journal.records import Intent
+from rh_prefect.jobs.journal.record_types import Intent
 from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options, Request

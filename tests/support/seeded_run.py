@@ -11,7 +11,7 @@ from uuid import UUID
 from prefect import flow
 from prefect.client.orchestration import get_client
 
-from rh_prefect.jobs.journal.records import End
+from rh_prefect.jobs.journal.record_types import End
 from tests.support.prefect_server import PrefectServer
 from tests.support.run_inputs import job_keys, logged, submitted
 

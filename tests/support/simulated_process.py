@@ -19,26 +19,26 @@ from typing import Any, TypeAlias
 
 from pydantic import SecretStr
 
+from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.client.wire.task import TaskView
 from rh_prefect.errors import ConnectFailed, JournalError, ResponseLost, RunningHubError
 from rh_prefect.jobs import submission
 from rh_prefect.jobs.accounts.poller import is_settled
-from rh_prefect.jobs.admin import replay_spool
 from rh_prefect.jobs.cancel import CancelReport, CancelWatch, cancel_scope
-from rh_prefect.jobs.context import Callback, JobContext, Services
 from rh_prefect.jobs.driver import JobDriver
 from rh_prefect.jobs.events import Silent
+from rh_prefect.jobs.job_context import Callback, JobContext, Services
 from rh_prefect.jobs.journal.budget import Money, SpendTracker
 from rh_prefect.jobs.journal.call_registry import CallRegistry
 from rh_prefect.jobs.journal.job_records import JobRecords, Submit
 from rh_prefect.jobs.journal.journal import JSON
-from rh_prefect.jobs.journal.records import Intent
+from rh_prefect.jobs.journal.record_types import Intent
 from rh_prefect.jobs.journal.scope import is_empty
 from rh_prefect.jobs.journal.spool import Spool, Spooled
 from rh_prefect.jobs.journal.writer_process import Owner, is_surely_dead
 from rh_prefect.jobs.lifecycle import Policy
+from rh_prefect.jobs.manual_repair import replay_spool
 from rh_prefect.jobs.requests.request import JobRequest
-from rh_prefect.memory_cache import SingleFlight
 from tests.support.job_records import SOMEWHERE_ELSE, intent, owner_of
 from tests.support.memory_journal import MemoryPlace
 from tests.support.minimal_api import PRICE, MinimalApi, MinimalTask

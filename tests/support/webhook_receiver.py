@@ -18,7 +18,7 @@ import uvicorn
 from pydantic import SecretStr
 
 from rh_prefect.flow_runs.suspended_runs import SHORTEST, SuspendedRunResumer
-from rh_prefect.jobs.context import Callback
+from rh_prefect.jobs.job_context import Callback
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.webhook import create_app
 from rh_prefect.webhook.verification import Verifier

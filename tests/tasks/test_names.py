@@ -9,9 +9,9 @@ import pytest
 from prefect import Task
 
 from rh_prefect import tasks
-from rh_prefect.tasks import files, platform, workflows
+from rh_prefect.tasks import platform, uploads_and_assets, workflows
 
-MODULES = (files, platform, workflows)
+MODULES = (uploads_and_assets, platform, workflows)
 
 
 def test_all_tasks_of_the_platform_are_offered() -> None:

@@ -17,10 +17,10 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.client import Client
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.jobs.context import Callback
+from rh_prefect.jobs.job_context import Callback
 from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.journal.records import Answer, End, Record
+from rh_prefect.jobs.journal.record_types import Answer, End, Record
 from tests.support.emulator_env import environment
 from tests.support.job_records import intent, ticket, unknown, write
 from tests.support.webhook_receiver import TOKEN, receiver

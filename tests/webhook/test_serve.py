@@ -12,7 +12,7 @@ import time
 import httpx
 import pytest
 
-from rh_prefect.cli.serve import serve_
+from rh_prefect.cli.emulator_and_webhook import serve_
 from rh_prefect.errors import ConfigError
 from tests.support.prefect_server import free_port
 

@@ -15,7 +15,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect import flow, generate, models
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.flow_runs import task_events
+from rh_prefect.flow_runs import task_end_events
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.outputs.result import Result
@@ -146,7 +146,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def announced(task_id: str) -> None:
-    task_events.announce(task_id, job="run/key", model="some/model", status="SUCCESS", flow_run=None)
+    task_end_events.announce(task_id, job="run/key", model="some/model", status="SUCCESS", flow_run=None)
 
 
 async def test_a_subscription_outlives_a_break_and_says_when_it_does_not_stand(prefect_server: PrefectServer) -> None:
@@ -155,7 +155,7 @@ async def test_a_subscription_outlives_a_break_and_says_when_it_does_not_stand(p
 
     ear = Ear()
     with Proxy(prefect_server.url) as proxy, temporary_settings({PREFECT_API_URL: f"{proxy.url}/api"}):
-        subscription = task_events.Subscription(sleep=soon)
+        subscription = task_end_events.Subscription(sleep=soon)
         subscription.add(ear)
         subscription.add(ear)
         assert ear.states == [True]
@@ -179,7 +179,7 @@ async def test_a_subscription_outlives_a_break_and_says_when_it_does_not_stand(p
 async def test_where_no_api_answers_nobody_counts_on_being_told() -> None:
     ear = Ear()
     with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"}):
-        subscription = task_events.Subscription()
+        subscription = task_end_events.Subscription()
         subscription.add(ear)
         await until(lambda: ear.states == [True, False])
         await subscription.close()
@@ -190,8 +190,8 @@ async def test_a_process_subscribes_once(prefect_server: PrefectServer) -> None:
 
     async def subscribe() -> int:
         for ear in ears:
-            task_events.subscribe(ear)
-        return len({key for key in task_events._open if key[0] is asyncio.get_running_loop()})
+            task_end_events.subscribe(ear)
+        return len({key for key in task_end_events._open if key[0] is asyncio.get_running_loop()})
 
     before = await LOOP.call(subscribe())
     assert await LOOP.call(subscribe()) == before

@@ -1,11 +1,11 @@
-"""Uploads, prices, accounts, keys, the model library and registered assets."""
+"""Parses responses about uploads, prices, accounts, keys, the model library and registered assets."""
 
 from __future__ import annotations
 
 from decimal import Decimal
 from typing import Final, Literal
 
-from rh_prefect.client.parsing import Page, Value, amount, count, first_text, flag, rows, table, text
+from rh_prefect.client.json_readers import Page, Value, amount, count, first_text, flag, rows, table, text
 from rh_prefect.redaction import MASK
 
 

@@ -1,4 +1,4 @@
-"""A task's state in all forms in which RunningHub sends it, and webhook deliveries."""
+"""Parses a task's state from every format that RunningHub sends, and parses webhook deliveries."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr
 
-from rh_prefect.client.parsing import Value, amount, compact, count, first_text, rows, table, text, unfold
+from rh_prefect.client.json_readers import Value, amount, compact, count, first_text, rows, table, text, unfold
 from rh_prefect.redaction import mask
 
 _log = logging.getLogger("rh_prefect.client")

@@ -1,4 +1,4 @@
-"""AI apps, quick create styles, and ComfyUI's answers (api.md 3.8, 3.9, 3.16, 3.25)."""
+"""Parses AI apps, quick create styles and ComfyUI's responses (api.md 3.8, 3.9, 3.16, 3.25)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from rh_prefect.client.parsing import (
+from rh_prefect.client.json_readers import (
     Page,
     Value,
     amount,

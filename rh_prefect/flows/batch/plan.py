@@ -20,7 +20,7 @@ from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.source import identity_uri, shown
 from rh_prefect.media.urls import is_local, local_path
 from rh_prefect.models import ModelInput, input_for
-from rh_prefect.tables import Row, Source, trouble
+from rh_prefect.table_files import Row, Source, trouble
 
 ChainStep = str | Mapping[str, Any]
 """A further model of a chain: its name, or an object with `model` and parameters."""

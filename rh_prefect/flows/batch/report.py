@@ -21,7 +21,7 @@ from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.journal.job_records import JobState, JobView, jobs_of
 from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.media.store import MediaStore
-from rh_prefect.tables import csv_text
+from rh_prefect.table_files import csv_text
 
 RowState = Literal["done", "failed", "unknown", "not started", "cancelled", "unfinished"]
 """The state of a row at the end of a run; see `STATES`."""

@@ -1,4 +1,4 @@
-"""Where a batch's rows come from: manifests, folders, globs and lists, without the outputs of earlier batches."""
+"""Reads a batch's rows from manifests, folders, globs and lists; excludes the outputs of earlier batches."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from fsspec.core import url_to_fs
 
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.requests.input_copies import is_copy
+from rh_prefect.json_values import snapshot
 from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.names import safe
 from rh_prefect.media.source import identity_uri, unsigned_uri
 from rh_prefect.media.storage_errors import as_store_error
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import is_local, local_path, protocol_of, read_options, without_user
-from rh_prefect.plain_values import snapshot
-from rh_prefect.tables import Row, Source, form_of, open_table, trouble
+from rh_prefect.table_files import Row, Source, form_of, open_table, trouble
 
 Given: TypeAlias = str | Sequence[Any]
 """What a batch is made of: a place, or rows that are mappings of parameters or files."""

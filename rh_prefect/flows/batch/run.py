@@ -1,4 +1,4 @@
-"""`batch`: the same work on many rows, with a report of every one of them."""
+"""`batch` runs the same work for many rows and reports the result of each row."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options, Reuse
 from rh_prefect.media.input_access import allow_below
 from rh_prefect.media.store import MediaStore
-from rh_prefect.tables import Source
+from rh_prefect.table_files import Source
 
 _TOLD = 10
 """How many rows of one reason, and how many reasons, an error names."""

@@ -1,4 +1,4 @@
-"""The accounts of this process, the account that a record names, and an account's machines behind the native proxy."""
+"""Keeps the accounts of this process, finds the one that a record names, and opens an account's ComfyUI machines."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import get_args
 
 from pydantic import SecretStr
 
+from rh_prefect.caches_and_locks import NamedLocks
 from rh_prefect.client import Client, NativeSubmit, Upload
 from rh_prefect.errors import ConfigError
 from rh_prefect.jobs.accounts.limiter import Limiter
@@ -19,13 +20,12 @@ from rh_prefect.jobs.accounts.poller import Poller
 from rh_prefect.jobs.accounts.uploads import Uploads
 from rh_prefect.jobs.journal.budget import Prices
 from rh_prefect.jobs.journal.identity import file_mark
-from rh_prefect.jobs.journal.records import Intent
+from rh_prefect.jobs.journal.record_types import Intent
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.requests.input_copies import Copies
-from rh_prefect.jobs.requests.inputs import Input, check_unchanged, fetched
+from rh_prefect.jobs.requests.input_files import Input, check_unchanged, fetched
 from rh_prefect.jobs.requests.request import JobRequest
 from rh_prefect.media.store import MediaStore
-from rh_prefect.memory_cache import NamedLocks
 from rh_prefect.settings import Settings
 
 

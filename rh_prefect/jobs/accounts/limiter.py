@@ -1,4 +1,4 @@
-"""Limit on concurrent tasks of one account; RunningHub decides, and this limit only keeps rejections rare.
+"""Limits the concurrent tasks of one account to keep rejections rare; RunningHub enforces the actual limit.
 
 A slot is freed by the *remote* state. A dead process's tasks still hold the account, and so do other programs on the
 same key; so the number to believe is RunningHub's own (`queue/status`, and 421), never a local count alone.

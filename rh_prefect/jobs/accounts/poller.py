@@ -1,4 +1,4 @@
-"""Polls all running tasks of one account: one loop, few requests, and no short deadline.
+"""Polls all running tasks of one account in one loop with few requests; a job does not fail when polls fail.
 
 The next poll of a task is due after a fraction of its age, so a short task is noticed soon, and a long one causes few
 requests. A failed poll never ends a job: only RunningHub's own terminal state does. Several tasks are counted: one
@@ -22,7 +22,7 @@ from typing import TypeAlias
 
 from rh_prefect.client import TaskView
 from rh_prefect.errors import AccountError, KeyRejected, RunningHubError, TaskNotFound
-from rh_prefect.jobs.accounts.completion_estimator import CountPacer, DurationHistory, Search
+from rh_prefect.jobs.accounts.ended_task_estimator import CountPacer, DurationHistory, Search
 from rh_prefect.jobs.accounts.limiter import Count
 
 AGE_FRACTION = 0.05

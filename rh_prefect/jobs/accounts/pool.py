@@ -13,11 +13,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.errors import AccountError, ApiError, ConfigError, KeyRejected, RefusalScope, TaskNotFound, explain
 from rh_prefect.jobs.accounts.account import Accounts, Member, at_machine, is_native
-from rh_prefect.jobs.journal.records import Answer, Intent
+from rh_prefect.jobs.journal.record_types import Answer, Intent
 from rh_prefect.jobs.journal.scope import Scope
-from rh_prefect.memory_cache import SingleFlight
 
 T = TypeVar("T")
 

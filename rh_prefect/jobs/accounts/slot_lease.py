@@ -6,7 +6,7 @@ from rh_prefect.errors import ApiError, TaskNotFound
 from rh_prefect.jobs.accounts.account import Account, Member
 from rh_prefect.jobs.accounts.limiter import Limiter, counted, first_free
 from rh_prefect.jobs.accounts.pool import Exclusions, Pool, account_specific, refusal
-from rh_prefect.jobs.journal.records import Answer, Intent
+from rh_prefect.jobs.journal.record_types import Answer, Intent
 
 
 class SlotLease:

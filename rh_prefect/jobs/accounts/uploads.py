@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
+from rh_prefect.caches_and_locks import LruCache, NamedLocks
 from rh_prefect.client import Upload
-from rh_prefect.jobs.requests.inputs import Held, Input, check_unchanged, fetched
+from rh_prefect.jobs.requests.input_files import Held, Input, check_unchanged, fetched
 from rh_prefect.media.source import digest, look
 from rh_prefect.media.urls import is_local
-from rh_prefect.memory_cache import LruCache, NamedLocks
 
 LIFETIME = 20 * 3600.0
 """Seconds for which a link is given out by the wall clock: RunningHub says one day, and a job may wait for its slot."""

@@ -1,4 +1,4 @@
-"""The budget of a run: the costs of its jobs, spent and reserved, so that no job starts that would exceed it.
+"""Tracks the spent and reserved costs of a run's jobs, and refuses a job that would exceed the budget.
 
 All jobs of a scope share one `SpendTracker` in a process, also those without a budget. It is rebuilt from the journal
 by the first job with a budget: an ended job counts with its cost, a job that may still be paid for with its estimate.
@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, TypeAlias
 
+from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.catalog.model import is_placeholder
 from rh_prefect.client import Client
 from rh_prefect.errors import BudgetExceeded, RunningHubError, Transient
 from rh_prefect.jobs.journal.costs import COINS, CURRENCY, Costs, amount_text, charge_of
 from rh_prefect.jobs.journal.job_records import JobView, Submit, jobs_of
 from rh_prefect.jobs.journal.journal import JobSource
-from rh_prefect.memory_cache import SingleFlight
 
 _KEPT = 200
 """Number of ledgers that a process keeps; a dropped one is rebuilt from its journal."""

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.errors import AmbiguousCall
 from rh_prefect.jobs.journal.call_matching import Equal, Match, RecordedCall, find_record
 from rh_prefect.jobs.journal.identity import Address, job_key, other_job_key
 from rh_prefect.jobs.journal.job_records import JobRecords, calls_in
 from rh_prefect.jobs.journal.journal import Journal, as_cached
-from rh_prefect.jobs.journal.records import CallRecord, Intent
+from rh_prefect.jobs.journal.record_types import CallRecord, Intent
 from rh_prefect.jobs.journal.writer_process import Owner, current_owner
-from rh_prefect.memory_cache import LruCache
 
 _NUMBERS = count(1)
 

@@ -1,4 +1,4 @@
-"""Costs of tasks: a sum for each unit, since amounts of two units are never added, and how many costs are unknown."""
+"""Sums the costs of tasks separately for each unit, and counts the unknown costs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from rh_prefect.jobs.journal.job_records import Submit
-from rh_prefect.jobs.journal.records import End
+from rh_prefect.jobs.journal.record_types import End
 
 COINS = "coins"
 """RunningHub's coins, which are a unit of their own beside the currencies."""

@@ -1,4 +1,4 @@
-"""The records of one job in its journal: their keys, and the job that they describe."""
+"""Makes the keys of one job's records, and derives the job's state from its records."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.journal.journal import JobSource, Journal, UnreadableRecord
-from rh_prefect.jobs.journal.records import (
+from rh_prefect.jobs.journal.record_types import (
     Answer,
     CallRecord,
     End,

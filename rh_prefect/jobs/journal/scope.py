@@ -1,4 +1,4 @@
-"""The run that a job belongs to: its records, its calls, and the checks when a process opens it."""
+"""Defines the run that a job belongs to: its records, its calls, and the checks when a process opens it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import uuid
 from collections.abc import Mapping
 from typing import Protocol
 
+from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.errors import JournalError
 from rh_prefect.jobs.journal.call_registry import CallRegistry
 from rh_prefect.jobs.journal.journal import FolderJournal, Journal
-from rh_prefect.jobs.journal.records import FORMAT, FORMAT_KEY, Cancelled, Format, Record
+from rh_prefect.jobs.journal.record_types import FORMAT, FORMAT_KEY, Cancelled, Format, Record
 from rh_prefect.jobs.journal.writer_process import Owner, current_owner
 from rh_prefect.media.store import MediaStore
-from rh_prefect.memory_cache import SingleFlight
 
 
 class Scope(Protocol):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rh_prefect.jobs.journal.records import Answer
+from rh_prefect.jobs.journal.record_types import Answer
 from rh_prefect.local_files import flush_folder, write_atomic
 
 _log = logging.getLogger("rh_prefect")

@@ -13,14 +13,14 @@ from urllib.parse import urlsplit
 
 from rh_prefect.client import Download, TaskView, discard_partial
 from rh_prefect.errors import LinkExpired, OutputsExpired, ResponseLost, RunningHubError, TransportError
+from rh_prefect.jobs.download_folder import part_file, remove
 from rh_prefect.jobs.journal.job_records import Submit
-from rh_prefect.jobs.journal.records import End, Link
+from rh_prefect.jobs.journal.record_types import End, Link
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.jobs.outputs.manifest import Manifest, drop_record, find_published, write_record
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.requests.request import JobRequest
-from rh_prefect.jobs.workdir import part_file, remove
 from rh_prefect.media.media import Media
 from rh_prefect.media.probe import DownloadDefect, flaw_of
 from rh_prefect.media.store import MediaStore

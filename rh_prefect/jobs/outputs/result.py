@@ -14,7 +14,7 @@ from rh_prefect.client import TaskView
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.journal.costs import COINS, CURRENCY
 from rh_prefect.jobs.journal.job_records import Submit
-from rh_prefect.jobs.journal.records import BROKEN, End, Link
+from rh_prefect.jobs.journal.record_types import BROKEN, End, Link
 from rh_prefect.media.media import Media
 
 _FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)

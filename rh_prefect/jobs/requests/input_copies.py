@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from rh_prefect.errors import StoreError
-from rh_prefect.jobs.journal.records import SeenMedia
+from rh_prefect.jobs.journal.record_types import SeenMedia
 from rh_prefect.media.store import MediaStore
 
 FOLDER = "inputs"

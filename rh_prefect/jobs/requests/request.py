@@ -1,4 +1,4 @@
-"""A job's request: checked against the catalogue, with its files by content, before anything is sent."""
+"""Prepares a job's request before it is sent: checks it against the catalogue and identifies its files by content."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from rh_prefect.errors import InputError
 from rh_prefect.jobs.journal.identity import base_hash, explicit_key, graph_base, request_id
 from rh_prefect.jobs.journal.job_records import bases_of
 from rh_prefect.jobs.journal.journal import Journal
-from rh_prefect.jobs.journal.records import Intent, SeenMedia
-from rh_prefect.jobs.requests.inputs import Input, Inputs
+from rh_prefect.jobs.journal.record_types import Intent, SeenMedia
+from rh_prefect.jobs.requests.input_files import Input, Inputs
 from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.source import CheckSize, shown
 from rh_prefect.models import ModelInput

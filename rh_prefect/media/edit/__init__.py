@@ -14,10 +14,10 @@ an input that is missing, broken, cut short or of the wrong kind; `StoreError` f
 from __future__ import annotations
 
 from rh_prefect.media.edit.assembly import Joined, concat, mux
-from rh_prefect.media.edit.audio import Level, audio_level
+from rh_prefect.media.edit.audio_samples import Level, audio_level
 from rh_prefect.media.edit.mixdown import mix
 from rh_prefect.media.edit.stills import contact_sheet, last_frame, poster, thumbnail
-from rh_prefect.media.edit.subtitles import subtitles
+from rh_prefect.media.edit.subtitle_files import subtitles
 from rh_prefect.media.edit.transform import (
     add_sounds,
     extract_audio,

@@ -13,7 +13,7 @@ from av.container import InputContainer, OutputContainer
 from av.video.stream import VideoStream
 
 from rh_prefect.errors import InputError
-from rh_prefect.media.edit.audio import Sound, endless_silence, recording, sound_with_picture
+from rh_prefect.media.edit.audio_samples import Sound, endless_silence, recording, sound_with_picture
 from rh_prefect.media.edit.output import Picture, Track, create_mp4, product, write_frames
 from rh_prefect.media.edit.video_reader import Canvas, Fit, even, fitted, opened, picture_of, reading, shape_of
 

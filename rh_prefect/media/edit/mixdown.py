@@ -12,7 +12,7 @@ from av.container import OutputContainer
 from av.filter import Graph
 
 from rh_prefect.errors import InputError
-from rh_prefect.media.edit.audio import (
+from rh_prefect.media.edit.audio_samples import (
     PIECE,
     RATE,
     Level,

@@ -15,7 +15,7 @@ from PIL import Image
 
 from rh_prefect.errors import InputError, StoreError
 from rh_prefect.local_files import atomic_path
-from rh_prefect.media.edit.audio import RATE, Samples, Sound, exactly, frame_of
+from rh_prefect.media.edit.audio_samples import RATE, Samples, Sound, exactly, frame_of
 from rh_prefect.media.edit.video_reader import Canvas
 
 _IMAGES: dict[str, Literal["PNG", "JPEG"]] = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}

@@ -14,7 +14,7 @@ from av.filter import Graph
 from PIL import Image, ImageOps
 
 from rh_prefect.errors import InputError, MediaError
-from rh_prefect.media.edit.audio import RATE, Sound, endless_silence, recording, sound_with_picture
+from rh_prefect.media.edit.audio_samples import RATE, Sound, endless_silence, recording, sound_with_picture
 from rh_prefect.media.edit.mixdown import create_track, mix
 from rh_prefect.media.edit.output import (
     BT709,

@@ -1,4 +1,4 @@
-"""A checked file, and the reading of the related files in its folder."""
+"""Defines a checked file, and reads the related files in its folder."""
 
 from __future__ import annotations
 

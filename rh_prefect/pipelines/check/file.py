@@ -12,7 +12,7 @@ from rh_prefect.pipelines.check.checked import Checked
 from rh_prefect.pipelines.check.groups import GroupCheck
 from rh_prefect.pipelines.check.literals import wrong_value
 from rh_prefect.pipelines.document import Document, Path, Problems, nearest
-from rh_prefect.pipelines.form import build
+from rh_prefect.pipelines.file_model import build
 from rh_prefect.pipelines.language import ACTIONS, FILE_TYPES, TYPES, Param, Step
 from rh_prefect.pipelines.scope import Scope
 from rh_prefect.pipelines.types import Type

@@ -1,4 +1,4 @@
-"""Literal values in a file or given by name, and the problems that they can have."""
+"""Checks literal values that are written in a file or given as parameters."""
 
 from __future__ import annotations
 

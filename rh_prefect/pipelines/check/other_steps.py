@@ -1,4 +1,4 @@
-"""Checks local edits, files that use other files, and reviews."""
+"""Checks the steps that are not paid: local edits, uses of other pipeline files, and reviews."""
 
 from __future__ import annotations
 

@@ -2,6 +2,6 @@
 
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import KnownWork, KnownWorks, NoWorks, WorkQuery
-from rh_prefect.pipelines.plan.reviewed import ReviewedPlan
+from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 
 __all__ = ["KnownWork", "KnownWorks", "NoWorks", "Plan", "ReviewedPlan", "WorkQuery"]

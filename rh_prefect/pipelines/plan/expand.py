@@ -14,15 +14,15 @@ from rh_prefect.pipelines.language import Step
 from rh_prefect.pipelines.parsed_answers import shape_of
 from rh_prefect.pipelines.plan.fan_out import is_selected, items_of, matrix_of, name_item, ordered, uses_previous
 from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, recipe_id, request_base, work_id
-from rh_prefect.pipelines.plan.item_problems import ItemProblems
+from rh_prefect.pipelines.plan.merged_problems import ItemProblems
 from rh_prefect.pipelines.plan.planned_steps import FREE, Instance, KnownWork, KnownWorks, Work, WorkQuery
 from rh_prefect.pipelines.plan.results import not_made, unchosen, value_of
 from rh_prefect.pipelines.plan.step_requests import Draft, draft_edit, draft_paid
+from rh_prefect.pipelines.planning_values import ABSENT, File, Frame, Group, Items, Made, evaluate, makers, results
 from rh_prefect.pipelines.references import references_in
-from rh_prefect.pipelines.saved_graphs import SavedGraphs
-from rh_prefect.pipelines.takes import Choices
+from rh_prefect.pipelines.site_graphs import SavedGraphs
+from rh_prefect.pipelines.takes_file import Choices
 from rh_prefect.pipelines.types import Type
-from rh_prefect.pipelines.values import ABSENT, File, Frame, Group, Items, Made, evaluate, makers, results
 
 MOST_WORKS = 8000
 _TAKES_TRIED = 1000

@@ -7,8 +7,19 @@ from itertools import product
 from rh_prefect.pipelines.conditions import truth
 from rh_prefect.pipelines.language import Step
 from rh_prefect.pipelines.plan.identity import mark
+from rh_prefect.pipelines.planning_values import (
+    ABSENT,
+    File,
+    Frame,
+    Items,
+    Made,
+    Unknown,
+    evaluate,
+    number_of,
+    part,
+    results,
+)
 from rh_prefect.pipelines.references import references_in
-from rh_prefect.pipelines.values import ABSENT, File, Frame, Items, Made, Unknown, evaluate, number_of, part, results
 
 
 def is_selected(step: Step, frame: Frame) -> bool:

@@ -1,4 +1,4 @@
-"""What makes two works the same: site, endpoint, the given parameters, input files by content, and the take."""
+"""Computes the identity of a work: site, endpoint, the given parameters, input files by content, and the take."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from rh_prefect.jobs.journal.identity import base_hash
 from rh_prefect.jobs.requests.request import as_request
-from rh_prefect.pipelines.values import ABSENT, File, Items, Made, Unknown, results
+from rh_prefect.pipelines.planning_values import ABSENT, File, Items, Made, Unknown, results
 
 UNSETTLED = "made-by:"
 """Begins the key of a work whose inputs are not there yet; it is compared within one plan and never recorded."""

@@ -1,4 +1,4 @@
-"""What a plan consists of: works with prices, and the steps of all items with their states."""
+"""Defines the parts of a plan: works with prices, and the steps of all items with their states."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ class Instance:
         used: Whether a later step or an output takes its result.
         attempts: How many tasks one take may pay for.
         note: Why it is in this state, where the state does not say.
-        graph: The nodes of its graph, of its workflow's or of its app's; see `saved_graphs.SavedGraph`.
+        graph: The nodes of its graph, of its workflow's or of its app's; see `site_graphs.SavedGraph`.
         saved_graph: The fingerprint of the whole graph that the site has under its id.
         nodes: Short hashes of these nodes, without the fields that it sets.
         is_unread: Whether its graph was not read, so that its works are not known.

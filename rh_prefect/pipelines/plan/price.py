@@ -11,7 +11,7 @@ from rh_prefect import catalog
 from rh_prefect.catalog.model import Model
 from rh_prefect.pipelines.language import Assume
 from rh_prefect.pipelines.plan.planned_steps import FREE, Money
-from rh_prefect.pipelines.values import FRAME_SECONDS, File, Span, Unknown, characters, exactly, number_of
+from rh_prefect.pipelines.planning_values import FRAME_SECONDS, File, Span, Unknown, characters, exactly, number_of
 
 _DURATIONS = ("duration", "seconds", "videoDuration", "durationSeconds", "video_duration")
 _CHARACTERS_PER_SECOND = Span(30, 15, 3)

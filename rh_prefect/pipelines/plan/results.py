@@ -9,8 +9,8 @@ from rh_prefect.pipelines.language import Parse
 from rh_prefect.pipelines.parsed_answers import InvalidAnswerError, answer_type, read_answer
 from rh_prefect.pipelines.plan.planned_steps import Instance, Work
 from rh_prefect.pipelines.plan.step_requests import Draft
+from rh_prefect.pipelines.planning_values import File, Items, Span, Unknown, digest, evaluate, exactly
 from rh_prefect.pipelines.types import FILES, Type
-from rh_prefect.pipelines.values import File, Items, Span, Unknown, digest, evaluate, exactly
 
 
 def value_of(draft: Draft, work: Work) -> Any:

@@ -1,4 +1,4 @@
-"""One step of one item as a request or a recipe: its values checked, its identity, its price."""
+"""Builds the request or recipe for one step of one item: checks its values, and computes its identity and price."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from rh_prefect.pipelines.model_names import no_such_model
 from rh_prefect.pipelines.plan.identity import is_settled, mark
 from rh_prefect.pipelines.plan.planned_steps import FREE, Instance, Money
 from rh_prefect.pipelines.plan.price import input_seconds, length_of, output_seconds, price_of
-from rh_prefect.pipelines.saved_graphs import SavedGraph, SavedGraphs, UnreadGraph, node_digests
-from rh_prefect.pipelines.values import (
+from rh_prefect.pipelines.planning_values import (
     ABSENT,
     File,
     Frame,
@@ -35,6 +34,7 @@ from rh_prefect.pipelines.values import (
     number_of,
     results,
 )
+from rh_prefect.pipelines.site_graphs import SavedGraph, SavedGraphs, UnreadGraph, node_digests
 
 _ENDPOINTS = {"workflow": "run/workflow/{}", "app": "run/ai-app/{}", "graph": "proxy"}
 _LINK = "https://stand-in.invalid/file"

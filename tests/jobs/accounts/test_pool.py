@@ -24,7 +24,7 @@ from rh_prefect.errors import (
     SubmissionUnknown,
 )
 from rh_prefect.jobs.accounts.pool import account_specific
-from rh_prefect.jobs.journal.records import Answer
+from rh_prefect.jobs.journal.record_types import Answer
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.workflows import WorkflowInput
 from tests.support import samples

@@ -30,7 +30,7 @@ from rh_prefect.jobs.journal.budget import Entry, Money, Prices, Shortfall, Spen
 from rh_prefect.jobs.journal.costs import Costs, amount_text
 from rh_prefect.jobs.journal.job_records import RESUBMITTED, JobView, Submit
 from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.journal.records import Answer, End, Record, Resolution
+from rh_prefect.jobs.journal.record_types import Answer, End, Record, Resolution
 from rh_prefect.jobs.lifecycle import Policy
 from rh_prefect.jobs.options import Options
 from rh_prefect.jobs.outputs.result import Result

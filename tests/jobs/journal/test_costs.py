@@ -10,7 +10,7 @@ import pytest
 from rh_prefect.client import TaskView, Usage
 from rh_prefect.jobs.journal.costs import COINS, Charge, Costs, charge_of, costs_of
 from rh_prefect.jobs.journal.job_records import RESUBMITTED, Submit
-from rh_prefect.jobs.journal.records import Answer, End, Lost, Resolution
+from rh_prefect.jobs.journal.record_types import Answer, End, Lost, Resolution
 from rh_prefect.jobs.outputs.result import Seen, end_of
 from tests.support.job_records import TASK, intent, ticket, unknown
 

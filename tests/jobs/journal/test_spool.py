@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rh_prefect.jobs.journal.records import Answer
+from rh_prefect.jobs.journal.record_types import Answer
 from rh_prefect.jobs.journal.spool import Spool, Spooled
 from tests.support.job_records import KEY, ticket
 

@@ -14,7 +14,7 @@ from rh_prefect.errors import InputError, LinkExpired, OutputsExpired, ResponseL
 from rh_prefect.jobs.events import event_of, summary_of
 from rh_prefect.jobs.journal.job_records import Submit
 from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.journal.records import End, Link
+from rh_prefect.jobs.journal.record_types import End, Link
 from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.jobs.outputs.collect import LONGEST_PAUSE, TRIES, Collector

@@ -16,7 +16,7 @@ from rh_prefect.catalog import InputWarning
 from rh_prefect.emulator import Emulator
 from rh_prefect.emulator.comfy.workflows import RESTYLE, TEXT_TO_IMAGE
 from rh_prefect.errors import InputError, MediaError, RunningHubError
-from rh_prefect.jobs.context import JobCall
+from rh_prefect.jobs.job_context import JobCall
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.loop_thread import LOOP

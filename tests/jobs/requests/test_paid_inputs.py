@@ -17,7 +17,7 @@ from rh_prefect.blocks.lookup import load_engine
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.recorder import Submission
 from rh_prefect.errors import JobFailed
-from rh_prefect.jobs.context import JobCall
+from rh_prefect.jobs.job_context import JobCall
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.loop_thread import LOOP

@@ -1,0 +1,279 @@
+"""Builds the input class of a model: a frozen pydantic class with the catalogue's fields, limits and error texts.
+
+What a file is and how classes are found again is not known here; `rh_prefect.models` supplies both.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from types import GenericAlias
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ModelWrapValidatorHandler,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    create_model,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
+
+from rh_prefect.catalog.descriptions import describe, example_of, summary
+from rh_prefect.catalog.model import Model, Param
+from rh_prefect.catalog.registry import get, models
+from rh_prefect.catalog.validation import check, complaint
+from rh_prefect.errors import InputError
+from rh_prefect.json_values import snapshot
+
+T = TypeVar("T", bound="InputBase")
+
+_PLAIN: dict[str, Any] = {"string": str, "bool": bool, "int": int, "float": float}
+_JSON: dict[str, Any] = {"list": list[dict[str, Any]], "object": dict[str, Any] | list[dict[str, Any]]}
+
+
+class _Unchecked(dict[str, Any]):
+    """Values that go unchecked, by Python names: pydantic gives them back to the validator, beside their stand-ins."""
+
+
+class InvalidInput(InputError, ValueError):
+    """An `InputError` that pydantic can include in its own validation error, for an input in a larger model."""
+
+
+class InputBase(BaseModel):
+    """What the input classes of all models have in common.
+
+    Attributes:
+        entry: What the catalogue says about the model.
+        model: The model's name; it identifies a stored input's class.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+
+    entry: ClassVar[Model]
+    model: str
+
+    def __init_subclass__(cls, *, entry: Model | None = None, **config: Any) -> None:
+        """Sets the model before pydantic builds the schema, which depends on it."""
+        super().__init_subclass__(**config)
+        if entry is not None:
+            cls.entry = entry
+
+    def __init__(self, **params: Any) -> None:  # each model has its own; see the stub
+        if not hasattr(type(self), "entry"):
+            raise InvalidInput(
+                f"{type(self).__name__} is the base of all inputs. "
+                "Use a model's own class, as in models.ZImageTurbo(prompt=...)."
+            )
+        try:
+            super().__init__(**params)
+        except ValidationError as error:
+            raise _invalid(type(self).entry, error) from None
+
+    @classmethod
+    @abstractmethod
+    def as_media(cls, value: object) -> object:
+        """Reads the value of a file; raises InputError if it is not a file."""
+
+    @classmethod
+    @abstractmethod
+    def class_of(cls, entry: Model) -> type[InputBase]:
+        """Returns the input class of a model."""
+
+    @property
+    def unchecked(self) -> dict[str, Any]:
+        """The parameters, by name, that are sent unchecked because their values are not in the catalogue yet."""
+        # No field, since it has no place in a form, and an input can be hashed.
+        return dict((self.model_extra or {}).get("unchecked", {}))
+
+    def params(self) -> dict[str, object]:
+        """Returns the given parameters by their Python names; omitted parameters are not included."""
+        return self._given() | self.unchecked
+
+    def _given(self) -> dict[str, object]:
+        """What was given and checked."""
+        given = {**self.__dict__, **(self.model_extra or {})}
+        return {
+            name: value
+            for name, value in given.items()
+            if name in self.model_fields_set and name not in ("model", "unchecked") and value is not None
+        }
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        """Shows what was given, not the defaults."""
+        return list(self.params().items())
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check(cls, data: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(data, Mapping) or not hasattr(cls, "entry"):
+            return validate(data)
+        entry = cls.entry
+        given = _own(entry, snapshot(data))
+        unchecked = _by_name(entry, given.pop("unchecked", None) or {}, given)
+        checked = check(entry, given | unchecked, as_media=cls.as_media, unchecked=unchecked)
+        checked.warn(stacklevel=3)
+        if checked.problems:
+            raise ValueError("; ".join(checked.problems))
+        by_name = {entry.param(key).name: value for key, value in checked.values.items()}
+        sent = _Unchecked({name: by_name.pop(name, value) for name, value in unchecked.items()})
+        extra = {name: value for name, value in checked.extra.items() if name not in sent}
+        # What is required must be there for pydantic; in its place stands an example, which is taken out again.
+        stand_ins = {name: example_of(param) for name in sent if (param := entry.find_param(name)) is not None}
+        kept = {"unchecked": sent} if sent else {}
+        made = validate({"model": entry.name, **kept, **stand_ins, **by_name, **extra})
+        for name in stand_ins:
+            made.__dict__.pop(name, None)
+            made.model_fields_set.discard(name)
+        return made
+
+    @model_serializer(mode="wrap")
+    def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Stores what was given and nothing else, so that a stored input is the same request as the original."""
+        kept = {"model", *self._given(), *(["unchecked"] if self.unchecked else [])}
+        return {name: value for name, value in dump(self).items() if name in kept}
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """The base class itself, as the type of a parameter, stands for the input of any model."""
+        if hasattr(cls, "entry"):
+            return handler(source)
+        return core_schema.no_info_plain_validator_function(cls._any)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Shows the base class as an object that names its model and holds that model's parameters."""
+        if hasattr(cls, "entry"):
+            return handler(schema)
+        names = [model.name for model in models()]
+        model = {
+            "type": "string",
+            "title": "Model",
+            "enum": names,
+            "description": "The model; its parameters are further fields of the same object.",
+        }
+        return {
+            "type": "object",
+            "title": cls.__name__,
+            "properties": {"model": model},
+            "required": ["model"],
+            "additionalProperties": True,
+        }
+
+    @classmethod
+    def _any(cls, value: Any) -> InputBase:
+        if isinstance(value, cls):
+            return value
+        if not isinstance(value, Mapping) or not isinstance(value.get("model"), str):
+            raise ValueError('expected a model input, or an object such as {"model": "z-image/turbo", ...}')
+        try:
+            chosen = cls.class_of(get(value["model"]))
+        except InputError as error:
+            raise ValueError(error.message) from None
+        return chosen.model_validate(value)
+
+
+def build_input(entry: Model, base: type[T], *, media: Any, module: str) -> type[T]:
+    """Builds the input class of one model, which can be imported from `module` under `entry.class_name`.
+
+    `media` is the annotation of a parameter that takes a file.
+    """
+    fields: dict[str, Any] = {param.name: _field(param, media) for param in entry.params}
+    return create_model(
+        entry.class_name,
+        __base__=base,
+        __module__=module,
+        __doc__=summary(entry),
+        __cls_kwargs__={"entry": entry},
+        model=(_literal((entry.name,)), Field(entry.name, description="The model.")),
+        **fields,
+    )
+
+
+def type_of(param: Param, media: Any) -> Any:
+    """Makes the annotation of a parameter, with its choices and limits; `media` is the annotation of one file."""
+    item = item_type(param, media)
+    if not param.multiple:
+        return item
+    return Annotated[GenericAlias(list, (item,)), Field(max_length=param.max_items)]
+
+
+def item_type(param: Param, media: Any) -> Any:
+    """Makes the annotation of one item of a parameter that may hold several; see `type_of`."""
+    return media if param.is_media else _type(param)
+
+
+def _field(param: Param, media: Any) -> tuple[Any, Any]:
+    annotation = type_of(param, media)
+    description = describe(param) or None
+    if param.default is not None:
+        return annotation, Field(param.wire_default, description=description)
+    if param.required:
+        return annotation, Field(description=description)
+    return annotation | None, Field(None, description=description)
+
+
+def _type(param: Param) -> Any:
+    if param.type == "enum":
+        # Two literals of the same options in another order are equal, and `typing` would give back the first of them:
+        # the options beside it, which pydantic passes over, keep each parameter's own order.
+        return Annotated[_literal(param.options), param.options]
+    if param.type == "json":
+        return _JSON[param.shape]
+    plain = _PLAIN[param.type]
+    if param.min is param.max is param.max_length is None:
+        return plain
+    return Annotated[plain, Field(ge=param.min, le=param.max, max_length=param.max_length)]
+
+
+def _literal(options: tuple[str, ...]) -> Any:
+    return Literal.__getitem__(options)  # made from data, so no type checker can read it
+
+
+def _by_name(entry: Model, unchecked: Any, given: dict[str, Any]) -> _Unchecked:
+    """Reads the values that are not to be checked, by Python names; None counts as not given here, too."""
+    if isinstance(unchecked, _Unchecked):
+        for name in unchecked:
+            given.pop(name, None)
+        return unchecked
+    if not isinstance(unchecked, Mapping):
+        raise ValueError("unchecked must be an object of parameters and their values")
+    found = _Unchecked()
+    taken = {param.name if (param := entry.find_param(name)) else name for name in given}
+    for name, value in unchecked.items():
+        known = param.name if (param := entry.find_param(name)) else str(name)
+        if value is not None and known in taken:
+            raise ValueError(f"{known} is given twice: as a parameter and in unchecked")
+        if value is not None:
+            found[known] = value
+    return found
+
+
+def _own(entry: Model, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Takes out the name of the model; three models have a parameter that is called `model`, too."""
+    named = data.get("model")
+    if not isinstance(named, str):
+        return {name: value for name, value in data.items() if name != "model" or value is not None}
+    ours = {entry.name.lower(), entry.endpoint.lower(), entry.class_name.lower(), entry.snake_name}
+    if named.lower() in ours:
+        return {name: value for name, value in data.items() if name != "model"}
+    if entry.find_param("model") is None:
+        raise ValueError(f"this is the input of {entry.name}, not of {named!r}")
+    return dict(data)
+
+
+def _invalid(entry: Model, error: ValidationError) -> InvalidInput:
+    problems = [_clause(problem) for problem in error.errors(include_url=False)]
+    return InvalidInput(complaint(entry, problems), model=entry.name, problems=tuple(problems))
+
+
+def _clause(problem: Mapping[str, Any]) -> str:
+    cause = problem.get("ctx", {}).get("error")
+    where = ".".join(str(part) for part in problem["loc"])
+    return str(cause) if cause is not None and not where else f"{where}: {problem['msg']}".lstrip(": ")

@@ -1,0 +1,357 @@
+"""Updates the user's catalogue: merges newer models from a public file into the package's catalogue."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rh_prefect.catalog import registry
+from rh_prefect.catalog.data_file import dumps, is_slim, keys_of, refuse_unusable, slim_model, slim_price
+from rh_prefect.catalog.model import class_name, decode_model, decode_price
+from rh_prefect.catalog.public_list_parser import TELLS, Form, PublicList, Raw, is_past_day, read_list
+from rh_prefect.errors import InputError
+from rh_prefect.local_files import write_atomic
+
+_DATES = ("seen", "price_seen")
+
+
+@dataclass(slots=True)
+class Changes:
+    """How two states of the catalogue differ; models by name.
+
+    Attributes:
+        new: Models that only the later state has.
+        gone: Models that only the earlier state has, or that RunningHub's newest lists no longer have.
+        changed: Models with other parameters or facts, and which.
+        repriced: Models with another price, and both prices.
+    """
+
+    new: list[str] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+    changed: dict[str, str] = field(default_factory=dict)
+    repriced: dict[str, str] = field(default_factory=dict)
+
+    def lines(self) -> Iterator[str]:
+        """Writes a line for each model: `+` new, `-` gone, `~` changed, `$` another price."""
+        yield from (f"+ {name}" for name in self.new)
+        yield from (f"- {name}" for name in self.gone)
+        yield from (f"~ {name}: {what}" for name, what in self.changed.items())
+        yield from (f"$ {name}: {prices}" for name, prices in self.repriced.items())
+
+    def __str__(self) -> str:
+        """Reads like `3 new, 0 gone, 5 changed, 2 with another price`."""
+        counts = (len(self.new), len(self.gone), len(self.changed), len(self.repriced))
+        words = ("new", "gone", "changed", "with another price")
+        return ", ".join(f"{count} {word}" for count, word in zip(counts, words, strict=True))
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Changes:
+    """Compares an earlier and a later content of the slim file."""
+    before = {model["endpoint"]: model for model in old["models"]}
+    after = {model["endpoint"]: model for model in new["models"]}
+    found = Changes(
+        new=sorted(model["name"] for endpoint, model in after.items() if endpoint not in before),
+        gone=sorted(model["name"] for endpoint, model in before.items() if _is_gone(model, after.get(endpoint))),
+    )
+    for endpoint in sorted(before.keys() & after.keys()):
+        earlier, later = before[endpoint], after[endpoint]
+        what = _facts(earlier, later) + _param_changes(earlier, later)
+        if what:
+            found.changed[later["name"]] = ", ".join(what)
+        if earlier.get("price") != later.get("price"):
+            found.repriced[later["name"]] = f"{_price(earlier)} -> {_price(later)}"
+    return found
+
+
+def _is_gone(earlier: Mapping[str, Any], later: Mapping[str, Any] | None) -> bool:
+    return later is None or (later.get("status") == "gone" and earlier.get("status") != "gone")
+
+
+def _facts(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> list[str]:
+    told = {"params", "price", *_DATES} | ({"status"} if later.get("status") == "gone" else set())
+    keys = sorted((earlier.keys() | later.keys()) - told)
+    return [key for key in keys if earlier.get(key) != later.get(key)]
+
+
+def _param_changes(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> list[str]:
+    before = {param["key"]: param for param in earlier.get("params", ())}
+    after = {param["key"]: param for param in later.get("params", ())}
+    return [
+        told
+        for key in {**before, **after}
+        if (told := _param_change(key.strip(), before.get(key, {}), after.get(key, {})))
+    ]
+
+
+def _param_change(key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    if not before or not after:
+        return f"{'-' if before else '+'}{key}"
+    facts = [fact for fact in {**before, **after} if before.get(fact) != after.get(fact)]
+    return f"~{key} ({', '.join(facts)})" if facts else ""
+
+
+def _price(model: Mapping[str, Any]) -> str:
+    return str((decode_price(model["price"]) if model.get("price") else None) or "unknown")
+
+
+_KEPT_OF_MODEL = ("name", "family", "groups", "in_docs", "replaced_by", "on_cn", "price", "price_seen", "price_note")
+"""What public lists lack, or state less precisely than the documentation."""
+
+
+def merge(content: Mapping[str, Any], listed: PublicList, *, date: str) -> dict[str, Any]:
+    """Puts a list into the slim file's content.
+
+    A list that is older than the catalogue, by its date, adds the models and prices that the catalogue lacks, and
+    changes nothing else. A model that a newer list lacks is kept and counts as gone.
+
+    Args:
+        content: The catalogue's present content; not changed.
+        listed: The list; what cannot be used of it is added to its `flaws`.
+        date: The list's date; empty if unknown, and then no model counts as gone.
+
+    Returns:
+        The new content; its version is `content`'s.
+    """
+    models = {model["endpoint"]: model for model in content["models"]}
+    is_older = bool(date) and date < str(content["version"])[:10]
+    for endpoint, raw in listed.models.items():
+        known = models.get(endpoint)
+        if known is not None and is_older:
+            continue
+        try:
+            models[endpoint] = _joined(listed, known, raw, date, content)
+        except InputError as error:
+            listed.flaws.append(f"{endpoint}: {error.message}")
+        except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+            listed.flaws.append(f"{endpoint}: the entry cannot be read ({error!r})")
+    for endpoint, price in listed.prices.items():
+        _reprice(listed, models, endpoint, price, date)
+    if listed.form != "prices" and date and not is_older:
+        for endpoint in models.keys() - listed.models.keys():
+            models[endpoint] = {**models[endpoint], "status": "gone"}
+    return {**content, "models": _ordered(models)}
+
+
+def _joined(
+    listed: PublicList, known: Mapping[str, Any] | None, raw: Raw, date: str, content: Mapping[str, Any]
+) -> dict[str, Any]:
+    if listed.form == "catalogue":
+        return _checked(dict(raw) if is_slim(raw) else slim_model(raw))
+    before = known or {}
+    fresh = {"provenance": "third-party", "family": _family(raw["endpoint"], content)}
+    params = _params(listed, before, raw)
+    made = slim_model({**fresh, **raw, "params": params})
+    if before:
+        news = {param["key"] for param in raw["params"]} - {param["key"] for param in before["params"]}
+        made["incomplete"] = bool(before.get("incomplete")) and not news
+    kept = {key: before[key] for key in (*_KEPT_OF_MODEL, "provenance") if key in before}
+    aliases = sorted({*before.get("aliases", ()), *raw.get("aliases", ())})
+    rules = [rule for rule in before.get("rules", ()) if keys_of(rule) <= {param["key"] for param in params}]
+    facts = {"aliases": aliases, "rules": rules or made.get("rules"), "seen": max(date, before.get("seen", ""))}
+    facts |= {"on_cn": before.get("on_cn")} if before else {}
+    return _checked({key: fact for key, fact in (made | kept | facts).items() if fact or key == "params"})
+
+
+def _params(listed: PublicList, before: Mapping[str, Any], raw: Raw) -> list[Raw]:
+    """Joins the parameters: structured ones are in no list, and neither are notes."""
+    known = {param["key"]: _as_listed(param) for param in before.get("params", ())}
+    if not raw["params"]:
+        return list(known.values())
+    joined = [_param(listed, known.get(param["key"], {}), param) for param in raw["params"]]
+    mine = {param["key"] for param in raw["params"]}
+    return joined + [param for key, param in known.items() if key not in mine and param["type"] == "json"]
+
+
+def _param(listed: PublicList, before: Mapping[str, Any], param: Raw) -> Raw:
+    if before.get("type") == "json":
+        return {**before, "required": param["required"]}
+    told = TELLS[listed.form]
+    if before.get("type") == "string" == param["type"] and "default" in before:  # a list has a sample in its place
+        told -= {"default"}
+    return {key: value for key, value in before.items() if key not in told} | param
+
+
+def _as_listed(param: Mapping[str, Any]) -> Raw:
+    """A slim parameter as a registry file has it: what a note adds is added again."""
+    return {"required": False, **{key: value for key, value in param.items() if key not in ("shape", "pattern")}}
+
+
+def _family(endpoint: str, content: Mapping[str, Any]) -> str:
+    """Finds the line of a new model: that of its neighbours, or one that its endpoint names."""
+    parts = endpoint.lower().split("/")
+    for length in range(len(parts) - 1, 0, -1):
+        start = "/".join([*parts[:length], ""])
+        near = {model["family"] for model in content["models"] if model["endpoint"].lower().startswith(start)}
+        if len(near) == 1:
+            return str(near.pop())
+    families = sorted({model["family"] for model in content["models"]}, key=len, reverse=True)
+    named = (family for part in parts for family in families if f"{part}-".startswith(f"{family}-"))
+    return str(next(named, re.sub(r"[^a-z0-9-]", "-", parts[0])))
+
+
+def _reprice(listed: PublicList, models: dict[str, Raw], endpoint: str, price: Raw | None, date: str) -> None:
+    model = models.get(endpoint)
+    seen = str((price or {}).get("seen") or date)
+    if model is None:
+        listed.flaws.append(f"{endpoint}: a price for a model that is not in the catalogue")
+    elif price is not None and not (model.get("price") and seen and seen < model.get("price_seen", "")):
+        try:
+            made = slim_price({**model, "price": _spelled(price, model)})
+            models[endpoint] = _checked({**model, "price": made, **({"price_seen": seen} if seen else {})})
+        except (InputError, StopIteration, KeyError, TypeError, ValueError, ArithmeticError) as error:
+            listed.flaws.append(f"{endpoint}: its price cannot be used ({error})")
+
+
+def _spelled(price: Raw, model: Mapping[str, Any]) -> Raw:
+    """Writes the values of a price's rules as the parameters' options are written: `1080P` is `1080p`."""
+    options = {
+        param["key"]: {option.lower(): option for option in param.get("options", ())} for param in model["params"]
+    }
+    rules = [
+        {**rule, "when": {key: _option(options.get(key, {}), value) for key, value in rule["when"].items()}}
+        for rule in price.get("rules", ())
+    ]
+    return {**price, **({"rules": rules} if rules else {})}
+
+
+def _option(options: Mapping[str, str], value: object) -> object:
+    return options.get(str(value).lower(), value)
+
+
+def _checked(model: dict[str, Any]) -> dict[str, Any]:
+    refuse_unusable(decode_model(json.loads(json.dumps(model))))
+    return model
+
+
+def _ordered(models: Mapping[str, Raw]) -> list[Raw]:
+    """Orders by name; a new model whose name in Python is taken is called by its endpoint."""
+    taken: set[str] = set()
+    named = []
+    endpoints = {endpoint.lower() for endpoint in models}
+    for model in models.values():  # the known ones come first and keep their names
+        name = model["name"]
+        is_anothers = name.lower() in endpoints and name.lower() != model["endpoint"].lower()
+        if class_name(name).lower() in taken or is_anothers:
+            name = model["endpoint"]
+        while class_name(name).lower() in taken:
+            name = f"{name}-2"
+        taken.add(class_name(name).lower())
+        named.append({**model, "name": name})
+    return sorted(named, key=lambda model: str(model["name"]).lower())
+
+
+_SILENCE = 30.0
+"""Seconds without a byte after which a download is given up."""
+
+_LONGEST = 120.0
+"""Seconds that a download may take in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """What a public file has changed; one that `is_older` than what was in use only adds what was not known."""
+
+    form: Form
+    entries: int
+    date: str
+    is_older: bool
+    changes: Changes
+    flaws: tuple[str, ...]
+
+
+def refresh(source: str, *, date: str | None = None) -> Refreshed:
+    """Merges a public file into this user's catalogue; processes that start later use the result.
+
+    Args:
+        source: Path or URL of the file; for its forms see `rh_prefect.catalog.public_list_parser`.
+        date: When the file is from, as in `2026-09-13`; default what it says itself.
+
+    Raises:
+        InputError: The file cannot be read, or nothing in it can be used; what was in use stays in use.
+    """
+    listed = _read(source)
+    date = _day(date) if date is not None else listed.date
+    before = registry.in_use(lambda _: None)
+    content = merge(before, listed, date=date)
+    entries = len(listed.models) + len(listed.prices)
+    if not entries:
+        told = "".join(f"\n  {flaw}" for flaw in listed.flaws[:5])
+        raise InputError(f"{_shown(source)} has no usable model. Nothing was changed.{told}")
+    found = changes(before, content)
+    after = {
+        **content,
+        "version": _version(str(before["version"]), date),
+        "source": f"{before['source']}; {_shown(source)}",
+    }
+    if content["models"] != before["models"]:
+        write_atomic(registry.user_file(), dumps(after).encode())
+    is_older = bool(date) and date < str(before["version"])[:10]
+    return Refreshed(listed.form, entries, date, is_older, found, tuple(listed.flaws))
+
+
+def reset() -> bool:
+    """Goes back to the package's own models; returns whether there was anything to go back from."""
+    target = registry.user_file()
+    there = target.exists()
+    target.unlink(missing_ok=True)
+    return there
+
+
+def _read(source: str) -> PublicList:
+    shown = _shown(source)
+    try:
+        return read_list(json.loads(_bytes_of(source)))
+    except (OSError, ImportError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise InputError(f"{shown} cannot be read: {reason.replace(source, shown)}. Nothing was changed.") from error
+    except (ValueError, RecursionError, InputError) as error:
+        raise InputError(f"{shown} is not a list of models: {error}. Nothing was changed.") from error
+
+
+def _bytes_of(source: str) -> bytes:
+    if source.startswith(("http://", "https://")):
+        return _download(source)
+    import fsspec  # takes a fifth of a second, and only this command needs it
+
+    with fsspec.open(source, "rb") as file:
+        content: bytes = file.read()
+    return content
+
+
+def _download(url: str) -> bytes:
+    import httpx
+
+    began = time.monotonic()
+    try:
+        with httpx.stream("GET", url, follow_redirects=True, timeout=_SILENCE) as answer:
+            if answer.is_error:
+                raise OSError(f"HTTP status {answer.status_code}")
+            parts = []
+            for part in answer.iter_bytes():
+                parts.append(part)
+                if time.monotonic() - began > _LONGEST:
+                    raise OSError(f"it took more than {_LONGEST} s")
+            return b"".join(parts)
+    except httpx.HTTPError as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+def _shown(source: str) -> str:
+    """The path or URL without the user and password that a URL may hold."""
+    return re.sub(r"(?<=://)[^/@]*@", "", source)
+
+
+def _day(given: str) -> str:
+    if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", given) or not is_past_day(given):
+        raise InputError(f"{given!r} is not a past date. What to do: write it as YYYY-MM-DD. Nothing was changed.")
+    return given
+
+
+def _version(before: str, date: str) -> str:
+    """Counts on from the version that was in use, so that a package with older models does not go before it."""
+    day, _, number = before.partition("+")
+    return f"{date}+0" if date > day else f"{day}+{int(number or 0) + 1}"

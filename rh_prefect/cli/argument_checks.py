@@ -1,0 +1,289 @@
+"""Reads and checks a command's arguments before anything is started."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from rh_prefect.errors import ConfigError, InputError, MediaError, UnknownModelError
+
+if TYPE_CHECKING:
+    from rh_prefect.catalog import Param
+
+_KINDS = {"image": "image", "video": "video", "videos": "video"}
+"""The kind of file that an option takes."""
+
+_PATIENCE = 10.0
+"""Seconds for the check of a key: a slow site is the run's to wait for."""
+
+
+def check_call(
+    command: str,
+    parameters: Mapping[str, Any],
+    *,
+    needs: Iterable[str] = (),
+    files: Iterable[str] = (),
+    resume: str | None = None,
+) -> None:
+    """Checks a call of one of the package's flows.
+
+    Args:
+        command: The command, as in `run film`.
+        parameters: The flow's parameters, by name.
+        needs: Those that must be given.
+        files: Those that are files.
+        resume: Id of the flow run to go on with.
+
+    Raises:
+        InputError: Something is missing, or cannot be used.
+    """
+    missing = [need for need in needs if not _is_given(parameters[need])]
+    if missing:
+        or_resume = ", or `--resume RUN_ID`" if command.startswith("run ") else ""
+        options = " and ".join("a video" if need == "videos" else f"--{need}" for need in missing)
+        raise InputError(f"{command}: {options} is missing. What to do: pass it{or_resume}.")
+    if resume is not None and not is_flow_run_id(resume):
+        raise InputError(
+            f"{command}: {resume!r} is not a flow run's id. What to do: copy it from `rh-prefect "
+            "jobs list` or from the dashboard."
+        )
+    for option, value in parameters.items():
+        for one in _texts(value):
+            _check_text(f"{command}: --{option}", one)
+    if "out" in parameters:
+        _check_out(command, parameters["out"], parameters.get("storage"))
+    for option in files:
+        for one in _texts(parameters[option]):
+            _check_file(command, one, kind=_KINDS.get(option))
+
+
+def check_account(command: str, credentials: str | None) -> None:
+    """Checks the environment's API key with one free request, unless a block is given instead.
+
+    Raises:
+        ConfigError: There is no key, or the site cannot be reached.
+        KeyRejected: The site refuses the key.
+    """
+    if credentials is None:
+        asyncio.run(_check_account(command))
+
+
+async def _check_account(command: str) -> None:
+    from rh_prefect.client import Client
+    from rh_prefect.errors import ConnectFailed, KeyRejected, RunningHubError
+    from rh_prefect.settings import get_settings
+
+    settings = get_settings()
+    if settings.api_key is None or not settings.api_key.get_secret_value():
+        raise ConfigError(
+            f"{command}: no RunningHub API key is set. What to do: set RH_API_KEY, and RH_BASE_URL to the "
+            "site that the key belongs to; or pass the name of a block with --credentials. Without a "
+            "key: `rh-prefect emulator`."
+        )
+    try:
+        async with asyncio.timeout(_PATIENCE), Client(settings.api_key, base_url=settings.base_url) as client:
+            await client.queue_status()
+    except ConnectFailed as error:
+        raise ConfigError(
+            f"{command}: {settings.base_url} cannot be reached: {error.what or error}. What to do: "
+            "correct RH_BASE_URL, or start the server at that address; start the emulator with "
+            "`rh-prefect emulator`. Nothing was sent."
+        ) from error
+    except (ConfigError, KeyRejected):
+        raise
+    except (RunningHubError, TimeoutError):
+        return  # not about the key; the run itself waits, and says what it meets
+
+
+def check_store(storage: str | None) -> None:
+    """Writes, reads and deletes a small file at RH_STORAGE_URL, unless a block is given instead.
+
+    Raises:
+        ConfigError: The place cannot be used.
+        StoreError: It refuses files.
+    """
+    from rh_prefect.media.store import MediaStore
+    from rh_prefect.settings import get_settings
+
+    if storage is None:
+        settings = get_settings()
+        MediaStore(settings.storage_url, options=settings.storage_options).check()
+
+
+def check_batch(rows: str, models: Iterable[str], *, out: str | None = None, storage: str | None = None) -> None:
+    """Checks a call of the batch flow; raises `InputError` if there are no such rows, or there is no such model."""
+    from rh_prefect import catalog
+
+    _check_text("batch", rows)
+    for one in _texts(out):
+        _check_text("batch: --out", one)
+    _check_out("batch", out, storage)
+    for model in models:
+        catalog.get(model)
+    if _is_missing(rows) and not set(rows) & set("*?["):
+        raise InputError(f"batch: there is no file or folder {rows}. What to do: check the path. Nothing was sent.")
+
+
+def is_flow_run_id(text: str) -> bool:
+    """Tells whether a text can be a flow run's id."""
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_given(value: object) -> bool:
+    return any(text.strip() for text in _texts(value))
+
+
+def _texts(value: object) -> list[str]:
+    found = value if isinstance(value, list) else [value]
+    return [one for one in found if isinstance(one, str)]
+
+
+def _check_text(what: str, text: str) -> None:
+    from rh_prefect.json_values import is_text
+
+    if "\0" in text:
+        raise InputError(
+            f"{what}: {text!r} contains a NUL byte, which is not allowed in paths and prompts. What to do: remove it."
+        )
+    if not is_text(text):
+        raise InputError(
+            f"{what}: {text!a} is not UTF-8, the only encoding that Prefect and RunningHub accept. What "
+            "to do: encode the text, or the file name, in UTF-8."
+        )
+
+
+def _check_out(command: str, out: str | None, storage: str | None) -> None:
+    from rh_prefect.media.urls import protocol_of
+    from rh_prefect.settings import get_settings
+
+    if out is None and storage is not None:
+        return
+    said, place = ("RH_STORAGE_URL=", get_settings().storage_url) if out is None else ("--out ", out)
+    if protocol_of(place) == "memory":
+        raise InputError(
+            f"{command}: {said}{place} is in this process's memory: paid results would be lost when the "
+            "command ends, and would be paid for again. What to do: set a folder, or a URL such as "
+            "s3://bucket/prefix. Nothing was sent."
+        )
+
+
+async def check_blocks(credentials: str | None, storage: str | None) -> None:
+    """Checks the blocks that a command names, for which the Prefect API is needed, before it creates a flow run.
+
+    Raises:
+        ConfigError: There is no such block, or it cannot be used.
+        StoreError: The storage refuses files.
+    """
+    from rh_prefect.blocks.lookup import load_engine, load_storage
+
+    if credentials is not None:
+        await load_engine(credentials)
+    if storage is not None:
+        await asyncio.to_thread((await load_storage(storage)).check)
+
+
+def _check_file(command: str, source: str, *, kind: str | None) -> None:
+    from rh_prefect.media.probe import probe
+    from rh_prefect.media.urls import is_local, local_path
+
+    if _is_missing(source):
+        raise MediaError(f"{command}: there is no file {source}. What to do: check the path. Nothing was sent.")
+    if not is_local(source):
+        return
+    path = Path(local_path(source))
+    if not path.is_file():
+        raise MediaError(f"{command}: {source} is not a file. What to do: pass the path of a file. Nothing was sent.")
+    found = probe(path).kind
+    if kind not in (None, found):
+        raise MediaError(
+            f"{command}: {source} is not a file of type {kind}, but {found}. What to do: pass another file. "
+            "Nothing was sent."
+        )
+
+
+def _is_missing(source: str) -> bool:
+    from rh_prefect.media.urls import is_local, local_path
+
+    try:
+        return is_local(source) and not Path(local_path(source)).exists()
+    except OSError:  # a name that is too long, or a folder that may not be looked into
+        return True
+
+
+def read_assignments(model: str | None, given: Iterable[str]) -> dict[str, Any]:
+    """Reads the parameters of a model or endpoint.
+
+    Args:
+        model: Any name of the model, or an endpoint that is not in the catalogue.
+        given: Each as `NAME=VALUE`. `@PATH` is a file; a text stays one where the model takes a text, else what is JSON
+            counts as such. A name with several values holds a list of them.
+
+    Returns:
+        The values by name; a file as `{"file": PATH}`.
+
+    Raises:
+        InputError: One is no assignment.
+    """
+    found: dict[str, Any] = {}
+    several: set[str] = set()
+    for one in given:
+        name, sign, text = one.partition("=")
+        if not sign or not name:
+            raise InputError(f"run model: --set {one!r} is not an assignment. What to do: write it as NAME=VALUE.")
+        value = _value(_param(model, name), text)
+        if name in found:
+            found[name] = [*(found[name] if name in several else [found[name]]), value]
+            several.add(name)
+        else:
+            found[name] = value
+    return found
+
+
+def files_in(params: Any) -> list[str]:
+    """Lists the files among parameters that `read_assignments` made, as they were written."""
+    if isinstance(params, dict):
+        if params.keys() == {"file"}:
+            return [str(params["file"])]
+        return [file for value in params.values() for file in files_in(value)]
+    return [file for value in params for file in files_in(value)] if isinstance(params, list) else []
+
+
+def _param(model: str | None, name: str) -> Param | None:
+    from rh_prefect.catalog import get
+
+    try:
+        return get(model or "").find_param(name)
+    except UnknownModelError:
+        return None
+
+
+def _value(param: Param | None, text: str) -> Any:
+    if text.startswith("@"):
+        return _file(text)
+    if param is not None and param.is_media:
+        return {"file": text}
+    if param is not None and param.type in ("string", "enum"):
+        return text
+    try:
+        return _with_files(json.loads(text))
+    except ValueError:
+        return text
+
+
+def _file(text: str) -> dict[str, str]:
+    return {"file": text[1:]}
+
+
+def _with_files(value: Any) -> Any:
+    """Finds the files in lists: `["@photo.jpg"]` is one file in a list."""
+    if isinstance(value, list):
+        return [_file(one) if isinstance(one, str) and one.startswith("@") else _with_files(one) for one in value]
+    return value

@@ -1,0 +1,72 @@
+"""`rh-prefect init`: writes a shipped pipeline with example inputs, ready to plan and run."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from rh_prefect.errors import InputError
+from rh_prefect.pipelines.check import SHIPPED
+from rh_prefect.pipelines.document import nearest
+
+EXAMPLES = SHIPPED / "examples"
+NAMES = tuple(sorted(file.stem for file in SHIPPED.glob("*.yaml")))
+
+
+def init(
+    *,
+    example: Annotated[str, Parameter(help="Which shipped pipeline: " + ", ".join(NAMES))] = "film",
+    to: Annotated[Path | None, Parameter(help="The pipeline's file; default EXAMPLE.yaml.")] = None,
+) -> None:
+    """Write a shipped pipeline with example inputs, ready to plan and to run."""
+    if example not in NAMES:
+        raise InputError(f"There is no example {example}; {nearest(example, NAMES)}")
+    target = to or Path(f"{example}.yaml")
+    written = write_example(example, target)
+    params = written[1]
+    print("\n".join(f"written: {file}" for file in written))
+    words = shlex.join([str(target), "--params", str(params)])
+    print(f"Next: `rh-prefect plan {words}`, then `rh-prefect run {words}`.")
+
+
+def write_example(name: str, target: Path) -> list[Path]:
+    """Writes a shipped pipeline, its parameters and its inputs; replaces no file.
+
+    The parameters go beside `target`, the pipeline's file, and the inputs into a folder of its name.
+
+    Returns:
+        What was written: the pipeline, its parameters, its inputs.
+
+    Raises:
+        InputError: One of the files exists; nothing was written.
+    """
+    writers = dict(_files(name, target))
+    for file in writers:
+        if file.exists():
+            raise InputError(f"{file} exists, and nothing was written. Name another file with --to.")
+    for file, write in writers.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write(file)
+    return list(writers)
+
+
+def _files(name: str, target: Path) -> Iterator[tuple[Path, Callable[[Path], object]]]:
+    from rh_prefect.cli.example_media import MEDIA
+
+    folder, data = EXAMPLES / name, target.with_suffix("")
+    yield target, _text((SHIPPED / f"{name}.yaml").read_text(encoding="utf-8"))
+    params = (folder / "params.yaml").read_text(encoding="utf-8").replace("DATA/", f"{data.as_posix()}/")
+    yield target.with_suffix(".params.yaml"), _text(params)
+    for file in sorted(folder.iterdir()):
+        if file.name != "params.yaml":
+            yield data / file.name, _text(file.read_text(encoding="utf-8"))
+    for below, draw in MEDIA.get(name, {}).items():
+        yield data / below, draw
+
+
+def _text(content: str) -> Callable[[Path], object]:
+    return lambda file: file.write_text(content, encoding="utf-8")

@@ -1,0 +1,207 @@
+"""The Prefect API that a command needs: the configured one, or a server that the command starts."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from rh_prefect.cli.argument_checks import is_flow_run_id
+from rh_prefect.errors import ConfigError
+from rh_prefect.settings import get_settings
+
+_SERVICES = ("APILogWorker", "EventsWorker")
+"""Loggers of Prefect that count at the end what they still send, in the middle of a command's own lines."""
+
+
+@contextlib.contextmanager
+def prefect_api(*, say: bool = True) -> Iterator[None]:
+    """Provides a Prefect API: the configured one, or else a server that this command starts."""
+    if is_configured():
+        yield
+        return
+    with prefect_server(_home(), say=say) as url:
+        os.environ["PREFECT_API_URL"] = url
+        from rh_prefect.flow_runs.prefect_internals import refresh_global_settings_context
+
+        # Prefect reads its settings once, and has done so to say that there is no such address.
+        refresh_global_settings_context()
+        yield
+
+
+@contextlib.contextmanager
+def api_of_earlier_runs(run: str | None = None) -> Iterator[None]:
+    """Provides an API as `prefect_api` does, for commands that read runs; starts a server only if needed.
+
+    `run` is a flow run's id, or a scope outside of flows, which needs no Prefect; None for all.
+
+    Raises:
+        ConfigError: The records of a flow run are asked for, and there is no Prefect API that has them.
+    """
+    is_flow_run, is_here = run is not None and is_flow_run_id(run), (_home() / "prefect.db").exists()
+    if is_flow_run and not is_here and not is_configured():
+        raise ConfigError(
+            f"The records of flow run {run} lie in the Prefect API that it ran on, and no PREFECT_API_URL is set; "
+            "`rh-prefect run` has not run here either. What to do: set PREFECT_API_URL to the address of that API, as "
+            "in `export PREFECT_API_URL=http://127.0.0.1:4200/api`."
+        )
+    is_needed = (run is None or is_flow_run) and is_here
+    with prefect_api() if is_needed or is_configured() else contextlib.nullcontext():
+        yield
+
+
+def _home() -> Path:
+    return get_settings().state_dir / "prefect"
+
+
+def is_configured() -> bool:
+    """Checks whether a Prefect API is configured, and stops all other output to the terminal."""
+    # Before Prefect is imported, which sets its logging up then.
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    for service in _SERVICES:
+        logging.getLogger(service).setLevel(logging.ERROR)
+    from prefect.settings import PREFECT_API_URL
+
+    return bool(PREFECT_API_URL.value())
+
+
+def prefect_failed(error: Exception) -> str:
+    """Builds one error message that explains why a request to the Prefect API failed, which httpx has raised."""
+    from prefect.settings import PREFECT_API_URL
+
+    where = PREFECT_API_URL.value() or "the address that Prefect chose"
+    answer = getattr(error, "response", None)
+    if answer is None:
+        what = str(error) or type(error).__name__
+        advice = "start it (`prefect server start`), or set PREFECT_API_URL to the address of a running server"
+        return f"The Prefect API at {where} does not respond: {what}. What to do: {advice}."
+    if answer.status_code in (401, 403):
+        advice = "set PREFECT_API_KEY, or PREFECT_API_AUTH_STRING for your own server"
+    elif answer.status_code == 404:
+        advice = "check PREFECT_API_URL, which ends in /api"
+    else:
+        advice = "look at the server's log, then try again"
+    said = " ".join(answer.text.split())[:200]
+    return f"The Prefect API at {where} returned HTTP {answer.status_code}: {said}. What to do: {advice}."
+
+
+PREFECT_STARTS_IN = 180.0
+"""Seconds: the first start on a fresh folder makes the database, which takes a slow machine its time."""
+
+QUIET = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
+    # The run's log is in the dashboard; the terminal gets this command's own lines.
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "PREFECT_CLI_PROMPT": "false",
+    "DO_NOT_TRACK": "1",
+}
+
+
+def free_port() -> int:
+    """A port of the loopback that nothing listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def prefect_server(home: Path, *, say: bool = True) -> Iterator[str]:
+    """Runs Prefect's own server on embedded SQLite for the length of a `with` block, and yields its API's address.
+
+    Args:
+        home: Its folder: database, storage and log; the same folder keeps its runs.
+        say: Whether to show that it is being waited for.
+
+    Raises:
+        ConfigError: It does not come up; says why.
+    """
+    port = free_port()
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    env = {**QUIET, "PREFECT_HOME": str(home), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
+    log = home / "server.log"
+    server = _start(command, env, log)
+    try:
+        _wait_until_up(server, f"http://127.0.0.1:{port}/api/health", log=log, say=say)
+        yield env["PREFECT_API_URL"]
+    finally:
+        _end(server)
+
+
+def _start(command: list[str], env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.touch()
+    except OSError as error:
+        raise ConfigError(
+            f"Prefect's server cannot write its files: {error}. What to do: choose another folder."
+        ) from error
+    with log.open("wb") as out:
+        try:
+            return subprocess.Popen(  # noqa: S603, the command is our own
+                command,
+                env={**os.environ, **env},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                # Ctrl-C is for this command, which then ends its server itself, in order.
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ConfigError(
+                f"Prefect's server cannot be started: {error}. What to do: install the package again."
+            ) from error
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process and its children, which are a session of their own."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=10)
+            break
+    # The leader has gone; what is left of its group goes with it.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _wait_until_up(server: subprocess.Popen[bytes], url: str, *, log: Path, say: bool) -> None:
+    began = time.monotonic()
+    while time.monotonic() - began < PREFECT_STARTS_IN:
+        if server.poll() is not None:
+            raise _not_up(log)
+        with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=2):  # noqa: S310, our own URL
+            break
+        if say and sys.stderr.isatty():
+            print(
+                f"\rstarting Prefect's server … {time.monotonic() - began:.0f} s", end="", flush=True, file=sys.stderr
+            )
+        time.sleep(0.3)
+    else:
+        raise _not_up(log)
+    if say:
+        # Beside the data of a command, which another program may read.
+        print(f"\rPrefect's server is running ({time.monotonic() - began:.0f} s)        ", flush=True, file=sys.stderr)
+
+
+def _not_up(log: Path) -> ConfigError:
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-15:]
+    except OSError as error:
+        lines = [str(error)]
+    said = "\n".join(f"    {line}" for line in lines) or "    (it said nothing)"
+    return ConfigError(
+        f"Prefect's server did not start. It said:\n{said}\nWhat to do: repair what it names; the whole log is {log}."
+    )

@@ -1,0 +1,241 @@
+"""`rh-prefect run` and `rh-prefect batch`: run a flow in this process, and show its jobs and how to resume it.
+
+The options of a command are the parameters of its flow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, Parameter
+
+from rh_prefect.cli.argument_checks import check_account, check_batch, check_call, check_store
+from rh_prefect.cli.flow_signatures import FlowSignature, as_command, composed_flows, flow_signature, options
+from rh_prefect.cli.pipeline_runs import in_new_flow_run, run_to_end
+from rh_prefect.cli.pipeline_runs import run as run_pipeline
+from rh_prefect.cli.prefect_server import prefect_api
+from rh_prefect.errors import BatchIncomplete, InputError
+
+if TYPE_CHECKING:
+    from prefect import Flow
+    from prefect.client.schemas.objects import FlowRun
+
+    from rh_prefect.flows.batch import BatchReport
+
+Out = Annotated[
+    str | None, Parameter(help="Where files go: a folder or an fsspec URL; by default RH_STORAGE_URL.", negative=())
+]
+Resume = Annotated[str | None, Parameter(help="Id of a flow run to resume; nothing is paid for twice.", negative=())]
+Quiet = Annotated[bool, Parameter(help="Print the results only, without progress.", negative=())]
+Assignments = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--set",
+        negative=(),
+        help="NAME=VALUE; may be repeated; repeat a name to pass a list. VALUE is parsed as JSON if possible, "
+        "except for text parameters; @PATH is a file. In a batch, 2.NAME=VALUE sets a parameter of the "
+        "second model.",
+    ),
+]
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+_OUT = inspect.Parameter("out", _KEYWORD, default=None, annotation=Out)
+_RESUME = inspect.Parameter("resume", _KEYWORD, default=None, annotation=Resume)
+_QUIET = inspect.Parameter("quiet", _KEYWORD, default=False, annotation=Quiet)
+_SET = inspect.Parameter("set_", _KEYWORD, default=None, annotation=Assignments)
+_FILES = ("image", "video", "videos")
+"""Parameters of flows that are files."""
+
+run_app = App(name="run", help="Run a pipeline's file or a flow in this process; `--resume` resumes a flow's run.")
+
+
+def _flow_command(flow: FlowSignature) -> Callable[..., None]:
+    """The command of a composed flow; a list that it requires is given without an option's name."""
+    listed = [name for name in flow.required if "list[str]" in str(flow.parameters[name].annotation)]
+
+    def run(*given: str, out: str | None, resume: str | None, quiet: bool, **parameters: Any) -> None:
+        parameters |= {name: list(given) or None for name in listed}
+        files = tuple(name for name in _FILES if name in parameters)
+        needs = tuple(flow.required)
+        _run(flow.function, parameters, needs=needs, files=files, out=out, resume=resume, quiet=quiet)
+
+    rest = [inspect.Parameter(name, inspect.Parameter.VAR_POSITIONAL, annotation=str) for name in listed]
+    return as_command(run, flow, [*rest, *options(flow, without=listed), _OUT, _RESUME, _QUIET])
+
+
+def _model_command() -> Callable[..., None]:
+    flow = flow_signature("models", "any_model")
+    model = inspect.Parameter("model", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=str | None)
+    own = options(flow, without=("model", "params", "is_custom"))
+    return as_command(_run_model, flow, [model, _SET, *own, _OUT, _RESUME, _QUIET])
+
+
+def _run_model(
+    model: str | None, *, set_: list[str] | None, out: str | None, resume: str | None, quiet: bool, **more: Any
+) -> None:
+    from rh_prefect.cli.argument_checks import files_in, read_assignments
+    from rh_prefect.models import any_input
+
+    if model is None and resume is None:
+        raise InputError(
+            "run model: no model is given. What to do: pass a model or endpoint, or pass `--resume RUN_ID`."
+        )
+    params = read_assignments(model, set_ or [])
+    is_custom = model is not None and "/" in model and not _is_known(model)
+    if model is not None:  # what is wrong is told before a server is started
+        any_input(model, params, is_custom=is_custom, price=more["price"])
+        check_call("run model", {"set": files_in(params)}, files=("set",))
+    parameters = {"model": model, "params": params, "is_custom": is_custom, **more}
+    _run("model", parameters, needs=(), out=out, resume=resume, quiet=quiet)
+
+
+def _batch_command() -> Callable[..., None]:
+    flow = flow_signature("batch/flow", "batch")
+    rows = inspect.Parameter("rows", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=str)
+    model = inspect.Parameter("model", _KEYWORD, annotation=str)
+    own = options(flow, without=("rows", "model", "values"), types={"chain": list[str] | None})
+    return as_command(_run_batch, flow, [rows, model, _SET, *own, _OUT, _QUIET])
+
+
+def _run_batch(rows: str, *, model: str, set_: list[str] | None, out: str | None, quiet: bool, **more: Any) -> None:
+    check_batch(rows, [model, *(more["chain"] or ())], out=out, storage=more["storage"])
+    parameters = {"rows": rows, "model": model, "values": dict(map(_pair, set_ or ())), **more}
+    if out is not None:
+        os.environ["RH_STORAGE_URL"] = out
+    check_account("batch", more["credentials"])
+    check_store(more["storage"])
+    with prefect_api(say=not quiet):
+        from rh_prefect import flows
+        from rh_prefect.cli.run_display import BatchConsole
+
+        blocks = more["credentials"], more["storage"]
+        with BatchConsole(sys.argv[1:], quiet=quiet) as watch:
+            try:
+                report: BatchReport = asyncio.run(in_new_flow_run(flows.batch, parameters, blocks, watch))
+            except BatchIncomplete as error:
+                report = error.report
+        watch.summary(report)
+    if not report.is_complete:
+        sys.exit(1)
+
+
+def _is_known(name: str) -> bool:
+    """Whether the catalogue has a model of this name; if not, says that it is called as an endpoint."""
+    from rh_prefect.catalog import get
+    from rh_prefect.errors import UnknownModelError
+
+    try:
+        get(name)
+    except UnknownModelError as error:
+        print(
+            f"The catalogue has no model {name!r}; the nearest are {', '.join(error.nearest)}. The name "
+            "is used as an endpoint, and only its file parameters are checked.",
+            file=sys.stderr,
+        )
+        return False
+    return True
+
+
+def _run(
+    name: str,
+    parameters: dict[str, Any],
+    *,
+    needs: tuple[str, ...],
+    files: tuple[str, ...] = (),
+    out: str | None,
+    resume: str | None,
+    quiet: bool = False,
+) -> None:
+    # All that can be found out without a server, which takes seconds to start.
+    command = f"run {name.replace('_', '-')}"
+    given = {**parameters, "out": out}
+    check_call(command, given, needs=() if resume else needs, files=() if resume else files, resume=resume)
+    if out is not None:
+        os.environ["RH_STORAGE_URL"] = out
+    if resume is None:
+        check_account(command, parameters["credentials"])
+        check_store(parameters["storage"])
+    with prefect_api(say=not quiet):
+        from rh_prefect import flows
+        from rh_prefect.cli.run_display import Watch
+
+        flow: Flow[..., Any] = getattr(flows, "any_model" if name == "model" else name)
+        with Watch(command=_command(name, out), quiet=quiet) as watch:
+            result = asyncio.run(_in_flow_run(flow, parameters, resume, watch))
+        watch.summary(result)
+
+
+def _command(name: str, out: str | None) -> str:
+    """The words behind `rh-prefect run` that run a flow again, with the place of its files."""
+    from rh_prefect.media.urls import locate, without_user
+
+    there = f" --out {shlex.quote(without_user(locate(out)))}" if out else ""
+    return name.replace("_", "-") + there
+
+
+async def _go_on_where_its_files_are(flow_run_id: str) -> None:
+    """Unless this command names a place, the run's files belong where they were: what is there is not fetched again."""
+    from rh_prefect.flow_runs.journal import FlowRunJournal
+    from rh_prefect.jobs.journal.job_records import jobs_of
+
+    if "RH_STORAGE_URL" in os.environ:
+        return
+    async for view in jobs_of(FlowRunJournal(flow_run_id)):
+        if view.last is not None and view.last.intent.storage is None and view.last.intent.store:
+            os.environ["RH_STORAGE_URL"] = view.last.intent.store
+            return
+
+
+async def _keep_parameters(flow: Flow[..., Any], flow_run: FlowRun, parameters: dict[str, Any]) -> None:
+    """A resumed run keeps its parameters, but for its budget: another one of the command holds from now on."""
+    from rh_prefect.flow_runs.resume import set_budget
+
+    known = inspect.signature(flow.fn).parameters
+    changed = {
+        name: value
+        for name, value in parameters.items()
+        if name in known and value not in (None, {}, known[name].default) and value != flow_run.parameters.get(name)
+    }
+    budget = changed.pop("budget", None)
+    if changed:
+        name, value = next(iter(changed.items()))
+        option = name.replace("_", "-")
+        raise InputError(
+            f"run {_command(flow.name, None)}: --{option} {value} is not what flow run {flow_run.id} began with "
+            f"({flow_run.parameters.get(name)}); a resumed run keeps its parameters. Nothing was sent. What to do: "
+            f"leave --{option} out, or begin a new run without --resume."
+        )
+    if budget is not None:
+        await set_budget(flow_run, budget)
+
+
+async def _in_flow_run(flow: Flow[..., Any], parameters: dict[str, Any], resume: str | None, watch: Any) -> Any:
+    from rh_prefect.flow_runs.resume import find
+
+    if resume is None:
+        return await in_new_flow_run(
+            flow, parameters, (parameters.get("credentials"), parameters.get("storage")), watch
+        )
+    await _keep_parameters(flow, await find(flow, resume), parameters)
+    await _go_on_where_its_files_are(resume)
+    watch.started(resume, is_resumed=True)
+    return await run_to_end(flow, resume)
+
+
+def _pair(given: str) -> tuple[str, str]:
+    name, equals, value = given.partition("=")
+    if not (name and equals):
+        raise InputError(f"batch: --set {given!r} is not NAME=VALUE. What to do: write it as in --set duration=5.")
+    return name, value
+
+
+batch = _batch_command()
+run_app.default(run_pipeline)
+run_app.command(_model_command(), name="model")
+for _flow in composed_flows():
+    run_app.command(_flow_command(_flow), name=_flow.function.replace("_", "-"))

@@ -1,0 +1,319 @@
+"""Shows the progress and the result of a run or a batch in the terminal."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from decimal import ROUND_CEILING, Decimal
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from prefect.settings import PREFECT_UI_URL
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from rh_prefect.flow_runs import run_status
+from rh_prefect.flow_runs.run_status import ENDED, RunStatus, known_run_status
+from rh_prefect.flows.batch import executor as batches
+from rh_prefect.flows.batch.report import RowResult
+from rh_prefect.jobs.events import JobEvent
+from rh_prefect.jobs.journal.costs import Costs
+
+if TYPE_CHECKING:
+    from rh_prefect.flows.batch import BatchReport
+
+_MARKS = {"succeeded": "✓", "reused": "✓", "failed": "✗", "unknown": "?", "cancelled": "-"}
+_NAMED = 4
+"""How many running jobs the line of a terminal names."""
+
+_SHOWN = {"submitted", "adopted", "waiting", "moved", *ENDED}
+
+
+class Terminal(Console):
+    """A console that writes nothing more once its reader has ended, as behind `… | head`."""
+
+    def on_broken_pipe(self) -> None:
+        """Ignores a broken pipe: `SystemExit` would end the jobs' thread, which writes the lines."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class Watch:
+    """Prints a line for each important change; on Ctrl-C, prints what still runs and the command that continues.
+
+    A run that is not `is_resumable`, such as a pipeline's, is run again. `quiet` prints the files of the result only.
+    """
+
+    def __init__(self, *, command: str, is_resumable: bool = True, quiet: bool = False) -> None:
+        self._is_quiet = quiet
+        self._is_resumable = is_resumable
+        self._command = command
+        self._board = RunStatus()
+        self._console = Terminal(highlight=False, soft_wrap=True, quiet=quiet)
+        self._began = time.monotonic()
+        self._flow_run_id = ""
+        self._is_resumed = False
+        self._submitted: set[str] = set()
+        self._live = Live(
+            console=self._console, get_renderable=lambda: Text(self._line()), refresh_per_second=2, transient=True
+        )
+
+    def __enter__(self) -> Self:
+        run_status.listeners.append(self._take)
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+        run_status.listeners.remove(self._take)
+        if kind is not None:
+            self._say_how_to_go_on()
+
+    @property
+    def has_submitted(self) -> bool:
+        """Whether a task was submitted, or may have been."""
+        return any(event.task_id or event.state == "unknown" for event in self._board.rows.values())
+
+    def _see_estimate(self) -> None:
+        """Says once how many jobs there will be and what they will cost, where the flow knows it."""
+        known = known_run_status(self._flow_run_id)
+        if known is not None and known.estimate and not self._board.estimate:
+            self._board.expect(known.expected, estimate=known.estimate)
+            self._console.print(f"{known.expected} job(s), estimate {known.estimate} from catalogue prices")
+
+    def _line(self) -> str:
+        """What stands below the lines of a terminal while jobs run."""
+        running = [event.label or event.model for event in self._board.rows.values() if event.state not in ENDED]
+        return " · ".join(
+            [
+                f"{time.monotonic() - self._began:.0f} s",
+                self._board.line if self._board.total else "starts",
+                *([f"running: {', '.join(running[:_NAMED])}{'…' if len(running) > _NAMED else ''}"] if running else []),
+                *([f"spent {self._board.cost}"] if self._board.cost else []),
+            ]
+        )
+
+    def started(self, flow_run_id: str, *, is_resumed: bool = False) -> None:
+        """Prints the flow run's name or id."""
+        self._flow_run_id, self._is_resumed = flow_run_id, is_resumed
+        ui = PREFECT_UI_URL.value()
+        self._console.print(f"flow run {flow_run_id}" + (f"  {ui}/runs/flow-run/{flow_run_id}" if ui else ""))
+
+    def summary(self, result: Any) -> None:
+        """Shows what each step took and cost, and where the files are."""
+        if self._is_quiet:
+            print("\n".join(f"{name}: {uri}" for name, uri in _files(result)))
+            return
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in ("step", "model", "state", "queued s", "run s", "cost"):
+            table.add_column(column, justify="right" if column in ("queued s", "run s", "cost") else "left")
+        for event in self._board.rows.values():
+            table.add_row(
+                event.label or "",
+                event.model,
+                event.state,
+                _seconds(event.queued_seconds),
+                _seconds(event.run_seconds),
+                str(event.costs) if event.costs else "",
+            )
+        self._console.print(table)
+        self._console.print(f"in {time.monotonic() - self._began:.1f} s; {self._total()}")
+        for name, uri in _files(result):
+            self._console.print(f"{name}: {uri}", style="bold")
+
+    def _take(self, event: JobEvent) -> None:
+        self._see_estimate()
+        self._board.take(event)
+        if event.state == "submitted":
+            self._submitted.add(event.job)
+        if event.state in _SHOWN:
+            mark = _MARKS.get(event.state, "·")
+            seconds = time.monotonic() - self._began
+            self._console.print(f"{seconds:6.1f} s {mark} {event.label or event.model}: {event.message}", markup=False)
+
+    def _total(self) -> str:
+        now, earlier = (
+            self._sum(event for event in self._board.rows.values() if (event.job in self._submitted) is is_new)
+            for is_new in (True, False)
+        )
+        return f"paid {now or 'nothing'}" + (f" now; {earlier} was already paid" if earlier else "")
+
+    @staticmethod
+    def _sum(events: Iterable[JobEvent]) -> str:
+        # Of a job that has succeeded now, an earlier attempt was paid for earlier.
+        paid = (event.costs if event.cost is None else Costs.of(event.cost, event.currency) for event in events)
+        total = Costs.total(paid)
+        return str(total) if total else ""
+
+    def _say_how_to_go_on(self) -> None:
+        running = [event for event in self._board.rows.values() if event.state not in ENDED and event.task_id]
+        for event in running:
+            print(f"still running at RunningHub: task {event.task_id}  {event.label or event.model}", file=sys.stderr)
+        # A run that has submitted nothing has nothing that a resume would keep.
+        if self._is_resumed or self.has_submitted:
+            resume = f" --resume {self._flow_run_id}" if self._is_resumable else ""
+            print(f"resume (nothing is paid for twice): rh-prefect run {self._command}{resume}", file=sys.stderr)
+        if self._flow_run_id and running:
+            print(f"or cancel running tasks:         rh-prefect jobs cancel {self._flow_run_id}", file=sys.stderr)
+
+
+def _files(result: Any) -> list[tuple[str, str]]:
+    """The files that a flow returns, by name."""
+    found = [(name, getattr(result, name)) for name in ("film", "contact_sheet") if hasattr(result, name)]
+    if found:
+        return [(name.replace("_", " "), media.uri) for name, media in found]
+    results = result if isinstance(result, list) else [result]
+    files = [media for one in results for media in getattr(one, "outputs", ())]
+    return [("output" if media.defect is None else f"output, {media.defect}", media.uri) for media in files]
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+_EVERY = 10.0
+"""Seconds between two lines where there is no terminal to rewrite one on."""
+
+_TOLD = 3
+"""How many rows of one reason are told one by one."""
+
+
+class BatchConsole:
+    """Watches the one batch of this process; `words` are its command, `quiet` prints the report's address only."""
+
+    def __init__(self, words: Sequence[str], *, quiet: bool = False) -> None:
+        self._is_quiet = quiet
+        self._words = words
+        self._progress: batches.Progress | None = None
+        self._console = Terminal(highlight=False, soft_wrap=True, quiet=quiet)
+        self._live = Live(
+            console=self._console, get_renderable=lambda: Text(self._line()), refresh_per_second=4, transient=True
+        )
+        self._tasks: dict[str, str] = {}
+        self._news: set[str] = set()
+        self._flow_run_id = ""
+        self._next = 0.0
+        self._reasons: Counter[str] = Counter()
+
+    def __enter__(self) -> Self:
+        run_status.listeners.append(self._hear)
+        batches.listeners.append(self._take)
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+        with suppress(ValueError):  # it was dropped, since its reader had ended
+            batches.listeners.remove(self._take)
+        run_status.listeners.remove(self._hear)
+        if kind is not None and not isinstance(error, Exception):
+            self._say_how_to_go_on()
+
+    def started(self, flow_run_id: str) -> None:
+        """Prints the flow run's name or id."""
+        self._flow_run_id = flow_run_id
+        self._console.print(f"flow run {flow_run_id}")
+
+    def summary(self, report: BatchReport) -> None:
+        """Prints the result of the batch."""
+        if self._is_quiet:
+            print(report.csv_uri)
+            return
+        for reason, times in self._reasons.items():
+            if times > _TOLD:
+                self._say(f"{times - _TOLD} more rows: {reason}")
+        self._say(f"batch {report.batch}: {report}", style="bold")
+        self._say(f"each row: {report.csv_uri}")
+        if report.not_started:
+            how = "with unknown prices, without" if report.budget is None else "with a larger"
+            self._say(f"run what was not started, {how} --budget: {self._command(_with_budget(self._words, report))}")
+        elif not report.is_complete:
+            self._say(f"run what is missing: {self._command()}")
+
+    def _hear(self, event: JobEvent) -> None:
+        if event.state == "moved":
+            # Of each job that was on its way to that account; one line tells it.
+            if event.message not in self._news:
+                self._news.add(event.message)
+                self._say(event.message)
+        elif event.state in ENDED:
+            self._tasks.pop(event.job, None)
+        elif event.task_id:
+            self._tasks[event.job] = event.task_id
+
+    def _take(self, progress: batches.Progress, item: RowResult | None) -> None:
+        self._progress = progress
+        if item is None:
+            earlier = f", {progress.earlier} of them done earlier" if progress.earlier else ""
+            self._say(f"batch {progress.batch}: {progress.total} rows{earlier}")
+        elif item.state != "done":
+            self._tell(item)
+        if not self._console.is_terminal and time.monotonic() >= self._next:
+            self._next = time.monotonic() + _EVERY
+            self._say(self._line())
+
+    def _tell(self, item: RowResult) -> None:
+        reason = f"{item.state}: {item.reason}"
+        self._reasons[reason] += 1
+        if self._reasons[reason] <= _TOLD:
+            label = f" ({item.label})" if item.label else ""
+            self._say(f"row {item.row}{label}: {reason}")
+
+    def _say(self, line: str, *, style: str | None = None) -> None:
+        # Half an emoji, or a file's name that is no UTF-8, can be shown and not printed.
+        self._console.print(line.encode("utf-8", "backslashreplace").decode(), style=style, markup=False)
+
+    def _line(self) -> str:
+        return "…" if self._progress is None else line_of(self._progress)
+
+    def _command(self, words: Sequence[str] | None = None) -> str:
+        return shlex.join(["rh-prefect", *(words or self._words)])
+
+    def _say_how_to_go_on(self) -> None:
+        for job, task in sorted(self._tasks.items()):
+            print(f"still running at RunningHub: task {task}  {job}", file=sys.stderr)
+        print(f"resume (nothing is paid for twice): {self._command()}", file=sys.stderr)
+        if self._flow_run_id:
+            print(f"or cancel running tasks:         rh-prefect jobs cancel {self._flow_run_id}", file=sys.stderr)
+
+
+def _with_budget(words: Sequence[str], report: BatchReport) -> list[str]:
+    """The command with the least budget that suffices for what was not started, or without one."""
+    others = [word for before, word in zip(["", *words], words) if "--budget" not in (before, word.partition("=")[0])]
+    if report.budget is None:
+        return others
+    return [*others, "--budget", str(report.budget.quantize(Decimal("0.01"), ROUND_CEILING))]
+
+
+def line_of(progress: batches.Progress) -> str:
+    """Returns the progress of a batch as one line."""
+    others = {
+        "not started": progress.not_started,
+        "unknown": progress.ended["unknown"],
+        "cancelled": progress.ended["cancelled"],
+    }
+    counts = {"done": progress.done, "running": progress.running, "queued": progress.queued, "failed": progress.failed}
+    counts |= {name: count for name, count in others.items() if count}
+    left = [] if progress.seconds_left is None else [f"about {_time(progress.seconds_left)} left"]
+    return " · ".join([*(f"{name} {count}" for name, count in counts.items()), f"spent {progress.spent}", *left])
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

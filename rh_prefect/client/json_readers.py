@@ -1,0 +1,159 @@
+"""Reads JSON values of any type without raising, and defines the base class of the parsed values."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal, DecimalException
+from math import isfinite
+from typing import Final, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+LONGEST_NUMBER: Final = 40
+"""The most digits of an amount or an id before the decimal point."""
+
+
+def loads(body: bytes | str) -> object:
+    """Decodes JSON with every digit kept, as `int` or `Decimal`; None for `null` and for text that is not JSON."""
+    try:
+        return json.loads(body, parse_float=_number, parse_constant=str)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _number(digits: str) -> object:
+    try:
+        return Decimal(digits)
+    except DecimalException:
+        return digits
+
+
+def text(value: object) -> str:
+    """Any scalar as text: a number keeps all its digits; null, booleans and containers are empty."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()  # a lone surrogate could be neither logged nor stored
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        return ""
+    return _digits(value)
+
+
+def _digits(value: int | Decimal) -> str:
+    if isinstance(value, Decimal) and _is_whole(value):
+        return str(int(value))
+    return str(value)
+
+
+def _is_whole(value: Decimal) -> bool:
+    return value.is_finite() and value.adjusted() < LONGEST_NUMBER and value == value.to_integral_value()
+
+
+def amount(value: object) -> Decimal | None:
+    """An amount that may be sent as a string, a number or null."""
+    try:
+        number = Decimal(text(value).strip())
+    except DecimalException:
+        return None
+    return number if number.is_finite() and abs(number.adjusted()) < LONGEST_NUMBER else None
+
+
+def count(value: object) -> int | None:
+    """A whole number that may be sent as a string, a number or null."""
+    number = amount(value)
+    return None if number is None else int(number)
+
+
+def flag(value: object) -> bool:
+    """An on/off value that may be sent as a boolean, a number or a word."""
+    return value is True or text(value).strip().lower() in {"1", "true", "yes"}
+
+
+def shown(value: object) -> str:
+    """The value of an input field, as a user would type it."""
+    return str(value).lower() if isinstance(value, bool) else compact(value)
+
+
+def plain(value: object) -> object:
+    """The value for `json.dumps`: a fraction becomes a `float`, or a string if no float can represent it."""
+    try:
+        return _plain(value)
+    except RecursionError:
+        return None
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {text(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, str):
+        return text(value)
+    if not isinstance(value, Decimal):
+        return value
+    number = float(value)
+    return number if isfinite(number) else str(value)
+
+
+def unfold(value: object) -> object:
+    """Decodes JSON that was sent as a string inside JSON, as `promptTips` and `traceback` are."""
+    while isinstance(value, str) and value.lstrip().startswith(("{", "[", '"')):
+        inner = loads(value)
+        if inner is None or inner == value:
+            return value
+        value = inner
+    return value
+
+
+def table(value: object) -> dict[str, object]:
+    """The value as a dictionary; any other value becomes an empty one."""
+    found = unfold(value)
+    return found if isinstance(found, dict) else {}
+
+
+def rows(value: object) -> list[object]:
+    """The value as a list: null is an empty list; any other value that is not a list is its only row."""
+    found = unfold(value)
+    if found is None:
+        return []
+    return found if isinstance(found, list) else [found]
+
+
+def first_text(source: dict[str, object], *names: str) -> str:
+    """The first of these fields that holds something."""
+    return next((found for name in names if (found := text(source.get(name)).strip())), "")
+
+
+def compact(value: object) -> str:
+    """A value as one line for a person to read."""
+    if value is None or isinstance(value, str | int | Decimal):
+        return text(value)
+    try:
+        return text(json.dumps(value, ensure_ascii=False, default=str))
+    except (ValueError, RecursionError):
+        return "..."
+
+
+class Value(BaseModel):
+    """A frozen value that can be converted to JSON and back."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+Item = TypeVar("Item", bound=Value)
+
+
+class Page(Value, Generic[Item]):
+    """One page of a list.
+
+    Each kind of page is a class of its own: Prefect's stored results find a class by its name, and `Page[…]` has none.
+
+    Attributes:
+        items: What is on it.
+        number: Its number, from 1.
+        total: How many items all pages have, if known.
+        has_next: Whether there is another page behind it.
+    """
+
+    items: tuple[Item, ...] = ()
+    number: int = 1
+    total: int | None = None
+    has_next: bool = False

@@ -1,0 +1,232 @@
+"""Cancels the tasks that cancelled flow runs have left at RunningHub, and collects the paid outputs of failed runs.
+
+No process calls the cancellation hook of a run that was cancelled while it was suspended, or whose worker had died.
+Tasks of crashed and failed runs are not cancelled: a resumed run waits for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+from uuid import UUID
+
+from prefect.client.schemas.objects import FlowRun
+
+from rh_prefect.blocks.lookup import RECORDED
+from rh_prefect.errors import JobFailed, OutputsExpired, RunningHubError, TransportError
+from rh_prefect.flow_runs.cancellation import cancel_run
+from rh_prefect.flow_runs.queries import (
+    RecordedScope,
+    ended_runs,
+    flow_name_of,
+    has_records,
+    read_flow_run,
+    scope_of,
+    scopes_of,
+)
+from rh_prefect.flow_runs.recorded_jobs import bring_home, home_of
+from rh_prefect.jobs.cancel import CancelReport
+from rh_prefect.jobs.events import summary_of
+from rh_prefect.jobs.journal.job_records import JobView, Submit, jobs_of
+from rh_prefect.jobs.journal.record_types import Record
+from rh_prefect.jobs.journal.scope import Scope
+
+Done = Literal[
+    "cancelled", "collected", "failed", "still runs", "no answer", "NOT cancelled", "NOT collected", "unknown"
+]
+"""What was done about a job, or why a person has to act."""
+
+_OPEN: Final[frozenset[Done]] = frozenset({"still runs", "no answer", "NOT cancelled", "NOT collected", "unknown"})
+_AT_A_TIME: Final = 4
+"""Jobs of one run that are looked after at a time."""
+
+_Judged = tuple[Done, str] | None
+_Judge = Callable[[JobView, Submit, Scope], Awaitable[_Judged]]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One job that was handled, or that still needs an action.
+
+    Attributes:
+        flow_run_id: The flow run that was looked after.
+        flow_run: Its name.
+        state: Its state.
+        job: The job's full name; empty where the whole run could not be looked after.
+        model: The model, after the caller's name for the output if there is one.
+        task_id: RunningHub's task id, where one is known.
+        done: What was done.
+        note: Where the outputs are now, or why not and what can be done.
+    """
+
+    flow_run_id: UUID
+    flow_run: str
+    state: str
+    job: str
+    model: str
+    task_id: str | None
+    done: Done
+    note: str = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something is left to do, so that the run is checked again."""
+        return self.done in _OPEN
+
+    def row(self) -> dict[str, str]:
+        """The finding as one row of the dashboard's table."""
+        return {
+            "flow run": f"{self.flow_run} ({self.state})",
+            "job": self.model,
+            "task": self.task_id or "",
+            "found": self.done,
+            "note": self.note,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """The result of checking flow runs; `runs` counts those that had something to look after."""
+
+    runs: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def stuck(self) -> tuple[Finding, ...]:
+        """Tasks that may still run although their run was cancelled, or whose paid results cannot be downloaded."""
+        return tuple(one for one in self.findings if one.done in ("NOT cancelled", "NOT collected"))
+
+    def __str__(self) -> str:
+        kinds = [one.done for one in self.findings]
+        counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+        return f"{self.runs} flow run(s) reconciled, {counted or 'no open jobs'}"
+
+
+async def reconcile_runs(*, flow_run_id: UUID | None = None, hours: float = 24.0) -> Reconciled:
+    """Checks and settles one flow run, or all that ended recently; runs on the loop thread.
+
+    What is wrong with one run keeps no other away, and doing it again changes nothing.
+    """
+    runs, findings = 0, list[Finding]()
+    async for flow_run in _runs(flow_run_id, hours):
+        journal = scope_of(flow_run, "").journal
+        if await has_records(journal) and await journal.read(_mark(flow_run)) is None:
+            runs += 1
+            findings += await _look_after(flow_run)
+    return Reconciled(runs, tuple(findings))
+
+
+async def _runs(flow_run_id: UUID | None, hours: float) -> AsyncIterator[FlowRun]:
+    if flow_run_id is not None:
+        yield await read_flow_run(flow_run_id)
+        return
+    async for flow_run in ended_runs(hours=hours):
+        yield flow_run
+
+
+def _mark(flow_run: FlowRun) -> str:
+    """The record that nothing is left to do for an attempt, so that the next look is short."""
+    return f"reconciled-{max(flow_run.run_count, 1)}"
+
+
+async def _look_after(flow_run: FlowRun) -> list[Finding]:
+    state = flow_run.state
+    if state is None or not (state.is_final() or state.is_cancelling()):
+        return []
+    is_cancelled = state.is_cancelled() or state.is_cancelling()
+    try:
+        scope = scope_of(flow_run, await flow_name_of(flow_run))
+        judge = await _cancel(scope) if is_cancelled else _keep
+        found = [one async for one in _each(flow_run, scope, judge)]
+    except RunningHubError as error:
+        done: Done = "NOT cancelled" if is_cancelled else "NOT collected"
+        return [Finding(flow_run.id, flow_run.name, state.name or "", "", "", None, done, error.message)]
+    if state.is_final() and not any(one.is_open for one in found):
+        await scope.journal.create(_mark(flow_run), Record().model_dump(mode="json"))
+    return found
+
+
+async def _each(flow_run: FlowRun, scope: RecordedScope, judge: _Judge) -> AsyncIterator[Finding]:
+    gate = asyncio.Semaphore(_AT_A_TIME)
+
+    async def look(view: JobView, submit: Submit, one: Scope) -> Finding | None:
+        async with gate:
+            try:
+                judged = await judge(view, submit, one)
+            except TransportError as error:
+                judged = "no answer", f"{error.message} It is tried again at the next reconciliation."
+            except RunningHubError as error:
+                judged = "NOT collected", error.message
+        return None if judged is None else _finding(flow_run, f"{one.journal.scope}/{view.key}", submit, judged)
+
+    for one in await scopes_of(scope):
+        views = [view async for view in jobs_of(one.journal)]
+        looks = [look(view, view.last, one) for view in views if view.last is not None]
+        for finding in await asyncio.gather(*looks):
+            if finding is not None:
+                yield finding
+
+
+def _finding(flow_run: FlowRun, job: str, submit: Submit, judged: tuple[Done, str]) -> Finding:
+    intent = submit.intent
+    model = f"{intent.label} · {intent.model}" if intent.label else intent.model
+    state = flow_run.state.name or "" if flow_run.state else ""
+    return Finding(flow_run.id, flow_run.name, state, job, model, submit.task_id, *judged)
+
+
+async def _cancel(scope: RecordedScope) -> _Judge:
+    """Cancels the tasks that still run; results of tasks that succeeded before are paid for and downloaded."""
+    report: CancelReport = await cancel_run(scope, by="reconcile")
+
+    async def judge(view: JobView, submit: Submit, one: Scope) -> _Judged:
+        why = report.failed.get(f"{one.journal.scope}/{view.key}")
+        if why is not None:
+            return ("NOT cancelled" if submit.state == "ticket" else "unknown"), why
+        if submit.task_id in report.cancelled:
+            return "cancelled", ""
+        return await _bring(view, submit, one) if submit.end else None
+
+    return judge
+
+
+async def _keep(view: JobView, submit: Submit, scope: Scope) -> _Judged:
+    """Downloads the results of ended tasks before their links expire; a running task is left to a resumed run."""
+    match submit.state:
+        case "open" | "unknown":
+            job = f"{scope.journal.scope}/{view.key}"
+            return (
+                "unknown",
+                f"Check RunningHub's call log: jobs adopt {job} TASK_ID, or jobs mark-refused {job}.",
+            )
+        case "ticket":
+            return await _of_task(view, submit, scope)
+        case "ended":
+            return await _bring(view, submit, scope)
+        case _:
+            return None
+
+
+async def _of_task(view: JobView, submit: Submit, scope: Scope) -> _Judged:
+    task = await (await RECORDED.client_for(submit.intent)).query(submit.task_id or "")
+    if not task.is_terminal:
+        return "still runs", f"Retry the flow run, or: rh-prefect jobs cancel {scope.journal.scope}"
+    return await _bring(view, submit, scope)
+
+
+async def _bring(view: JobView, submit: Submit, scope: Scope) -> _Judged:
+    """Collects one job's outputs, unless that was done before."""
+    if submit.end is not None and submit.end.status != "SUCCESS":
+        return None
+    try:
+        if await home_of(submit) is not None:
+            return None
+        result = await bring_home(view, scope)
+    except (JobFailed, OutputsExpired) as error:
+        return "failed", error.message
+    if result is None:
+        return None
+    if result.damaged:
+        return "NOT collected", summary_of(result)
+    return "collected", ", ".join(media.uri for media in result.outputs) or result.manifest

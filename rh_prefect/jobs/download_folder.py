@@ -1,0 +1,143 @@
+"""Checks and manages the local folder for downloads in progress; the check comes before any payment."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import glob
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryFile
+
+from rh_prefect.caches_and_locks import SingleFlight
+from rh_prefect.errors import ConfigError, StoreError
+from rh_prefect.local_files import make_folder
+from rh_prefect.media.names import safe
+from rh_prefect.media.store import MediaStore
+
+
+def check_folder(folder: Path) -> None:
+    """Checks that a folder can hold downloads, before anything is paid that needs it.
+
+    Raises:
+        ConfigError: It cannot be made, or cannot be written to.
+    """
+    try:
+        make_folder(folder)
+        with TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+    except OSError as error:
+        raise ConfigError(
+            f"This machine's own folder {folder} cannot be written to: {error.strerror}. Nothing was paid. "
+            "What to do: set RH_STATE_DIR to a writable folder."
+        ) from error
+
+
+class StoreChecks:
+    """Checks, once per store, that outputs can be written to it and to the local download folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Starts with no store checked.
+
+        Args:
+            folder: This machine's folder for downloads.
+        """
+        self._folder = folder
+        self._checks: SingleFlight[str, None] = SingleFlight(50)
+
+    async def check(self, store: MediaStore) -> None:
+        """Checks that outputs can be written to a store, before anything is paid.
+
+        Raises:
+            ConfigError: This machine's folder cannot be written to.
+            StoreError: The store cannot be written to.
+        """
+        await self._checks.get(store.url, lambda: asyncio.to_thread(self._check, store))
+
+    def _check(self, store: MediaStore) -> None:
+        check_folder(self._folder)
+        store.check()
+
+
+@contextlib.contextmanager
+def kept_here(folder: Path) -> Iterator[None]:
+    """Converts file system errors of the local download folder to `StoreError`.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        StoreError: The disk is full, or the folder cannot be written to.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"This machine's own folder {folder} cannot be written to: {error.strerror or error}. Records "
+            "of paid jobs are kept. What to do: free some space there, or set RH_STATE_DIR to a writable "
+            "folder; then run again."
+        ) from error
+
+
+@contextlib.contextmanager
+def part_file(folder: Path, name: str) -> Iterator[Path]:
+    """Returns a file to download into: an unfinished one of an earlier run of the same job, if it exists.
+
+    Args:
+        folder: Where downloads in progress lie.
+        name: The same for the same output of the same task, so that a later run resumes it.
+
+    Yields:
+        The path. While another living process holds it, a private path instead. The file is left as it is: the caller
+        removes it once its content is published, and an unfinished one waits for the next run.
+
+    Raises:
+        StoreError: The folder cannot be written to.
+    """
+    name = safe(name)  # an id from RunningHub is a part of it
+    with kept_here(folder):
+        make_folder(folder)
+        lock = _lock(folder / f"{name}.lock")
+    if lock is None:
+        private = folder / f"{name}.{uuid.uuid4().hex}.part"
+        try:
+            yield private
+        finally:
+            remove(private)
+        return
+    try:
+        yield folder / f"{name}.part"
+    finally:
+        os.close(lock)
+
+
+def _lock(path: Path) -> int | None:
+    """Locks a file, made for that; None where another holds it. The lock ends with its process, however that dies."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_still(path, file):
+                return file
+        except BlockingIOError:
+            os.close(file)
+            return None
+        # Its holder removed it between the two calls: the next process would lock another file of that name.
+        os.close(file)
+
+
+def _is_still(path: Path, file: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file))
+    except FileNotFoundError:
+        return False
+
+
+def remove(part: Path) -> None:
+    """Removes a download and its related files."""
+    for path in part.parent.glob(f"{glob.escape(part.name)}*"):
+        path.unlink(missing_ok=True)
+    part.with_suffix(".lock").unlink(missing_ok=True)

@@ -1,0 +1,214 @@
+"""Repairs jobs by hand: resolves unknown submissions, restores records of tickets and journals, finds orphans."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection
+
+from rh_prefect.client import is_task_id
+from rh_prefect.errors import InputError
+from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit, jobs_of, read_job
+from rh_prefect.jobs.journal.journal import Journal
+from rh_prefect.jobs.journal.record_types import Answer, End, Intent, Link, Lost, Resolution
+from rh_prefect.jobs.journal.scope import begin_scope
+from rh_prefect.jobs.journal.spool import Spool, Spooled
+from rh_prefect.jobs.journal.writer_process import current_owner, is_surely_dead
+from rh_prefect.jobs.outputs.manifest import Manifest, everything
+from rh_prefect.media.store import MediaStore
+
+_log = logging.getLogger("rh_prefect")
+
+
+async def adopt(journal: Journal, key: str, task_id: str) -> None:
+    """Records the task of an unknown submission; the next run waits for it and pays nothing.
+
+    Args:
+        journal: The scope's journal.
+        key: The job's key.
+        task_id: RunningHub's task id.
+
+    Raises:
+        InputError: The state of the job does not allow this, or the task is another submit's.
+    """
+    if not is_task_id(task_id):
+        raise InputError(
+            f"{task_id!r} is not a task id: RunningHub's ids have only digits, and an id of ComfyUI has "
+            "its machine as a prefix, as in proxy.PROMPT_ID. Nothing was recorded."
+        )
+    async for view in jobs_of(journal):
+        if any(submit.task_id == task_id for submit in view.submits):
+            raise InputError(
+                f"{journal.scope}/{key}: task {task_id} already belongs to {journal.scope}/{view.key}, "
+                "and one task cannot belong to two jobs. What to do: look for another task in "
+                "RunningHub's call log, near the time that is shown in the error; if there is none, "
+                f"`rh-prefect jobs mark-refused {journal.scope}/{key}`. Nothing was recorded."
+            )
+    await _resolve(journal, key, Resolution(outcome="adopted", task_id=task_id, by="a person"))
+
+
+async def mark_refused(journal: Journal, key: str) -> None:
+    """Records that an unknown submission was not accepted; the next run submits it again.
+
+    Args:
+        journal: The scope's journal.
+        key: The job's key.
+
+    Raises:
+        InputError: The state of the job does not allow this.
+    """
+    await _resolve(journal, key, Resolution(outcome="forgotten", by="a person"))
+
+
+async def mark_lost(journal: Journal, key: str) -> None:
+    """Records that a job's task no longer exists at RunningHub; the next run pays for a new one.
+
+    Args:
+        journal: The scope's journal.
+        key: The job's key; its task was queried on the account that paid for it.
+
+    Raises:
+        InputError: Its last submission has no running task.
+    """
+    submit = (await read_job(journal, key)).last
+    if submit is None or submit.state != "ticket":
+        raise InputError(f"{journal.scope}/{key}: no task of this job is still running. See `rh-prefect jobs show`.")
+    await JobRecords(journal, key).lost(submit.n, Lost(by="a person"))
+
+
+async def _resolve(journal: Journal, key: str, resolution: Resolution) -> None:
+    view = await read_job(journal, key)
+    submit = view.last
+    if submit is not None and submit.state == "open":
+        submit = await _call_unknown(journal, view, submit)
+    if submit is None or submit.state != "unknown":
+        raise InputError(
+            f"{journal.scope}/{key}: there is nothing to settle: the state of its last submission is "
+            f"{view.state!r}{(f' (task {view.last.task_id})' if view.last and view.last.task_id else '')}"
+            ". What to do: run it again."
+        )
+    if not await JobRecords(journal, key).resolve(submit.n, resolution):
+        raise InputError(f"{journal.scope}/{key}: another process has just settled it. See `rh-prefect jobs show`.")
+
+
+async def _call_unknown(journal: Journal, view: JobView, submit: Submit) -> Submit | None:
+    if not is_surely_dead(submit.intent.owner):
+        owner = submit.intent.owner
+        raise InputError(
+            f"{journal.scope}/{view.key}: its submission may still be in progress, in process {owner.pid} "
+            f"on {owner.host}. What to do: run it again; once that process has certainly ended, the error "
+            "message says what to do."
+        )
+    answer = Answer(outcome="unknown", reason="the process that posted it has ended unexpectedly", retry="unknown")
+    await JobRecords(journal, view.key).answer(submit.n, answer)
+    return (await read_job(journal, view.key)).last
+
+
+async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
+    """Moves a scope's tickets that are waiting on this machine into its journal.
+
+    Args:
+        spool: This machine's spool.
+        journal: The scope's journal.
+
+    Returns:
+        The task ids that the journal has now.
+    """
+    replayed: list[str] = []
+    for entry in [entry for entry in spool.entries() if entry.scope == journal.scope]:
+        records, task_id = JobRecords(journal, entry.key), entry.answer.task_id or ""
+        if await _replay(entry, records):
+            replayed.append(task_id)
+        else:
+            await records.late(entry.n, entry.answer)
+            _log.error("%s: task %s was paid for, but its submission was settled without it", records.name, task_id)
+        spool.drop(entry.scope, entry.key, entry.n)
+    return replayed
+
+
+async def _replay(entry: Spooled, records: JobRecords) -> bool:
+    """Records a ticket; False if its submission was resolved otherwise."""
+    if await records.answer(entry.n, entry.answer):
+        return True
+    await records.resolve(
+        entry.n, Resolution(outcome="adopted", task_id=entry.answer.task_id, by="this machine's spool")
+    )
+    submit = await records.submission(entry.n)
+    return submit is not None and submit.task_id == entry.answer.task_id
+
+
+async def orphans(journal: Journal, requested: Collection[str]) -> list[JobView]:
+    """Finds paid jobs in a scope that this run did not use, for example of a flow with random prompts.
+
+    Args:
+        journal: The scope's journal.
+        requested: Keys that this attempt has requested.
+    """
+    return [view async for view in jobs_of(journal) if view.key not in requested and view.tickets]
+
+
+async def recover(journal: Journal, store: MediaStore) -> list[str]:
+    """Records again the jobs of a scope for which its store has manifests.
+
+    Args:
+        journal: The scope's records.
+        store: Where its outputs went.
+
+    Returns:
+        The keys of the jobs.
+
+    Raises:
+        InputError: The store has no manifest of this scope.
+    """
+    manifests = [
+        manifest for manifest in await asyncio.to_thread(_all, store) if manifest.job.startswith(f"{journal.scope}/")
+    ]
+    if not manifests:
+        raise InputError(
+            f"{store.url} has no manifest of a job of {journal.scope}; nothing was recorded. What to do: "
+            "pass with --storage the name of the MediaStorage block that contains the run's outputs."
+        )
+    await begin_scope(journal)
+    for manifest in manifests:
+        intent, answer, end = _records(manifest, store)
+        records = JobRecords(journal, manifest.key)
+        await records.intent(1, intent)
+        await records.answer(1, answer)
+        await records.end(1, end)
+    return [manifest.key for manifest in manifests]
+
+
+def _all(store: MediaStore) -> list[Manifest]:
+    return list(everything(store))
+
+
+def _records(manifest: Manifest, store: MediaStore) -> tuple[Intent, Answer, End]:
+    intent = Intent(
+        at=manifest.submitted_at,
+        owner=current_owner(),
+        account=manifest.account,
+        site=manifest.site,
+        store=store.url,
+        model=manifest.model,
+        endpoint=manifest.endpoint,
+        payload=manifest.payload,
+        base=manifest.base,
+        address=manifest.address,
+        version=manifest.flow_version,
+        order=manifest.order,
+        label=manifest.label,
+        graph=manifest.graph,
+    )
+    answer = Answer(at=manifest.submitted_at, outcome="ticket", task_id=manifest.task_id)
+    end = End(
+        at=manifest.ended_at,
+        status="SUCCESS",
+        task_id=manifest.task_id,
+        links=tuple(Link(text=text) for text in manifest.texts),
+        cost=manifest.cost,
+        currency=manifest.currency,
+        coins=manifest.coins,
+        queued_seconds=manifest.queued_seconds,
+        run_seconds=manifest.run_seconds,
+    )
+    return intent, answer, end

@@ -1,0 +1,57 @@
+"""Copies values from callers, and explains why a value cannot be written as JSON."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+DEEPEST = 100
+"""How deep lists and objects may be nested."""
+
+_MOST_DIGITS = 300
+_MOST = 10**_MOST_DIGITS
+
+
+def snapshot(value: Any, *, depth: int = 0) -> Any:
+    """Copies lists, tuples and objects, so that what the caller changes later changes nothing here."""
+    if depth > DEEPEST:
+        return value
+    if type(value) is dict:
+        return {name: snapshot(one, depth=depth + 1) for name, one in value.items()}
+    if type(value) is list:
+        return [snapshot(one, depth=depth + 1) for one in value]
+    if type(value) is tuple:
+        return tuple(snapshot(one, depth=depth + 1) for one in value)
+    return bytes(value) if isinstance(value, bytearray) else value
+
+
+def flaw_of(value: Any, *, depth: int = 0) -> str:
+    """Why a value could not be sent or recorded; empty if it could.
+
+    Files and other objects are not looked at: what takes them says what is wrong with them.
+    """
+    if isinstance(value, str):
+        return "" if is_text(value) else "contains an incomplete character (a lone surrogate), which is not valid text"
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else f"contains {value}, which is not a number that can be sent"
+    if isinstance(value, int):
+        return "" if -_MOST < value < _MOST else f"contains a number of more than {_MOST_DIGITS} digits"
+    if isinstance(value, dict | list | tuple):
+        return _flaw_within(value, depth)
+    return ""
+
+
+def _flaw_within(value: dict[Any, Any] | list[Any] | tuple[Any, ...], depth: int) -> str:
+    if depth >= DEEPEST:
+        return f"contains lists or objects that are nested more than {DEEPEST} levels deep"
+    parts = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+    return next((flaw for flaw in (flaw_of(one, depth=depth + 1) for one in parts) if flaw), "")
+
+
+def is_text(text: str) -> bool:
+    """Whether it can be written as UTF-8, which half a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,138 @@
+"""Builds the pydantic model of a pipeline file, and reports invalid parts with a message and a position."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from rh_prefect.pipelines.document import Document, Path, Problems, nearest
+from rh_prefect.pipelines.language import (
+    Assume,
+    AssumedPrice,
+    Budget,
+    Param,
+    Parse,
+    PipelineFile,
+    Sort,
+    Step,
+    TextAnswer,
+    shown_value,
+)
+
+_WHAT: Mapping[type[BaseModel], str] = {
+    PipelineFile: "a pipeline",
+    Step: "a step",
+    Param: "a parameter",
+    Budget: "budget",
+    Sort: "sort",
+    Parse: "parse",
+    TextAnswer: "text",
+    Assume: "assume",
+    AssumedPrice: "price",
+}
+
+
+def keys_of(model: type[BaseModel]) -> list[str]:
+    """The keys that one of the models above takes.
+
+    Args:
+        model: The model.
+    """
+    return [info.alias or name for name, info in model.model_fields.items()]
+
+
+def build(document: Document, problems: Problems) -> PipelineFile | None:
+    """Builds the model of a file; invalid parts are reported as problems.
+
+    Args:
+        document: The file.
+        problems: Takes what is wrong.
+
+    Returns:
+        The model; None where there are problems.
+    """
+    data = document.data
+    if not isinstance(data, dict):
+        problems.add(document, (), "a pipeline is a mapping with steps; `rh-prefect init` writes one to begin with")
+        return None
+    try:
+        return PipelineFile.model_validate(data)
+    except ValidationError as error:
+        for one in error.errors(include_url=False):
+            _report(document, problems, one)
+        return None
+
+
+def _report(document: Document, problems: Problems, error: Any) -> None:
+    path, model = _real_path(document, error["loc"])
+    name = next((part for part in reversed(path) if isinstance(part, str)), "the file")
+    match error["type"]:
+        case "pipeline":
+            problems.add(document, path, f"{name} {error['msg']}{_hint(error['input'], name)}")
+        case "extra_forbidden":
+            owner = _WHAT.get(model, "this")
+            said = f"{name} is not a key of {owner}; {nearest(name, keys_of(model))}"
+            problems.add(document, path, said, key=True)
+        case "missing":
+            missing = str(error["loc"][-1])
+            problems.add(document, path, f"{missing} is missing{' in ' + str(name) if path else ''}")
+        case "literal_error":
+            problems.add(
+                document, path, f"{name} takes {' or '.join(_options(error))}, and {shown_value(error['input'])}"
+            )
+        case "model_type" | "model_attributes_type" | "dict_type":
+            problems.add(document, path, f"{name} takes a mapping of keys, and {shown_value(error['input'])}")
+        case _:
+            problems.add(document, path, f"{name}: {error['msg'][:1].lower()}{error['msg'][1:]}")
+
+
+def _options(error: Any) -> list[str]:
+    return [one or other for one, other in re.findall(r"'([^']*)'|(\d+)", str(error["ctx"]["expected"]))]
+
+
+def _hint(value: Any, name: str) -> str:
+    if name in ("foreach", "review", "from") and isinstance(value, str):
+        return f"; did you mean $({value})?"
+    return ""
+
+
+def _real_path(document: Document, loc: tuple[str | int, ...]) -> tuple[Path, type[BaseModel]]:
+    """The part of pydantic's location that exists in the file, and the model of the mapping that it lies in."""
+    node, path = document.root, []
+    for part in loc:
+        try:
+            node = node.value[part]
+        except (KeyError, IndexError, TypeError):
+            continue  # the name of a member of a union, or a key that is missing
+        path.append(part)
+    return tuple(path), _model_at(tuple(path))
+
+
+def _model_at(path: Path) -> type[BaseModel]:
+    """Which model the last key of a path belongs to."""
+    model: type[BaseModel] = PipelineFile
+    parts = list(path[:-1])
+    while parts:
+        part = parts.pop(0)
+        if part in ("params", "columns") and parts:
+            model = Param
+            parts.pop(0)
+        elif part == "steps" and parts:
+            model = Step
+            parts.pop(0)
+        else:
+            model = _INNER.get((model, str(part)), model)
+    return model
+
+
+_INNER: Mapping[tuple[type[BaseModel], str], type[BaseModel]] = {
+    (PipelineFile, "budget"): Budget,
+    (Step, "sort"): Sort,
+    (Step, "parse"): Parse,
+    (Parse, "text"): TextAnswer,
+    (Step, "assume"): Assume,
+    (Assume, "price"): AssumedPrice,
+}

@@ -1,0 +1,424 @@
+"""Reads the inputs of a pipeline (values, table rows, files) within limits, and checks them against their types."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath, PurePosixPath
+from typing import Any
+
+from fsspec.core import url_to_fs
+
+from rh_prefect.catalog.model import text_of
+from rh_prefect.errors import InputError
+from rh_prefect.jobs.requests.input_files import fetched
+from rh_prefect.media.input_access import InputAccess
+from rh_prefect.media.media import Media, as_media_input
+from rh_prefect.media.probe import facts_or_type
+from rh_prefect.media.source import shown
+from rh_prefect.media.storage_errors import as_store_error
+from rh_prefect.media.urls import is_local, local_path, protocol_of, read_options
+from rh_prefect.pipelines.check import Checked, wrong_value
+from rh_prefect.pipelines.document import Path, Problems, nearest, visible
+from rh_prefect.pipelines.language import FILE_TYPES, Param
+from rh_prefect.pipelines.plan.merged_problems import ItemProblems
+from rh_prefect.pipelines.planning_values import ABSENT, File, Items
+from rh_prefect.pipelines.types import file_kind
+from rh_prefect.settings import get_settings
+from rh_prefect.table_files import Row, form_of, open_table
+
+MOST_ROWS = 50_000
+MOST_OBJECTS = 100_000
+MOST_TABLE = 100 * 1024 * 1024
+MOST_CELL = 1024 * 1024
+_AT_ONCE = 8
+_SUFFIXES = {
+    "image": frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "avif", "heic"}),
+    "video": frozenset({"mp4", "mov", "webm", "mkv", "avi", "m4v"}),
+    "audio": frozenset({"mp3", "wav", "flac", "m4a", "aac", "ogg", "opus"}),
+    "3d": frozenset({"glb", "gltf", "obj", "fbx", "stl", "usdz"}),
+}
+_WORDS = {"true": True, "false": False}
+_KINDS = {"image": "an image", "video": "a video", "audio": "audio", "3d": "a 3D model"}
+
+
+@dataclass
+class Access:
+    """From where files may be read, and with which options.
+
+    Attributes:
+        allow: Folders and prefixes below which a row may name files, beside that of its table.
+        options: fsspec's storage options for places other than this machine.
+    """
+
+    allow: tuple[str, ...] = ()
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+class InputReader:
+    """Reads what one plan is given."""
+
+    def __init__(self, checked: Checked, problems: Problems, access: Access) -> None:
+        """Starts with nothing read.
+
+        Args:
+            checked: The file.
+            problems: Takes what is wrong.
+            access: From where files may be read.
+        """
+        self._checked, self._problems, self._access = checked, problems, access
+        self._rows = ItemProblems(problems, of_rows=True)
+        self._files: dict[str, asyncio.Task[Media]] = {}
+        self._tables: dict[str, str] = {}
+        self._room = asyncio.Semaphore(_AT_ONCE)
+
+    @property
+    def inputs(self) -> list[dict[str, str]]:
+        """The files that were read: where they are, and the hash of their content, or of a table's values."""
+        done = [task.result() for task in self._files.values() if task.done() and task.exception() is None]
+        files = [{"uri": shown(media), "sha256": media.sha256} for media in done]
+        return [*({"uri": uri, "sha256": sha256} for uri, sha256 in self._tables.items()), *files]
+
+    async def bind(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Gives each parameter its value.
+
+        Args:
+            given: Values by parameter.
+        """
+        params = self._checked.file.params
+        for name in given:
+            if name not in params:
+                hint = nearest(name, params, none="it has no parameters")
+                self._say(("params",), f"{self._checked.file.name or 'the pipeline'} has no parameter {name}; {hint}")
+        values = await asyncio.gather(*(self._param(name, param, given) for name, param in params.items()))
+        self._rows.flush()
+        return dict(zip(params, values, strict=True))
+
+    def _say(self, path: Path, message: str, *, key: bool = True) -> None:
+        self._problems.add(self._checked.document, path, visible(message), key=key)
+
+    async def _param(self, name: str, param: Param, given: Mapping[str, Any]) -> Any:
+        value = given.get(name)
+        if value is None or value == "":
+            value = param.default
+        if value is None:
+            if not param.optional:
+                self._say(("params", name), f"{name} is missing; set it with --set {name}=…")
+            return ABSENT
+        return await self._value(("params", name), name, param, value)
+
+    async def _value(self, path: Path, name: str, param: Param, value: Any) -> Any:
+        try:
+            if param.kind == "table":
+                return await self._table(path, param, value)
+            if param.kind == "files":
+                return await self._listed(param, value)
+            if param.kind in FILE_TYPES:
+                return await self._file(param, as_media_input(value), name)
+        except InputError as error:
+            self._say(path, f"{name}: {error.message}")
+            return ABSENT
+        value = _read(param, value)
+        wrong = wrong_value(param, value)
+        if wrong:
+            self._say(path, f"{name} {wrong}")
+        return value
+
+    # -- files -----------------------------------------------------------------------------------------------------
+
+    async def _file(self, param: Param, source: Media | str, what: str) -> File:
+        media = source if isinstance(source, Media) else await self._identified(source)
+        wanted = file_kind(param.of or param.kind)
+        if wanted != "file" and media.kind != wanted:
+            this = _KINDS.get(media.kind, f"a file of kind {media.kind}")
+            raise InputError(f"{what} takes {_KINDS[wanted]}, and {media.name} is {this}")
+        if param.max_mb is not None and media.size > param.max_mb * 1024 * 1024:
+            size = f"{media.size / 1024 / 1024:.1f} MB"
+            raise InputError(f"{media.name} has {size}; at most {param.max_mb:g} MB are taken")
+        if param.max_seconds is not None and (media.seconds or 0) > param.max_seconds:
+            raise InputError(f"{media.name} has {media.seconds:g} s; at most {param.max_seconds:g} s are taken")
+        kind = media.kind if media.kind in _KINDS else "file"
+        return File(kind, f"sha256:{media.sha256}", media, label=media.name)
+
+    async def _identified(self, source: str) -> Media:
+        task = self._files.get(source)
+        if task is None:
+            task = self._files[source] = asyncio.create_task(self._read_file(source))
+        return await task
+
+    async def _read_file(self, source: str) -> Media:
+        async with self._room:
+            return await asyncio.to_thread(identify, source, self._access.options)
+
+    async def _listed(self, param: Param, value: Any) -> Items:
+        wanted = file_kind(param.of or "file")
+        if isinstance(value, str):
+            found: Sequence[Any] = await asyncio.to_thread(list_files, value, wanted, self._access.options)
+            if not found:
+                raise InputError(f"there is no file of kind {wanted} in {shown(value)}")
+        else:
+            found = value if isinstance(value, list | tuple) else [value]
+        files = await asyncio.gather(*(self._file(param, as_media_input(one), "it") for one in found))
+        return Items(tuple(files))
+
+    # -- tables ----------------------------------------------------------------------------------------------------
+
+    async def _table(self, path: Path, param: Param, value: Any) -> Items:
+        name, root, rows = await asyncio.to_thread(read_rows, value, self._access.options)
+        columns = param.columns or {}
+        if isinstance(value, str):
+            self._tables[shown(value)] = _content_of(rows, columns)
+        if rows and isinstance(value, str):
+            missing = [one for one, column in columns.items() if one not in rows[0] and not column.optional]
+            if missing:
+                raise InputError(f"{name} has no column {missing[0]}; {nearest(missing[0], rows[0])}")
+        places = {column: (*path, "columns", column) for column in columns}
+        found = [self._row(number, row, columns, places, name) for number, row in enumerate(rows, 1)]
+        files = [
+            self._cell_file(cells, column, one, root, name, number, places[column])
+            for number, cells in enumerate(found, 1)
+            for column, one in columns.items()
+            if one.kind in FILE_TYPES and cells.get(column) is not ABSENT
+        ]
+        await asyncio.gather(*files)
+        return Items(tuple(found))
+
+    def _row(
+        self, number: int, row: Mapping[str, Any], columns: Mapping[str, Param], places: Mapping[str, Path], table: str
+    ) -> dict[str, Any]:
+        where = f"{table} row {number}" if table else f"row {number}"
+        cells: dict[str, Any] = {"\0row": where}
+        for name, column in columns.items():
+            value = row.get(name)
+            if value is None or (isinstance(value, str) and not value.strip()):
+                value = column.default
+            if value is None:
+                cells[name] = ABSENT
+                if not column.optional:
+                    written = f"write {name}: {{type: {column.kind}, optional: true}}"
+                    clause = f"{name} is empty; the column is required. Fill it, or {written}"
+                    self._add(places[name], clause, where)
+            elif column.kind in FILE_TYPES:
+                cells[name] = value
+            else:
+                cells[name] = self._cell(name, column, value, places[name], where)
+        return cells
+
+    def _cell(self, name: str, column: Param, value: Any, place: Path, where: str) -> Any:
+        value = _read(column, value)
+        wrong = wrong_value(column, value)
+        if isinstance(value, str) and len(value) > MOST_CELL:
+            wrong = "has more than 1 MiB in one cell"
+        if wrong:
+            self._add(place, f"{name} {wrong}", where)
+        return value
+
+    def _add(self, place: Path, clause: str, where: str) -> None:
+        self._rows.add(self._checked, place, clause, where)
+
+    async def _cell_file(
+        self, cells: dict[str, Any], name: str, column: Param, root: str, table: str, number: int, place: Path
+    ) -> None:
+        where = f"{table} row {number}" if table else f"row {number}"
+        try:
+            source = as_media_input(cells[name])
+            if isinstance(source, str):
+                source = _below(source, root)
+                self._check_access(source, root)
+            cells[name] = await self._file(column, source, name)
+        except InputError as error:
+            cells[name] = ABSENT
+            self._add(place, f"{name}: {error.message}", where)
+
+    def _check_access(self, source: str, root: str) -> None:
+        """Refuses what a row may not name (S1): it is below the table's folder, or behind https.
+
+        Rows that the caller gives as a list are the caller's own words, as are the parameters beside them.
+        """
+        if not root:
+            return
+        roots = tuple(one for one in (root, *self._access.allow, *get_settings().input_roots) if one)
+        access = InputAccess(roots, is_restricted=True, private_links=get_settings().allow_private_links)
+        try:
+            access.check(source)
+        except InputError:
+            raise InputError(
+                f"{shown(source)} may not be read: a row may use only files below the folder of its "
+                "table, or https links; allow another folder with --allow PATH"
+            ) from None
+
+
+def input_roots(params: Mapping[str, Param], given: Mapping[str, Any]) -> list[str]:
+    """The folders and prefixes of the tables and files that a run is given: what lies below them may be read.
+
+    Links are left out: a form may name any address, and each link is checked where it is opened.
+
+    Args:
+        params: The parameters.
+        given: Their values.
+    """
+    found = []
+    for name, param in params.items():
+        place = given.get(name) or param.default
+        if not isinstance(place, str) or protocol_of(place) in ("http", "https"):
+            continue
+        if param.kind == "table":
+            found.append(_parent(place))
+        elif param.kind == "files":
+            # A pattern's folder is what comes before its first sign.
+            start = re.split(r"[*?\[]", place, maxsplit=1)[0]
+            found.append(place if start == place else _parent(start))
+    return found
+
+
+def _parent(place: str) -> str:
+    if is_local(place):
+        return str(PurePath(local_path(place)).parent)
+    return place.rpartition("/")[0]
+
+
+def identify(source: str, options: Mapping[str, object]) -> Media:
+    """Finds out what a file is: its content's hash and its facts.
+
+    Args:
+        source: A path or URI.
+        options: fsspec's storage options.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    with fetched(source, get_settings().state_dir / "inputs", options=options) as held:
+        facts = facts_or_type(held.path)
+        return Media(
+            uri=shown(source),
+            kind=facts.kind,
+            mime=facts.mime,
+            size=held.size,
+            sha256=held.sha256,
+            width=facts.width,
+            height=facts.height,
+            seconds=facts.seconds,
+            fps=facts.fps,
+            has_audio=facts.has_audio,
+        )
+
+
+def list_files(place: str, kind: str, options: Mapping[str, object], *, most: int = MOST_OBJECTS) -> list[str]:
+    """Lists the files of one kind, by their names, in a folder, prefix or pattern, sorted by name.
+
+    Args:
+        place: The folder, prefix or pattern.
+        kind: The kind; `file` takes all.
+        options: fsspec's storage options.
+        most: How many files there may be.
+
+    Raises:
+        InputError: It cannot be listed, or there are too many.
+    """
+    protocol = protocol_of(place)
+    with as_store_error("list", shown(place), options=options):
+        fs, path = url_to_fs(local_path(place) if is_local(place) else place, **read_options(protocol, options))
+        has_pattern = any(sign in place for sign in "*?[")
+        listed = fs.glob(path, detail=True) if has_pattern else fs.find(path, detail=True)
+    if len(listed) > most:
+        raise InputError(f"{shown(place)} has more than {most} files; choose a smaller folder")
+    found = sorted(name for name in _files_of(listed) if _is_kind(name, kind))
+    return found if protocol == "file" else [f"{protocol}://{name}" for name in found]
+
+
+def _files_of(listed: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
+    return (name for name, facts in listed.items() if facts.get("type") == "file")
+
+
+def _is_kind(name: str, kind: str) -> bool:
+    return kind == "file" or PurePosixPath(name).suffix.lower().lstrip(".") in _SUFFIXES.get(kind, ())
+
+
+def read_rows(value: Any, options: Mapping[str, object]) -> tuple[str, str, list[Mapping[str, Any]]]:
+    """The rows of a table.
+
+    Args:
+        value: A place, or the rows.
+        options: fsspec's storage options.
+
+    Returns:
+        The table's name for messages, the folder that its relative paths start from, and the rows.
+
+    Raises:
+        InputError: It is not a table that can be read.
+    """
+    if isinstance(value, str):
+        return _table_rows(value, options)
+    if not isinstance(value, list | tuple):
+        raise InputError("a table must be a path or URL, or a list of rows")
+    rows = list(value)
+    if not all(isinstance(row, Mapping) for row in rows):
+        raise InputError("each row is a mapping of columns to values")
+    return "", "", _few(iter(rows), "the table")
+
+
+def _table_rows(place: str, options: Mapping[str, object]) -> tuple[str, str, list[Mapping[str, Any]]]:
+    form = form_of(place)
+    if form is None:
+        raise InputError(f"{shown(place)} is not a table; a table is a .csv, .tsv, .jsonl or .parquet file")
+    source = open_table(place, form, options=options, most_bytes=MOST_TABLE)
+    name = PurePosixPath(source.name).name
+    return name, source.root, _few((_values(row, name) for row in source.rows()), name)
+
+
+def _values(row: Row, name: str) -> Mapping[str, Any]:
+    if row.problem:
+        raise InputError(f"{name} row {row.number}: {row.problem}")
+    return row.values
+
+
+def _few(rows: Iterator[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]]:
+    """The rows, counted while they are read (S9)."""
+    found: list[Mapping[str, Any]] = []
+    for row in rows:
+        if len(found) == MOST_ROWS:
+            raise InputError(f"{name} has more than {MOST_ROWS} rows, which is the limit")
+        found.append(row)
+    return found
+
+
+def _content_of(rows: Sequence[Mapping[str, Any]], columns: Iterable[str]) -> str:
+    """The hash of what a table says in some columns."""
+    names = list(columns)
+    text = json.dumps([[row.get(name) for name in names] for row in rows], default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _below(source: str, root: str) -> str:
+    if "://" in source or source.startswith(("/", "~")) or not root:
+        return source
+    return f"{root.rstrip('/')}/{source}"
+
+
+def _read(param: Param, value: Any) -> Any:
+    """A value as its type takes it: tables and command lines have texts only."""
+    if param.kind == "string" and isinstance(value, int | float) and not isinstance(value, bool):
+        return text_of(value)
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    match param.kind:
+        case "boolean":
+            return _WORDS.get(text.lower(), value)
+        case "integer" | "number":
+            return _number(text, value)
+        case "enum":
+            return next((one for one in param.options if text_of(one) == text), value)
+    return value
+
+
+def _number(text: str, value: str) -> Any:
+    try:
+        number = float(text)
+    except ValueError:
+        return value
+    return int(text) if text.lstrip("+-").isdecimal() else number

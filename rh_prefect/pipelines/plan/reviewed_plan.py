@@ -1,0 +1,169 @@
+"""Holds a plan that a person has reviewed; a run with this plan pays only for the works in it.
+
+reviewed = ReviewedPlan.read("p.json")      # written by `rh-prefect plan FILE --json`
+reviewed.refuse_changes(plan)               # of the same file and parameters, made now
+reviewed.refusal(instance, work)            # why one work is not paid for; empty where it is in the plan
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
+
+from rh_prefect.errors import InputError, PlanChanged
+from rh_prefect.pipelines.document import visible
+from rh_prefect.pipelines.language import Param
+from rh_prefect.pipelines.plan.changes import head_changes, shown_change, step_differences
+from rh_prefect.pipelines.plan.plan import Plan
+from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Work
+
+_MOST_NAMED = 10
+_DIGITS = Decimal("0.00001")
+"""As exact as a plan's JSON gives prices."""
+
+
+@dataclass(frozen=True, repr=False)
+class ReviewedPlan:
+    """A plan's JSON data, and what a run may pay for by it.
+
+    Attributes:
+        data: The data.
+        name: How messages name the plan.
+    """
+
+    data: Mapping[str, Any]
+    name: str = "the plan"
+
+    @classmethod
+    def read(cls, file: str | PathLike[str]) -> Self:
+        """Reads a plan from a file.
+
+        Args:
+            file: What `rh-prefect plan --json` or `--out` has written.
+
+        Raises:
+            InputError: It cannot be read, or it is not a plan that a run can follow.
+        """
+        try:
+            data = json.loads(Path(file).read_bytes())
+        except OSError as error:
+            raise InputError(f"The plan {file} cannot be read: {error.strerror or error}. Nothing was paid.") from None
+        except ValueError:
+            data = None
+        if not isinstance(data, dict) or data.get("version") != 1 or not isinstance(data.get("steps"), list):
+            raise InputError(
+                f"{file} is not a plan. Nothing was paid. What to do: write one with `rh-prefect plan … --out`."
+            )
+        if data.get("problems"):
+            raise InputError(
+                f"The plan {file} has problems, so that it cannot be run. Nothing was paid. What to do: correct the "
+                "pipeline, and plan again."
+            )
+        return cls(data, str(file))
+
+    @property
+    def most(self) -> Decimal:
+        """What a run of it can cost at most, in the account's currency."""
+        return Decimal(str(self.data["price"]["most"]))
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters that it was made with."""
+        return dict(self.data["params"])
+
+    @property
+    def hidden_params(self) -> tuple[str, ...]:
+        """Parameters whose values a plan does not show in full, such as signed links."""
+        return tuple(self.data.get("hidden_params", ()))
+
+    def refuse_changes(self, plan: Plan, params: Mapping[str, Param]) -> None:
+        """Rejects a new plan for another file, with other parameters or inputs, or with more payments.
+
+        Args:
+            plan: The plan as it is now.
+            params: The parameters that the file declares.
+
+        Raises:
+            PlanChanged: Something differs; says what.
+        """
+        changed = list(head_changes(self.data, plan, params))
+        steps = list(self._step_changes(plan))
+        # Another catalogue matters only where it makes another request or another price of a step.
+        if not steps and {one["what"] for one in changed} <= {"catalogue"}:
+            return
+        lines = [*map(shown_change, changed), *steps[:_MOST_NAMED]]
+        lines += [f"and {len(steps) - _MOST_NAMED} further steps"] if len(steps) > _MOST_NAMED else []
+        listed = "".join(f"\n  {line}" for line in lines)
+        raise PlanChanged(
+            f"{plan.pipeline}: the run would not be what {self.name} says. Nothing was paid. What changed:{listed}"
+            "\nWhat to do: plan again and review the new plan, or undo the change."
+        )
+
+    def _step_changes(self, plan: Plan) -> Iterator[str]:
+        for one in plan.instances:
+            if not one.is_paid:
+                continue
+            refusals = (self.refusal(one, work) for work in one.works if work.is_paid)
+            refusal = next((text for text in refusals if text), "")
+            if refusal:
+                yield f"{visible(one.address)}: {refusal}"
+
+    def refusal(self, instance: Instance, work: Work) -> str:
+        """Returns why a step's work is not paid for under this plan; empty if it is.
+
+        Args:
+            instance: The step, as it is planned now.
+            work: The work of one of its takes.
+        """
+        step = self._steps.get(instance.address)
+        if work.is_settled and work.key in self._paid:
+            return "" if step is None else _why_dearer(step, instance)
+        if step is None or step["state"] == "x":
+            return "this step is not in the plan"
+        if step["model"] != instance.model:
+            return f"model: {visible(step['model'])} -> {visible(instance.model)}"
+        known = _works_of(step)
+        if known and work.is_settled and not instance.is_unread and work.key not in known:
+            return _why_other(step, instance, work)
+        if not step.get("take", 1) <= work.take < step.get("take", 1) + step.get("takes", 1):
+            return f"take: {step.get('take', 1)} -> {work.take}"
+        return _why_dearer(step, instance)
+
+    @cached_property
+    def _steps(self) -> Mapping[str, Mapping[str, Any]]:
+        return {step["address"]: step for step in self.data["steps"]}
+
+    @cached_property
+    def _paid(self) -> frozenset[str]:
+        """The works that the plan pays for, as far as their inputs were there."""
+        return frozenset(work for step in self.data["steps"] if step["price"]["most"] for work in _works_of(step))
+
+
+def _works_of(step: Mapping[str, Any]) -> list[str]:
+    """The works that a plan names; none where their inputs were not there yet."""
+    return list(step.get("works") or ([step["work"]] if "work" in step else []))
+
+
+def _why_other(step: Mapping[str, Any], instance: Instance, work: Work) -> str:
+    found = step_differences(step, instance)
+    if found:
+        return "; ".join(shown_change({"what": one["param"], **one}) for one in found)
+    if step.get("take", 1) != work.take:
+        return f"take: {step.get('take', 1)} -> {work.take}"
+    return "its request is another one: the plan was made for another site, or by another version"
+
+
+def _why_dearer(step: Mapping[str, Any], instance: Instance) -> str:
+    now = sum((work.price for work in instance.works if work.is_paid), Money())
+    planned = Decimal(str(step["price"]["most"]))
+    if now.most.quantize(_DIGITS) > planned:
+        return f"price: up to {planned} -> up to {now.most.normalize():f}"
+    if now.is_open and not step["price"]["open"]:
+        return "price: known -> not known"
+    return ""

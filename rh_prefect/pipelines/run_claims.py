@@ -1,0 +1,206 @@
+"""Records what one flow run has claimed and waited for, as notes in its journal; its budget is counted from them.
+
+| note                   | written                                             |
+|------------------------|-----------------------------------------------------|
+| `<work>-claim-<n>`     | before the run creates `intent-n` of the work       |
+| `<work>-wait<a>-<n>`   | before attempt a waits for the task of another run  |
+
+A claim counts only where the intent is this run's: one without an intent cost nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from rh_prefect.errors import RunningHubError
+from rh_prefect.jobs.cancel import Cancels, cancel_task
+from rh_prefect.jobs.journal.job_records import JobRecords, Submit
+from rh_prefect.jobs.journal.journal import JSON, Journal, run_together
+from rh_prefect.jobs.journal.record_types import Intent, Record
+from rh_prefect.jobs.journal.scope import Scope
+from rh_prefect.jobs.outputs.result import end_of
+from rh_prefect.pipelines.works_lifecycle import ReadInterests, ReadSubmission, WorkPolicy, cancel_work
+from rh_prefect.pipelines.works_store import WorksJournal
+
+_AT_ONCE = 16
+_PLACE = "pipeline-records-1"
+_CLAIM = re.compile(r"([0-9a-f]+)-claim-([0-9]+)")
+
+
+class Noted(Record):
+    """A note in a flow run's journal about a claim or a wait.
+
+    Attributes:
+        attempt: The attempt of the flow run.
+        name: The step, for people.
+    """
+
+    attempt: int
+    name: str = ""
+
+
+class RecordsPlace(Record):
+    """Where the works of a flow run are recorded, for its cancellation from another process.
+
+    Attributes:
+        url: The place.
+        storage: Name of the storage block whose options open it; None for RH_STORAGE_OPTIONS.
+    """
+
+    url: str
+    storage: str | None = None
+
+
+async def note_place(run: Journal, place: RecordsPlace) -> None:
+    """Notes in a flow run's journal where its works are recorded.
+
+    Args:
+        run: The flow run's journal.
+        place: The place.
+    """
+    await run.create(_PLACE, place.model_dump(mode="json"))
+
+
+async def read_place(run: Journal) -> RecordsPlace | None:
+    """Reads where the works of a flow run are recorded; None for a run that is no pipeline's.
+
+    Args:
+        run: The flow run's journal.
+    """
+    record = await run.read(_PLACE)
+    return None if record is None else RecordsPlace.model_validate(record)
+
+
+@dataclass(slots=True)
+class CancelledWorks:
+    """The results of cancelling the tasks of a run.
+
+    Attributes:
+        cancelled: Tasks that were cancelled.
+        continued: Tasks that go on, since another run waits for them.
+        failed: Tasks that could not be cancelled, and why.
+    """
+
+    cancelled: list[str] = field(default_factory=list)
+    continued: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+class WorksLedger:
+    """The claims of one flow run; as a job source, it returns the submissions that this run pays for."""
+
+    def __init__(self, run: Scope, works: WorksJournal) -> None:
+        """Names the run; nothing is read.
+
+        Args:
+            run: The flow run.
+            works: The records of works.
+        """
+        self._run = run
+        self._works = works
+        self.scope = run.journal.scope
+
+    def __repr__(self) -> str:
+        return f"WorksLedger({self._run.journal!r}, {self._works!r})"
+
+    @property
+    def flow_run(self) -> str:
+        """The flow run's name, as written in intents."""
+        return self._run.journal.scope
+
+    async def note_claim(self, work: str, n: int, name: str) -> None:
+        """Notes that this run is about to claim a submission of a work."""
+        await self._note(f"{work}-claim-{n}", name)
+
+    async def note_wait(self, work: str, n: int) -> None:
+        """Notes that this attempt waits for the task of another run."""
+        await self._note(f"{work}-wait{self._run.attempt}-{n}")
+
+    async def has_waited(self, work: str, n: int) -> bool:
+        """Checks whether this attempt, or one whose payments count with it, has waited for a task."""
+        attempts = range(self._run.first_attempt, self._run.attempt + 1)
+        notes = [await self._run.journal.read(f"{work}-wait{attempt}-{n}") for attempt in attempts]
+        return any(note is not None for note in notes)
+
+    async def claims(self) -> list[tuple[str, int]]:
+        """Lists what this run has claimed, or was about to."""
+        found = [key async for _, records in self._run.journal.jobs() for key in records]
+        return sorted({(claim[1], int(claim[2])) for claim in map(_CLAIM.fullmatch, found) if claim})
+
+    async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
+        """Reads the submissions that this run has made, in the form of a journal's jobs."""
+        waiting = deque(partial(self._own, work, n) for work, n in await self.claims())
+        found: dict[str, dict[str, JSON]] = {}
+        async for work, records in run_together(waiting, at_once=_AT_ONCE):
+            found.setdefault(work, {}).update(records)
+        for work, records in found.items():
+            yield work, records
+
+    async def cancel(self, client_for: Callable[[Intent], Awaitable[Cancels]]) -> CancelledWorks:
+        """Cancels the tasks of this run which no other run waits for.
+
+        Args:
+            client_for: Finds the client of the account that an intent names.
+        """
+        done = CancelledWorks()
+        waiting = deque(partial(self._cancel, work, n, client_for, done) for work, n in await self.claims())
+        async for _ in run_together(waiting, at_once=_AT_ONCE):
+            pass
+        return done
+
+    async def _note(self, key: str, name: str = "") -> None:
+        await self._run.journal.create(key, Noted(attempt=self._run.attempt, name=name).model_dump(mode="json"))
+
+    async def _own(self, work: str, n: int) -> tuple[str, dict[str, JSON]]:
+        records = await self._works.numbered(work, n)
+        is_own = records.get(f"{work}-intent-{n}", {}).get("flow_run") == self.flow_run
+        return work, records if is_own else {}
+
+    async def _cancel(
+        self, work: str, n: int, client_for: Callable[[Intent], Awaitable[Cancels]], done: CancelledWorks
+    ) -> None:
+        name = f"{self._works.scope}/{work}"
+        life = cancel_work(WorkPolicy(name=name, job=name, endpoint="", flow_run=self.flow_run), n)
+        submit: Submit | None = None
+        try:
+            step = next(life)
+            while True:
+                if isinstance(step, ReadSubmission):
+                    submit = await self._works.submission(work, n)
+                    step = life.send(submit)
+                elif isinstance(step, ReadInterests):
+                    step = life.send(await self._works.has_other_interest(work, self.flow_run))
+                else:
+                    await self._cancel_task(work, submit, client_for)
+                    step = life.send(None)
+        except StopIteration as over:
+            task_id = submit.task_id if submit is not None and submit.state == "ticket" else None
+            if task_id:
+                (done.cancelled if over.value else done.continued).append(task_id)
+        except RunningHubError as error:
+            done.failed[submit.task_id or name if submit else name] = error.message
+
+    async def _cancel_task(
+        self, work: str, submit: Submit | None, client_for: Callable[[Intent], Awaitable[Cancels]]
+    ) -> None:
+        if submit is None:
+            raise AssertionError("only a submission with a task is cancelled")
+        view = await cancel_task(await client_for(submit.intent), submit.task_id or "")
+        end = end_of(submit, view, scope=self._run, queued=None, ran=None)
+        await JobRecords(self._works, work).end(submit.n, end)
+
+
+def run_name(flow_run: str) -> str:
+    """The name of a run as a record's key can hold it.
+
+    Args:
+        flow_run: A flow run's id, or the name of a scope outside of flows.
+    """
+    if re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", flow_run):
+        return flow_run
+    return hashlib.sha256(flow_run.encode()).hexdigest()[:24]

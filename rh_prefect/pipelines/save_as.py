@@ -1,0 +1,78 @@
+"""The names that `save_as` gives to results; a file that this package did not save is never replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from rh_prefect.errors import StoreError
+from rh_prefect.jobs.journal.journal import FolderJournal
+from rh_prefect.jobs.journal.record_types import Record
+from rh_prefect.media.media import Media
+from rh_prefect.media.source import fetch
+from rh_prefect.media.store import MediaStore
+
+FOLDER = "names"
+
+
+class SavedName(Record):
+    """A content that was saved under a name, or was about to be.
+
+    Attributes:
+        name: The name in the store.
+        sha256: The content.
+    """
+
+    name: str
+    sha256: str
+
+
+class SavedNames:
+    """The names of results in one store, and a record of each content that was saved under a name."""
+
+    def __init__(self, url: str, store: MediaStore, *, options: Mapping[str, Any] | None = None) -> None:
+        """Names the places; nothing is read.
+
+        Args:
+            url: The place of the records: a folder or any fsspec URL.
+            store: Where the files are.
+            options: fsspec's storage options for the records.
+        """
+        self._records = FolderJournal(url, scope=FOLDER, options=options, readers="all")
+        self._store = store
+
+    async def save(self, file: Media, name: str) -> Media:
+        """Copies a result to a name, unless it is there.
+
+        Args:
+            file: The result.
+            name: Its name in the store.
+
+        Raises:
+            StoreError: A file has this name which no pipeline has saved, or the store refuses the file.
+            JournalError: The records cannot be read or written.
+        """
+        job = hashlib.sha256(name.encode()).hexdigest()[:40]
+        size, known = await asyncio.to_thread(self._store.size, name), await self._records.job(job)
+        if size is not None and not known:
+            raise StoreError(
+                f"{self._store.uri(name)} exists, and no pipeline has saved it. It was not replaced; the "
+                f"result is {file.uri}. What to do: move that file, or change the name in save_as, and "
+                "run again at no cost."
+            )
+        contents = {record["sha256"] for record in known.values()}
+        if size != file.size or contents != {file.sha256}:
+            record = SavedName(name=name, sha256=file.sha256)
+            await self._records.create(f"{job}-content-{file.sha256[:16]}", record.model_dump(mode="json"))
+            return await asyncio.to_thread(self._copy, file, name)
+        return file.model_copy(update={"uri": self._store.uri(name)})
+
+    def _copy(self, file: Media, name: str) -> Media:
+        with TemporaryDirectory(prefix="rh-save-") as folder:
+            local = Path(folder) / Path(name).name
+            fetch(file, local, options=self._store.options_for(file))
+            return self._store.take(local, name)

@@ -1,0 +1,147 @@
+"""Reads the graphs of workflows and apps as they are saved on the site now; they are part of the requests.
+
+A step's graph counts without the fields that `with` sets. An app's graph cannot be read; its call example stands for
+it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from rh_prefect.client import Client
+from rh_prefect.errors import RunningHubError
+from rh_prefect.jobs.requests.graph_request import fingerprint
+from rh_prefect.pipelines.check import Checked
+from rh_prefect.pipelines.planning_values import digest
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SavedGraph:
+    """What the site has under one id.
+
+    Attributes:
+        nodes: Of a workflow: node id -> `class_type` and `inputs`; of an app: `<node id>.<field>` -> what it takes.
+        whole: The fingerprint of all of it, as a submission records it.
+    """
+
+    nodes: Mapping[str, Any]
+    whole: str
+
+
+@dataclass(frozen=True, slots=True)
+class UsedGraph:
+    """The graph that a step of the last run used, as the run's plan names it.
+
+    Attributes:
+        fingerprint: Without the fields that the step sets.
+        nodes: See `node_digests`.
+    """
+
+    fingerprint: str
+    nodes: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadGraph:
+    """A graph that cannot be read now.
+
+    Attributes:
+        reason: Why, and what to do.
+        used: The graphs of the last run, by the fields that the step sets: results of that run are still found.
+    """
+
+    reason: str
+    used: Mapping[frozenset[str], UsedGraph] = field(default_factory=dict)
+
+
+SavedGraphs: TypeAlias = Mapping[tuple[str, str], SavedGraph | UnreadGraph]
+"""By `workflow` or `app`, and the id."""
+
+
+def ids_in(checked: Checked) -> Iterator[tuple[str, str]]:
+    """The workflows and apps that a file and those that it uses name: `workflow` or `app`, and the id.
+
+    Args:
+        checked: The file.
+    """
+    for _, step in checked.file.walk():
+        if step.action in ("workflow", "app"):
+            yield step.action, str(getattr(step, step.action))
+    for used in checked.uses.values():
+        yield from ids_in(used)
+
+
+async def read_saved_graphs(checked: Checked, client: Client) -> dict[tuple[str, str], SavedGraph | UnreadGraph]:
+    """Reads each graph once; that costs nothing. One that cannot be read stops only the steps that need it.
+
+    Args:
+        checked: The file that names them.
+        client: Of an account that may read them.
+    """
+    ids = list(dict.fromkeys(ids_in(checked)))
+    return dict(zip(ids, await asyncio.gather(*(_read(client, *one) for one in ids)), strict=True))
+
+
+async def _read(client: Client, action: str, name: str) -> SavedGraph | UnreadGraph:
+    try:
+        if action == "workflow":
+            graph: Mapping[str, Any] = await client.workflows.json(name)
+            return SavedGraph(graph, fingerprint(graph))
+        nodes = [node.model_dump(mode="json") for node in (await client.apps.demo(name)).nodes]
+    except RunningHubError as error:
+        return UnreadGraph(unread(f"{action} {name}", error))
+    fields = {f"{node['node_id']}.{node['field_name']}": node for node in nodes}
+    return SavedGraph(fields, fingerprint(nodes))
+
+
+def unread(what: str, error: RunningHubError) -> str:
+    """Says that a graph cannot be read, and what to do.
+
+    Args:
+        what: The workflow or the app.
+        error: Why.
+    """
+    said = error.message.partition(f"{what}: ")[2] or error.message
+    remedy = "" if "What to do:" in said else " What to do: run again."
+    return f"the graph of {what} cannot be read: {said}{remedy}"
+
+
+def with_used_graphs(saved: SavedGraphs, plan: Mapping[str, Any]) -> SavedGraphs:
+    """Returns the graphs, those that cannot be read with what the last run used of them.
+
+    Args:
+        saved: What was read.
+        plan: The plan of the last run as plain JSON data.
+    """
+    used: dict[str, dict[frozenset[str], UsedGraph]] = {}
+    for step in plan.get("steps", ()):
+        request = step.get("request") or {}
+        if isinstance(request.get("graph"), str):
+            graph = UsedGraph(request["graph"], step.get("nodes") or {})
+            used.setdefault(step["model"], {})[frozenset(request) - {"graph"}] = graph
+    return {
+        key: one if isinstance(one, SavedGraph) else UnreadGraph(one.reason, used.get(" ".join(key), {}))
+        for key, one in saved.items()
+    }
+
+
+def node_digests(nodes: Mapping[str, Any], fields: Collection[str]) -> dict[str, str]:
+    """Returns a short hash of each node's content, without the fields that a step sets.
+
+    Args:
+        nodes: See `SavedGraph`.
+        fields: What the step sets, as `<node id>.<field>`.
+    """
+    return {node: digest(_without(node, content, fields))[:16] for node, content in nodes.items() if node not in fields}
+
+
+def _without(node: str, content: Any, fields: Collection[str]) -> Any:
+    """A node without its title, which counts for nothing, and without the fields that are set."""
+    if not isinstance(content, Mapping) or "class_type" not in content:
+        return content
+    inputs = content.get("inputs") or {}
+    kept = {name: value for name, value in inputs.items() if f"{node}.{name}" not in fields}
+    return {"class_type": content["class_type"], "inputs": kept}

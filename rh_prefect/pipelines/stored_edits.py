@@ -1,0 +1,282 @@
+"""The results of local edits, stored by recipe: `edits/<recipe>/result.json` next to the works' records.
+
+A *recipe* is an edit, its parameters and its input files by content. The first result of a recipe stands for it in all
+requests that follow, because the same recipe can give other bytes on another machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeAlias
+
+from pydantic import ValidationError
+
+from rh_prefect.jobs.journal.identity import media_mark
+from rh_prefect.jobs.journal.journal import FolderJournal, UnreadableRecord
+from rh_prefect.jobs.journal.record_types import Record
+from rh_prefect.media.media import Media
+from rh_prefect.media.source import fetch
+from rh_prefect.media.store import MediaStore
+from rh_prefect.media.urls import shown_url
+from rh_prefect.pipelines.edit_rendering import Params, Rendered, render
+from rh_prefect.pipelines.plan.identity import recipe_id
+from rh_prefect.settings import Settings
+
+Rendering: TypeAlias = Callable[[str, Params, Path], Rendered]
+"""Renders an edit from local files; see `rendering.render`."""
+
+FOLDER = "edits"
+"""The folder of all recipes, below the records' place."""
+
+FILES = "pipelines"
+"""The folder of files that are named by their content, in the store."""
+
+
+class EditResult(Record):
+    """What an edit has made, recorded once.
+
+    Attributes:
+        edit: The edit.
+        params: Its parameters, files by content.
+        version: Of the package that rendered it: no part of the recipe.
+        store: The place of its file.
+        file: Its file; `uri` is the name in the store, made of the content.
+        text: Its text.
+        seconds: Its length, of what has one.
+        starts: Where each clip of `concat` begins.
+    """
+
+    edit: str
+    params: dict[str, Any]
+    version: str = ""
+    store: str = ""
+    file: Media | None = None
+    text: str | None = None
+    seconds: float | None = None
+    starts: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The result of an edit as a step uses it.
+
+    Attributes:
+        result: What stands for the recipe.
+        file: The file with its address. It differs from `result.file` where the first file was lost and the edit, done
+            again, gave other bytes; requests count the first.
+        is_new: Whether it was rendered now.
+    """
+
+    result: EditResult
+    file: Media | None
+    is_new: bool
+
+
+class EditResults:
+    """The results of edits in one storage of records."""
+
+    def __init__(
+        self,
+        url: str,
+        store: MediaStore,
+        *,
+        options: Mapping[str, Any] | None = None,
+        rendering: Rendering = render,
+    ) -> None:
+        """Names the place; nothing is read before the first call.
+
+        Args:
+            url: The place of the records: a folder or any fsspec URL.
+            store: Where the files go.
+            options: fsspec's storage options for the records.
+            rendering: Renders an edit.
+        """
+        self._rendering = rendering
+        self._records = FolderJournal(url, scope=FOLDER, options=options, readers="all")
+        self._store = store
+        self._is_beside = self._records.url == shown_url(store.url)
+
+    async def read(self, recipe: str) -> EditResult | None:
+        """Reads the result of a recipe; None where it was never rendered."""
+        key = f"{recipe}-result"
+        record = await self._records.read(key)
+        return None if record is None else _parse(key, record)
+
+    async def read_many(self, recipes: Iterable[str]) -> dict[str, EditResult]:
+        """Reads the results of many recipes at once: those that are there, by recipe."""
+        found = await self._records.read_many(f"{recipe}-result" for recipe in recipes)
+        return {key.removesuffix("-result"): _parse(key, record) for key, record in found.items()}
+
+    async def make(self, edit: str, params: Mapping[str, Any], *, counts_as: Mapping[str, str] | None = None) -> Made:
+        """Gives the result of an edit, and renders it where there is none or its file is missing.
+
+        Args:
+            edit: The edit's name.
+            params: Its parameters, checked already; each file as a `Media`.
+            counts_as: For a file that was rendered again: the hash of the first one, by its own.
+
+        Raises:
+            MediaError: A file is broken or shorter than it must be.
+            InputError: The parameters do not fit each other.
+            StoreError: The store cannot be read or written.
+            JournalError: The records cannot be read or written.
+        """
+        recipe = recipe_id(edit, as_recorded(params, counts_as or {}))
+        known = await self.read(recipe)
+        if known is not None and (made := await self._find(recipe, known)) is not None:
+            return made
+        with TemporaryDirectory(prefix="rh-edit-") as scratch:
+            return await self._make(recipe, known, edit, params, counts_as or {}, Path(scratch))
+
+    async def _make(
+        self,
+        recipe: str,
+        known: EditResult | None,
+        edit: str,
+        params: Mapping[str, Any],
+        counts_as: Mapping[str, str],
+        scratch: Path,
+    ) -> Made:
+        rendered = await asyncio.to_thread(self._render, edit, params, scratch)
+        file, is_ours = None, False
+        if rendered.path is not None:
+            file, is_ours = await asyncio.to_thread(publish_content, self._store, rendered.path)
+        result = EditResult(
+            edit=edit,
+            params=as_recorded(params, counts_as),
+            version=version("rh-prefect"),
+            store=self._store.url,
+            file=file,
+            text=rendered.text,
+            seconds=rendered.seconds,
+            starts=rendered.starts,
+        )
+        if known is not None:
+            await self._record_further(recipe, known, result)
+            return Made(known, self.located(result), is_new=True)
+        if await self._records.create(f"{recipe}-result", result.model_dump(mode="json")):
+            return Made(result, self.located(result), is_new=True)
+        first = await self.read(recipe) or result
+        if is_ours and file is not None and first.file is not None and first.file.sha256 != file.sha256:
+            await asyncio.to_thread(self._store.delete, file.uri)
+        return Made(first, self.located(first), is_new=False)
+
+    def _render(self, edit: str, params: Mapping[str, Any], scratch: Path) -> Rendered:
+        inputs, made = scratch / "inputs", scratch / "made"
+        inputs.mkdir()
+        made.mkdir()
+        numbers = count(1)
+
+        def local(value: Any) -> Any:
+            if isinstance(value, Media):
+                path = inputs / f"{next(numbers)}-{value.name}"
+                fetch(value, path, options=self._store.options_for(value))
+                return path
+            return list(map(local, value)) if isinstance(value, list | tuple) else value
+
+        return self._rendering(edit, {name: local(value) for name, value in params.items()}, made)
+
+    async def _find(self, recipe: str, first: EditResult) -> Made | None:
+        """The result of a recipe where a file of it is still there; None where it must be rendered again."""
+        found: EditResult | None = first
+        for n in count(1):
+            if found is None:
+                return None
+            if await asyncio.to_thread(self._is_there, found):
+                return Made(first, self.located(found), is_new=False)
+            found = await self._read_further(recipe, n)
+        raise AssertionError("a count does not end")
+
+    def _is_there(self, result: EditResult) -> bool:
+        file = result.file
+        if file is None:
+            return True  # a text
+        if self._is_beside or result.store == self._store.url:
+            return self._store.size(file.uri) == file.size
+        return MediaStore(result.store, options=self._store.options_for(result.store)).size(file.uri) == file.size
+
+    async def _read_further(self, recipe: str, n: int) -> EditResult | None:
+        key = f"{recipe}-further-{n}"
+        record = await self._records.read(key)
+        return None if record is None else _parse(key, record)
+
+    async def _record_further(self, recipe: str, first: EditResult, again: EditResult) -> None:
+        """Records a file that was rendered again, unless one of the same content is recorded."""
+        found: EditResult | None = first
+        for n in count(1):
+            if found is None or (found.file and again.file and found.file.sha256 == again.file.sha256):
+                return
+            key = f"{recipe}-further-{n}"
+            created = await self._records.create(key, again.model_dump(mode="json"))
+            found = None if created else await self._read_further(recipe, n)
+
+    def located(self, result: EditResult) -> Media | None:
+        """Returns the file of a result with its address; None for a text."""
+        if result.file is None:
+            return None
+        root = self._store.url if self._is_beside else result.store
+        return result.file.model_copy(update={"uri": f"{root.rstrip('/')}/{result.file.uri}"})
+
+
+def open_edits(store: MediaStore, settings: Settings) -> EditResults:
+    """Opens the results of edits in the storage of the works' records.
+
+    Args:
+        store: Where the files go.
+        settings: RH_RECORDS.
+    """
+    url = (settings.records or store.url).rstrip("/")
+    return EditResults(url, store, options=store.options_for(url))
+
+
+def publish_content(store: MediaStore, path: Path, *, extension: str | None = None) -> tuple[Media, bool]:
+    """Moves a file into a store under a name that is made of its content.
+
+    Args:
+        store: The store.
+        path: The file; it may be gone afterwards.
+        extension: Of the name, with its dot; None: that of the file.
+
+    Returns:
+        The file, its name in the store as `uri`; and whether it was not there before.
+    """
+    described = store.describe(path, "described")
+    name = f"{FILES}/{described.sha256}{(path.suffix if extension is None else extension).lower()}"
+    is_new = store.size(name) != described.size
+    if is_new:
+        store.take(path, name)
+    return described.model_copy(update={"uri": name}), is_new
+
+
+def as_recorded(params: Mapping[str, Any], counts_as: Mapping[str, str]) -> dict[str, Any]:
+    """The parameters of an edit as used in its recipe: files by content.
+
+    Args:
+        params: Each file as a `Media`.
+        counts_as: For a file that was rendered again: the hash of the first one, by its own.
+    """
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Media):
+            return media_mark(counts_as.get(value.sha256, value.sha256))
+        if isinstance(value, list | tuple):
+            return list(map(plain, value))
+        return value
+
+    return {name: plain(value) for name, value in params.items()}
+
+
+def _parse(key: str, record: Mapping[str, Any]) -> EditResult:
+    try:
+        return EditResult.model_validate(record)
+    except ValidationError as error:
+        raise UnreadableRecord(
+            f"The record {FOLDER}/{key} has a format that this version cannot read ({error.error_count()} "
+            "field(s)). What to do: use the version of rh-prefect that wrote it."
+        ) from error

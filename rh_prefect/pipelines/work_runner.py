@@ -1,0 +1,491 @@
+"""One work from request to result: `run_work` selects the steps, and `jobs` submits, polls and downloads."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+
+from rh_prefect.caches_and_locks import SharedTasks
+from rh_prefect.client import TaskView
+from rh_prefect.errors import ApiError, ConfigError, JobError, JobTimeout, MediaError, TaskNotFound, TransportError
+from rh_prefect.jobs.accounts.account import Member, is_native
+from rh_prefect.jobs.accounts.slot_lease import SlotLease
+from rh_prefect.jobs.download_folder import part_file
+from rh_prefect.jobs.driver import JobDriver
+from rh_prefect.jobs.engine import JobEngine
+from rh_prefect.jobs.events import JobEvent
+from rh_prefect.jobs.job_context import JobCall, JobContext
+from rh_prefect.jobs.journal.budget import spend_tracker_of
+from rh_prefect.jobs.journal.costs import Costs
+from rh_prefect.jobs.journal.identity import base_hash
+from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit
+from rh_prefect.jobs.journal.record_types import End, Intent
+from rh_prefect.jobs.options import Request, policy_of
+from rh_prefect.jobs.outputs.collect import Collector
+from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.jobs.requests.request import JobRequest, as_recorded, replace_marks
+from rh_prefect.jobs.steps import Step
+from rh_prefect.media.media import Media
+from rh_prefect.pipelines import works_lifecycle as protocol
+from rh_prefect.pipelines.plan.identity import work_id
+from rh_prefect.pipelines.run_claims import WorksLedger, run_name
+from rh_prefect.pipelines.site_graphs import unread
+from rh_prefect.pipelines.stored_edits import publish_content
+from rh_prefect.pipelines.works_lifecycle import Home, Invalid, WorkPolicy, WorkStep, run_work
+from rh_prefect.pipelines.works_store import WorksJournal
+from rh_prefect.settings import Settings
+from rh_prefect.workflows import AppInput, GraphInput, WorkflowInput
+
+_log = logging.getLogger("rh_prefect")
+
+LONGEST_WAIT = 12 * 3600.0
+"""Seconds for which a run without a deadline waits for the task of an account whose key it does not have."""
+
+_LOOK = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkCall:
+    """A step's request for a work.
+
+    Attributes:
+        name: The step's address, as in `each[A-17].clip`.
+        request: A model, a workflow or an app, with its parameters.
+        take: Which of several results of the request.
+        attempts: How many tasks this run may pay for.
+        parse: Reads the answer; raises `ValueError` where it has another shape.
+        shape: What `parse` asks for; see `parsed_answers.shape_of`.
+        stands_for: What counts in the request for a text of it: for a file that was rendered again the mark of the
+            first one, for an id that ends at RunningHub the work that gave it.
+        planned: The work that the plan names; another one is not paid for. Empty outside of plans.
+        price: What it costs at most, where neither the catalogue nor RunningHub knows its price.
+        forbidden: Why the run must not pay for it; see `works.WorkPolicy`.
+        saved_graph: Of a workflow or an app: the fingerprint of the graph that the plan has read.
+    """
+
+    name: str
+    request: Request
+    take: int = 1
+    attempts: int = 1
+    parse: Callable[[str], Any] | None = None
+    shape: str = ""
+    stands_for: Mapping[str, str] = field(default_factory=dict)
+    planned: str = ""
+    price: Decimal | None = None
+    forbidden: str = ""
+    saved_graph: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkResult:
+    """The result of a work, as a step uses it.
+
+    Attributes:
+        work: The work.
+        home: What is recorded.
+        files: Its files, with their addresses.
+        is_new: Whether this flow run has paid for it.
+    """
+
+    work: str
+    home: Home
+    files: tuple[Media, ...]
+    is_new: bool
+
+
+@dataclass(frozen=True)
+class WorkContext(JobContext):
+    """One work of a step, with everything needed to run it.
+
+    Attributes:
+        flow_run: The flow run.
+        pipeline: The pipeline's name.
+    """
+
+    flow_run: str = ""
+    pipeline: str = ""
+
+    def intent(self, member: Member) -> Intent:
+        """Makes the record that precedes a POST; see `JobContext.intent`."""
+        return super().intent(member).model_copy(update={"flow_run": self.flow_run, "flow": self.pipeline})
+
+
+class WorkRunner:
+    """A runner of the works of one flow run, on the package's loop thread; equal works run once."""
+
+    def __init__(self, engine: JobEngine, works: WorksJournal, *, settings: Settings, pipeline: str = "") -> None:
+        """Takes the accounts and the records; nothing happens yet.
+
+        Args:
+            engine: The accounts that may pay.
+            works: The records of works, from `open_works`.
+            settings: This machine's state folder.
+            pipeline: The pipeline's name, for the records.
+        """
+        self._engine = engine
+        self._pipeline = pipeline
+        self._works = works
+        self._settings = settings
+        self._running: SharedTasks[tuple[str, str, str], Home] = SharedTasks()
+
+    async def prepare(self, asked: WorkCall, call: JobCall) -> tuple[str, JobRequest]:
+        """Checks all that can be checked of a work without paying.
+
+        Args:
+            asked: What the step wants.
+            call: Its run, and how it is run.
+
+        Returns:
+            The work, and its request with files by content.
+
+        Raises:
+            RunningHubError: What is wrong.
+        """
+        journal = call.scope.journal
+
+        async def is_recorded(request: JobRequest) -> bool:
+            return bool(await journal.job(work_id(_base(request, asked.stands_for), asked.take)))
+
+        try:
+            prepared = await self._engine.prepare(asked.request, call.scope, call.store, asked.name)
+        except (ApiError, TransportError) as error:
+            if not asked.saved_graph:
+                raise
+            said = unread(asked.request.model.replace("/", " "), error)
+            raise JobError(f"{asked.name}: {said} Nothing was paid for it.") from error
+        prepared = await as_recorded(prepared, journal=journal, is_recorded=is_recorded)
+        request = replace(prepared.as_read(), base=_base(prepared, asked.stands_for))
+        if asked.planned and isinstance(asked.request, WorkflowInput | AppInput | GraphInput):
+            _refuse_edited(asked, prepared)
+            # A graph's work is its id, the fields that are set and what else is in the graph, as the plan has read it.
+            return asked.planned, request
+        return work_id(request.base, asked.take), request
+
+    async def make(self, asked: WorkCall, call: JobCall) -> WorkResult:
+        """Gets the result of a work, and pays for it if no run has done so.
+
+        Args:
+            asked: What the step wants.
+            call: Its run, and how it is run.
+
+        Raises:
+            RunningHubError: As `run_work` says, and what client, records and store raise.
+        """
+        work, request = await self.prepare(asked, call)
+        if asked.planned not in ("", work):
+            raise JobError(
+                f"{asked.name}: the plan names work {asked.planned[:12]}, and its request is {work[:12]}. Nothing was "
+                "paid. This is a defect of rh-prefect. What to do: report it with the pipeline's file."
+            )
+        if request.estimate is None and asked.price is not None:
+            request = replace(request, estimate=asked.price)
+        driver = self._driver(asked, call, work, request)
+        flow_run = call.scope.journal.scope
+        home = await self._running.run((flow_run, work, asked.shape), driver.make)
+        return WorkResult(work, home, self._works.files_of(home, call.store), home.flow_run == flow_run)
+
+    async def costs(self, call: JobCall) -> dict[str, Costs]:
+        """What a flow run has paid for each work, by its id: failed tasks and refused answers included.
+
+        Args:
+            call: The flow run.
+
+        Raises:
+            JournalError: The records cannot be read.
+        """
+        return await spend_tracker_of(WorksLedger(call.scope, self._works)).costs()
+
+    def spent_on(self, work: str, call: JobCall) -> Costs:
+        """What a flow run has paid for a work in this process.
+
+        Args:
+            work: The work's id.
+            call: The flow run.
+        """
+        return spend_tracker_of(WorksLedger(call.scope, self._works)).spent_on(work) or Costs()
+
+    def _driver(self, asked: WorkCall, call: JobCall, work: str, request: JobRequest) -> WorkDriver:
+        engine, scope = self._engine, call.scope
+        pool, records = engine.pool.at(request.endpoint), JobRecords(self._works, work)
+        ledger = WorksLedger(scope, self._works)
+        policy = policy_of(request, scope, call.options, job=records.name, may_move_on=not engine.pool.is_one)
+        context = WorkContext(
+            request=request,
+            records=records,
+            scope=scope,
+            store=call.store,
+            observer=call.observer,
+            policy=policy,
+            lease=SlotLease(pool, pool.standing(scope), model=request.model, job=records.name),
+            services=engine.services,
+            spending=spend_tracker_of(ledger),
+            options=call.options,
+            caller=call.caller,
+            flow_run=ledger.flow_run,
+            pipeline=self._pipeline,
+        )
+        return WorkDriver(context, asked, self._works, ledger, settings=self._settings)
+
+
+class WorkDriver(JobDriver):
+    """Executes the steps that the protocol selects, for one work."""
+
+    def __init__(
+        self, context: WorkContext, asked: WorkCall, works: WorksJournal, ledger: WorksLedger, *, settings: Settings
+    ) -> None:
+        """Takes a work; nothing happens yet.
+
+        Args:
+            context: The work.
+            asked: What the step wants.
+            works: The records of works.
+            ledger: The claims of the flow run.
+            settings: This machine's state folder.
+        """
+        super().__init__(context)
+        self._asked = asked
+        self._works = works
+        self._ledger = ledger
+        self._settings = settings
+        self._is_counted = False
+        self._end: End | None = None
+        self._interest = run_name(context.flow_run)
+        self._policy = WorkPolicy(
+            name=asked.name,
+            job=context.job,
+            endpoint=context.request.endpoint,
+            flow_run=context.flow_run,
+            attempts=asked.attempts,
+            since=context.scope.first_attempt,
+            budget=context.policy.budget,
+            may_move_on=context.policy.may_move_on,
+            forbidden=asked.forbidden,
+        )
+
+    async def make(self) -> Home:
+        """Gets the result of the work."""
+        self._spending.is_limited |= self._policy.budget is not None
+        try:
+            return await self._begin(cast(Any, run_work(self._policy)))
+        finally:
+            self.release()
+
+    async def _do(self, step: Step | WorkStep) -> Any:  # each step says what it comes back as
+        match step:
+            case protocol.ReadHome():
+                return self._told(await self._works.read_home(self._key, shape=self._asked.shape))
+            case protocol.RecordInterest():
+                return await self._works.record_interest(self._key, self._interest)
+            case protocol.ReadSubmission(n):
+                return await self._read_submission(n)
+            case protocol.NoteClaim(n):
+                return await self._ledger.note_claim(self._key, n, self._asked.name)
+            case protocol.NoteWait(n):
+                return await self._ledger.note_wait(self._key, n)
+            case protocol.ReadWait(n):
+                return await self._ledger.has_waited(self._key, n)
+            case protocol.ReadInterests():
+                return await self._works.has_other_interest(self._key, self._interest)
+            case protocol.Publish(submit, end):
+                return await self._publish(submit, end)
+            case protocol.RecordHome(home):
+                return self._told(await self._works.create_home(self._key, home, shape=self._asked.shape))
+            case _:
+                return await super()._do(step)
+
+    async def _read_submission(self, n: int) -> Submit | None:
+        submit = await self._works.submission(self._key, n)
+        if submit is None:
+            return None
+        submit = await self._submitter.with_spooled(submit)
+        if self._is_own(submit) and not self._is_counted:
+            await self._count_own()
+        if self._is_own(submit):
+            self._spending.note(self._key, submit)
+        return submit
+
+    async def _count_own(self) -> None:
+        """Counts all submissions that this run has made of the work, before another is considered."""
+        view = JobView.parse(self._key, await self._works.job(self._key))
+        self._spending.take(replace(view, submits=tuple(filter(self._is_own, view.submits))))
+        self._is_counted = True
+
+    def _is_own(self, submit: Submit) -> bool:
+        return submit.intent.flow_run == self._policy.flow_run
+
+    def _settled(self, submit: Submit, end: End) -> End:
+        # Another run's task counts in that run's budget.
+        return super()._settled(submit, end) if self._is_own(submit) else end
+
+    async def _await_end(self, submit: Submit, *, adopted: bool) -> End:
+        if self._is_own(submit) or await self._can_poll(submit):
+            return await super()._await_end(submit, adopted=adopted)
+        return await self._await_record(submit)
+
+    async def _can_poll(self, submit: Submit) -> bool:
+        """Finds out whether an account of this run knows the task of another run."""
+        try:
+            account = await self._lease.paid_on(submit.intent)
+            if self._lease.member.name != submit.intent.account:
+                # Without names of blocks this may be the same account under a new key, or another one.
+                await account.client.query(submit.task_id or "")
+        except (ConfigError, TaskNotFound):
+            return False
+        return True
+
+    async def _await_record(self, submit: Submit) -> End:
+        """Waits until another run has recorded the end of a task that this run cannot poll."""
+        services, deadline = self.context.services, self.context.options.deadline or LONGEST_WAIT
+        began, gap, account = services.clock(), 0.05, submit.intent.account
+        message = (
+            f"task {submit.task_id} is running on account {account}, whose key this run does not have; "
+            "waiting for its end"
+        )
+        self.context.notify("adopted", message, task_id=submit.task_id)
+        while services.clock() - began < deadline:
+            end = await self.context.records.read_end(submit.n)
+            if end is not None:
+                return end
+            await services.sleep(gap)
+            gap = min(_LOOK, gap * 1.5)
+        raise JobTimeout(
+            f"{self._policy.name}: task {submit.task_id} was submitted by run {submit.intent.flow_run} on "
+            f"account {account}, whose key this run does not have, and its end was not recorded within "
+            f"{deadline:.0f} s. Nothing was paid. What to do: configure the credentials of that account "
+            "for this run, and run again.",
+            job=self.context.job,
+            task_id=submit.task_id,
+        )
+
+    async def _publish(self, submit: Submit, end: End) -> Home | Invalid:
+        context, self._end = self.context, end
+        context.notify("collecting", "downloads its outputs", task_id=submit.task_id)
+        result = await (await self._collector(submit)).collect(
+            context.request,
+            job=context.job,
+            key=context.key,
+            submit=submit,
+            end=end,
+            first_time=False,
+        )
+        if result.damaged:
+            file = result.damaged[0]
+            raise MediaError(
+                f"{self._policy.name}: task {end.task_id} was paid for, and {file.uri} is damaged ("
+                f"{file.defect}): RunningHub gave it so each time. It is kept, and is not used. What to "
+                "do: run again within a day, which downloads it again at no cost; or pay for a new "
+                "result with --retake."
+            )
+        return self._home(submit, end, result)
+
+    def _home(self, submit: Submit, end: End, result: Result) -> Home | Invalid:
+        value = None
+        if self._asked.parse is not None:
+            try:
+                value = self._asked.parse(result.text)
+            except ValueError as error:
+                return Invalid(str(error))
+        store = self.context.store
+        named = [(store.name_of(file.uri) or file.uri, file) for file in result.outputs]
+        return Home(
+            task_id=end.task_id,
+            n=submit.n,
+            flow_run=submit.intent.flow_run,
+            store=store.url,
+            outputs=tuple(file.model_copy(update={"uri": name}) for name, file in named),
+            texts=result.texts,
+            value=value,
+            cost=end.cost,
+            currency=end.currency,
+            coins=end.coins,
+        )
+
+    def _told(self, home: Home | None) -> Home | None:
+        """Notifies the observer of the result, which this run or another one has paid for."""
+        if home is None:
+            return None
+        is_own = home.flow_run == self._policy.flow_run
+        names = [self.context.store.uri(file.uri) for file in home.outputs]
+        costs = (self._spending.spent_on(self._key) or Costs.of(home.cost, home.currency)) if is_own else Costs()
+        what = ", ".join(names) or f"{sum(map(len, home.texts))} characters of text"
+        ending = f"done: {what}; {costs}" if is_own else f"run {home.flow_run} has made it: {what}; nothing was paid"
+        event = JobEvent(
+            state="succeeded" if is_own else "reused",
+            job=self.context.job,
+            model=self._request.model,
+            label=self._request.label,
+            task_id=home.task_id,
+            message=ending,
+            cost=home.cost if is_own else None,
+            currency=home.currency,
+            costs=costs,
+            queued_seconds=self._end.queued_seconds if self._end is not None else None,
+            run_seconds=self._end.run_seconds if self._end is not None else None,
+            output=names[0] if names else None,
+        )
+        self.context.observer.notify(event)
+        return home
+
+    async def _collector(self, submit: Submit) -> WorkCollector:
+        lease = self._lease
+
+        async def query(task_id: str) -> TaskView:
+            # Only here the account is needed: links take no key.
+            return await (await lease.paid_on(submit.intent)).client.query(task_id)
+
+        # Files of a machine are behind the key that paid for them.
+        account = await lease.paid_on(submit.intent) if is_native(self._request.endpoint) else lease.account
+        return WorkCollector(
+            download=account.client.download,
+            query=query,
+            store=self.context.store,
+            scope=self.context.scope,
+            folder=self._settings.state_dir / "parts",
+            grace=self._settings.grace_seconds,
+        )
+
+
+class WorkCollector(Collector):
+    """Publishes outputs under names derived from their content, so that parallel runs write equal files."""
+
+    async def _output(
+        self,
+        job: str,
+        end: End,
+        index: int,
+        name: str,
+        *,
+        earlier: Sequence[Media],  # noqa: ARG002 - of the base class
+        first_time: bool,  # noqa: ARG002 - of the base class
+    ) -> Media:
+        with part_file(self.folder, f"{end.task_id}-{index}") as part:
+            flaw = await self._download(job, end, index, part)
+            return await asyncio.to_thread(self._publish, part, PurePosixPath(name).suffix, flaw.what if flaw else None)
+
+    def _publish(self, part: Path, extension: str, defect: str | None) -> Media:
+        file, _ = publish_content(self.store, part, extension=extension)
+        part.unlink(missing_ok=True)
+        return file.model_copy(update={"uri": self.store.uri(file.uri), "defect": defect})
+
+
+def _refuse_edited(asked: WorkCall, request: JobRequest) -> None:
+    """Refuses a graph that was edited on the site after the plan was made: it would make another result."""
+    if asked.saved_graph != request.graph:
+        raise JobError(
+            f"{asked.name}: the graph of {request.model} was edited on the site after this run was planned. Nothing "
+            "was paid for it. What to do: run again."
+        )
+
+
+def _base(request: JobRequest, stands_for: Mapping[str, str]) -> str:
+    """The hash of a request, where some of its texts stand for others."""
+    if not stands_for:
+        return request.as_read().base
+    payload = replace_marks(request.request, stands_for)
+    base = base_hash(site=request.site, endpoint=request.endpoint, payload=payload)
+    return replace(request, base=base).as_read().base

@@ -1,0 +1,275 @@
+"""Stores the records of works in the store of their files, or in RH_RECORDS.
+
+    works = await open_works(store, settings)
+    home = await works.read_home(work_id(request.base, 1))
+
+What decides is read by name: a work's submissions by number, its result by `home`. Listings serve commands only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Iterable, Mapping
+from itertools import count
+from typing import Any
+
+from pydantic import ValidationError
+
+from rh_prefect.jobs.journal.job_records import JobView, Submit
+from rh_prefect.jobs.journal.journal import JSON, FolderJournal, Journal, NotExclusive, UnreadableRecord
+from rh_prefect.jobs.journal.record_types import Record
+from rh_prefect.media.media import Media
+from rh_prefect.media.store import MediaStore
+from rh_prefect.media.urls import locate, shown_url
+from rh_prefect.pipelines.plan.identity import work_id
+from rh_prefect.pipelines.works_lifecycle import Home, Interest
+from rh_prefect.settings import Settings
+
+FOLDER = "works"
+"""The folder of all works, below the records' place."""
+
+_AFTER_INTENT = ("answer", "resolution", "end", "lost", "late")
+
+
+class Chosen(Record):
+    """Which take a run chose for a request that is to be made again.
+
+    Attributes:
+        take: Its number.
+    """
+
+    take: int
+
+
+class WorksJournal:
+    """A journal of works, which no run owns; see `rh_prefect.jobs.journal.journal.Journal`.
+
+    Attributes:
+        scope: Its name in messages and commands; each records' place has its own.
+        url: The place, as it may be shown.
+    """
+
+    def __init__(self, url: str, *, options: Mapping[str, Any] | None = None) -> None:
+        """Names the place; nothing is read before the first call.
+
+        Args:
+            url: A folder or any fsspec URL.
+            options: fsspec's storage options.
+        """
+        self._files = FolderJournal(url, scope=FOLDER, options=options, readers="all")
+        self.url = self._files.url
+        # The spool of a machine and the jobs in progress of a process tell places apart by this name alone.
+        self.scope = f"{FOLDER}-{hashlib.sha256(self.url.encode()).hexdigest()[:8]}"
+
+    def __repr__(self) -> str:
+        return f"WorksJournal({self.url!r})"
+
+    async def check(self) -> None:
+        """Checks whether records can be created exclusively in this storage.
+
+        Raises:
+            NotExclusive: Two runs could create the same record, and would both pay.
+            JournalError: The place cannot be used.
+        """
+        try:
+            await self._files.check()
+        except NotExclusive as error:
+            raise NotExclusive(
+                f"The records of a pipeline's jobs cannot be stored at {self.url}: two runs could create "
+                "the same record there, and both would pay. Nothing was paid. What to do: set RH_RECORDS "
+                "to a folder or an S3 bucket that is shared by all machines that run the pipeline."
+            ) from error
+
+    async def create(self, key: str, record: Mapping[str, Any]) -> bool:
+        """Creates a record exclusively; see `Journal.create`."""
+        return await self._files.create(key, record)
+
+    async def read(self, key: str) -> JSON | None:
+        """Reads one record; None where there is none."""
+        return await self._files.read(key)
+
+    async def job(self, job_key: str) -> dict[str, JSON]:
+        """Reads the submissions of a work, by number and not by a listing."""
+        found: dict[str, JSON] = {}
+        for n in count(1):
+            records = await self.numbered(job_key, n)
+            if not records:
+                return found
+            found |= records
+        raise AssertionError("a count does not end")
+
+    async def request(self, prefix: str) -> dict[str, JSON]:
+        """Reads all records of the works whose names have the same beginning."""
+        return await self._files.request(prefix)
+
+    async def keys(self) -> AsyncIterator[str]:
+        """Lists all works."""
+        async for key in self._files.keys():
+            yield key
+
+    async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
+        """Reads all works; see `Journal.jobs`."""
+        async for key, records in self._files.jobs():
+            yield key, records
+
+    async def numbered(self, work: str, n: int) -> dict[str, JSON]:
+        """Reads the records of submission n, by full key; none where it has no intent."""
+        intent = await self.read(f"{work}-intent-{n}")
+        if intent is None:
+            return {}
+        keys = [f"{work}-{what}-{n}" for what in _AFTER_INTENT]
+        found = dict(zip(keys, await asyncio.gather(*map(self.read, keys))))
+        return {f"{work}-intent-{n}": intent, **{key: record for key, record in found.items() if record is not None}}
+
+    async def submission(self, work: str, n: int) -> Submit | None:
+        """Reads submission n of a work; None where it has no intent."""
+        return JobView.parse(work, await self.numbered(work, n)).last
+
+    async def read_home(self, work: str, *, shape: str = "") -> Home | None:
+        """Reads the result of a work; None where it has none yet.
+
+        Args:
+            work: The work.
+            shape: What `parse` asks for; empty without `parse`.
+        """
+        key = home_key(work, shape)
+        record = await self.read(key)
+        return None if record is None else _home(key, record)
+
+    async def read_many(self, keys: Iterable[str]) -> dict[str, JSON]:
+        """Reads many records at a time; returns those that exist, by key."""
+        return await self._files.read_many(keys)
+
+    async def read_homes(self, keys: Iterable[str]) -> dict[str, Home]:
+        """Reads the results of many works at once.
+
+        Args:
+            keys: See `home_key`.
+
+        Returns:
+            By key, those that are there.
+        """
+        return {key: _home(key, record) for key, record in (await self.read_many(keys)).items()}
+
+    async def create_home(self, work: str, home: Home, *, shape: str = "") -> Home:
+        """Records the result of a work, unless one is recorded.
+
+        Returns:
+            The result that is recorded now.
+        """
+        if await self.create(home_key(work, shape), home.model_dump(mode="json")):
+            return home
+        return await self.read_home(work, shape=shape) or home
+
+    def is_beside(self, store: MediaStore) -> bool:
+        """Checks whether the records are stored in a media store."""
+        return self.url == shown_url(store.url)
+
+    def files_of(self, home: Home, store: MediaStore) -> tuple[Media, ...]:
+        """The files of a result with their addresses.
+
+        Args:
+            home: The result.
+            store: The run's store. Where the records lie in it, its files do too, also under an earlier name of it.
+        """
+        root = store.url if self.is_beside(store) else home.store
+        return tuple(one.model_copy(update={"uri": f"{root.rstrip('/')}/{one.uri}"}) for one in home.outputs)
+
+    async def record_interest(self, work: str, flow_run: str) -> None:
+        """Records that a flow run waits for a work, so that other runs do not cancel its task."""
+        await self.create(f"{work}-interest-{flow_run}", Interest(flow_run=flow_run).model_dump(mode="json"))
+
+    async def has_other_interest(self, work: str, flow_run: str) -> bool:
+        """Checks whether another flow run waits for a work."""
+        mine, others = f"{work}-interest-{flow_run}", f"{work}-interest-"
+        return any(key.startswith(others) and key != mine for key in await self._files.job(work))
+
+
+def home_key(work: str, shape: str = "") -> str:
+    """The key of the record that holds a work's result.
+
+    Args:
+        work: The work.
+        shape: What `parse` asks for; empty without `parse`.
+    """
+    return f"{work}-home-{hashlib.sha256(shape.encode()).hexdigest()[:16]}" if shape else f"{work}-home"
+
+
+async def open_works(store: MediaStore, settings: Settings) -> WorksJournal:
+    """Opens the records of works, and checks whether they can be created exclusively.
+
+    Args:
+        store: Where the files go.
+        settings: RH_RECORDS.
+
+    Raises:
+        NotExclusive: Two runs could both pay for a work there.
+        JournalError: The place cannot be used.
+    """
+    url = (settings.records or store.url).rstrip("/")
+    works = WorksJournal(url, options=store.options_for(url))
+    await works.check()
+    return works
+
+
+def find_works(scope: str, settings: Settings) -> WorksJournal | None:
+    """Opens the records of works by the name used in messages; returns None if they are stored elsewhere.
+
+    Args:
+        scope: The name.
+        settings: RH_RECORDS, and the storage that is used where no block is named.
+    """
+    places: list[tuple[str, Mapping[str, Any]]] = [(settings.storage_url, settings.storage_options)]
+    if settings.records is not None:
+        store = MediaStore(settings.storage_url, options=settings.storage_options)
+        places.insert(0, (settings.records, store.options_for(settings.records)))
+    for url, options in places:
+        works = WorksJournal(locate(url), options=options)
+        if works.scope == scope:
+            return works
+    return None
+
+
+async def choose_new_take(works: WorksJournal, run: Journal, base: str) -> int:
+    """Chooses the lowest take that was never submitted for a request; a resumed run keeps it.
+
+    Args:
+        works: The records of works.
+        run: The flow run's own journal.
+        base: Hash of the request.
+
+    Returns:
+        The take. Two runs that choose at once may choose the same one, and share it.
+    """
+    key = f"{base}-take-1"
+    noted = await run.read(key)
+    if noted is None:
+        chosen = Chosen(take=await least_new_take(works, base))
+        if await run.create(key, chosen.model_dump(mode="json")):
+            return chosen.take
+        noted = await run.read(key)
+    return Chosen.model_validate(noted).take
+
+
+async def least_new_take(works: WorksJournal, base: str) -> int:
+    """Finds the lowest take of a request that was never submitted.
+
+    Args:
+        works: The records of works.
+        base: Hash of the request.
+    """
+    for take in count(1):
+        if await works.read(f"{work_id(base, take)}-intent-1") is None:
+            return take
+    raise AssertionError("a count does not end")
+
+
+def _home(key: str, record: Mapping[str, Any]) -> Home:
+    try:
+        return Home.model_validate(record)
+    except ValidationError as error:
+        raise UnreadableRecord(
+            f"The record {key} has a format that this version cannot read ({error.error_count()} "
+            "field(s)). What to do: use the version of rh-prefect that wrote it."
+        ) from error

@@ -1,0 +1,249 @@
+"""Tables: reads rows of CSV, TSV, JSON lines and Parquet from any place that fsspec opens, and writes CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from decimal import Decimal
+from importlib import import_module
+from itertools import zip_longest
+from math import isnan
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, Literal
+
+from rh_prefect.errors import ConfigError, InputError
+from rh_prefect.jobs.requests.input_files import fetched
+from rh_prefect.media.media import Media
+from rh_prefect.media.source import identity_uri, open_input, shown, unsigned_uri
+from rh_prefect.media.storage_errors import guarded
+from rh_prefect.media.urls import is_local, local_path, without_user
+from rh_prefect.settings import get_settings
+
+Form = Literal["csv", "tsv", "jsonl", "parquet"]
+_FORMS: dict[str, Form] = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+}
+
+_LONGEST_CELL = 2**24
+"""Characters of one cell of a table."""
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""First characters of cells that a spreadsheet evaluates as formulas; see OWASP, CSV injection."""
+
+_TROUBLES: tuple[tuple[type[Exception], str], ...] = (
+    (UnicodeError, "it contains text that is not UTF-8, such as an incomplete character"),
+    (OverflowError, "it contains a number that is too large"),
+    (RecursionError, "it contains lists or objects that are nested too deeply"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row as it was found, numbered from 1 without a header; or one `file`, for the parameter that takes it."""
+
+    number: int
+    values: Mapping[str, object]
+    file: str | Media | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Rows of a table, a folder or a list.
+
+    Attributes:
+        name: Where they are from, for people.
+        identity: The same for the same source with any content; of a list, its content.
+        base: The folder that relative paths start from; None for the working folder.
+        rows: Reads them.
+        root: The folder or prefix that it lies in, below which its files may be read; empty for a list.
+        is_folder: Whether its files are those of a folder, of which some may be of another kind.
+        is_table: Whether its rows have columns in common, so that each row names all of them.
+    """
+
+    name: str
+    identity: str
+    base: str | None
+    rows: Callable[[], Iterator[Row]]
+    root: str = ""
+    is_folder: bool = False
+    is_table: bool = False
+
+
+def form_of(place: str) -> Form | None:
+    """The form of a table by its name; None for what is not a table."""
+    return _FORMS.get(PurePosixPath(place if is_local(place) else place.partition("?")[0]).suffix.lower())
+
+
+def open_table(
+    given: str, form: Form, *, options: Mapping[str, object] | None = None, most_bytes: int | None = None
+) -> Source:
+    """Finds out where a table is; its rows are read later."""
+    head = without_user(given)
+    base = str(Path(local_path(given)).parent) if is_local(given) else head.partition("?")[0].rpartition("/")[0]
+    name = shown(given)
+    readers = {"csv": _csv(",", name), "tsv": _csv("\t", name), "jsonl": _json_lines}
+
+    def rows() -> Iterator[Row]:
+        if form == "parquet":
+            yield from _parquet(given, options or {}, most_bytes)
+            return
+        with open_input(given, options=options) as reader:
+            yield from _whole_text(readers[form](_limited(reader, most_bytes, name)), name)
+
+    is_table = form != "jsonl"
+    identity = unsigned_uri(given) or identity_uri(given)
+    return Source(name=name, identity=identity, base=base, rows=rows, root=base, is_table=is_table)
+
+
+def trouble(error: Exception) -> str:
+    """Describes the error in a row."""
+    known = next((words for kind, words in _TROUBLES if isinstance(error, kind)), None)
+    return f"{known or f'it cannot be read: {type(error).__name__}: {error}'}. What to do: correct the row."
+
+
+def _limited(reader: BinaryIO, most: int | None, name: str) -> BinaryIO:
+    """A reader that gives no more than so many bytes of another one."""
+    size = 0
+
+    def read(length: int) -> bytes:
+        nonlocal size
+        data = reader.read(length)
+        size += len(data)
+        _check_size(size, most, name)
+        return data
+
+    return reader if most is None else guarded(read, nullcontext)
+
+
+def _check_size(size: int, most: int | None, name: str) -> None:
+    if most is not None and size > most:
+        raise InputError(f"{name}: has more than {most // 1024 // 1024} MiB. What to do: use a smaller table.")
+
+
+def _whole_text(rows: Iterator[Row], name: str) -> Iterator[Row]:
+    try:
+        yield from rows
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name}: cannot be read as a manifest: {error}. What to do: save it as UTF-8 text.") from None
+
+
+def _csv(delimiter: str, name: str) -> Callable[[BinaryIO], Iterator[Row]]:
+    def read(reader: BinaryIO) -> Iterator[Row]:
+        # Spreadsheets write a byte order mark.
+        text = io.TextIOWrapper(reader, encoding="utf-8-sig", newline="")
+        lines = _lines(text, delimiter, name)
+        columns = [column.strip() for column in next(lines, ())]
+        _refuse_twice(columns, name)
+        for number, cells in enumerate(lines, 1):
+            more = len(cells) - len(columns)
+            problem = f"it has {more} more cell(s) than the header" if more > 0 else ""
+            yield Row(number, dict(zip_longest(columns, cells[: len(columns)], fillvalue="")), problem=problem)
+
+    return read
+
+
+def _lines(text: Iterable[str], delimiter: str, name: str) -> Iterator[list[str]]:
+    """The header and the rows of a table, without empty lines."""
+    # Of the whole process, and never lowered: the default is less than some prompts have.
+    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
+    # Strict: else a quote that is not closed makes one row of all that follow it.
+    lines, begins = csv.reader(text, delimiter=delimiter, strict=True), 1
+    try:
+        for cells in lines:
+            begins = lines.line_num + 1
+            if cells:
+                yield cells
+    except csv.Error as error:
+        if "field limit" in str(error):
+            raise InputError(
+                f"{name}: cannot be read as a table: the row that begins in line {begins} has a cell of more than "
+                f"{csv.field_size_limit()} characters. What to do: shorten it."
+            ) from None
+        raise InputError(
+            f"{name}: cannot be read as a table: the row that begins in line {begins} has a quote that is not closed, "
+            f"or closed too early ({error}). What to do: close it; a quote within quotes is written twice."
+        ) from None
+
+
+def _refuse_twice(columns: Sequence[str], name: str) -> None:
+    """Refuses two columns of one name: it is not clear which of them is to be paid for."""
+    twice = next((column for column, count in Counter(columns).items() if column and count > 1), None)
+    if twice is not None:
+        numbers = " and ".join(str(number) for number, column in enumerate(columns, 1) if column == twice)
+        raise InputError(f"{name}: columns {numbers} have the same name, {twice!r}. What to do: leave one of them out.")
+
+
+def _json_lines(reader: BinaryIO) -> Iterator[Row]:
+    lines = (line for line in io.TextIOWrapper(reader, encoding="utf-8-sig") if line.strip())
+    for number, line in enumerate(lines, 1):
+        try:
+            value = json.loads(line, object_pairs_hook=_object)
+        except InputError as error:
+            yield Row(number, {}, problem=error.message)
+        except ValueError as error:
+            yield Row(number, {}, problem=f"it is no JSON: {error}")
+        except RecursionError as error:
+            yield Row(number, {}, problem=trouble(error))
+        else:
+            yield Row(number, value) if isinstance(value, dict) else Row(number, {}, problem="it is no JSON object")
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    twice = next((name for name, count in Counter(name for name, _ in pairs).items() if count > 1), None)
+    if twice is not None:
+        raise InputError(f"it contains {twice!r} twice. What to do: remove one of them.")
+    return dict(pairs)
+
+
+def _parquet(given: str, options: Mapping[str, object], most_bytes: int | None) -> Iterator[Row]:
+    try:
+        parquet: Any = import_module("pyarrow.parquet")
+    except ImportError:
+        raise ConfigError(
+            f"{shown(given)}: Parquet needs pyarrow. What to do: pip install 'rh-prefect[parquet]', or save it as CSV."
+        ) from None
+    folder, name = get_settings().state_dir / "inputs", shown(given)
+    with fetched(given, folder, options=options, check_size=lambda size: _check_size(size, most_bytes, name)) as held:
+        try:
+            file = parquet.ParquetFile(held.path)
+            _refuse_twice(file.schema_arrow.names, shown(given))
+            number = 0
+            for batch in file.iter_batches(batch_size=1000):
+                for values in batch.to_pylist():
+                    number += 1
+                    yield Row(number, {column: _cell(value) for column, value in values.items()})
+        except (ValueError, OSError, NotImplementedError) as error:  # what Arrow's own errors are
+            raise InputError(f"{shown(given)}: cannot be read as Parquet: {error}.") from None
+
+
+def _cell(value: object) -> object:
+    """A number as parameters take it: databases write decimals, and data frames write `nan` where nothing is."""
+    if isinstance(value, Decimal):
+        value = float(value) if value % 1 else int(value)
+    return None if isinstance(value, float) and isnan(value) else value
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
+    """Writes rows as CSV; a text that a spreadsheet would evaluate as a formula gets an apostrophe before it."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns)
+    table.writeheader()
+    table.writerows({name: _as_text(cell) for name, cell in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def _as_text(cell: object) -> object:
+    if not isinstance(cell, str):
+        return cell
+    valid = cell.encode("utf-8", "backslashreplace").decode()
+    return f"'{valid}" if valid.startswith(_FORMULA) else valid

@@ -1,0 +1,346 @@
+"""Files at RunningHub: uploads, registered assets with their groups, and the price of a model for given files.
+
+`credentials` names a `RunningHubCredentials` or `RunningHubPool` block; by default RH_API_KEY and RH_BASE_URL are used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from prefect.runtime import task_run
+
+from rh_prefect import catalog
+from rh_prefect.blocks.lookup import load_storage
+from rh_prefect.client import Asset, AssetGroup, AssetKind, Client, Page, PricePreview, Upload
+from rh_prefect.client.session import usable_id
+from rh_prefect.errors import InputError
+from rh_prefect.jobs.requests.input_files import fetched
+from rh_prefect.media.media import Media, as_media_input
+from rh_prefect.media.probe import Facts, probe
+from rh_prefect.media.source import Source, shown
+from rh_prefect.media.store import MediaStore
+from rh_prefect.models import ModelInput
+from rh_prefect.settings import get_settings
+from rh_prefect.tasks.platform import ask, once, one_of, repeatable, words
+
+LegacyType = Literal["input", "image", "video", "audio"]
+
+_LINKS = ("http://", "https://", "asset://")
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """A file as it is sent, under a name of plain ASCII, since RunningHub goes by the extension."""
+
+    source: str
+    path: Path
+    name: str
+    size: int
+    facts: Facts
+
+
+def _name() -> str:
+    # A link's signature is a key to the file, and a task run's name is shown to every user.
+    return f"upload of {Path(shown(as_media_input(task_run.parameters['source']))).name}"
+
+
+@repeatable(_name)
+async def upload_file(source: Source, *, credentials: str | None = None, storage: str | None = None) -> Upload:
+    """Uploads a file, which RunningHub keeps for a day; costs nothing.
+
+    Paid tasks upload their inputs by themselves. This is for what is built by hand: a graph, a node list, an asset.
+
+    Args:
+        source: A `Media`, a path, any fsspec URI, a link, or the result of a job.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
+        storage: Name of the `MediaStorage` block whose options open the file; by default RH_STORAGE_OPTIONS.
+
+    Returns:
+        The upload: `url` for models, `file_name` for the loader nodes of workflows and apps.
+
+    Raises:
+        MediaError: The file is missing, empty or broken; nothing was sent.
+    """
+    store = await load_storage(storage)
+
+    async def send(client: Client) -> Upload:
+        async with local_copy(source, store=store) as file:
+            return await client.upload(file.path, name=file.name, mime=file.facts.mime)
+
+    return await ask(send, credentials)
+
+
+@repeatable(_name)
+async def upload_file_legacy(
+    source: Source,
+    *,
+    file_type: LegacyType = "input",
+    credentials: str | None = None,
+    storage: str | None = None,
+) -> Upload:
+    """Uploads a file up to 30 MB by the deprecated v1 endpoint; `upload_file` has no such limit.
+
+    Args:
+        source: As of `upload_file`.
+        file_type: What older texts of the API want to be told.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
+        storage: As of `upload_file`.
+
+    Returns:
+        The upload: its `file_name` is what loader nodes take; it has no `url`.
+
+    Raises:
+        MediaError: The file is too large, missing, empty or broken; nothing was sent.
+    """
+    one_of("file_type", file_type, get_args(LegacyType))
+    store = await load_storage(storage)
+
+    async def send(client: Client) -> Upload:
+        async with local_copy(source, store=store) as file:
+            return await client.upload_legacy(file.path, name=file.name, mime=file.facts.mime, file_type=file_type)
+
+    return await ask(send, credentials)
+
+
+@repeatable("upload of LoRA {name}")
+async def upload_lora(path: str | os.PathLike[str], *, name: str, credentials: str | None = None) -> str:
+    """Uploads a LoRA for a RHLoraLoader node; one that RunningHub has already is not sent again.
+
+    Args:
+        path: The file on this machine.
+        name: Its name at RunningHub.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
+
+    Returns:
+        What the node's `file_name` takes.
+    """
+    words("name", name)
+    return await ask(lambda client: client.upload_lora(Path(path), name=name), credentials)
+
+
+@asynccontextmanager
+async def local_copy(source: Source, *, store: MediaStore) -> AsyncIterator[Local]:
+    """Provides a local copy of a file for an `async with` block; a local file is used directly."""
+    given = as_media_input(source)
+    uri = given.uri if isinstance(given, Media) else given
+    copy = fetched(uri, get_settings().state_dir / "inputs", options=store.options_for(uri))
+    held = await asyncio.to_thread(copy.__enter__)
+    try:
+        facts = await asyncio.to_thread(probe, held.path)
+        # By its content, not by its name; an unknown kind keeps the name's own extension.
+        extension = facts.extension if facts.extension != "bin" else Path(shown(uri)).suffix.lower().lstrip(".")
+        yield Local(shown(uri), held.path, f"{held.sha256[:32]}.{extension or 'bin'}", held.size, facts)
+    finally:
+        await asyncio.to_thread(copy.__exit__, None, None, None)
+
+
+async def link_to(
+    source: Source, *, client: Client, store: MediaStore, check: Callable[[Local], None] = lambda _: None
+) -> str:
+    """Returns a link that RunningHub can read: an existing link, or one from uploading the file."""
+    given = as_media_input(source)
+    if isinstance(given, str) and given.lower().startswith(_LINKS):
+        return given
+    async with local_copy(given, store=store) as file:
+        check(file)
+        return (await client.upload(file.path, name=file.name, mime=file.facts.mime)).url
+
+
+@once("asset {name}")
+async def register_asset(
+    source: Source,
+    *,
+    group_id: str,
+    kind: AssetKind,
+    name: str,
+    credentials: str | None = None,
+    storage: str | None = None,
+) -> Asset:
+    """Registers media once, so that Seedance accepts real persons in it, and waits until it is usable.
+
+    Args:
+        source: A link that RunningHub can read; any other file is uploaded first.
+        group_id: The group that it belongs to.
+        kind: What it is.
+        name: Its name.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
+        storage: Name of the `MediaStorage` block whose options open the file.
+
+    Returns:
+        The asset; give its `uri` where a model takes media.
+
+    Raises:
+        InputError: A kind or a name that is none, or a file that cannot be read; nothing was registered.
+        RequestRejected: RunningHub could not use the file.
+    """
+    one_of("kind", kind, get_args(AssetKind))
+    words("name", name)
+    usable_id(group_id, of="an asset group")
+    store = await load_storage(storage)
+
+    async def register(client: Client) -> Asset:
+        url = await link_to(source, client=client, store=store)
+        made = await client.assets.create(url, group_id=group_id, kind=kind, name=name)
+        return await client.assets.wait(made.asset_id)
+
+    return await ask(register, credentials)
+
+
+@repeatable("asset {asset_id}")
+async def query_asset(asset_id: str, *, credentials: str | None = None) -> Asset:
+    """Returns the state of an asset; costs nothing."""
+    return await ask(lambda client: client.assets.query(asset_id), credentials)
+
+
+@repeatable("assets, page {page}")
+async def list_assets(
+    *,
+    group_id: str = "",
+    status: str = "",
+    name: str = "",
+    page: int = 1,
+    size: int = 20,
+    credentials: str | None = None,
+) -> Page[Asset]:
+    """Lists assets, a page at a time; costs nothing.
+
+    Args:
+        group_id: Only those of this group.
+        status: Only those of this status, in RunningHub's word.
+        name: Only those of this name.
+        page: From 1.
+        size: 100 at most.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
+    """
+    return await ask(
+        lambda client: client.assets.list(page=page, size=size, group_id=group_id, status=status, name=name),
+        credentials,
+    )
+
+
+@repeatable("renaming of asset {asset_id}")
+async def update_asset(asset_id: str, *, name: str, credentials: str | None = None) -> Asset:
+    """Renames an asset."""
+    words("name", name)
+    return await ask(lambda client: client.assets.update(asset_id, name=name), credentials)
+
+
+@once("deletion of asset {asset_id}")
+async def delete_asset(asset_id: str, *, credentials: str | None = None) -> None:
+    """Deletes an asset."""
+    await ask(lambda client: client.assets.delete(asset_id), credentials)
+
+
+@once("asset group {name}")
+async def create_asset_group(name: str, *, description: str = "", credentials: str | None = None) -> AssetGroup:
+    """Makes a group for assets."""
+    words("name", name)
+    return await ask(lambda client: client.assets.groups.create(name, description=description), credentials)
+
+
+@repeatable("asset group {group_id}")
+async def query_asset_group(group_id: str, *, credentials: str | None = None) -> AssetGroup:
+    """Returns the data of a group of assets; costs nothing."""
+    return await ask(lambda client: client.assets.groups.query(group_id), credentials)
+
+
+@repeatable("asset groups, page {page}")
+async def list_asset_groups(
+    *, name: str = "", page: int = 1, size: int = 20, credentials: str | None = None
+) -> Page[AssetGroup]:
+    """Lists groups of assets, a page at a time; costs nothing.
+
+    Args:
+        name: Only those of this name.
+        page: From 1.
+        size: 100 at most.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
+    """
+    return await ask(lambda client: client.assets.groups.list(page=page, size=size, name=name), credentials)
+
+
+@repeatable("update of asset group {group_id}")
+async def update_asset_group(
+    group_id: str, *, name: str | None = None, description: str | None = None, credentials: str | None = None
+) -> AssetGroup:
+    """Renames a group of assets, or changes its description."""
+    if name is None and description is None:
+        raise InputError(f"asset group {group_id}: give a name or a description to update. Nothing was sent.")
+    if name is not None:
+        words("name", name)
+    return await ask(
+        lambda client: client.assets.groups.update(group_id, name=name, description=description), credentials
+    )
+
+
+@once("deletion of asset group {group_id}")
+async def delete_asset_group(group_id: str, *, credentials: str | None = None) -> None:
+    """Deletes a group of assets."""
+    await ask(lambda client: client.assets.groups.delete(group_id), credentials)
+
+
+def _price_name() -> str:
+    request = task_run.parameters["request"]
+    return f"price of {request.entry.name if isinstance(request, ModelInput) else type(request).__name__}"
+
+
+@repeatable(_price_name)
+async def price_preview(
+    request: ModelInput, *, credentials: str | None = None, storage: str | None = None
+) -> PricePreview:
+    """Requests the price of a model with these parameters; nothing is created, and nothing is paid.
+
+    Args:
+        request: The model and its parameters, from `rh_prefect.models`; files that are no links are uploaded first.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
+        storage: Name of the `MediaStorage` block whose options open the files.
+
+    Returns:
+        The price, and whether this very call would be free.
+
+    Raises:
+        InputError: A parameter or a file is not what the model takes; nothing was asked.
+    """
+    if not isinstance(request, ModelInput):
+        raise InputError(f"Only a model has a price preview, not {type(request).__name__}. Nothing was asked.")
+    # All but the files is checked before one of them is uploaded.
+    catalog.validate(request.entry, await _with_files(request, _stand_in))
+    store = await load_storage(storage)
+
+    async def question(client: Client) -> PricePreview:
+        params = await _with_files(request, partial(_link, request.entry, client=client, store=store))
+        return await client.price_preview(request.entry.endpoint, catalog.validate(request.entry, params))
+
+    return await ask(question, credentials)
+
+
+async def _with_files(asked: ModelInput, link: Callable[[catalog.Param, Any], Awaitable[str]]) -> dict[str, Any]:
+    params = asked.params()
+    for param in asked.entry.media_params:
+        given = params.get(param.name)
+        if isinstance(given, list | tuple):
+            params[param.name] = [await link(param, source) for source in given]
+        elif given is not None:
+            params[param.name] = await link(param, given)
+    return params
+
+
+async def _stand_in(param: catalog.Param, _: Source) -> str:
+    return f"a file for {param.name}"
+
+
+async def _link(
+    model: catalog.Model, param: catalog.Param, source: Source, *, client: Client, store: MediaStore
+) -> str:
+    def check(file: Local) -> None:
+        facts = file.facts
+        catalog.check_file(model, param, extension=facts.extension, size=file.size, kind=facts.kind, source=file.source)
+
+    return await link_to(source, client=client, store=store, check=check)

@@ -1,0 +1,315 @@
+"""A user's own, newer models: taken from a public list, preferred from then on, and given up again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from rh_prefect.catalog import registry, user_catalogue
+from rh_prefect.catalog.registry import SLIM_FILE, is_older
+from rh_prefect.errors import InputError
+from tests.support.registry_file import registry as written
+
+TODAY = datetime.now(UTC).date().isoformat()
+OWN = json.loads(SLIM_FILE.read_bytes())
+COUNT = len(OWN["models"])
+SHOW = "from rh_prefect import catalog; m = catalog.get('z-image/turbo'); print(len(catalog.models()), m.price)"
+PACKAGES_OWN = f"{COUNT} 0.04 CNY per call\n"
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's file, which is not there yet."""
+    monkeypatch.setenv("RH_STATE_DIR", str(tmp_path / "state"))
+    assert registry.user_file() == tmp_path / "state" / "models.json"
+    return registry.user_file()
+
+
+def new_process(code: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **env}, capture_output=True, text=True, check=False
+    )
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=folder))
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def saved(path: Path, content: object) -> str:
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return str(path)
+
+
+def kept(file: Path) -> dict[str, dict[str, Any]]:
+    """The user's models by endpoint, as the file has them."""
+    return {model["endpoint"]: model for model in json.loads(file.read_bytes())["models"]}
+
+
+def own(endpoint: str) -> dict[str, Any]:
+    return next(model for model in OWN["models"] if model["endpoint"] == endpoint)
+
+
+def capabilities(*endpoints: dict[str, Any], version: str = TODAY) -> dict[str, Any]:
+    return {"version": version, "total": len(endpoints), "endpoints": list(endpoints)}
+
+
+def entry(endpoint: str, *params: dict[str, Any], output: str = "image") -> dict[str, Any]:
+    return {"endpoint": endpoint, "name_en": endpoint, "output_type": output, "params": list(params)}
+
+
+TURBO = "rhart-image/z-image/turbo"
+PROMPT = {"key": "prompt", "type": "STRING", "required": True, "maxLength": 7, "default": "a sample"}
+
+
+def changed(models: dict[str, Any]) -> None:
+    turbo = models["z-image/turbo"]
+    turbo["price"]["fixed"] = 0.05
+    turbo["params"][0]["max_length"] = 7
+    turbo["params"].append({"key": "styleName", "type": "string", "required": False})
+    models["z-image/ultra"] = {**turbo, "name": "z-image/ultra", "endpoint": "z/ultra"}
+    del models["suno-lyrics"]
+
+
+def test_the_difference_is_told_and_the_next_process_has_it(file: Path, tmp_path: Path) -> None:
+    user_catalogue.refresh(str(written(tmp_path / "first.json")))
+    done = user_catalogue.refresh(str(written(tmp_path / "second.json", version=f"{TODAY}+1", change=changed)))
+    assert list(done.changes.lines()) == [
+        "+ z-image/ultra",
+        "- suno-lyrics",
+        "~ z-image/turbo: ~prompt (max_length), +styleName",
+        "$ z-image/turbo: 0.04 CNY per call -> 0.05 CNY per call",
+    ]
+    assert str(done.changes) == "1 new, 1 gone, 1 changed, 1 with another price"
+    code = (
+        "from rh_prefect import models\nfrom rh_prefect.tasks import endpoints\n"
+        "assert models.ZImageUltra(prompt='a', style_name='b').params() == {'prompt': 'a', 'style_name': 'b'}\n"
+        "assert endpoints.z_image_ultra.name == 'z-image/ultra'\n"
+        "from rh_prefect import catalog\nassert catalog.get('suno-lyrics').status == 'gone'\n"
+    )
+    done_there = new_process(code)
+    assert done_there.returncode == 0, done_there.stderr
+    assert "0.05 CNY" in new_process(SHOW).stdout
+    assert user_catalogue.reset()
+    assert not user_catalogue.reset()
+    assert new_process(SHOW).stdout == PACKAGES_OWN
+
+
+def test_a_newer_list_changes_what_it_tells_and_keeps_what_it_does_not_know(file: Path, tmp_path: Path) -> None:
+    veo = "rhart-video-v3.1-fast/image-to-video"
+    new = entry("z-image/ultra", PROMPT)
+    done = user_catalogue.refresh(saved(tmp_path / "c.json", capabilities(entry(TURBO, PROMPT), new, entry(veo))))
+    now = kept(file)
+    assert now[TURBO] == own(TURBO) | {"params": [now[TURBO]["params"][0]], "seen": TODAY}
+    assert now[TURBO]["params"][0] == {**own(TURBO)["params"][0], "max_length": 7}
+    assert now["z-image/ultra"]["family"] == "z-image"
+    assert {now[e].get("status", "current") for e in (TURBO, veo, "z-image/ultra")} == {"current"}
+    assert now["rhart-audio/suno/lyrics"]["status"] == "gone"
+    assert now[veo]["params"] == own(veo)["params"]
+    assert (done.form, done.date, done.is_older, done.flaws) == ("capabilities", TODAY, False, ())
+    assert not done.changes.repriced
+
+
+def test_structured_parameters_rules_and_notes_are_in_no_list_and_stay(file: Path, tmp_path: Path) -> None:
+    face, elements = "kling-lip-sync/identify-face", "kling-elements"
+    params: list[dict[str, Any]] = [
+        {"key": "videoUrl", "type": "VIDEO", "required": False},
+        {"key": "videoId", "type": "STRING"},
+    ]
+    user_catalogue.refresh(saved(tmp_path / "c.json", capabilities(entry(face, *params), entry(elements, PROMPT))))
+    now = kept(file)
+    assert now[face]["rules"] == own(face)["rules"]
+    assert [param.get("note") for param in now[face]["params"]] == [param["note"] for param in own(face)["params"]]
+    assert now[face]["params"][0]["accept"] == own(face)["params"][0]["accept"]
+    assert "max_size_mb" not in now[face]["params"][0]  # this form tells it, and says that there is no such limit
+    assert next(param for param in now[elements]["params"] if param["type"] == "json")["key"] == "tagList"
+
+
+def test_an_older_list_adds_what_is_missing_and_changes_nothing_else(file: Path, tmp_path: Path) -> None:
+    old = capabilities(entry(TURBO, PROMPT), entry("z-image/antique", PROMPT), version="2020-01-01")
+    done = user_catalogue.refresh(saved(tmp_path / "c.json", old))
+    assert done.is_older
+    assert list(done.changes.lines()) == ["+ z-image/antique"]
+    assert kept(file)[TURBO] == own(TURBO)
+
+
+def test_a_list_without_a_date_takes_nothing_for_gone_unless_its_date_is_given(file: Path, tmp_path: Path) -> None:
+    listed = saved(tmp_path / "b.json", [{**entry(TURBO), "params": [{"fieldKey": "prompt", "type": "STRING"}]}])
+    assert user_catalogue.refresh(listed).changes.gone == []
+    assert len(user_catalogue.refresh(listed, date=TODAY).changes.gone) > 400
+    for day in ("soon", "2999-01-01", "20261101"):
+        with pytest.raises(InputError, match=f"'{day}' is not a past date"):
+            user_catalogue.refresh(listed, date=day)
+
+
+def test_prices_alone_are_taken_and_a_placeholder_changes_nothing(file: Path, tmp_path: Path) -> None:
+    kling = own("alibaba/wan-2.6/image-to-video")
+    rows: list[dict[str, Any]] = []
+    for endpoint, amount in ((TURBO, 0.07), ("rhart-audio/suno/lyrics", 9999), ("acme/none", 1)):
+        rows.append({"endpoint": endpoint, "pricing_type": "fixed", "unit": "/次", "price": amount})
+    when = [{"when": {"resolution": "1080P", "duration": "5"}, "price": 9.5}]
+    rows.append({"endpoint": kling["endpoint"], "pricing_type": "parameter_based", "unit": "/次", "rules": when})
+    done = user_catalogue.refresh(saved(tmp_path / "p.json", {"version": f"public-{TODAY}", "pricing": rows}))
+    assert done.changes.repriced == {
+        "alibaba/wan-2.6/image-to-video": "2.25 to 11.25 CNY per call -> 9.50 CNY per call",
+        "z-image/turbo": "0.04 CNY per call -> 0.07 CNY per call",
+    }
+    assert kept(file)[kling["endpoint"]]["price"]["rows"] == [["1080p", "5", 9.5]]
+    assert kept(file)[TURBO]["price_seen"] == TODAY
+    assert done.flaws == ("acme/none: a price for a model that is not in the catalogue",)
+    assert done.changes.gone == []
+
+
+def test_an_older_price_does_not_replace_a_newer_one(file: Path, tmp_path: Path) -> None:
+    row = {"endpoint": TURBO, "pricing_type": "fixed", "unit": "/次", "price": 0.01, "updated_at": "2020-01-01"}
+    done = user_catalogue.refresh(saved(tmp_path / "p.json", {"version": f"public-{TODAY}", "pricing": [row]}))
+    assert not done.changes.repriced
+
+
+def test_a_new_model_with_a_taken_name_is_called_by_its_endpoint(file: Path, tmp_path: Path) -> None:
+    twin = {**entry("z-image/twin"), "name_en": "Z-Image_Turbo"}
+    user_catalogue.refresh(saved(tmp_path / "c.json", capabilities(entry(TURBO), twin)))
+    assert [kept(file)[endpoint]["name"] for endpoint in (TURBO, "z-image/twin")] == ["z-image/turbo", "z-image/twin"]
+
+
+def test_an_address_is_read_too(file: Path, tmp_path: Path) -> None:
+    saved(tmp_path / "c.json", capabilities(entry("z-image/ultra", PROMPT)))
+    with served(tmp_path) as url:
+        assert user_catalogue.refresh(f"{url}/c.json").changes.new == ["z-image/ultra"]
+        with pytest.raises(InputError, match="cannot be read"):
+            user_catalogue.refresh(f"{url}/none.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{", "not a list of models"),
+        ("[]", "not a list of models"),
+        ('{"version": "2026-11-01", "source": "x", "models": []}', "its format is unknown"),
+        ('[{"name": "a"}]', "has no usable model"),
+        ("", "not a list of models"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_file_that_cannot_be_used_leaves_all_as_it_was(
+    file: Path, tmp_path: Path, content: str | None, reason: str
+) -> None:
+    user_catalogue.refresh(str(written(tmp_path / "first.json", change=changed)))
+    before = file.read_bytes()
+    if content is not None:
+        (tmp_path / "bad.json").write_text(content)
+    with pytest.raises(InputError, match=reason):
+        user_catalogue.refresh(str(tmp_path / "bad.json"))
+    assert file.read_bytes() == before
+    assert [path.name for path in file.parent.iterdir()] == ["models.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("{", "cannot be read"), ('{"version": "2020-01-01", "models": []}', "newer ones")],
+)
+def test_a_users_file_that_cannot_be_used_is_left_aside_with_a_warning(file: Path, content: str, said: str) -> None:
+    file.parent.mkdir()
+    file.write_text(content)
+    done = new_process(SHOW)
+    assert done.stdout == PACKAGES_OWN
+    assert said in done.stderr
+    assert "models refresh" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "older"),
+    [
+        ("2026-04-29", "2026-04-29+1", True),
+        ("2026-04-29+9", "2026-04-29+10", True),
+        ("2026-04-29+1", "2026-04-29+1", False),
+        ("2026-05-01", "2026-04-29+1", False),
+        ("mine", "2026-04-29+1", False),
+    ],
+)
+def test_versions_are_compared_where_they_can_be(one: str, other: str, older: bool) -> None:
+    assert is_older(one, other) is older
+
+
+def test_the_packages_own_version_can_be_compared() -> None:
+    assert is_older("2020-01-01", OWN["version"])
+
+
+def test_the_packages_own_data_file_is_a_list_too(file: Path) -> None:
+    """As for a worker on another machine, which is given this user's file."""
+    done = user_catalogue.refresh(str(SLIM_FILE))
+    assert (done.form, done.flaws, str(done.changes)) == (
+        "catalogue",
+        (),
+        "0 new, 0 gone, 0 changed, 0 with another price",
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "flaw"),
+    [
+        ({"aliases": [1, None]}, "is not a string"),
+        ({"groups": [5]}, "is not a string"),
+        ({"family": 5}, "is not a string"),
+        ({"endpoint": "../etc"}, "names no endpoint"),
+        ({"price": {"unit": "call", "currency": "CNY", "fixed": "abc"}}, "cannot be read"),
+        ({"params": [{"key": "a", "type": "enum", "required": False}]}, "no options"),
+        ({"params": [{"key": "a", "type": "int", "required": False, "min": 5, "max": 1}]}, "greater than its maximum"),
+        ({"params": [{"key": "a", "type": "string", "required": False, "max_length": -1}]}, "a limit allows no value"),
+        ({"params": [{"key": "a", "type": "int", "required": False}] * 2}, "listed twice"),
+    ],
+)
+def test_an_entry_that_would_break_later_is_refused_now(
+    file: Path, tmp_path: Path, change: dict[str, Any], flaw: str
+) -> None:
+    facts = {"name": "new", "endpoint": "z-image/new", "output": "image", "family": "z-image", "params": []}
+    good = {**facts, "name": "good", "endpoint": "z-image/good", "provenance": "third-party"}
+    content = {"version": TODAY, "source": "x", "models": [{**facts, "provenance": "third-party", **change}, good]}
+    done = user_catalogue.refresh(saved(tmp_path / "own.json", content))
+    assert done.changes.new == ["good"]
+    assert [flaw in told for told in done.flaws] == [True]
+
+
+@pytest.mark.parametrize("taken", ["CustomInput", "Decimal", "Mapping", "FileValue"])
+def test_a_model_is_not_called_like_what_the_module_holds(file: Path, tmp_path: Path, taken: str) -> None:
+    user_catalogue.refresh(saved(tmp_path / "c.json", capabilities({**entry("z-image/odd", PROMPT), "name_en": taken})))
+    done = new_process("from rh_prefect import models; print(models.input_for('z-image/odd').entry.endpoint)")
+    assert done.stdout == "z-image/odd\n", done.stderr
+
+
+def test_a_name_does_not_hide_another_models_endpoint(file: Path, tmp_path: Path) -> None:
+    odd = {**entry("acme/q", PROMPT), "name_en": TURBO}
+    user_catalogue.refresh(saved(tmp_path / "c.json", capabilities(odd, entry("Acme/Q", PROMPT), entry(TURBO, PROMPT))))
+    code = "from rh_prefect import catalog; print(*(catalog.get(one).endpoint for one in ('%s', 'acme/q', 'Acme/Q')))"
+    assert new_process(code % TURBO).stdout.split() == [TURBO, "acme/q", "Acme/Q"]
+
+
+def test_a_note_beside_a_price_stays(file: Path, tmp_path: Path) -> None:
+    noted = next(model for model in OWN["models"] if "price_note" in model and "fixed" in model.get("price", {}))
+    row = {"endpoint": noted["endpoint"], "pricing_type": "fixed", "unit": "/秒", "price": 77, "updated_at": TODAY}
+    user_catalogue.refresh(saved(tmp_path / "p.json", {"version": f"public-{TODAY}", "pricing": [row]}))
+    assert kept(file)[noted["endpoint"]]["price_note"] == noted["price_note"]
+
+
+def test_a_password_in_an_address_is_told_nowhere(file: Path) -> None:
+    with pytest.raises(InputError) as refused:
+        user_catalogue.refresh("http://user:secret@127.0.0.1:9/list.json")
+    assert "secret" not in str(refused.value)

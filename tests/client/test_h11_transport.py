@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+
+from rh_prefect.client.h11_transport import CallTransport
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@asynccontextmanager
+async def serving(*answers: bytes | float | None) -> AsyncIterator[tuple[httpx.AsyncClient, list[int]]]:
+    """Plays answers, one for each request: bytes, a pause, or None for a closed connection."""
+    script, connections = list(answers), []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(0)
+        number = len(connections) - 1
+        try:
+            while script and await reader.readuntil(b"\r\n\r\n"):
+                connections[number] += 1
+                answer = script.pop(0)
+                if answer is None:
+                    break
+                if isinstance(answer, float):
+                    await asyncio.sleep(answer)
+                else:
+                    writer.write(answer)
+        except asyncio.IncompleteReadError:
+            pass
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    limits = httpx.Limits(max_keepalive_connections=4, keepalive_expiry=5.0)
+    transport = CallTransport(verify=httpx.create_ssl_context(), limits=limits)
+    async with httpx.AsyncClient(transport=transport, base_url=url, timeout=0.5) as client:
+        yield client, connections
+    server.close()
+
+
+async def test_a_connection_is_kept() -> None:
+    async with serving(OK, OK, OK) as (client, connections):
+        assert [(await client.get("/")).text for _ in range(3)] == ["ok"] * 3
+    assert connections == [3]
+
+
+async def test_what_comes_unasked_is_not_the_next_answer() -> None:
+    late = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"
+    async with serving(OK + late, OK) as (client, connections):
+        assert (await client.get("/")).text == "ok"
+        await asyncio.sleep(0.05)
+        assert (await client.get("/")).text == "ok"
+    assert len(connections) == 2
+
+
+async def test_an_answer_may_come_in_any_form() -> None:
+    packed = gzip.compress(b"packed")
+    zipped = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed) + packed
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    early = b"HTTP/1.1 103 Early Hints\r\n\r\n" + OK
+    async with serving(zipped, chunked, early) as (client, _):
+        assert [(await client.get("/")).text for _ in range(3)] == ["packed", "abc", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (None, httpx.RemoteProtocolError),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok", httpx.ReadTimeout),
+        (b"not HTTP at all\r\n\r\n", httpx.RemoteProtocolError),
+        (2.0, httpx.ReadTimeout),
+    ],
+)
+async def test_a_broken_answer_is_an_error_and_its_connection_is_closed(
+    answer: bytes | float | None, error: type[Exception]
+) -> None:
+    async with serving(answer, OK) as (client, connections):
+        with pytest.raises(error):
+            await client.get("/")
+        assert (await client.get("/")).text == "ok"
+    assert len(connections) == 2
+
+
+async def test_no_server_is_no_connection(unused_tcp_port: int) -> None:
+    transport = CallTransport(verify=httpx.create_ssl_context(), limits=httpx.Limits())
+    async with httpx.AsyncClient(transport=transport) as client:
+        with pytest.raises(httpx.ConnectError):
+            await client.get(f"http://127.0.0.1:{unused_tcp_port}/")

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import pytest
+
+from rh_prefect.jobs.accounts.ended_task_estimator import (
+    FAILED_SEARCHES,
+    FEWEST,
+    MARGIN,
+    REMEMBERED,
+    DurationHistory,
+    Search,
+    counting_gap,
+)
+
+
+def lengths_of(*seconds: float) -> DurationHistory:
+    lengths = DurationHistory()
+    for one in seconds:
+        lengths.note(one)
+    return lengths
+
+
+@pytest.mark.parametrize("length", [120.0, 600.0, 3600.0])
+@pytest.mark.parametrize("slots", [50, 200])
+def test_counting_costs_a_job_about_the_same_few_requests_however_many_run(length: float, slots: int) -> None:
+    mean_age = length / 2
+    between_ends = length / slots
+    assert 2 <= between_ends / counting_gap([mean_age] * slots, shortest=0.1) <= 8
+
+
+def test_short_tasks_are_counted_more_often_than_one_task_is_looked_at() -> None:
+    assert counting_gap([3.0] * 50, shortest=2.0) < 0.3
+
+
+def test_a_young_task_is_not_left_alone_for_longer_than_without_counting() -> None:
+    assert counting_gap([3600.0, 1.0], shortest=2.0) == 2.0
+    assert counting_gap([600.0, 600.0], shortest=2.0) < 0.1 * 600
+
+
+def test_without_experience_the_one_that_was_longest_not_seen_is_likeliest() -> None:
+    lengths = DurationHistory()
+    assert lengths.odds(seen=0.0, age=10.0) > lengths.odds(seen=5.0, age=10.0) > lengths.odds(seen=9.0, age=10.0)
+
+
+def test_with_experience_the_one_at_the_usual_age_is_likeliest() -> None:
+    lengths = lengths_of(*[6.1] * 60, *[40.2] * 30, *[180.3] * 10)
+    at_six, at_twenty, at_forty = (
+        lengths.odds(seen=seen, age=age) for seen, age in ((4.0, 6.5), (8.0, 20.0), (20.0, 41.0))
+    )
+    assert at_six > 0.5
+    assert at_forty > 0.5
+    assert at_twenty < 0.1
+
+
+def test_a_task_is_guessed_to_end_when_most_that_were_longer_had() -> None:
+    lengths = lengths_of(*[6.0] * 60, *[40.0] * 30, *[180.0] * 10)
+    assert lengths.guess(seen=0.0) == pytest.approx(6.0 * MARGIN)
+    assert lengths.guess(seen=6.2) == pytest.approx(40.0 * MARGIN)
+    assert lengths.guess(seen=41.0) == pytest.approx(180.0 * MARGIN)
+    assert lengths.guess(seen=181.0) is None
+
+
+def test_few_ends_are_no_experience() -> None:
+    few = lengths_of(*[6.0] * (FEWEST - 1))
+    assert few.guess(seen=0.0) is None
+    assert not few.is_known
+
+
+def test_only_the_latest_are_remembered() -> None:
+    lengths = lengths_of(*[6.0] * 50, *[60.0] * REMEMBERED)
+    assert lengths.guess(seen=0.0) == pytest.approx(60.0 * MARGIN)
+
+
+def test_the_search_widens_while_nothing_is_found() -> None:
+    search = Search()
+    looks = [search.polls(1, ends=0) for _ in range(FAILED_SEARCHES - 1)]
+    assert looks == sorted(looks)
+    assert looks[-1] > 3 * looks[0]
+    assert search.polls(1, ends=1) == looks[0]
+
+
+def test_counts_that_miss_what_nobody_finds_are_not_believed_until_they_miss_nothing() -> None:
+    search = Search()
+    for _ in range(FAILED_SEARCHES):
+        search.polls(2, ends=0)
+    assert not search.is_trusted
+    assert search.polls(2, ends=1) == 0
+    assert not search.is_trusted
+    assert search.polls(0, ends=1) == 0
+    assert search.is_trusted

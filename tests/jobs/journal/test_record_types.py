@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from rh_prefect.jobs.journal.identity import Address
+from rh_prefect.jobs.journal.job_records import RESUBMITTED, JobView, Submit
+from rh_prefect.jobs.journal.record_types import (
+    FORMAT,
+    FORMAT_KEY,
+    Answer,
+    CallRecord,
+    End,
+    Format,
+    FoundName,
+    Intent,
+    Link,
+    Lost,
+    Record,
+    Resolution,
+    SeenMedia,
+)
+from tests.support.job_records import BASE, KEY, SOMEWHERE_ELSE, intent, ticket, unknown
+
+INTENT = intent()
+ADOPTED = Resolution(outcome="adopted", task_id="7")
+FORGOTTEN = Resolution(outcome="forgotten")
+REFUSED = Answer(outcome="refused", code="421", retry="throttled")
+SUCCESS = End(status="SUCCESS", task_id="1")
+
+
+def parsed(**records: Record) -> JobView:
+    """`intent_1=…` stands for the record `<key>-intent-1`."""
+    found = {f"{KEY}-{name.replace('_', '-')}": one.model_dump(mode="json") for name, one in records.items()}
+    return JobView.parse(KEY, found)
+
+
+def test_each_record_has_a_token_of_its_own() -> None:
+    assert len({intent().token for _ in range(100)}) == 100
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        intent(estimate=Decimal("0.30"), label="dawn", payload={"n": 1, "tags": ["x"]}),
+        ticket(),
+        FORGOTTEN,
+        End(status="SUCCESS", task_id="1", links=(Link(url="http://x/1.png", type="png"),), cost=Decimal("1.5")),
+    ],
+)
+def test_a_record_goes_to_json_and_back(record: Record) -> None:
+    assert type(record).model_validate(record.model_dump(mode="json")) == record
+
+
+def test_a_record_of_a_later_version_is_read() -> None:
+    assert Intent.model_validate({**INTENT.model_dump(mode="json"), "colour": "blue"}) == INTENT
+
+
+def test_a_record_without_its_optional_fields_has_the_values_that_the_format_gives_them() -> None:
+    """What is not recorded is: the first call, of the first attempt, in one process, with the usual time limits."""
+    bare = Intent(
+        owner=SOMEWHERE_ELSE, account="acc", site="site", model="some/model", endpoint="e", payload={}, base=BASE
+    )
+    assert bare.model_dump(exclude={"token", "at", "owner", "payload", "address"}) == {
+        "account": "acc", "site": "site", "credentials": None, "storage": None, "store": "", "model": "some/model",
+        "endpoint": "e", "base": BASE, "version": "", "order": 1, "is_detached": False, "label": None, "run": "",
+        "flow": "", "estimate": None, "currency": None, "give_up": 30.0, "submit_timeout": 60.0, "attempt": 1,
+        "graph": "", "webhook": False, "flow_run": "",
+    }  # fmt: skip
+    call = CallRecord(owner=SOMEWHERE_ELSE)
+    assert (call.order, call.attempt, call.is_detached, call.address) == (1, 1, False, Address())
+    assert (SUCCESS.attempt, SUCCESS.task_attempt) == (1, 1)
+    assert (SeenMedia(uri="a", sha256="b", size=1, kind="image", mime="image/png", extension="png").attempt) == 1
+    assert (FoundName(folder="/").attempt, Format().format, FORMAT_KEY) == (1, FORMAT, "format-1")
+
+
+@pytest.mark.parametrize(
+    ("records", "state", "task_id"),
+    [
+        ({}, "open", None),
+        ({"answer": ticket("5")}, "ticket", "5"),
+        ({"answer": REFUSED}, "refused", None),
+        ({"answer": unknown()}, "unknown", None),
+        ({"answer": unknown(), "resolution": ADOPTED}, "ticket", "7"),
+        ({"answer": unknown(), "resolution": FORGOTTEN}, "forgotten", None),
+        ({"answer": ticket("1"), "end": SUCCESS}, "ended", "1"),
+        ({"answer": unknown(), "resolution": ADOPTED, "end": SUCCESS}, "ended", "1"),
+        # Not meant to come about; but a task that is known of must never be paid for again.
+        ({"answer": REFUSED, "resolution": ADOPTED}, "ticket", "7"),
+        ({"resolution": ADOPTED}, "ticket", "7"),
+        ({"answer": ticket("5"), "lost": Lost(by="a person")}, "forgotten", "5"),
+        ({"answer": ticket("5"), "lost": Lost(by="a person"), "end": SUCCESS}, "ended", "1"),
+        ({"answer": ticket("5"), "resolution": ADOPTED}, "ticket", "7"),
+    ],
+)
+def test_where_a_submit_stands(records: dict[str, Any], state: str, task_id: str | None) -> None:
+    submit = Submit(1, INTENT, **records)
+    assert (submit.state, submit.task_id) == (state, task_id)
+
+
+@pytest.mark.parametrize(
+    ("records", "may_be_paid"),
+    [
+        ({}, False),
+        ({"answer": ticket()}, False),
+        ({"answer": REFUSED}, False),
+        ({"answer": unknown()}, True),
+        ({"answer": unknown(), "resolution": ADOPTED}, False),
+        ({"answer": unknown(), "resolution": FORGOTTEN}, False),
+        ({"answer": unknown(), "resolution": Resolution(outcome="forgotten", by=RESUBMITTED)}, True),
+        ({"answer": ticket(), "lost": Lost()}, True),
+        ({"answer": unknown(), "resolution": ADOPTED, "lost": Lost()}, True),
+        ({"answer": unknown(), "end": SUCCESS}, False),
+    ],
+)
+def test_what_may_have_been_paid_for_without_a_known_task(records: dict[str, Any], may_be_paid: bool) -> None:
+    assert Submit(1, INTENT, **records).may_be_paid == may_be_paid
+
+
+@pytest.mark.parametrize(
+    ("records", "late"),
+    [
+        ({"answer": ticket("5")}, None),
+        ({"answer": unknown(), "resolution": FORGOTTEN, "late": ticket("8")}, "8"),
+        ({"answer": unknown(), "resolution": ADOPTED, "late": ticket("8")}, "8"),
+        ({"answer": unknown(), "resolution": ADOPTED, "late": ticket("7")}, None),
+    ],
+)
+def test_a_late_ticket_is_another_task_than_the_one_that_counts(records: dict[str, Any], late: str | None) -> None:
+    assert Submit(1, INTENT, **records).late_task_id == late
+
+
+def test_payments_are_counted_from_an_attempt_on() -> None:
+    view = JobView(KEY, tuple(Submit(n, intent(attempt=n), ticket(str(n))) for n in (1, 2, 3)))
+    assert [view.payments(since=attempt) for attempt in (1, 2, 3, 4)] == [3, 2, 1, 0]
+
+
+def test_a_job_without_records_is_new() -> None:
+    view = JobView.parse(KEY, {})
+    assert (view.state, view.last, view.next_n, view.tickets) == ("new", None, 1, 0)
+
+
+def test_a_job_is_read_in_the_order_of_its_submits_whatever_order_they_come_in() -> None:
+    records: dict[str, Record] = {f"answer_{n}": REFUSED for n in range(11, 0, -1)}
+    records |= {f"intent_{n}": INTENT for n in (10, 2, 11, 1, 3, 9, 4, 8, 5, 7, 6)}
+    view = parsed(**records)
+    assert [submit.n for submit in view.submits] == list(range(1, 12))
+    assert view.next_n == 12
+    assert view.state == "refused"
+
+
+def test_the_last_submit_decides() -> None:
+    view = parsed(intent_1=INTENT, answer_1=unknown(), resolution_1=FORGOTTEN, intent_2=INTENT, answer_2=ticket("9"))
+    assert view.state == "ticket"
+    assert view.last is not None
+    assert view.last.task_id == "9"
+
+
+def test_an_answer_without_its_intent_is_not_taken_for_a_submit() -> None:
+    assert parsed(answer_1=ticket()).state == "new"
+
+
+def test_other_records_of_the_job_are_no_submits() -> None:
+    view = parsed(intent_1=INTENT, answer_1=unknown(), resolution_1=FORGOTTEN, late_1=ticket("8"))
+    assert view.state == "forgotten"
+
+
+def test_tickets_are_what_was_paid_for_and_refusals_are_not() -> None:
+    view = parsed(
+        intent_1=INTENT,
+        answer_1=REFUSED,
+        intent_2=INTENT,
+        answer_2=ticket("2"),
+        end_2=End(status="FAILED", task_id="2"),
+        intent_3=INTENT,
+        answer_3=unknown(),
+        resolution_3=FORGOTTEN,
+        intent_4=INTENT,
+        answer_4=unknown(),
+        resolution_4=ADOPTED,
+        intent_5=INTENT,
+        answer_5=unknown(),
+        intent_6=INTENT,
+        answer_6=unknown(),
+        resolution_6=Resolution(outcome="forgotten", by=RESUBMITTED),
+    )
+    assert view.tickets == 2
+    assert view.payments(since=1) == 4, "who forgot it by hand has looked; the option has not"
+
+
+def test_a_newer_look_at_an_earlier_submit_does_not_make_it_the_last() -> None:
+    view = JobView(KEY, (Submit(1, INTENT, unknown()), Submit(2, INTENT, ticket("2"))))
+    newer = view.adding(Submit(1, INTENT, unknown(), FORGOTTEN))
+    assert [submit.n for submit in newer.submits] == [1, 2]
+    assert newer.submits[0].state == "forgotten"
+    assert newer.state == "ticket"

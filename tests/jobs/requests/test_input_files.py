@@ -1,0 +1,375 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+import uuid
+import zlib
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from rh_prefect.errors import InputError, MediaError
+from rh_prefect.jobs.journal.identity import media_mark
+from rh_prefect.jobs.journal.journal import FolderJournal
+from rh_prefect.jobs.requests.input_copies import Copies
+from rh_prefect.jobs.requests.input_files import Inputs, check_unchanged, fetched
+from rh_prefect.media.media import Media
+from rh_prefect.media.store import MediaStore
+from tests.support import samples
+from tests.support.link_server import LinkHost
+from tests.support.s3 import S3Server
+
+PICTURE = samples.picture("PNG")
+
+
+class Options:
+    """Gives no storage options, and counts how often a file is looked at."""
+
+    def __init__(self) -> None:
+        self.looks: list[str] = []
+
+    def __call__(self, source: str) -> dict[str, object]:
+        self.looks.append(source)
+        return {}
+
+
+@pytest.fixture
+def options() -> Options:
+    return Options()
+
+
+def settled() -> float:
+    """A clock by which the files of a test are old enough for their time stamps to prove their content."""
+    return time.time() + 10
+
+
+@pytest.fixture
+def inputs(journal: FolderJournal, tmp_path: Path, options: Options) -> Inputs:
+    return Inputs(journal, tmp_path / "scratch", options_for=options, clock=settled)
+
+
+@pytest.fixture
+def later_run(journal: FolderJournal, tmp_path: Path, options: Options) -> Inputs:
+    """The same scope's next attempt, in a process that has seen nothing yet."""
+    return Inputs(journal, tmp_path / "scratch", options_for=options, clock=settled, attempt=2)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    return samples.png(tmp_path / "photo.png")
+
+
+def records(journal: FolderJournal) -> list[Path]:
+    return sorted(Path(journal.url).rglob("media/*.json"))
+
+
+def mark_of(path: Path) -> str:
+    return media_mark(hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+async def test_a_file_is_known_by_its_content(inputs: Inputs, photo: Path) -> None:
+    given = await inputs.identify(str(photo))
+    assert given.mark == mark_of(photo)
+    assert (given.seen.kind, given.seen.extension, given.seen.mime) == ("image", "png", "image/png")
+    assert given.seen.size == photo.stat().st_size
+    assert given.source == str(photo)
+
+
+async def test_a_video_s_length_is_known(inputs: Inputs, tmp_path: Path) -> None:
+    given = await inputs.identify(str(samples.mp4(tmp_path / "clip.mp4", seconds=2)))
+    assert given.seen.kind == "video"
+    assert given.seen.seconds == pytest.approx(2, abs=0.2)
+
+
+async def test_one_content_in_two_places_has_one_mark(inputs: Inputs, photo: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(photo.read_bytes())
+    assert (await inputs.identify(str(photo))).mark == (await inputs.identify(str(copy))).mark
+
+
+async def test_all_spellings_of_a_place_are_one_record(
+    inputs: Inputs, photo: Path, journal: FolderJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photo.parent)
+    given = [await inputs.identify(source) for source in (str(photo), "photo.png", f"file://{photo}", photo.as_uri())]
+    assert len({one.seen for one in given}) == 1
+    assert len(records(journal)) == 1
+
+
+async def test_many_who_ask_at_once_read_a_link_once(inputs: Inputs, links: LinkHost) -> None:
+    link = links.put("photo.png", PICTURE)
+    await asyncio.gather(*(inputs.identify(link) for _ in range(20)))
+    assert links.reads == ["/photo.png"]
+
+
+async def test_one_who_is_cancelled_does_not_hurt_the_others(inputs: Inputs, photo: Path) -> None:
+    first, second = (asyncio.create_task(inputs.identify(str(photo))) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert (await second).mark == mark_of(photo)
+
+
+async def test_a_file_that_is_gone_is_what_was_recorded_for_it(
+    inputs: Inputs, later_run: Inputs, photo: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = await inputs.identify(str(photo))
+    photo.unlink()
+    assert (await later_run.identify(str(photo))).mark == first.mark
+    assert "The recorded content is used" in caplog.text
+
+
+async def test_a_file_that_is_gone_and_had_two_contents_is_missing(
+    inputs: Inputs, later_run: Inputs, photo: Path
+) -> None:
+    await inputs.identify(str(photo))
+    samples.png(photo, text="another")
+    await inputs.identify(str(photo))
+    photo.unlink()
+    with pytest.raises(MediaError, match="does not exist"):
+        await later_run.identify(str(photo))
+
+
+async def test_a_later_run_in_an_equal_state_reads_nothing(
+    inputs: Inputs, later_run: Inputs, journal: FolderJournal, photo: Path
+) -> None:
+    first = await inputs.identify(str(photo))
+    again = (await later_run.identify(str(photo))).seen
+    assert again == first.seen  # with its token: it is the record, not a description of what was read again
+    assert again.stamp
+
+
+async def test_a_media_says_itself_what_it_is(inputs: Inputs, journal: FolderJournal, options: Options) -> None:
+    media = Media(uri="s3://b/film.MP4", kind="video", mime="video/mp4", size=9, sha256="a" * 64, seconds=5.0)
+    given = await inputs.identify(media)
+    assert given.mark == media_mark("a" * 64)
+    assert (given.seen.extension, given.seen.seconds, given.source) == ("mp4", 5.0, "s3://b/film.MP4")
+    assert not options.looks
+    assert not Path(journal.url).exists()
+
+
+async def test_a_missing_file_is_looked_for_again_the_next_time(inputs: Inputs, tmp_path: Path) -> None:
+    late = tmp_path / "late.png"
+    with pytest.raises(MediaError, match=r"late\.png"):
+        await inputs.identify(str(late))
+    samples.png(late)
+    assert (await inputs.identify(str(late))).mark == mark_of(late)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\nbroken"])
+async def test_a_broken_file_is_refused_and_not_recorded(
+    inputs: Inputs, journal: FolderJournal, tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "broken.png").write_bytes(content)
+    with pytest.raises(MediaError):
+        await inputs.identify(str(tmp_path / "broken.png"))
+    assert not Path(journal.url).exists()
+
+
+async def test_a_file_that_was_merely_written_again_is_the_same(inputs: Inputs, photo: Path) -> None:
+    first = await inputs.identify(str(photo))
+    photo.write_bytes(photo.read_bytes())
+    assert await inputs.identify(str(photo)) == first
+
+
+async def test_a_remote_file_is_fetched_and_its_copy_removed(inputs: Inputs, tmp_path: Path) -> None:
+    place = f"memory://{uuid.uuid4().hex}/photo.png"
+    data = samples.picture("PNG")
+    fsspec.filesystem("memory").pipe_file(place, data)
+    given = await inputs.identify(place)
+    assert given.mark == media_mark(hashlib.sha256(data).hexdigest())
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_a_local_file_is_not_copied(photo: Path, tmp_path: Path) -> None:
+    with fetched(str(photo), tmp_path / "scratch") as held:
+        assert held.path == photo
+        assert media_mark(held.sha256) == mark_of(photo)
+        assert held.size == photo.stat().st_size
+    assert photo.exists()
+    assert not (tmp_path / "scratch").exists()
+
+
+async def test_a_file_that_has_changed_must_not_be_uploaded(inputs: Inputs, photo: Path) -> None:
+    given = await inputs.identify(str(photo))
+    check_unchanged(given, given.seen.sha256)
+    with pytest.raises(InputError, match="was changed after this job had read it"):
+        check_unchanged(given, "b" * 64)
+
+
+async def test_a_file_that_changes_within_a_run_is_another_file(
+    inputs: Inputs, photo: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A4: a local file that is overwritten under its name within a run is another file, and the log says so."""
+    first = await inputs.identify(str(photo))
+    samples.png(photo, text="another")
+    second = await inputs.identify(str(photo))
+    assert second.mark == mark_of(photo) != first.mark
+    assert "photo.png is not the same file as earlier in this run" in caplog.text
+
+
+async def test_a_file_that_changed_since_an_earlier_attempt_is_another_file(
+    inputs: Inputs, later_run: Inputs, photo: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A4: a local file that changed since an earlier attempt is another file, and the log says so."""
+    first = await inputs.identify(str(photo))
+    samples.png(photo, text="another")
+    assert (await later_run.identify(str(photo))).mark == mark_of(photo) != first.mark
+    assert "not the same file as in an earlier attempt of this run" in caplog.text
+
+
+async def test_a_file_with_the_size_and_time_of_another_is_told_from_it(inputs: Inputs, photo: Path) -> None:
+    """A4: `touch -r` after overwriting does not hide that it is another file."""
+    first = await inputs.identify(str(photo))
+    times, content = photo.stat(), photo.read_bytes()
+    photo.write_bytes(_with_comment(content, b"1"))
+    one = await inputs.identify(str(photo))
+    size = photo.stat().st_size
+    photo.write_bytes(_with_comment(content, b"2"))
+    os.utime(photo, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert photo.stat().st_size == size
+    assert len({first.mark, one.mark, (await inputs.identify(str(photo))).mark}) == 3
+
+
+async def test_a_young_file_is_hashed_each_time(journal: FolderJournal, tmp_path: Path, photo: Path) -> None:
+    """A4: within 2 s of a change, a time stamp proves nothing, and the file is hashed again."""
+    times = photo.stat()
+    now = max(times.st_mtime, times.st_ctime) + 1
+    inputs = Inputs(journal, tmp_path / "scratch", options_for=lambda _: {}, clock=lambda: now)
+    await inputs.identify(str(photo))
+    [record] = records(journal)
+    assert '"stamp": ""' in record.read_text()
+
+
+@pytest.mark.parametrize("place", ["memory", pytest.param("s3", marks=pytest.mark.s3)])
+async def test_an_object_that_is_overwritten_under_its_name_is_another_file(
+    request: pytest.FixtureRequest, journal: FolderJournal, tmp_path: Path, place: str
+) -> None:
+    """A4: an object that is overwritten under its name within a run is another file for later jobs."""
+    if place == "s3":
+        server: S3Server = request.getfixturevalue("s3")
+        store = MediaStore(server.url(), options=server.options)
+    else:
+        store = MediaStore(f"memory://{uuid.uuid4().hex}")
+    inputs = Inputs(journal, tmp_path / "scratch", options_for=store.options_for)
+    marks = []
+    for text in ("one", "two", "one"):
+        store.write_bytes("photo.png", samples.png(tmp_path / "new.png", text=text).read_bytes())
+        marks.append((await inputs.identify(store.uri("photo.png"))).mark)
+        assert marks[-1] == mark_of(tmp_path / "new.png")
+    assert marks[0] == marks[2] != marks[1]
+
+
+async def test_a_link_with_a_strong_etag_is_read_once_for_each_of_its_states(
+    inputs: Inputs, later_run: Inputs, links: LinkHost, tmp_path: Path
+) -> None:
+    """A4: a link whose file is overwritten gives another file, and one with an equal strong ETag is not read again."""
+    link = links.put("photo.png", PICTURE, etag='"1"')
+    first = await inputs.identify(link)
+    assert (await inputs.identify(link), (await later_run.identify(link)).seen) == (first, first.seen)
+    assert links.reads == ["/photo.png"]
+    other = samples.png(tmp_path / "other.png", text="another")
+    links.put("photo.png", other.read_bytes(), etag='"2"')
+    assert (await inputs.identify(link)).mark == mark_of(other)
+    assert (await later_run.identify(link)).mark == mark_of(other)
+
+
+@pytest.mark.parametrize("etag", ["", 'W/"1"'])
+async def test_a_link_without_a_strong_etag_is_read_once_in_an_attempt(
+    inputs: Inputs, later_run: Inputs, links: LinkHost, etag: str
+) -> None:
+    link = links.put("photo.png", PICTURE, etag=etag)
+    for _ in range(3):
+        await inputs.identify(link)
+        await later_run.identify(link)
+    assert links.reads == ["/photo.png"] * 2
+
+
+async def test_links_that_differ_in_a_parameter_are_two_files(inputs: Inputs, links: LinkHost, tmp_path: Path) -> None:
+    """A3, N3: each link is read by itself; equal content is one file, whatever its link."""
+    other = samples.png(tmp_path / "other.png", text="another").read_bytes()
+    for name in ("token", "sig", "q-page", "x-oss-process"):
+        one = await inputs.identify(links.put(f"photo?{name}=1", PICTURE))
+        two = await inputs.identify(links.put(f"photo?{name}=2", other))
+        three = await inputs.identify(links.put(f"photo?{name}=3", PICTURE))
+        assert one.mark == three.mark != two.mark
+
+
+async def test_no_query_and_no_user_is_recorded(inputs: Inputs, journal: FolderJournal, links: LinkHost) -> None:
+    link = links.put("photo.png?token=canary", PICTURE)
+    given = await inputs.identify(link.replace("//", "//canary:canary@"))
+    assert given.seen.uri == f"{links.url}/photo.png"
+    assert records(journal)
+    assert not any("canary" in path.read_text() + path.name for path in records(journal))
+
+
+SIGNED = "X-Amz-Algorithm=A&X-Amz-Credential=C&X-Amz-Date=1&X-Amz-Expires=60&X-Amz-SignedHeaders=host&X-Amz-Signature="
+
+
+async def test_a_presigned_link_that_has_expired_is_what_was_recorded_under_its_name(
+    inputs: Inputs, later_run: Inputs, links: LinkHost
+) -> None:
+    first = await inputs.identify(links.put(f"photo.png?{SIGNED}1", PICTURE, etag='"1"'))
+    expired = f"{links.url}/photo.png?{SIGNED}2"
+    assert (await later_run.identify(expired)).mark == first.mark
+    with pytest.raises(MediaError, match="no such file"):
+        await later_run.identify(f"{links.url}/photo.png?{SIGNED}2&versionId=3")
+    with pytest.raises(MediaError, match="no such file"):
+        await later_run.identify(f"{links.url}/photo.png?token=1")
+
+
+async def test_an_expired_link_is_not_guessed_among_two_contents(
+    inputs: Inputs, later_run: Inputs, links: LinkHost, tmp_path: Path
+) -> None:
+    """A3: the name without a signature is used only where exactly one content is recorded under it."""
+    await inputs.identify(links.put(f"photo.png?{SIGNED}1", PICTURE))
+    other = samples.png(tmp_path / "other.png", text="another").read_bytes()
+    await inputs.identify(links.put(f"photo.png?{SIGNED}2", other))
+    with pytest.raises(MediaError, match="no such file"):
+        await later_run.identify(f"{links.url}/photo.png?{SIGNED}3")
+
+
+async def test_a_living_presigned_link_is_read_whatever_was_recorded(
+    inputs: Inputs, later_run: Inputs, links: LinkHost, tmp_path: Path
+) -> None:
+    await inputs.identify(links.put(f"photo.png?{SIGNED}1", PICTURE, etag='"1"'))
+    other = samples.png(tmp_path / "other.png", text="another")
+    link = links.put(f"photo.png?{SIGNED}2", other.read_bytes(), etag='"2"')
+    assert (await later_run.identify(link)).mark == mark_of(other)
+
+
+async def test_all_processes_of_an_attempt_go_by_the_first_reading_of_a_link(
+    journal: FolderJournal, tmp_path: Path, links: LinkHost
+) -> None:
+    numbers = iter(range(100))
+    link = links.make("photo.png", lambda: _with_comment(PICTURE, str(next(numbers)).encode()))
+    store = MediaStore(tmp_path / "out")
+    processes = [
+        Inputs(journal, tmp_path / "scratch", options_for=store.options_for, copies=Copies(store)) for _ in range(3)
+    ]
+    given = [await process.identify(link) for process in processes]
+    assert len({one.mark for one in given}) == 1
+    [copy] = (tmp_path / "out" / "inputs").iterdir()
+    assert {one.source for one in given} == {str(copy)}
+    assert media_mark(hashlib.sha256(copy.read_bytes()).hexdigest()) == given[0].mark
+    assert copy.name == f"{given[0].seen.sha256}.png"
+
+
+async def test_a_size_is_checked_before_a_link_is_read(inputs: Inputs, links: LinkHost, journal: FolderJournal) -> None:
+    link = links.put("photo.png", PICTURE, etag='"1"')
+
+    def refuse(size: int) -> None:
+        raise MediaError(f"{size} bytes is too large")
+
+    with pytest.raises(MediaError, match="is too large"):
+        await inputs.identify(link, check_size=refuse)
+    assert not records(journal)
+
+
+def _with_comment(png: bytes, text: bytes) -> bytes:
+    """The picture with other bytes: a text chunk before its end."""
+    body = b"tEXtComment\0" + text
+    chunk = (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+    return png[:-12] + chunk + png[-12:]

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from rh_prefect.errors import InputError
+from rh_prefect.jobs.journal.job_records import jobs_of, read_job, split_job
+from rh_prefect.jobs.journal.journal import FolderJournal
+from rh_prefect.jobs.journal.record_types import Answer, End, Resolution
+from rh_prefect.jobs.journal.spool import Spool, Spooled
+from rh_prefect.jobs.journal.writer_process import current_owner
+from rh_prefect.jobs.manual_repair import adopt, mark_lost, mark_refused, orphans, replay_spool
+from tests.support.job_records import KEY, SOMEWHERE_ELSE, TASK, dead_owner, intent, ticket, unknown, write
+
+UNKNOWN = {"intent-1": intent(), "answer-1": unknown()}
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "spool")
+
+
+def test_a_job_s_name_is_split_at_its_last_slash() -> None:
+    assert split_job(f"run/{KEY}") == ("run", KEY)
+    assert split_job(f"a/b/{KEY}") == ("a/b", KEY)
+
+
+@pytest.mark.parametrize("name", ["", "run", "run/", "/key", "/"])
+def test_what_is_no_job_s_name_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="<run>/<key>"):
+        split_job(name)
+
+
+async def test_a_job_that_is_not_recorded_is_said(journal: FolderJournal) -> None:
+    for work in (read_job(journal, KEY), adopt(journal, KEY, TASK), mark_refused(journal, KEY)):
+        with pytest.raises(InputError, match=f"run/{KEY}: this job is not recorded"):
+            await work
+
+
+async def test_adopting_names_the_task(journal: FolderJournal) -> None:
+    await write(journal, UNKNOWN)
+    await adopt(journal, KEY, TASK)
+    view = await read_job(journal, KEY)
+    assert view.last is not None
+    assert (view.state, view.last.task_id) == ("ticket", TASK)
+
+
+async def test_one_task_cannot_be_two_jobs(journal: FolderJournal) -> None:
+    await write(journal, UNKNOWN)
+    await write(journal, {"intent-1": intent(), "answer-1": ticket()}, key="b1")
+    with pytest.raises(InputError, match=rf"task {TASK} already belongs to run/b1.*jobs mark-refused run/{KEY}"):
+        await adopt(journal, KEY, TASK)
+    assert (await read_job(journal, KEY)).state == "unknown"
+    await adopt(journal, KEY, f"{TASK}1")
+    assert (await read_job(journal, KEY)).state == "ticket"
+
+
+async def test_forgetting_lets_the_next_run_pay(journal: FolderJournal) -> None:
+    await write(journal, UNKNOWN)
+    await mark_refused(journal, KEY)
+    view = await read_job(journal, KEY)
+    assert (view.state, view.next_n, view.tickets) == ("forgotten", 2, 0)
+
+
+async def test_what_is_settled_is_settled(journal: FolderJournal) -> None:
+    await write(journal, UNKNOWN)
+    await adopt(journal, KEY, TASK)
+    with pytest.raises(InputError, match=f"nothing to settle.*{TASK}"):
+        await mark_refused(journal, KEY)
+    assert (await read_job(journal, KEY)).state == "ticket"
+
+
+async def test_of_two_people_one_settles_it(journal: FolderJournal) -> None:
+    await write(journal, UNKNOWN)
+    both = await asyncio.gather(adopt(journal, KEY, TASK), mark_refused(journal, KEY), return_exceptions=True)
+    assert sorted(type(one).__name__ for one in both) == ["InputError", "NoneType"]
+
+
+@pytest.mark.parametrize("task_id", ["", "abc", "12 34", "-5", "1.5"])
+async def test_what_is_no_task_id_is_refused(journal: FolderJournal, task_id: str) -> None:
+    await write(journal, UNKNOWN)
+    with pytest.raises(InputError, match="is not a task id"):
+        await adopt(journal, KEY, task_id)
+    assert (await read_job(journal, KEY)).state == "unknown"
+
+
+@pytest.mark.parametrize("answer", [ticket(), Answer(outcome="refused", code="1501")], ids=["a ticket", "a refusal"])
+async def test_a_known_answer_is_not_settled_by_a_person(journal: FolderJournal, answer: Answer) -> None:
+    await write(journal, {"intent-1": intent(), "answer-1": answer})
+    with pytest.raises(InputError, match="nothing to settle"):
+        await mark_refused(journal, KEY)
+
+
+async def test_a_lost_task_lets_the_next_run_pay_and_still_counts_as_paid_for(journal: FolderJournal) -> None:
+    await write(journal, {"intent-1": intent(), "answer-1": ticket()})
+    await mark_lost(journal, KEY)
+    view = await read_job(journal, KEY)
+    assert (view.state, view.next_n, view.payments(since=1)) == ("forgotten", 2, 1)
+    with pytest.raises(InputError, match="no task of this job is still running"):
+        await mark_lost(journal, KEY)
+    await write(journal, {"end-1": End(status="SUCCESS", task_id=TASK)})
+    assert (await read_job(journal, KEY)).state == "ended", "it was found after all"
+
+
+async def test_an_intent_of_a_dead_process_can_be_settled_at_once(journal: FolderJournal) -> None:
+    await write(journal, {"intent-1": intent(owner=dead_owner())})
+    await mark_refused(journal, KEY)
+    assert (await read_job(journal, KEY)).state == "forgotten"
+
+
+@pytest.mark.parametrize("owner", [current_owner(), SOMEWHERE_ELSE], ids=["living", "elsewhere"])
+async def test_an_intent_that_may_be_in_flight_is_left_alone(journal: FolderJournal, owner: object) -> None:
+    await write(journal, {"intent-1": intent(owner=owner)})
+    for work in (mark_refused(journal, KEY), adopt(journal, KEY, TASK)):
+        with pytest.raises(InputError, match="may still be in progress"):
+            await work
+    assert (await read_job(journal, KEY)).state == "open"
+
+
+async def test_only_the_last_submit_is_settled(journal: FolderJournal) -> None:
+    await write(journal, {**UNKNOWN, "resolution-1": Resolution(outcome="forgotten")})
+    await write(journal, {"intent-2": intent(), "answer-2": unknown()})
+    await adopt(journal, KEY, TASK)
+    view = await read_job(journal, KEY)
+    assert [submit.state for submit in view.submits] == ["forgotten", "ticket"]
+
+
+async def test_a_ticket_that_waits_on_this_machine_answers_its_submit(journal: FolderJournal, spool: Spool) -> None:
+    await write(journal, {"intent-1": intent(owner=dead_owner())})
+    spool.put(Spooled("run", KEY, 1, ticket()))
+    spool.put(Spooled("another", KEY, 1, ticket("9")))
+    assert await replay_spool(spool, journal) == [TASK]
+    assert (await read_job(journal, KEY)).state == "ticket"
+    assert [entry.scope for entry in spool.entries()] == ["another"]
+
+
+async def test_a_ticket_that_waits_here_settles_what_was_called_unknown(journal: FolderJournal, spool: Spool) -> None:
+    await write(journal, UNKNOWN)
+    spool.put(Spooled("run", KEY, 1, ticket()))
+    assert await replay_spool(spool, journal) == [TASK]
+    view = await read_job(journal, KEY)
+    assert view.last is not None
+    assert (view.state, view.last.task_id) == ("ticket", TASK)
+
+
+async def test_a_ticket_that_the_journal_has_already_is_dropped(journal: FolderJournal, spool: Spool) -> None:
+    await write(journal, {"intent-1": intent(), "answer-1": ticket()})
+    spool.put(Spooled("run", KEY, 1, ticket()))
+    assert await replay_spool(spool, journal) == [TASK]
+    assert await replay_spool(spool, journal) == []
+
+
+async def test_a_ticket_whose_submit_was_forgotten_is_kept_on_record_and_said(
+    journal: FolderJournal, spool: Spool, caplog: pytest.LogCaptureFixture
+) -> None:
+    await write(journal, {**UNKNOWN, "resolution-1": Resolution(outcome="forgotten")})
+    spool.put(Spooled("run", KEY, 1, ticket()))
+    assert await replay_spool(spool, journal) == []
+    late = await journal.read(f"{KEY}-late-1")
+    assert late is not None
+    assert late["task_id"] == TASK
+    assert f"run/{KEY}: task {TASK} was paid for" in caplog.text
+
+
+async def test_orphans_are_what_was_paid_for_and_not_asked_for(journal: FolderJournal) -> None:
+    paid = {"intent-1": intent(), "answer-1": ticket(), "end-1": End(status="SUCCESS", task_id=TASK)}
+    for key in ("a1", "b1"):
+        await write(journal, paid, key=key)
+    await write(journal, {"intent-1": intent(), "answer-1": Answer(outcome="refused")}, key="c1")
+    await write(journal, UNKNOWN, key="d1")
+    assert sorted([view.key async for view in jobs_of(journal)]) == ["a1", "b1", "c1", "d1"]
+    assert [view.key for view in await orphans(journal, {"b1"})] == ["a1"]

@@ -1,0 +1,86 @@
+"""This machine's copies of results: they save reads, and never hide what was deleted."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rh_prefect.emulator import Emulator
+from rh_prefect.media.media import Media
+from rh_prefect.pipelines.plan.planned_steps import WorkQuery
+from rh_prefect.pipelines.result_cache import HomeCache
+from rh_prefect.pipelines.stored_edits import open_edits
+from rh_prefect.pipelines.stored_works import StoredWorks, cache_of
+from rh_prefect.pipelines.works_lifecycle import Home
+from rh_prefect.pipelines.works_store import FOLDER
+from rh_prefect.settings import Settings
+from tests.support.pipeline_runs import PipelineRun, picture
+
+
+@pytest.fixture
+def rh() -> Iterator[Emulator]:
+    with Emulator(long_side=96) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def run(rh: Emulator, tmp_path: Path) -> PipelineRun:
+    return PipelineRun(rh.url, rh.key, tmp_path, str(tmp_path / "store"))
+
+
+async def state_of(run: PipelineRun, work: str, *, state_dir: Path) -> str | None:
+    """Looks a work up as a new process of a machine does."""
+    works, settings = await run.works(), Settings(state_dir=state_dir)
+    stored = StoredWorks(works, open_edits(run.store, settings), run.store, cache=cache_of(works, settings))
+    (known,) = await stored.look([WorkQuery(work)])
+    return None if known is None else known.state
+
+
+async def test_a_result_with_a_copy_is_not_read_again(run: PipelineRun, tmp_path: Path) -> None:
+    done = await run.one(picture())
+    assert await state_of(run, done.work, state_dir=tmp_path / "first") == "="
+    (tmp_path / "store" / FOLDER / done.work / "home.json").unlink()
+    assert await state_of(run, done.work, state_dir=tmp_path / "first") == "="
+    assert await state_of(run, done.work, state_dir=tmp_path / "other machine") == "…", "its task has ended"
+
+
+async def test_a_copy_does_not_hide_a_file_that_was_deleted(run: PipelineRun, tmp_path: Path) -> None:
+    done = await run.one(picture())
+    assert await state_of(run, done.work, state_dir=tmp_path / "here") == "="
+    await asyncio.to_thread(run.store.delete, done.home.outputs[0].uri)
+    assert await state_of(run, done.work, state_dir=tmp_path / "here") == "!"
+
+
+async def test_a_store_that_was_emptied_has_no_results(run: PipelineRun, tmp_path: Path) -> None:
+    done = await run.one(picture())
+    assert await state_of(run, done.work, state_dir=tmp_path / "here") == "="
+    (tmp_path / "store").rename(tmp_path / "archive")
+    assert await state_of(run, done.work, state_dir=tmp_path / "here") is None
+
+
+async def test_copies_that_cannot_be_used_only_cost_time(run: PipelineRun, tmp_path: Path) -> None:
+    done = await run.one(picture())
+    assert await state_of(run, done.work, state_dir=tmp_path / "here") == "="
+    (copies,) = (tmp_path / "here").rglob("*.sqlite")
+    assert stat.S_IMODE(copies.stat().st_mode) == 0o600
+    copies.write_bytes(b"not a database" * 100)
+    assert await state_of(run, done.work, state_dir=tmp_path / "here") == "="
+    copies.unlink()
+    copies.mkdir()
+    assert await state_of(run, done.work, state_dir=tmp_path / "here") == "="
+
+
+def test_each_place_has_its_own_copies_and_the_oldest_are_deleted_first(tmp_path: Path) -> None:
+    file = Media(uri="files/1.png", kind="image", mime="image/png", size=1, sha256="0" * 64)
+    home = Home(task_id="1", n=1, flow_run="one", store="memory://a", outputs=(file,), texts=())
+    first, second = (HomeCache(tmp_path / "homes.sqlite", place, most=50) for place in ("first", "second"))
+    first.write({"a": home})
+    assert (set(first.read(["a", "b"])), second.read(["a"])) == ({"a"}, {})
+    many = {str(n): home for n in range(50)}
+    second.write(many)
+    assert first.read(["a"]) == {}
+    assert set(second.read(list(many))) == set(many)

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.registry import register_implementation
+
+from rh_prefect.jobs.journal.journal import FolderJournal, NotExclusive
+from rh_prefect.jobs.journal.record_types import Answer, End, Intent
+from rh_prefect.jobs.journal.writer_process import current_owner
+from rh_prefect.media.media import Media
+from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.plan.identity import work_id
+from rh_prefect.pipelines.works_lifecycle import Home
+from rh_prefect.pipelines.works_store import WorksJournal, choose_new_take, home_key, open_works
+from rh_prefect.settings import Settings, get_settings
+from tests.support.s3 import S3Server
+
+WORK = work_id("ab" * 20, 1)
+
+
+class TwoWriters(LocalFileSystem):
+    """A place like SFTP: it looks for the file first and writes then."""
+
+    protocol = "twowriters"
+    local_file = False
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        return super()._strip_protocol(str(path).removeprefix("twowriters://"))
+
+
+register_implementation("twowriters", TwoWriters, clobber=True)
+
+
+def intent(flow_run: str = "A") -> dict[str, Any]:
+    given: dict[str, Any] = {"site": "s", "model": "m", "endpoint": "e", "payload": {"prompt": "a"}, "base": "b"}
+    return Intent(owner=current_owner(), account="a", flow_run=flow_run, **given).model_dump(mode="json")
+
+
+def answer(task_id: str = "1") -> dict[str, Any]:
+    return Answer(outcome="ticket", task_id=task_id).model_dump(mode="json")
+
+
+def home(task_id: str = "1") -> Home:
+    file = Media(uri="pipelines/ab.mp4", kind="video", mime="video/mp4", size=2, sha256="ab")
+    return Home(task_id=task_id, n=1, store="s3://old/films", outputs=(file,))
+
+
+@pytest.fixture(params=["folder", "s3"])
+def works(request: pytest.FixtureRequest, tmp_path: Path) -> WorksJournal:
+    if request.param == "folder":
+        return WorksJournal(str(tmp_path / "store"))
+    s3: S3Server = request.getfixturevalue("s3")
+    return WorksJournal(s3.url("works"), options=s3.options)
+
+
+async def test_a_work_is_read_by_the_numbers_of_its_submissions(works: WorksJournal) -> None:
+    await works.check()
+    assert await works.job(WORK) == {}
+    assert await works.create(f"{WORK}-intent-1", intent())
+    assert not await works.create(f"{WORK}-intent-1", intent("B"))
+    await works.create(f"{WORK}-answer-1", answer())
+    await works.create(f"{WORK}-end-1", End(status="FAILED", task_id="1").model_dump(mode="json"))
+    await works.create(f"{WORK}-intent-2", intent("B"))
+    await works.create(f"{WORK}-intent-4", intent("C"))  # no number is left out
+    assert set(await works.job(WORK)) == {f"{WORK}-{what}" for what in ("intent-1", "answer-1", "end-1", "intent-2")}
+    first, second = await works.submission(WORK, 1), await works.submission(WORK, 2)
+    assert first is not None and first.state == "ended" and first.intent.flow_run == "A"
+    assert second is not None and second.state == "open" and second.n == 2
+    assert await works.submission(WORK, 3) is None
+    assert [key async for key, _ in works.jobs()] == [WORK]
+
+
+async def test_a_result_is_recorded_once(works: WorksJournal) -> None:
+    assert await works.read_home(WORK) is None
+    given = await asyncio.gather(*(works.create_home(WORK, home(str(n))) for n in range(5)))
+    assert len({one.task_id for one in given}) == 1
+    assert await works.read_home(WORK) == given[0]
+    assert await works.read_home(WORK, shape="cd") is None
+    other = await works.create_home(WORK, home("9"), shape="cd")
+    assert await works.read_home(WORK, shape="cd") == other
+
+
+async def test_the_results_of_many_works_are_read_together(works: WorksJournal) -> None:
+    ids = [work_id("ab" * 20, take) for take in range(1, 41)]
+    await asyncio.gather(*(works.create_home(work, home(work)) for work in ids[::2]))
+    found = await works.read_homes(map(home_key, ids))
+    assert {key: one.task_id for key, one in found.items()} == {home_key(work): work for work in ids[::2]}
+
+
+async def test_the_interest_of_another_run_is_seen(works: WorksJournal) -> None:
+    await works.record_interest(WORK, "0190-a")
+    assert not await works.has_other_interest(WORK, "0190-a")
+    await works.record_interest(WORK, "0190-b")
+    await works.record_interest(WORK, "0190-b")
+    assert await works.has_other_interest(WORK, "0190-a")
+
+
+async def test_a_new_take_is_the_least_that_was_never_submitted(works: WorksJournal, tmp_path: Path) -> None:
+    base = "cd" * 20
+    runs = [FolderJournal(str(tmp_path / "runs"), scope=name) for name in ("one", "two")]
+    for take in (1, 2):
+        await works.create(f"{work_id(base, take)}-intent-1", intent())
+    assert await choose_new_take(works, runs[0], base) == 3
+    await works.create(f"{work_id(base, 3)}-intent-1", intent())
+    assert await choose_new_take(works, runs[0], base) == 3  # the resumed run
+    assert await choose_new_take(works, runs[1], base) == 4
+
+
+async def test_a_place_without_exclusive_creation_is_refused_before_payment(tmp_path: Path) -> None:
+    store = MediaStore(f"twowriters://{tmp_path}/store")
+    with pytest.raises(NotExclusive, match=r"two runs could create the same record .* set RH_RECORDS"):
+        await open_works(store, get_settings())
+    works = await open_works(store, Settings(records=str(tmp_path / "records")))
+    assert works.url == str(tmp_path / "records")
+
+
+async def test_records_lie_beside_the_files(s3: S3Server) -> None:
+    store = MediaStore(s3.url("films"), options=s3.options)
+    works = await open_works(store, get_settings())
+    await works.create(f"{WORK}-intent-1", intent())
+    assert await asyncio.to_thread(store.list, "works") == [f"works/{WORK}/intent-1.json"]
+    # A store under another name than at the time of the payment has the files under its own.
+    assert [one.uri for one in works.files_of(home(), store)] == [f"{store.url}/pipelines/ab.mp4"]
+    elsewhere = WorksJournal("/records")
+    assert [one.uri for one in elsewhere.files_of(home(), store)] == ["s3://old/films/pipelines/ab.mp4"]
+
+
+def test_each_place_has_a_name_of_its_own() -> None:
+    names = {WorksJournal(url).scope for url in ("/a", "/b", "s3://user:secret@bucket/a")}
+    assert len(names) == 3
+    assert all(name.startswith("works-") for name in names)
