@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, TypeVar, assert_never
 
 from rh_prefect.caches_and_locks import SingleFlight
-from rh_prefect.errors import JobCancelled, RunningHubError, SubmissionUnknown
+from rh_prefect.errors import JobCancelled, RunningHubError, SubmissionUnknown, explain
 from rh_prefect.jobs.accounts.account import Account, is_native
 from rh_prefect.jobs.accounts.limiter import pause_seconds
 from rh_prefect.jobs.cancel import BEFORE_CLAIM, REMEMBER
@@ -44,6 +44,9 @@ from rh_prefect.jobs.steps import (
     Watch,
 )
 from rh_prefect.jobs.submission import Submitter
+
+LIMITER_PAUSES = 2
+"""After so many refusals of a job for want of a slot, the job itself pauses, too."""
 
 _log = logging.getLogger("rh_prefect")
 T = TypeVar("T")
@@ -299,8 +302,11 @@ class JobDriver:
         if not self._is_refused:
             self._is_refused = True
             self.context.notify("waiting", f"not accepted yet ({reason or code}); waiting to try again, at no cost")
-        services = self.context.services
-        await services.sleep(pause_seconds(refusals, jitter=services.jitter()))
+        # After a refusal for want of a slot the limiter pauses for all jobs of the account, and knows when it has room.
+        refusals -= LIMITER_PAUSES if explain(code).no_slot else 0
+        if refusals > 0:
+            services = self.context.services
+            await services.sleep(pause_seconds(refusals, jitter=services.jitter()))
 
     async def _await_end(self, submit: Submit, *, adopted: bool) -> End:
         await self._lease.paid_on(submit.intent)
