@@ -94,7 +94,8 @@ if not TYPE_CHECKING:  # a type checker reads the imports above, and would take 
     def __getattr__(name: str) -> Any:
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        modules = (import_module(f"rh_prefect.tasks.{module}") for module in ("platform", "uploads_and_assets", "workflows"))
+        homes = ("platform", "uploads_and_assets", "workflows")
+        modules = (import_module(f"rh_prefect.tasks.{home}") for home in homes)
         value = globals()[name] = next(getattr(module, name) for module in modules if hasattr(module, name))
         return value
 
