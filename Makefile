@@ -24,7 +24,7 @@ demo: $(INSTALLED)
 
 # By file: each of the processes starts servers of its own, and a file's tests share them.
 test: $(INSTALLED)
-	$(BIN)/pytest -m "not long and not readme" -n $(JOBS) --dist loadfile
+	$(BIN)/pytest -m "not long and not readme" --durations 15 -n $(JOBS) --dist loadfile
 	@$(MAKE) --no-print-directory lint
 
 # By file, as in `test`: these kill processes of their own and wait most of the time.
