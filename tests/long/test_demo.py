@@ -19,9 +19,9 @@ def test_the_second_run_of_the_demo_is_free(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "rh_prefect.cli", "demo", "--folder", "demo", "--shots", "2"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stderr
-    books = re.search(r"books: (\d+) tasks .* by the first run, 0 tasks and 0\.00 CNY by the second", done.stdout)
-    assert books is not None, done.stdout
-    assert int(books[1]) == 10  # the script, the music, and four of each shot
+    recorded = re.search(r"recorded: (\d+) tasks .* by the first run, 0 tasks and 0\.00 CNY by the second", done.stdout)
+    assert recorded is not None, done.stdout
+    assert int(recorded[1]) == 10  # the script, the music, and four of each shot
     first, second = sorted((tmp_path / "demo" / "out" / "films").glob("*.mp4"))
     assert first.read_bytes() == second.read_bytes()
     look_at(first, seconds=10)
