@@ -352,7 +352,7 @@ class PipelineRun:
         refusal: RunningHubError | None = None
         if instance.problems:  # in what a model has answered: the first plan is refused as a whole
             refusal = self._spoilt(instance)
-        elif instance.unread_graph:
+        elif instance.unread_graph and any(work.state != "=" for work in instance.works):
             refusal = JobError(f"{instance.address}: {instance.unread_graph} Nothing was paid for it.")
         else:
             refusal = self._tools.budget.refusal(instance, self.plan, running=self._running.values(), lost=lost)

@@ -74,7 +74,10 @@ class StoredWorks:
         homes = await self._homes([home_key(query.work, query.shape) for query in paid])
         edits = await self._edits.read_many({query.work: None for query in queries if query.is_edit})
         if homes:
-            await self._list_files()
+            names = await self._list_files()
+            if not all(_has_files(home, names) for home in homes.values() if self._is_here(home)):
+                self._names = None  # another run may have made them since the last listing
+                await self._list_files()
         missing = [query.work for query in paid if home_key(query.work, query.shape) not in homes]
         begun = await self._begun(list(dict.fromkeys(missing)))
         return [self._answer(query, homes, edits, begun) for query in queries]

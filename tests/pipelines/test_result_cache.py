@@ -84,3 +84,13 @@ def test_each_place_has_its_own_copies_and_the_oldest_are_deleted_first(tmp_path
     second.write(many)
     assert first.read(["a"]) == {}
     assert set(second.read(list(many))) == set(many)
+
+
+async def test_a_result_that_another_run_made_since_the_listing_is_whole(run: PipelineRun, tmp_path: Path) -> None:
+    first = await run.one(picture("first"))
+    works, settings = await run.works(), Settings(state_dir=tmp_path / "here")
+    stored = StoredWorks(works, open_edits(run.store, settings), run.store, cache=cache_of(works, settings))
+    await stored.look([WorkQuery(first.work)])
+    second = await run.one(picture("second"))
+    (known,) = await stored.look([WorkQuery(second.work)])
+    assert known is not None and known.state == "="
