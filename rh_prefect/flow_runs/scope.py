@@ -42,7 +42,7 @@ _KEPT = 1000
 _registries: PerObject[CallRegistry] = PerObject(CallRegistry)
 """By the root's context, an object that is new in every attempt; after a resume Prefect's own run count is not."""
 
-_detached: LruCache[tuple[UUID, int], CallRegistry] = LruCache(_KEPT, make=CallRegistry)
+_detached: LruCache[tuple[str, int], CallRegistry] = LruCache(_KEPT, make=CallRegistry)
 """The same in worker processes, where each task has a context object of its own: by flow run and attempt."""
 
 _NOT_COUNTED = Place()
@@ -76,8 +76,8 @@ class _Call:
     number: int | None
 
 
-_calls: LruCache[UUID, _Call] = LruCache(_KEPT)
-_outer: LruCache[UUID, tuple[FlowRun, str]] = LruCache(_KEPT)
+_calls: LruCache[str, _Call] = LruCache(_KEPT)
+_outer: LruCache[str, tuple[FlowRun, str]] = LruCache(_KEPT)
 """Flow runs that lie beyond what the context of a worker process knows, with their flows' names."""
 
 
@@ -148,14 +148,14 @@ def _check_alive(root: FlowRunContext) -> None:
 
 
 def _registry(root: FlowRunContext, flow_run: FlowRun) -> CallRegistry:
-    return _detached[flow_run.id, flow_run.run_count] if is_detached(root) else _registries[root]
+    return _detached[str(flow_run.id), flow_run.run_count] if is_detached(root) else _registries[root]
 
 
 def _outwards(flow_run: FlowRun, name: str) -> Iterator[tuple[FlowRun, str]]:
     """A flow run and those around it, as far as the Prefect API was asked for them; the last one is the root."""
     yield flow_run, name
-    while (call := _calls.get(flow_run.id)) is not None and call.flow_run_id in _outer:
-        flow_run, name = _outer[call.flow_run_id]
+    while (call := _calls.get(str(flow_run.id))) is not None and str(call.flow_run_id) in _outer:
+        flow_run, name = _outer[str(call.flow_run_id)]
         yield flow_run, name
 
 
@@ -163,15 +163,15 @@ async def _learn_calls(flow_run: FlowRun, *, to_root: bool) -> None:
     """Asks where a child flow run was called; and for all around it, where the context does not reach to the root."""
     # What `run_deployment` has started is a root of its own.
     while flow_run.parent_task_run_id is not None and flow_run.deployment_id is None:
-        if flow_run.id not in _calls:
-            _calls[flow_run.id] = await _read_call(flow_run.parent_task_run_id)
+        if str(flow_run.id) not in _calls:
+            _calls[str(flow_run.id)] = await _read_call(flow_run.parent_task_run_id)
         if not to_root:
             return
-        parent = _calls[flow_run.id].flow_run_id
-        if parent not in _outer:
+        parent = _calls[str(flow_run.id)].flow_run_id
+        if str(parent) not in _outer:
             found = await read_flow_run(parent)
-            _outer[parent] = found, await flow_name_of(found)
-        flow_run, _ = _outer[parent]
+            _outer[str(parent)] = found, await flow_name_of(found)
+        flow_run, _ = _outer[str(parent)]
 
 
 async def _read_call(task_run_id: UUID) -> _Call:
@@ -209,7 +209,7 @@ def _steps(around: list[RunContext]) -> Iterator[Step]:
 
 def _place_of_flow(flow_run: FlowRun, counted: Place = _NOT_COUNTED) -> Place:
     """The place of a child flow's call: by Prefect's number, or as it was counted where a task calls the flow."""
-    call = _calls.get(flow_run.id)
+    call = _calls.get(str(flow_run.id))
     return counted if call is None or call.number is None else Place(in_order=True, number=call.number)
 
 
