@@ -293,7 +293,7 @@ def _manifest(
         payload=dict(request.payload),
         address=submit.intent.address,
         flow_version=submit.intent.version,
-        request=submit.intent.order,
+        order=submit.intent.order,
         label=request.label,
         seed=seed if isinstance(seed, int) else None,
         graph=submit.intent.graph,

@@ -84,6 +84,7 @@ async def collect(
     *,
     first_time: bool = True,
     links: tuple[Link, ...] = (Link(url=LINK),),
+    order: int = 1,
 ) -> Result:
     collector = Collector(
         host.download,
@@ -97,7 +98,7 @@ async def collect(
         jitter=lambda: 1.0,
     )
     end = End(status="SUCCESS", task_id=TASK, links=links)
-    submit = Submit(1, intent(), answer=ticket())
+    submit = Submit(1, intent(order=order), answer=ticket())
     return await collector.collect(
         JobRequest.of(submit.intent), job=f"run/{KEY}", key=KEY, submit=submit, end=end, first_time=first_time
     )
@@ -282,3 +283,12 @@ async def test_a_file_that_is_broken_in_another_way_each_time_is_not(journal: Fo
     with pytest.raises(ResponseLost, match="a broken png instead of a complete png file"):
         await collect(host, journal, tmp_path)
     assert not MediaStore(str(tmp_path / "out")).list()
+
+
+async def test_manifest_records_the_number_of_its_call_among_equal_calls(
+    journal: FolderJournal, tmp_path: Path
+) -> None:
+    """A9: `recover` rebuilds the record of the call from the manifest."""
+    await collect(FileHost(PICTURE), journal, tmp_path, order=3)
+    (manifest,) = manifests.everything(store_in(tmp_path))
+    assert manifest.order == 3
