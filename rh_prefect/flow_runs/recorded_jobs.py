@@ -18,7 +18,7 @@ from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit
 from rh_prefect.jobs.journal.record_types import End, Intent
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.outputs import manifest as manifests
-from rh_prefect.jobs.outputs.result import Attempt, Result, Seen, broken_end, end_of
+from rh_prefect.jobs.outputs.result import Attempt, AttemptInfo, Result, broken_end, end_of
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
 
@@ -45,11 +45,11 @@ async def confirmed_end(submit: Submit, task_id: str, *, records: JobRecords) ->
 async def _attempt(scope: str, submit: Submit, view: TaskView) -> Attempt:
     # Who may pay for a failed job again depends on the attempt that saw it fail; a success is one in any.
     if view.status == "SUCCESS":
-        return Seen(submit.intent.attempt)
+        return AttemptInfo(submit.intent.attempt)
     # A batch's attempts have numbers of their own, above those of the flow run whose journal it uses: with that one's
     # number the same attempt that waits for the task would pay for it again.
     seen = await scope_named(scope)
-    return Seen(max(seen.attempt, submit.intent.attempt), seen.task_attempt)
+    return AttemptInfo(max(seen.attempt, submit.intent.attempt), seen.task_attempt)
 
 
 async def store_of(intent: Intent) -> MediaStore:
@@ -80,6 +80,6 @@ async def home_of(submit: Submit) -> Result | None:
 async def _at_home(submit: Submit, store: MediaStore) -> Result | None:
     name = manifests.manifest_name(submit.intent.base, submit.task_id or "")
     known = await asyncio.to_thread(manifests.read, store, name)
-    if known is None or not await asyncio.to_thread(manifests.is_done, store, known):
+    if known is None or not await asyncio.to_thread(manifests.is_complete, store, known):
         return None
     return known.result(store)

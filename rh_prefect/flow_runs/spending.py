@@ -94,7 +94,7 @@ async def charges(store: MediaStore, *, with_prefect: bool, journal_url: str, re
 
     for start in range(0, len(journals), _AT_ONCE):
         await asyncio.gather(*map(read, journals[start : start + _AT_ONCE]))
-    made = await asyncio.to_thread(lambda: [_of_manifest(one, store) for one in manifest.everything(store)])
+    made = await asyncio.to_thread(lambda: [_of_manifest(one, store) for one in manifest.read_all(store)])
     return Charges(tuple(once_each(recorded, made)), unread)
 
 

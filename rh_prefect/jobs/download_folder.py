@@ -1,4 +1,4 @@
-"""Checks and manages the local folder for downloads in progress; the check comes before any payment."""
+"""Checks and manages the local folder for unfinished downloads; the check comes before any payment."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from rh_prefect.media.store import MediaStore
 
 
 def check_folder(folder: Path) -> None:
-    """Checks that a folder can hold downloads, before anything is paid that needs it.
+    """Checks that a folder can hold downloads, before anything is paid.
 
     Raises:
-        ConfigError: It cannot be made, or cannot be written to.
+        ConfigError: The folder cannot be created or written to.
     """
     try:
         make_folder(folder)
@@ -40,10 +40,10 @@ class StoreChecks:
     """Checks, once per store, that outputs can be written to it and to the local download folder."""
 
     def __init__(self, folder: Path) -> None:
-        """Starts with no store checked.
+        """Starts without checked stores.
 
         Args:
-            folder: This machine's folder for downloads.
+            folder: The local folder for downloads.
         """
         self._folder = folder
         self._checks: SingleFlight[str, None] = SingleFlight(50)
@@ -52,7 +52,7 @@ class StoreChecks:
         """Checks that outputs can be written to a store, before anything is paid.
 
         Raises:
-            ConfigError: This machine's folder cannot be written to.
+            ConfigError: The local folder cannot be written to.
             StoreError: The store cannot be written to.
         """
         await self._checks.get(store.url, lambda: asyncio.to_thread(self._check, store))
@@ -63,7 +63,7 @@ class StoreChecks:
 
 
 @contextlib.contextmanager
-def kept_here(folder: Path) -> Iterator[None]:
+def local_errors(folder: Path) -> Iterator[None]:
     """Converts file system errors of the local download folder to `StoreError`.
 
     Args:
@@ -84,21 +84,21 @@ def kept_here(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def part_file(folder: Path, name: str) -> Iterator[Path]:
-    """Returns a file to download into: an unfinished one of an earlier run of the same job, if it exists.
+    """Locks a file for a download: an unfinished one of an earlier run of the same job, if it exists.
 
     Args:
-        folder: Where downloads in progress lie.
-        name: The same for the same output of the same task, so that a later run resumes it.
+        folder: The local folder for downloads.
+        name: Identifies the output of a task, so that a later run resumes its download.
 
     Yields:
-        The path. While another living process holds it, a private path instead. The file is left as it is: the caller
-        removes it once its content is published, and an unfinished one waits for the next run.
+        The path; a private path while another process holds the lock. The caller removes the file once its content is
+        published; a later run resumes an unfinished one.
 
     Raises:
         StoreError: The folder cannot be written to.
     """
-    name = safe(name)  # an id from RunningHub is a part of it
-    with kept_here(folder):
+    name = safe(name)  # it contains an id from RunningHub
+    with local_errors(folder):
         make_folder(folder)
         lock = _lock(folder / f"{name}.lock")
     if lock is None:
@@ -115,21 +115,21 @@ def part_file(folder: Path, name: str) -> Iterator[Path]:
 
 
 def _lock(path: Path) -> int | None:
-    """Locks a file, made for that; None where another holds it. The lock ends with its process, however that dies."""
+    """Locks a lock file until the process ends; returns None if another process holds the lock."""
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_still(path, file):
+            if _is_at(path, file):
                 return file
         except BlockingIOError:
             os.close(file)
             return None
-        # Its holder removed it between the two calls: the next process would lock another file of that name.
+        # Its holder removed it between the two calls: the next process would lock a new file of that name.
         os.close(file)
 
 
-def _is_still(path: Path, file: int) -> bool:
+def _is_at(path: Path, file: int) -> bool:
     try:
         return os.path.samestat(path.stat(), os.fstat(file))
     except FileNotFoundError:
@@ -137,7 +137,7 @@ def _is_still(path: Path, file: int) -> bool:
 
 
 def remove(part: Path) -> None:
-    """Removes a download and its related files."""
+    """Removes a download, its metadata and its lock file."""
     for path in part.parent.glob(f"{glob.escape(part.name)}*"):
         path.unlink(missing_ok=True)
     part.with_suffix(".lock").unlink(missing_ok=True)

@@ -302,7 +302,9 @@ class JobEngine:
         chosen = view.reused.manifest if view.reused is not None else ""
         manifest = await asyncio.to_thread(manifests.read, store, chosen)
         return (
-            manifest if manifest is not None and await asyncio.to_thread(manifests.is_done, store, manifest) else None
+            manifest
+            if manifest is not None and await asyncio.to_thread(manifests.is_complete, store, manifest)
+            else None
         )
 
     async def _find(

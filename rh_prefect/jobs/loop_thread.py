@@ -1,7 +1,7 @@
 """The package's own event loop: one daemon thread per process that owns clients, pollers, slots and journals.
 
-A Prefect task may run on any loop, in any thread, and may be cancelled at any await. A submit must not be: it runs
-here, and the caller only waits for it.
+A Prefect task may run on any loop, in any thread, and may be cancelled at any await. A submission must not be
+cancelled: it runs on this loop, and the caller waits for it.
 """
 
 from __future__ import annotations
@@ -20,36 +20,35 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 JOIN_SECONDS = 20.0
-"""How long the process's end waits for submits in flight; Prefect kills 30 s after its SIGTERM."""
+"""Maximum wait for submissions in flight at process exit; Prefect kills 30 s after its SIGTERM."""
 
 WORKERS = 32
-"""Threads for what blocks: files, records on disk, names of hosts."""
+"""Maximum number of threads for blocking calls: files, records on disk, DNS."""
 
 
 class _Workers(concurrent.futures.ThreadPoolExecutor):
-    """The loop's threads for what blocks; they take work until the process ends.
+    """The loop's threads for blocking calls; they accept calls until the process exits.
 
-    The standard library's take none once the main thread is over, and a submit in flight at that moment could neither
-    have its answer recorded nor a host's name looked up.
+    The standard library's executor accepts none after the main thread has ended. A submission in flight at that moment
+    needs threads for DNS and to record its answer.
     """
 
     def __init__(self) -> None:
         super().__init__(WORKERS)
         self._work: queue.SimpleQueue[tuple[concurrent.futures.Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
         self._started = 0
-        # Python 3.12 starts none at the end, when a submit in flight may need its first: one is there from the start.
-        self._start_one()
+        # Python 3.12 starts no threads at process exit, when a submission in flight may need one.
+        self._start_thread()
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
-        """Runs a function on one of the threads."""
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
         self._work.put((future, functools.partial(fn, *args, **kwargs)))
         if self._started < WORKERS:
-            with contextlib.suppress(RuntimeError):  # at the end, where those that are there do the work
-                self._start_one()
+            with contextlib.suppress(RuntimeError):  # at process exit, the existing threads run the call
+                self._start_thread()
         return future
 
-    def _start_one(self) -> None:
+    def _start_thread(self) -> None:
         threading.Thread(target=self._run, name="rh_prefect-worker", daemon=True).start()
         self._started += 1
 
@@ -88,14 +87,14 @@ class LoopThread:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     async def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Awaits a coroutine that runs on the loop; cancelling the wait cancels it there, outside critical sections."""
+        """Awaits a coroutine that runs on the loop; cancellation reaches it there, outside critical sections."""
         return await asyncio.wrap_future(self.submit(coroutine))
 
     def call_sync(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Blocks until a coroutine has run on the loop.
 
         Raises:
-            RuntimeError: Called on the loop's own thread, where it could never end.
+            RuntimeError: Called on the loop's own thread, which would deadlock.
         """
         if threading.current_thread() is self._thread:
             coroutine.close()
@@ -103,10 +102,10 @@ class LoopThread:
         return self.submit(coroutine).result()
 
     async def critical(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Runs a coroutine to its end, also if the caller is cancelled; the process's end waits for it too.
+        """Runs a coroutine to its end, even if the caller is cancelled; process exit waits for it too.
 
         Raises:
-            asyncio.CancelledError: The process is ending, so that nothing may begin that it would cut off.
+            asyncio.CancelledError: The process is exiting, so the coroutine was not started.
         """
         if self._is_ending:
             coroutine.close()
@@ -117,10 +116,10 @@ class LoopThread:
         return await asyncio.shield(task)
 
     async def settle(self, seconds: float) -> None:
-        """Waits until the critical sections of this moment are over; runs on the loop.
+        """Waits until the current critical sections have ended; runs on the loop.
 
         Args:
-            seconds: How long it waits at most.
+            seconds: Maximum wait.
         """
         if self._critical:
             await asyncio.wait(set(self._critical), timeout=seconds)
@@ -144,21 +143,21 @@ class LoopThread:
         return loop
 
     def _join(self) -> None:
-        # Once only: a forked child that has a loop of its own has its parent's registration beside its own.
+        # A forked child inherits its parent's atexit registration and adds its own, so this can run twice.
         if self._loop is None or self._thread is None or self._is_ending:
             return
         with contextlib.suppress(concurrent.futures.TimeoutError):
-            asyncio.run_coroutine_threadsafe(self._wind_up(), self._loop).result(JOIN_SECONDS)
+            asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(JOIN_SECONDS)
         self._is_ending = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(1.0)
 
-    async def _wind_up(self) -> None:
+    async def _close(self) -> None:
         self._is_ending = True
         if self._critical:
             await asyncio.gather(*self._critical, return_exceptions=True)
         for closer in self._closers:
-            with contextlib.suppress(Exception):  # at the process's end nothing can be done about it
+            with contextlib.suppress(Exception):  # at process exit, no handler is left
                 await closer()
 
 

@@ -14,7 +14,7 @@ from rh_prefect.jobs.journal.record_types import Answer, End, Intent, Link, Lost
 from rh_prefect.jobs.journal.scope import begin_scope
 from rh_prefect.jobs.journal.spool import Spool, Spooled
 from rh_prefect.jobs.journal.writer_process import current_owner, is_surely_dead
-from rh_prefect.jobs.outputs.manifest import Manifest, everything
+from rh_prefect.jobs.outputs.manifest import Manifest, read_all
 from rh_prefect.media.store import MediaStore
 
 _log = logging.getLogger("rh_prefect")
@@ -161,7 +161,9 @@ async def recover(journal: Journal, store: MediaStore) -> list[str]:
         InputError: The store has no manifest of this scope.
     """
     manifests = [
-        manifest for manifest in await asyncio.to_thread(_all, store) if manifest.job.startswith(f"{journal.scope}/")
+        manifest
+        for manifest in await asyncio.to_thread(lambda: list(read_all(store)))
+        if manifest.job.startswith(f"{journal.scope}/")
     ]
     if not manifests:
         raise InputError(
@@ -176,10 +178,6 @@ async def recover(journal: Journal, store: MediaStore) -> list[str]:
         await records.answer(1, answer)
         await records.end(1, end)
     return [manifest.key for manifest in manifests]
-
-
-def _all(store: MediaStore) -> list[Manifest]:
-    return list(everything(store))
 
 
 def _records(manifest: Manifest, store: MediaStore) -> tuple[Intent, Answer, End]:

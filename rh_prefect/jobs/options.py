@@ -19,11 +19,11 @@ from rh_prefect.models import ModelInput
 from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput
 
 LONGEST_LABEL = 1000
-"""Characters; a file's name takes the beginning."""
+"""Maximum number of characters; names of files contain the first ones."""
 
 Reuse = Literal["never", "always"]
 Request: TypeAlias = ModelInput | CustomInput | WorkflowInput | AppInput | QuickCreateInput | GraphInput
-"""What a job can be requested for."""
+"""The kinds of requests."""
 
 
 class JobOptions(TypedDict, total=False):
@@ -42,19 +42,19 @@ class JobOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How one job is to be run.
+    """The options of one job.
 
     Attributes:
-        label: A name for the output, in its file's name; calls with different labels are different jobs.
-        key: The caller's own idempotency key: in one scope the same key is the same job.
-        reuse: `always` serves an identical earlier request from the store, at no cost, and makes equal calls one job.
-        on_unknown: `raise` leaves a submit whose answer was lost to a person; `resubmit` pays again.
-        max_attempts: How many tasks one job may pay for until a person runs it again, failed ones included.
-        deadline: Seconds to wait for the task's end; None waits as long as it takes.
-        budget: What all jobs of the run may cost together, in the account's currency; None for no limit.
+        label: A name for the output, a part of its file's name; calls with different labels are different jobs.
+        key: The caller's own idempotency key: within a scope, calls with the same key are the same job.
+        reuse: `always` returns the result of an equal earlier request at no cost; equal calls are then one job.
+        on_unknown: After a lost response to a submission, `raise` raises `SubmissionUnknown`; `resubmit` pays again.
+        max_attempts: Maximum number of tasks that one job pays for before a person reruns it; failed ones count.
+        deadline: Seconds to wait for the task's end; None waits without a limit.
+        budget: Maximum cost of all jobs of the run together, in the account's currency; None for no limit.
         may_submit: False only downloads results that are already paid for.
         credentials: Name of the block of the account or of the pool that pays.
-        storage: Name of the storage block, for the record.
+        storage: Name of the storage block, for the journal.
     """
 
     label: str | None = None
@@ -69,10 +69,10 @@ class Options:
     storage: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuses what would only be found out after the payment.
+        """Checks the values before anything is paid.
 
         Raises:
-            InputError: An option has no meaning.
+            InputError: The value of an option is invalid.
         """
         self._check_label()
         if self.reuse not in get_args(Reuse):
@@ -114,7 +114,7 @@ class Options:
 
 
 def _is_number(value: object) -> bool:
-    """Whether something has a finite value: NaN is neither below nor above any limit, and would let everything pass."""
+    """Whether a value is a finite number: NaN would pass each comparison with a limit."""
     try:
         return not isinstance(value, bool) and isinstance(value, int | float | Decimal) and math.isfinite(value)
     except (TypeError, ValueError, ArithmeticError):
@@ -126,10 +126,10 @@ def policy_of(request: JobRequest, scope: Scope, options: Options, *, job: str, 
 
     Args:
         request: The request.
-        scope: The run that it belongs to.
-        options: How to run it.
+        scope: The run of the job.
+        options: The caller's options.
         job: The job's full name, for messages.
-        may_move_on: Whether another account may pay where one refuses for reasons of its own.
+        may_move_on: Whether another account may pay after an account-specific refusal.
     """
     return Policy(
         job=job,
@@ -140,7 +140,7 @@ def policy_of(request: JobRequest, scope: Scope, options: Options, *, job: str, 
         max_attempts=options.max_attempts,
         on_unknown=options.on_unknown,
         may_submit=options.may_submit,
-        # By its digits: 0.1 means 0.1, not the nearest binary number.
+        # str() keeps the decimal digits: Decimal(0.1) is not 0.1.
         budget=None if options.budget is None else Decimal(str(options.budget)),
         may_move_on=may_move_on,
     )

@@ -192,7 +192,7 @@ class DownloadDefect:
     sha256: str = ""
 
 
-def flaw_of(path: Path, *, extension: str) -> DownloadDefect | None:
+def defect_of(path: Path, *, extension: str) -> DownloadDefect | None:
     """Checks a file that has just been downloaded, and returns its defect, if any."""
     is_media = extension in _NO_TEXT
     if not path.stat().st_size:

@@ -464,10 +464,11 @@ class WorkCollector(Collector):
         first_time: bool,  # noqa: ARG002 - of the base class
     ) -> Media:
         with part_file(self.folder, f"{end.task_id}-{index}") as part:
-            flaw = await self._download(job, end, index, part)
-            return await asyncio.to_thread(self._publish, part, PurePosixPath(name).suffix, flaw.what if flaw else None)
+            defect = await self._download(job, end, index, part)
+            suffix = PurePosixPath(name).suffix
+            return await asyncio.to_thread(self._publish_content, part, suffix, defect.what if defect else None)
 
-    def _publish(self, part: Path, extension: str, defect: str | None) -> Media:
+    def _publish_content(self, part: Path, extension: str, defect: str | None) -> Media:
         file, _ = publish_content(self.store, part, extension=extension)
         part.unlink(missing_ok=True)
         return file.model_copy(update={"uri": self.store.uri(file.uri), "defect": defect})

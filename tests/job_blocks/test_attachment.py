@@ -59,7 +59,7 @@ async def test_it_waits_fetches_and_leaves_a_manifest_and_no_record_of_a_submit(
     await run.wait_for_completion_async()
     result = await run.fetch_result_async()
     assert result.cost == slow_rh.recorder.paid[0].charged
-    (manifest,) = manifests.everything(MediaStore(str(tmp_path / "out")))
+    (manifest,) = manifests.read_all(MediaStore(str(tmp_path / "out")))
     assert (manifest.task_id, manifest.outputs, manifest.cost) == (task_id, result.outputs, result.cost)
     assert slow_rh.key not in Path(result.manifest).read_text()
     assert folder_scopes(get_settings().journal_url) == []
@@ -74,14 +74,14 @@ def test_what_the_storage_has_already_is_neither_asked_for_nor_fetched_again(rh:
     assert run.fetch_result() == first
     run.cancel()
     assert len(rh.recorder.requests) == requests
-    assert len(list(manifests.everything(MediaStore(str(tmp_path / "out"))))) == 1
+    assert len(list(manifests.read_all(MediaStore(str(tmp_path / "out"))))) == 1
 
 
 def test_twice_attached_it_is_fetched_once(rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task_id = paid_elsewhere(monkeypatch, tmp_path, TURBO)
     first, second = RunningHubJobRun.attach(task_id), RunningHubJobRun.attach(task_id)
     assert first.fetch_result() == second.fetch_result() == RunningHubJobRun.attach(task_id).fetch_result()
-    assert len(list(manifests.everything(MediaStore(str(tmp_path / "out"))))) == 1
+    assert len(list(manifests.read_all(MediaStore(str(tmp_path / "out"))))) == 1
 
 
 def test_an_attached_task_can_be_cancelled(slow_rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rh_prefect.media.probe import DownloadDefect, flaw_of, probe
+from rh_prefect.media.probe import DownloadDefect, defect_of, probe
 from tests.support import samples
 
 PAGE = b"<!doctype html><html><body>Please try again later.</body></html>"
@@ -30,38 +30,40 @@ def written(path: Path, data: bytes) -> Path:
     ],
 )
 def test_a_whole_file_has_no_flaw(tmp_path: Path, make: Callable[[Path], Path], extension: str) -> None:
-    assert flaw_of(make(tmp_path / "a.part"), extension=extension) is None
+    assert defect_of(make(tmp_path / "a.part"), extension=extension) is None
 
 
 @pytest.mark.parametrize("extension", ["json", "txt", "bin"])
 def test_deeply_nested_json_is_a_text(tmp_path: Path, extension: str) -> None:
     """A16: an output with a thousand nested brackets is collected, not a RecursionError."""
     nested = written(tmp_path / "a.part", b"[" * 1000 + b"]" * 1000)
-    assert flaw_of(nested, extension=extension) is None
+    assert defect_of(nested, extension=extension) is None
     assert probe(nested).kind == "text"
 
 
 @pytest.mark.parametrize("extension", ["txt", "json", "html", ""])
 def test_a_text_is_fine_where_a_text_may_come(tmp_path: Path, extension: str) -> None:
-    assert flaw_of(written(tmp_path / "a.part", PAGE), extension=extension) is None
+    assert defect_of(written(tmp_path / "a.part", PAGE), extension=extension) is None
 
 
 @pytest.mark.parametrize("data", [PAGE, b'{"code": 1003}', b"busy"])
 @pytest.mark.parametrize("extension", ["png", "jpeg", "mp4", "mp3", "glb", "zip"])
 def test_a_page_in_place_of_a_file_is_never_taken_for_it(tmp_path: Path, extension: str, data: bytes) -> None:
     # Without a hash: however often it comes, it is not what was paid for.
-    assert flaw_of(written(tmp_path / "a.part", data), extension=extension) == DownloadDefect("a web page or a message")
+    assert defect_of(written(tmp_path / "a.part", data), extension=extension) == DownloadDefect(
+        "a web page or a message"
+    )
 
 
 def test_an_empty_file_is_one_only_where_it_may_be_empty(tmp_path: Path) -> None:
     empty = written(tmp_path / "a.part", b"")
-    assert flaw_of(empty, extension="png") == DownloadDefect("an empty file")
-    assert flaw_of(empty, extension="txt") == DownloadDefect("an empty file", hashlib.sha256(b"").hexdigest())
+    assert defect_of(empty, extension="png") == DownloadDefect("an empty file")
+    assert defect_of(empty, extension="txt") == DownloadDefect("an empty file", hashlib.sha256(b"").hexdigest())
 
 
 @pytest.mark.parametrize(("make", "extension"), [(samples.png, "png"), (samples.mp4, "mp4"), (samples.wav, "wav")])
 def test_half_a_file_is_broken_and_known_again(tmp_path: Path, make: Callable[[Path], Path], extension: str) -> None:
     whole = make(tmp_path / "whole").read_bytes()
     half = whole[: len(whole) // 2]
-    flaw = flaw_of(written(tmp_path / "a.part", half), extension=extension)
+    flaw = defect_of(written(tmp_path / "a.part", half), extension=extension)
     assert flaw == DownloadDefect(f"a broken {extension}", hashlib.sha256(half).hexdigest())

@@ -22,47 +22,47 @@ from rh_prefect.jobs.outputs.manifest import Manifest, drop_record, find_publish
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.requests.request import JobRequest
 from rh_prefect.media.media import Media
-from rh_prefect.media.probe import DownloadDefect, flaw_of
+from rh_prefect.media.probe import DownloadDefect, defect_of
 from rh_prefect.media.store import MediaStore
 
 _log = logging.getLogger("rh_prefect")
 
 TRIES = 5
-"""How often a download that was cut is taken up again where it stopped."""
+"""Maximum number of downloads of one file that fail or give an invalid file."""
 
 LONGEST_PAUSE = 30.0
-"""The longest wait between two requests for a file that its host refuses, in seconds."""
+"""Maximum time in seconds between two requests for a file that its host refuses."""
 
 
 @dataclass(slots=True)
-class _Attempts:
-    """How the download of one file has gone so far.
+class _Failures:
+    """The failed requests for one file.
 
     Attributes:
-        cuts: Downloads that broke off, or brought something else than the file.
-        refusals: Answers in a row by which the host says that there is no such file.
-        refused_since: When these began.
-        seen: Hashes of the broken files that came.
+        downloads: Downloads that were interrupted, or gave an invalid file.
+        refusals: Consecutive responses that the link does not work.
+        refused_since: The time of the first of these.
+        hashes: Hashes of the invalid files.
     """
 
-    cuts: int = 0
+    downloads: int = 0
     refusals: int = 0
     refused_since: float = 0.0
-    seen: set[str] = field(default_factory=set)
+    hashes: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
 class Collector:
-    """Fetches the outputs of one job.
+    """Downloads and publishes the outputs of one job.
 
     Attributes:
-        download: Fetches a link into a local file, going on where it stopped.
-        query: Asks the account that paid for newer links.
-        store: Where the files go.
-        scope: The run, for names.
-        folder: Where downloads in progress lie on this machine.
-        grace: Seconds for which a file host may refuse a file before its link counts as dead.
-        pause: Waits before a download is taken up again.
+        download: Downloads a link into a local file; resumes an interrupted download.
+        query: Queries a task on the account that paid for it, for new links.
+        store: The store for the files.
+        scope: The run, for the names of the files.
+        folder: Local folder for unfinished downloads.
+        grace: Seconds for which a file host may refuse a file before `OutputsExpired` is raised.
+        pause: Waits before the next request.
         clock: Monotonic seconds.
         jitter: Numbers from 0 to 1.
     """
@@ -80,77 +80,76 @@ class Collector:
     async def collect(
         self, request: JobRequest, *, job: str, key: str, submit: Submit, end: End, first_time: bool
     ) -> Result:
-        """Publishes what is not published yet, and writes the manifest.
+        """Publishes the outputs that are not in the store, and writes the manifest.
 
-        A file that is damaged at RunningHub itself is published as such (`Media.defect`), and fetched again by each
-        later call.
+        A file that is damaged at RunningHub itself is published with `Media.defect`, and each later call downloads it
+        again.
 
         Args:
-            request: What was asked for.
+            request: The request.
             job: The job's full name.
             key: The job's key.
-            submit: The submit that succeeded.
-            end: How it ended.
-            first_time: The outputs cannot have been collected before, so they are not looked up.
+            submit: The submission that succeeded.
+            end: The record of its end.
+            first_time: The outputs cannot have been collected before, so the store is not searched for them.
 
         Returns:
             The result, with every output in the store.
 
         Raises:
-            OutputsExpired: The links are dead, and RunningHub gave no living ones for as long as `grace`.
-            StoreError: The store refuses the files; they can still be collected by running again within a day.
+            OutputsExpired: The links do not work, and RunningHub gave no working ones within `grace`.
+            StoreError: The store refuses the files; a run within a day can still collect them.
         """
         name = manifests.manifest_name(request.base, end.task_id)
-        known = None if first_time else await asyncio.to_thread(manifests.read, self.store, name)
-        is_whole = known is not None and await asyncio.to_thread(manifests.is_whole, self.store, known)
-        if known is not None and is_whole and not known.damaged:
-            return known.result(self.store)
-        # There is a copy to fall back on, so that nothing is gained by long waits.
-        fetching = replace(self, grace=0.0) if is_whole else self
+        earlier = None if first_time else await asyncio.to_thread(manifests.read, self.store, name)
+        is_complete = earlier is not None and await asyncio.to_thread(manifests.has_all_files, self.store, earlier)
+        if earlier is not None and is_complete and not earlier.damaged:
+            return earlier.result(self.store)
+        # Damaged files are in the store already, so a working link is not waited for.
+        collector = replace(self, grace=0.0) if is_complete else self
         try:
-            outputs = await fetching._outputs(request, job, key, end, known=known, first_time=first_time)
+            outputs = await collector._outputs(request, job, key, end, earlier=earlier, first_time=first_time)
         except (OutputsExpired, TransportError):
-            if known is None or not is_whole:
+            if earlier is None or not is_complete:
                 raise
-            return known.result(self.store)
-        made = _manifest(request, self.scope, job=job, key=key, submit=submit, end=end, outputs=outputs)
-        await asyncio.to_thread(self._write_manifest, made)
-        return made.result(self.store)
+            return earlier.result(self.store)
+        manifest = _manifest(request, self.scope, job=job, key=key, submit=submit, end=end, outputs=outputs)
+        await asyncio.to_thread(self._write_manifest, manifest)
+        return manifest.result(self.store)
 
-    def _write_manifest(self, made: Manifest) -> None:
-        manifests.write(self.store, made)
-        for index, _ in enumerate(made.outputs):
-            drop_record(self.store, made.task_id, index)
+    def _write_manifest(self, manifest: Manifest) -> None:
+        manifests.write(self.store, manifest)
+        for index, _ in enumerate(manifest.outputs):
+            drop_record(self.store, manifest.task_id, index)
 
     async def _outputs(
-        self, request: JobRequest, job: str, key: str, end: End, *, known: Manifest | None, first_time: bool
+        self, request: JobRequest, job: str, key: str, end: End, *, earlier: Manifest | None, first_time: bool
     ) -> tuple[Media, ...]:
-        end = await self._with_all_links(job, end, known)
+        published = earlier.outputs if earlier is not None else ()
+        end = await self._with_all_links(job, end, count=len(published))
         files = _file_links(end.links)
         names = [self._name(request, key, end, index, link) for index, link in enumerate(files, 1)]
-        earlier = known.outputs if known is not None else ()
-        # Links die together, so the files of one job are fetched together.
+        # The links of a job expire at the same time, so its files are downloaded concurrently.
         return tuple(
             await asyncio.gather(
                 *(
-                    self._output(job, end, index, name, earlier=earlier, first_time=first_time)
+                    self._output(job, end, index, name, earlier=published, first_time=first_time)
                     for index, name in enumerate(names)
                 )
             )
         )
 
-    async def _with_all_links(self, job: str, end: End, known: Manifest | None) -> End:
-        """The end with a link for each file of the manifest: the record of a recovered job has none.
+    async def _with_all_links(self, job: str, end: End, *, count: int) -> End:
+        """Returns the end with a link for each of `count` files: the record of a recovered job has no links.
 
         Raises:
-            OutputsExpired: RunningHub has none either.
+            OutputsExpired: RunningHub returns no links either.
         """
-        count = len(known.outputs) if known is not None else 0
         if len(_file_links(end.links)) >= count:
             return end
         newer = await self._newer_links(end)
         if len(newer) < count:
-            raise _unlisted(job, end, count)
+            raise _without_links(job, end, count)
         texts = [link for link in end.links if not link.url]
         return end.model_copy(update={"links": (*newer, *texts)})
 
@@ -162,64 +161,64 @@ class Collector:
             if published is not None:
                 return published
         with part_file(self.folder, f"{end.task_id}-{index}") as part:
-            flaw = await self._download(job, end, index, part)
-            return await asyncio.to_thread(self._put, part, name, end.task_id, index, flaw)
+            defect = await self._download(job, end, index, part)
+            return await asyncio.to_thread(self._publish, part, name, end.task_id, index, defect)
 
-    def _put(self, part: Path, name: str, task_id: str, index: int, flaw: DownloadDefect | None) -> Media:
-        media = self.store.describe(part, name).model_copy(update={"defect": flaw.what if flaw else None})
-        # First the record, then the file: what lies at the name is this job's only if the record says so.
+    def _publish(self, part: Path, name: str, task_id: str, index: int, defect: DownloadDefect | None) -> Media:
+        media = self.store.describe(part, name).model_copy(update={"defect": defect.what if defect else None})
+        # The record comes first: a file at this name belongs to this job only if the record lists it.
         write_record(self.store, task_id, index, media)
         self.store.take(part, name, known=media)
         remove(part)
         return media
 
     async def _download(self, job: str, end: End, index: int, part: Path) -> DownloadDefect | None:
-        """Fetches a file in spite of errors of its host; says what is wrong with it at RunningHub itself."""
-        link, attempts = _file_links(end.links)[index], _Attempts()
+        """Downloads a file, with retries; returns its defect if the file is damaged at RunningHub itself."""
+        link, failures = _file_links(end.links)[index], _Failures()
         url, task = link.url or "", f"{job}: task {end.task_id}"
         while True:
             try:
                 await self.download(url, part)
-                return await self._look_at(part, link, attempts, task=task)
+                return await self._check(part, link, failures, task=task)
             except LinkExpired as error:
-                await self._wait_out(attempts, job, end, error)
+                await self._pause_after_refusal(failures, job, end, error)
                 url = await self._newer_link(end, index) or url
             except RunningHubError:
-                attempts.cuts, attempts.refusals = attempts.cuts + 1, 0
-                if attempts.cuts >= TRIES:
+                failures.downloads, failures.refusals = failures.downloads + 1, 0
+                if failures.downloads >= TRIES:
                     raise
-                await self.pause(min(2.0**attempts.cuts / 4, 10.0))
+                await self.pause(min(2.0**failures.downloads / 4, 10.0))
 
-    async def _look_at(self, part: Path, link: Link, attempts: _Attempts, *, task: str) -> DownloadDefect | None:
-        """Throws away what is no such file: what comes with HTTP 200 may be a page, or half of it."""
+    async def _check(self, part: Path, link: Link, failures: _Failures, *, task: str) -> DownloadDefect | None:
+        """Discards an invalid file: a response with HTTP 200 can be a web page or half a file."""
         extension = _extension(link)
-        flaw = await asyncio.to_thread(flaw_of, part, extension=extension)
-        is_last = attempts.cuts == TRIES - 1
-        # Broken in the same way each time, it is broken at RunningHub: it was paid for, and is kept as it is.
-        if flaw is None or (is_last and flaw.sha256 in attempts.seen):
-            return flaw
-        attempts.seen.update({flaw.sha256} - {""})
+        defect = await asyncio.to_thread(defect_of, part, extension=extension)
+        is_last = failures.downloads == TRIES - 1
+        # Equal damaged bytes twice mean that the file is damaged at RunningHub. It was paid for, so it is kept.
+        if defect is None or (is_last and defect.sha256 in failures.hashes):
+            return defect
+        failures.hashes.update({defect.sha256} - {""})
         await asyncio.to_thread(discard_partial, part)
         raise ResponseLost(
-            f"{task} was paid for, but the file host returned {flaw.what} instead of a complete "
+            f"{task} was paid for, but the file host returned {defect.what} instead of a complete "
             f"{extension} file, which was discarded. What to do: run again within a day, at no cost."
         )
 
-    async def _wait_out(self, attempts: _Attempts, job: str, end: End, error: LinkExpired) -> None:
-        """Pauses after a refusal, longer each time; a file host may not have a new file yet, or err.
+    async def _pause_after_refusal(self, failures: _Failures, job: str, end: End, error: LinkExpired) -> None:
+        """Pauses, longer after each refusal: a file host may not have a new file yet, or refuse it by mistake.
 
         Raises:
-            OutputsExpired: It has refused for long enough.
+            OutputsExpired: The host has refused the file for `grace` seconds.
         """
-        if not attempts.refusals:
-            attempts.refused_since = self.clock()
-        attempts.refusals += 1
-        if attempts.refusals == 1:
-            return  # a newer link may be all that it takes
-        waited = self.clock() - attempts.refused_since
+        if not failures.refusals:
+            failures.refused_since = self.clock()
+        failures.refusals += 1
+        if failures.refusals == 1:
+            return  # a new link is tried first
+        waited = self.clock() - failures.refused_since
         if waited >= self.grace:
-            raise _lost(job, end, error, waited=waited) from error
-        longest = min(LONGEST_PAUSE, 2.0 ** min(attempts.refusals - 2, 10))
+            raise _expired(job, end, error, waited=waited) from error
+        longest = min(LONGEST_PAUSE, 2.0 ** min(failures.refusals - 2, 10))
         await self.pause(longest * (0.5 + self.jitter() / 2))
 
     async def _newer_link(self, end: End, index: int) -> str | None:
@@ -227,13 +226,13 @@ class Collector:
         return links[index].url if index < len(links) else None
 
     async def _newer_links(self, end: End) -> list[Link]:
-        """Asks once more for links; RunningHub may sign new ones."""
+        """Queries the task again: RunningHub may return links with a new signature."""
         try:
             view = await self.query(end.task_id)
         except RunningHubError as error:
             _log.info("task %s: requesting new links from RunningHub failed: %s", end.task_id, error)
             return []
-        return [Link.model_validate(one.model_dump()) for one in view.outputs if one.url and one.is_usable]
+        return [Link.model_validate(output.model_dump()) for output in view.outputs if output.url and output.is_usable]
 
     def _name(self, request: JobRequest, key: str, end: End, index: int, link: Link) -> str:
         return self.store.name_for(
@@ -256,7 +255,7 @@ def _extension(link: Link) -> str:
     return link.type or PurePosixPath(urlsplit(link.url or "").path).suffix.lower().removeprefix(".") or "bin"
 
 
-def _lost(job: str, end: End, error: LinkExpired, *, waited: float) -> OutputsExpired:
+def _expired(job: str, end: End, error: LinkExpired, *, waited: float) -> OutputsExpired:
     return OutputsExpired(
         f"{job}: task {end.task_id} was paid for and succeeded, but its file could not be downloaded "
         f"within {waited:.0f} s: {error.message} No new task was submitted. What to do: run it again, or "
@@ -267,7 +266,7 @@ def _lost(job: str, end: End, error: LinkExpired, *, waited: float) -> OutputsEx
     )
 
 
-def _unlisted(job: str, end: End, count: int) -> OutputsExpired:
+def _without_links(job: str, end: End, count: int) -> OutputsExpired:
     return OutputsExpired(
         f"{job}: task {end.task_id} was paid for and succeeded; not all of its {count} files are in the "
         "storage, and neither its record nor RunningHub still lists its files. No new task was "

@@ -30,29 +30,29 @@ class Manifest(BaseModel):
         version: Of this format.
         key: The job's key.
         job: The job's full name.
-        base: Hash of what was asked for: equal for equal requests on one site.
+        base: Hash of the request: equal for equal requests on one site.
         site: RunningHub's host.
-        account: Who paid, by name or by fingerprint of the key.
+        account: The account that paid: its name, or a fingerprint of its key.
         model: The model's name in RunningHub's documentation.
         endpoint: Path below `/openapi/v2/`.
         payload: The request's parameters; files by content, as `sha256:…`.
         address: Where in the run the call was made.
         flow_version: Version of the flow that made it.
-        order: Which of the calls with this request it is, in the order in which they were asked for.
+        order: Number of the call among the calls with this request, in the order of the calls.
         label: The caller's name for the output.
-        seed: The seed that was asked for, if any.
+        seed: The seed in the request, if there is one.
         graph: Of a saved workflow or an app: a fingerprint of what the site had under its id.
         task_id: RunningHub's task id.
         submitted_at: ISO 8601, UTC.
         ended_at: ISO 8601, UTC.
         queued_seconds: Time in RunningHub's queue.
         run_seconds: Time that the task ran.
-        cost: What it cost, where RunningHub says.
+        cost: The task's cost; None if RunningHub does not report it.
         currency: Of the cost.
-        coins: The coins of a task that cost coins beside its money.
-        outputs: Its files; a damaged one has a `defect`.
-        texts: Its texts.
-        run: What the run says of itself, such as the flow run's id and name.
+        coins: The coins that the task cost in addition to money.
+        outputs: The task's files; a damaged one has a `defect`.
+        texts: The task's texts.
+        run: Details of the run, such as the flow run's id and name.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -86,20 +86,20 @@ class Manifest(BaseModel):
 
     @property
     def name(self) -> str:
-        """Its name in the store."""
+        """The manifest's path in its store."""
         return manifest_name(self.base, self.task_id)
 
     @property
     def damaged(self) -> bool:
-        """Whether one of its files is damaged, so that it is fetched again."""
+        """Whether one of the files is damaged, so that a later run downloads it again."""
         return any(file.defect is not None for file in self.outputs)
 
     def result(self, store: MediaStore, *, reused: bool = False) -> Result:
         """The job as the `Result` that its caller receives.
 
         Args:
-            store: Where the manifest lies.
-            reused: Whether this call paid nothing, being served by an earlier request.
+            store: The store of the manifest.
+            reused: Whether an earlier request served this call, which then costs nothing.
         """
         return Result(
             model=self.model,
@@ -141,39 +141,39 @@ def read(store: MediaStore, name: str) -> Manifest | None:
 
 
 def find(store: MediaStore, base: str, graph: str = "") -> Manifest | None:
-    """Finds the newest finished job with an equal request whose files are all still there, and none is damaged.
+    """Finds the newest finished job with an equal request whose files are all in the store and undamaged.
 
     Args:
-        store: Where to look.
+        store: The store to search.
         base: Hash of the request.
-        graph: Of a saved workflow or an app: the fingerprint of what the site has under its id now. What was made with
-            another graph is not found.
+        graph: Of a saved workflow or an app: the fingerprint of what the site has under its id now. Results of another
+            graph are not found.
     """
-    names = [name for one in {base, graph_base(base, graph)} for name in store.list(f"{FOLDER}/{one}")]
-    found = [one for one in (read(store, name) for name in names) if one is not None and one.graph == graph]
-    newest_first = sorted(found, key=lambda one: one.ended_at, reverse=True)
-    return next((one for one in newest_first if is_done(store, one)), None)
+    names = [name for folder in {base, graph_base(base, graph)} for name in store.list(f"{FOLDER}/{folder}")]
+    manifests = [manifest for name in names if (manifest := read(store, name)) and manifest.graph == graph]
+    newest_first = sorted(manifests, key=lambda manifest: manifest.ended_at, reverse=True)
+    return next((manifest for manifest in newest_first if is_complete(store, manifest)), None)
 
 
-def everything(store: MediaStore) -> Iterator[Manifest]:
-    """Reads every manifest of a store, for `spend`."""
+def read_all(store: MediaStore) -> Iterator[Manifest]:
+    """Reads all valid manifests of a store."""
     for name in store.list(FOLDER):
         manifest = read(store, name)
         if manifest is not None:
             yield manifest
 
 
-def is_done(store: MediaStore, manifest: Manifest) -> bool:
-    """Tells whether there is nothing left to fetch: all files are in the store, and none is damaged."""
-    return not manifest.damaged and is_whole(store, manifest)
+def is_complete(store: MediaStore, manifest: Manifest) -> bool:
+    """Whether all files of a manifest are in the store and undamaged, so that nothing has to be downloaded."""
+    return not manifest.damaged and has_all_files(store, manifest)
 
 
-def is_whole(store: MediaStore, manifest: Manifest) -> bool:
-    """Tells whether all files of a manifest are still in the store, each with the size that was recorded."""
-    return all(_is_there(store, file) for file in manifest.outputs)
+def has_all_files(store: MediaStore, manifest: Manifest) -> bool:
+    """Whether all files of a manifest are in the store, each with its recorded size."""
+    return all(_has_file(store, file) for file in manifest.outputs)
 
 
-def _is_there(store: MediaStore, file: Media) -> bool:
+def _has_file(store: MediaStore, file: Media) -> bool:
     name = store.name_of(file.uri)
     return name is not None and store.size(name) == file.size
 
@@ -182,19 +182,19 @@ _BLOCK = 1 << 20
 
 
 def write_record(store: MediaStore, task_id: str, index: int, media: Media) -> None:
-    """Records what is about to be published.
+    """Records a file before it is published.
 
     Args:
-        store: Where it goes.
-        task_id: The task that made it.
-        index: Which of the task's files it is, from 0.
-        media: The file, under its final name.
+        store: The store of the file.
+        task_id: The task that made the file.
+        index: Index of the file among the task's files.
+        media: The file, with its final name.
     """
     store.write_bytes(_pending_name(task_id, index), media.model_dump_json(exclude_none=True).encode())
 
 
 def drop_record(store: MediaStore, task_id: str, index: int) -> None:
-    """Removes a record that the manifest has made superfluous."""
+    """Deletes the record of a file that the manifest lists now."""
     store.delete(_pending_name(task_id, index))
 
 
@@ -204,22 +204,22 @@ def find_published(
     """Finds an output that was published before and whose content matches the job's own records.
 
     Args:
-        store: Where it would be.
-        task_id: The task that made it.
-        index: Which of the task's files it is, from 0.
-        name: Its final name.
-        earlier: What the manifest says of the job's files, if there is one.
+        store: The store of the file.
+        task_id: The task that made the file.
+        index: Index of the file among the task's files.
+        name: The file's final name.
+        earlier: The files of the job's manifest, if there is one.
 
     Returns:
-        The file; None where there is none, another one, or a damaged one.
+        The file; None if the file is missing, damaged or has other content.
     """
     uri = store.uri(name)
-    recorded = [media for media in (_read_pending(store, _pending_name(task_id, index)), *earlier) if media is not None]
-    fitting = [media for media in recorded if media.uri == uri and media.defect is None]
-    if not fitting or not any(store.size(name) == media.size for media in fitting):
+    pending = _read_pending(store, _pending_name(task_id, index))
+    candidates = [media for media in (pending, *earlier) if media and media.uri == uri and media.defect is None]
+    if not candidates or store.size(name) not in {media.size for media in candidates}:
         return None
     sha256 = _hash(store, name)
-    return next((media for media in fitting if media.sha256 == sha256), None)
+    return next((media for media in candidates if media.sha256 == sha256), None)
 
 
 def _pending_name(task_id: str, index: int) -> str:

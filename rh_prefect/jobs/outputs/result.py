@@ -21,9 +21,9 @@ _FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
 
 
 class Result(BaseModel):
-    """A finished job: its files, already in the store, and what it cost.
+    """A finished job: its files, already in the store, and its cost.
 
-    A result, or one of its outputs, can be given wherever a call takes media.
+    A result, or one of its outputs, can be passed as any media parameter.
 
     Attributes:
         model: The model's name in RunningHub's documentation.
@@ -31,11 +31,11 @@ class Result(BaseModel):
         job: The job's full name, `<scope>/<key>`, as `rh-prefect jobs` takes it.
         key: The job's key.
         task_id: RunningHub's task id.
-        outputs: Its files, in the order of RunningHub's answer; `Media.defect` names what is wrong with one.
-        texts: Its texts; text models have nothing else.
-        cost: What this call paid; 0 where an earlier result was reused, None where RunningHub does not say.
+        outputs: The task's files, in the order of RunningHub's response; a damaged one has a `Media.defect`.
+        texts: The task's texts; text models return nothing else.
+        cost: What this call paid; 0 if an earlier result was reused, None if RunningHub does not report it.
         currency: Of the cost.
-        queued_seconds: Time in RunningHub's queue, as it was seen.
+        queued_seconds: Measured time in RunningHub's queue.
         run_seconds: Time that the task ran.
         reused: Whether an identical earlier request was served from the store.
         manifest: URI of the job's manifest.
@@ -64,7 +64,7 @@ class Result(BaseModel):
         """The first file.
 
         Raises:
-            InputError: The job made no file.
+            InputError: The job has no file.
         """
         if not self.outputs:
             raise InputError(f"{self.job}: {self.model} made no file. What to do: read `.text`, or use another model.")
@@ -72,7 +72,7 @@ class Result(BaseModel):
 
     @property
     def damaged(self) -> tuple[Media, ...]:
-        """The files that were damaged in every download; no paid step uses them, and a later run tries again."""
+        """The files that were damaged in every download. No paid step uses them; a later run downloads them again."""
         return tuple(media for media in self.outputs if media.defect is not None)
 
     @property
@@ -81,10 +81,10 @@ class Result(BaseModel):
         return "\n\n".join(self.texts)
 
     def json(self) -> Any:  # type: ignore[override]  # pydantic's own method of this name is deprecated
-        """Parses the JSON answer of a model, even if a language model added text around it.
+        """Parses the JSON in the texts, even if a language model added text around it.
 
         Raises:
-            InputError: No text of the result holds JSON; the texts are paid for and stay in `texts`.
+            InputError: No text of the result contains JSON; the texts are paid for and remain in `texts`.
         """
         for text in self.texts:
             try:
@@ -108,7 +108,7 @@ def _parse(text: str) -> Any:
 
 
 def _bracketed(text: str) -> list[str]:
-    """The parts of a text from the first bracket to the last, objects and lists in the order in which they begin."""
+    """The parts of a text from the first to the last bracket of a kind, ordered by their start."""
     spans = [(text.find(left), text.rfind(right) + 1) for left, right in ("{}", "[]")]
     return [text[start:end] for start, end in sorted(spans) if 0 <= start < end]
 
@@ -128,22 +128,22 @@ class Attempt(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """The attempt in which a task's end was recorded, for use without a scope."""
+class AttemptInfo:
+    """The numbers of an attempt, for use without a scope."""
 
     attempt: int
     task_attempt: int = 1
 
 
 def end_of(submit: Submit, view: TaskView, *, scope: Attempt, queued: float | None, ran: float | None) -> End:
-    """Makes the record of a task's end.
+    """Builds the record of a task's end.
 
     Args:
-        submit: The submit that the task came from.
-        view: Its terminal view.
-        scope: The run that saw the end.
-        queued: Seconds in the queue, as they were seen; None where it was not polled.
-        ran: Seconds that it ran, as they were seen; RunningHub's own figure comes first.
+        submit: The task's submission.
+        view: The task's terminal view.
+        scope: The attempt that records the end.
+        queued: Measured seconds in the queue; None if the task was not polled.
+        ran: Measured seconds of running; a figure of RunningHub takes precedence.
     """
     return End(
         status=_status(view),
@@ -152,7 +152,7 @@ def end_of(submit: Submit, view: TaskView, *, scope: Attempt, queued: float | No
         code=view.code,
         reason=str(view.failure) if view.failure else view.reason,
         cost=view.cost,
-        # A task's usage names no currency: it is the one of the account's wallet, which the intent has.
+        # A task's usage has no currency; the intent has the currency of the account's wallet.
         currency=COINS if view.unit == "coins" else submit.intent.currency or CURRENCY,
         coins=view.usage.coins if view.unit == "money" else None,
         queued_seconds=_rounded(queued),
@@ -164,31 +164,31 @@ def end_of(submit: Submit, view: TaskView, *, scope: Attempt, queued: float | No
 
 
 def broken_end(submit: Submit, view: TaskView, *, scope: Attempt) -> End:
-    """Makes the end of a task that was cancelled because RunningHub found broken nodes in its graph.
+    """Builds the record of the end of a task that was cancelled because its graph has invalid nodes.
 
     Args:
-        submit: The submit, whose answer names the nodes.
-        view: What became of the task; one that had succeeded all the same is kept.
-        scope: The run that saw the end.
+        submit: The submission; its answer lists the nodes.
+        view: The task's terminal view; a success is recorded as such.
+        scope: The attempt that records the end.
     """
     end = end_of(submit, view, scope=scope, queued=0.0, ran=0.0)
     errors = submit.answer.node_errors if submit.answer else {}
     if end.status == "SUCCESS" or not errors:
         return end
-    said = "; ".join(f"node {node}: {why}" if node else why for node, why in errors.items())
-    return end.model_copy(update={"status": "FAILED", "code": BROKEN, "reason": said})
+    reason = "; ".join(f"node {node}: {error}" if node else error for node, error in errors.items())
+    return end.model_copy(update={"status": "FAILED", "code": BROKEN, "reason": reason})
 
 
 def with_times(end: End, *, queued: float, ran: float) -> End:
-    """Adds times to an end record of another process that did not monitor the task.
+    """Adds measured times to the end record of a process that did not poll the task.
 
     Args:
-        end: What it recorded.
-        queued: Seconds until the task ran, as seen here.
-        ran: Seconds that it ran, as seen here.
+        end: The record.
+        queued: Measured seconds in the queue.
+        ran: Measured seconds of running.
     """
-    seen = {"queued_seconds": round(queued, 3), "run_seconds": round(ran, 3)}
-    return end.model_copy(update={name: value for name, value in seen.items() if getattr(end, name) is None})
+    measured = {"queued_seconds": round(queued, 3), "run_seconds": round(ran, 3)}
+    return end.model_copy(update={name: value for name, value in measured.items() if getattr(end, name) is None})
 
 
 def _rounded(seconds: float | None) -> float | None:
@@ -206,14 +206,14 @@ class Face(BaseModel):
 
         face = Face.of(await generate(models.KlingLipSyncIdentifyFace(video_url=clip)))
 
-    RunningHub does not describe this answer. Its ids are read in the spellings of its own parameters and of Kling's
-    API; of several faces the first counts. The ids live for a limited time.
+    RunningHub does not document this response. The ids are read by the names of RunningHub's parameters and of Kling's
+    API; of several faces, the first is used. The ids expire.
 
     Attributes:
-        session_id: Names the analysed video.
-        face_id: Names the face in it.
-        start_ms: When the face comes into view, in milliseconds; 0 where the answer does not say.
-        end_ms: When it leaves; None where the answer does not say.
+        session_id: Id of the analysed video.
+        face_id: Id of the face in it.
+        start_ms: Time in milliseconds at which the face appears; 0 if the response does not contain it.
+        end_ms: Time in milliseconds at which the face disappears; None if the response does not contain it.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True)
@@ -225,13 +225,13 @@ class Face(BaseModel):
 
     @classmethod
     def of(cls, result: Result) -> Self:
-        """Reads the answer of `kling-lip-sync/identify-face`.
+        """Parses the response of `kling-lip-sync/identify-face`.
 
         Args:
-            result: Its result.
+            result: The result of the model.
 
         Raises:
-            InputError: The answer names no session or no face; it is paid for, and kept as `result.text`.
+            InputError: The response has no session or no face; it is paid for, and remains in `result.text`.
         """
         answer = result.json()
         first: dict[str, object] = next(

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from rh_prefect.caches_and_locks import NamedLocks
 from rh_prefect.errors import InputError, MediaError
-from rh_prefect.jobs.download_folder import kept_here
+from rh_prefect.jobs.download_folder import local_errors
 from rh_prefect.jobs.journal.identity import media_mark, uri_hash
 from rh_prefect.jobs.journal.journal import JSON, Journal
 from rh_prefect.jobs.journal.record_types import FoundName, SeenMedia
@@ -401,12 +401,12 @@ def fetched(
         found = digest(source, check_size=check_size, seconds=seconds, clock=clock)
         yield _held(Path(local_path(source)), found)
         return
-    with kept_here(folder):
+    with local_errors(folder):
         make_folder(folder)
         scratch = TemporaryDirectory(dir=folder)
     with scratch as private:
         copy = Path(private) / "input"
-        with kept_here(folder):
+        with local_errors(folder):
             found = fetch(source, copy, options=options, check_size=check_size, seconds=seconds, clock=clock)
         yield _held(copy, found)
 

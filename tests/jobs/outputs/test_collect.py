@@ -138,7 +138,7 @@ async def test_a_file_that_is_broken_in_the_same_way_each_time_is_kept_and_named
     assert result.damaged == (result.first_output,)
     assert result.first_output.defect == "a broken png"
     store = store_in(tmp_path)
-    (manifest,) = manifests.everything(store)
+    (manifest,) = manifests.read_all(store)
     assert manifest.outputs == result.outputs
     assert manifests.find(store, manifest.base) is None, "`reuse` does not serve it"
     event = event_of(result, message=summary_of(result))
@@ -205,10 +205,10 @@ async def test_files_that_only_the_manifest_knows_of_are_asked_for(journal: Fold
     first = await collect(FileHost(PICTURE), journal, tmp_path)
     store = store_in(tmp_path)
     store.delete(str(store.name_of(first.first_output.uri)))
-    (before,) = manifests.everything(store)
+    (before,) = manifests.read_all(store)
     with pytest.raises(OutputsExpired, match="neither its record nor RunningHub still lists its files"):
         await collect(FileHost(dead(), links=[""]), journal, tmp_path, first_time=False, links=())
-    assert list(manifests.everything(store)) == [before]
+    assert list(manifests.read_all(store)) == [before]
     again = await collect(host := FileHost(PICTURE), journal, tmp_path, first_time=False, links=())
     assert (again.outputs, host.urls) == (first.outputs, [LINK])
 
@@ -290,5 +290,5 @@ async def test_manifest_records_the_number_of_its_call_among_equal_calls(
 ) -> None:
     """A9: `recover` rebuilds the record of the call from the manifest."""
     await collect(FileHost(PICTURE), journal, tmp_path, order=3)
-    (manifest,) = manifests.everything(store_in(tmp_path))
+    (manifest,) = manifests.read_all(store_in(tmp_path))
     assert manifest.order == 3

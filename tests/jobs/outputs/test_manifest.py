@@ -65,7 +65,7 @@ def test_what_is_not_there_or_is_none_is_no_manifest(store: MediaStore) -> None:
         store.write_bytes(name, text.encode())
         assert manifests.read(store, name) is None
     assert manifests.find(store, BASE) is None
-    assert list(manifests.everything(store)) == []
+    assert list(manifests.read_all(store)) == []
 
 
 def test_the_newest_equal_request_is_found(store: MediaStore) -> None:
@@ -102,7 +102,7 @@ def test_all_are_listed(store: MediaStore, tmp_path: Path) -> None:
     published(store, tmp_path, "1.png")
     for base, task in (("c" * 40, "1"), (BASE, "2"), (BASE, "3")):
         manifests.write(store, manifest(store, base=base, task_id=task))
-    assert sorted(one.task_id for one in manifests.everything(store)) == ["1", "2", "3"]
+    assert sorted(one.task_id for one in manifests.read_all(store)) == ["1", "2", "3"]
 
 
 def test_a_result_says_what_the_job_cost(store: MediaStore, tmp_path: Path) -> None:

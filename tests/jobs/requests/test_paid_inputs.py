@@ -95,7 +95,7 @@ async def test_an_object_that_is_overwritten_within_a_run_is_another_job_s_pictu
         place.pipe_file("/overwritten/photo.png", picture(number))
         await run.pay(enlarge("memory://overwritten/photo.png"))
     assert [sent(rh, one) for one in rh.recorder.paid] == [sha(picture("1")), sha(picture("2"))]
-    recorded = {str(one.payload["imageUrl"]) for one in manifests.everything(run.store)}
+    recorded = {str(one.payload["imageUrl"]) for one in manifests.read_all(run.store)}
     assert recorded == {f"sha256:{sha(picture(number))}" for number in "12"}
 
 
