@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal
 
 from rh_prefect.errors import ConfigError, InputError
-from rh_prefect.jobs.requests.input_files import fetched
+from rh_prefect.jobs.requests.input_files import open_local
 from rh_prefect.media.media import Media
 from rh_prefect.media.source import identity_uri, open_input, shown, unsigned_uri
 from rh_prefect.media.storage_errors import guarded
@@ -213,7 +213,9 @@ def _parquet(given: str, options: Mapping[str, object], most_bytes: int | None) 
             f"{shown(given)}: Parquet needs pyarrow. What to do: pip install 'rh-prefect[parquet]', or save it as CSV."
         ) from None
     folder, name = get_settings().state_dir / "inputs", shown(given)
-    with fetched(given, folder, options=options, check_size=lambda size: _check_size(size, most_bytes, name)) as held:
+    with open_local(
+        given, folder, options=options, check_size=lambda size: _check_size(size, most_bytes, name)
+    ) as held:
         try:
             file = parquet.ParquetFile(held.path)
             _refuse_twice(file.schema_arrow.names, shown(given))

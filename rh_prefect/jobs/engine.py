@@ -181,7 +181,7 @@ class JobEngine:
             manifest = await self._reusable(prepared, scope, store, options)
             if manifest is not None:
                 return _reused(manifest, call)
-            prepared = prepared.as_read() if options.key is None else prepared
+            prepared = prepared.with_graph() if options.key is None else prepared
         call_job = await self._find(prepared, scope, store, call.caller, options)
         equal = (scope.journal.scope, prepared.request_id)
         if options.key is None:
@@ -288,7 +288,7 @@ class JobEngine:
         self, request: JobRequest, scope: Scope, store: MediaStore, options: Options
     ) -> Manifest | None:
         """The finished job whose result a call reuses: the recorded or the newest one; None if there is none."""
-        key = reused_key(request.as_read().request_id) if options.key is None else request.key(options.key)
+        key = reused_key(request.with_graph().request_id) if options.key is None else request.key(options.key)
         await self._scopes.open(scope, store)
         records = JobRecords(scope.journal, key)
         view = await records.view()

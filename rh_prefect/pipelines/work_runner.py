@@ -159,7 +159,7 @@ class WorkRunner:
             said = unread(asked.request.model.replace("/", " "), error)
             raise JobError(f"{asked.name}: {said} Nothing was paid for it.") from error
         prepared = await as_recorded(prepared, journal=journal, is_recorded=is_recorded)
-        request = replace(prepared.as_read(), base=_base(prepared, asked.stands_for))
+        request = replace(prepared.with_graph(), base=_base(prepared, asked.stands_for))
         if asked.planned and isinstance(asked.request, WorkflowInput | AppInput | GraphInput):
             _refuse_edited(asked, prepared)
             # A graph's work is its id, the fields that are set and what else is in the graph, as the plan has read it.
@@ -486,7 +486,7 @@ def _refuse_edited(asked: WorkCall, request: JobRequest) -> None:
 def _base(request: JobRequest, stands_for: Mapping[str, str]) -> str:
     """The hash of a request, where some of its texts stand for others."""
     if not stands_for:
-        return request.as_read().base
+        return request.with_graph().base
     payload = replace_marks(request.request, stands_for)
     base = base_hash(site=request.site, endpoint=request.endpoint, payload=payload)
-    return replace(request, base=base).as_read().base
+    return replace(request, base=base).with_graph().base

@@ -21,7 +21,7 @@ from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.client import Asset, AssetGroup, AssetKind, Client, Page, PricePreview, Upload
 from rh_prefect.client.session import usable_id
 from rh_prefect.errors import InputError
-from rh_prefect.jobs.requests.input_files import fetched
+from rh_prefect.jobs.requests.input_files import open_local
 from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.probe import Facts, probe
 from rh_prefect.media.source import Source, shown
@@ -130,7 +130,7 @@ async def local_copy(source: Source, *, store: MediaStore) -> AsyncIterator[Loca
     """Provides a local copy of a file for an `async with` block; a local file is used directly."""
     given = as_media_input(source)
     uri = given.uri if isinstance(given, Media) else given
-    copy = fetched(uri, get_settings().state_dir / "inputs", options=store.options_for(uri))
+    copy = open_local(uri, get_settings().state_dir / "inputs", options=store.options_for(uri))
     held = await asyncio.to_thread(copy.__enter__)
     try:
         facts = await asyncio.to_thread(probe, held.path)

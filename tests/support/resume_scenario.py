@@ -181,7 +181,7 @@ class Scenario:
 
     async def _held(self) -> int:
         """The slots that are held where nothing runs; what was evicted may need a moment to give its own back."""
-        slots = member(self.key, settings=self.settings).account.slots
+        slots = member(self.key, settings=self.settings).account.limiter
         for _ in range(200):
             if self.is_running or not slots.held:
                 return 0

@@ -50,9 +50,9 @@ class SlotLease:
         if self._pool.is_one or self.is_taken or self._home is not None:
             return
         able = self._able()
-        await counted(one.account.slots for one in able)
-        self.member = min(able, key=lambda one: one.account.slots.load)
-        self._home = self.account.slots
+        await counted(one.account.limiter for one in able)
+        self.member = min(able, key=lambda one: one.account.limiter.load)
+        self._home = self.account.limiter
         self._home.expect()
 
     async def take(self) -> None:
@@ -63,7 +63,7 @@ class SlotLease:
         """
         # One that was answered with "unknown" and is resubmitted has its slot still.
         while self._slots is None:
-            able = {one.account.slots: one for one in self._able()}
+            able = {one.account.limiter: one for one in self._able()}
             slots = await first_free(list(able), home=self._home)
             self._slots, self._is_on_its_way = slots, True
             self._leave_home()
@@ -113,7 +113,7 @@ class SlotLease:
         """Counts a task that already runs, without waiting, even if the limit is exceeded."""
         if self._slots is None:
             self._leave_home()
-            self._slots = self.account.slots
+            self._slots = self.account.limiter
             self._slots.hold()
 
     def move_on(self, why: Answer) -> str | None:

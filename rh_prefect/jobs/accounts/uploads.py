@@ -8,18 +8,19 @@ from pathlib import Path
 
 from rh_prefect.caches_and_locks import LruCache, NamedLocks
 from rh_prefect.client import Upload
-from rh_prefect.jobs.requests.input_files import Held, Input, check_unchanged, fetched
+from rh_prefect.jobs.requests.input_files import Input, LocalFile, check_unchanged, open_local
 from rh_prefect.media.source import digest, look
 from rh_prefect.media.urls import is_local
 
 LIFETIME = 20 * 3600.0
-"""Seconds for which a link is given out by the wall clock: RunningHub says one day, and a job may wait for its slot."""
+"""Seconds for which a link is used: RunningHub documents one day, and a job may wait for a slot in that time."""
 
 AT_ONCE = 4
+"""Maximum number of concurrent uploads of one account."""
 
 
 class Uploads:
-    """What one account has uploaded in this process."""
+    """The uploads of one account in this process."""
 
     def __init__(
         self,
@@ -30,69 +31,69 @@ class Uploads:
         lifetime: float = LIFETIME,
         most: int = 5000,
     ) -> None:
-        """Starts with nothing uploaded.
+        """Starts without uploads.
 
         Args:
             upload: Uploads a local file: `upload(path, name=…, mime=…)`.
-            folder: Local scratch for files that are not local.
+            folder: Local folder for temporary copies of remote files.
             clock: Seconds since 1970.
-            lifetime: Seconds for which an upload is taken to be there.
-            most: How many uploads are remembered; a file whose upload was dropped is sent again.
+            lifetime: Seconds for which an upload is assumed to be at RunningHub.
+            most: Maximum number of remembered uploads; a file whose upload was dropped is uploaded again.
         """
         self._lifetime = lifetime
         self._upload = upload
         self._folder = folder
         self._clock = clock
-        self._sent: LruCache[str, tuple[Upload, float]] = LruCache(most)
+        self._uploads: LruCache[str, tuple[Upload, float]] = LruCache(most)
         self._locks = NamedLocks()
-        self._gate = asyncio.Semaphore(AT_ONCE)
+        self._semaphore = asyncio.Semaphore(AT_ONCE)
 
-    async def link(self, given: Input, *, options: Mapping[str, object]) -> str:
+    async def link(self, file: Input, *, options: Mapping[str, object]) -> str:
         """Returns a link that RunningHub can read for some more hours; uploads the file if necessary.
 
         Args:
-            given: The file.
+            file: The file.
             options: fsspec's storage options for its source.
 
         Raises:
             InputError: The file has changed since it was first read.
-            MediaError: It can no longer be read.
+            MediaError: The file can no longer be read.
         """
-        return (await self._uploaded(given, options)).url
+        return (await self._uploaded(file, options)).url
 
-    async def file_name(self, given: Input, *, options: Mapping[str, object]) -> str:
+    async def file_name(self, file: Input, *, options: Mapping[str, object]) -> str:
         """Returns the name of an uploaded file for a workflow's loader node; uploads it if necessary. See `link`."""
-        return (await self._uploaded(given, options)).file_name
+        return (await self._uploaded(file, options)).file_name
 
-    async def _uploaded(self, given: Input, options: Mapping[str, object]) -> Upload:
-        sha256 = given.seen.sha256
+    async def _uploaded(self, file: Input, options: Mapping[str, object]) -> Upload:
+        sha256 = file.record.sha256
         async with self._locks.of(sha256):
-            known = self._sent.get(sha256)
-            # A clock that was set back since says nothing of the link's age.
-            if known is None or not 0 <= self._clock() - known[1] < self._lifetime:
+            upload, began = self._uploads.get(sha256) or (None, 0.0)
+            # A negative age means that the clock was set back, so the age is unknown.
+            if upload is None or not 0 <= self._clock() - began < self._lifetime:
                 began = self._clock()
-                async with self._gate:
-                    known = (await self._send(given, options), began)
-                self._sent[sha256] = known
-            return known[0]
+                async with self._semaphore:
+                    upload = await self._send(file, options)
+                self._uploads[sha256] = (upload, began)
+            return upload
 
-    async def _send(self, given: Input, options: Mapping[str, object]) -> Upload:
-        local = fetched(given.source, self._folder, options=options)
-        held = await asyncio.to_thread(local.__enter__)
+    async def _send(self, file: Input, options: Mapping[str, object]) -> Upload:
+        context = open_local(file.source, self._folder, options=options)
+        local = await asyncio.to_thread(context.__enter__)
         try:
-            check_unchanged(given, held.sha256)
-            # RunningHub goes by the extension, and a plain ASCII name is the only one that is safe there.
-            extension = given.seen.extension or "bin"
-            sent = await self._upload(held.path, name=f"{held.sha256[:32]}.{extension}", mime=given.seen.mime)
-            await asyncio.to_thread(_check_again, given, held)
-            return sent
+            check_unchanged(file, local.sha256)
+            # RunningHub uses the extension, and accepts only plain ASCII names reliably.
+            name = f"{local.sha256[:32]}.{file.record.extension or 'bin'}"
+            upload = await self._upload(local.path, name=name, mime=file.record.mime)
+            await asyncio.to_thread(_check_again, file, local)
+            return upload
         finally:
-            await asyncio.to_thread(local.__exit__, None, None, None)
+            await asyncio.to_thread(context.__exit__, None, None, None)
 
 
-def _check_again(given: Input, held: Held) -> None:
-    """Refuses an upload of a local file that was changed while it was sent: what RunningHub received is unknown."""
-    if not is_local(given.source):
-        return  # what was sent is this process's own copy
-    if not held.proof or held.stamp != look(given.source).stamp:
-        check_unchanged(given, digest(given.source).sha256)
+def _check_again(file: Input, local: LocalFile) -> None:
+    """Rejects an upload of a local file that changed during the upload: the content at RunningHub is then unknown."""
+    if not is_local(file.source):
+        return  # the upload was a copy of this process
+    if not local.proof or local.stamp != look(file.source).stamp:
+        check_unchanged(file, digest(file.source).sha256)

@@ -15,7 +15,7 @@ Keys of a job's records are `<job key>-<what>-<n>`, where n counts the submissio
 
 Beside the jobs a scope holds `format-1`, its first record, `media-<hash of a name>-<n>`, n from 1 without gaps:
 
-- The name is an input's address as the caller gave it: `SeenMedia`, one record for each content that was read there. A
+- The name is an input's address as the caller gave it: `MediaRecord`, one record for each content that was read. A
   presigned link's address without its signature is a second name.
 - The name is a text that a node of a workflow takes for a file: `FoundName`, one record for each working folder.
 
@@ -255,7 +255,7 @@ class End(Record):
     task_attempt: int = 1
 
 
-class SeenMedia(Record):
+class MediaRecord(Record):
     """One content of an input, as it was read under one name.
 
     Attributes:

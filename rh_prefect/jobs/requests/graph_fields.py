@@ -1,4 +1,4 @@
-"""The fields of a graph or an AI app that can be set, and what they can be set to."""
+"""The fields of a graph or an AI app that can be set, and their valid values."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Graph = Mapping[str, Mapping[str, Any]]
 """A workflow in ComfyUI's API format: node id -> {class_type, inputs}."""
 
 SEEDS = ("seed", "noise_seed", "rand_seed")
-"""The fields that RunningHub draws for each run unless they are set."""
+"""The fields that RunningHub sets to a random number in each run unless the request sets them."""
 
 _LOADERS = {"image": ("image",), "video": ("video",), "audio": ("audio",), "upload": ("image",)}
-"""Fields of loader nodes that take a file by its name at RunningHub."""
+"""Fields of loader nodes that take the name of a file at RunningHub."""
 
 _NUMBERS = ("INT", "FLOAT")
 """The types of an app's fields that take a number."""
@@ -27,19 +27,19 @@ class Fields(Protocol):
     """The fields that can be set, of a graph or of an app."""
 
     def check(self, node_id: str, field: str, value: object) -> object:
-        """Checks one value; returns it as it is sent."""
+        """Checks one value and returns it."""
         ...
 
     def takes_file(self, node_id: str, field: str) -> bool:
-        """Whether the field takes a file by its name at RunningHub."""
+        """Whether the field takes the name of a file at RunningHub."""
         ...
 
     def seeds(self) -> Iterator[tuple[str, str]]:
-        """The seeds that can be set."""
+        """Node id and name of each seed field that can be set."""
         ...
 
-    def names(self) -> dict[str, str]:
-        """Node id -> class, as far as is known."""
+    def node_names(self) -> dict[str, str]:
+        """Node id -> class of the node, if it is known."""
         ...
 
 
@@ -47,11 +47,11 @@ class GraphFields:
     """The fields of a workflow's graph."""
 
     def __init__(self, graph: Graph, name: str) -> None:
-        """Reads the graph.
+        """Takes the nodes of a graph.
 
         Args:
-            graph: API format.
-            name: For messages.
+            graph: The graph in API format.
+            name: The graph's name in messages.
         """
         self._graph = {node_id: node for node_id, node in graph.items() if isinstance(node, Mapping)}
         self._name = name
@@ -59,71 +59,73 @@ class GraphFields:
     def check(self, node_id: str, field: str, value: object) -> object:
         """Rejects a node or a field that does not exist, and a field that is connected to another node."""
         if node_id not in self._graph:
-            raise InputError(f"{self._name} has no node {node_id!r}. {self._near(node_id, field)} Nothing was sent.")
+            raise InputError(
+                f"{self._name} has no node {node_id!r}. {self._suggestions(node_id, field)} Nothing was sent."
+            )
         inputs = self._inputs(node_id)
         if field not in inputs:
             raise InputError(
-                f"{self._name}: node {node_id} ({self._kind(node_id)}) has no field {field!r}; it has "
+                f"{self._name}: node {node_id} ({self._class(node_id)}) has no field {field!r}; it has "
                 f"{', '.join(inputs) or 'none'}. Nothing was sent."
             )
         if _is_link(inputs[field]):
             source = inputs[field][0]
             raise InputError(
                 f"{self._name}: {node_id}.{field} is connected to the output of node {source} ("
-                f"{self._kind(source)}) and cannot be set. Set a field of node {source} instead; nothing "
+                f"{self._class(source)}) and cannot be set. Set a field of node {source} instead; nothing "
                 "was sent."
             )
         return value
 
     def takes_file(self, node_id: str, field: str) -> bool:
         """Whether the field is the file of a loader node."""
-        return field in _LOADERS and "load" in self._kind(node_id).lower()
+        return field in _LOADERS and "load" in self._class(node_id).lower()
 
     def seeds(self) -> Iterator[tuple[str, str]]:
-        """All seeds that are not connected to another node."""
+        """The seed fields that are not connected to another node."""
         for node_id in self._graph:
             for field, value in self._inputs(node_id).items():
                 if field in SEEDS and not _is_link(value):
                     yield node_id, field
 
-    def names(self) -> dict[str, str]:
+    def node_names(self) -> dict[str, str]:
         """The classes of all nodes."""
-        return {node_id: self._kind(node_id) for node_id in self._graph}
+        return {node_id: self._class(node_id) for node_id in self._graph}
 
     def _inputs(self, node_id: str) -> Mapping[str, Any]:
         inputs = self._graph[node_id].get("inputs")
         return inputs if isinstance(inputs, Mapping) else {}
 
-    def _kind(self, node_id: str) -> str:
+    def _class(self, node_id: str) -> str:
         return str(self._graph.get(str(node_id), {}).get("class_type", "?"))
 
-    def _near(self, node_id: str, field: str) -> str:
-        """The nodes that were perhaps meant: those with that field, then those whose ids look alike."""
-        alike = difflib.get_close_matches(node_id, list(self._graph), n=3, cutoff=0.4)
-        having = [one for one in self._graph if field in self._inputs(one)]
-        near = list(dict.fromkeys([*having, *alike]))[:3] or list(self._graph)[:3]
-        return f"Similar names: {', '.join(f'{one} ({self._kind(one)})' for one in near)}."
+    def _suggestions(self, node_id: str, field: str) -> str:
+        """Up to three nodes: those with that field, then those with similar ids."""
+        similar = difflib.get_close_matches(node_id, list(self._graph), n=3, cutoff=0.4)
+        with_field = [node_id for node_id in self._graph if field in self._inputs(node_id)]
+        node_ids = list(dict.fromkeys([*with_field, *similar]))[:3] or list(self._graph)[:3]
+        return f"Similar names: {', '.join(f'{node_id} ({self._class(node_id)})' for node_id in node_ids)}."
 
 
 class AppFields:
     """The fields of an AI app."""
 
     def __init__(self, app: App) -> None:
-        """Reads the app.
+        """Takes the fields of an app.
 
         Args:
-            app: Its call example.
+            app: The app's call example.
         """
         self._app = app
         self._nodes: dict[tuple[str, str], AppNode] = {(node.node_id, node.field_name): node for node in app.nodes}
 
     def check(self, node_id: str, field: str, value: object) -> object:
-        """Refuses a field that is not there, and a value that is none of its options."""
+        """Rejects a field that does not exist, and a value that the field does not allow."""
         node = self._nodes.get((node_id, field))
         if node is None:
-            known = ", ".join(f"{one}.{name}" for one, name in self._nodes)
+            fields = ", ".join(f"{node_id}.{name}" for node_id, name in self._nodes)
             raise InputError(
-                f"app {self._app.webapp_id} has no field {node_id}.{field}; it has {known}. Nothing was sent."
+                f"app {self._app.webapp_id} has no field {node_id}.{field}; it has {fields}. Nothing was sent."
             )
         allowed = [option.value for option in node.options]
         if allowed and node.media is None and str(value) not in allowed:
@@ -131,30 +133,30 @@ class AppFields:
                 f"app {self._app.webapp_id}: {node_id}.{field} cannot be {value!r}; allowed values: "
                 f"{', '.join(allowed)}. Nothing was sent."
             )
-        wrong = "" if allowed else _wrong_number(node, value)
-        if wrong:
+        requirement = "" if allowed else _unmet_requirement(node, value)
+        if requirement:
             raise InputError(
-                f"app {self._app.webapp_id}: {node_id}.{field} cannot be {value!r}; it must be {wrong}. "
+                f"app {self._app.webapp_id}: {node_id}.{field} cannot be {value!r}; it must be {requirement}. "
                 "Nothing was sent."
             )
         return value
 
     def takes_file(self, node_id: str, field: str) -> bool:
-        """Whether it takes a picture, a video or a sound."""
+        """Whether the field takes a picture, a video or a sound."""
         node = self._nodes.get((node_id, field))
         return node is not None and node.media is not None
 
     def seeds(self) -> Iterator[tuple[str, str]]:
-        """The seeds that the app shows."""
+        """The seed fields of the app."""
         return (key for key in self._nodes if key[1] in SEEDS)
 
-    def names(self) -> dict[str, str]:
-        """The classes of the nodes that the app shows."""
+    def node_names(self) -> dict[str, str]:
+        """The classes of the app's nodes."""
         return {node.node_id: node.node_name for node in self._app.nodes if node.node_name}
 
 
-def _wrong_number(node: AppNode, value: object) -> str:
-    """What a field's number must be, where the value is not that; empty where it is, or where the field takes none."""
+def _unmet_requirement(node: AppNode, value: object) -> str:
+    """The requirement of a number field that a value does not meet; empty if there is none."""
     if node.field_type not in _NUMBERS:
         return ""
     number = _number(value)

@@ -23,17 +23,17 @@ V1_CREATE = "/task/openapi/create"
 V1_QUICK = "/task/openapi/quick-ai-app/run"
 V1_APP = "/task/openapi/ai-app/run"
 
-Takes: TypeAlias = Literal["file", "value", "any"]
-"""What a field takes: a file, a plain value, or what is not known."""
+FieldKind: TypeAlias = Literal["file", "value", "any"]
+"""Whether a field takes a file or a plain value; `any` if that is unknown."""
 
-_PATH = "file://"
-"""How a `Path` begins that the caller gave."""
+_FILE_SCHEME = "file://"
+"""The start of a value that the caller gave as a `Path`."""
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://\S+")
 _FILE_NAME = re.compile(r"[^\n\r]{0,1000}([/\\][^\n\r]{1,255}|\.[A-Za-z0-9]{1,8})")
 
 _UNCHANGED = (("addMetadata", True), ("instanceType", "default"), ("usePersonalQueue", False))
-"""What this package fills in. It is no part of the request's hash: another default makes no other job."""
+"""This package's defaults. They are not in the request's hash, so that a changed default does not create new jobs."""
 
 
 async def workflow_request(
@@ -44,15 +44,15 @@ async def workflow_request(
     Args:
         graph_input: The workflow, and the values of its nodes.
         client: Reads the saved graph; that costs nothing.
-        inputs: Looks at files.
+        inputs: Identifies the files.
         label: The caller's name for the output.
 
     Returns:
-        The order.
+        The request.
 
     Raises:
-        InputError: A node or field does not exist, or holds a link.
-        ApiError: RunningHub does not give the graph out.
+        InputError: A node or field does not exist, or the field is connected to another node.
+        ApiError: RunningHub does not return the graph.
     """
     graph: Any = (
         graph_input.workflow if graph_input.workflow is not None else await client.workflows.json(graph_input.id)
@@ -60,17 +60,20 @@ async def workflow_request(
     files: dict[str, Input] = {}
     fields = GraphFields(graph, f"workflow {graph_input.id}")
     nodes = await _node_list(graph_input, fields, inputs, files)
-    payload: dict[str, Any] = {"addMetadata": graph_input.add_metadata, **_machine(graph_input)}
+    payload: dict[str, Any] = {"addMetadata": graph_input.add_metadata, **_machine_options(graph_input)}
     if graph_input.workflow is None and graph_input.access_password is None:
         endpoint = f"run/workflow/{graph_input.id}"
         payload["nodeInfoList"] = nodes
     else:
         endpoint = V1_CREATE
         payload["workflowId"] = graph_input.id
-        payload |= {"workflow": _with(graph_input.workflow, nodes)} if graph_input.workflow else {"nodeInfoList": nodes}
+        if graph_input.workflow:
+            payload["workflow"] = _graph_with(graph_input.workflow, nodes)
+        else:
+            payload["nodeInfoList"] = nodes
     prepared = _job_request(graph_input, endpoint, payload, client.site, files, label)
     return replace(
-        prepared, node_names=fields.names(), graph="" if graph_input.workflow is not None else fingerprint(graph)
+        prepared, node_names=fields.node_names(), graph="" if graph_input.workflow is not None else fingerprint(graph)
     )
 
 
@@ -80,14 +83,14 @@ async def app_request(graph_input: AppInput, *, client: Client, inputs: Inputs, 
     Args:
         graph_input: The app, and the values of its fields.
         client: Reads the call example; that costs nothing.
-        inputs: Looks at files.
+        inputs: Identifies the files.
         label: The caller's name for the output.
 
     Returns:
-        The order.
+        The request.
 
     Raises:
-        InputError: A field does not exist, or its value is not among its options.
+        InputError: A field does not exist, or does not allow its value.
         ApiError: RunningHub does not know the app.
     """
     app = await client.apps.demo(graph_input.id)
@@ -101,14 +104,14 @@ async def app_request(graph_input: AppInput, *, client: Client, inputs: Inputs, 
     files: dict[str, Input] = {}
     fields = AppFields(app)
     nodes = await _node_list(graph_input, fields, inputs, files)
-    payload: dict[str, Any] = {"nodeInfoList": nodes, **_machine(graph_input)}
+    payload: dict[str, Any] = {"nodeInfoList": nodes, **_machine_options(graph_input)}
     endpoint = f"run/ai-app/{graph_input.id}"
     if graph_input.access_password is not None:
         endpoint = V1_APP
         payload["webappId"] = graph_input.id
     graph = fingerprint([node.model_dump(mode="json") for node in app.nodes])
     prepared = _job_request(graph_input, endpoint, payload, client.site, files, label)
-    return replace(prepared, node_names=fields.names(), graph=graph)
+    return replace(prepared, node_names=fields.node_names(), graph=graph)
 
 
 async def native_request(graph_input: GraphInput, *, client: Client, inputs: Inputs, label: str | None) -> JobRequest:
@@ -116,70 +119,69 @@ async def native_request(graph_input: GraphInput, *, client: Client, inputs: Inp
 
     Args:
         graph_input: The graph, and the values of its nodes.
-        client: Names the site.
-        inputs: Looks at files.
+        client: Its site is a part of the request.
+        inputs: Identifies the files.
         label: The caller's name for the output.
 
     Returns:
-        The order.
+        The request.
 
     Raises:
-        InputError: A node or field does not exist, or holds a link.
+        InputError: A node or field does not exist, or the field is connected to another node.
     """
     files: dict[str, Input] = {}
     fields = GraphFields(graph_input.graph, "the graph")
     nodes = await _node_list(graph_input, fields, inputs, files)
-    prepared = _job_request(
-        graph_input, f"/{graph_input.machine}", {"prompt": _with(graph_input.graph, nodes)}, client.site, files, label
-    )
-    return replace(prepared, node_names=fields.names())
+    payload = {"prompt": _graph_with(graph_input.graph, nodes)}
+    prepared = _job_request(graph_input, f"/{graph_input.machine}", payload, client.site, files, label)
+    return replace(prepared, node_names=fields.node_names())
 
 
 async def _node_list(
     graph_input: NodeValues, fields: Fields, inputs: Inputs, files: dict[str, Input]
 ) -> list[dict[str, object]]:
-    """The request's `nodeInfoList`, checked; files by their marks."""
+    """Returns the checked `nodeInfoList` of a request; files are replaced by their marks."""
     values: dict[tuple[str, str], object] = {}
     for name, value in graph_input.nodes.items():
         node_id, _, field = name.partition(".")
         checked = fields.check(node_id, field, value)
-        takes: Takes = "file" if fields.takes_file(node_id, field) else "value"
-        values[node_id, field] = await _sent(checked, takes, inputs, files)
+        kind: FieldKind = "file" if fields.takes_file(node_id, field) else "value"
+        values[node_id, field] = await _wire_value(checked, kind, inputs, files)
     if graph_input.seed is not None:
         for key in fields.seeds():
             values.setdefault(key, fields.check(*key, graph_input.seed))
     return [{"nodeId": node_id, "fieldName": field, "fieldValue": value} for (node_id, field), value in values.items()]
 
 
-async def _sent(value: object, takes: Takes, inputs: Inputs, files: dict[str, Input]) -> object:
-    """A value as it is sent: a file becomes a mark, which becomes its name at RunningHub once it is uploaded."""
-    source = await _file(value, takes, inputs)
+async def _wire_value(value: object, kind: FieldKind, inputs: Inputs, files: dict[str, Input]) -> object:
+    """Returns a value for the payload; a file is replaced by a mark, and after its upload by its name at RunningHub."""
+    source = await _input_source(value, kind, inputs)
     if source is None:
         return value
-    given = await inputs.identify(source)
-    mark = file_mark(given.seen.sha256)
-    files[mark] = given
+    file = await inputs.identify(source)
+    mark = file_mark(file.record.sha256)
+    files[mark] = file
     return mark
 
 
-async def _file(value: object, takes: Takes, inputs: Inputs) -> Media | str | None:
-    """The file that a value stands for; None for a plain value and for a name that RunningHub has."""
+async def _input_source(value: object, kind: FieldKind, inputs: Inputs) -> Media | str | None:
+    """Returns the file that a value names; None for a plain value and for the name of a file at RunningHub."""
     if isinstance(value, Media):
         return value
-    if not isinstance(value, str) or takes == "value":
+    if not isinstance(value, str) or kind == "value":
         return None
-    if value.startswith(_PATH) or (takes == "file" and _URI.match(value)):
+    if value.startswith(_FILE_SCHEME) or (kind == "file" and _URI.match(value)):
         return value
-    # Words are words: only what has a suffix or a folder, as a file's name has, is looked for on the disk.
-    return await inputs.find(value) if takes == "file" or _FILE_NAME.fullmatch(value) else None
+    # Only a text with a folder or a suffix can be a file name; other texts are not looked up on the disk.
+    return await inputs.find_file(value) if kind == "file" or _FILE_NAME.fullmatch(value) else None
 
 
-def _with(graph: Mapping[str, Any] | None, nodes: list[dict[str, object]]) -> dict[str, Any]:
-    """The caller's graph with its nodes set: RunningHub ignores `nodeInfoList` beside a graph."""
-    whole: dict[str, Any] = copy.deepcopy(dict(graph or {}))
+def _graph_with(graph: Mapping[str, Any] | None, nodes: list[dict[str, object]]) -> dict[str, Any]:
+    """The caller's graph with its nodes set: RunningHub ignores `nodeInfoList` in a request with a graph."""
+    changed: dict[str, Any] = copy.deepcopy(dict(graph or {}))
     for node in nodes:
-        whole[str(node["nodeId"])]["inputs"][str(node["fieldName"])] = node["fieldValue"]
-    return whole
+        changed[str(node["nodeId"])]["inputs"][str(node["fieldName"])] = node["fieldValue"]
+    return changed
 
 
 def fingerprint(graph: object) -> str:
@@ -192,14 +194,14 @@ def fingerprint(graph: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
-def _machine(graph_input: NodesInput) -> dict[str, Any]:
-    machine: dict[str, Any] = {
+def _machine_options(graph_input: NodesInput) -> dict[str, Any]:
+    options: dict[str, Any] = {
         "instanceType": graph_input.instance_type,
         "usePersonalQueue": graph_input.use_personal_queue,
     }
     if graph_input.retain_seconds is not None:
-        machine["retainSeconds"] = graph_input.retain_seconds
-    return machine
+        options["retainSeconds"] = graph_input.retain_seconds
+    return options
 
 
 async def quick_create_request(
@@ -209,14 +211,14 @@ async def quick_create_request(
 
     Args:
         graph_input: The module and its fields.
-        client: Names the site.
-        inputs: Looks at files.
+        client: Its site is a part of the request.
+        inputs: Identifies the files.
         label: The caller's name for the output.
     """
     files: dict[str, Input] = {}
     nodes = [
         {
-            key: await _sent(value, "any" if key == "fieldValue" else "value", inputs, files)
+            key: await _wire_value(value, "any" if key == "fieldValue" else "value", inputs, files)
             for key, value in node.items()
         }
         for node in graph_input.nodes

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from rh_prefect.errors import StoreError
-from rh_prefect.jobs.journal.record_types import SeenMedia
+from rh_prefect.jobs.journal.record_types import MediaRecord
 from rh_prefect.media.store import MediaStore
 
 FOLDER = "inputs"
@@ -22,42 +22,42 @@ class Copies:
     """The copies in one store. All methods block."""
 
     def __init__(self, store: MediaStore) -> None:
-        """Names the store; nothing is written before the first copy.
+        """Takes the store; the first copy is the first access to it.
 
         Args:
-            store: Where the copies lie.
+            store: The store of the copies.
         """
         self._store = store
 
-    def name(self, seen: SeenMedia) -> str:
+    def name(self, record: MediaRecord) -> str:
         """Returns the file name of the copy of a content."""
-        return f"{FOLDER}/{seen.sha256}.{seen.extension or 'bin'}"
+        return f"{FOLDER}/{record.sha256}.{record.extension or 'bin'}"
 
     def uri(self, name: str) -> str:
         """Returns the URI of a copy."""
         return self._store.uri(name)
 
-    def has(self, seen: SeenMedia) -> bool:
+    def has(self, record: MediaRecord) -> bool:
         """Checks whether a complete copy of a content exists."""
         try:
-            return self._store.info(self.name(seen)) == seen.size
+            return self._store.info(self.name(record)) == record.size
         except StoreError:
-            return False  # there is none; or the store is ill, which writing it will say
+            return False  # missing; a fault of the store is reported by the write
 
-    def put(self, local: Path, seen: SeenMedia) -> str:
-        """Writes the copy of a content, unless it is there.
+    def put(self, local: Path, record: MediaRecord) -> str:
+        """Writes the copy of a content, unless it exists.
 
         Args:
-            local: A file of this very content that does not change meanwhile.
-            seen: The content.
+            local: A file with this content that does not change during the call.
+            record: The record of the content.
 
         Returns:
             The copy's name.
 
         Raises:
-            StoreError: The store refuses it.
+            StoreError: The store refuses the copy.
         """
-        if not self.has(seen):
+        if not self.has(record):
             with local.open("rb") as reader:
-                self._store.write_stream(self.name(seen), reader, mime=seen.mime)
-        return self.name(seen)
+                self._store.write_stream(self.name(record), reader, mime=record.mime)
+        return self.name(record)

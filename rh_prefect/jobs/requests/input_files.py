@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +17,7 @@ from rh_prefect.errors import InputError, MediaError
 from rh_prefect.jobs.download_folder import local_errors
 from rh_prefect.jobs.journal.identity import media_mark, uri_hash
 from rh_prefect.jobs.journal.journal import JSON, Journal
-from rh_prefect.jobs.journal.record_types import FoundName, SeenMedia
+from rh_prefect.jobs.journal.record_types import FoundName, MediaRecord
 from rh_prefect.jobs.requests.input_copies import Copies
 from rh_prefect.local_files import make_folder
 from rh_prefect.media.file_state import Stamp
@@ -43,22 +43,22 @@ _log = logging.getLogger("rh_prefect")
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One file that a job takes.
+    """One input file of a job.
 
     Attributes:
-        source: Where its content can be read.
-        seen: What it is.
-        earlier: Of a link whose host proves no state: what else earlier attempts have read there, newest first.
+        source: A path or URI from which the content can be read.
+        record: The record of the content.
+        earlier: The other contents that earlier attempts have read from a link without a strong ETag, newest first.
     """
 
     source: str
-    seen: SeenMedia
+    record: MediaRecord
     earlier: tuple[Input, ...] = ()
 
     @property
     def mark(self) -> str:
         """The placeholder for the file's content in the job's payload."""
-        return media_mark(self.seen.sha256)
+        return media_mark(self.record.sha256)
 
 
 @dataclass(slots=True)
@@ -66,46 +66,46 @@ class Checks:
     """The requirements of a parameter for a file.
 
     Attributes:
-        size: Raises where a file of so many bytes will not do; asked before anything is read, if the length is known.
-        content: Raises where the content will not do; asked before anything is recorded.
-        refused: The error that one of them has raised.
+        size: Raises an error if the size is not accepted; called before the file is read, if the size is known.
+        content: Raises an error if the content is not accepted; called before the content is recorded.
+        size_error: The error that `size` has raised.
     """
 
     size: CheckSize = lambda _: None
-    content: Callable[[SeenMedia], None] = lambda _: None
-    refused: MediaError | None = None
+    content: Callable[[MediaRecord], None] = lambda _: None
+    size_error: MediaError | None = None
 
     def check_size(self, size: int) -> None:
-        """Checks a length."""
+        """Calls `size` and stores its error."""
         try:
             self.size(size)
         except MediaError as error:
-            self.refused = error
+            self.size_error = error
             raise
 
 
 @dataclass(slots=True)
-class _Name:
-    """What this process knows of one name.
+class _Source:
+    """The state of one path or URI in this process.
 
     Attributes:
-        records: The records of the journal, as far as they were read.
-        last: What was last read under the name.
-        proof: The stamp that proves that this is still there.
-        is_settled: Whether it stays so for this attempt: the link's host proves no state, so it is read once.
+        records: The records of the journal that were read.
+        current: The content that was last read.
+        stamp: The stamp that proves that the content is unchanged.
+        is_final: Whether the content counts for the whole attempt: a link without a strong ETag is read once.
     """
 
-    records: list[SeenMedia] = field(default_factory=list)
-    last: SeenMedia | None = None
-    proof: Stamp | None = None
-    is_settled: bool = False
+    records: list[MediaRecord] = field(default_factory=list)
+    current: MediaRecord | None = None
+    stamp: Stamp | None = None
+    is_final: bool = False
 
 
 class Inputs:
     """The input files of one attempt of one scope, each identified by its current content.
 
-    What has been read in the same state before is not read again. A name under which something else lies than before is
-    another file, and the log says so.
+    A file that is unchanged since it was read is not read again. If the content at a path or URI has changed, it counts
+    as another file, and a warning is logged.
     """
 
     def __init__(
@@ -119,16 +119,16 @@ class Inputs:
         clock: Callable[[], float] = time.time,
         seconds: float = READ_SECONDS,
     ) -> None:
-        """Starts with nothing seen.
+        """Starts without files.
 
         Args:
-            journal: Keeps what was seen.
-            folder: Local scratch for files that must be fetched to be looked at.
-            options_for: Gives fsspec's storage options for a source.
-            copies: Where the content of a link is kept whose host proves no state.
+            journal: The journal for the records of contents.
+            folder: Local folder for temporary copies of remote files.
+            options_for: Returns fsspec's storage options for a source.
+            copies: The copies of the contents of links without a strong ETag.
             attempt: The attempt of the run.
             clock: Seconds since 1970.
-            seconds: How long reading one input may take in all.
+            seconds: Maximum time for reading one input.
         """
         self.attempt = attempt
         self._journal = journal
@@ -137,41 +137,41 @@ class Inputs:
         self._copies = copies
         self._clock = clock
         self._seconds = seconds
-        self._names: dict[str, _Name] = {}
-        self._found: dict[tuple[str, str], str | None] = {}
+        self._sources: dict[str, _Source] = {}
+        self._file_names: dict[tuple[str, str], str | None] = {}
         self._locks = NamedLocks()
 
     async def identify(
         self,
         source: Media | str,
         *,
-        check: Callable[[SeenMedia], None] = lambda _: None,
+        check: Callable[[MediaRecord], None] = lambda _: None,
         check_size: CheckSize = lambda _: None,
     ) -> Input:
         """Identifies a file by its content.
 
         Args:
-            source: A `Media`, which says so itself, or a path or URI.
-            check: Raises where the file will not do; asked before what was seen is recorded.
-            check_size: Raises where a file of so many bytes will not do; asked before it is read.
+            source: A `Media`, which has a hash, or a path or URI.
+            check: Raises an error if the file is not accepted; called before the content is recorded.
+            check_size: Raises an error if the size is not accepted; called before the file is read.
 
         Raises:
-            MediaError: It is missing, unreadable or broken.
+            MediaError: The file is missing, unreadable or damaged.
         """
         if isinstance(source, Media):
-            of_media = Input(source.uri, _of_media(source))
-            check(of_media.seen)
+            of_media = Input(source.uri, _record_of(source))
+            check(of_media.record)
             return of_media
-        # To the end, also when this caller is cancelled: others wait for their turn, and one reads at a time.
-        reading = asyncio.ensure_future(self._in_turn(source, Checks(check_size, check)))
-        reading.add_done_callback(_retrieve)
+        # Reading continues if this caller is cancelled: other callers may wait for the same file.
+        reading = asyncio.ensure_future(self._identify(source, Checks(check_size, check)))
+        reading.add_done_callback(_retrieve_error)
         return await asyncio.shield(reading)
 
-    async def find(self, text: str) -> str | None:
+    async def find_file(self, text: str) -> str | None:
         """Decides whether a text that a node accepts as a file name refers to one of the caller's files.
 
-        It is decided when it is first asked, and recorded: a later attempt in another folder must not take it for
-        another file, or for a name at RunningHub.
+        The first decision is recorded: a later attempt in another folder must not read another file, or send the text
+        as a name at RunningHub.
 
         Args:
             text: The node's value.
@@ -180,177 +180,166 @@ class Inputs:
             The file's path; None for a name at RunningHub.
 
         Raises:
-            InputError: Earlier attempts decided it differently in several folders, and this is none of them.
+            InputError: Earlier attempts in other folders have made different decisions.
         """
         name = f"name {text}"
         async with self._locks.of(name):
-            folder, path = await asyncio.to_thread(_find_here, text)
-            if (folder, text) not in self._found:
-                self._found[folder, text] = await self._decided(name, FoundName(folder=folder, path=path or ""), text)
-            return self._found[folder, text]
+            folder, path = await asyncio.to_thread(_local_file, text)
+            if (folder, text) not in self._file_names:
+                decision = FoundName(folder=folder, path=path or "", attempt=self.attempt)
+                self._file_names[folder, text] = await self._recorded_path(name, decision, text)
+            return self._file_names[folder, text]
 
-    async def _decided(self, name: str, here: FoundName, text: str) -> str | None:
-        here = here.model_copy(update={"attempt": self.attempt})
+    async def _recorded_path(self, name: str, decision: FoundName, text: str) -> str | None:
+        """Records a decision unless one is recorded; returns the path of the recorded one."""
         while True:
-            records = [FoundName.model_validate(one) for one in await self._more(name, 0)]
-            same = next((one for one in records if one.folder == here.folder), None)
-            if same is None and any(one.attempt < self.attempt for one in records):
-                same = _one_decision(records, text)
-            key = _key(name, len(records) + 1)
-            if same is not None or await self._journal.create(key, here.model_dump(mode="json")):
-                return (same or here).path or None
+            records = [FoundName.model_validate(record) for record in await self._read_records(name, 0)]
+            earlier = next((record for record in records if record.folder == decision.folder), None)
+            if earlier is None and any(record.attempt < self.attempt for record in records):
+                earlier = _only_decision(records, text)
+            if earlier is not None:
+                return earlier.path or None
+            if await self._journal.create(_key(name, len(records) + 1), decision.model_dump(mode="json")):
+                return decision.path or None
 
-    async def _in_turn(self, source: str, checks: Checks) -> Input:
+    async def _identify(self, source: str, checks: Checks) -> Input:
         name = await asyncio.to_thread(_name_of, source)
         async with self._locks.of(name):
-            given = await self._identified(source, name, checks)
-        checks.content(given.seen)
-        return given
+            file = await self._current_input(source, name, checks)
+        checks.content(file.record)
+        return file
 
-    async def _identified(self, source: str, name: str, checks: Checks) -> Input:
-        known = self._names.setdefault(name, _Name())
-        if known.is_settled and known.last is not None:
-            return self._input(source, known, known.last)
-        if known.proof is None or (await self._look(source)) != known.proof:
-            await self._seen(name, known.records)
+    async def _current_input(self, source: str, name: str, checks: Checks) -> Input:
+        state = self._sources.setdefault(name, _Source())
+        if state.is_final and state.current is not None:
+            return self._input(source, state, state.current)
+        if state.stamp is None or (await self._stamp_of(source)) != state.stamp:
+            await self._add_records(name, state.records)
             try:
-                await self._refresh(source, name, known, checks)
+                await self._refresh(source, name, state, checks)
             except _UnreadableError as error:
-                seen = await self._recorded(source, known)
-                if seen is None:
+                record = await self._only_record(source, state)
+                if record is None:
                     raise error.cause from None
                 _log.warning("%s The recorded content is used.", error.cause.message)
-                return self._input(source, known, seen)
-        if known.last is None:
-            raise AssertionError("what was identified is known")
-        return self._input(source, known, known.last)
+                return self._input(source, state, record)
+        if state.current is None:
+            raise AssertionError("an identified source has a content")
+        return self._input(source, state, state.current)
 
-    async def _refresh(self, source: str, name: str, known: _Name, checks: Checks) -> None:
-        """Finds what lies under a name now, by its state if that is recorded, else by reading it."""
-        settled = next((one for one in known.records if one.stored and one.attempt == self.attempt), None)
-        if settled is not None:
-            known.last, known.is_settled = settled, True
+    async def _refresh(self, source: str, name: str, state: _Source, checks: Checks) -> None:
+        """Sets the current content: a recorded one with the current stamp, or the one that is read now."""
+        final = next((one for one in state.records if one.stored and one.attempt == self.attempt), None)
+        if final is not None:
+            state.current, state.is_final = final, True
             return
-        if any(one.stamp for one in known.records):
-            stamp = await self._look(source)
-            same = next((one for one in known.records if stamp is not None and one.stamp == stamp.text), None)
+        if any(record.stamp for record in state.records):
+            stamp = await self._stamp_of(source)
+            same = next((one for one in state.records if stamp is not None and one.stamp == stamp.text), None)
             if same is not None:
-                known.last, known.proof = same, stamp
+                state.current, state.stamp = same, stamp
                 return
-        seen, held = await asyncio.to_thread(self._read, source, {one.sha256: one for one in known.records}, checks)
-        self._tell_of_change(known, seen)
-        known.last = await self._record(name, known.records, seen)
-        known.proof, known.is_settled = (held.stamp if held.proof else None), is_link(source) and not held.proof
-        second = unsigned_uri(source)
-        if second is not None:
-            await self._record(f"unsigned {second}", await self._seen(f"unsigned {second}", []), seen)
+        records = {record.sha256: record for record in state.records}
+        record, file = await asyncio.to_thread(self._read, source, records, checks)
+        self._warn_of_change(state, record)
+        state.current = await self._record(name, state.records, record)
+        state.stamp, state.is_final = (file.stamp if file.proof else None), is_link(source) and not file.proof
+        unsigned = unsigned_uri(source)
+        if unsigned is not None:
+            await self._record(f"unsigned {unsigned}", await self._add_records(f"unsigned {unsigned}", []), record)
 
-    async def _look(self, source: str) -> Stamp | None:
-        """The state of a file now; None where it cannot be told, or not be read, which the reading then says."""
+    async def _stamp_of(self, source: str) -> Stamp | None:
+        """The current stamp of a file; None if it has none or cannot be read. Reading it raises the error."""
         try:
             return (await asyncio.to_thread(look, source, options=self._options_for(source))).stamp
         except MediaError:
             return None
 
-    def _read(self, source: str, known: Mapping[str, SeenMedia], checks: Checks) -> tuple[SeenMedia, Held]:
+    def _read(self, source: str, records: Mapping[str, MediaRecord], checks: Checks) -> tuple[MediaRecord, LocalFile]:
         with ExitStack() as stack:
             try:
-                held = stack.enter_context(self._fetched(source, checks))
+                file = stack.enter_context(
+                    open_local(
+                        source,
+                        self._folder,
+                        options=self._options_for(source),
+                        check_size=checks.check_size,
+                        seconds=self._seconds,
+                        clock=self._clock,
+                    )
+                )
             except MediaError as error:
-                if error is checks.refused:
+                if error is checks.size_error:
                     raise
                 raise _UnreadableError(error) from None
-            seen = known.get(held.sha256) or self._describe(source, held)
-            checks.content(seen)
-            stored = self._copies.put(held.path, seen) if self._copies and is_link(source) and not held.proof else ""
-            return _newly(seen, stamp=held.proof, attempt=self.attempt, stored=stored), held
+            record = records.get(file.sha256) or _described(source, file)
+            checks.content(record)
+            stored = self._copies.put(file.path, record) if self._copies and is_link(source) and not file.proof else ""
+            return _new_record(record, stamp=file.proof, attempt=self.attempt, stored=stored), file
 
-    def _fetched(self, source: str, checks: Checks) -> AbstractContextManager[Held]:
-        return fetched(
-            source,
-            self._folder,
-            options=self._options_for(source),
-            check_size=checks.check_size,
-            seconds=self._seconds,
-            clock=self._clock,
-        )
+    def _warn_of_change(self, state: _Source, record: MediaRecord) -> None:
+        earlier = [state.current] if state.current else state.records
+        if earlier and record.sha256 not in {one.sha256 for one in earlier} and not record.stored:
+            since = "earlier in this run" if state.current else "in an earlier attempt of this run"
+            _log.warning("%s is not the same file as %s: a job that uses it now is a new job.", record.uri, since)
 
-    def _describe(self, source: str, held: Held) -> SeenMedia:
-        facts = probe(held.path)
-        return SeenMedia(
-            uri=shown(source),
-            sha256=held.sha256,
-            size=held.size,
-            kind=facts.kind,
-            mime=facts.mime,
-            extension=facts.extension,
-            seconds=facts.seconds,
-        )
-
-    def _tell_of_change(self, known: _Name, seen: SeenMedia) -> None:
-        before = known.last or next(reversed(known.records), None)
-        contents = {one.sha256 for one in ([known.last] if known.last else known.records)}
-        if before is not None and seen.sha256 not in contents and not seen.stored:
-            since = "earlier in this run" if known.last else "in an earlier attempt of this run"
-            _log.warning("%s is not the same file as %s: a job that uses it now is a new job.", seen.uri, since)
-
-    def _input(self, source: str, known: _Name, seen: SeenMedia) -> Input:
-        if not known.is_settled:
-            return Input(self._readable(source, seen), seen)
-        others = {one.sha256: one for one in known.records if one.sha256 != seen.sha256}
+    def _input(self, source: str, state: _Source, record: MediaRecord) -> Input:
+        if not state.is_final:
+            return Input(self._readable(source, record), record)
+        others = {one.sha256: one for one in state.records if one.sha256 != record.sha256}
         earlier = tuple(Input(self._readable(source, one), one) for one in reversed(others.values()))
-        return Input(self._readable(source, seen), seen, earlier)
+        return Input(self._readable(source, record), record, earlier)
 
-    def _readable(self, source: str, seen: SeenMedia) -> str:
-        return self._copies.uri(seen.stored) if self._copies is not None and seen.stored else source
+    def _readable(self, source: str, record: MediaRecord) -> str:
+        return self._copies.uri(record.stored) if self._copies is not None and record.stored else source
 
-    async def _recorded(self, source: str, known: _Name) -> SeenMedia | None:
-        """What a file was that cannot be read any more: the one content that is recorded for it, if it is one."""
-        second = unsigned_uri(source)
-        records = known.records or (await self._seen(f"unsigned {second}", []) if second is not None else [])
-        return records[0] if len({one.sha256 for one in records}) == 1 else None
+    async def _only_record(self, source: str, state: _Source) -> MediaRecord | None:
+        """The record of a file that cannot be read any more; None unless exactly one content is recorded."""
+        unsigned = unsigned_uri(source)
+        records = state.records or (await self._add_records(f"unsigned {unsigned}", []) if unsigned is not None else [])
+        return records[0] if len({record.sha256 for record in records}) == 1 else None
 
-    async def _record(self, name: str, records: list[SeenMedia], seen: SeenMedia) -> SeenMedia:
-        """Records a content under a name, unless it is recorded; the record that counts."""
+    async def _record(self, name: str, records: list[MediaRecord], record: MediaRecord) -> MediaRecord:
+        """Records a content of a source, unless it is recorded; returns the valid record."""
         while True:
-            same = self._same(records, seen)
+            same = self._equal_record(records, record)
             if same is not None:
                 return same
-            if await self._journal.create(_key(name, len(records) + 1), seen.model_dump(mode="json")):
-                records.append(seen)
-                return seen
-            await self._seen(name, records)
+            if await self._journal.create(_key(name, len(records) + 1), record.model_dump(mode="json")):
+                records.append(record)
+                return record
+            await self._add_records(name, records)
 
-    def _same(self, records: Sequence[SeenMedia], seen: SeenMedia) -> SeenMedia | None:
-        if seen.stored:
-            # Another process of this attempt has read the link, too: all of them go by the first reading.
-            settled = next((one for one in records if one.stored and one.attempt == self.attempt), None)
-            if settled is not None:
-                return settled
-        same = next((one for one in records if one.sha256 == seen.sha256), None)
-        return same.model_copy(update={"stored": seen.stored}) if same is not None and seen.stored else same
+    def _equal_record(self, records: Sequence[MediaRecord], record: MediaRecord) -> MediaRecord | None:
+        if record.stored:
+            # If several processes of this attempt read the link, the first record counts for all of them.
+            final = next((one for one in records if one.stored and one.attempt == self.attempt), None)
+            if final is not None:
+                return final
+        same = next((one for one in records if one.sha256 == record.sha256), None)
+        return same.model_copy(update={"stored": record.stored}) if same is not None and record.stored else same
 
-    async def _seen(self, name: str, records: list[SeenMedia]) -> list[SeenMedia]:
-        """Adds the records of a name that are not read yet."""
-        records += [SeenMedia.model_validate(one) for one in await self._more(name, len(records))]
+    async def _add_records(self, name: str, records: list[MediaRecord]) -> list[MediaRecord]:
+        """Adds the records of a source that the list does not have yet."""
+        records += [MediaRecord.model_validate(record) for record in await self._read_records(name, len(records))]
         return records
 
-    async def _more(self, name: str, have: int) -> list[JSON]:
-        found: list[JSON] = []
-        while (record := await self._journal.read(_key(name, have + len(found) + 1))) is not None:
-            found.append(record)
-        return found
+    async def _read_records(self, name: str, skip: int) -> list[JSON]:
+        records: list[JSON] = []
+        while (record := await self._journal.read(_key(name, skip + len(records) + 1))) is not None:
+            records.append(record)
+        return records
 
 
-class Held(NamedTuple):
+class LocalFile(NamedTuple):
     """A source as a local file.
 
     Attributes:
         path: The local file.
-        sha256: Of its content.
+        sha256: Hash of its content.
         size: Bytes.
-        proof: The state that was read, where an equal one proves an equal content; else empty.
-        stamp: The state that was read.
+        proof: The text of the stamp if an equal stamp proves equal content; else empty.
+        stamp: The stamp at the time of reading.
     """
 
     path: Path
@@ -361,7 +350,7 @@ class Held(NamedTuple):
 
 
 class _UnreadableError(Exception):
-    """A file could not be read: it may be known from an earlier attempt."""
+    """A file could not be read; an earlier attempt may have recorded its content."""
 
     def __init__(self, cause: MediaError) -> None:
         super().__init__()
@@ -369,7 +358,7 @@ class _UnreadableError(Exception):
 
 
 @contextmanager
-def fetched(
+def open_local(
     source: str,
     folder: Path,
     *,
@@ -378,28 +367,28 @@ def fetched(
     seconds: float = READ_SECONDS,
     clock: Callable[[], float] = time.time,
     copied: bool = False,
-) -> Iterator[Held]:
+) -> Iterator[LocalFile]:
     """Provides a source as a local file for the duration of a `with` block.
 
     Args:
         source: A path or URI.
-        folder: Where a copy of what is not local lies meanwhile.
+        folder: Local folder for a temporary copy of a remote file.
         options: fsspec's storage options.
-        check_size: Raises where a file of so many bytes will not do.
-        seconds: How long reading it may take in all.
+        check_size: Raises an error if the size is not accepted.
+        seconds: Maximum time for reading the source.
         clock: Seconds since 1970.
-        copied: Copy what is local, too, so that it does not change while it is used.
+        copied: Whether a local file is copied, too, so that it does not change while it is used.
 
     Yields:
         The local file.
 
     Raises:
-        MediaError: It is missing, not a regular file, empty, or cannot be read.
-        StoreError: The copy cannot be kept here.
+        MediaError: The source is missing, not a regular file, empty, or cannot be read.
+        StoreError: The copy cannot be written.
     """
     if is_local(source) and not copied:
-        found = digest(source, check_size=check_size, seconds=seconds, clock=clock)
-        yield _held(Path(local_path(source)), found)
+        content = digest(source, check_size=check_size, seconds=seconds, clock=clock)
+        yield _local(Path(local_path(source)), content)
         return
     with local_errors(folder):
         make_folder(folder)
@@ -407,24 +396,24 @@ def fetched(
     with scratch as private:
         copy = Path(private) / "input"
         with local_errors(folder):
-            found = fetch(source, copy, options=options, check_size=check_size, seconds=seconds, clock=clock)
-        yield _held(copy, found)
+            content = fetch(source, copy, options=options, check_size=check_size, seconds=seconds, clock=clock)
+        yield _local(copy, content)
 
 
-def _held(path: Path, found: Fetched) -> Held:
-    proof = found.stamp.text if found.stamp is not None and found.is_proof else ""
-    return Held(path, found.sha256, found.size, proof, found.stamp)
+def _local(path: Path, content: Fetched) -> LocalFile:
+    proof = content.stamp.text if content.stamp is not None and content.is_proof else ""
+    return LocalFile(path, content.sha256, content.size, proof, content.stamp)
 
 
-def check_unchanged(given: Input, sha256: str) -> None:
-    """Raises an error if a file to upload has changed since the request was made.
+def check_unchanged(file: Input, sha256: str) -> None:
+    """Raises an error if a file to upload has changed since the request was prepared.
 
     Raises:
         InputError: The content differs.
     """
-    if sha256 != given.seen.sha256:
+    if sha256 != file.record.sha256:
         raise InputError(
-            f"{given.seen.uri} was changed after this job had read it, so RunningHub would receive a "
+            f"{file.record.uri} was changed after this job had read it, so RunningHub would receive a "
             "different file from the one in the job's record. Nothing was sent for it. What to do: run "
             "it again, which makes a new job with the current file; to keep both, give each version its "
             "own name."
@@ -436,44 +425,57 @@ def _name_of(source: str) -> str:
         return identity_uri(source)
 
 
-def _find_here(text: str) -> tuple[str, str | None]:
-    """The folder on which the meaning of a text as a path depends, and the file that it names there."""
+def _local_file(text: str) -> tuple[str, str | None]:
+    """Returns the working folder, or "" for an absolute path, and the path of the file; None if it does not exist."""
     try:
         path = Path(text).expanduser()
         folder = "" if path.is_absolute() else str(Path.cwd())
         return folder, local_path(text) if path.is_file() else None
-    except (OSError, RuntimeError, ValueError):  # too long, an unknown user's home, or a NUL: it names no file
+    except (OSError, RuntimeError, ValueError):  # too long, an unknown user's home, or a NUL: not a file name
         return "", None
 
 
-def _one_decision(records: Sequence[FoundName], text: str) -> FoundName:
-    if len({one.path for one in records}) == 1:
+def _only_decision(records: Sequence[FoundName], text: str) -> FoundName:
+    if len({record.path for record in records}) == 1:
         return records[0]
-    folders = ", ".join(sorted({one.folder or "any folder" for one in records}))
+    folders = ", ".join(sorted({record.folder or "any folder" for record in records}))
     raise InputError(
         f"{text!a} meant different files in earlier attempts of this run, which ran in {folders}. Nothing "
         "was sent. What to do: run it in one of these folders, or use the file's full path in a new run."
     )
 
 
-def _newly(seen: SeenMedia, *, stamp: str, attempt: int, stored: str) -> SeenMedia:
-    facts = seen.model_dump(exclude={"token", "at"})
-    return SeenMedia(**{**facts, "stamp": stamp, "attempt": attempt, "stored": stored})
+def _new_record(record: MediaRecord, *, stamp: str, attempt: int, stored: str) -> MediaRecord:
+    fields = record.model_dump(exclude={"token", "at"})
+    return MediaRecord(**{**fields, "stamp": stamp, "attempt": attempt, "stored": stored})
 
 
 def _key(name: str, number: int) -> str:
     return f"media-{uri_hash(name)}-{number}"
 
 
-def _retrieve(reading: asyncio.Future[Input]) -> None:
-    """Takes note of an error for which the caller does not wait any more."""
+def _retrieve_error(reading: asyncio.Future[Input]) -> None:
+    """Retrieves an error whose caller was cancelled, so that asyncio does not log it."""
     if not reading.cancelled():
         reading.exception()
 
 
-def _of_media(media: Media) -> SeenMedia:
+def _described(source: str, file: LocalFile) -> MediaRecord:
+    facts = probe(file.path)
+    return MediaRecord(
+        uri=shown(source),
+        sha256=file.sha256,
+        size=file.size,
+        kind=facts.kind,
+        mime=facts.mime,
+        extension=facts.extension,
+        seconds=facts.seconds,
+    )
+
+
+def _record_of(media: Media) -> MediaRecord:
     suffix = Path(media.name).suffix.lower().removeprefix(".")
-    return SeenMedia(
+    return MediaRecord(
         uri=shown(media.uri),
         sha256=media.sha256,
         size=media.size,

@@ -17,7 +17,7 @@ from rh_prefect.errors import InputError
 from rh_prefect.jobs.journal.identity import base_hash, explicit_key, graph_base, request_id
 from rh_prefect.jobs.journal.job_records import bases_of
 from rh_prefect.jobs.journal.journal import Journal
-from rh_prefect.jobs.journal.record_types import Intent, SeenMedia
+from rh_prefect.jobs.journal.record_types import Intent, MediaRecord
 from rh_prefect.jobs.requests.input_files import Input, Inputs
 from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.source import CheckSize, shown
@@ -25,13 +25,14 @@ from rh_prefect.models import ModelInput
 
 _log = logging.getLogger("rh_prefect")
 
-_MOST_CHOICES = 64
+_MAX_COMBINATIONS = 64
+"""Maximum number of combinations of earlier contents that are looked up for one call."""
 
 REQUEST = "{request}"
-"""Stands in a key for the hash of what is asked for, files by content."""
+"""The placeholder in a key for the hash of the request."""
 
 ASSET = "asset://"
-"""Media registered with RunningHub beforehand; it is passed on as it is."""
+"""The start of the address of media that are registered with RunningHub; it is sent unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +44,18 @@ class JobRequest:
         endpoint: Path below `/openapi/v2/`.
         site: RunningHub's host.
         payload: The request's parameters under their wire names; files by content, as `sha256:…`.
-        base: What makes two calls equal: a hash of `request`.
+        base: A hash of `request`; calls with the same hash are equal.
         label: The caller's name for the output.
-        estimate: Expected price, where the catalogue has one.
+        estimate: Expected price; None if the catalogue has none.
         currency: Of the estimate.
-        request: The parameters that the caller gave, under their wire names; what the catalogue or this package filled
-            in is in `payload` alone, so that a newer catalogue makes no other job of the same call. Empty for a request
-            that was rebuilt from the journal.
-        graph: Of a saved workflow or an app: a fingerprint of what the site has under its id now. It is no part of
-            `base`, since a job that is paid for is not another one when its graph is edited.
+        request: The parameters that the caller gave, under their wire names. Defaults of the catalogue and of this
+            package are in `payload` only, so that changed defaults do not create new jobs. Empty for a request that was
+            rebuilt from the journal.
+        graph: Of a saved workflow or an app: a fingerprint of what the site has under its id now. It is not in `base`:
+            an edit of the graph does not create a new job.
         inputs: The files by their marks; empty for a request that was rebuilt from the journal.
         private: Parameters that are sent and never recorded, such as a password.
-        node_names: Of a graph: the class of each node, as far as it is known; for people.
+        node_names: Of a graph: node id -> class of the node, if it is known; for messages.
     """
 
     model: str
@@ -73,7 +74,7 @@ class JobRequest:
 
     @classmethod
     def of(cls, intent: Intent) -> JobRequest:
-        """Rebuilds a request from its record, to collect what was paid; it cannot be submitted again."""
+        """Rebuilds a request from its record, to collect its outputs; it cannot be submitted again."""
         return cls(
             model=intent.model,
             endpoint=intent.endpoint,
@@ -91,57 +92,60 @@ class JobRequest:
         """Returns the common prefix of the keys of all equal requests under this label in a scope."""
         return request_id(self.base, self.label)
 
-    def as_read(self) -> JobRequest:
-        """Returns the call with the current state of the site's graph in its identity, for reuse of results."""
+    def with_graph(self) -> JobRequest:
+        """Returns the request with the site's current graph in its hash, for reuse of results."""
         return replace(self, base=graph_base(self.base, self.graph))
 
     def with_inputs(self, others: Mapping[str, Input]) -> JobRequest:
-        """The same call with other contents.
+        """Returns the request with other contents of its files.
 
         Args:
-            others: For each mark that is to be replaced, what takes its place.
+            others: Mark -> the file that replaces it.
         """
-        marks = {mark: mark.replace(self.inputs[mark].seen.sha256, other.seen.sha256) for mark, other in others.items()}
+        marks = {
+            mark: mark.replace(self.inputs[mark].record.sha256, other.record.sha256) for mark, other in others.items()
+        }
         request = replace_marks(self.request, marks)
         return replace(
             self,
             payload=replace_marks(self.payload, marks),
             request=request,
             base=base_hash(site=self.site, endpoint=self.endpoint, payload=request),
-            inputs={marks.get(mark, mark): others.get(mark, given) for mark, given in self.inputs.items()},
+            inputs={marks.get(mark, mark): others.get(mark, file) for mark, file in self.inputs.items()},
         )
 
     def key(self, key: str) -> str:
-        """Returns the job's key from the caller's own key; with `REQUEST` in it, each request has another key."""
+        """Returns the job's key for the caller's own key; `REQUEST` in it is replaced by the request's hash."""
         return explicit_key(key.replace(REQUEST, self.base))
 
 
 async def prepare_request(
     model_input: ModelInput, *, site: str, inputs: Inputs, label: str | None = None
 ) -> JobRequest:
-    """Checks everything that can be checked without paying.
+    """Checks the parameters and the files of a model, and returns its request.
 
     Args:
         model_input: The model and its parameters.
         site: RunningHub's host.
-        inputs: Looks at files.
+        inputs: Identifies the files.
         label: The caller's name for the output.
 
     Returns:
         The request.
 
     Raises:
-        InputError: A parameter or a file is not what the model takes.
+        InputError: The model does not accept a parameter or a file.
     """
-    model, free = model_input.entry, model_input.unchecked
+    model, unchecked = model_input.entry, model_input.unchecked
     params = model_input.params()
     files: dict[str, Input] = {}
     for param in model.media_params:
-        given = params.get(param.name)
-        if given is not None:
-            params[param.name] = await _marks(model, param, given, inputs, files, is_checked=param.name not in free)
-    read = catalog.read_parameters(model, params, unchecked=free)
-    price = catalog.estimate(model, read.sent, seconds=_seconds(files))
+        value = params.get(param.name)
+        if value is not None:
+            is_checked = param.name not in unchecked
+            params[param.name] = await _marks_of(model, param, value, inputs, files, is_checked=is_checked)
+    read = catalog.read_parameters(model, params, unchecked=unchecked)
+    price = catalog.estimate(model, read.sent, seconds=_longest(files))
     request = as_request(read.given)
     return JobRequest(
         model=model.name,
@@ -164,28 +168,28 @@ async def as_recorded(
     key: str | None = None,
     is_recorded: Callable[[JobRequest], Awaitable[bool]] | None = None,
 ) -> JobRequest:
-    """Returns the call as an earlier attempt recorded it, if the content behind one of its links has changed.
+    """Returns the request as an earlier attempt recorded it, if the content behind one of its links has changed.
 
-    Hosts re-encode pictures, and a link without a strong ETag does not say whether its file is another one. A resumed
-    run must not pay for that, so what this very call took in an earlier attempt counts.
+    Hosts re-encode pictures, and without a strong ETag a link does not show whether its file was replaced. A resumed
+    run must not pay again for that, so the content that an earlier attempt of the call has used counts.
 
     Args:
-        request: The call with what its links give now.
+        request: The request with the current contents of its links.
         journal: The scope's records.
         key: The caller's own key, if there is one.
-        is_recorded: Looks for a request where the scope's jobs are not where it is recorded.
+        is_recorded: Whether a job with a request is recorded; by default, the journal is searched.
 
     Returns:
-        The request whose job is recorded; where none is, the request as it is.
+        The recorded request; the given one if none is recorded.
     """
-    look = is_recorded or partial(_is_recorded, journal=journal, key=key)
-    changed = {mark: given for mark, given in request.inputs.items() if given.earlier}
-    if not changed or await look(request):
+    is_recorded = is_recorded or partial(_is_recorded, journal=journal, key=key)
+    changed = {mark: file for mark, file in request.inputs.items() if file.earlier}
+    if not changed or await is_recorded(request):
         return request
-    for chosen in islice(product(*((given, *given.earlier) for given in changed.values())), 1, _MOST_CHOICES):
-        other = request.with_inputs(dict(zip(changed, chosen)))
-        if await look(other):
-            links = ", ".join(sorted({given.seen.uri for given in changed.values()}))
+    for files in islice(product(*((file, *file.earlier) for file in changed.values())), 1, _MAX_COMBINATIONS):
+        other = request.with_inputs(dict(zip(changed, files)))
+        if await is_recorded(other):
+            links = ", ".join(sorted({file.record.uri for file in changed.values()}))
             _log.warning(
                 "%s returns different bytes than in an earlier attempt of this run, and its host does "
                 "not report whether the file has changed. The file that was recorded for this job is "
@@ -197,7 +201,7 @@ async def as_recorded(
 
 
 async def _is_recorded(request: JobRequest, journal: Journal, key: str | None) -> bool:
-    """Whether a job of this request was submitted, or was about to be."""
+    """Whether the journal has an intent with this request."""
     if key is None:
         records = await journal.request(request.request_id)
     else:
@@ -206,16 +210,16 @@ async def _is_recorded(request: JobRequest, journal: Journal, key: str | None) -
 
 
 def replace_marks(value: Any, marks: Mapping[str, str]) -> Any:
-    """Replaces the placeholders of files in a payload; prompt text that looks like one is not changed.
+    """Replaces the marks of files in a payload; a text that is not exactly a mark of the job's files is unchanged.
 
     Args:
         value: The payload, or a part of it.
-        marks: Mark -> what takes its place; the marks of the job's own files.
+        marks: Mark -> its replacement.
     """
     if isinstance(value, Mapping):
-        return {name: replace_marks(one, marks) for name, one in value.items()}
+        return {name: replace_marks(item, marks) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [replace_marks(one, marks) for one in value]
+        return [replace_marks(item, marks) for item in value]
     return marks.get(value, value) if isinstance(value, str) else value
 
 
@@ -223,88 +227,88 @@ def as_request(given: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the parameters as used for the request's hash: texts without trailing line breaks.
 
     Args:
-        given: What the caller gave, files by their marks.
+        given: The caller's parameters; files by their marks.
 
     Raises:
-        InputError: Something in it is not JSON.
+        InputError: A value cannot be sent as JSON.
     """
-    return {name: _without_breaks(value) for name, value in given.items()}
+    return {name: _without_line_breaks(value) for name, value in given.items()}
 
 
-def _without_breaks(value: Any) -> Any:
+def _without_line_breaks(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, str):
-        # A prompt that is read from a file ends with a line break, and the same prompt in a program does not.
+        # A prompt from a file ends with a line break; the same prompt in a program does not.
         return value.rstrip("\r\n")
     if isinstance(value, Mapping):
-        return {name: _without_breaks(one) for name, one in value.items()}
+        return {name: _without_line_breaks(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_breaks(one) for one in value]
+        return [_without_line_breaks(item) for item in value]
     raise InputError(
         f"A parameter has a value of the type {type(value).__name__}, which cannot be sent as JSON. Nothing was sent."
     )
 
 
-async def _marks(
+async def _marks_of(
     model: catalog.Model,
     param: catalog.Param,
-    given: object,
+    value: object,
     inputs: Inputs,
     files: dict[str, Input],
     *,
     is_checked: bool,
 ) -> str | list[str]:
     async def mark(source: Media | str) -> str:
-        def check(seen: SeenMedia) -> None:
-            catalog.check_file(model, param, extension=seen.extension, size=seen.size, kind=seen.kind, source=seen.uri)
+        def check(file: MediaRecord) -> None:
+            catalog.check_file(model, param, extension=file.extension, size=file.size, kind=file.kind, source=file.uri)
 
         def check_size(size: int) -> None:
             catalog.check_file(model, param, extension=None, size=size, source=shown(source))
 
         if not is_checked:
-            return await file_mark(source, inputs, files)
-        return await file_mark(source, inputs, files, check=check, check_size=check_size)
+            return await identify_file(source, inputs, files)
+        return await identify_file(source, inputs, files, check=check, check_size=check_size)
 
-    sources = list(given) if isinstance(given, list | tuple) else [given]
-    marks = await asyncio.gather(*(mark(as_media_input(source)) for source in sources))
-    return marks if isinstance(given, list | tuple) else marks[0]
+    if isinstance(value, list | tuple):
+        return await asyncio.gather(*(mark(as_media_input(source)) for source in value))
+    return await mark(as_media_input(value))
 
 
-async def file_mark(
+async def identify_file(
     source: Media | str,
     inputs: Inputs,
     files: dict[str, Input],
     *,
-    check: Callable[[SeenMedia], None] = lambda _: None,
+    check: Callable[[MediaRecord], None] = lambda _: None,
     check_size: CheckSize = lambda _: None,
 ) -> str:
-    """Identifies a file, records it, and returns its placeholder.
+    """Identifies a file, adds it to the job's files, and returns its mark.
 
     Args:
-        source: The file; `asset://` stands for media that RunningHub has, and is passed on as it is.
-        inputs: Looks at files.
-        files: The job's files by their marks; this one is added.
-        check: Raises where the content will not do.
-        check_size: Raises where a file of so many bytes will not do; asked before anything is read.
+        source: The file; an `asset://` address is returned unchanged.
+        inputs: Identifies the file.
+        files: The job's files by their marks.
+        check: Raises an error if the content is not accepted.
+        check_size: Raises an error if the size is not accepted; called before the file is read.
 
     Returns:
-        What stands for it in the job's payload.
+        The placeholder of the file in the job's payload.
 
     Raises:
-        InputError: It cannot be read, or will not do.
+        InputError: The file cannot be read or is not accepted.
     """
     if isinstance(source, str) and source.startswith(ASSET):
         return source
-    given = await inputs.identify(source, check=check, check_size=check_size)
-    files[given.mark] = given
-    return given.mark
+    file = await inputs.identify(source, check=check, check_size=check_size)
+    files[file.mark] = file
+    return file.mark
 
 
-def _seconds(files: Mapping[str, Input]) -> float | None:
-    """The longest input's duration: models that are priced by their input are priced by that one."""
-    lengths = [given.seen.seconds for given in files.values() if given.seen.seconds is not None]
-    return max(lengths, default=None)
+def _longest(files: Mapping[str, Input]) -> float | None:
+    """The longest duration of the inputs, which determines the price of models that are priced by their input."""
+    durations = [file.record.seconds for file in files.values() if file.record.seconds is not None]
+    return max(durations, default=None)
 
 
 async def custom_request(custom: CustomInput, *, site: str, inputs: Inputs, label: str | None = None) -> JobRequest:
@@ -313,7 +317,7 @@ async def custom_request(custom: CustomInput, *, site: str, inputs: Inputs, labe
     Args:
         custom: The endpoint and its parameters.
         site: RunningHub's host.
-        inputs: Looks at files.
+        inputs: Identifies the files.
         label: The caller's name for the output.
 
     Returns:
@@ -324,17 +328,17 @@ async def custom_request(custom: CustomInput, *, site: str, inputs: Inputs, labe
     """
     files: dict[str, Input] = {}
 
-    async def marked(value: Any) -> Any:
+    async def with_marks(value: Any) -> Any:
         match value:
             case FileValue():
-                return await file_mark(value.file, inputs, files)
+                return await identify_file(value.file, inputs, files)
             case dict():
-                return {name: await marked(one) for name, one in value.items()}
+                return {name: await with_marks(item) for name, item in value.items()}
             case list():
-                return [await marked(one) for one in value]
+                return [await with_marks(item) for item in value]
         return value
 
-    payload = {name: await marked(value) for name, value in custom.params.items() if value is not None}
+    payload = {name: await with_marks(value) for name, value in custom.params.items() if value is not None}
     request = as_request(payload)
     return JobRequest(
         model=custom.model,

@@ -99,7 +99,7 @@ async def test_a_file_is_sent_under_a_plain_name_with_its_real_extension(
     link = await uploads.link(given, options={})
     [(path, name, mime, content)] = rh.uploads
     assert (path.name, mime, content) == ("Ein Föto 灯塔.jpeg", "image/png", path.read_bytes())
-    assert name == f"{given.seen.sha256[:32]}.png"
+    assert name == f"{given.record.sha256[:32]}.png"
     assert link == f"https://rh/1/{name}"
 
 

@@ -18,9 +18,9 @@ from rh_prefect.jobs.journal.record_types import (
     Intent,
     Link,
     Lost,
+    MediaRecord,
     Record,
     Resolution,
-    SeenMedia,
 )
 from tests.support.job_records import BASE, KEY, SOMEWHERE_ELSE, intent, ticket, unknown
 
@@ -72,7 +72,7 @@ def test_a_record_without_its_optional_fields_has_the_values_that_the_format_giv
     call = CallRecord(owner=SOMEWHERE_ELSE)
     assert (call.order, call.attempt, call.is_detached, call.address) == (1, 1, False, Address())
     assert (SUCCESS.attempt, SUCCESS.task_attempt) == (1, 1)
-    assert (SeenMedia(uri="a", sha256="b", size=1, kind="image", mime="image/png", extension="png").attempt) == 1
+    assert (MediaRecord(uri="a", sha256="b", size=1, kind="image", mime="image/png", extension="png").attempt) == 1
     assert (FoundName(folder="/").attempt, Format().format, FORMAT_KEY) == (1, FORMAT, "format-1")
 
 

@@ -15,7 +15,7 @@ from rh_prefect.errors import InputError, MediaError
 from rh_prefect.jobs.journal.identity import media_mark
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.requests.input_copies import Copies
-from rh_prefect.jobs.requests.input_files import Inputs, check_unchanged, fetched
+from rh_prefect.jobs.requests.input_files import Inputs, check_unchanged, open_local
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from tests.support import samples
@@ -73,15 +73,15 @@ def mark_of(path: Path) -> str:
 async def test_a_file_is_known_by_its_content(inputs: Inputs, photo: Path) -> None:
     given = await inputs.identify(str(photo))
     assert given.mark == mark_of(photo)
-    assert (given.seen.kind, given.seen.extension, given.seen.mime) == ("image", "png", "image/png")
-    assert given.seen.size == photo.stat().st_size
+    assert (given.record.kind, given.record.extension, given.record.mime) == ("image", "png", "image/png")
+    assert given.record.size == photo.stat().st_size
     assert given.source == str(photo)
 
 
 async def test_a_video_s_length_is_known(inputs: Inputs, tmp_path: Path) -> None:
     given = await inputs.identify(str(samples.mp4(tmp_path / "clip.mp4", seconds=2)))
-    assert given.seen.kind == "video"
-    assert given.seen.seconds == pytest.approx(2, abs=0.2)
+    assert given.record.kind == "video"
+    assert given.record.seconds == pytest.approx(2, abs=0.2)
 
 
 async def test_one_content_in_two_places_has_one_mark(inputs: Inputs, photo: Path, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ async def test_all_spellings_of_a_place_are_one_record(
 ) -> None:
     monkeypatch.chdir(photo.parent)
     given = [await inputs.identify(source) for source in (str(photo), "photo.png", f"file://{photo}", photo.as_uri())]
-    assert len({one.seen for one in given}) == 1
+    assert len({one.record for one in given}) == 1
     assert len(records(journal)) == 1
 
 
@@ -136,8 +136,8 @@ async def test_a_later_run_in_an_equal_state_reads_nothing(
     inputs: Inputs, later_run: Inputs, journal: FolderJournal, photo: Path
 ) -> None:
     first = await inputs.identify(str(photo))
-    again = (await later_run.identify(str(photo))).seen
-    assert again == first.seen  # with its token: it is the record, not a description of what was read again
+    again = (await later_run.identify(str(photo))).record
+    assert again == first.record  # with its token: it is the record, not a description of what was read again
     assert again.stamp
 
 
@@ -145,7 +145,7 @@ async def test_a_media_says_itself_what_it_is(inputs: Inputs, journal: FolderJou
     media = Media(uri="s3://b/film.MP4", kind="video", mime="video/mp4", size=9, sha256="a" * 64, seconds=5.0)
     given = await inputs.identify(media)
     assert given.mark == media_mark("a" * 64)
-    assert (given.seen.extension, given.seen.seconds, given.source) == ("mp4", 5.0, "s3://b/film.MP4")
+    assert (given.record.extension, given.record.seconds, given.source) == ("mp4", 5.0, "s3://b/film.MP4")
     assert not options.looks
     assert not Path(journal.url).exists()
 
@@ -184,7 +184,7 @@ async def test_a_remote_file_is_fetched_and_its_copy_removed(inputs: Inputs, tmp
 
 
 def test_a_local_file_is_not_copied(photo: Path, tmp_path: Path) -> None:
-    with fetched(str(photo), tmp_path / "scratch") as held:
+    with open_local(str(photo), tmp_path / "scratch") as held:
         assert held.path == photo
         assert media_mark(held.sha256) == mark_of(photo)
         assert held.size == photo.stat().st_size
@@ -194,7 +194,7 @@ def test_a_local_file_is_not_copied(photo: Path, tmp_path: Path) -> None:
 
 async def test_a_file_that_has_changed_must_not_be_uploaded(inputs: Inputs, photo: Path) -> None:
     given = await inputs.identify(str(photo))
-    check_unchanged(given, given.seen.sha256)
+    check_unchanged(given, given.record.sha256)
     with pytest.raises(InputError, match="was changed after this job had read it"):
         check_unchanged(given, "b" * 64)
 
@@ -268,7 +268,7 @@ async def test_a_link_with_a_strong_etag_is_read_once_for_each_of_its_states(
     """A4: a link whose file is overwritten gives another file, and one with an equal strong ETag is not read again."""
     link = links.put("photo.png", PICTURE, etag='"1"')
     first = await inputs.identify(link)
-    assert (await inputs.identify(link), (await later_run.identify(link)).seen) == (first, first.seen)
+    assert (await inputs.identify(link), (await later_run.identify(link)).record) == (first, first.record)
     assert links.reads == ["/photo.png"]
     other = samples.png(tmp_path / "other.png", text="another")
     links.put("photo.png", other.read_bytes(), etag='"2"')
@@ -300,7 +300,7 @@ async def test_links_that_differ_in_a_parameter_are_two_files(inputs: Inputs, li
 async def test_no_query_and_no_user_is_recorded(inputs: Inputs, journal: FolderJournal, links: LinkHost) -> None:
     link = links.put("photo.png?token=canary", PICTURE)
     given = await inputs.identify(link.replace("//", "//canary:canary@"))
-    assert given.seen.uri == f"{links.url}/photo.png"
+    assert given.record.uri == f"{links.url}/photo.png"
     assert records(journal)
     assert not any("canary" in path.read_text() + path.name for path in records(journal))
 
@@ -354,7 +354,7 @@ async def test_all_processes_of_an_attempt_go_by_the_first_reading_of_a_link(
     [copy] = (tmp_path / "out" / "inputs").iterdir()
     assert {one.source for one in given} == {str(copy)}
     assert media_mark(hashlib.sha256(copy.read_bytes()).hexdigest()) == given[0].mark
-    assert copy.name == f"{given[0].seen.sha256}.png"
+    assert copy.name == f"{given[0].record.sha256}.png"
 
 
 async def test_a_size_is_checked_before_a_link_is_read(inputs: Inputs, links: LinkHost, journal: FolderJournal) -> None:
