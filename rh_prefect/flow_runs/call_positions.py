@@ -108,7 +108,7 @@ def take_place(name: str, given: object) -> Place:
 
 
 def run_places(runs: Sequence[RunContext]) -> dict[UUID, Place]:
-    """Returns the positions of the task runs that contain a call, and of the flows that tasks have called.
+    """Returns the positions of the runs that contain a call; those of flows that flows have called lack the number.
 
     A run that no task runner of ours has started has the place of its call; it is taken here, once, which is why the
     first call of this must come from the caller's own thread.
@@ -128,10 +128,12 @@ def run_places(runs: Sequence[RunContext]) -> dict[UUID, Place]:
             places[run.task_run.id] = carried or _counts[around or _OUTSIDE].place_of_run(
                 run.task_run.id, run.task.name, argument_hash(run.parameters), caller=caller
             )
-        elif isinstance(around, TaskRunContext) and run.flow is not None and run.flow_run is not None:
+        elif run.flow is not None and run.flow_run is not None and isinstance(around, TaskRunContext):
             places[run.flow_run.id] = place_carried(run.flow) or _counts[around].place_of_run(
                 run.flow_run.id, run.flow.name, argument_hash(run.parameters), caller=caller
             )
+        elif run.flow is not None and run.flow_run is not None:
+            places[run.flow_run.id] = place_carried(run.flow) or Place(in_order=is_own)
     return places
 
 
@@ -263,8 +265,7 @@ class PlacedFlow(Flow[P, R]):
             if self.place is not None or FlowRunContext.get() is None:
                 return Flow.__call__(self, *args, **kwargs)
             place = take_place(self.name, _given_of(self, _bound(self, args, kwargs)))
-            # Beside program order Prefect's number is the better one: its calls keep their order in the loop.
-            return Flow.__call__(placed(self, place) if place.in_order else self, *args, **kwargs)
+            return Flow.__call__(placed(self, place), *args, **kwargs)
 
         def with_options(self, **options: Any) -> Self:
             """The same flow with other options; see `prefect.Flow.with_options`."""

@@ -45,7 +45,6 @@ _registries: PerObject[CallRegistry] = PerObject(CallRegistry)
 _detached: LruCache[tuple[str, int], CallRegistry] = LruCache(_KEPT, make=CallRegistry)
 """The same in worker processes, where each task has a context object of its own: by flow run and attempt."""
 
-_NOT_COUNTED = Place()
 _equal: ContextVar[Equal] = ContextVar("rh_prefect_equal_calls", default="refuse")
 
 
@@ -118,8 +117,9 @@ async def current_caller(place: Place | None = None) -> Caller:
         if flow.flow_run is not None and (is_detached(flow) or not is_outermost):
             await LOOP.call(_learn_calls(flow.flow_run, to_root=is_outermost))
     around = runs[1:] if own is not None else runs
+    steps = tuple(_steps(around, run_places(runs)))
     return Caller(
-        address=Address(steps=tuple(_steps(around)), place=here or Place()),
+        address=Address(steps=steps, place=here or Place()),
         tries=tuple(_try(run) for run in runs if not flows or run is not flows[-1]),
         version=(flows[-1].flow.version or "") if flows and flows[-1].flow is not None else "",
         is_detached=any(map(is_detached, flows)),
@@ -187,7 +187,7 @@ async def _read_call(task_run_id: UUID) -> _Call:
     return _Call(task_run.flow_run_id, number)
 
 
-def _steps(around: list[RunContext]) -> Iterator[Step]:
+def _steps(around: list[RunContext], places: Mapping[UUID, Place]) -> Iterator[Step]:
     """The runs between the root and a call, outermost first."""
     flows = [run for run in around if isinstance(run, FlowRunContext)]
     root: UUID | None = None
@@ -195,22 +195,28 @@ def _steps(around: list[RunContext]) -> Iterator[Step]:
         known, *beyond = _outwards(flows[-1].flow_run, "")
         root = (beyond or [known])[-1][0].id
         for flow_run, name in reversed(beyond[:-1]):
-            yield Step(name=name, place=_place_of_flow(flow_run), arguments=arguments_of(flow_run.parameters))
-    places = run_places(around)
+            yield Step(
+                name=name,
+                place=_place_of_flow(flow_run, Place(), is_counted=False),
+                arguments=arguments_of(flow_run.parameters),
+            )
     for run in reversed(around):
         if isinstance(run, TaskRunContext):
             place = places[run.task_run.id]
             yield Step(name=run.task.name, place=place, arguments=arguments_of(run.parameters))
         elif run.flow is not None and run.flow_run is not None and run.flow_run.id != root:
-            counted = places.get(run.flow_run.id, Place())
-            place = place_carried(run.flow) or _place_of_flow(run.flow_run, counted)
+            place = _place_of_flow(
+                run.flow_run, places[run.flow_run.id], is_counted=place_carried(run.flow) is not None
+            )
             yield Step(name=run.flow.name, place=place, arguments=arguments_of(run.parameters or {}))
 
 
-def _place_of_flow(flow_run: FlowRun, counted: Place = _NOT_COUNTED) -> Place:
-    """The place of a child flow's call: by Prefect's number, or as it was counted where a task calls the flow."""
+def _place_of_flow(flow_run: FlowRun, place: Place, *, is_counted: bool) -> Place:
+    """Adds Prefect's number to the place of a child flow where its own number is unknown or may not be enough."""
     call = _calls.get(str(flow_run.id))
-    return counted if call is None or call.number is None else Place(in_order=True, number=call.number)
+    if call is None or call.number is None or (is_counted and place.in_order):
+        return place
+    return place.model_copy(update={"concurrent" if is_counted else "number": call.number})
 
 
 def _try(run: RunContext) -> Try:

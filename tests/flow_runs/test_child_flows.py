@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextvars import ContextVar
 from typing import Any
 
+import prefect
 import pytest
 from prefect import Flow
 
 from rh_prefect import flow, generate, models, resume
 from rh_prefect.emulator import Emulator
+from rh_prefect.errors import AmbiguousCall
 from rh_prefect.flow_runs.resume import create, rerun
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
@@ -71,3 +74,66 @@ async def test_children_that_are_called_at_once_are_told_apart(rh: Emulator) -> 
     found = await run_until_done(at_once, places=["end"])
     assert len(set(found)) == 3
     assert {*found} == {paid.task_id for paid in rh.recorder.paid}
+
+
+subject_of_branch: ContextVar[str] = ContextVar("subject_of_branch")
+turns: list[tuple[str, ...]] = []
+"""For each attempt the order in which the branches reach their child flows."""
+
+
+async def paid() -> str:
+    return (await generate(models.ZImageTurbo(prompt=subject_of_branch.get()))).task_id
+
+
+shot = flow(name="shot")(paid)
+plain_shot = prefect.flow(name="plain-shot")(paid)
+
+
+async def branch(
+    child: Flow[[], Coroutine[Any, Any, str]], subject: str, order: tuple[str, ...], reached: dict[str, asyncio.Event]
+) -> Any:
+    subject_of_branch.set(subject)
+    for before in order[: order.index(subject)]:
+        await reached[before].wait()
+    first = await child()
+    if child is shot:
+        reached[subject].set()
+    second = await child()
+    reached[subject].set()
+    return [first, second]
+
+
+async def branches(child: Flow[[], Coroutine[Any, Any, str]]) -> list[str]:
+    order = turns.pop(0)
+    reached = {subject: asyncio.Event() for subject in order}
+    found = await asyncio.gather(*(branch(child, subject, order, reached) for subject in sorted(order)))
+    maybe_break("end")
+    return [task_id for both in found for task_id in both]
+
+
+@flow
+async def branches_that_take_turns() -> list[str]:
+    return await branches(shot)
+
+
+@flow
+async def branches_of_plain_flows() -> list[str]:
+    return await branches(plain_shot)
+
+
+async def test_children_of_branches_keep_their_jobs_when_the_branches_take_turns(rh: Emulator) -> None:
+    turns[:] = [("left", "right"), ("right", "left"), ("left", "right")]
+    found = await run_until_done(branches_that_take_turns, places=["end", "end"])
+    assert len(rh.recorder.paid) == 4
+    of_left, of_right = (
+        [paid.task_id for paid in rh.recorder.paid if paid.payload["prompt"] == subject]
+        for subject in ("left", "right")
+    )
+    assert found == of_left + of_right
+
+
+async def test_children_that_only_prefect_numbers_are_refused_rather_than_paid_again(rh: Emulator) -> None:
+    turns[:] = [("left", "right"), ("right", "left")]
+    with pytest.raises(AmbiguousCall):
+        await run_until_done(branches_of_plain_flows, places=["end"])
+    assert len(rh.recorder.paid) == 4

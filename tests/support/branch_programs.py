@@ -6,10 +6,8 @@ and pays for it. The address of a call is computed here as `rh_prefect.flow_runs
 
 Every I/O may fail, take effect without an answer, or come in another order, and the process may die between any two.
 
-Two things are left out, and are labelled here as users are told to: child flows without an argument of their own that a
-coroutine of the caller's calls, which Prefect numbers together with all others of their name, and runs that are given a
-client. Where only one of several such branches was recorded, another one takes its result. No person makes a mistake
-either.
+One thing is left out, and is labelled here as users are told to: runs that are given a client. Where only one of
+several such branches was recorded, another one takes its result. No person makes a mistake either.
 """
 
 from __future__ import annotations
@@ -90,9 +88,9 @@ def branches(draw: st.DrawFn, *, depth: int = 1) -> Branch:
     kind: Any = draw(st.sampled_from([*NAMES]))
     is_run = kind != "calls"
     given: Any = draw(st.sampled_from(["nothing", "own", "client", "result"])) if is_run else "nothing"
-    # See the module.
     at_once = draw(st.booleans())
-    needs_label = given == "client" or (kind == "flow" and given != "own" and at_once)
+    # See the module.
+    needs_label = given == "client"
     return Branch(
         kind=kind,
         name=draw(st.sampled_from(NAMES[kind])),
@@ -159,14 +157,13 @@ class Frame:
         )
 
     def _step(self, branch: Branch, arguments: dict[str, str | None]) -> Step:
+        given = None if None in arguments.values() else str(arguments)
+        place = self.place(branch.name, given)
         if branch.kind == "flow" and self.is_flow and not self.in_order:
             # Prefect's own number, which counts all calls of a flow in the run around it.
             self.flows[branch.name] += 1
-            return Step(
-                name=branch.name, place=Place(in_order=True, number=self.flows[branch.name]), arguments=arguments
-            )
-        given = None if None in arguments.values() else str(arguments)
-        return Step(name=branch.name, place=self.place(branch.name, given), arguments=arguments)
+            place = place.model_copy(update={"concurrent": self.flows[branch.name]})
+        return Step(name=branch.name, place=place, arguments=arguments)
 
 
 def _arguments(branch: Branch, path: str, result: str) -> dict[str, str | None]:

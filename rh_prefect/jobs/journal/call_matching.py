@@ -2,7 +2,7 @@
 
 A call takes the first record that fits; each record is taken once in an attempt of the run:
 
-1. the same address;
+1. the same address, if it is the same in each attempt;
 2. the same names and equal arguments, where only one record fits, or only one of these has the same place;
 3. the same names and the same place, where the arguments of one side cannot be compared;
 4. the only recorded address of this request, if the flow's version differs, or if the names are the same and no
@@ -36,7 +36,7 @@ class RecordedCall:
         address: Where the call was made.
         version: Version of the flow that made it.
         order: Which of the calls of this request it was when it was recorded, from 1.
-        is_taken: Whether another call of this attempt has taken it.
+        taken_at: Where the call was made that has taken it in this attempt; None if it is free.
         is_elsewhere: Whether another process of this attempt made it; then only the same address finds it.
     """
 
@@ -44,7 +44,7 @@ class RecordedCall:
     address: Address
     version: str = ""
     order: int = 1
-    is_taken: bool = False
+    taken_at: Address | None = None
     is_elsewhere: bool = False
 
 
@@ -71,10 +71,14 @@ def find_record(call: Address, records: Sequence[RecordedCall], *, version: str,
         version: Version of the flow that makes the call.
         equal: How to handle several records that may belong to the call.
     """
+    if (taken := next((record for record in records if record.taken_at == call), None)) is not None:
+        return Match("repeated", taken)
     exact = next((record for record in records if record.address == call), None)
-    if exact is not None:
-        return Match("repeated" if exact.is_taken else "found", exact)
-    free = [_compare(call, record, version) for record in records if not (record.is_taken or record.is_elsewhere)]
+    if exact is not None and call.is_repeatable:
+        return Match("found" if exact.taken_at is None else "repeated", exact)
+    free = [
+        _compare(call, record, version) for record in records if record.taken_at is None and not record.is_elsewhere
+    ]
     alike = [compared for compared in free if compared.has_names]
     same = [compared for compared in alike if compared.arguments == "same" and compared.place != "other"]
     if record := _only(same):
@@ -136,7 +140,7 @@ def _compare(call: Address, record: RecordedCall, version: str) -> _Compared:
         arguments=call.arguments_like(recorded, common_only=is_edited) if is_as_deep else "unclear",
         place=call.places_like(recorded) if is_as_deep else "unclear",
         is_beside=has_names and call.is_beside(recorded),
-        has_another_number=is_as_deep and call.numbers != recorded.numbers,
+        has_another_number=is_as_deep and call.has_another_number_than(recorded),
         is_edited=is_edited,
     )
 

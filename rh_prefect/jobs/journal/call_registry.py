@@ -93,8 +93,8 @@ class _Entry:
     is_being_recorded: bool = False
 
     def recorded_call(self, caller: Caller) -> RecordedCall:
-        is_taken = self.taker is not None and not caller.repeats(self.taker)
-        return RecordedCall(self.key, self.address, self.version, self.order, is_taken, self.is_elsewhere)
+        taken_at = self.taker.address if self.taker is not None and not caller.repeats(self.taker) else None
+        return RecordedCall(self.key, self.address, self.version, self.order, taken_at, self.is_elsewhere)
 
 
 @dataclass(slots=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 
 def media_mark(sha256: str) -> str:
@@ -115,10 +115,13 @@ class Place(BaseModel):
 
     Attributes:
         in_order: Whether the run itself makes its calls one after the other, so that the number is the same each time;
-            False for calls from asyncio tasks and threads of the caller's own.
+            False for calls from asyncio tasks and threads of the caller's own, and where that is unknown.
         given: Hash of the arguments of the call; None where they cannot be compared.
         number: Which of the calls of this name and with these arguments it is, from 1. Outside of program order each
             asyncio task or thread of the caller has its own count.
+        concurrent: Prefect's number of a child flow that is called outside of program order, from 1; 0 for all others.
+            It counts the calls of all asyncio tasks and threads, so it may differ in each attempt: it keeps the
+            addresses of calls in one attempt apart, but finds no call of an earlier one.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -126,6 +129,12 @@ class Place(BaseModel):
     in_order: bool = False
     given: str | None = None
     number: int = 1
+    concurrent: int = 0
+
+    @model_serializer(mode="wrap")
+    def _serialize(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Without it where there is none, so that the digests of all other addresses stay what they are.
+        return {name: value for name, value in default(self).items() if name != "concurrent" or value}
 
     def likeness(self, other: Place) -> Likeness:
         """Compares two positions of calls with the same names, and returns their similarity."""
@@ -171,9 +180,9 @@ class Address(BaseModel):
         return tuple(step.name for step in self.steps)
 
     @property
-    def numbers(self) -> tuple[int, ...]:
-        """The numbers of the runs and of the call, outermost first."""
-        return (*(step.place.number for step in self.steps), self.place.number)
+    def is_repeatable(self) -> bool:
+        """Whether the call has this address in each attempt."""
+        return not any(step.place.concurrent for step in self.steps)
 
     @property
     def digest(self) -> str:
@@ -189,6 +198,15 @@ class Address(BaseModel):
         """Whether both are in the same run, at different positions; requires equal names."""
         first = next((part for part in self._compare_places(other) if part != "same"), "same")
         return first == "other"
+
+    def has_another_number_than(self, other: Address) -> bool:
+        """Whether a number differs that is the same in each attempt; requires the same number of runs."""
+        mine, its = ([*(step.place for step in one.steps), one.place] for one in (self, other))
+        # Calls that are neither in program order nor counted by their arguments are numbered as they happen to come.
+        return any(
+            place.number != place_of_other.number and (place.in_order or place.given is not None)
+            for place, place_of_other in zip(mine, its, strict=True)
+        )
 
     def arguments_like(self, other: Address, *, common_only: bool) -> Likeness:
         """Compares the arguments of the runs; requires the same number of runs.

@@ -27,7 +27,8 @@ def at(*steps: Step, number: int = 1, in_order: bool = True) -> Address:
 
 def recorded(*addresses: Address, version: str = V1, taken: Sequence[int] = ()) -> list[RecordedCall]:
     return [
-        RecordedCall(f"job-{n}", address, version, n, is_taken=n in taken) for n, address in enumerate(addresses, 1)
+        RecordedCall(f"job-{n}", address, version, n, taken_at=address if n in taken else None)
+        for n, address in enumerate(addresses, 1)
     ]
 
 
@@ -44,6 +45,37 @@ def test_of_several_equal_calls_each_finds_the_one_at_its_address() -> None:
 def test_a_second_call_at_one_address_in_one_attempt_is_not_told_apart() -> None:
     records = recorded(at(in_order=False), taken=[1])
     assert find(at(in_order=False), records) == ("repeated", "job-1")
+
+
+def test_a_second_call_at_an_address_is_not_told_apart_where_the_first_has_moved() -> None:
+    now = at(step("helper"), in_order=False)
+    moved = RecordedCall("job-1", at(), V1, taken_at=now)
+    assert find(now, [moved], version=V2) == ("repeated", "job-1")
+
+
+def concurrent(number: int, *, within: int = 1, beside: int = 1) -> Address:
+    """A call of a child flow that an asyncio task of the caller called."""
+    counted = Place(given="g", number=within, concurrent=beside)
+    return Address(steps=(Step(name="film", place=counted),), place=place(number))
+
+
+def test_a_child_flow_called_beside_others_is_found_by_its_own_count_and_not_by_the_common_one() -> None:
+    records = recorded(concurrent(1, within=1, beside=1), concurrent(1, within=2, beside=3))
+    assert find(concurrent(1, within=1, beside=3), records) == ("found", "job-1")
+    assert find(concurrent(1, within=2, beside=1), records) == ("found", "job-2")
+    assert find(concurrent(1, within=3, beside=1), records) == ("new", "")
+
+
+def test_equal_child_flows_of_several_asyncio_tasks_are_refused_in_a_later_attempt() -> None:
+    records = recorded(concurrent(1, beside=1), concurrent(1, beside=2))
+    assert find(concurrent(1, beside=1), records) == ("unclear", "job-1")
+    assert find(concurrent(1, beside=3), records) == ("unclear", "job-1")
+    assert find(concurrent(1, beside=3), records, equal="by order") == ("found", "job-1")
+    assert find(concurrent(1, beside=3), recorded(concurrent(1), concurrent(1, beside=3), taken=[1, 2])) == (
+        "repeated",
+        "job-2",
+    )
+    assert find(concurrent(1, beside=3), recorded(concurrent(1), taken=[1])) == ("new", "")
 
 
 def test_a_further_equal_call_of_the_same_program_is_a_new_job_although_others_are_not_taken_yet() -> None:
@@ -157,13 +189,13 @@ def test_whatever_the_order_of_the_calls_each_finds_its_own(seed: int) -> None:
     calls = _tree(chance)
     asked = chance.sample(calls, len(calls))[: chance.randint(1, len(calls))]
     records = recorded(*asked)
-    taken: set[str] = set()
+    taken: dict[str, Address] = {}
     for call in chance.sample(calls, len(calls)):
-        state = [RecordedCall(one.key, one.address, one.version, one.order, one.key in taken) for one in records]
+        state = [RecordedCall(one.key, one.address, one.version, one.order, taken.get(one.key)) for one in records]
         match = find_record(call, state, version=V1)
         if call in asked:
             assert match.verdict == "found" and match.record is not None and match.record.address == call
-            taken.add(match.record.key)
+            taken[match.record.key] = call
         else:
             # A request that only one address has ever asked for: it may be that one's, and is refused.
             assert match.verdict == "new" or (match.verdict == "unclear" and len(asked) == 1)
