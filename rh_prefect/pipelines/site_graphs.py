@@ -118,10 +118,10 @@ def with_used_graphs(saved: SavedGraphs, plan: Mapping[str, Any]) -> SavedGraphs
     """
     used: dict[str, dict[frozenset[str], UsedGraph]] = {}
     for step in plan.get("steps", ()):
-        request = step.get("request") or {}
-        if isinstance(request.get("graph"), str):
-            graph = UsedGraph(request["graph"], step.get("nodes") or {})
-            used.setdefault(step["model"], {})[frozenset(request) - {"graph"}] = graph
+        request, nodes = step.get("request") or {}, step.get("nodes") or {}
+        # What a step pins says nothing about the graph of the site, which the other steps use.
+        if "graph" in request and request["graph"] == digest(nodes):
+            used.setdefault(step["model"], {})[frozenset(request) - {"graph"}] = UsedGraph(request["graph"], nodes)
     return {
         key: one if isinstance(one, SavedGraph) else UnreadGraph(one.reason, used.get(" ".join(key), {}))
         for key, one in saved.items()

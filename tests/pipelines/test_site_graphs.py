@@ -9,7 +9,7 @@ import pytest
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.changes import compare
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.site_graphs import SavedGraph
+from rh_prefect.pipelines.site_graphs import SavedGraph, UnreadGraph, with_used_graphs
 
 WORKFLOW = {
     "3": {"class_type": "KSampler", "inputs": {"steps": 20, "model": ["4", 0]}, "_meta": {"title": "Sampler"}},
@@ -71,3 +71,20 @@ async def test_a_graph_that_was_not_read_is_noted_and_its_work_is_not_named() ->
     made = await plan("workflow", None)
     assert "the graph of workflow 2030000000000000001 was not read" in made.notes[0]
     assert "work" not in made.as_json()["steps"][0]
+
+
+async def test_a_graph_that_cannot_be_read_is_not_taken_from_a_pinned_step() -> None:
+    ids = ("workflow", "2030000000000000001")
+    step = "{workflow: 2030000000000000001, with: {6.text: $(params.text)}, assume: {kind: image, price: 1}%s}"
+    steps = {"kept": step % ", pin: 0123456789abcdef0123456789abcdef", "ink": step % ""}
+    for names in (["kept", "ink"], ["ink", "kept"]):
+        text = "\n".join(
+            ["params: {text: {type: string, default: x}}", "steps:", *(f"  {n}: {steps[n]}" for n in names)]
+        )
+        of_file = Pipeline.from_text(text)
+        last = await of_file.plan(saved_graphs={ids: SavedGraph(WORKFLOW, "whole")})
+        unread = with_used_graphs({ids: UnreadGraph("RunningHub is down.")}, last.as_json())
+        now = await of_file.plan(saved_graphs=unread)
+        graphs = [{one.path: one.request["graph"] for one in plan.instances} for plan in (last, now)]
+        assert graphs[1] == graphs[0]
+        assert graphs[0]["ink"] != graphs[0]["kept"]
