@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rh_prefect.client import Client
+from rh_prefect.emulator import Emulator
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
+from rh_prefect.pipelines.plan.price import input_seconds
 from rh_prefect.pipelines.plan.render import prices
+from rh_prefect.pipelines.planning_values import File, exactly
 from tests.pipelines.assets import photo, photos, sound, video
+
+
+@pytest.fixture
+def rh() -> Iterator[Emulator]:
+    with Emulator() as emulator:
+        yield emulator
+
 
 Given = Callable[[Path], dict[str, Any]]
 
@@ -77,3 +88,49 @@ async def test_an_example_costs_what_the_design_says(name: str, tmp_path: Path) 
     plan = await plan_of(name, tmp_path)
     assert [problem.head for problem in plan.problems] == []
     assert " / ".join(prices(plan.price)) == GIVEN[name][1]
+
+
+SOUNDS = """\
+params: {one: audio, other: audio}
+steps:
+  sound:
+    model: doubao-seed-audio-1.0
+    with: {text_prompt: rain, speech_rate: 0, audio_url: [$(params.one), $(params.other)]}
+"""
+
+
+@pytest.mark.parametrize("claim", ["", "    assume: {seconds: 1}", "    assume: {seconds: 20}"])
+@pytest.mark.parametrize("lengths", [(2, 9), (9, 2)])
+async def test_what_is_charged_for_inputs_of_unlike_lengths_is_between_least_and_most(
+    rh: Emulator, tmp_path: Path, lengths: tuple[int, int], claim: str
+) -> None:
+    files = [sound(tmp_path / f"{seconds}.wav", seconds) for seconds in lengths]
+    plan = await Pipeline.from_text(SOUNDS + claim).plan(one=files[0], other=files[1])
+    assert not plan.problems
+    async with Client(rh.key, base_url=rh.url) as client:
+        links = [(await client.upload(Path(file), name=Path(file).name, mime="audio/wav")).url for file in files]
+        request = {"text_prompt": "rain", "speech_rate": 0, "audio_url": links}
+        charged = (await client.price_preview("bytedance/doubao-seed-audio-1.0", request)).amount
+    assert plan.price.least <= charged <= plan.price.most
+
+
+async def test_a_claim_counts_where_a_length_is_not_known(tmp_path: Path) -> None:
+    text = """\
+params: {words: string}
+steps:
+  voice: {model: minimax/speech-2.8-hd, with: {text: $(params.words)}}
+  lips:
+    model: kling-lip-sync/lip-sync-video
+    from: $(voice)
+    with: {session_id: s, face_id: f, sound_start_time: 0, sound_end_time: 5000, sound_insert_time: 0}
+    assume: {seconds: 12}
+"""
+    plan = await Pipeline.from_text(text).plan(words="x" * 300)  # 10 to 100 s of speech
+    price = plan.price_of(plan.steps["lips"])
+    assert (price.least, price.expected, price.most) == (Decimal("0.70"), Decimal("1.05"), Decimal("1.05"))
+
+
+def test_beside_an_input_of_unknown_length_the_others_do_not_determine_the_price() -> None:
+    files = [File("video", "one", seconds=exactly(3)), File("video", "other")]
+    assert input_seconds(files, None) is None
+    assert input_seconds(files, exactly(2)) == (2, 3, 3)

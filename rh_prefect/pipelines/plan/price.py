@@ -70,17 +70,24 @@ def _at(value: Any, level: int) -> Any:
 
 
 def input_seconds(files: Iterable[File], assume: Span | None) -> Span | None:
-    """Returns the duration of a model's input: that of its longest file, or the assumed one.
+    """Returns the duration that a model's price counts, if its input determines the price.
+
+    RunningHub does not publish which of several files counts (the emulator takes the first video, else the first
+    sound). So the minimum is the shortest file, and the others the longest one, as in the estimate of a job.
 
     Args:
         files: What it takes.
-        assume: What the file claims. Where the files are shorter, the least price is theirs: the claim may be wrong.
+        assume: What the file claims. It counts for what is not known: what a file lasts at least is not less than that.
     """
-    spans = [span for span in (length_of(one) for one in files) if span is not None]
-    longest = Span(*(max(one[level] for one in spans) for level in range(3))) if spans else None
-    if assume is None or longest is None:
-        return assume or longest
-    return assume._replace(least=min(assume.least, longest.least))
+    lengths = [length_of(one) for one in files]
+    known = [one for one in lengths if one is not None]
+    if not known or (assume is None and len(known) < len(lengths)):
+        return assume
+    least = min(one.least for one in known)
+    if assume is None:
+        return Span(least, max(one.expected for one in known), max(one.most for one in known))
+    sure = max(one.least for one in known)
+    return Span(min(assume.least, least), max(assume.expected, sure), max(assume.most, sure))
 
 
 def length_of(file: File) -> Span | None:
