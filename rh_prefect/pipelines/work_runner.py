@@ -154,10 +154,10 @@ class WorkRunner:
         try:
             prepared = await self._engine.prepare(asked.request, call.scope, call.store, asked.name)
         except (ApiError, TransportError) as error:
-            if not asked.saved_graph:
-                raise
-            said = unread(asked.request.model.replace("/", " "), error)
-            raise JobError(f"{asked.name}: {said} Nothing was paid for it.") from error
+            what = asked.request.model.replace("/", " ")
+            if not asked.saved_graph or f" of {what}: " not in error.message:
+                raise  # no request for the graph: all accounts of a pool were excluded before
+            raise JobError(f"{asked.name}: {unread(what, error)} Nothing was paid for it.") from error
         prepared = await as_recorded(prepared, journal=journal, is_recorded=is_recorded)
         request = replace(prepared.with_graph(), base=_base(prepared, asked.stands_for))
         if asked.planned and isinstance(asked.request, WorkflowInput | AppInput | GraphInput):

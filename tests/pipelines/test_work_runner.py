@@ -12,12 +12,22 @@ import pytest
 
 from rh_prefect import models
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import BudgetExceeded, JobFailed, JobTimeout, NotPlanned, RequestRejected, SubmissionUnknown
+from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
+from rh_prefect.errors import (
+    AccountError,
+    BudgetExceeded,
+    JobFailed,
+    JobTimeout,
+    NotPlanned,
+    RequestRejected,
+    SubmissionUnknown,
+)
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.manual_repair import adopt, mark_refused
 from rh_prefect.pipelines.run_claims import WorksLedger
 from rh_prefect.pipelines.work_runner import WorkCall, WorkResult
 from rh_prefect.pipelines.works_store import WorksJournal
+from rh_prefect.workflows import WorkflowInput
 from tests.support.forkserver import FORKS
 from tests.support.pipeline_runs import PipelineRun, picture, run_and_be_killed
 from tests.support.s3 import S3Server
@@ -80,6 +90,17 @@ async def test_what_a_plan_does_not_name_is_used_if_it_exists_and_never_paid(
     await PipelineRun(**given).one(picture())
     found = await PipelineRun(**given, name="two").one(picture(forbidden="this step is not in the plan"))
     assert (found.is_new, len(rh.recorder.paid)) == (False, 1)
+
+
+async def test_accounts_that_accept_nothing_are_the_cause_and_not_the_graph(tmp_path: Path) -> None:
+    with Emulator(long_side=96, money=0) as rh:
+        other = rh.keys.add("other", money=0).secret
+        run = PipelineRun(rh.url, rh.key, tmp_path, str(tmp_path / "store"), other_keys=(other,))
+        with pytest.raises(AccountError, match="no account of pool 'accounts' takes"):
+            await run.one(picture())
+        ink = WorkflowInput(id=rh.workflows.add(dict(TEXT_TO_IMAGE)), nodes={"6.text": "a pier"})
+        with pytest.raises(AccountError, match=r"^workflow/\d+: no account of pool 'accounts' takes"):
+            await run.one(WorkCall("ink", ink, saved_graph="as planned"))
 
 
 async def test_runs_at_once_share_every_equal_work(rh: Emulator, on_s3: dict[str, Any]) -> None:

@@ -42,6 +42,7 @@ class PipelineRun:
         attempt: Of the flow run.
         operation: Is called before each operation on a journal.
         heard: What the works have told.
+        other_keys: Of further accounts, which make a pool with the first.
     """
 
     url: str
@@ -54,6 +55,7 @@ class PipelineRun:
     attempt: int = 1
     operation: Callable[[str], None] = lambda _: None
     heard: list[JobEvent] = field(default_factory=list)
+    other_keys: Sequence[str] = ()
 
     @property
     def store(self) -> MediaStore:
@@ -72,8 +74,9 @@ class PipelineRun:
 
     @property
     def engine(self) -> JobEngine:
-        account = Key(SecretStr(self.key), self.url, f"account {self.key[-4:]}", None)
-        return engine_for([member(account, settings=self.settings)], settings=self.settings)
+        keys = [Key(SecretStr(key), self.url, f"account {key[-4:]}", None) for key in (self.key, *self.other_keys)]
+        members = [member(key, settings=self.settings) for key in keys]
+        return engine_for(members, settings=self.settings, pool="accounts" if self.other_keys else None)
 
     async def works(self) -> WorksJournal:
         works = _WatchedWorks(self.store.url, options=dict(self.store_options))
