@@ -46,7 +46,7 @@ from rh_prefect.jobs.steps import (
 from rh_prefect.jobs.submission import Submitter
 
 LIMITER_PAUSES = 2
-"""After so many refusals of a job for want of a slot, the job itself pauses, too."""
+"""So many refusals for want of a slot cause no pause of the job: the limiter pauses for all jobs of the account."""
 
 _log = logging.getLogger("rh_prefect")
 T = TypeVar("T")
@@ -69,6 +69,7 @@ class JobDriver:
         self._prices: SingleFlight[Account, Money | None] = SingleFlight(10)
         self._reserved: int | None = None
         self._is_refused = False
+        self._slot_refusals = 0
         self._is_unread = context.is_new
         self._answered_at: float | None = None
         self.first_time = False
@@ -302,8 +303,10 @@ class JobDriver:
         if not self._is_refused:
             self._is_refused = True
             self.context.notify("waiting", f"not accepted yet ({reason or code}); waiting to try again, at no cost")
-        # After a refusal for want of a slot the limiter pauses for all jobs of the account, and knows when it has room.
-        refusals -= LIMITER_PAUSES if explain(code).no_slot else 0
+        if explain(code).no_slot:
+            # The limiter has paused for all jobs of the account, and knows when it has room.
+            self._slot_refusals += 1
+            refusals = self._slot_refusals - LIMITER_PAUSES
         if refusals > 0:
             services = self.context.services
             await services.sleep(pause_seconds(refusals, jitter=services.jitter()))

@@ -56,7 +56,10 @@ class MoveOn:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A step that waits before the next POST, longer after more consecutive rejections."""
+    """A step that waits before the next POST, longer after more refusals of the job; its result is None.
+
+    The first refusals for want of a slot cause no wait: `AwaitSlot` waits until the account has room.
+    """
 
     refusals: int
     code: str

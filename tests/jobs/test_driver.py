@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,12 +15,18 @@ import pytest
 from rh_prefect import catalog, models
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import JobCancelled, ModerationError
+from rh_prefect.jobs.driver import LIMITER_PAUSES
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.journal.budget import spend_tracker_of
 from rh_prefect.jobs.journal.record_types import Cancelled
+from rh_prefect.jobs.lifecycle import Policy
 from rh_prefect.jobs.outputs.result import Result
 from tests.support import samples
+from tests.support.memory_journal import MemoryPlace
+from tests.support.minimal_api import MinimalApi
 from tests.support.pooled_run import PooledRun, pictures
+from tests.support.simulated_process import Process, machines
+from tests.support.virtual_time import VirtualLoop
 
 
 @pytest.fixture
@@ -66,6 +76,49 @@ async def test_a_cancelled_run_pays_for_nothing_and_its_budget_is_given_back(run
     assert run.rh.recorder.submissions == []
     (result,) = await replace(run, attempt=2).all(pictures(1, "another"), budget=0.04)
     assert isinstance(result, Result)
+
+
+def pauses_after(codes: Sequence[str], folder: Path) -> list[float]:
+    """Refuses a job's submissions with codes, one after the other; returns how long the job pauses after each."""
+    loop, place, hub = VirtualLoop(), MemoryPlace(), MinimalApi()
+    on_another_host = machines(folder)[1]
+    process = Process("one", on_another_host, 1, loop=loop, place=place, hub=hub, submits=lambda *_: None)
+
+    process.call("job", Policy(job="job", endpoint="m"))
+    submitted = list[float]()
+    refusals = iter([*codes, "1501"])  # the last one is final
+    while not process.is_over:
+        for one in list(process.operations):
+            if one.name.startswith("submit"):
+                submitted.append(loop.time())
+                error = hub.refuse("job", len(submitted), next(refusals))
+                process.release(one, partial(one.refuse, error))
+            else:
+                process.release(one, one.deliver)
+        if not process.operations:
+            loop.run_until_complete(asyncio.sleep(0.1))
+    process.crash()
+    loop.close()
+    return [until - since for since, until in pairwise(submitted)]
+
+
+SLOT, RATE = "421", "1003"
+"""Codes of refusals: one for want of a slot, and one because of too many requests."""
+
+
+@pytest.mark.parametrize(
+    ("codes", "are_paused"),
+    [
+        ([SLOT] * 4, [False, False, True, True]),
+        ([RATE, RATE, SLOT, SLOT, SLOT], [True, True, False, False, True]),
+        ([SLOT, RATE, SLOT, RATE, SLOT], [False, True, False, True, True]),
+    ],
+)
+def test_the_first_two_refusals_for_want_of_a_slot_cause_no_pause_of_the_job(
+    tmp_path: Path, codes: list[str], are_paused: list[bool]
+) -> None:
+    assert LIMITER_PAUSES == 2
+    assert [pause > 1 for pause in pauses_after(codes, tmp_path)] == are_paused
 
 
 class Watched(PooledRun):
