@@ -303,7 +303,7 @@ class PipelineRun:
         errors = self.outcome.errors
         found: dict[str, str] = {}
         for one in self.plan.instances:
-            causes = (found.get(need.address, need.address) for need in one.needs)
+            causes = (found.get(need.address, need.address) for need in (*one.waits_for, *one.needs))
             cause = next((name for name in causes if name in errors), None)
             if cause is not None and one.address not in errors:
                 found[one.address] = cause

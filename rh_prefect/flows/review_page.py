@@ -23,7 +23,7 @@ def waiting_reviews(instances: Sequence[Instance]) -> list[Instance]:
         instances: The steps of the plan.
     """
     reviews = (one for one in instances if one.model == "review" and one.state == "r")
-    return [one for one in reviews if all(need.state == "=" for need in one.needs)]
+    return [one for one in reviews if all(need.state == "=" for need in (*one.needs, *one.waits_for))]
 
 
 async def show_candidates(reviews: Sequence[Instance], edits: EditResults, store: MediaStore) -> None:

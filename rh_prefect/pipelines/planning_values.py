@@ -154,7 +154,8 @@ class Frame:
         is_sure: Whether the item is there in the cheapest course of the run, too.
         row: The row that it comes from, for messages.
         is_pending: Whether it is not known yet that there is such an item.
-        blocked_by: The step without a result that the item or its group needs; None where there is none.
+        waits_for: The steps that decide whether the item's steps are made: those that conditions refer to, and those
+            without a result that the item is taken from.
     """
 
     outer: Frame | None = None
@@ -164,7 +165,7 @@ class Frame:
     is_sure: bool = True
     row: str = ""
     is_pending: bool = False
-    blocked_by: Instance | None = None
+    waits_for: Sequence[Instance] = ()
 
     def find(self, name: str) -> Any:
         """The value of a name; absent where there is none."""

@@ -241,6 +241,33 @@ steps:
     assert not rh.recorder.paid
 
 
+CONDITIONS = """
+params: {count: integer}
+steps:
+  first: {model: z-image/turbo, with: {prompt: a bad word}, expect: {lt: [$(params.count), 3]}}
+  after: {model: z-image/turbo, with: {prompt: a mug}, when: {exists: $(first)}}
+  group: {when: {exists: $(first)}, steps: {cup: {model: z-image/turbo, with: {prompt: a cup}}}}
+  each:
+    foreach: [1, 2]
+    where: {exists: $(first)}
+    steps: {jug: {model: z-image/turbo, with: {prompt: "jug $(item)"}}}
+"""
+
+
+@pytest.mark.parametrize(("count", "paid"), [(1, 1), (5, 0)])
+async def test_a_step_whose_condition_names_a_failed_step_is_not_run(rh: Emulator, count: int, paid: int) -> None:
+    fail(rh, "a bad word")
+    state, result = await run(CONDITIONS, count=count, budget=5)
+    assert state.is_failed()
+    first, *others = result.steps
+    assert (first.step, first.state) == ("first", "failed")
+    assert [(one.state, one.reason) for one in others] == [("not run", "needs first, which failed")] * 4
+    assert len(rh.recorder.paid) == paid
+    rh.faults.clear()
+    state, result = await run(CONDITIONS, count=1, budget=5)
+    assert [one.state for one in result.steps] == ["made"] * 5
+
+
 USED = """
 params: {word: string}
 steps:

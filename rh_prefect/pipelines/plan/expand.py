@@ -73,7 +73,6 @@ class Expander:
         self._lost: dict[
             str, Instance
         ] = {}  # steps without a result, by address, each with the one whose expect is false
-        self._causes: dict[tuple[int, Path], Instance] = {}  # conditions that need a step without a result
 
     async def expand(self, params: Mapping[str, Any]) -> None:
         """Expands the file.
@@ -119,8 +118,6 @@ class Expander:
         held = True if step.expect is None or found is False else truth(step.expect, frame)
         if found is None:
             self._doubtful.add((id(frame), at))
-        if (found is None or held is None) and (cause := self._lost_in([step.when, step.expect], frame)) is not None:
-            self._causes[id(frame), at] = cause
         if found is not False and held is not False:
             return True
         instance = Instance(
@@ -152,17 +149,15 @@ class Expander:
         """Addresses of steps without a result; a step with `require: any` goes on without them."""
         return {*self.choices.failed, *self._lost}
 
-    def _lost_in(self, value: Any, frame: Frame) -> Instance | None:
-        """The first step without a result that a value of the file refers to."""
-        if not self._lost:
-            return None
-        values = (evaluate(reference.text, frame) for _, reference in references_in(value))
-        return next((maker for one in values for maker in makers(one) if maker.address in self._lost), None)
+    def _waits_for(self, step: Step, frame: Frame) -> list[Instance]:
+        """The steps that decide whether a step is made: those that its conditions refer to, and those of its item."""
+        failed = self._failed if step.require == "any" else ()
+        found = _condition_steps([step.when, step.expect], frame)
+        return list(dict.fromkeys([*frame.waits_for, *(one for one in found if one.address not in failed)]))
 
-    def _cause(self, instance: Instance, frame: Frame) -> Instance | None:
+    def _cause(self, instance: Instance) -> Instance | None:
         """The step without a result because of which this one cannot be made; None where it can."""
-        found = frame.blocked_by or self._causes.get((id(frame), instance.at))
-        return found or next((need for need in instance.needs if need.address in self._lost), None)
+        return next((need for need in (*instance.waits_for, *instance.needs) if need.address in self._lost), None)
 
     def _block(self, instance: Instance, cause: Instance) -> Made:
         """Leaves a step out of the run, with those that need it."""
@@ -198,13 +193,14 @@ class Expander:
         blocked: dict[int, Made] = {}
         for draft in drafts:
             draft.instance.row = _row(draft.frame)
-            if (cause := self._cause(draft.instance, draft.frame)) is not None:
+            draft.instance.waits_for = self._waits_for(step, draft.frame)
+            if (cause := self._cause(draft.instance)) is not None:
                 blocked[id(draft)] = self._block(draft.instance, cause)
         every, drafts = drafts, [draft for draft in drafts if id(draft) not in blocked]
         for draft in drafts:
             self._report(draft)
             instance = draft.instance
-            instance.is_pending = draft.frame.is_pending or _is_open(step, draft.frame)
+            instance.is_pending = _is_open(step, draft.frame, instance.waits_for)
             instance.is_sure &= (id(draft.frame), instance.at) not in self._doubtful
             if instance.forbidden:
                 self.notes[f"{instance.path}: {instance.forbidden}"] = None
@@ -329,7 +325,8 @@ class Expander:
 
     @staticmethod
     def _new_state(draft: Draft) -> Any:
-        if any(need.state == "r" for need in draft.instance.needs):
+        instance = draft.instance
+        if any(need.state == "r" for need in (*instance.waits_for, *instance.needs)):
             return "r"
         return "+" if draft.is_settled else ">"
 
@@ -372,7 +369,8 @@ class Expander:
         instance.request = {"of": candidates_id([str(mark(one)) for one in shown])}
         for maker in instance.needs:
             maker.used = True
-        if (cause := self._cause(instance, frame)) is not None:
+        instance.waits_for = self._waits_for(step, frame)
+        if (cause := self._cause(instance)) is not None:
             return self._block(instance, cause)
         self._add(instance)
         chosen = self._chosen(instance, shown)
@@ -404,7 +402,7 @@ class Expander:
 
     async def _use(self, step: Step, at: Path, frames: list[Frame], path: str) -> list[Made]:
         used = self._checked.uses[at]
-        inner = [self._bound(step, at, used, frame) for frame in frames]
+        inner = [self._bound(step, used, frame) for frame in frames]
         outer = self._checked, self._used_at, self._stops_run
         stops_run = self._stops_run or self._is_strict(at)
         self._checked, self._used_at, self._stops_run = used, self._used_at or at, stops_run
@@ -415,15 +413,15 @@ class Expander:
         outputs = [{name: evaluate(value, frame) for name, value in used.file.outputs.items()} for frame in inner]
         return [Made({name: one for name, one in found.items() if one is not ABSENT}) for found in outputs]
 
-    def _bound(self, step: Step, at: Path, used: Checked, frame: Frame) -> Frame:
+    def _bound(self, step: Step, used: Checked, frame: Frame) -> Frame:
         given = {name: evaluate(value, frame) for name, value in step.with_.items()}
         params: dict[str, Any] = {}
         for name, param in used.file.params.items():
             value = given.get(name, ABSENT)
             params[name] = value if value is not ABSENT else ABSENT if param.default is None else param.default
-        pending = frame.is_pending or _is_open(step, frame)
-        names, cause = {"params": params, "run": self._run}, frame.blocked_by or self._causes.get((id(frame), at))
-        return Frame(names=names, id=frame.id, is_sure=frame.is_sure, is_pending=pending, blocked_by=cause)
+        waits_for, names = self._waits_for(step, frame), {"params": params, "run": self._run}
+        pending = _is_open(step, frame, waits_for)
+        return Frame(names=names, id=frame.id, is_sure=frame.is_sure, is_pending=pending, waits_for=waits_for)
 
     # -- groups ----------------------------------------------------------------------------------------------------
 
@@ -458,15 +456,15 @@ class Expander:
                 frame.names.pop("previous", None)
 
     def _frames(self, step: Step, at: Path, frame: Frame, path: str) -> list[Frame]:
+        waits_for = self._waits_for(step, frame)
+        pending = _is_open(step, frame, waits_for)
         if not step.is_fan_out:
-            pending = frame.is_pending or _is_open(step, frame)
-            cause = frame.blocked_by or self._causes.get((id(frame), at))
-            return [Frame(frame, {}, frame.id, frame.number, frame.is_sure, frame.row, pending, cause)]
+            return [Frame(frame, {}, frame.id, frame.number, frame.is_sure, frame.row, pending, waits_for)]
         found = matrix_of(step, frame) if step.matrix is not None else items_of(step, frame)
         for one in found:
-            one.is_pending |= frame.is_pending or _is_open(step, frame)
-            lost = next((maker for maker in makers(one.names.get("item")) if maker.address in self._lost), None)
-            one.blocked_by = frame.blocked_by or self._causes.get((id(frame), at)) or lost
+            lost = [maker for maker in makers(one.names.get("item")) if maker.address in self._lost]
+            one.waits_for = [*waits_for, *lost, *_condition_steps(step.where, one)]
+            one.is_pending |= pending or _is_unmade(one.waits_for)
         found = [one for one in found if step.where is None or is_selected(step, one)]
         if step.sort is not None:
             found = ordered(found, step.sort.by, descending=step.sort.descending)
@@ -501,10 +499,21 @@ def _row(frame: Frame) -> str:
     return "" if around is None else around.row
 
 
-def _is_open(step: Step, frame: Frame) -> bool:
-    """Whether a condition on a step is not known yet."""
+def _condition_steps(conditions: Any, frame: Frame) -> list[Instance]:
+    """The steps that conditions refer to; whether one fails is decided only when it has ended."""
+    values = (evaluate(reference.text, frame) for _, reference in references_in(conditions))
+    return [maker for one in values for maker in makers(one)]
+
+
+def _is_unmade(instances: Sequence[Instance]) -> bool:
+    return any(one.state not in "=x" for one in instances)
+
+
+def _is_open(step: Step, frame: Frame, waits_for: Sequence[Instance]) -> bool:
+    """Whether it is not known yet if a step is to be made."""
     conditions = (step.when, step.expect)
-    return any(one is not None and truth(one, frame) is None for one in conditions)
+    is_unknown = any(one is not None and truth(one, frame) is None for one in conditions)
+    return frame.is_pending or is_unknown or _is_unmade(waits_for)
 
 
 def _worst(states: Sequence[Any]) -> Any:

@@ -148,7 +148,7 @@ def _mark_needed(instances: Sequence[Instance]) -> None:
     """From the bottom up: a step whose result exists needs nothing above it."""
     consumers: dict[int, list[Instance]] = {}
     for one in instances:
-        for need in one.needs:
+        for need in (*one.needs, *one.waits_for):
             consumers.setdefault(id(need), []).append(one)
     for work in (work for one in instances for work in one.works):
         work.is_needed = False

@@ -179,14 +179,15 @@ class Instance:
         model: The model's name, or the edit's.
         state: See `STATES`.
         works: A work of each take.
-        values: The parameters by their Python names: plain values, `values.File`, and `values.Unknown` for what a step
-            has yet to make. A run calls the model, or the edit, with these.
+        values: The parameters by their Python names: plain values, files as `planning_values.File`, and
+            `planning_values.Unknown` for what a step has yet to make. A run calls the model, or the edit, with these.
         request: The parameters that are given, under their names in the request; files by content.
         kind: What it makes.
         at_most: The most items of a list that `parse` reads.
         is_pending: Whether a condition on it, or the list that it is an item of, is not known yet.
         seconds: How long the result is, where that is known or estimated.
         needs: The steps that it takes something from.
+        waits_for: The steps that its conditions refer to, and those of its groups.
         why: What differs from the last run: `{param, was, is, from}`.
         save_as: The name that the result is saved under.
         is_sure: Whether it is there in the cheapest course of the run, too.
@@ -199,7 +200,7 @@ class Instance:
         nodes: Short hashes of these nodes, without the fields that it sets.
         is_unread: Whether its graph was not read, so that its works are not known.
         unread_graph: Why its graph could not be read, and what to do; empty where it was.
-        forbidden: Why it must not be paid for; see `works.WorkPolicy`.
+        forbidden: Why it must not be paid for; see `works_lifecycle.WorkPolicy`.
         row: The row of a table that its item comes from, for messages.
         problems: What is wrong with its values. A run makes no such step; values that a model gave are known then only.
         used_at: The path of the step with `use` that it comes from, in the file that is planned.
@@ -220,6 +221,7 @@ class Instance:
     is_pending: bool = False
     seconds: float | None = None
     needs: list[Instance] = field(default_factory=list)
+    waits_for: list[Instance] = field(default_factory=list)
     why: list[dict[str, Any]] = field(default_factory=list)
     save_as: str = ""
     is_sure: bool = True
