@@ -54,7 +54,6 @@ class Edit:
         length: How long the result is.
         facts: What else can be referred to of the result: `starts` is a list of seconds.
         extension: Of the result's file, where `format` does not say another.
-        version: Of the code that renders it: recorded, and no part of the recipe.
     """
 
     name: str
@@ -63,7 +62,6 @@ class Edit:
     length: Length = ""
     facts: tuple[str, ...] = ()
     extension: str = ""
-    version: int = 1
 
     def param(self, name: str) -> EditParam | None:
         """Finds a parameter.

@@ -25,9 +25,10 @@ _log = logging.getLogger("rh_prefect")
 
 
 class HomeCache:
-    """The copies, in one SQLite file. A result never changes once it is recorded, so a copy is never outdated.
+    """The copies, in one SQLite file. A result never changes once it is recorded, but its record can be deleted.
 
-    If the file cannot be used, results are read from their records, which only takes longer.
+    `StoredWorks` uses a copy only while the result's files exist, and keeps none of a result without files. If the file
+    cannot be used, results are read from their records, which only takes longer.
     """
 
     def __init__(self, path: Path, place: str, *, most: int = MOST) -> None:

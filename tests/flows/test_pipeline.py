@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import prefect
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
@@ -220,14 +221,16 @@ outputs: {clip: $(clip)}
     assert state.name == WAITING
 
 
-async def test_a_late_run_and_its_resumed_attempt_keep_the_scheduled_date(rh: Emulator, tmp_path: Path) -> None:
-    text = """
+DATED = """
 name: dated
 steps:
   picture: {model: z-image/turbo, with: {prompt: a pier}, save_as: "$(run.date)/picture.png"}
   other: {model: z-image/turbo, with: {prompt: a second pier}, save_as: "$(run.date)/other.png"}
 """
-    flow = pipeline_flow(Pipeline.from_text(text))
+
+
+async def test_a_late_run_and_its_resumed_attempt_keep_the_scheduled_date(rh: Emulator, tmp_path: Path) -> None:
+    flow = pipeline_flow(Pipeline.from_text(DATED))
     rh.faults.add(Fault("submit", prompt="a second pier", kind="code", code="301", times=1))
     late = datetime(2026, 3, 31, 23, 30, tzinfo=timezone(timedelta(hours=-3)))  # in UTC on the first of April
     async with get_client() as client:
@@ -239,4 +242,18 @@ steps:
     assert [file.relative_to(out).as_posix() for file in out.glob("2*/*.png")] == ["2026-04-01/picture.png"]
     await rerun(flow, run_id)
     assert (out / "2026-04-01" / "other.png").is_file()
+    assert len(rh.recorder.paid) == 2
+
+
+@prefect.flow
+async def of_a_parent() -> None:
+    await pipeline_flow(Pipeline.from_text(DATED))(budget=5)
+
+
+async def test_a_pipeline_in_another_flow_has_the_scheduled_date_of_that_one(rh: Emulator, tmp_path: Path) -> None:
+    async with get_client() as client:
+        scheduled: State[Any] = Scheduled(scheduled_time=datetime(2026, 3, 31, tzinfo=UTC))
+        run_id = (await client.create_flow_run(of_a_parent, state=scheduled)).id
+    await rerun(of_a_parent, run_id)
+    assert (tmp_path / "out" / "2026-03-31" / "picture.png").is_file()
     assert len(rh.recorder.paid) == 2
