@@ -1,7 +1,8 @@
 """The errors of this package, and the table of RunningHub's codes; docs/errors.md draws the tree of the classes.
 
-`CODES` is the one table of RunningHub's codes (its error reference, v1 and v2): code -> class, retry class, meaning and
-advice. It alone decides whether a code means "wait", "never" or "unknown".
+`CODES` is the one table of RunningHub's codes (its error reference, v1 and v2): code -> class, meaning and advice. The
+class of the error decides how to continue (`Retry`), so the table alone decides whether a code means "wait", "never" or
+"unknown".
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ _AT_ONCE = 32
 
 
 class StoredWorks:
-    """A source of recorded works in a store; see `plan.instances.KnownWorks`.
+    """A source of recorded works in a store; see `planned_steps.KnownWorks`.
 
     One read for each work that has a result, many at a time, unless this machine has a copy of the record. For the
     others their submissions are read. The files of results are looked for in one listing, which decides nothing that is

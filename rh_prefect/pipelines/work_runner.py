@@ -64,7 +64,7 @@ class WorkCall:
             first one, for an id that ends at RunningHub the work that gave it.
         planned: The work that the plan names; another one is not paid for. Empty outside of plans.
         price: What it costs at most, where neither the catalogue nor RunningHub knows its price.
-        forbidden: Why the run must not pay for it; see `works.WorkPolicy`.
+        forbidden: Why the run must not pay for it; see `works_lifecycle.WorkPolicy`.
         saved_graph: Of a workflow or an app: the fingerprint of the graph that the plan has read.
     """
 

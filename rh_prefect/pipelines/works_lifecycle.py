@@ -333,7 +333,7 @@ def _give_back(policy: WorkPolicy, n: int, *, full: bool = False) -> Generator[W
 
 
 def _retry_or_raise(policy: WorkPolicy, refused: Answer, progress: _Progress) -> Generator[WorkStep, Any, None]:
-    """Pauses after a refusal, or gives up where the same request would be refused again."""
+    """Moves on to another account or waits after a refusal; raises where the same request would be refused again."""
     if policy.may_move_on and refused.retry != "throttled" and (yield MoveOn(refused)):
         return
     progress.undelivered = progress.undelivered + 1 if refused.code == NOT_DELIVERED else 0

@@ -1,7 +1,7 @@
 """One sequence of events: processes whose I/O succeeds, half succeeds, fails or never ends, and the invariants
 after each.
 
-What the processes do is said by the machines that are made of this: `paid_jobs.py` and `paid_branches.py`.
+What the processes do is said by the machines that are made of this: `job_state_machine.py` and `branch_programs.py`.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from rh_prefect.media.storage_errors import describe
 from rh_prefect.media.urls import is_local, local_path, shown_url
 
 JSON: TypeAlias = "dict[str, Any]"
-"""A JSON object; `records` defines its fields."""
+"""A JSON object; the classes of `record_types` define its fields."""
 
 _KEY = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
 HEX_DIGITS: Final = "0123456789abcdef"

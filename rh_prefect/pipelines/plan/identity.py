@@ -19,7 +19,7 @@ def mark(value: Any) -> Any:
     """Returns a value for hashing: files by content, unknown values by the request that makes them.
 
     Args:
-        value: As `values.evaluate` gives it.
+        value: As `planning_values.evaluate` gives it.
     """
     match value:
         case File() | Unknown():
@@ -39,7 +39,7 @@ def is_settled(value: Any) -> bool:
     """Checks whether all parts of a value that affect a request are known.
 
     Args:
-        value: As `values.evaluate` gives it.
+        value: As `planning_values.evaluate` gives it.
     """
     match value:
         case File() | Unknown():
