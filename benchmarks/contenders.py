@@ -1,4 +1,4 @@
-"""The contenders of the speed benchmark, each in a process of its own: `python -m benchmarks.contenders NAME JSON`.
+"""The contenders of the speed benchmark, each in a separate process: `python -m benchmarks.contenders NAME JSON`.
 
 A contender runs jobs of the given seconds on `RH_BASE_URL` with `RH_API_KEY`, writes their files to `RH_STORAGE_URL`
 and prints what it measured as JSON. `factor` shortens its own timers where the emulator's clock runs faster.

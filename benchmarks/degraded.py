@@ -86,7 +86,7 @@ def _foreign(emulator: EmulatorProcess, slots: int, factor: float) -> Iterator[N
     def keep_one() -> None:
         with httpx.Client(base_url=emulator.url, headers=headers, timeout=60) as client:
             while not over.is_set():
-                body = {"prompt": f"a stranger's boat, {FOREIGN_SECONDS:g} s", "aspectRatio": "9:16"}
+                body = {"prompt": f"an unrelated boat, {FOREIGN_SECONDS:g} s", "aspectRatio": "9:16"}
                 accepted = client.post(f"/openapi/v2/{ENDPOINT}", json=body).json().get("taskId")
                 over.wait(FOREIGN_SECONDS / factor + 0.5 if accepted else 1.0)
 
@@ -105,7 +105,7 @@ def _foreign(emulator: EmulatorProcess, slots: int, factor: float) -> Iterator[N
 def _without_foreign(emulator: EmulatorProcess) -> dict[str, object]:
     recorded = emulator.recorded()
     recorded["submissions"] = [
-        one for one in recorded["submissions"] if "stranger" not in one["payload"].get("prompt", "")
+        one for one in recorded["submissions"] if "unrelated" not in one["payload"].get("prompt", "")
     ]
     return recorded
 

@@ -1,4 +1,4 @@
-"""The emulator in a process of its own, for benchmarks: tasks take the time that their prompt names."""
+"""The emulator in a separate process, for benchmarks: tasks take the time that their prompt names."""
 
 from __future__ import annotations
 

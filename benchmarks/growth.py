@@ -3,7 +3,7 @@
     python -m benchmarks.growth
     python -m benchmarks.growth --runs 100 ours s3
 
-Each contender runs in a process of its own. The first flow runs of a contender are not measured: they import
+Each contender runs in a separate process. The first flow runs of a contender are not measured: they import
 modules and fill caches that have a fixed size.
 """
 

@@ -71,7 +71,7 @@ class Bench:
     def python(
         self, module: str, *given: str, emulator: EmulatorProcess, out: Path, env: Mapping[str, str] | None = None
     ) -> subprocess.Popen[str]:
-        """Runs a module that works with the emulator and Prefect's server, in a process of its own."""
+        """Runs a module that works with the emulator and Prefect's server, in a separate process."""
         state = self.folder / f"state-{next(_NUMBERS)}"
         places = {"RH_STORAGE_URL": str(out), "RH_STATE_DIR": str(state)}
         with (self.folder / "contenders.log").open("a") as log:
@@ -84,7 +84,7 @@ class Bench:
             )
 
     def run(self, contender: str, seconds: Sequence[float], **options: Any) -> Run:
-        """Runs a contender on an emulator of its own."""
+        """Runs a contender on a separate emulator."""
         with self.emulator(**options) as emulator:
             measured = finish(self.start(contender, seconds, emulator))
             return Run(contender, list(seconds), measured, emulator.recorded(), self.factor)

@@ -1,4 +1,4 @@
-"""How much the process grows while a job sends or fetches 300 MB; the emulator and S3 are processes of their own."""
+"""How much the process grows while a job sends or fetches 300 MB; the emulator and S3 are separate processes."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ def _wait(child: int, limit: float) -> int | None:
 
 
 def _end_children(group: int) -> None:
-    """Kills what a run of tests has left; on Linux also servers in sessions of their own."""
+    """Kills what a run of tests has left; on Linux also servers in separate sessions."""
     with suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
     listed = Path(f"/proc/self/task/{os.getpid()}/children")
@@ -208,7 +208,7 @@ class Trials:
             began = time.monotonic()
             verdict, said = self._bench.run(tests, limit=3600, compiles=True)
             if verdict != "passed":
-                raise SystemExit(f"The tests do not pass without a fault: {said}. What to do: mend them first.")
+                raise SystemExit(f"The tests do not pass without a fault: {said}. What to do: repair them first.")
             seconds = time.monotonic() - began
             print(f"without a fault: {seconds:.0f} s for {' '.join(tests[2:])}", flush=True)
             self._limits[tuple(tests)] = max(LEAST_LIMIT, seconds * LIMITS[stage])

@@ -2,7 +2,7 @@
 
 Without a number: 300 items of four steps with known results (aim: 2 s), 8,000 works that are new (aim: 15 s and
 300 MB), and the 300 items with their records on an S3 server that answers each request after 50 ms, first without
-copies on this machine and then with them (aim: 2 s). Each runs in a process of its own. Memory is the peak of the whole
+copies on this machine and then with them (aim: 2 s). Each runs in a separate process. Memory is the peak of the whole
 process; the seconds of the processor do not depend on what else the machine does.
 """
 

@@ -44,7 +44,7 @@ def kills(bench: Bench) -> None:
 
 
 def failures(bench: Bench) -> None:
-    """One row of five fails, whatever is done, until its cause is mended."""
+    """One row of five fails, whatever is done, until its cause is repaired."""
     rows = [_row(n, 6.0, what="doomed boat" if n % FAILING == 0 else "boat") for n in range(bench.jobs // 2)]
     doomed = Counter(row["prompt"] for row in rows if row["prompt"].startswith("doomed"))
     faults = [{"on": "submit", "kind": "fail", "prompt": "doomed", "code": NODE_FAILED}]
@@ -54,15 +54,15 @@ def failures(bench: Bench) -> None:
         runs.append(work.run())
         httpx.delete(f"{emulator.url}/_emulator/faults").raise_for_status()
         runs.append(work.run())
-    first, second, mended = runs
+    first, second, repaired = runs
     note = f"{first.done}/{len(rows)} done, {len(first.paid)} tasks paid for"
     show(
         f"{sum(doomed.values())} of {len(rows)} fail",
         [
             Figure("submits beyond one a job", len(first.paid) - len(rows), 1, "", note),
             Figure("again: paid but for the failed", _off(second.prompts, doomed), 1, "", _said(second)),
-            Figure("repaired: paid but for the failed", _off(mended.prompts, doomed), 1, "", _said(mended)),
-            Figure("not done at the end", len(rows) - mended.done, 1, ""),
+            Figure("repaired: paid but for the failed", _off(repaired.prompts, doomed), 1, "", _said(repaired)),
+            Figure("not done at the end", len(rows) - repaired.done, 1, ""),
         ],
     )
 

@@ -3,7 +3,7 @@
     python -m benchmarks.structure
 
 Counts modules, lines and functions from the source. Then two jobs run on an emulator under `sys.setprofile`, in a
-process of their own. The second one finds every import and cache warm and is counted: the modules of this package in
+separate process. The second one finds every import and cache warm and is counted: the modules of this package in
 which it calls a function until its POST leaves, and until its file is published. Each job runs outside of flows and
 inside of one. `--names` prints the modules.
 """
@@ -35,7 +35,7 @@ from tests.support.prefect_server import PrefectServer
 
 ROOT = Path(rh_prefect.__file__).parent
 OUTSIDE = ("emulator", "pipelines")
-"""Packages that have figures of their own and do not count as the product."""
+"""Packages that have separate figures and do not count as the product."""
 
 LIMITS = {"modules": 130, "lines": 24_000, "median": 10, "p90": 30, "post": 22, "life": 35}
 """What docs/architecture.md asks for."""
@@ -128,7 +128,7 @@ async def _in_flow(seed: int) -> None:
 
 
 def trace() -> None:
-    """Runs two jobs of each kind and prints what the second one passed; a process of its own."""
+    """Runs two jobs of each kind and prints what the second one passed; a separate process."""
     threading.setprofile(TRACE.profile)
     found: dict[str, Any] = {}
     for name, run in (("outside of flows", _job), ("inside of a flow", _in_flow)):

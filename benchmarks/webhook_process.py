@@ -1,4 +1,4 @@
-"""The receiver of webhooks in a process of its own."""
+"""The receiver of webhooks in a separate process."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def save() -> None:
     if (urlsplit(settings.base_url).hostname or "").endswith(("runninghub.cn", "runninghub.ai")):
         raise SystemExit(f"blocks/dev.py: {settings.base_url} costs money. Use blocks/production.py for it.")
     credentials = RunningHubCredentials(api_key=settings.api_key, base_url=settings.base_url, account="emulator")
-    # The store's URL is the whole path: a worker runs flows in folders of its own.
+    # The store's URL is the whole path: a worker runs flows in its own folders.
     storage = MediaStorage(url=MediaStore(settings.storage_url).url, options=SecretDict(settings.storage_options))
     credentials.save("runninghub", overwrite=True)
     storage.save("media", overwrite=True)

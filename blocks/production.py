@@ -2,9 +2,9 @@
 
 `RH_API_KEY=... RH_STORAGE_URL=s3://bucket/prefix python blocks/production.py`; RH_BASE_URL chooses the site.
 RH_STORAGE_OPTIONS (JSON, as in `{"key": "...", "secret": "..."}`) goes into the block; without it, workers open the
-bucket with AWS credentials of their own.
+bucket with separate AWS credentials.
 
-Several accounts can pay together. Run it once for each, with its key and a name of its own, as in
+Several accounts can pay together. Run it once for each, with its key and a separate name, as in
 `RH_API_KEY=... python blocks/production.py studio`: the account is saved as `studio` and joins the pool
 `runninghub-pool`, which flows then take where they take the name of one account.
 """

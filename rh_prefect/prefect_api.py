@@ -73,7 +73,7 @@ def connection_key() -> tuple[str, int]:
 def _open() -> PrefectClient:
     limits = httpx.Limits(max_connections=_IN_FLIGHT, max_keepalive_connections=_IN_FLIGHT, keepalive_expiry=25)
     try:
-        # Settings of its own also make `get_client` build a new client instead of lending one that others will close.
+        # Its own settings also make `get_client` build a new client instead of lending one that others will close.
         return get_client(httpx_settings={"limits": limits})
     except (RuntimeError, ValueError) as error:
         raise ConfigError(

@@ -211,7 +211,7 @@ def _problems(error: ValidationError) -> str:
     found = []
     for one in error.errors():
         where = ".".join(map(str, one["loc"]))
-        # Words of our own come from pydantic with a prefix of its own.
+        # Words of our own come from pydantic with its own prefix.
         own = one.get("ctx", {}).get("error")
         said = str(own) if isinstance(own, ValueError) else one["msg"]
         found.append(f"{where}: {said}." if where else f"{said}.")

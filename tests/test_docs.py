@@ -47,7 +47,7 @@ def test_the_python_blocks_of_a_page_run(
     """The blocks of a page run in order, in one module; its flows are called, see `call`.
 
     They find a `photo.jpg` where they run, the key of a second account, and a model that the catalogue lacks. A page
-    that starts an emulator of its own looks into its books itself.
+    that starts a separate emulator looks into its books itself.
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SECOND_KEY", rh.keys.add("second").secret)

@@ -92,7 +92,7 @@ class MediaStorage(Block):
             signed_inputs: See the field.
 
         Returns:
-            A block with a copy of the bucket's credentials; save it under a name of its own.
+            A block with a copy of the bucket's credentials; save it under a separate name.
 
         Raises:
             ConfigError: The bucket's credentials assume a role, which lasts for an hour and cannot be copied.

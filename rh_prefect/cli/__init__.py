@@ -132,7 +132,7 @@ def _code(error: BaseException) -> int | None:
         return _INTERRUPTED
     if isinstance(error, BrokenPipeError):
         return _UNREAD
-    # While a flow runs, Prefect turns SIGTERM into an exception of its own.
+    # While a flow runs, Prefect turns SIGTERM into its own exception.
     prefect = sys.modules.get("prefect.exceptions")
     return _TERMINATED if prefect is not None and isinstance(error, prefect.TerminationSignal) else None
 

@@ -132,7 +132,7 @@ def _option(parameter: inspect.Parameter, taken: Any) -> inspect.Parameter:
 
 
 def _plain(taken: Any) -> Any:
-    """A type without its limits, which the flow checks in words of its own."""
+    """A type without its limits, which the flow checks in its own words."""
     if get_origin(taken) in (UnionType, typing.Union):
         return reduce(or_, map(_plain, get_args(taken)))
     return get_args(taken)[0] if get_origin(taken) is Annotated else taken

@@ -165,7 +165,7 @@ def _start(command: list[str], env: Mapping[str, str], log: Path) -> subprocess.
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends a process and its children, which are a session of their own."""
+    """Ends a process and its children, which form a separate session."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)

@@ -213,7 +213,7 @@ async def _pour(response: httpx.Response, partial: Partial, progress: Progress |
 
 
 def _long(response: httpx.Response) -> int:
-    """The body's length if it is long enough for a thread of its own; else 0."""
+    """The body's length if it is long enough for a separate thread; else 0."""
     length = response.headers.get("content-length", "")
     is_threaded = isinstance(response.extensions.get("network_stream"), ThreadedStream)
     is_plain = not response.headers.get("content-encoding") and not response.headers.get("transfer-encoding")

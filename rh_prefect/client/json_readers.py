@@ -144,7 +144,7 @@ Item = TypeVar("Item", bound=Value)
 class Page(Value, Generic[Item]):
     """One page of a list.
 
-    Each kind of page is a class of its own: Prefect's stored results find a class by its name, and `Page[…]` has none.
+    Each kind of page is a separate class: Prefect's stored results find a class by its name, and `Page[…]` has none.
 
     Attributes:
         items: What is on it.

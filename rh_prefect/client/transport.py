@@ -263,7 +263,7 @@ class Connections:
     """The HTTP clients of one account.
 
     Attributes:
-        submits: Paid requests. Each opens a connection of its own: on a kept one, which the server may have closed
+        submits: Paid requests. Each opens a separate connection: on a kept one, which the server may have closed
             meanwhile, an error would leave open whether the request arrived. A handshake is cheap beside a paid job.
         calls: All other API requests.
         uploads: Files to RunningHub.

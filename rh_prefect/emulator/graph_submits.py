@@ -37,7 +37,7 @@ class Target:
     """The workflow or app to start.
 
     Attributes:
-        graph: A copy of its own.
+        graph: A separate copy.
         items: The request's node list.
         fields: The fields that the list may set, as (nodeId, fieldName); None for every field.
         keeps_seeds: Whether all seeds stay.

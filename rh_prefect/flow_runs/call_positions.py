@@ -241,7 +241,7 @@ class PaidTask(Task[P, Coroutine[Any, Any, Result]]):
 
 
 def _bound(task: Task[Any, Any] | Flow[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The arguments by their names; what the task does not take is an error of its own soon."""
+    """The arguments by their names; what the task does not take causes a separate error soon."""
     try:
         return inspect.signature(task.fn).bind_partial(*args, **kwargs).arguments
     except TypeError:

@@ -40,7 +40,7 @@ def flow_with(hooks: Mapping[FlowEvent, FlowStateHook[..., Any]]) -> FlowDecorat
 
     Args:
         hooks: What to call at which event. Name the parameters `flow`, `flow_run` and `state`: a worker calls a hook
-            by keyword and in a process of its own, the flow's own process by position.
+            by keyword and in a separate process, the flow's own process by position.
     """
     return _HookedDecorator(dict(hooks))
 

@@ -35,7 +35,7 @@ _RUNS = ("run_flow_sync", "run_flow_async", "run_task_sync", "run_task_async", "
 """How Prefect's functions begin that run one flow run or task run."""
 
 _BORDERS = ("asyncio.", "concurrent.futures.", "threading", "uvloop")
-"""Modules whose frames begin what the caller started beside its run: an asyncio task, a thread, a loop of its own."""
+"""Modules whose frames begin what the caller started beside its run: an asyncio task, a thread, a separate loop."""
 
 
 def flow_contexts() -> list[FlowRunContext]:
@@ -77,7 +77,7 @@ ask_whether_deployed(is_deployed)
 
 
 def flow_running_elsewhere() -> str | None:
-    """Finds a flow run that is active in this process, for a caller without a run context of its own.
+    """Finds a flow run that is active in this process, for a caller without its own run context.
 
     A context variable tells nothing of other threads, so this looks at all objects that there are: some 15 ms, spent
     only where a call would otherwise belong to nothing. Prefect enters a context for as long as its flow run goes on.

@@ -36,7 +36,7 @@ BATCH = "batch"
 """Begins the keys of a flow run's records of the batches that it runs: in which scope, and as which attempt."""
 
 FIRST_OF_A_BATCH = 1001
-"""A batch's first attempt: the flow run that lends its journal has attempts of its own there, small numbers."""
+"""A batch's first attempt: the flow run that lends its journal has its own attempts there, small numbers."""
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ async def _attempt(scope: str, submit: Submit, view: TaskView) -> Attempt:
     # Who may pay for a failed job again depends on the attempt that saw it fail; a success is one in any.
     if view.status == "SUCCESS":
         return AttemptInfo(submit.intent.attempt)
-    # A batch's attempts have numbers of their own, above those of the flow run whose journal it uses: with that one's
+    # A batch's attempts have separate numbers, above those of the flow run whose journal it uses: with that one's
     # number the same attempt that waits for the task would pay for it again.
     seen = await scope_named(scope)
     return AttemptInfo(max(seen.attempt, submit.intent.attempt), seen.task_attempt)

@@ -43,7 +43,7 @@ _registries: PerObject[CallRegistry] = PerObject(CallRegistry)
 """By the root's context, an object that is new in every attempt; after a resume Prefect's own run count is not."""
 
 _detached: LruCache[tuple[str, int], CallRegistry] = LruCache(_KEPT, make=CallRegistry)
-"""The same in worker processes, where each task has a context object of its own: by flow run and attempt."""
+"""The same in worker processes, where each task has its own context object: by flow run and attempt."""
 
 _equal: ContextVar[Equal] = ContextVar("rh_prefect_equal_calls", default="refuse")
 
@@ -161,7 +161,7 @@ def _outwards(flow_run: FlowRun, name: str) -> Iterator[tuple[FlowRun, str]]:
 
 async def _learn_calls(flow_run: FlowRun, *, to_root: bool) -> None:
     """Asks where a child flow run was called; and for all around it, where the context does not reach to the root."""
-    # What `run_deployment` has started is a root of its own.
+    # What `run_deployment` has started is a separate root.
     while flow_run.parent_task_run_id is not None and flow_run.deployment_id is None:
         if str(flow_run.id) not in _calls:
             _calls[str(flow_run.id)] = await _read_call(flow_run.parent_task_run_id)
@@ -234,7 +234,7 @@ _borrowed: ContextVar[RecordedScope | None] = ContextVar("rh_prefect_borrowed_sc
 def borrow(scope: RecordedScope) -> Iterator[None]:
     """Assigns every paid call of a `with` block to a scope, in every flow run.
 
-    Each of these calls needs a `key` of its own: a scope that is looked at from outside counts no equal calls.
+    Each of these calls needs its own `key`: a scope that is looked at from outside counts no equal calls.
     """
     token = _borrowed.set(scope)
     try:

@@ -1,6 +1,6 @@
 """The flows of the pipelines in the working folder: `rh_prefect.flows.here.product_video` reads `product-video.yaml`.
 
-A deployment of a pipeline needs no Python file of its own:
+A deployment of a pipeline needs no separate Python file:
 `prefect deploy rh_prefect.flows.here.product_video --name nightly --pool media`
 """
 

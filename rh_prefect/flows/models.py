@@ -1,6 +1,6 @@
 """Flows that run one model: `any_model`, and one flow per model, built on first use.
 
-A deployment of a model's flow needs no file of its own:
+A deployment of a model's flow needs no separate file:
 `prefect deploy rh_prefect.flows.models.z_image_turbo --name desk --pool media`
 """
 

@@ -68,7 +68,7 @@ class Pipeline(files.Pipeline):
     async def run(
         self, params: Mapping[str, Any] | None = None, /, *, reviewed: ReviewedPlan | None = None, **more: Any
     ) -> PipelineResult:
-        """Runs the pipeline: as a part of the flow that the caller is in, else as a flow run of its own.
+        """Runs the pipeline: as a part of the flow that the caller is in, else as a separate flow run.
 
         Args:
             params: The parameters' values; those whose names are not Python names go here, too.

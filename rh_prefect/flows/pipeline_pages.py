@@ -170,7 +170,7 @@ def linked(uri: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """A text of a model as a block of its own: it must not be read as Markdown.
+    """A text of a model as a separate block: it must not be read as Markdown.
 
     Args:
         text: The text.

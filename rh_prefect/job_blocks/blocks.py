@@ -154,7 +154,7 @@ class RunningHubModel(RunningHubJob):
     _description = "One of RunningHub's models, with its parameters."
 
     model: str = Field(description="The model's name or endpoint, as in z-image/turbo; see `rh-prefect models search`.")
-    # Each model has parameters of its own; the whole call is checked when it is started.
+    # Each model has its own parameters; the whole call is checked when it is started.
     params: dict[str, Any] = Field(
         default_factory=dict,
         title="Parameters",

@@ -79,7 +79,7 @@ class Policy:
         may_submit: False if only results that are already paid for are downloaded.
         undelivered_tries: How often in a row a request that cannot leave this machine is tried.
         budget: What all jobs of the run may cost together; None for no limit.
-        may_move_on: Whether another account may pay where one refuses for reasons of its own.
+        may_move_on: Whether another account may pay after an account-specific refusal.
     """
 
     job: str

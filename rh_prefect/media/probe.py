@@ -126,7 +126,7 @@ def _look_at_stream(path: Path, facts: Facts) -> Facts:
 
 
 def _look_at_video(file: InputContainer, stream: VideoStream, facts: Facts, sound: bool) -> Facts:
-    # One thread: each would hold frames of its own, which for 4K is much memory.
+    # One thread: each would hold its own frames, which for 4K is much memory.
     stream.codec_context.thread_count = 1
     frame = next(file.decode(stream))
     turned = frame.rotation % 180 == 90

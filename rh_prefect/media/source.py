@@ -47,7 +47,7 @@ _TELLING = frozenset({401, 403, 404, 410, 429, 500, 502, 503, 504})
 
 _DIGITS = 19
 
-# Of what is compressed on the way, the length says nothing, and some servers give each form an ETag of its own.
+# Of what is compressed on the way, the length says nothing, and some servers give each form a separate ETag.
 _PLAIN = {"Accept-Encoding": "identity"}
 
 

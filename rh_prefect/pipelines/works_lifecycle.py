@@ -109,7 +109,7 @@ class WorkPolicy:
         attempts: How many tasks this run may pay for, failed ones and invalid answers included.
         since: The first attempt of the flow run whose submissions count as this one's.
         budget: What the works of this run may cost together; None for no limit.
-        may_move_on: Whether another account may pay where one refuses for reasons of its own.
+        may_move_on: Whether another account may pay after an account-specific refusal.
         forbidden: Why the run must not pay for it, and what to do; empty where it may. A result that exists, or
             comes, is still used.
     """

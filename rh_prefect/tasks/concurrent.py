@@ -43,7 +43,7 @@ def generate_many(
 ) -> Coroutine[Any, Any, list[Result]]:
     """Runs many jobs at once and waits for all of them, the failed ones included.
 
-    Use this and not `generate.map`, which gives each waiting job a thread and an event loop of its own.
+    Use this and not `generate.map`, which gives each waiting job its own thread and event loop.
 
         clips = await generate_many([models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5")
                                      for photo in photos], wait="suspend")

@@ -240,7 +240,7 @@ async def check_job(request: Request, *, credentials: str | None = None, storage
 
 _scopes: SingleFlight[tuple[str, str], FolderScope] = SingleFlight(100_000)
 """The named scopes of this process, each opened once: a scope is one attempt, and counts its equal calls."""
-# A forked child is a process of its own.
+# A forked child is a separate process.
 os.register_at_fork(after_in_child=_scopes.clear)
 
 

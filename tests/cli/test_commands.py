@@ -1,4 +1,4 @@
-"""The commands, as a person types them: in processes of their own, against a real Prefect server and the emulator."""
+"""The commands, as a person types them: in separate processes, against a real Prefect server and the emulator."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_a_prefect_api_that_does_not_answer_is_one_line(prefect_server: PrefectS
 def test_what_a_run_would_refuse_is_said_before_a_server_is_started(
     rh: Emulator, prefect_server: PrefectServer, tmp_path: Path
 ) -> None:
-    """C3: a missing key, an unreadable picture or a bad --out was found after 10 s, in a flow run of its own."""
+    """C3: a missing key, an unreadable picture or a bad --out was found after 10 s, in a separate flow run."""
     env = {**prefect_server.env, **environment(rh, tmp_path), "PREFECT_HOME": str(tmp_path / "prefect")}
     del env["PREFECT_API_URL"]
     (tmp_path / "cut.png").write_bytes(samples.png(tmp_path / "photo.png").read_bytes()[:80])

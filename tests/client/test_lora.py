@@ -1,4 +1,4 @@
-"""LoRAs go to a signed address of a stranger; legacy uploads carry the key in a form."""
+"""LoRAs go to a signed address on another host; legacy uploads carry the key in a form."""
 
 from __future__ import annotations
 

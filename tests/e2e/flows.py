@@ -118,7 +118,7 @@ async def everything(photo: str, broken: str) -> dict[str, str]:
 
 @flow(persist_result=True)
 async def everything_lost() -> None:
-    """The same error in a flow of its own, whose state keeps it."""
+    """The same error in a separate flow, whose state keeps it."""
     await generate(picture("this one's answer is lost"))
 
 

@@ -27,7 +27,7 @@ async def fails(flow: Flow[..., Any], run: str, *, words: str) -> SubmissionUnkn
 
 
 async def command(*words: str) -> None:
-    """Runs `rh-prefect` on a thread, since it makes an event loop of its own."""
+    """Runs `rh-prefect` on a thread, since it makes a separate event loop."""
 
     def call() -> None:
         app(list(words), result_action="return_value")

@@ -1,4 +1,4 @@
-"""Cancel means cancel: the hook, in a process of its own, cancels what a run has submitted, and nothing new is paid."""
+"""Cancel means cancel: the hook, in a separate process, cancels what a run has submitted, and nothing new is paid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A flow that is killed in its first attempt; run by test_resume.py in a process of its own."""
+"""A flow that is killed in its first attempt; run by test_resume.py in a separate process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Flows that `run_deployment` starts: each is a run of its own, and pays for jobs of its own."""
+"""Flows that `run_deployment` starts: each is a separate run, and pays for its own jobs."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ async def test_cancelled_it_sleeps_for_good_and_its_tasks_are_cancelled(with_web
 
 @pytest.fixture
 def proxy(prefect_server: PrefectServer) -> Iterator[Proxy]:
-    """Between the run and its Prefect server; the receiver has a way of its own."""
+    """Between the run and its Prefect server; the receiver has a separate connection."""
     with Proxy(prefect_server.url) as proxy, temporary_settings({PREFECT_API_URL: f"{proxy.url}/api"}):
         yield proxy
         asyncio.run(drain())  # while there is somebody who takes it

@@ -461,8 +461,8 @@ def prompts(*subjects: str) -> list[dict[str, str]]:
     return [{"prompt": subject} for subject in subjects]
 
 
-FAILS, MODERATED, MENDED = "this one fails", "a forbidden thing", "a boat"
-MIXED = prompts("a lighthouse", FAILS, "a harbour", MODERATED, "a gull", MENDED, "a tower")
+FAILS, MODERATED, CORRECTED = "this one fails", "a forbidden thing", "a boat"
+MIXED = prompts("a lighthouse", FAILS, "a harbour", MODERATED, "a gull", CORRECTED, "a tower")
 
 
 @pytest.mark.prefect
@@ -504,12 +504,12 @@ async def test_a_mixed_batch_accounts_for_every_row_and_run_again_pays_exactly_w
     assert "task" in items(began)[1]["reason"]
 
     # More rows, one of them bad, and money for two more: it is the same batch.
-    bad = {"prompt": MENDED, "aspect_ratio": "nonsense"}
-    manifest(folder, [bad if row["prompt"] == MENDED else row for row in MIXED])
+    bad = {"prompt": CORRECTED, "aspect_ratio": "nonsense"}
+    manifest(folder, [bad if row["prompt"] == CORRECTED else row for row in MIXED])
     short = await run(source, budget=0.17)
     found = {MIXED[item["row"] - 1]["prompt"]: item for item in items(short)}
     assert (short.batch, len(found)) == (began.batch, 7)
-    assert found[MENDED]["reason"].startswith("bad input: z-image/turbo: aspect_ratio must be one of")
+    assert found[CORRECTED]["reason"].startswith("bad input: z-image/turbo: aspect_ratio must be one of")
     unpaid = [item for item in found.values() if item["state"] == "not started"]
     # The moderated one is refused, or finds the money set aside for others; what failed comes after what is new.
     assert (short.done, len(unpaid)) == (3, 2 - (found[MODERATED]["state"] == "failed"))
@@ -519,7 +519,7 @@ async def test_a_mixed_batch_accounts_for_every_row_and_run_again_pays_exactly_w
     assert short.costs == Costs({"CNY": rh.recorder.charged}, unknown=1)
     assert rh.recorder.charged <= Decimal("0.17")
 
-    # Money for all, and the bad row is mended.
+    # Money for all, and the bad row is corrected.
     manifest(folder, MIXED)
     whole = await run(source, budget=1.0)
     assert (whole.done, whole.failed) == (6, 1)

@@ -68,7 +68,7 @@ outputs: {clips: $(each.clip), sheet: $(sheet)}
 
 
 async def run(text: str, **params: Any) -> tuple[State[Any], PipelineResult]:
-    """Runs a pipeline in a flow run of its own."""
+    """Runs a pipeline in a separate flow run."""
     state = await pipeline_flow(Pipeline.from_text(text))(**params, return_state=True)
     data = await state.aresult(raise_on_failure=False)
     result = data.result if isinstance(data, PipelineIncomplete) else data

@@ -28,7 +28,7 @@ def links() -> Iterator[LinkServer]:
 def _with_links(link_of: Callable[[str], tuple[str, str]]) -> Callable[[Stage, int], None]:
     def change(stage: Stage, number: int) -> None:
         named = [link_of(f"{stage.tag}-{name}") for name in range(LINKS)]
-        assert len({source for _, source in named}) in (LINKS, 1), "each link has a content of its own, or no fixed one"
+        assert len({source for _, source in named}) in (LINKS, 1), "each link has different content, or no fixed one"
         (stage.files / "links").write_text(json.dumps(named))
 
     return change
@@ -36,7 +36,7 @@ def _with_links(link_of: Callable[[str], tuple[str, str]]) -> Callable[[Stage, i
 
 @both_forms
 def test_links_that_differ_in_a_token(world: World, tmp_path: Path, links: LinkServer, form: Form) -> None:
-    """A3: links that differ in `token=` alone are files of their own."""
+    """A3: links that differ in `token=` alone are different files."""
     shape = Shape("links with token=", "links.py", 2 * LINKS, change=_with_links(links.token))
     world.run(shape, form, tmp_path).check(shape)
 

@@ -268,7 +268,7 @@ async def test_a_claim_of_this_process_that_is_about_to_post_is_not_taken_for_un
     assert (view.state, len(rh.submitted)) == ("ticket", 1)
 
 
-async def test_a_stranger_s_answer_is_waited_for(open_desk: OpenDesk, journal: Flaky) -> None:
+async def test_another_process_s_answer_is_waited_for(open_desk: OpenDesk, journal: Flaky) -> None:
     await write(journal, {"intent-1": mine()})
     answers = iter([None, None, ticket()])
 
@@ -290,7 +290,7 @@ async def test_a_dead_owner_s_intent_is_unknown_at_once(open_desk: OpenDesk, jou
     assert "ended unexpectedly" in view.submits[0].answer.reason
 
 
-async def test_a_stranger_who_is_silent_for_longer_than_his_limits_is_unknown(
+async def test_another_process_that_is_silent_for_longer_than_its_limits_is_unknown(
     open_desk: OpenDesk, journal: Flaky
 ) -> None:
     await write(journal, {"intent-1": intent(give_up=-1000.0)})
@@ -298,7 +298,7 @@ async def test_a_stranger_who_is_silent_for_longer_than_his_limits_is_unknown(
     assert (await desk.watch((await desk.read()).submits[0])).state == "unknown"
 
 
-async def test_a_silent_stranger_is_watched_for_his_limits_and_ten_seconds(open_desk: OpenDesk, journal: Flaky) -> None:
+async def test_a_silent_process_is_watched_for_its_limits_and_ten_seconds(open_desk: OpenDesk, journal: Flaky) -> None:
     """A shorter watch would call a request unknown that its own process still waits for."""
     await write(journal, {"intent-1": intent(give_up=30.0, submit_timeout=60.0)})
     now = 0.0
@@ -312,7 +312,7 @@ async def test_a_silent_stranger_is_watched_for_his_limits_and_ten_seconds(open_
     assert 100.0 < now <= 102.0
 
 
-async def test_a_stranger_within_his_limits_is_watched_on(open_desk: OpenDesk, journal: Flaky) -> None:
+async def test_a_process_within_its_limits_is_watched_on(open_desk: OpenDesk, journal: Flaky) -> None:
     await write(journal, {"intent-1": intent()})
 
     class Enough(Exception):

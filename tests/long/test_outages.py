@@ -90,7 +90,7 @@ class Cell:
     Attributes:
         step: The step.
         kind: What happens.
-        times: How often; None until it is mended, after the first run.
+        times: How often; None until it is repaired, after the first run.
     """
 
     step: str

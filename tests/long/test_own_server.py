@@ -1,4 +1,4 @@
-"""Where no Prefect API is set, `rh-prefect run` has a server of its own, and the other commands find its runs there."""
+"""Where no Prefect API is set, `rh-prefect run` has a separate server, and the other commands find its runs there."""
 
 from __future__ import annotations
 

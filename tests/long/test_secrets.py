@@ -109,7 +109,7 @@ def bucket(s3: S3Server) -> str:
 
 @pytest.fixture
 def stage(server: PrefectServer, rh: Emulator, hidden: Secrets, tmp_path: Path) -> Iterator[FilmRun]:
-    """FlowProcess processes that are told of ends by a receiver in a process of its own."""
+    """FlowProcess processes that are told of ends by a receiver in a separate process."""
     token = {"RH_WEBHOOK_TOKEN": hidden.token}
     passwords = {"ACCESS_PASSWORD": hidden.password, "WRONG_PASSWORD": hidden.wrong_password}
     receiving = {**server.env, **environment(rh, tmp_path), **token}

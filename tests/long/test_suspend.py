@@ -1,4 +1,4 @@
-"""Runs that suspend themselves, under a real Prefect server, a worker with one slot and a receiver of its own.
+"""Runs that suspend themselves, under a real Prefect server, a worker with one slot and a separate receiver.
 
 Whatever becomes of the webhooks, what was paid for is one task for each job, and the runs complete.
 """

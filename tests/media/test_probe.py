@@ -66,7 +66,7 @@ def test_tells_what_it_is_whatever_its_name(name: str, tmp_path: Path) -> None:
     facts = probe(make(tmp_path / "file.bin"))
     assert (facts.seconds is None) == (expected.seconds is None)
     if facts.seconds is not None:
-        # Encoders add a frame of their own.
+        # Encoders add one further frame.
         assert facts.seconds == pytest.approx(expected.seconds, abs=0.05)
     assert {**_dict(facts), "seconds": 0} == {**_dict(expected), "seconds": 0}
 

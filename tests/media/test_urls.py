@@ -207,7 +207,7 @@ def test_a_file_in_s3_has_its_type(s3: S3Server, tmp_path: Path) -> None:
 
 @pytest.mark.s3
 def test_a_forked_process_goes_on_and_does_not_disturb_its_parent(s3: S3Server) -> None:
-    """In a process of its own, since pytest's threads do not survive a fork."""
+    """In a separate process, since pytest's threads do not survive a fork."""
     # A connection that was taken from the parent would hang for ever.
     options = {**s3.options, "config_kwargs": {"read_timeout": 3600}}
     script = f"""

@@ -238,13 +238,13 @@ async def test_a_run_without_the_key_waits_for_the_end_of_another_and_names_the_
         given = {**given, "url": rh.url, "key": rh.key}
         other = rh.keys.add("other").secret
         first = PipelineRun(**given)
-        stranger = PipelineRun(**{**given, "key": other}, name="two", machine="there")
+        without_key = PipelineRun(**{**given, "key": other}, name="two", machine="there")
         running = asyncio.create_task(first.one(picture()))
         await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 1)
         with pytest.raises(JobTimeout, match=r"run one on account .*, whose key this run does not have"):
-            await stranger.one(picture(), deadline=0.5)
+            await without_key.one(picture(), deadline=0.5)
         rh.clock.advance(1000)
-        assert (await running).home == (await stranger.one(picture())).home
+        assert (await running).home == (await without_key.one(picture())).home
         assert len(rh.recorder.paid) == 1
 
 

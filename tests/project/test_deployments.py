@@ -124,7 +124,7 @@ def test_the_project_defines_no_class() -> None:
 
 @pytest.fixture(scope="module")
 def worker_env(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of all that the tests below start; files and state go into folders of their own."""
+    """The environment of all that the tests below start; files and state go into separate folders."""
     return {
         **prefect_server.env,
         "RH_STORAGE_URL": str(tmp_path_factory.mktemp("out")),

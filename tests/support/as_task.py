@@ -11,7 +11,7 @@ from prefect.serializers import JSONSerializer, PickleSerializer
 
 
 async def as_task(task: Task[..., Any], *args: object, **options: object) -> Any:
-    """Runs a task in a task run of its own; its result can be stored, in either of Prefect's forms.
+    """Runs a task in a separate task run; its result can be stored, in either of Prefect's forms.
 
     Args:
         task: The task; its retries wait for nothing.
@@ -30,7 +30,7 @@ async def as_task(task: Task[..., Any], *args: object, **options: object) -> Any
 
 
 async def run(task: Task[..., Any], *args: object, **options: object) -> State[Any]:
-    """Runs a task in a task run of its own.
+    """Runs a task in a separate task run.
 
     Returns:
         How it ended.

@@ -1,7 +1,7 @@
 """A proxy in front of a server that is down, overloaded, slow or forbids requests, from a given request on.
 
 with FaultyProxy(s3.endpoint) as store:
-    store.add_fault("^PUT .*/manifests/", "503")       # from the first one on, until it is mended
+    store.add_fault("^PUT .*/manifests/", "503")       # from the first one on, until it is repaired
     store.add_fault('"rh-log-.*[0-9a-f]-answer-', "lost", times=1)
     store.clear_faults()
 """
@@ -70,7 +70,7 @@ class FaultyProxy(Proxy):
             pattern: A regular expression that the first line of a request, or the beginning of its body, has in it.
             kind: What happens.
             number: From which of these requests on.
-            times: How often; None until it is mended.
+            times: How often; None until it is repaired.
         """
         made = ProxyFault(pattern, kind, number, times)
         with self._lock:

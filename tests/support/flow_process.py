@@ -80,7 +80,7 @@ async def run(flow: Flow[..., Any], order: dict[str, Any]) -> None:
 
 
 async def cancel(flow: Flow[..., Any], order: dict[str, Any]) -> None:
-    """Calls the cancellation hook as Prefect's runner does: in a process of its own, by keywords."""
+    """Calls the cancellation hook as Prefect's runner does: in a separate process, by keywords."""
     connection = await connect()
     flow_run: FlowRun = await connection.client.read_flow_run(order["run"])
     hook: Callable[..., Any]

@@ -110,7 +110,7 @@ _SIZE = (64, 48)
 
 
 def picture(name: str) -> bytes:
-    """A picture of its own for each name; a long text would not fit into it."""
+    """A different picture for each name; a long text would not fit into it."""
     return samples.picture("PNG", _SIZE, sha256(name.encode())[:6])
 
 

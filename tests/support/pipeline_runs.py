@@ -1,4 +1,4 @@
-"""Flow runs of pipelines, without Prefect: each has a journal of its own, and all share a store and its works."""
+"""Flow runs of pipelines, without Prefect: each has a separate journal, and all share a store and its works."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ _START_SECONDS = 120
 
 
 class PrefectServer:
-    """A Prefect server in a folder of its own.
+    """A Prefect server in a separate folder.
 
     Attributes:
         home: Its PREFECT_HOME.
@@ -109,7 +109,7 @@ class PrefectServer:
         if self._database:
             env["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = self._database
         with self.log.open("ab") as log:
-            # A session of its own: whatever it starts can be stopped with it, by id.
+            # A separate session: whatever it starts can be stopped with it, by id.
             self._process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
         self._wait()
         if self._template and not self._template.exists():

@@ -1,6 +1,6 @@
 """A scenario: a few jobs in a flow run that is interrupted and run again until all jobs are done.
 
-Many trials run at once in one process: each has an emulator, a folder, a store and an account of its own.
+Many trials run at once in one process: each has its own emulator, folder, store and account.
 """
 
 from __future__ import annotations
@@ -253,7 +253,7 @@ def jobs(photo: str, *, words: str = "waves") -> list[models.ModelInput]:
 
 @asynccontextmanager
 async def open_trial(folder: Path, *, place: Place | None = None, **more: Any) -> AsyncIterator[Scenario]:
-    """Sets up a trial with an emulator of its own.
+    """Sets up a trial with a separate emulator.
 
     Args:
         folder: Where everything goes.

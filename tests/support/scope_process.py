@@ -33,7 +33,7 @@ def asking(scope: str, key: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def ask_elsewhere(scope: str, key: str) -> str:
-    """Asks in a process of its own; what it says last."""
+    """Asks in a separate process; what it says last."""
     with asking(scope, key) as process:
         return process.communicate(timeout=110)[0].splitlines()[-1]
 

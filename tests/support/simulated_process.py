@@ -119,7 +119,7 @@ class Run:
 
 @dataclass(frozen=True)
 class _Context(JobContext):
-    """A job in one of several processes, each with an owner of its own.
+    """A job in one of several processes, each with a separate owner.
 
     Args:
         owner: The process.

@@ -1,4 +1,4 @@
-"""A flow in a process of its own, in which every result is persisted: what Prefect's cache could mix up, it would."""
+"""A flow in a separate process, in which every result is persisted: what Prefect's cache could mix up, it would."""
 
 from __future__ import annotations
 

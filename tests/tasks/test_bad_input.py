@@ -239,7 +239,7 @@ async def test_an_s3_key_that_may_only_read(rh: Emulator, s3: S3Server, monkeypa
 
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of its own, with nothing left on it."""
+    """A separate disk, with nothing left on it."""
     if os.geteuid() != 0:
         pytest.skip("only root may mount a disk")
     disk = tmp_path / "disk"

@@ -1,4 +1,4 @@
-"""What of an input arrives at RunningHub, for all that is spelt in a way of its own."""
+"""What of an input arrives at RunningHub, for values whose spelling differs from the usual one."""
 
 from __future__ import annotations
 

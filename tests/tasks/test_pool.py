@@ -158,10 +158,10 @@ async def test_a_person_settles_a_job_on_the_account_that_was_asked(
     (paid,) = rh.recorder.paid
     assert f"account the {paid.key_name}" in unknown.value.message
     other = "spare" if paid.key_name == "main" else "main"
-    stranger = await generate.fn(
+    unrelated = await generate.fn(
         models.ZImageTurbo(prompt="y"), scope=f"{blocks.mark}-2", credentials=blocks.name(other)
     )
-    said = await adopt(unknown.value.job, stranger.task_id)
+    said = await adopt(unknown.value.job, unrelated.task_id)
     assert "has no task" in said, "the account that was asked does not know it"
     assert "is recorded for this job" in await adopt(unknown.value.job, paid.task_id)
 

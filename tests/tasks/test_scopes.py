@@ -31,7 +31,7 @@ from tests.support.scope_process import PROMPT, ask, ask_elsewhere, asking
 
 
 def pay(prompt: str, **options: Any) -> str:
-    """A paid call on an event loop of its own, as in a thread that somebody made."""
+    """A paid call on a separate event loop, as in a thread that somebody made."""
     return str(asyncio.run(generate.fn(models.ZImageTurbo(prompt=prompt), **options)).job)
 
 

@@ -201,10 +201,10 @@ async def test_a_forged_failure_of_a_success_is_a_success(desk: Desk) -> None:
 @pytest.mark.parametrize("other", ["2031112223334445057", "another job's"])
 async def test_another_task_is_not_this_jobs(desk: Desk, other: str) -> None:
     await desk.paid()
-    stranger = await desk.submit(key=OTHER)
+    unrelated = await desk.submit(key=OTHER)
     desk.rh.faults.add(Fault("webhook", kind="lost"))
     desk.end()
-    told = json.dumps({"event": "TASK_END", "taskId": stranger if other == "another job's" else other})
+    told = json.dumps({"event": "TASK_END", "taskId": unrelated if other == "another job's" else other})
     assert await desk.post(told) == 200
     await desk.asked(0)
     assert (await desk.look()).state == "ticket"
@@ -293,11 +293,11 @@ async def test_an_owner_that_died_before_the_answer_is_settled_too(desk: Desk) -
 
 
 async def test_a_lost_answer_is_not_settled_with_another_jobs_task(desk: Desk) -> None:
-    stranger = await desk.submit(key=OTHER)
+    unrelated = await desk.submit(key=OTHER)
     await desk.job(("answer-1", unknown()))
     desk.end()
     assert await asyncio.to_thread(desk.rh.recorder.wait, lambda recorder: bool(recorder.deliveries))
-    assert await desk.post(json.dumps({"taskId": stranger})) == 200
+    assert await desk.post(json.dumps({"taskId": unrelated})) == 200
     await asyncio.sleep(0.3)
     assert (await desk.look()).state == "unknown"
 

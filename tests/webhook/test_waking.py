@@ -64,7 +64,7 @@ def shared(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def stage(shared: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
-    # Its own state folder is its own account object, as in a process of its own.
+    # Its own state folder is its own account object, as in a separate process.
     for name, value in {**shared.env, "RH_STATE_DIR": str(tmp_path / "state")}.items():
         monkeypatch.setenv(name, value)
     shared.rh.faults.clear()
@@ -85,7 +85,7 @@ async def test_a_job_needs_a_submit_and_one_query(stage: Stage) -> None:
     submits = counted.pop("/openapi/v2/rhart-image/z-image/turbo")
     assert (submits, asked) == (JOBS, JOBS)
     assert counted.total() <= 2 + seconds / 5  # whether the account has slots, every five seconds for all jobs
-    assert seconds < 40  # by looks of its own, it would have been a minute
+    assert seconds < 40  # by its own polls, it would have been a minute
     assert all(result.run_seconds is not None and result.outputs for result in results)
 
 

@@ -214,7 +214,7 @@ def _is_last(key: str) -> bool:
 
 
 def _pair(value: object) -> Size | None:
-    """Reads "1280*720", "1024×1920", "720x1280" and "16:9"; a ratio becomes a size of its own numbers."""
+    """Reads "1280*720", "1024×1920", "720x1280" and "16:9"; a ratio becomes a size of the same numbers."""
     match = _PAIR.match(str(value))
     if match is None or "0" in {match[1], match[3]}:
         return None

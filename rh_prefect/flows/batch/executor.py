@@ -206,7 +206,7 @@ class RowExecutor:
         self._keys[item.id] = [job.rpartition("/")[2] for job in item.jobs]
 
     def keep(self, work: Work) -> None:
-        """Reserves the jobs of a finished row, so that an equal row gets a job of its own."""
+        """Reserves the jobs of a finished row, so that an equal row gets a separate job."""
         self._owners.update(dict.fromkeys(self.keys(work.id), work.number))
 
     async def run(self, works: Iterable[Work], together: SuspendGroup | None = None) -> list[Work]:

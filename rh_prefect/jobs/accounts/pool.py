@@ -1,8 +1,8 @@
 """The accounts that may pay for a job: one, or a pool of them, each with its own limit.
 
 A new job goes to the account that first has room. What was paid, or may have been, stays with the account that its
-record names. An account that refuses for reasons of its own is left out for the rest of the run, and its jobs go to the
-others: what was refused was not accepted, so nothing is paid twice.
+record names. An account with an account-specific refusal is left out for the rest of the run, and its
+jobs go to the others: what was refused was not accepted, so nothing is paid twice.
 """
 
 from __future__ import annotations

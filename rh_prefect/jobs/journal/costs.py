@@ -10,7 +10,7 @@ from rh_prefect.jobs.journal.job_records import Submit
 from rh_prefect.jobs.journal.record_types import End
 
 COINS = "coins"
-"""RunningHub's coins, which are a unit of their own beside the currencies."""
+"""RunningHub's coins, which are a separate unit beside the currencies."""
 
 CURRENCY = "CNY"
 """The currency of the catalogue, and of an account that reports none."""

@@ -193,7 +193,7 @@ def add_sounds(video: Path, audio: Path, to: Path) -> float:
     """Saves a video's own sound together with another one.
 
     Args:
-        video: The video; without a sound of its own only the other is saved.
+        video: The video; if it has no sound, only the other is saved.
         audio: The other sound.
         to: The sum, `.m4a` or `.wav`; as long as the longer one.
 

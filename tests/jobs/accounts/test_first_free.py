@@ -146,16 +146,16 @@ async def test_a_slot_is_kept_for_a_job_that_is_bringing_its_inputs() -> None:
     busy = asyncio.create_task(job([a], 100))
     await b.slots.refresh()
     b.slots.expect()
-    stranger = asyncio.create_task(job([a, b], home=a))
+    unrelated = asyncio.create_task(job([a, b], home=a))
     await asyncio.sleep(1)
-    assert not stranger.done() and b.slots.held == 0
+    assert not unrelated.done() and b.slots.held == 0
     # It has brought them, and comes; it is no longer expected once it has its slot.
     comes = asyncio.create_task(job([a, b], home=b))
     await settle()
     assert b.slots.held == 1
     b.slots.expect_no_more()
     assert (await comes) is b
-    assert (await stranger) is b
+    assert (await unrelated) is b
     busy.cancel()
 
 
@@ -165,16 +165,16 @@ async def test_a_job_that_is_expected_and_does_not_come_leaves_its_slot_to_the_n
     busy = asyncio.create_task(job([a], 100))
     await b.slots.refresh()
     b.slots.expect()
-    stranger = asyncio.create_task(job([a, b], home=a))
+    unrelated = asyncio.create_task(job([a, b], home=a))
     await asyncio.sleep(1)
     b.slots.expect_no_more()
-    assert (await stranger) is b
+    assert (await unrelated) is b
     assert now() < 2 * SECONDS
     busy.cancel()
 
 
 @in_virtual_time
-async def test_where_only_strangers_wait_the_first_of_them_goes() -> None:
+async def test_where_only_unrelated_jobs_wait_the_first_of_them_goes() -> None:
     accounts = a, b = [Account("a", 1), Account("b", 1)]
     busy = asyncio.create_task(job([b], 100))
     await asyncio.sleep(1)

@@ -31,7 +31,7 @@ SPECIAL_TEXTS = {
 
 
 def record(**facts: Any) -> dict[str, Any]:
-    """A record as the runner writes it: with a token of its own."""
+    """A record as the runner writes it: with a separate token."""
     return {"token": uuid.uuid4().hex, **facts}
 
 

@@ -177,7 +177,7 @@ async def test_a_damaged_file_is_not_taken_by_a_paid_step(journal: FolderJournal
 
 
 async def test_a_damaged_file_is_downloaded_again_by_the_next_run(journal: FolderJournal, tmp_path: Path) -> None:
-    """A12: what RunningHub has mended meanwhile replaces it; what it has lost meanwhile does not remove it."""
+    """A12: what RunningHub has repaired meanwhile replaces it; what it has lost meanwhile does not remove it."""
     damaged = await collect(FileHost(HALF), journal, tmp_path)
     still = await collect(host := FileHost(dead()), journal, tmp_path, first_time=False)
     assert still == damaged
@@ -249,7 +249,7 @@ async def test_a_newer_link_is_taken_at_once(journal: FolderJournal, tmp_path: P
     assert (host.urls[-1], host.now) == ("https://files/a.png?sign=2", 0.0)
 
 
-async def test_a_stranger_s_file_at_the_output_s_name_is_not_taken_for_it(
+async def test_an_unrelated_file_at_the_output_s_name_is_not_taken_for_it(
     journal: FolderJournal, tmp_path: Path
 ) -> None:
     """A5: without a record of this job's own that names its content, a file at the final name is downloaded over."""

@@ -1,4 +1,4 @@
-"""A flow run of a pipeline in a process of its own; see `tests.support.forked_attempts`."""
+"""A flow run of a pipeline in a separate process; see `tests.support.forked_attempts`."""
 
 from __future__ import annotations
 
