@@ -179,7 +179,7 @@ async def attach(task_id: str, *, credentials: str | None, storage: str | None, 
     store = await load_storage(storage)
     known = await asyncio.to_thread(_manifest_of, store, task_id)
     # What is in the storage already needs no account; any of them will do for the record.
-    paid_on = engine.pool.members[0] if known is not None else await engine.pool.having(task_id)
+    paid_on = engine.pool.members[0] if known is not None else await engine.pool.find_owner(task_id)
     scope, observer = _attached_scope(), run_observer()
     intent = _intent(task_id, paid_on, scope, store, storage=storage, label=label)
 

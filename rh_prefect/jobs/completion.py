@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from rh_prefect.client import Client, TaskView, V1Submit
 from rh_prefect.client.progress import ProgressEvent, watch_progress
 from rh_prefect.errors import AccountError, JobTimeout, JournalError, KeyRejected, OutputsPending, TaskNotFound
-from rh_prefect.jobs.accounts.poller import IsKnown, is_settled
+from rh_prefect.jobs.accounts.poller import IsRecorded, is_settled
 from rh_prefect.jobs.cancel import cancel_task
 from rh_prefect.jobs.job_context import JobContext
 from rh_prefect.jobs.journal.job_records import Submit
@@ -77,7 +77,7 @@ class Waiter:
             with nodes.during(first_view):
                 view = await self._wait(submit, task_id, changed)
         # The task has ended, so the slot is free before the end is recorded.
-        self._lease.free()
+        self._lease.release()
         running_since = ran_from[0] if ran_from else began
         queued, ran = running_since - began, self._clock() - running_since
         if isinstance(view, End):
@@ -110,7 +110,7 @@ class Waiter:
                 task_id=task_id,
             ) from None
         except (KeyRejected, AccountError, TaskNotFound) as error:
-            raise self._lease.unreported(task_id, error) from error
+            raise self._lease.query_error(task_id, error) from error
         finally:
             if watch is not None:
                 watch.cancel()
@@ -121,15 +121,15 @@ class Waiter:
         async def is_recorded() -> bool:
             return await self._records.read_end(submit.n) is not None
 
-        is_known: IsKnown | None = is_recorded
+        check: IsRecorded | None = is_recorded
         while True:
             poller, age = self._lease.account.poller, self._clock() - self._accepted_at
-            view = await poller.wait(task_id, on_change=changed, is_known=is_known, has_webhook=is_notified, age=age)
+            view = await poller.wait(task_id, on_change=changed, is_recorded=check, has_webhook=is_notified, age=age)
             ended = view or await self._records.read_end(submit.n)
             if ended is not None:
                 return ended
             # The recorded end is of another job with the same task.
-            is_known, is_notified = None, False
+            check, is_notified = None, False
 
     async def _poll_once_cancelled(self, task_id: str) -> None:
         while not await self._context.is_cancelled():

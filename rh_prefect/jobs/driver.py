@@ -32,7 +32,6 @@ from rh_prefect.jobs.steps import (
     Claim,
     Forget,
     FreeSlot,
-    MoveOn,
     Pause,
     Post,
     Prepare,
@@ -41,6 +40,7 @@ from rh_prefect.jobs.steps import (
     Release,
     Reserve,
     Step,
+    SwitchAccount,
     Watch,
 )
 from rh_prefect.jobs.submission import Submitter
@@ -114,7 +114,7 @@ class JobDriver:
 
     def release(self) -> None:
         """Releases the slot, if the job holds one."""
-        self._lease.free()
+        self._lease.release()
 
     async def _begin(self, life: Generator[Step, Any, T]) -> T:
         is_accepted = False
@@ -160,9 +160,9 @@ class JobDriver:
             case Prepare():
                 return await self._prepare()
             case AwaitSlot():
-                return await self._lease.take()
+                return await self._lease.acquire()
             case FreeSlot(full):
-                return self._lease.free(full=full)
+                return self._lease.release(full=full)
             case CheckCancel(fresh):
                 return await self.context.is_cancelled(max_age=self._since_answer() if fresh else self._before_claim())
             case Reserve(n, budget):
@@ -175,8 +175,8 @@ class JobDriver:
                 return await self._post(intent, n)
             case RecordAnswer(intent, n, answer):
                 return await self._record_answer(intent, n, answer)
-            case MoveOn(answer):
-                return self._move_on(answer)
+            case SwitchAccount(answer):
+                return self._switch_account(answer)
             case Pause(refusals, code, reason):
                 return await self._pause(refusals, code, reason)
             case Watch(submit):
@@ -206,7 +206,7 @@ class JobDriver:
         if inputs and not self._links:
             self.context.notify("uploading", f"making {len(inputs)} input(s) available to RunningHub")
         if inputs:
-            await self._lease.expect()
+            await self._lease.select_account()
         account, store = self._lease.account, self.context.store
         self._links = {mark: await account.link(self._request, mark, store=store) for mark in inputs}
         await self._find_price()
@@ -242,11 +242,11 @@ class JobDriver:
     async def _post(self, intent: Intent, n: int) -> Answer:
         answer = await self._submitter.post(intent, n, self._links)
         if answer.outcome != "refused":
-            self._lease.arrived()
+            self._lease.submit_finished()
         return answer
 
-    def _move_on(self, answer: Answer) -> bool:
-        message = self._lease.move_on(answer)
+    def _switch_account(self, answer: Answer) -> bool:
+        message = self._lease.after_refusal(answer)
         if message:
             self.context.notify("moved", message)
         return message is not None
@@ -312,15 +312,15 @@ class JobDriver:
             await services.sleep(pause_seconds(refusals, jitter=services.jitter()))
 
     async def _await_end(self, submit: Submit, *, adopted: bool) -> End:
-        await self._lease.paid_on(submit.intent)
-        self._lease.hold()
+        await self._lease.switch_to(submit.intent)
+        self._lease.occupy()
         if adopted:
             task_id = submit.task_id
             self.context.notify("adopted", f"task {task_id} was already paid for; waiting for it", task_id=task_id)
         try:
             return await Waiter(self.context).wait(submit, first_view=self._submitter.first_view, age=self._age())
         finally:
-            self._lease.free()
+            self._lease.release()
 
     def _age(self) -> float:
         """Seconds since RunningHub accepted the task, estimated from the POST; 0 if unknown."""
@@ -328,7 +328,7 @@ class JobDriver:
         return 0.0 if accepted_at is None else self.context.services.clock() - accepted_at
 
     async def _cancel_task(self, submit: Submit) -> End:
-        await self._lease.paid_on(submit.intent)
+        await self._lease.switch_to(submit.intent)
         return await Waiter(self.context).cancel(submit)
 
 

@@ -247,7 +247,7 @@ class JobEngine:
 
     def _context(self, request: JobRequest, call: JobCall, call_job: CallJob) -> JobContext:
         records = JobRecords(call.scope.journal, call_job.key)
-        requested, pool = REQUESTED_KEYS[call.scope.journal.scope], self.pool.at(request.endpoint)
+        requested, pool = REQUESTED_KEYS[call.scope.journal.scope], self.pool.for_endpoint(request.endpoint)
         is_new = call_job.is_new and call_job.key not in requested
         requested.add(call_job.key)
         return JobContext(
@@ -256,8 +256,10 @@ class JobEngine:
             scope=call.scope,
             store=call.store,
             observer=call.observer,
-            policy=policy_of(request, call.scope, call.options, job=records.name, may_move_on=not self.pool.is_one),
-            lease=SlotLease(pool, pool.standing(call.scope), model=request.model, job=records.name),
+            policy=policy_of(
+                request, call.scope, call.options, job=records.name, may_switch_account=not pool.is_single
+            ),
+            lease=SlotLease(pool, pool.exclusions(call.scope), model=request.model, job=records.name),
             services=self.services,
             spending=spend_tracker_of(call.scope.journal),
             options=call.options,
@@ -378,7 +380,7 @@ class JobEngine:
             return await prepare_request(request, site=self.pool.site, inputs=inputs, label=label)
         if isinstance(request, CustomInput):
             return await custom_request(request, site=self.pool.site, inputs=inputs, label=label)
-        return await self.pool.ask(
+        return await self.pool.try_each(
             lambda member: _graph_request(request, member, inputs, label), scope=scope, model=request.model
         )
 
@@ -390,10 +392,10 @@ class JobEngine:
 
         async def query(task_id: str) -> TaskView:
             # Only the query needs the account: links take no key, and published outputs need no link.
-            return await (await lease.paid_on(submit.intent)).client.query(task_id)
+            return await (await lease.switch_to(submit.intent)).client.query(task_id)
 
         # A download from a machine needs the key that paid.
-        account = await lease.paid_on(submit.intent) if is_native(request.endpoint) else lease.account
+        account = await lease.switch_to(submit.intent) if is_native(request.endpoint) else lease.account
         collector = Collector(
             download=account.client.download,
             query=query,

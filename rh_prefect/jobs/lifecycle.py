@@ -49,7 +49,6 @@ from rh_prefect.jobs.steps import (
     Claim,
     Forget,
     FreeSlot,
-    MoveOn,
     Pause,
     Post,
     Prepare,
@@ -58,6 +57,7 @@ from rh_prefect.jobs.steps import (
     Release,
     Reserve,
     Step,
+    SwitchAccount,
     Watch,
 )
 
@@ -79,7 +79,7 @@ class Policy:
         may_submit: False if only results that are already paid for are downloaded.
         undelivered_tries: How often in a row a request that cannot leave this machine is tried.
         budget: What all jobs of the run may cost together; None for no limit.
-        may_move_on: Whether another account may pay after an account-specific refusal.
+        may_switch_account: Whether another account may pay after an account-specific refusal.
     """
 
     job: str
@@ -92,7 +92,7 @@ class Policy:
     may_submit: bool = True
     undelivered_tries: int = 5
     budget: Decimal | None = None
-    may_move_on: bool = False
+    may_switch_account: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +235,7 @@ def _submit(policy: Policy, job: JobView) -> Generator[Step, Any, JobView]:
             return job
         refused = submit.answer or answer
         yield from _give_back(policy, submit.n, full=explain(refused.code).no_slot)
-        if policy.may_move_on and refused.retry != "throttled" and (yield MoveOn(refused)):
+        if policy.may_switch_account and refused.retry != "throttled" and (yield SwitchAccount(refused)):
             continue
         undelivered = undelivered + 1 if refused.code == NOT_DELIVERED else 0
         raise_unless_temporary(policy.job, policy.endpoint, refused, undelivered, tries=policy.undelivered_tries)

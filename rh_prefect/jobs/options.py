@@ -121,7 +121,7 @@ def _is_number(value: object) -> bool:
         return False
 
 
-def policy_of(request: JobRequest, scope: Scope, options: Options, *, job: str, may_move_on: bool) -> Policy:
+def policy_of(request: JobRequest, scope: Scope, options: Options, *, job: str, may_switch_account: bool) -> Policy:
     """Converts the caller's options to the lifecycle's `Policy`.
 
     Args:
@@ -129,7 +129,7 @@ def policy_of(request: JobRequest, scope: Scope, options: Options, *, job: str, 
         scope: The run of the job.
         options: The caller's options.
         job: The job's full name, for messages.
-        may_move_on: Whether another account may pay after an account-specific refusal.
+        may_switch_account: Whether another account may pay after an account-specific refusal.
     """
     return Policy(
         job=job,
@@ -142,5 +142,5 @@ def policy_of(request: JobRequest, scope: Scope, options: Options, *, job: str, 
         may_submit=options.may_submit,
         # str() keeps the decimal digits: Decimal(0.1) is not 0.1.
         budget=None if options.budget is None else Decimal(str(options.budget)),
-        may_move_on=may_move_on,
+        may_switch_account=may_switch_account,
     )

@@ -48,7 +48,7 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
-class MoveOn:
+class SwitchAccount:
     """A step that finds whether another account may pay after this rejection; its result is a bool."""
 
     answer: Answer
@@ -133,7 +133,7 @@ Step: TypeAlias = (
     | FreeSlot
     | Reserve
     | Release
-    | MoveOn
+    | SwitchAccount
     | Pause
     | CheckCancel
     | Claim

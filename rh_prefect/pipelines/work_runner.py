@@ -211,9 +211,9 @@ class WorkRunner:
 
     def _driver(self, asked: WorkCall, call: JobCall, work: str, request: JobRequest) -> WorkDriver:
         engine, scope = self._engine, call.scope
-        pool, records = engine.pool.at(request.endpoint), JobRecords(self._works, work)
+        pool, records = engine.pool.for_endpoint(request.endpoint), JobRecords(self._works, work)
         ledger = WorksLedger(scope, self._works)
-        policy = policy_of(request, scope, call.options, job=records.name, may_move_on=not engine.pool.is_one)
+        policy = policy_of(request, scope, call.options, job=records.name, may_switch_account=not engine.pool.is_single)
         context = WorkContext(
             request=request,
             records=records,
@@ -221,7 +221,7 @@ class WorkRunner:
             store=call.store,
             observer=call.observer,
             policy=policy,
-            lease=SlotLease(pool, pool.standing(scope), model=request.model, job=records.name),
+            lease=SlotLease(pool, pool.exclusions(scope), model=request.model, job=records.name),
             services=engine.services,
             spending=spend_tracker_of(ledger),
             options=call.options,
@@ -263,7 +263,7 @@ class WorkDriver(JobDriver):
             attempts=asked.attempts,
             since=context.scope.first_attempt,
             budget=context.policy.budget,
-            may_move_on=context.policy.may_move_on,
+            may_switch_account=context.policy.may_switch_account,
             forbidden=asked.forbidden,
         )
 
@@ -330,7 +330,7 @@ class WorkDriver(JobDriver):
     async def _can_poll(self, submit: Submit) -> bool:
         """Finds out whether an account of this run knows the task of another run."""
         try:
-            account = await self._lease.paid_on(submit.intent)
+            account = await self._lease.switch_to(submit.intent)
             if self._lease.member.name != submit.intent.account:
                 # Without names of blocks this may be the same account under a new key, or another one.
                 await account.client.query(submit.task_id or "")
@@ -436,10 +436,10 @@ class WorkDriver(JobDriver):
 
         async def query(task_id: str) -> TaskView:
             # Only here the account is needed: links take no key.
-            return await (await lease.paid_on(submit.intent)).client.query(task_id)
+            return await (await lease.switch_to(submit.intent)).client.query(task_id)
 
         # Files of a machine are behind the key that paid for them.
-        account = await lease.paid_on(submit.intent) if is_native(self._request.endpoint) else lease.account
+        account = await lease.switch_to(submit.intent) if is_native(self._request.endpoint) else lease.account
         return WorkCollector(
             download=account.client.download,
             query=query,

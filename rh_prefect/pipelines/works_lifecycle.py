@@ -36,13 +36,13 @@ from rh_prefect.jobs.steps import (
     CheckCancel,
     Claim,
     FreeSlot,
-    MoveOn,
     Pause,
     Post,
     Prepare,
     RecordAnswer,
     Release,
     Reserve,
+    SwitchAccount,
     Watch,
 )
 from rh_prefect.media.media import Media
@@ -109,7 +109,7 @@ class WorkPolicy:
         attempts: How many tasks this run may pay for, failed ones and invalid answers included.
         since: The first attempt of the flow run whose submissions count as this one's.
         budget: What the works of this run may cost together; None for no limit.
-        may_move_on: Whether another account may pay after an account-specific refusal.
+        may_switch_account: Whether another account may pay after an account-specific refusal.
         forbidden: Why the run must not pay for it, and what to do; empty where it may. A result that exists, or
             comes, is still used.
     """
@@ -121,7 +121,7 @@ class WorkPolicy:
     attempts: int = 1
     since: int = 1
     budget: Decimal | None = None
-    may_move_on: bool = False
+    may_switch_account: bool = False
     forbidden: str = ""
 
     def is_own(self, submit: Submit) -> bool:
@@ -206,7 +206,7 @@ WorkStep: TypeAlias = (
     | Claim
     | Post
     | RecordAnswer
-    | MoveOn
+    | SwitchAccount
     | Pause
     | Watch
     | AwaitEnd
@@ -333,8 +333,8 @@ def _give_back(policy: WorkPolicy, n: int, *, full: bool = False) -> Generator[W
 
 
 def _retry_or_raise(policy: WorkPolicy, refused: Answer, progress: _Progress) -> Generator[WorkStep, Any, None]:
-    """Moves on to another account or waits after a refusal; raises where the same request would be refused again."""
-    if policy.may_move_on and refused.retry != "throttled" and (yield MoveOn(refused)):
+    """Switches to another account or waits after a refusal; raises if the same request would be refused again."""
+    if policy.may_switch_account and refused.retry != "throttled" and (yield SwitchAccount(refused)):
         return
     progress.undelivered = progress.undelivered + 1 if refused.code == NOT_DELIVERED else 0
     raise_unless_temporary(policy.name, policy.endpoint, refused, progress.undelivered)

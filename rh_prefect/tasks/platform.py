@@ -51,7 +51,7 @@ async def ask(
 
     async def asked() -> T:
         pool = payer.pool
-        member = pool.members[0] if pool.is_one or of_task is None else await pool.having(of_task)
+        member = pool.members[0] if pool.is_single or of_task is None else await pool.find_owner(of_task)
         return await question(member.client)
 
     return await LOOP.call(asked())

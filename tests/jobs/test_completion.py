@@ -67,7 +67,9 @@ class Place:
         self.submit = Submit(1, intent(base=KEY, webhook=webhook), answer=ticket())
         self.poller = Poller(rh.query, clock=now)
         lease = SimpleNamespace(
-            account=SimpleNamespace(client=rh, poller=self.poller), free=lambda: None, untold=lambda _, error: error
+            account=SimpleNamespace(client=rh, poller=self.poller),
+            release=lambda: None,
+            query_error=lambda _, error: error,
         )
         self.waiter = Waiter(
             context_of(

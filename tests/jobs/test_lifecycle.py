@@ -352,7 +352,7 @@ def test_a_job_pays_for_at_most_max_attempts_tasks() -> None:
 def test_a_policy_says_by_itself_what_is_safe() -> None:
     assert Policy(job="run/key", endpoint="some/model") == Policy(
         job="run/key", endpoint="some/model", attempt=1, task_attempt=1, first_attempt=1, max_attempts=3,
-        on_unknown="raise", may_submit=True, undelivered_tries=5, budget=None, may_move_on=False,
+        on_unknown="raise", may_submit=True, undelivered_tries=5, budget=None, may_switch_account=False,
     )  # fmt: skip
 
 

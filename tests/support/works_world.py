@@ -179,7 +179,7 @@ def _value(step: works_lifecycle.WorkStep, token: Token) -> Any:
             return token
 
 
-LOCAL = (steps.Prepare, steps.AwaitSlot, steps.FreeSlot, steps.Reserve, steps.Release, steps.MoveOn, steps.Pause)
+LOCAL = (steps.Prepare, steps.AwaitSlot, steps.FreeSlot, steps.Reserve, steps.Release, steps.SwitchAccount, steps.Pause)
 """Steps that change nothing which another process can see: they are done at once."""
 
 

@@ -7,101 +7,100 @@ from collections import deque
 from collections.abc import Sequence
 
 REMEMBERED = 200
-"""How many of the latest ends are remembered: models change, and so does RunningHub's speed."""
+"""Number of recent durations that are stored: the speed of models and of RunningHub changes."""
 
-FEWEST = 5
-"""How many must be remembered before a guess is made from them."""
+MIN_DURATIONS = 5
+"""Minimum number of stored durations for an estimate."""
 
 MARGIN = 1.008
-"""By how much a poll comes later than the estimated end."""
+"""Factor by which a poll is later than the estimated end."""
 
-POLLS_FOR_EACH = 2
-"""How many tasks are polled for each one that has ended; so many times as many after each further count in a row
-that found none."""
+POLLS_PER_END = 2
+"""Number of tasks that are polled for each ended task; its power after further counts without a found end."""
 
 FAILED_SEARCHES = 5
-"""After so many counts in a row without a found end, counts start no polls any more."""
+"""Number of consecutive counts without a found end after which counts start no polls."""
 
-COUNTS_A_JOB = 4.0
-"""About how many counts one job costs where many run, however long they take."""
+COUNTS_PER_JOB = 4.0
+"""Approximate number of counts per job if many tasks run, independent of their durations."""
 
-GAP_OF_AGE = 0.03
-"""The longest gap between two counts, as a part of the youngest task's age."""
+MAX_GAP_PER_AGE = 0.03
+"""Maximum gap between two counts, as a fraction of the youngest task's age."""
 
-COUNTS_IN_A_GAP = 12
-"""How many counts there may be in the shortest gap between two polls of one task: one count is for all tasks."""
+COUNTS_PER_GAP = 12
+"""Maximum number of counts in the shortest gap between two polls of one task: one count is for all tasks."""
 
-QUICK_COUNTS_IN_A_GAP = 30
+QUICK_COUNTS_PER_GAP = 30
 """The same while ends are expected."""
 
-QUICK_PART_OF_AGE = 0.012
-"""The shortest gap between counts as a part of the youngest task's age, while no durations are known."""
+QUICK_GAP_PER_AGE = 0.012
+"""Minimum gap between counts while no durations are known, as a fraction of the youngest task's age."""
 
-SAVED_AT_FIRST = 100.0
-"""Quick counts that an account may make before it has saved any: the durations of the first tasks are not known."""
+INITIAL_CREDIT = 100.0
+"""Number of quick counts that are allowed at the start, when the durations of the tasks are not known."""
 
-MOST_SAVED = 200.0
+MAX_CREDIT = 200.0
 QUIET_FACTOR = 2.0
-"""How many times as long as usual the gap between counts is while no end is expected."""
+"""Factor for the gap between counts while no end is expected."""
+
+LIKELY_ENDS = 0.5
+"""Expected number of ends before the next usual count from which counts are quick."""
 
 
 def counting_gap(ages: Sequence[float], *, shortest: float) -> float:
-    """How long to wait before the tasks are counted again.
+    """Returns the time until the next count, independent of earlier durations.
 
-    A few counts between two ends cost each job the same few requests, and keep a slot idle for a part of a job's time
-    that is the smaller, the more slots there are. Where few tasks run, no end may go unnoticed for long.
+    A few counts between two ends cost each job the same few requests, and the more slots there are, the shorter a slot
+    is idle. If few tasks run, the gap is limited by the age of the youngest task.
 
     Args:
-        ages: The ages of the tasks that run, in seconds; at least one.
+        ages: The ages of the running tasks in seconds; at least one.
         shortest: The shortest gap between two polls of one task.
     """
     mean = sum(ages) / len(ages)
     between_ends = 2 * mean / len(ages)
-    longest = max(shortest, GAP_OF_AGE * min(ages))
-    return min(longest, max(shortest / COUNTS_IN_A_GAP, between_ends / COUNTS_A_JOB))
+    longest = max(shortest, MAX_GAP_PER_AGE * min(ages))
+    return min(longest, max(shortest / COUNTS_PER_GAP, between_ends / COUNTS_PER_JOB))
 
 
 class CountPacer:
     """A schedule for counting: rare while no task is expected to end, frequent when ends are expected."""
 
     def __init__(self) -> None:
-        """Starts with some saved."""
-        self._saved = SAVED_AT_FIRST
+        """Starts with `INITIAL_CREDIT`."""
+        self._credit = INITIAL_CREDIT
 
     def gap(
-        self, tasks: Sequence[tuple[float, float]], *, shortest: float, lengths: DurationHistory, is_missing: bool
+        self, tasks: Sequence[tuple[float, float]], *, shortest: float, durations: DurationHistory, is_missing: bool
     ) -> float:
-        """How long to wait before the tasks are counted again.
+        """Returns the time until the next count.
 
         Args:
-            tasks: Of each task that runs its age when it was last known to run, and its age now; at least one.
+            tasks: The age of each running task when it was last known to run, and its current age; at least one.
             shortest: The shortest gap between two polls of one task.
-            lengths: How long tasks lately ran.
-            is_missing: Whether one has ended and is not found yet.
+            durations: The durations of recent tasks.
+            is_missing: Whether a task has ended that is not found yet.
         """
         ages = [age for _, age in tasks]
         usual = counting_gap(ages, shortest=shortest)
-        quick = shortest / QUICK_COUNTS_IN_A_GAP
-        if not lengths.is_known:
-            quick = max(quick, QUICK_PART_OF_AGE * min(ages))
-        is_likely = not lengths.is_known or sum(lengths.hazard(seen, age + usual) for seen, age in tasks) >= LIKELY
-        gap = min(usual, quick) if (is_likely or is_missing) and self._saved >= 1 else usual
+        quick = shortest / QUICK_COUNTS_PER_GAP
+        if not durations.is_known:
+            quick = max(quick, QUICK_GAP_PER_AGE * min(ages))
+        expected_ends = sum(durations.hazard(last_running, age + usual) for last_running, age in tasks)
+        is_likely = not durations.is_known or expected_ends >= LIKELY_ENDS
+        gap = min(usual, quick) if (is_likely or is_missing) and self._credit >= 1 else usual
         if not is_likely and not is_missing:
-            until = min(lengths.until_next(age) for age in ages)
+            until = min(durations.until_next(age) for age in ages)
             gap = min(QUIET_FACTOR * usual, max(usual, until))
-        self._saved = min(MOST_SAVED, self._saved + gap / usual - 1)
+        self._credit = min(MAX_CREDIT, self._credit + gap / usual - 1)
         return gap
-
-
-LIKELY = 0.5
-"""How many ends must be expected until the next usual count, so that counts are quick."""
 
 
 class DurationHistory:
     """The durations of an account's recent tasks."""
 
     def __init__(self) -> None:
-        """Starts with none."""
+        """Starts without durations."""
         self._latest: deque[float] = deque()
         self._sorted: list[float] = []
 
@@ -112,54 +111,54 @@ class DurationHistory:
         if len(self._latest) > REMEMBERED:
             self._sorted.remove(self._latest.popleft())
 
-    def odds(self, *, seen: float, age: float) -> float:
-        """How likely a task has ended.
+    def end_probability(self, last_running: float, age: float) -> float:
+        """Estimates the probability that a task has ended.
 
         Args:
-            seen: Its age when it was last seen running.
-            age: Its age now.
+            last_running: The task's age when it was last known to run.
+            age: The task's current age.
 
         Returns:
-            The part of the remembered ones longer than `seen` that were over at `age`; where nothing is remembered,
-            the part of its age in which it was not polled.
+            The fraction of the durations longer than `last_running` that are at most `age`; without durations, the
+            fraction of the age since `last_running`.
         """
-        longer = len(self._sorted) - bisect_right(self._sorted, seen)
-        over = longer - (len(self._sorted) - bisect_right(self._sorted, age))
-        unseen = 1 - seen / age if age > 0 else 0.0
-        return (over + unseen) / (longer + 1)
+        first = bisect_right(self._sorted, last_running)
+        ended = bisect_right(self._sorted, age) - first
+        unpolled = 1 - last_running / age if age > 0 else 0.0
+        return (ended + unpolled) / (len(self._sorted) - first + 1)
 
-    def hazard(self, seen: float, until: float) -> float:
-        """Returns the fraction of recorded durations longer than `seen` that are at most `until`."""
-        first = bisect_right(self._sorted, seen)
+    def hazard(self, last_running: float, until: float) -> float:
+        """Returns the fraction of the durations longer than `last_running` that are at most `until`."""
+        first = bisect_right(self._sorted, last_running)
         longer = len(self._sorted) - first
         return (bisect_right(self._sorted, until) - first) / longer if longer else 0.0
 
     def until_next(self, age: float) -> float:
-        """Returns the time until the next recorded duration is reached."""
+        """Returns the time until a task of this age reaches the next recorded duration."""
         first = bisect_right(self._sorted, age)
         return self._sorted[first] - age if first < len(self._sorted) else float("inf")
 
     @property
     def is_known(self) -> bool:
         """Whether enough durations are recorded for an estimate."""
-        return len(self._sorted) >= FEWEST
+        return len(self._sorted) >= MIN_DURATIONS
 
-    def guess(self, *, seen: float) -> float | None:
-        """Returns the age at which to query a task that was seen running at the age `seen`.
+    def estimate(self, age: float) -> float | None:
+        """Estimates the age at which a running task of this age ends.
 
         Returns:
-            When half of the remembered ones that were longer were over, and a little more; None where there were few.
+            The median of the longer durations, times `MARGIN`; None if there are fewer than `MIN_DURATIONS`.
         """
-        first = bisect_right(self._sorted, seen)
+        first = bisect_right(self._sorted, age)
         longer = len(self._sorted) - first
-        return MARGIN * self._sorted[first + longer // 2] if longer >= FEWEST else None
+        return MARGIN * self._sorted[first + longer // 2] if longer >= MIN_DURATIONS else None
 
 
 class Search:
     """A policy for how many tasks to query when a count shows that some have ended."""
 
     def __init__(self) -> None:
-        """Starts with trust in the counts."""
+        """Starts with trusted counts."""
         self._failed = 0
         self._ends = 0
 
@@ -172,12 +171,12 @@ class Search:
         """Returns the number of tasks to query now.
 
         Args:
-            missing: How many the latest count misses.
-            ends: How many ends were ever found.
+            missing: The number of ended tasks by the latest count.
+            ends: The total number of ends that were found.
         """
         if not missing:
             self._failed = 0
         elif self.is_trusted:
             self._failed = self._failed + 1 if ends == self._ends else 0
         self._ends = ends
-        return missing * POLLS_FOR_EACH ** max(1, self._failed) if self.is_trusted else 0
+        return missing * POLLS_PER_END ** max(1, self._failed) if self.is_trusted else 0

@@ -1,7 +1,7 @@
 """Limits the concurrent tasks of one account to keep rejections rare; RunningHub enforces the actual limit.
 
-A slot is freed by the *remote* state. A dead process's tasks still hold the account, and so do other programs on the
-same key; so the number to believe is RunningHub's own (`queue/status`, and 421), never a local count alone.
+Tasks of a dead process and of other programs with the same key use slots too. So the limiter relies on RunningHub's
+count (`queue/status`) and its rejections (421), not on a local count alone.
 """
 
 from __future__ import annotations
@@ -15,40 +15,40 @@ from dataclasses import dataclass
 
 from rh_prefect.errors import RunningHubError
 
-ASK_EVERY = 5.0
-"""Seconds for which an answer of `queue/status` is believed."""
+MAX_COUNT_AGE = 5.0
+"""Maximum age in seconds of a count of `queue/status` that is used."""
 
-ASK_WHILE_FULL = 1.0
-"""The same while jobs wait and tasks of others fill the account: nothing else tells that these have ended."""
+MAX_COUNT_AGE_IF_FULL = 1.0
+"""The same while jobs wait for slots that tasks of others use: only a count shows that these have ended."""
 
-AT_ONCE = 20
-"""How many submits may be on their way at once: one that is refused stops those behind it."""
+MAX_SUBMITS = 20
+"""Maximum number of concurrent submissions: after a refusal, no more are sent."""
 
-AT_ONCE_ALONE = 50
-"""The same where the account has no task of others, so that its count says exactly how much room there is."""
+MAX_SUBMITS_ALONE = 50
+"""The same if the account has no tasks of others, so that its count shows the exact number of free slots."""
 
-UNEXPLAINED = 5.0
-"""The longest pause after refusals, in seconds, while the account says that it has room."""
+LONGEST_PAUSE_WITH_ROOM = 5.0
+"""Maximum pause in seconds after refusals while the account's count shows free slots."""
 
-OTHERS_PAUSE = 0.5
-"""Seconds for which a slot that others left is theirs: where one of their tasks ends, they begin the next."""
+KEPT_FOR_OTHERS = 0.5
+"""Seconds before a slot that a task of others has left is used: they usually start their next task in it."""
 
-DOUBTED = 60.0
-"""Seconds for which, after a refusal, no slot is given that only the account's count says to be free."""
+DISTRUST_SECONDS = 60.0
+"""Seconds after a refusal in which a slot that only the account's count shows as free is not used."""
 
-ANSWERS_SOON = 2.0
-"""Seconds for which an account's count is waited for before the others are looked at."""
+COUNT_TIMEOUT = 2.0
+"""Maximum wait in seconds for the count of an account before jobs wait for slots of the others."""
 
 LONGEST_PAUSE = 30.0
-"""The longest wait between two tries, in seconds."""
+"""Maximum pause in seconds between two submissions."""
 
 
 def pause_seconds(refusals: int, *, jitter: float) -> float:
-    """How long to wait after the n-th refusal in a row.
+    """Returns the pause after consecutive refusals.
 
     Args:
-        refusals: From 1.
-        jitter: 0 to 1; spreads those who were refused together.
+        refusals: The number of refusals, at least 1.
+        jitter: 0 to 1; spreads jobs that were refused together.
 
     Returns:
         Seconds: doubling from about a second up to `LONGEST_PAUSE`.
@@ -62,74 +62,74 @@ class Count:
     """The number of an account's tasks, as reported by RunningHub.
 
     Attributes:
-        missing: How many of this process's tasks it no longer has.
-        others: How many tasks it has that are not this process's.
+        missing: The number of this process's tasks that the account no longer has.
+        others: The number of the account's tasks that are not this process's.
     """
 
     missing: int
     others: int
 
 
-class Place:
-    """A job's position in the queue of one or several accounts; the first free account takes the job."""
+class Waiter:
+    """A job in the queues of one or several accounts; the first free account takes the job."""
 
-    def __init__(self, home: Limiter | None) -> None:
-        """Joins no line yet.
+    def __init__(self, preferred: Limiter | None) -> None:
+        """Creates the waiter outside of any queue.
 
         Args:
-            home: Where its inputs are already: there it goes before those that are at home elsewhere.
+            preferred: The account that has the job's inputs; there, the job precedes jobs that prefer other accounts.
         """
-        self.home = home
-        self.given: asyncio.Future[Limiter] = asyncio.get_running_loop().create_future()
+        self.preferred = preferred
+        self.assigned: asyncio.Future[Limiter] = asyncio.get_running_loop().create_future()
 
 
-async def first_free(accounts: Sequence[Limiter], *, home: Limiter | None = None) -> Limiter:
+async def first_free(limiters: Sequence[Limiter], *, preferred: Limiter | None = None) -> Limiter:
     """Waits in the queues of several accounts until one has a free slot, and takes that slot.
 
-    Call `posted` when the submit is over, and `release` when the task is.
+    Call `submit_finished` after the submission, and `release` after the task's end.
 
     Args:
-        accounts: In the order in which they are tried.
-        home: The one where the job's inputs are already, which is tried first.
+        limiters: The limiters of the accounts, in the order of preference.
+        preferred: The limiter of the account that has the job's inputs; it comes first.
 
     Returns:
-        The one whose slot was taken.
+        The limiter whose slot was taken.
     """
-    place = Place(home)
-    counting = await counted(sorted(accounts, key=lambda one: one is not home))
+    waiter = Waiter(preferred)
+    counts = await refresh_counts(sorted(limiters, key=lambda limiter: limiter is not preferred))
     try:
-        for one, count in counting.items():
-            _join_when_counted(one, count, place)
-        return await place.given
+        for limiter, count in counts.items():
+            _add_when_counted(limiter, count, waiter)
+        return await waiter.assigned
     except asyncio.CancelledError:
-        if not place.given.cancelled():
-            # The slot was given in the moment in which the caller stopped waiting for it.
-            place.given.result().hand_back()
+        if not waiter.assigned.cancelled():
+            # The slot was assigned at the moment of the cancellation.
+            waiter.assigned.result().return_unused()
         raise
     finally:
-        for one in accounts:
-            one.leave(place)
+        for limiter in limiters:
+            limiter.remove(waiter)
 
 
-def _join_when_counted(account: Limiter, count: asyncio.Task[None], place: Place) -> None:
+def _add_when_counted(limiter: Limiter, count: asyncio.Task[None], waiter: Waiter) -> None:
     if count.done():
-        account.join(place)
+        limiter.add(waiter)
     else:
-        count.add_done_callback(lambda _: account.join(place))
+        count.add_done_callback(lambda _: limiter.add(waiter))
 
 
-async def counted(accounts: Iterable[Limiter]) -> dict[Limiter, asyncio.Task[None]]:
-    """Updates outdated task counts of accounts; an account that does not answer delays no job.
+async def refresh_counts(limiters: Iterable[Limiter]) -> dict[Limiter, asyncio.Task[None]]:
+    """Updates old task counts of accounts; an account that does not respond delays no job.
 
     Args:
-        accounts: In the order in which they are asked.
+        limiters: The limiters of the accounts.
 
     Returns:
-        What goes on for those that have not answered soon, and is done for the others; in the same order.
+        The request of each limiter, in the same order; those without a response after `COUNT_TIMEOUT` continue.
     """
-    counting = {one: asyncio.ensure_future(one.refresh()) for one in accounts}
-    await asyncio.wait(counting.values(), timeout=ANSWERS_SOON)
-    return counting
+    counts = {limiter: asyncio.ensure_future(limiter.refresh()) for limiter in limiters}
+    await asyncio.wait(counts.values(), timeout=COUNT_TIMEOUT)
+    return counts
 
 
 class Limiter:
@@ -137,38 +137,38 @@ class Limiter:
 
     def __init__(
         self,
-        ask: Callable[[], Awaitable[tuple[int | None, int]]],
+        query_count: Callable[[], Awaitable[tuple[int | None, int]]],
         *,
         clock: Callable[[], float],
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """Starts with no knowledge of the account.
+        """Starts without a count.
 
         Args:
-            ask: Asks RunningHub for (limit, tasks of the account that run or are queued); the limit may be unknown.
+            query_count: Requests (limit, running and queued tasks of the account); the limit may be unknown.
             clock: Monotonic seconds.
             jitter: Numbers from 0 to 1.
         """
-        self._ask = ask
+        self._query_count = query_count
         self._clock = clock
         self._jitter = jitter
-        self._waiting: deque[Place] = deque()
-        self._expected = 0
+        self._waiters: deque[Waiter] = deque()
+        self._announced = 0
         self._held = 0
         self._limit: int | None = None
-        self._foreign = 0
-        self._on_their_way = 0
+        self._others = 0
+        self._submitting = 0
         self._missing = 0
         self._missing_since = 0.0
-        self._spare = 0
-        self._doubted_until = 0.0
-        self._returned = 0
-        self._asked_at: float | None = None
-        self._closed_until = 0.0
-        self._is_seen_full = False
+        self._surplus = 0
+        self._distrust_until = 0.0
+        self._released = 0
+        self._counted_at: float | None = None
+        self._paused_until = 0.0
+        self._was_full = False
         self._refused_at = 0.0
-        self._fulls = 0
-        self._asking = asyncio.Lock()
+        self._refusals = 0
+        self._count_lock = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -179,179 +179,173 @@ class Limiter:
     @property
     def load(self) -> float:
         """The account's number of tasks relative to its capacity."""
-        return (self._held + self._foreign + self._expected) / (self._limit or 1)
+        return (self._held + self._others + self._announced) / (self._limit or 1)
 
-    async def acquire(self) -> None:
-        """Waits, in line, until the account may take one more task, and takes the slot.
-
-        Call `posted` when the submit is over, and `release` when the task is.
-        """
-        await first_free([self])
-
-    def join(self, place: Place) -> None:
+    def add(self, waiter: Waiter) -> None:
         """Adds a job to the queue."""
-        if not place.given.done():
-            self._waiting.append(place)
+        if not waiter.assigned.done():
+            self._waiters.append(waiter)
             self._admit()
 
-    def leave(self, place: Place) -> None:
+    def remove(self, waiter: Waiter) -> None:
         """Removes a job from the queue, if it is in it."""
         with contextlib.suppress(ValueError):
-            self._waiting.remove(place)
+            self._waiters.remove(waiter)
 
-    def expect(self) -> None:
+    def announce(self) -> None:
         """Announces a job that will wait for a slot here, while its inputs are being uploaded."""
-        self._expected += 1
+        self._announced += 1
 
-    def expect_no_more(self) -> None:
+    def withdraw(self) -> None:
         """Withdraws the announcement of a job that has a slot, on any account, or needs none."""
-        self._expected -= 1
+        self._announced -= 1
         self._admit()
 
-    def hand_back(self) -> None:
+    def return_unused(self) -> None:
         """Releases an assigned slot that no job has used."""
-        self._on_their_way -= 1
-        self._give_back()
+        self._submitting -= 1
+        self._release()
 
-    def posted(self) -> None:
+    def submit_finished(self) -> None:
         """Records that the submission for a slot was answered, or will not be sent."""
-        self._on_their_way -= 1
+        self._submitting -= 1
         self._admit()
 
-    def hold(self) -> None:
+    def occupy(self) -> None:
         """Counts a running task, adopted after a crash, without waiting, even if the limit is exceeded."""
         self._held += 1
 
     def release(self, *, full: bool = False) -> None:
-        """Gives a slot back.
+        """Releases a slot.
 
         Args:
-            full: RunningHub refused for want of a slot: the account holds more than this process knows of, so nothing
-                is given out for a while and the account is asked again.
+            full: RunningHub refused the task because no slot was free. The account has tasks that this process does not
+                know of, so no slot is assigned for a while and the tasks are counted again.
         """
         if not full:
-            self._fulls = 0
-        elif self._clock() >= self._closed_until:
-            # Once for all that were refused together: they say one thing, not several in a row.
-            self._fulls += 1
-            self._closed_until = self._clock() + pause_seconds(self._fulls, jitter=self._jitter())
-            self._asked_at = None
+            self._refusals = 0
+        elif self._clock() >= self._paused_until:
+            # Concurrent refusals have one cause, so they count once.
+            self._refusals += 1
+            self._paused_until = self._clock() + pause_seconds(self._refusals, jitter=self._jitter())
+            self._counted_at = None
             self._refused_at = self._clock()
-            self._doubted_until = self._clock() + DOUBTED
-        self._give_back()
+            self._distrust_until = self._clock() + DISTRUST_SECONDS
+        self._release()
 
-    async def count(self, watched: int) -> Count | None:
+    async def count(self, polled: int) -> Count | None:
         """Requests the account's task count now, even if the last count is recent.
 
         Args:
-            watched: How many tasks this process believes to run.
+            polled: The number of this process's tasks that are not known to have ended.
 
         Returns:
-            What it says; None where it does not answer.
+            The count; None without a response.
         """
-        async with self._asking:
-            returned, self._spare = self._returned, watched - self._held
-            running = await self._ask_now()
+        async with self._count_lock:
+            released, self._surplus = self._released, polled - self._held
+            running = await self._request_count()
             if running is None:
                 return None
-            missing = max(0, watched + self._foreign - running - (self._returned - returned))
-            gone = self._gone_of_others(missing)
-            self._foreign = max(self._foreign - gone, running - self._held)
-            # Alone on the account, its count is exact: what it lacks is free, though it is not known yet which ended.
-            self._spare += (self._limit or 0) - running
+            missing = max(0, polled + self._others - running - (self._released - released))
+            ended = self._ended_of_others(missing)
+            self._others = max(self._others - ended, running - self._held)
+            # Without tasks of others the count is exact: the free slots are known before the tasks that have ended.
+            self._surplus += (self._limit or 0) - running
         self._admit()
-        return Count(missing - gone, self._foreign)
+        return Count(missing - ended, self._others)
 
-    def _gone_of_others(self, missing: int) -> int:
-        """What has been missing for a while, and of which no end was found, was not ours."""
+    def _ended_of_others(self, missing: int) -> int:
+        """The number of ended tasks of others: of tasks that are missing for a while without a known end."""
         if not self._missing or not missing:
             self._missing, self._missing_since = missing, self._clock()
         self._missing = min(self._missing, missing)
-        if self._clock() - self._missing_since < OTHERS_PAUSE:
+        if self._clock() - self._missing_since < KEPT_FOR_OTHERS:
             return 0
-        gone = min(self._missing, self._foreign)
-        self._missing -= gone
-        return gone
+        ended = min(self._missing, self._others)
+        self._missing -= ended
+        return ended
 
-    def _give_back(self) -> None:
+    def _release(self) -> None:
         self._held = max(0, self._held - 1)
-        self._returned += 1
+        self._released += 1
         self._missing = max(0, self._missing - 1)
         self._admit()
 
     async def refresh(self) -> None:
         """Requests the account's task count, if the last count is old."""
-        async with self._asking:
-            max_age = ASK_WHILE_FULL if self._is_full_of_others() else ASK_EVERY
-            if self._asked_at is None or self._clock() - self._asked_at >= max_age:
-                running = await self._ask_now()
+        async with self._count_lock:
+            max_age = MAX_COUNT_AGE_IF_FULL if self._is_full_of_others() else MAX_COUNT_AGE
+            if self._counted_at is None or self._clock() - self._counted_at >= max_age:
+                running = await self._request_count()
                 if running is not None:
-                    self._foreign = max(0, running - self._held)
+                    self._others = max(0, running - self._held)
 
-    async def _ask_now(self) -> int | None:
-        # Also where no answer comes: those behind must not wait for the same silence one after another.
-        self._asked_at = self._clock()
+    async def _request_count(self) -> int | None:
+        # Set before the request, so that callers behind the lock do not each wait for the same timeout.
+        self._counted_at = self._clock()
         try:
-            self._limit, running = await self._ask()
+            self._limit, running = await self._query_count()
         except RunningHubError:
-            return None  # Without an answer 421 still arbitrates.
-        self._asked_at = self._clock()
-        self._note_full(running)
+            return None  # RunningHub still refuses tasks beyond the limit (421).
+        self._counted_at = self._clock()
+        self._shorten_pause(running)
         return running
 
-    def _note_full(self, running: int) -> None:
-        """Ends a pause after a refusal early, where the account was full by its own count and is not any more."""
+    def _shorten_pause(self, running: int) -> None:
+        """Ends a pause after a refusal early if the account was full by its count and now has a free slot."""
         is_full = self._limit is not None and running >= self._limit
         if not is_full:
-            # A job that is refused while the account counts a free slot is refused for another reason.
-            until = self._clock() if self._is_seen_full else self._refused_at + UNEXPLAINED
-            self._closed_until = min(self._closed_until, until)
-        self._is_seen_full = is_full
+            # If the count showed a free slot at the refusal, the refusal had another cause.
+            until = self._clock() if self._was_full else self._refused_at + LONGEST_PAUSE_WITH_ROOM
+            self._paused_until = min(self._paused_until, until)
+        self._was_full = is_full
 
     def _is_full_of_others(self) -> bool:
-        return bool(self._waiting) and (self._foreign > 0 or self._clock() < self._closed_until)
+        return bool(self._waiters) and (self._others > 0 or self._clock() < self._paused_until)
 
     def _admit(self) -> None:
-        while self._has_room() and (place := self._next()) is not None:
+        while self._has_free_slot() and (waiter := self._next_waiter()) is not None:
             self._held += 1
-            self._spare -= 1
-            self._on_their_way += 1
-            place.given.set_result(self)
-        if self._waiting:
-            self._look_again_later()
+            self._surplus -= 1
+            self._submitting += 1
+            waiter.assigned.set_result(self)
+        if self._waiters:
+            self._refresh_later()
 
-    def _next(self) -> Place | None:
-        """The next in line: the first whose inputs are not elsewhere, or else the first of all.
+    def _next_waiter(self) -> Waiter | None:
+        """Removes the next job from the queue: the first one that does not prefer another account, or else the first.
 
-        A slot is kept for a job that is just bringing its inputs here; another job would have to bring its own
-        first.
+        A slot is kept for a job that is uploading its inputs to this account; another job would have to upload its
+        inputs first.
         """
-        waiting = [place for place in self._waiting if not place.given.done()]
-        place = next((place for place in waiting if place.home in (None, self)), None)
-        is_kept = self._limit is not None and self._held + self._expected >= self._limit - self._foreign
-        if place is None and waiting and not is_kept:
-            place = waiting[0]
-        if place is not None:
-            self._waiting.remove(place)
-        return place
+        waiting = [waiter for waiter in self._waiters if not waiter.assigned.done()]
+        waiter = next((waiter for waiter in waiting if waiter.preferred in (None, self)), None)
+        is_kept = self._limit is not None and self._held + self._announced >= self._limit - self._others
+        if waiter is None and waiting and not is_kept:
+            waiter = waiting[0]
+        if waiter is not None:
+            self._waiters.remove(waiter)
+        return waiter
 
-    def _has_room(self) -> bool:
-        is_alone = self._limit is not None and not self._foreign and self._clock() >= self._doubted_until
-        if self._clock() < self._closed_until or self._on_their_way >= (AT_ONCE_ALONE if is_alone else AT_ONCE):
+    def _has_free_slot(self) -> bool:
+        is_alone = self._limit is not None and not self._others and self._clock() >= self._distrust_until
+        max_submits = MAX_SUBMITS_ALONE if is_alone else MAX_SUBMITS
+        if self._clock() < self._paused_until or self._submitting >= max_submits:
             return False
-        # At least one of ours may always try, since no message says that other clients' tasks have ended.
-        if self._limit is None or self._held < max(1, self._limit - self._foreign):
+        # One task is always allowed, since nothing notifies this process of the ends of others' tasks.
+        if self._limit is None or self._held < max(1, self._limit - self._others):
             return True
-        return self._spare > 0 and not self._foreign and self._clock() >= self._doubted_until
+        return self._surplus > 0 and is_alone
 
-    def _look_again_later(self) -> None:
+    def _refresh_later(self) -> None:
         if self._timer is not None:
             return
-        delay = max(self._closed_until - self._clock(), 0.0) or ASK_EVERY
-        delay = min(delay, ASK_WHILE_FULL) if self._is_full_of_others() else delay
-        self._timer = asyncio.get_running_loop().call_later(delay, self._look_again)
+        delay = max(self._paused_until - self._clock(), 0.0) or MAX_COUNT_AGE
+        delay = min(delay, MAX_COUNT_AGE_IF_FULL) if self._is_full_of_others() else delay
+        self._timer = asyncio.get_running_loop().call_later(delay, self._refresh_now)
 
-    def _look_again(self) -> None:
+    def _refresh_now(self) -> None:
         self._timer = None
         task = asyncio.ensure_future(self.refresh())
         task.add_done_callback(lambda _: self._admit())

@@ -28,35 +28,37 @@ from rh_prefect.jobs.accounts.limiter import Count
 AGE_FRACTION = 0.05
 LONGEST_GAP = 30.0
 LONGEST_GAP_IF_COUNTED = 120.0
-OVERDUE_POLLS_IN_A_GAP = 20
-"""How many polls of the last of many tasks fit into the shortest gap, when it is overdue."""
+OVERDUE_POLLS_PER_GAP = 20
+"""Number of polls in the shortest gap if only one of many tasks is left and it is overdue."""
 
-IN_FLIGHT = 16
+MAX_POLLS = 16
+"""Maximum number of concurrent polls of one account."""
+
 GRACE = 300.0
 """Seconds for which RunningHub must repeat an answer that would end a job: that the task is unknown (a new one may be,
 at first), that the key is rejected, that the task has succeeded without a file (which can come later)."""
 
-DENIALS_THAT_COUNT = 3
-"""How many times in a row RunningHub must give such an answer, for any length of the gaps."""
+MIN_REPEATS = 3
+"""Minimum number of consecutive answers of this kind, for any gap."""
 
 FIRST_WITH_WEBHOOK = 30
-"""The time until the first poll of a task with a webhook, in shortest gaps; at most `LONGEST_FIRST`."""
+"""Time until the first poll of a task with a webhook, in shortest gaps; at most `LONGEST_FIRST`."""
 
 LONGEST_FIRST = 60.0
 LATER_WITH_WEBHOOK = 120
-"""The time between later polls of such a task, in shortest gaps; at most `LONGEST_LATER`."""
+"""Time between later polls of such a task, in shortest gaps; at most `LONGEST_LATER`."""
 
 LONGEST_LATER = 240.0
-MISSED_NOTICES = 3
-"""How many ends in a row a poll must find before their webhooks, until webhooks are taken to be lost."""
+MISSED_NOTIFICATIONS = 3
+"""Number of consecutive ends without a notification after which polls are as frequent as without webhooks."""
 
 CHECK_RECORDS_AFTER = 1.0
-"""Seconds from the start of notifications to a look at the records for ends that were reported before."""
+"""Seconds from the start of notifications to a check of the records for ends that were reported before."""
 
 REMEMBERED = 4096
-"""How many notified ends without a waiting job are remembered: an end can come before its ticket is recorded."""
+"""Maximum number of stored notifications without a waiting job: a task can end before its ticket is recorded."""
 
-IsKnown: TypeAlias = Callable[[], Awaitable[bool]]
+IsRecorded: TypeAlias = Callable[[], Awaitable[bool]]
 _log = logging.getLogger("rh_prefect")
 
 
@@ -80,20 +82,20 @@ class Streak:
         self.times += 1
 
     def has_lasted(self, seconds: float, *, now: float) -> bool:
-        """Whether the answer was repeated often enough to be accepted."""
-        return self.times >= DENIALS_THAT_COUNT and now - self.since >= seconds
+        """Whether the answer was repeated often and long enough to be accepted."""
+        return self.times >= MIN_REPEATS and now - self.since >= seconds
 
     def clear(self) -> None:
-        """Starts again after another answer."""
+        """Resets the counter after another answer."""
         self.times = 0
 
 
 @dataclass(slots=True, eq=False)
-class _Watched:
+class _Task:
     task_id: str
     since: float
     done: asyncio.Future[TaskView | None]
-    is_known: IsKnown | None = None
+    is_recorded: IsRecorded | None = None
     has_webhook: bool = False
     waiters: int = 0
     listeners: list[Callable[[TaskView], None]] = field(default_factory=list)
@@ -125,11 +127,11 @@ class Poller:
         """Starts without tasks.
 
         Args:
-            query: Asks RunningHub for one task.
+            query: Queries one task.
             clock: Monotonic seconds.
-            shortest: The shortest time between two polls of a task of which nothing else is known, in seconds.
+            shortest: Minimum time in seconds between two polls of a task without an estimate of its end.
             grace: See `GRACE`.
-            count: Asks RunningHub how many of so many tasks have ended; None where it does not say.
+            count: Counts the account's tasks, see `Limiter.count`; None if the account has no such count.
         """
         self._query = query
         self._clock = clock
@@ -139,26 +141,26 @@ class Poller:
         self._count_due = math.inf
         self._is_counted = False
         self._ends = 0
-        self._lengths, self._search, self._pacer = DurationHistory(), Search(), CountPacer()
+        self._durations, self._search, self._pacer = DurationHistory(), Search(), CountPacer()
         self._all_ran_at = -math.inf
         self._is_missing = False
-        self._watched: dict[str, _Watched] = {}
-        self._due: list[tuple[float, int, _Watched]] = []
+        self._tasks: dict[str, _Task] = {}
+        self._due: list[tuple[float, int, _Task]] = []
         self._order = itertools.count()
         self._wake = asyncio.Event()
-        self._gate = asyncio.Semaphore(IN_FLIGHT)
+        self._semaphore = asyncio.Semaphore(MAX_POLLS)
         self._loop_task: asyncio.Task[None] | None = None
         self._requests: set[asyncio.Task[None]] = set()
         self._is_receiving = False
-        self._missed_notices = 0
-        self._early_notices: dict[str, None] = {}
+        self._missed_notifications = 0
+        self._early_notifications: dict[str, None] = {}
 
     async def wait(
         self,
         task_id: str,
         *,
         on_change: Callable[[TaskView], None] | None = None,
-        is_known: IsKnown | None = None,
+        is_recorded: IsRecorded | None = None,
         has_webhook: bool = False,
         age: float = 0.0,
     ) -> TaskView | None:
@@ -166,62 +168,62 @@ class Poller:
 
         Args:
             task_id: RunningHub's task id.
-            on_change: Called with each new state, the last one included.
-            is_known: Whether the end is recorded already, so that RunningHub need not be queried.
+            on_change: Called with each new status, including the last one.
+            is_recorded: Whether the end is recorded already, so that RunningHub need not be queried.
             has_webhook: Whether a webhook reports the end.
-            age: Seconds since RunningHub took the task, as far as they are known.
+            age: Seconds since RunningHub accepted the task, if they are known.
 
         Returns:
-            The terminal view, of a success without usable outputs where these do not come; None where `is_known` said
-            yes.
+            The terminal view, without usable outputs if a successful task has none after `GRACE`; None if the end is
+            recorded.
 
         Raises:
-            TaskNotFound: RunningHub keeps saying that it does not know the task.
-            KeyRejected: RunningHub keeps saying that the key may not ask; the task goes on.
-            AccountError: RunningHub keeps saying that the account may not ask; the task goes on.
+            TaskNotFound: RunningHub does not know the task.
+            KeyRejected: RunningHub rejects the key; the task continues to run.
+            AccountError: RunningHub refuses queries of the account; the task continues to run.
         """
-        watched = self._watch(task_id, is_known, has_webhook=has_webhook, age=age)
-        watched.waiters += 1
+        task = self._add(task_id, is_recorded, has_webhook=has_webhook, age=age)
+        task.waiters += 1
         if on_change is not None:
-            watched.listeners.append(on_change)
+            task.listeners.append(on_change)
         try:
-            return await asyncio.shield(watched.done)
+            return await asyncio.shield(task.done)
         finally:
-            watched.waiters -= 1
+            task.waiters -= 1
             if on_change is not None:
-                watched.listeners.remove(on_change)
-            if not watched.waiters and self._is_watched(watched):
-                del self._watched[task_id]
+                task.listeners.remove(on_change)
+            if not task.waiters and self._is_current(task):
+                del self._tasks[task_id]
                 self._wake.set()
 
     def wake(self, task_id: str) -> None:
-        """Queries a task now, after a notice that it has ended."""
-        self._missed_notices = 0
-        watched = self._watched.get(task_id)
-        if watched is None:
-            self._early_notices[task_id] = None
-            if len(self._early_notices) > REMEMBERED:
-                del self._early_notices[next(iter(self._early_notices))]
+        """Queries a task now, after a notification that it has ended."""
+        self._missed_notifications = 0
+        task = self._tasks.get(task_id)
+        if task is None:
+            self._early_notifications[task_id] = None
+            if len(self._early_notifications) > REMEMBERED:
+                del self._early_notifications[next(iter(self._early_notifications))]
             return
-        self._poll_now(watched)
+        self._poll_now(task)
 
     def poll_often(self, task_id: str) -> None:
-        """Polls a task at once, and from now on as often as one without webhooks."""
-        watched = self._watched.get(task_id)
-        if watched is not None:
-            watched.has_webhook = False
-            self._poll_now(watched)
+        """Polls a task now, and from now on as often as a task without a webhook."""
+        task = self._tasks.get(task_id)
+        if task is not None:
+            task.has_webhook = False
+            self._poll_now(task)
 
-    def _poll_now(self, watched: _Watched) -> None:
-        watched.is_notified = True
+    def _poll_now(self, task: _Task) -> None:
+        task.is_notified = True
         # A poll that is in flight may have been sent before the end.
-        watched.poll_again = watched.is_polling
-        if not watched.is_polling:
-            self._schedule(watched, self._clock())
+        task.poll_again = task.is_polling
+        if not task.is_polling:
+            self._schedule(task, self._clock())
 
     def set_receiving(self, *, is_on: bool) -> None:
-        """Sets whether ends are notified from now on; earlier notifications may have been missed."""
-        was_on, self._is_receiving, self._missed_notices = self._is_receiving, is_on, 0
+        """Sets whether notifications are received; when they start, earlier ones may have been missed."""
+        was_on, self._is_receiving, self._missed_notifications = self._is_receiving, is_on, 0
         if is_on:
             self._check_records_soon()
         elif was_on:
@@ -229,56 +231,56 @@ class Poller:
             self._count_soon()
 
     def _check_records_soon(self) -> None:
-        """Schedules a look at the records soon, which sends nothing to RunningHub."""
+        """Schedules a check of the records, which sends no request to RunningHub."""
         soon = self._clock() + CHECK_RECORDS_AFTER
-        for watched in self._watched.values():
-            if watched.has_webhook and not watched.is_polling and watched.due > soon:
-                watched.poll_due = watched.due
-                self._schedule(watched, soon)
+        for task in self._tasks.values():
+            if task.has_webhook and not task.is_polling and task.due > soon:
+                task.poll_due = task.due
+                self._schedule(task, soon)
 
     def _poll_all_often(self) -> None:
-        for watched in self._without_webhook():
-            if not watched.is_polling:
-                watched.poll_due = None
-                self._schedule(watched, max(self._clock(), watched.polled_at + self._gap(watched)))
+        for task in self._without_webhook():
+            if not task.is_polling:
+                task.poll_due = None
+                self._schedule(task, max(self._clock(), task.polled_at + self._gap(task)))
 
-    def _expects_notice(self, watched: _Watched) -> bool:
-        return watched.has_webhook and self._is_receiving and self._missed_notices < MISSED_NOTICES
+    def _expects_notification(self, task: _Task) -> bool:
+        return task.has_webhook and self._is_receiving and self._missed_notifications < MISSED_NOTIFICATIONS
 
-    def _is_watched(self, watched: _Watched) -> bool:
-        return self._watched.get(watched.task_id) is watched
+    def _is_current(self, task: _Task) -> bool:
+        return self._tasks.get(task.task_id) is task
 
-    def _watch(self, task_id: str, is_known: IsKnown | None, *, has_webhook: bool, age: float) -> _Watched:
-        watched = self._watched.get(task_id)
-        if watched is None:
+    def _add(self, task_id: str, is_recorded: IsRecorded | None, *, has_webhook: bool, age: float) -> _Task:
+        task = self._tasks.get(task_id)
+        if task is None:
             done: asyncio.Future[TaskView | None] = asyncio.get_running_loop().create_future()
-            # No caller is left that would raise the failure.
+            # If all waiters were cancelled, no caller retrieves the error.
             done.add_done_callback(lambda future: future.cancelled() or future.exception())
-            watched = self._watched[task_id] = _Watched(task_id, self._clock() - age, done, is_known, has_webhook)
-            watched.polled_at = watched.ran_at = watched.since
-            watched.is_notified = task_id in self._early_notices
-            self._early_notices.pop(task_id, None)
-            self._schedule(watched, self._clock() + self._first_gap(watched))
-            if not self._expects_notice(watched):
+            task = self._tasks[task_id] = _Task(task_id, self._clock() - age, done, is_recorded, has_webhook)
+            task.polled_at = task.ran_at = task.since
+            task.is_notified = task_id in self._early_notifications
+            self._early_notifications.pop(task_id, None)
+            self._schedule(task, self._clock() + self._first_gap(task))
+            if not self._expects_notification(task):
                 self._count_soon()
-        return watched
+        return task
 
-    def _first_gap(self, watched: _Watched) -> float:
-        if watched.is_notified:
+    def _first_gap(self, task: _Task) -> float:
+        if task.is_notified:
             return 0.0
-        if self._expects_notice(watched):
+        if self._expects_notification(task):
             return min(LONGEST_FIRST, FIRST_WITH_WEBHOOK * self._shortest)
-        return self._gap(watched) if self._is_counted else min(self._shortest, 1.0)
+        return self._gap(task) if self._is_counted else min(self._shortest, 1.0)
 
-    def _schedule(self, watched: _Watched, due: float) -> None:
-        watched.due = due
-        heapq.heappush(self._due, (due, next(self._order), watched))
+    def _schedule(self, task: _Task, due: float) -> None:
+        task.due = due
+        heapq.heappush(self._due, (due, next(self._order), task))
         self._wake.set()
         if self._loop_task is None or self._loop_task.done():
             self._loop_task = asyncio.ensure_future(self._run())
 
     async def _run(self) -> None:
-        while self._watched:
+        while self._tasks:
             self._wake.clear()
             self._start_due_polls()
             if self._count_due <= self._clock():
@@ -292,16 +294,16 @@ class Poller:
 
     def _start_due_polls(self) -> None:
         while self._due and self._due[0][0] <= self._clock():
-            due, _, watched = heapq.heappop(self._due)
-            is_stale = due != watched.due or watched.is_polling or not self._is_watched(watched)
+            due, _, task = heapq.heappop(self._due)
+            is_stale = due != task.due or task.is_polling or not self._is_current(task)
             if not is_stale:
-                watched.is_polling = True
-                self._begin(self._poll(watched))
+                task.is_polling = True
+                self._begin(self._poll(task))
 
     def _begin(self, request: Coroutine[None, None, None]) -> None:
-        task = asyncio.ensure_future(request)
-        self._requests.add(task)
-        task.add_done_callback(self._requests.discard)
+        request_task = asyncio.ensure_future(request)
+        self._requests.add(request_task)
+        request_task.add_done_callback(self._requests.discard)
 
     def _count_soon(self) -> None:
         if self._count is not None:
@@ -309,29 +311,29 @@ class Poller:
             self._wake.set()
 
     async def _take_count(self) -> None:
-        running, asked_at = [watched for watched in self._watched.values() if not watched.done.done()], self._clock()
-        count = await self._ask_for_count(len(running))
+        running, requested_at = sum(not task.done.done() for task in self._tasks.values()), self._clock()
+        count = await self._request_count(running)
         if count is not None:
             self._is_missing = count.missing > 0
             if not self._is_missing and not count.others:
-                self._all_ran_at = asked_at
+                self._all_ran_at = requested_at
             self._poll_likeliest(count.missing)
         now = self._clock()
-        tasks = [(self._ran_at(watched) - watched.since, now - watched.since) for watched in self._without_webhook()]
-        # A poll of one single task tells more than a count.
+        tasks = [(self._ran_at(task) - task.since, now - task.since) for task in self._without_webhook()]
+        # For a single task, a poll gives more information than a count.
         is_worth_it = len(tasks) > 1
         if is_worth_it:
             is_missing = self._is_missing and self._search.is_trusted
-            gap = self._pacer.gap(tasks, shortest=self._shortest, lengths=self._lengths, is_missing=is_missing)
+            gap = self._pacer.gap(tasks, shortest=self._shortest, durations=self._durations, is_missing=is_missing)
             self._count_due = self._clock() + gap
             self._wake.set()
         was_counted = self._is_counted
-        # Tasks of others hide the ends of ours: where one ends and another begins, the number stays.
+        # With tasks of others the count is unreliable: it stays equal if a task ends and another starts.
         self._is_counted = is_worth_it and count is not None and not count.others and self._search.is_trusted
         if was_counted and not self._is_counted:
             self._poll_all_often()
 
-    async def _ask_for_count(self, running: int) -> Count | None:
+    async def _request_count(self, running: int) -> Count | None:
         if self._count is None or running < 2:
             return None
         try:
@@ -342,135 +344,125 @@ class Poller:
 
     def _poll_likeliest(self, missing: int) -> None:
         now = self._clock()
-        polling = sum(watched.is_polling for watched in self._without_webhook())
+        polling = sum(task.is_polling for task in self._without_webhook())
         if missing and polling >= missing:
-            return  # those polls may find them
-        idle = [watched for watched in self._without_webhook() if not watched.is_polling and watched.due > now]
-        idle.sort(key=lambda one: self._odds(one, now), reverse=True)
-        for watched in idle[: self._search.polls(max(0, missing - polling), ends=self._ends)]:
-            self._schedule(watched, now)
+            return  # the polls in flight may find the ended tasks
+        idle = [task for task in self._without_webhook() if not task.is_polling and task.due > now]
+        idle.sort(key=lambda task: self._end_probability(task, now), reverse=True)
+        for task in idle[: self._search.polls(max(0, missing - polling), ends=self._ends)]:
+            self._schedule(task, now)
 
-    def _odds(self, watched: _Watched, now: float) -> float:
-        return self._lengths.odds(seen=self._ran_at(watched) - watched.since, age=now - watched.since)
+    def _end_probability(self, task: _Task, now: float) -> float:
+        return self._durations.end_probability(self._ran_at(task) - task.since, now - task.since)
 
-    def _ran_at(self, watched: _Watched) -> float:
-        """When the task was last known to run: it was polled, or all tasks were counted."""
-        return max(watched.ran_at, self._all_ran_at)
+    def _ran_at(self, task: _Task) -> float:
+        """The time when the task was last known to run: by a poll, or by a count of all tasks."""
+        return max(task.ran_at, self._all_ran_at)
 
-    def _without_webhook(self) -> list[_Watched]:
-        """The tasks without webhooks."""
-        return [one for one in self._watched.values() if not one.done.done() and not self._expects_notice(one)]
+    def _without_webhook(self) -> list[_Task]:
+        return [task for task in self._tasks.values() if not task.done.done() and not self._expects_notification(task)]
 
-    async def _poll(self, watched: _Watched) -> None:
-        async with self._gate:
-            (was_notified, poll_due), watched.is_notified, watched.poll_due = (
-                (watched.is_notified, watched.poll_due),
-                False,
-                None,
-            )
+    async def _poll(self, task: _Task) -> None:
+        async with self._semaphore:
+            was_notified, poll_due = task.is_notified, task.poll_due
+            task.is_notified, task.poll_due = False, None
             is_record_check = poll_due is not None and not was_notified
-            is_over = (was_notified or is_record_check) and await self._ended_elsewhere(watched)
+            is_over = (was_notified or is_record_check) and await self._ended_elsewhere(task)
             if not is_over and not is_record_check:
-                await self._query_task(watched, was_notified=was_notified)
-        gap = poll_due - self._clock() if is_record_check and poll_due is not None else self._gap(watched)
-        gap = 0.0 if watched.poll_again else max(0.0, gap)
-        watched.is_polling = watched.poll_again = False
-        if not watched.done.done() and self._is_watched(watched):
-            self._schedule(watched, self._clock() + gap)
+                await self._query_task(task, was_notified=was_notified)
+        gap = poll_due - self._clock() if is_record_check and poll_due is not None else self._gap(task)
+        gap = 0.0 if task.poll_again else max(0.0, gap)
+        task.is_polling = task.poll_again = False
+        if not task.done.done() and self._is_current(task):
+            self._schedule(task, self._clock() + gap)
 
-    async def _ended_elsewhere(self, watched: _Watched) -> bool:
+    async def _ended_elsewhere(self, task: _Task) -> bool:
         try:
-            known = watched.is_known is not None and await watched.is_known()
+            is_recorded = task.is_recorded is not None and await task.is_recorded()
         except Exception as error:  # RunningHub can still be queried
-            _log.info("task %s: could not check whether its end is recorded: %s", watched.task_id, error)
+            _log.info("task %s: could not check whether its end is recorded: %s", task.task_id, error)
             return False
-        if known and not watched.done.done():
-            watched.done.set_result(None)
-        return known
+        if is_recorded and not task.done.done():
+            task.done.set_result(None)
+        return is_recorded
 
-    async def _query_task(self, watched: _Watched, *, was_notified: bool) -> None:
-        watched.polled_at = self._clock()
+    async def _query_task(self, task: _Task, *, was_notified: bool) -> None:
+        task.polled_at = self._clock()
         try:
-            view = await self._query(watched.task_id)
+            view = await self._query(task.task_id)
         except (TaskNotFound, KeyRejected, AccountError) as error:
-            await self._deny(watched, error)
+            await self._deny(task, error)
         except Exception as error:  # to stop polling would lose a paid task
-            self._note_failure(watched, error)
+            self._note_failure(task, error)
         else:
-            self._take_view(watched, view)
-            if is_settled(view) and not was_notified and self._expects_notice(watched):
-                self._note_missed_notice()
+            self._take_view(task, view)
+            if is_settled(view) and not was_notified and self._expects_notification(task):
+                self._note_missed_notification()
 
-    def _note_missed_notice(self) -> None:
-        self._missed_notices += 1
-        if self._missed_notices == MISSED_NOTICES:
+    def _note_missed_notification(self) -> None:
+        self._missed_notifications += 1
+        if self._missed_notifications == MISSED_NOTIFICATIONS:
             _log.warning(
                 "%d tasks have ended, but no webhook was received; tasks are polled as if no webhook "
                 "were set. What to do: check that `rh-prefect webhook serve` is running and that "
                 "RunningHub can reach it at RH_WEBHOOK_URL.",
-                self._missed_notices,
+                self._missed_notifications,
             )
             self._poll_all_often()
             self._count_soon()
 
-    def _take_view(self, watched: _Watched, view: TaskView) -> None:
-        watched.failures = 0
-        watched.denials.clear()
+    def _take_view(self, task: _Task, view: TaskView) -> None:
+        task.failures = 0
+        task.denials.clear()
         if view.is_terminal and not is_settled(view):
-            watched.empty.note(self._clock())
-            if not watched.empty.has_lasted(self._grace, now=self._clock()):
+            task.empty.note(self._clock())
+            if not task.empty.has_lasted(self._grace, now=self._clock()):
                 return
-        if view.status != watched.status:
-            watched.status = view.status
-            self._notify_waiters(watched, view)
+        if view.status != task.status:
+            task.status = view.status
+            self._notify_waiters(task, view)
         if not view.is_terminal:
-            watched.ran_at = watched.polled_at
-        elif not watched.done.done():
-            # It ended somewhere between the two.
-            ran_at = min(self._ran_at(watched), watched.polled_at)
-            self._lengths.note((ran_at + watched.polled_at) / 2 - watched.since)
+            task.ran_at = task.polled_at
+        elif not task.done.done():
+            # The task ended between the last time it was known to run and this poll.
+            ran_at = min(self._ran_at(task), task.polled_at)
+            self._durations.note((ran_at + task.polled_at) / 2 - task.since)
             self._ends += 1
-            watched.done.set_result(view)
+            task.done.set_result(view)
 
-    def _notify_waiters(self, watched: _Watched, view: TaskView) -> None:
-        for callback in tuple(watched.listeners):
+    def _notify_waiters(self, task: _Task, view: TaskView) -> None:
+        for callback in tuple(task.listeners):
             try:
                 callback(view)
             except Exception:
-                _log.exception("task %s: a listener failed on the status %s", watched.task_id, view.status)
+                _log.exception("task %s: a listener failed on the status %s", task.task_id, view.status)
 
-    async def _deny(self, watched: _Watched, error: RunningHubError) -> None:
-        """Takes an answer that would end the wait for a paid task; a single one only causes a delay."""
-        if await self._ended_elsewhere(watched):
-            return  # such as a task that was cancelled in the queue: RunningHub forgets it
-        watched.denials.note(self._clock())
-        if not watched.denials.has_lasted(self._grace, now=self._clock()):
-            self._note_failure(watched, error)
-        elif not watched.done.done():
-            watched.done.set_exception(error)
+    async def _deny(self, task: _Task, error: RunningHubError) -> None:
+        """Handles an answer that ends the wait for a paid task if it is repeated; a single one only causes a delay."""
+        if await self._ended_elsewhere(task):
+            return  # RunningHub deletes a task that was cancelled in the queue
+        task.denials.note(self._clock())
+        if not task.denials.has_lasted(self._grace, now=self._clock()):
+            self._note_failure(task, error)
+        elif not task.done.done():
+            task.done.set_exception(error)
 
-    def _note_failure(self, watched: _Watched, error: Exception) -> None:
-        watched.failures += 1
-        if watched.failures == 1:
-            _log.info("task %s could not be queried, which only causes a delay: %s", watched.task_id, error)
+    def _note_failure(self, task: _Task, error: Exception) -> None:
+        task.failures += 1
+        if task.failures == 1:
+            _log.info("task %s could not be queried, which only causes a delay: %s", task.task_id, error)
 
-    def _gap(self, watched: _Watched) -> float:
-        if doubts := watched.empty.times or watched.denials.times:
-            return min(LONGEST_GAP, self._shortest * doubts)
-        if self._expects_notice(watched) and not watched.failures:
+    def _gap(self, task: _Task) -> float:
+        if repeats := task.empty.times or task.denials.times:
+            return min(LONGEST_GAP, self._shortest * repeats)
+        if self._expects_notification(task) and not task.failures:
             return min(LONGEST_LATER, LATER_WITH_WEBHOOK * self._shortest)
-        age = self._clock() - watched.since
-        guess = self._lengths.guess(seen=age)
-        until_guess = max(self._shortest, age) if guess is None else max(self._shortest / 4, guess - age)
-        if self._is_counted and not watched.failures:
-            return min(LONGEST_GAP_IF_COUNTED, until_guess)
-        # The last one of many, which is overdue, may end at any moment.
-        is_overdue = len(self._watched) == 1 and guess is None and self._lengths.is_known
-        by_age = min(
-            until_guess,
-            max(
-                self._shortest / (OVERDUE_POLLS_IN_A_GAP if is_overdue else 1),
-                (0 if is_overdue else AGE_FRACTION) * age,
-            ),
-        )
-        return min(LONGEST_GAP, by_age * (1 + watched.failures))
+        age = self._clock() - task.since
+        end = self._durations.estimate(age)
+        until_end = max(self._shortest, age) if end is None else max(self._shortest / 4, end - age)
+        if self._is_counted and not task.failures:
+            return min(LONGEST_GAP_IF_COUNTED, until_end)
+        # The last of many tasks has no estimate if it runs longer than the others: it can end at any moment.
+        is_overdue = len(self._tasks) == 1 and end is None and self._durations.is_known
+        by_age = self._shortest / OVERDUE_POLLS_PER_GAP if is_overdue else max(self._shortest, AGE_FRACTION * age)
+        return min(LONGEST_GAP, min(until_end, by_age) * (1 + task.failures))

@@ -1,19 +1,17 @@
 """The accounts that may pay for a job: one, or a pool of them, each with its own limit.
 
-A new job goes to the account that first has room. What was paid, or may have been, stays with the account that its
-record names. An account with an account-specific refusal is left out for the rest of the run, and its
-jobs go to the others: what was refused was not accepted, so nothing is paid twice.
+A new job uses the first account with a free slot. A job that was paid, or may have been, keeps the account of its
+record. An account that refuses a job for an account-specific reason is excluded for the rest of the run, and the other
+accounts take its jobs: a refused job was not accepted, so it is not paid twice.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TypeVar
 
-from rh_prefect.caches_and_locks import SingleFlight
+from rh_prefect.caches_and_locks import LruCache, SingleFlight
 from rh_prefect.errors import AccountError, ApiError, ConfigError, KeyRejected, RefusalScope, TaskNotFound, explain
 from rh_prefect.jobs.accounts.account import Accounts, Member, at_machine, is_native
 from rh_prefect.jobs.journal.record_types import Answer, Intent
@@ -22,31 +20,31 @@ from rh_prefect.jobs.journal.scope import Scope
 T = TypeVar("T")
 
 _KEPT = 200
-"""Of how many attempts of runs one process remembers which accounts were left out."""
+"""Maximum number of attempts of runs for which a process stores the excluded accounts."""
 
 
 def account_specific(answer: Answer) -> RefusalScope | None:
-    """Returns the account-specific reason of a rejection; None if every account would reject the job."""
+    """Returns the scope of an account-specific refusal; None if every account would refuse the job."""
     row = explain(answer.code, answer.reason, submitting=True)
-    concerns_account = issubclass(row.error, KeyRejected | AccountError)
-    return row.account_scope or ("account" if concerns_account else None)
+    return row.account_scope or ("account" if issubclass(row.error, KeyRejected | AccountError) else None)
 
 
-@dataclass(slots=True)
 class Exclusions:
-    """Which accounts of a pool are left out in one attempt of a run, and why."""
+    """The accounts of a pool that are excluded in one attempt of a run, with their refusals."""
 
-    _out: dict[tuple[Member, str | None], Answer] = field(default_factory=dict)
+    def __init__(self) -> None:
+        """Starts without exclusions."""
+        self._refusals: dict[tuple[Member, str | None], Answer] = {}
 
-    def why(self, member: Member, model: str) -> Answer | None:
-        """Returns why an account is not used for a model; None if it is used."""
-        return self._out.get((member, None)) or self._out.get((member, model))
+    def refusal(self, member: Member, model: str) -> Answer | None:
+        """Returns the refusal for which an account is excluded for a model; None if it is not excluded."""
+        return self._refusals.get((member, None)) or self._refusals.get((member, model))
 
-    def leave_out(self, member: Member, model: str | None, why: Answer) -> bool:
+    def exclude(self, member: Member, model: str | None, refusal: Answer) -> bool:
         """Excludes an account, for one model or (with None) for all; returns whether the exclusion is new."""
-        if (member, model) in self._out:
+        if (member, model) in self._refusals:
             return False
-        self._out[member, model] = why
+        self._refusals[member, model] = refusal
         return True
 
 
@@ -64,13 +62,13 @@ class Pool:
 
         Args:
             members: The accounts, of one site; at least one.
-            find: Finds the account that a record names where it is none of these (any more).
-            name: Name of the pool's block; None for an account that stands alone.
+            find: Finds the account of a record if it is not among `members`.
+            name: Name of the pool's block; None for a single account.
         """
         self.members = tuple(members)
         self.accounts = Accounts(members) if find is None else Accounts(members, find=find)
         self.name = name
-        self._standings: OrderedDict[tuple[str, int], Exclusions] = OrderedDict()
+        self._exclusions: LruCache[tuple[str, int], Exclusions] = LruCache(_KEPT, make=Exclusions)
         self._currency: SingleFlight[None, None] = SingleFlight()
         self._machines: dict[str, Pool] = {}
 
@@ -80,15 +78,15 @@ class Pool:
         return self.members[0].client.site
 
     @property
-    def is_one(self) -> bool:
+    def is_single(self) -> bool:
         """Whether the pool has only one account."""
         return len(self.members) == 1
 
-    def at(self, endpoint: str) -> Pool:
-        """Returns the same accounts, bound to the machines on which an order of this kind runs.
+    def for_endpoint(self, endpoint: str) -> Pool:
+        """Returns the pool of the accounts' machines if an endpoint needs machines; else this pool.
 
         Args:
-            endpoint: The order's.
+            endpoint: The request's endpoint.
         """
         if not is_native(endpoint):
             return self
@@ -97,38 +95,33 @@ class Pool:
             async def find(intent: Intent) -> Member:
                 return at_machine(await self.accounts.find(intent), endpoint)
 
-            members = [at_machine(one, endpoint) for one in self.members]
+            members = [at_machine(member, endpoint) for member in self.members]
             self._machines[endpoint] = Pool(members, find=find, name=self.name)
         return self._machines[endpoint]
 
-    def standing(self, scope: Scope) -> Exclusions:
-        """Returns the accounts excluded in the current attempt of a run.
+    def exclusions(self, scope: Scope) -> Exclusions:
+        """Returns the exclusions in the current attempt of a run.
 
         Args:
-            scope: The run. In a later attempt all are asked again: somebody may have paid the bill.
+            scope: The run. A later attempt starts without exclusions: the accounts may have been repaired.
         """
-        name = (repr(scope.journal), scope.attempt)
-        standing = self._standings.setdefault(name, Exclusions())
-        self._standings.move_to_end(name)
-        while len(self._standings) > _KEPT:
-            self._standings.popitem(last=False)
-        return standing
+        return self._exclusions[repr(scope.journal), scope.attempt]
 
-    async def having(self, task_id: str) -> Member:
+    async def find_owner(self, task_id: str) -> Member:
         """Finds the account that has a task.
 
         Args:
             task_id: RunningHub's task id.
 
         Raises:
-            TaskNotFound: None of them knows it.
+            TaskNotFound: No account has it.
         """
-        for one in self.members[:-1]:
+        for member in self.members[:-1]:
             try:
-                await one.client.query(task_id)
+                await member.client.query(task_id)
             except TaskNotFound:
                 continue
-            return one
+            return member
         await self.members[-1].client.query(task_id)
         return self.members[-1]
 
@@ -136,62 +129,62 @@ class Pool:
         """Rejects a budget for accounts with wallets in different currencies; queries each account once.
 
         Raises:
-            ConfigError: They are not.
+            ConfigError: The accounts have different currencies.
         """
-        if self.is_one:
-            return
-        await self._currency.get(None, self._compare_currencies)
+        if not self.is_single:
+            await self._currency.get(None, self._compare_currencies)
 
     async def _compare_currencies(self) -> None:
-        found = await asyncio.gather(*(one.account.prices.currency() for one in self.members))
-        known = {str(one): currency for one, currency in zip(self.members, found, strict=True) if currency}
+        currencies = await asyncio.gather(*(member.account.prices.currency() for member in self.members))
+        known = {member: currency for member, currency in zip(self.members, currencies, strict=True) if currency}
         if len(set(known.values())) > 1:
             raise ConfigError(
                 f"The accounts of pool {self.name!r} do not all have the same currency ("
-                f"{', '.join((f'{name}: {currency}' for name, currency in known.items()))}), but a budget "
+                f"{', '.join((f'{member}: {currency}' for member, currency in known.items()))}), but a budget "
                 "has only one currency. Nothing was sent. What to do: run without a budget, or make a "
                 "pool for each currency."
             )
 
-    async def ask(self, question: Callable[[Member], Awaitable[T]], *, scope: Scope, model: str) -> T:
-        """Checks the accounts in turn until one has no account-specific reason to reject the job; nothing is paid.
+    async def try_each(self, call: Callable[[Member], Awaitable[T]], *, scope: Scope, model: str) -> T:
+        """Makes an unpaid call with each account in turn until one does not refuse it for an account-specific reason.
 
         Args:
-            question: What to ask.
+            call: The call.
             scope: The run.
-            model: What it is about.
+            model: The model or graph of the call.
 
         Raises:
-            ApiError: All have refused, or one for a reason that is the question's.
+            ApiError: Each account has refused, or one for a reason that is not account-specific.
         """
-        standing = self.standing(scope)
-        whys = {one: why for one in self.members if (why := standing.why(one, model)) is not None}
-        for one in [one for one in self.members if one not in whys]:
+        exclusions = self.exclusions(scope)
+        refusals = {member: refusal for member in self.members if (refusal := exclusions.refusal(member, model))}
+        for member in [member for member in self.members if member not in refusals]:
             try:
-                return await question(one)
+                return await call(member)
             except ApiError as error:
-                whys[one] = Answer(outcome="refused", code=error.code, reason=error.reason, retry=error.retry)
-                trouble = None if self.is_one else account_specific(whys[one])
-                if trouble is None:
+                refusal = Answer(outcome="refused", code=error.code, reason=error.reason, retry=error.retry)
+                refusals[member] = refusal
+                refusal_scope = None if self.is_single else account_specific(refusal)
+                if refusal_scope is None:
                     raise
-                # Of an account that can do nothing at all the first submit will tell, with a warning.
-                if trouble == "model":
-                    standing.leave_out(one, model, whys[one])
-        raise self.exhausted(whys, model, job=model)
+                # An account that refuses every job is excluded by its first submission, which logs a warning.
+                if refusal_scope == "model":
+                    exclusions.exclude(member, model, refusal)
+        raise self.no_account_error(refusals, model, job=model)
 
-    def exhausted(self, whys: Mapping[Member, Answer], model: str, *, job: str) -> ApiError:
-        """Builds the error for a job that no account accepts, with the reason of each account.
+    def no_account_error(self, refusals: Mapping[Member, Answer], model: str, *, job: str) -> ApiError:
+        """Builds the error for a job that no account accepts, with the refusal of each account.
 
         Args:
-            whys: Why not, by account.
-            model: What is asked for.
+            refusals: The refusal of each account.
+            model: The model or graph of the job.
             job: The job's full name.
         """
-        said = "; ".join(f"{one}: {refusal(why)}" for one, why in whys.items())
-        last = list(whys.values())[-1]
+        reasons = "; ".join(f"{member}: {describe(refusal)}" for member, refusal in refusals.items())
+        last = list(refusals.values())[-1]
         row = explain(last.code, last.reason, submitting=True)
         return row.error(
-            f"{job}: no account of pool {self.name!r} takes {model}. {said}. Nothing was paid for it. "
+            f"{job}: no account of pool {self.name!r} takes {model}. {reasons}. Nothing was paid for it. "
             "What to do: repair one of these accounts, or add another to the pool, and run again.",
             code=last.code,
             reason=last.reason,
@@ -200,12 +193,12 @@ class Pool:
         )
 
 
-def refusal(why: Answer) -> str:
-    """Returns a clause that explains why an account rejected a job and what the user can do.
+def describe(refusal: Answer) -> str:
+    """Returns a clause with the meaning of a refusal and the advice for the user.
 
     Args:
-        why: Its answer.
+        refusal: The answer to the submission.
     """
-    row = explain(why.code, why.reason, submitting=True)
-    said = f', "{why.reason}"' if why.reason else ""
-    return f"{row.meaning} (code {why.code}{said}; {row.advice})"
+    row = explain(refusal.code, refusal.reason, submitting=True)
+    reason = f', "{refusal.reason}"' if refusal.reason else ""
+    return f"{row.meaning} (code {refusal.code}{reason}; {row.advice})"

@@ -4,152 +4,147 @@ from __future__ import annotations
 
 from rh_prefect.errors import ApiError, TaskNotFound
 from rh_prefect.jobs.accounts.account import Account, Member
-from rh_prefect.jobs.accounts.limiter import Limiter, counted, first_free
-from rh_prefect.jobs.accounts.pool import Exclusions, Pool, account_specific, refusal
+from rh_prefect.jobs.accounts.limiter import Limiter, first_free, refresh_counts
+from rh_prefect.jobs.accounts.pool import Exclusions, Pool, account_specific, describe
 from rh_prefect.jobs.journal.record_types import Answer, Intent
 
 
 class SlotLease:
     """One job's slot on an account of a pool, chosen as late as possible and released at the end."""
 
-    def __init__(self, pool: Pool, standing: Exclusions, *, model: str, job: str) -> None:
-        """Starts with no slot.
+    def __init__(self, pool: Pool, exclusions: Exclusions, *, model: str, job: str) -> None:
+        """Starts without a slot.
 
         Args:
             pool: The accounts that may pay.
-            standing: Which of them are left out in this run.
-            model: What is asked for.
+            exclusions: The accounts that are excluded in this run.
+            model: The model or graph of the job.
             job: The job's full name, for messages.
         """
         self._pool = pool
-        self._standing = standing
+        self._exclusions = exclusions
         self._model = model
         self._job = job
-        self._slots: Limiter | None = None
-        self._home: Limiter | None = None
-        self._refused: dict[Member, Answer] = {}
-        self._is_on_its_way = False
+        self._limiter: Limiter | None = None
+        self._announced_to: Limiter | None = None
+        self._refusals: dict[Member, Answer] = {}
+        self._is_submitting = False
         self.member: Member = pool.members[0]
 
     @property
     def account(self) -> Account:
-        """The account that pays; it may still change until a slot is taken."""
+        """The account that pays; it may change until a slot is taken."""
         return self.member.account
 
-    @property
-    def is_taken(self) -> bool:
-        """Whether it holds a slot."""
-        return self._slots is not None
-
-    async def expect(self) -> None:
+    async def select_account(self) -> None:
         """Selects the account that will probably pay, so that inputs are uploaded while the job waits.
 
         Raises:
-            ApiError: No account is left.
+            ApiError: All accounts are excluded.
         """
-        if self._pool.is_one or self.is_taken or self._home is not None:
+        if self._pool.is_single or self._limiter is not None or self._announced_to is not None:
             return
-        able = self._able()
-        await counted(one.account.limiter for one in able)
-        self.member = min(able, key=lambda one: one.account.limiter.load)
-        self._home = self.account.limiter
-        self._home.expect()
+        usable = self._usable()
+        await refresh_counts(member.account.limiter for member in usable)
+        self.member = min(usable, key=lambda member: member.account.limiter.load)
+        self._announced_to = self.account.limiter
+        self._announced_to.announce()
 
-    async def take(self) -> None:
-        """Waits until one of the accounts may take one more task, and takes the slot there.
+    async def acquire(self) -> None:
+        """Waits until one of the accounts has a free slot, and takes the slot.
 
         Raises:
-            ApiError: No account is left.
+            ApiError: All accounts are excluded.
         """
-        # One that was answered with "unknown" and is resubmitted has its slot still.
-        while self._slots is None:
-            able = {one.account.limiter: one for one in self._able()}
-            slots = await first_free(list(able), home=self._home)
-            self._slots, self._is_on_its_way = slots, True
-            self._leave_home()
-            self.member = able[slots]
-            if self._why_not(self.member) is not None:
-                # It was left out while this job stood in line.
-                self.free()
+        # A job that is resubmitted after an unknown outcome still has its slot.
+        while self._limiter is None:
+            members = {member.account.limiter: member for member in self._usable()}
+            limiter = await first_free(list(members), preferred=self._announced_to)
+            self._limiter, self._is_submitting = limiter, True
+            self._withdraw()
+            self.member = members[limiter]
+            if self._refusal(self.member) is not None:
+                # The account was excluded while this job waited.
+                self.release()
 
-    def arrived(self) -> None:
+    def submit_finished(self) -> None:
         """Records that the submission was answered, or will not be sent."""
-        if self._slots is not None and self._is_on_its_way:
-            self._is_on_its_way = False
-            self._slots.posted()
+        if self._limiter is not None and self._is_submitting:
+            self._is_submitting = False
+            self._limiter.submit_finished()
 
-    def free(self, *, full: bool = False) -> None:
-        """Gives the slot back, if there is one.
+    def release(self, *, full: bool = False) -> None:
+        """Releases the slot, if there is one.
 
         Args:
-            full: RunningHub refused for want of one.
+            full: RunningHub refused the task because no slot was free.
         """
-        self._leave_home()
-        slots, self._slots = self._slots, None
-        if slots is None:
+        self._withdraw()
+        limiter, self._limiter = self._limiter, None
+        if limiter is None:
             return
-        slots.release(full=full)
-        # Only now: a refusal closes the door before the next ones go out.
-        if self._is_on_its_way:
-            self._is_on_its_way = False
-            slots.posted()
+        limiter.release(full=full)
+        # The order matters: a refusal pauses the limiter before the end of this submission admits the next job.
+        if self._is_submitting:
+            self._is_submitting = False
+            limiter.submit_finished()
 
-    async def paid_on(self, intent: Intent) -> Account:
+    async def switch_to(self, intent: Intent) -> Account:
         """Switches to the account on which this job already has a task.
 
         Args:
-            intent: The record of its submit.
+            intent: The record of the task's submission.
 
         Raises:
             ConfigError: The account is not known any more.
         """
         member = await self._pool.accounts.for_intent(intent)
         if member != self.member:
-            self.free()
+            self.release()
             self.member = member
         return self.account
 
-    def hold(self) -> None:
+    def occupy(self) -> None:
         """Counts a task that already runs, without waiting, even if the limit is exceeded."""
-        if self._slots is None:
-            self._leave_home()
-            self._slots = self.account.limiter
-            self._slots.hold()
+        if self._limiter is None:
+            self._withdraw()
+            self._limiter = self.account.limiter
+            self._limiter.occupy()
 
-    def move_on(self, why: Answer) -> str | None:
-        """Finds another account after one rejected the job; call it when the slot is free again.
+    def after_refusal(self, refusal: Answer) -> str | None:
+        """Excludes the account after an account-specific refusal; call it after `release`.
 
         Args:
-            why: The refusal.
+            refusal: The answer to the submission.
 
         Returns:
-            What the run's log should say, once; empty where it was said. None where there is nothing to try: the
-            refusal is about the request, or the account stands alone.
+            A message for the run's log; empty if the exclusion is not new. None if no other account can be tried: the
+            refusal is not account-specific, or there is only one account.
 
         Raises:
-            ApiError: No account is left.
+            ApiError: All accounts are excluded.
         """
-        trouble = None if self._pool.is_one else account_specific(why)
-        if trouble is None:
+        scope = None if self._pool.is_single else account_specific(refusal)
+        if scope is None:
             return None
-        refused, is_news = self.member, False
-        self._refused[refused] = why
-        if trouble != "job":
-            is_news = self._standing.leave_out(refused, None if trouble == "account" else self._model, why)
-        others = ", ".join(map(str, self._able()))
-        what = "" if trouble == "account" else f" for {self._model}"
-        news = (
-            f"account {refused} is not used any more in this run{what}: {refusal(why)}. Nothing was paid; the "
-            "other accounts are still used: "
+        refused, is_new = self.member, False
+        self._refusals[refused] = refusal
+        if scope != "job":
+            is_new = self._exclusions.exclude(refused, None if scope == "account" else self._model, refusal)
+        others = ", ".join(map(str, self._usable()))
+        model = "" if scope == "account" else f" for {self._model}"
+        message = (
+            f"account {refused} is not used any more in this run{model}: {describe(refusal)}. Nothing was paid; the "
+            f"other accounts are still used: {others}"
         )
-        return news + others if is_news else ""
+        return message if is_new else ""
 
-    def unreported(self, task_id: str, error: ApiError) -> ApiError:
-        """Builds the error for a task whose account cannot be queried.
+    def query_error(self, task_id: str, error: ApiError) -> ApiError:
+        """Builds the error for a task whose account cannot query it.
 
         Args:
             task_id: RunningHub's task id.
-            error: Why not.
+            error: The error of the query.
         """
         advice = "Then run again: the run waits for the task and does not pay for it again."
         if isinstance(error, TaskNotFound):
@@ -163,21 +158,21 @@ class SlotLease:
             advice=error.advice,
         )
 
-    def _able(self) -> list[Member]:
-        """The accounts that may be asked; the one that stands alone always may."""
-        if self._pool.is_one:
+    def _usable(self) -> list[Member]:
+        """The accounts that are not excluded; a single account always is usable."""
+        if self._pool.is_single:
             return list(self._pool.members)
-        whys = {one: self._why_not(one) for one in self._pool.members}
-        able = [one for one, why in whys.items() if why is None]
-        if not able:
-            known = {one: why for one, why in whys.items() if why is not None}
-            raise self._pool.exhausted(known, self._model, job=self._job)
-        return able
+        refusals = {member: self._refusal(member) for member in self._pool.members}
+        usable = [member for member, refusal in refusals.items() if refusal is None]
+        if not usable:
+            known = {member: refusal for member, refusal in refusals.items() if refusal is not None}
+            raise self._pool.no_account_error(known, self._model, job=self._job)
+        return usable
 
-    def _why_not(self, member: Member) -> Answer | None:
-        return self._refused.get(member) or self._standing.why(member, self._model)
+    def _refusal(self, member: Member) -> Answer | None:
+        return self._refusals.get(member) or self._exclusions.refusal(member, self._model)
 
-    def _leave_home(self) -> None:
-        home, self._home = self._home, None
-        if home is not None:
-            home.expect_no_more()
+    def _withdraw(self) -> None:
+        limiter, self._announced_to = self._announced_to, None
+        if limiter is not None:
+            limiter.withdraw()

@@ -4,8 +4,8 @@ import pytest
 
 from rh_prefect.jobs.accounts.ended_task_estimator import (
     FAILED_SEARCHES,
-    FEWEST,
     MARGIN,
+    MIN_DURATIONS,
     REMEMBERED,
     DurationHistory,
     Search,
@@ -13,11 +13,11 @@ from rh_prefect.jobs.accounts.ended_task_estimator import (
 )
 
 
-def lengths_of(*seconds: float) -> DurationHistory:
-    lengths = DurationHistory()
-    for one in seconds:
-        lengths.note(one)
-    return lengths
+def durations_of(*seconds: float) -> DurationHistory:
+    durations = DurationHistory()
+    for duration in seconds:
+        durations.note(duration)
+    return durations
 
 
 @pytest.mark.parametrize("length", [120.0, 600.0, 3600.0])
@@ -38,14 +38,15 @@ def test_a_young_task_is_not_left_alone_for_longer_than_without_counting() -> No
 
 
 def test_without_experience_the_one_that_was_longest_not_seen_is_likeliest() -> None:
-    lengths = DurationHistory()
-    assert lengths.odds(seen=0.0, age=10.0) > lengths.odds(seen=5.0, age=10.0) > lengths.odds(seen=9.0, age=10.0)
+    durations = DurationHistory()
+    probabilities = [durations.end_probability(last_running, 10.0) for last_running in (0.0, 5.0, 9.0)]
+    assert probabilities == sorted(set(probabilities), reverse=True)
 
 
 def test_with_experience_the_one_at_the_usual_age_is_likeliest() -> None:
-    lengths = lengths_of(*[6.1] * 60, *[40.2] * 30, *[180.3] * 10)
+    durations = durations_of(*[6.1] * 60, *[40.2] * 30, *[180.3] * 10)
     at_six, at_twenty, at_forty = (
-        lengths.odds(seen=seen, age=age) for seen, age in ((4.0, 6.5), (8.0, 20.0), (20.0, 41.0))
+        durations.end_probability(last_running, age) for last_running, age in ((4.0, 6.5), (8.0, 20.0), (20.0, 41.0))
     )
     assert at_six > 0.5
     assert at_forty > 0.5
@@ -53,22 +54,22 @@ def test_with_experience_the_one_at_the_usual_age_is_likeliest() -> None:
 
 
 def test_a_task_is_guessed_to_end_when_most_that_were_longer_had() -> None:
-    lengths = lengths_of(*[6.0] * 60, *[40.0] * 30, *[180.0] * 10)
-    assert lengths.guess(seen=0.0) == pytest.approx(6.0 * MARGIN)
-    assert lengths.guess(seen=6.2) == pytest.approx(40.0 * MARGIN)
-    assert lengths.guess(seen=41.0) == pytest.approx(180.0 * MARGIN)
-    assert lengths.guess(seen=181.0) is None
+    durations = durations_of(*[6.0] * 60, *[40.0] * 30, *[180.0] * 10)
+    assert durations.estimate(0.0) == pytest.approx(6.0 * MARGIN)
+    assert durations.estimate(6.2) == pytest.approx(40.0 * MARGIN)
+    assert durations.estimate(41.0) == pytest.approx(180.0 * MARGIN)
+    assert durations.estimate(181.0) is None
 
 
 def test_few_ends_are_no_experience() -> None:
-    few = lengths_of(*[6.0] * (FEWEST - 1))
-    assert few.guess(seen=0.0) is None
+    few = durations_of(*[6.0] * (MIN_DURATIONS - 1))
+    assert few.estimate(0.0) is None
     assert not few.is_known
 
 
 def test_only_the_latest_are_remembered() -> None:
-    lengths = lengths_of(*[6.0] * 50, *[60.0] * REMEMBERED)
-    assert lengths.guess(seen=0.0) == pytest.approx(60.0 * MARGIN)
+    durations = durations_of(*[6.0] * 50, *[60.0] * REMEMBERED)
+    assert durations.estimate(0.0) == pytest.approx(60.0 * MARGIN)
 
 
 def test_the_search_widens_while_nothing_is_found() -> None:

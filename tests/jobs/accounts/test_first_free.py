@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from rh_prefect.errors import ResponseLost
-from rh_prefect.jobs.accounts.limiter import ASK_EVERY, Limiter, first_free
+from rh_prefect.jobs.accounts.limiter import MAX_COUNT_AGE, Limiter, first_free
 from tests.support.virtual_time import in_virtual_time, now, settle
 
 SECONDS = 10.0
@@ -34,7 +34,7 @@ class Account:
 
     async def run(self, seconds: float) -> None:
         """A job that was given a slot here."""
-        self.slots.posted()
+        self.slots.submit_finished()
         self.most = max(self.most, self.slots.held)
         await asyncio.sleep(seconds)
         self.slots.release()
@@ -42,7 +42,7 @@ class Account:
 
 async def job(accounts: list[Account], seconds: float = SECONDS, *, home: Account | None = None) -> Account:
     """One job, from the line to its end; the account that ran it."""
-    slots = await first_free([one.slots for one in accounts], home=home.slots if home else None)
+    slots = await first_free([one.slots for one in accounts], preferred=home.slots if home else None)
     account = next(one for one in accounts if one.slots is slots)
     await account.run(seconds)
     return account
@@ -83,7 +83,7 @@ async def test_a_slot_that_others_leave_at_one_account_is_taken_there() -> None:
     await asyncio.sleep(2)
     assert not waits.done()
     accounts[0].limit, accounts[0].others = 2, 0
-    await asyncio.sleep(2 * ASK_EVERY)
+    await asyncio.sleep(2 * MAX_COUNT_AGE)
     assert waits.done() and waits.result().name == "a"
     for task in (long, short, tried):
         task.cancel()
@@ -112,7 +112,7 @@ async def test_a_slot_that_is_given_in_the_moment_of_leaving_is_not_lost() -> No
     waits.cancel()
     await settle()
     assert accounts[0].slots.held == 0
-    accounts[0].slots.hold()
+    accounts[0].slots.occupy()
     await asyncio.gather(*running)
     await asyncio.gather(*(job(accounts, 1) for _ in range(6)))
     assert [one.slots.held for one in accounts] == [0, 0]
@@ -145,7 +145,7 @@ async def test_a_slot_is_kept_for_a_job_that_is_bringing_its_inputs() -> None:
     a, b = Account("a", 1), Account("b", 1)
     busy = asyncio.create_task(job([a], 100))
     await b.slots.refresh()
-    b.slots.expect()
+    b.slots.announce()
     unrelated = asyncio.create_task(job([a, b], home=a))
     await asyncio.sleep(1)
     assert not unrelated.done() and b.slots.held == 0
@@ -153,7 +153,7 @@ async def test_a_slot_is_kept_for_a_job_that_is_bringing_its_inputs() -> None:
     comes = asyncio.create_task(job([a, b], home=b))
     await settle()
     assert b.slots.held == 1
-    b.slots.expect_no_more()
+    b.slots.withdraw()
     assert (await comes) is b
     assert (await unrelated) is b
     busy.cancel()
@@ -164,10 +164,10 @@ async def test_a_job_that_is_expected_and_does_not_come_leaves_its_slot_to_the_n
     a, b = Account("a", 1), Account("b", 1)
     busy = asyncio.create_task(job([a], 100))
     await b.slots.refresh()
-    b.slots.expect()
+    b.slots.announce()
     unrelated = asyncio.create_task(job([a, b], home=a))
     await asyncio.sleep(1)
-    b.slots.expect_no_more()
+    b.slots.withdraw()
     assert (await unrelated) is b
     assert now() < 2 * SECONDS
     busy.cancel()

@@ -7,15 +7,16 @@ import pytest
 
 from rh_prefect.errors import ResponseLost, RunningHubError
 from rh_prefect.jobs.accounts.limiter import (
-    ASK_EVERY,
-    AT_ONCE,
-    AT_ONCE_ALONE,
-    DOUBTED,
+    DISTRUST_SECONDS,
+    KEPT_FOR_OTHERS,
     LONGEST_PAUSE,
-    OTHERS_PAUSE,
-    UNEXPLAINED,
+    LONGEST_PAUSE_WITH_ROOM,
+    MAX_COUNT_AGE,
+    MAX_SUBMITS,
+    MAX_SUBMITS_ALONE,
     Count,
     Limiter,
+    first_free,
     pause_seconds,
 )
 from tests.support.virtual_time import in_virtual_time, now, settle
@@ -46,8 +47,8 @@ def slots_of(account: Account, **options: Any) -> Limiter:
 
 async def taken(slots: Limiter) -> None:
     """Takes a slot and submits."""
-    await slots.acquire()
-    slots.posted()
+    await first_free([slots])
+    slots.submit_finished()
 
 
 async def acquired(slots: Limiter, count: int) -> list[asyncio.Task[None]]:
@@ -57,7 +58,7 @@ async def acquired(slots: Limiter, count: int) -> list[asyncio.Task[None]]:
     return tasks
 
 
-def done(tasks: list[asyncio.Task[None]]) -> int:
+def done(tasks: list[asyncio.Task[Any]]) -> int:
     return sum(task.done() for task in tasks)
 
 
@@ -100,7 +101,7 @@ async def test_what_others_run_on_the_account_is_left_to_them() -> None:
     tasks = await acquired(slots_of(account), 3)
     assert done(tasks) == 1
     account.others = 0
-    await asyncio.sleep(2 * ASK_EVERY)
+    await asyncio.sleep(2 * MAX_COUNT_AGE)
     assert done(tasks) == 3
 
 
@@ -109,9 +110,9 @@ async def test_a_pause_after_refusals_ends_when_the_others_have_gone() -> None:
     account = Account(2, others=2)
     slots = slots_of(account)
     for _ in range(4):  # each refusal doubles the pause
-        await slots.acquire()
+        await first_free([slots])
         slots.release(full=True)
-        slots.posted()
+        slots.submit_finished()
     tasks = await acquired(slots, 2)
     await asyncio.sleep(2.0)
     account.others = 0
@@ -123,11 +124,11 @@ async def test_a_pause_after_refusals_ends_when_the_others_have_gone() -> None:
 async def test_a_refusal_that_the_count_does_not_explain_is_waited_out() -> None:
     slots = slots_of(Account(2))
     for _ in range(4):
-        await slots.acquire()
+        await first_free([slots])
         slots.release(full=True)
-        slots.posted()
+        slots.submit_finished()
     tasks = await acquired(slots, 2)
-    await asyncio.sleep(UNEXPLAINED - 1.0)
+    await asyncio.sleep(LONGEST_PAUSE_WITH_ROOM - 1.0)
     assert not done(tasks)
     await asyncio.sleep(2.0)
     assert done(tasks) == 2
@@ -162,7 +163,7 @@ async def test_after_a_421_nothing_is_given_for_a_while_and_the_account_is_asked
     await asyncio.sleep(1.0)
     assert done(tasks) == 1
     assert len(account.asked) > asked
-    assert now() - refused_at < ASK_EVERY
+    assert now() - refused_at < MAX_COUNT_AGE
 
 
 @in_virtual_time
@@ -176,7 +177,7 @@ async def test_each_further_421_closes_for_longer_up_to_a_bound() -> None:
         closed.append(round(now() - began, 2))
     assert closed == sorted(closed)
     assert closed[0] < 5
-    assert closed[-1] <= LONGEST_PAUSE + ASK_EVERY
+    assert closed[-1] <= LONGEST_PAUSE + MAX_COUNT_AGE
 
 
 @in_virtual_time
@@ -188,7 +189,7 @@ async def test_many_that_are_refused_together_are_one_refusal() -> None:
         slots.release(full=True)
     began = now()
     await taken(slots)
-    assert now() - began < ASK_EVERY
+    assert now() - began < MAX_COUNT_AGE
 
 
 @in_virtual_time
@@ -199,7 +200,7 @@ async def test_a_release_that_is_no_421_forgets_the_refusals() -> None:
         slots.release(full=full)
     began = now()
     await taken(slots)
-    assert now() - began < ASK_EVERY
+    assert now() - began < MAX_COUNT_AGE
 
 
 @in_virtual_time
@@ -259,9 +260,9 @@ async def test_when_the_last_one_that_waits_is_cancelled_the_account_is_asked_no
     account = Account(1)
     _, second = await acquired(slots_of(account), 2)
     second.cancel()
-    await asyncio.sleep(2 * ASK_EVERY)
+    await asyncio.sleep(2 * MAX_COUNT_AGE)
     asked = len(account.asked)
-    await asyncio.sleep(100 * ASK_EVERY)
+    await asyncio.sleep(100 * MAX_COUNT_AGE)
     assert len(account.asked) == asked
 
 
@@ -269,7 +270,7 @@ async def test_when_the_last_one_that_waits_is_cancelled_the_account_is_asked_no
 async def test_adopted_tasks_count_over_the_limit_without_waiting() -> None:
     slots = slots_of(Account(2))
     for _ in range(3):
-        slots.hold()
+        slots.occupy()
     assert slots.held == 3
     tasks = await acquired(slots, 1)
     slots.release()
@@ -298,7 +299,7 @@ async def test_one_answer_serves_all_for_a_while() -> None:
     slots = slots_of(account)
     await acquired(slots, 50)
     assert len(account.asked) == 1
-    await asyncio.sleep(ASK_EVERY)
+    await asyncio.sleep(MAX_COUNT_AGE)
     await taken(slots)
     assert len(account.asked) == 2
 
@@ -313,40 +314,40 @@ async def test_giving_back_what_was_never_taken_adds_no_slot() -> None:
 @in_virtual_time
 async def test_beside_others_few_submits_are_on_their_way_at_once() -> None:
     slots = slots_of(Account(50, others=1))
-    tasks = [asyncio.create_task(slots.acquire()) for _ in range(30)]
+    tasks = [asyncio.create_task(first_free([slots])) for _ in range(30)]
     await asyncio.sleep(0.5)
-    assert done(tasks) == AT_ONCE
+    assert done(tasks) == MAX_SUBMITS
     for _ in range(3):
-        slots.posted()
+        slots.submit_finished()
     await settle()
-    assert done(tasks) == AT_ONCE + 3
+    assert done(tasks) == MAX_SUBMITS + 3
 
 
 @in_virtual_time
 async def test_alone_on_the_account_more_submits_are_on_their_way() -> None:
     slots = slots_of(Account(80))
-    tasks = [asyncio.create_task(slots.acquire()) for _ in range(60)]
+    tasks = [asyncio.create_task(first_free([slots])) for _ in range(60)]
     await asyncio.sleep(0.5)
-    assert done(tasks) == AT_ONCE_ALONE
+    assert done(tasks) == MAX_SUBMITS_ALONE
 
 
 @in_virtual_time
 async def test_a_refusal_stops_those_that_have_not_gone_out() -> None:
     slots = slots_of(Account(50, others=1))
-    tasks = [asyncio.create_task(slots.acquire()) for _ in range(30)]
+    tasks = [asyncio.create_task(first_free([slots])) for _ in range(30)]
     await asyncio.sleep(0.5)
-    for _ in range(AT_ONCE):
+    for _ in range(MAX_SUBMITS):
         slots.release(full=True)
-        slots.posted()
+        slots.submit_finished()
     await settle()
-    assert done(tasks) == AT_ONCE
+    assert done(tasks) == MAX_SUBMITS
 
 
 @in_virtual_time
 async def test_who_is_cancelled_in_the_moment_of_being_given_a_slot_is_not_on_its_way() -> None:
     slots = slots_of(Account(1))
-    for _ in range(2 * AT_ONCE):
-        first, second = asyncio.create_task(taken(slots)), asyncio.create_task(slots.acquire())
+    for _ in range(2 * MAX_SUBMITS):
+        first, second = asyncio.create_task(taken(slots)), asyncio.create_task(first_free([slots]))
         await asyncio.sleep(0.5)
         assert first.done()
         slots.release()
@@ -390,13 +391,13 @@ async def test_after_a_refusal_no_slot_is_given_that_only_a_count_finds_free() -
     await acquired(slots, 5)
     slots.release(full=True)
     tasks = await acquired(slots, 4)
-    await asyncio.sleep(ASK_EVERY)
+    await asyncio.sleep(MAX_COUNT_AGE)
     assert done(tasks) == 1
     account.others = -2
     await slots.count(5)
     await settle()
     assert done(tasks) == 1
-    await asyncio.sleep(DOUBTED)
+    await asyncio.sleep(DISTRUST_SECONDS)
     await slots.count(5)
     await settle()
     assert done(tasks) == 3
@@ -407,7 +408,7 @@ async def test_submits_on_their_way_are_not_taken_for_free_slots() -> None:
     account = Account(5)
     slots = slots_of(account)
     await acquired(slots, 3)
-    tasks = [asyncio.create_task(slots.acquire()) for _ in range(5)]
+    tasks = [asyncio.create_task(first_free([slots])) for _ in range(5)]
     await asyncio.sleep(0.5)
     account.others = -2
     assert await slots.count(3) == Count(missing=0, others=0)
@@ -434,7 +435,7 @@ async def test_what_stays_missing_was_not_ours() -> None:
     account.others = 1
     assert (await slots.count(3)) == Count(missing=1, others=2)
     assert (await slots.count(3)) == Count(missing=1, others=2)
-    await asyncio.sleep(OTHERS_PAUSE)
+    await asyncio.sleep(KEPT_FOR_OTHERS)
     assert (await slots.count(3)) == Count(missing=0, others=1)
     await settle()
     assert done(tasks) == 4
@@ -450,7 +451,7 @@ async def test_what_has_been_missing_for_a_while_is_free() -> None:
         counted = await slots.count(3)
         assert counted is not None
         assert counted.others == others
-        await asyncio.sleep(0.4 * OTHERS_PAUSE)
+        await asyncio.sleep(0.4 * KEPT_FOR_OTHERS)
 
 
 @in_virtual_time
@@ -462,7 +463,7 @@ async def test_an_end_that_was_found_since_explains_what_was_missing() -> None:
     assert (await slots.count(3)) == Count(missing=1, others=2)
     account.others = 2
     slots.release()
-    await asyncio.sleep(OTHERS_PAUSE)
+    await asyncio.sleep(KEPT_FOR_OTHERS)
     assert (await slots.count(2)) == Count(missing=0, others=2)
     assert done(tasks) == 3
 
@@ -473,7 +474,7 @@ async def test_what_is_missing_after_an_end_that_was_not_missing_is_waited_for_a
     slots = slots_of(account)
     await acquired(slots, 3)
     slots.release()
-    await asyncio.sleep(2 * OTHERS_PAUSE)
+    await asyncio.sleep(2 * KEPT_FOR_OTHERS)
     account.others = 1
     assert (await slots.count(2)) == Count(missing=1, others=2)
 
@@ -483,7 +484,7 @@ async def test_the_load_of_an_account_is_what_it_has_to_do_for_its_size() -> Non
     slots = slots_of(Account(8, others=2))
     assert slots.load == 0
     await acquired(slots, 3)
-    slots.expect()
+    slots.announce()
     assert slots.load == (3 + 2 + 1) / 8
     unknown = slots_of(Account(None))
     await acquired(unknown, 3)
@@ -498,7 +499,7 @@ async def test_a_slot_that_others_leave_for_a_moment_stays_theirs() -> None:
     for _ in range(5):
         account.others = 1
         await slots.count(3)
-        await asyncio.sleep(OTHERS_PAUSE / 2)
+        await asyncio.sleep(KEPT_FOR_OTHERS / 2)
         account.others = 2
         await slots.count(3)
     assert done(tasks) == 3

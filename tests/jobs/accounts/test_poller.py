@@ -17,7 +17,7 @@ from rh_prefect.errors import (
     TaskNotFound,
 )
 from rh_prefect.jobs.accounts.limiter import Count
-from rh_prefect.jobs.accounts.poller import DENIALS_THAT_COUNT, GRACE, IN_FLIGHT, LONGEST_GAP, Poller, is_settled
+from rh_prefect.jobs.accounts.poller import GRACE, LONGEST_GAP, MAX_POLLS, MIN_REPEATS, Poller, is_settled
 from tests.support.virtual_time import in_virtual_time, now, settle
 
 OUTPUT = RemoteOutput(url="http://files/1.png")
@@ -147,7 +147,7 @@ async def test_100_tasks_need_one_loop_and_16_requests_in_flight() -> None:
     assert {ended.task_id for ended in await asyncio.gather(*waits) if ended is not None} == {
         str(n) for n in range(100)
     }
-    assert rh.most_in_flight == IN_FLIGHT
+    assert rh.most_in_flight == MAX_POLLS
     assert len(rh.looks) == 300
 
 
@@ -221,7 +221,7 @@ async def test_without_grace_bad_news_are_still_told_three_times() -> None:
     rh = RunningHub(not_found())
     with pytest.raises(TaskNotFound):
         await poller(rh, grace=0).wait("1")
-    assert len(rh.looks) == DENIALS_THAT_COUNT
+    assert len(rh.looks) == MIN_REPEATS
 
 
 @in_virtual_time
@@ -229,11 +229,11 @@ async def test_a_task_that_is_not_known_and_whose_end_is_recorded_has_ended() ->
     """A28: RunningHub forgets a graph that is cancelled in the queue; its recorded end is what counts."""
     recorded: list[str] = []
 
-    async def is_known() -> bool:
+    async def is_recorded() -> bool:
         return bool(recorded)
 
     rh = RunningHub(QUEUED)
-    wait = asyncio.create_task(poller(rh).wait("1", is_known=is_known))
+    wait = asyncio.create_task(poller(rh).wait("1", is_recorded=is_recorded))
     await asyncio.sleep(HOUR)
     rh.says("1", not_found())
     recorded.append("end")

@@ -9,7 +9,7 @@ import pytest
 
 from rh_prefect.client import RemoteOutput, TaskView
 from rh_prefect.errors import JournalError, ResponseLost
-from rh_prefect.jobs.accounts.poller import LONGEST_FIRST, LONGEST_LATER, MISSED_NOTICES, REMEMBERED, Poller
+from rh_prefect.jobs.accounts.poller import LONGEST_FIRST, LONGEST_LATER, MISSED_NOTIFICATIONS, REMEMBERED, Poller
 from tests.support.virtual_time import in_virtual_time, now, settle
 
 RUNNING = TaskView(task_id="1", status="RUNNING")
@@ -37,12 +37,12 @@ class Tasks:
         return (SUCCESS if is_over else RUNNING).model_copy(update={"task_id": task_id})
 
     def wait(self, task_id: str) -> asyncio.Task[TaskView | None]:
-        async def is_known() -> bool:
+        async def is_recorded() -> bool:
             if self.broken:
                 raise JournalError("away")
             return task_id in self.recorded
 
-        return asyncio.create_task(self.poller.wait(task_id, is_known=is_known, has_webhook=True))
+        return asyncio.create_task(self.poller.wait(task_id, is_recorded=is_recorded, has_webhook=True))
 
     async def tell(self, task_id: str, *, recorded: bool = True) -> None:
         """Wakes whoever waits, at the task's end."""
@@ -108,7 +108,7 @@ async def test_an_end_of_which_nobody_tells_is_found_all_the_same() -> None:
 
 @in_virtual_time
 async def test_where_ends_are_not_told_of_looks_are_frequent_again_until_one_is() -> None:
-    tasks = Tasks(**{f"t{n}": 6.0 for n in range(MISSED_NOTICES)}, late=90, last=1000)
+    tasks = Tasks(**{f"t{n}": 6.0 for n in range(MISSED_NOTIFICATIONS)}, late=90, last=1000)
     waiting = [tasks.wait(name) for name in tasks.ends]
     await asyncio.gather(*waiting[:-1])
     assert now() < 90 * 1.12
