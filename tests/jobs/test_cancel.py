@@ -78,7 +78,7 @@ def time() -> Time:
 
 
 @pytest.mark.parametrize("says", [RUNNING, CANCELLED, not_found()])
-async def test_what_runninghub_agreed_to_cancel_is_cancelled(says: TaskView | Exception) -> None:
+async def test_a_task_is_cancelled_if_runninghub_accepts_the_cancellation(says: TaskView | Exception) -> None:
     rh = RunningHub(says)
     assert (await cancel_task(rh, TASK)).status == "CANCELLED"
     assert rh.cancelled == [TASK]
@@ -96,13 +96,13 @@ async def test_outputs_that_come_seconds_after_the_success_are_waited_for(time: 
 
 
 @pytest.mark.parametrize("query", [RUNNING, not_found()])
-async def test_a_task_that_could_not_be_cancelled_is_not_called_cancelled(query: TaskView | Exception) -> None:
+async def test_a_task_that_could_not_be_cancelled_is_an_error(query: TaskView | Exception) -> None:
     with pytest.raises(TaskNotFound):
         await cancel_task(RunningHub(query, refuses=not_found()), TASK)
 
 
 @pytest.mark.parametrize("error", [KeyRejected("no", retry="action_required"), ResponseLost("HTTP 502")])
-async def test_a_cancellation_that_got_nowhere_is_an_error(error: Exception) -> None:
+async def test_a_failed_cancellation_is_an_error(error: Exception) -> None:
     with pytest.raises(type(error)):
         await cancel_task(RunningHub(RUNNING, refuses=error), TASK)
 
@@ -119,7 +119,7 @@ async def cancel(journal: FolderJournal, rh: RunningHub, time: Time) -> tuple[se
 SUBMITTED: dict[str, Record] = {"intent-1": intent(), "answer-1": ticket()}
 
 
-async def test_all_that_runs_is_cancelled_and_its_end_recorded(journal: FolderJournal, time: Time) -> None:
+async def test_all_running_tasks_are_cancelled_and_their_ends_recorded(journal: FolderJournal, time: Time) -> None:
     await write(journal, SUBMITTED)
     await write(journal, {"intent-1": intent(), "answer-1": ticket("2")}, key="b1")
     assert await cancel(journal, RunningHub(RUNNING), time) == ({TASK, "2"}, set(), {})
@@ -130,7 +130,7 @@ async def test_all_that_runs_is_cancelled_and_its_end_recorded(journal: FolderJo
         assert view.last.end.status == "CANCELLED"
 
 
-async def test_what_had_succeeded_keeps_its_links(journal: FolderJournal, time: Time) -> None:
+async def test_a_task_that_had_succeeded_keeps_its_links(journal: FolderJournal, time: Time) -> None:
     await write(journal, SUBMITTED)
     assert await cancel(journal, RunningHub(SUCCESS), time) == (set(), {TASK}, {})
     end = (await read_job(journal, KEY)).submits[0].end
@@ -143,7 +143,7 @@ async def test_what_had_succeeded_keeps_its_links(journal: FolderJournal, time: 
     )
 
 
-async def test_what_has_ended_or_was_refused_is_left_alone(journal: FolderJournal, time: Time) -> None:
+async def test_ended_and_refused_submissions_are_not_changed(journal: FolderJournal, time: Time) -> None:
     await write(journal, {**SUBMITTED, "end-1": End(status="FAILED", task_id=TASK)})
     await write(journal, {"intent-1": intent(), "answer-1": Answer(outcome="refused")}, key="b1")
     rh = RunningHub(RUNNING)
@@ -164,14 +164,14 @@ async def test_the_record_that_stops_new_submits_comes_first(journal: FolderJour
     assert rh.cancelled == [TASK]
 
 
-async def test_a_submit_in_flight_is_waited_for_and_its_task_cancelled(journal: FolderJournal, time: Time) -> None:
+async def test_the_task_of_a_submission_in_flight_is_cancelled(journal: FolderJournal, time: Time) -> None:
     await write(journal, {"intent-1": intent(owner=current_owner())})
     time.then = [lambda: write(journal, {"answer-1": ticket()})]
     assert await cancel(journal, RunningHub(RUNNING), time) == ({TASK}, set(), {})
 
 
 @pytest.mark.parametrize("owner", [current_owner(), SOMEWHERE_ELSE], ids=["living", "elsewhere"])
-async def test_patience_with_a_submit_in_flight_ends_and_is_said(
+async def test_the_wait_for_a_submission_in_flight_is_limited_and_reported(
     journal: FolderJournal, time: Time, owner: object
 ) -> None:
     await write(journal, {"intent-1": intent(owner=owner)})
@@ -181,20 +181,22 @@ async def test_patience_with_a_submit_in_flight_ends_and_is_said(
     assert 20 <= time.now < 30, "Prefect ends the cancelling process after 30 s"
 
 
-async def test_a_dead_process_is_not_waited_for_and_its_submit_said(journal: FolderJournal, time: Time) -> None:
+async def test_the_submission_of_a_dead_process_is_reported_without_a_wait(journal: FolderJournal, time: Time) -> None:
     await write(journal, {"intent-1": intent(owner=dead_owner())})
     _, _, failed = await cancel(journal, RunningHub(RUNNING), time)
     assert "it is unknown" in failed[f"run/{KEY}"]
     assert time.now == 0
 
 
-async def test_an_unknown_submit_is_said(journal: FolderJournal, time: Time) -> None:
+async def test_an_unknown_submission_is_reported(journal: FolderJournal, time: Time) -> None:
     await write(journal, {"intent-1": intent(), "answer-1": unknown()})
     _, _, failed = await cancel(journal, RunningHub(RUNNING), time)
     assert "it is unknown" in failed[f"run/{KEY}"]
 
 
-async def test_what_cannot_be_cancelled_is_said_and_does_not_stop_the_rest(journal: FolderJournal, time: Time) -> None:
+async def test_a_failed_cancellation_is_reported_and_does_not_stop_the_others(
+    journal: FolderJournal, time: Time
+) -> None:
     await write(journal, SUBMITTED)
     await write(journal, {"intent-1": intent(credentials="gone"), "answer-1": ticket("2")}, key="b1")
     rh = RunningHub(RUNNING)
@@ -217,7 +219,7 @@ async def test_a_run_is_cancelled_for_its_attempt(journal: FolderJournal, time: 
     assert not await watch.check(journal, 2, max_age=0.0)
 
 
-async def test_not_cancelled_is_remembered_for_a_moment_only(journal: FolderJournal, time: Time) -> None:
+async def test_not_cancelled_is_cached_briefly(journal: FolderJournal, time: Time) -> None:
     watch = CancelWatch(clock=time.clock)
     assert not await watch.check(journal, 1)
     await cancel(journal, RunningHub(RUNNING), time)
@@ -228,14 +230,14 @@ async def test_not_cancelled_is_remembered_for_a_moment_only(journal: FolderJour
     assert await watch.check(journal, 1)
 
 
-async def test_a_fresh_look_asks_the_journal(journal: FolderJournal, time: Time) -> None:
+async def test_a_check_without_a_maximum_age_reads_the_journal(journal: FolderJournal, time: Time) -> None:
     watch = CancelWatch(clock=time.clock)
     assert not await watch.check(journal, 1)
     await cancel(journal, RunningHub(RUNNING), time)
     assert await watch.check(journal, 1, max_age=0.0)
 
 
-async def test_cancelled_is_remembered_for_ever_and_runs_are_told_apart(journal: FolderJournal, time: Time) -> None:
+async def test_cancelled_is_cached_for_each_run(journal: FolderJournal, time: Time) -> None:
     await cancel(journal, RunningHub(RUNNING), time)
     watch = CancelWatch(clock=time.clock)
     other = FolderJournal(journal.url, scope="other")
@@ -246,7 +248,7 @@ async def test_cancelled_is_remembered_for_ever_and_runs_are_told_apart(journal:
     assert await watch.check(journal, 1, max_age=0.0)
 
 
-async def test_jobs_of_later_attempts_and_of_those_before_the_first_that_is_meant_go_on(journal: FolderJournal) -> None:
+async def test_only_jobs_of_the_given_attempts_are_cancelled(journal: FolderJournal) -> None:
     for attempt in (1, 2, 3, 4):
         records = {"intent-1": intent(attempt=attempt), "answer-1": ticket(f"{TASK}{attempt}")}
         await write(journal, records, key=f"{attempt}" * 24)
@@ -307,7 +309,7 @@ class Hub(RunningHub):
 MANY = [f"{number:024x}" for number in range(80)]
 
 
-async def test_tasks_are_cancelled_while_more_are_read_and_16_at_once() -> None:
+async def test_tasks_are_cancelled_16_at_a_time_while_more_are_read() -> None:
     """A24: the first task is cancelled before all jobs were read, and others at the same time."""
     hub = Hub()
     journal = Listed(hub.has_cancelled)
@@ -323,7 +325,7 @@ async def test_tasks_are_cancelled_while_more_are_read_and_16_at_once() -> None:
     assert sorted(report.cancelled) == sorted(hub.cancelled) == [f"{TASK}{number:02}" for number in range(len(MANY))]
 
 
-async def test_an_end_that_another_process_was_first_to_record_counts(journal: FolderJournal, time: Time) -> None:
+async def test_an_end_that_another_process_recorded_first_counts(journal: FolderJournal, time: Time) -> None:
     """A24: an end that lost the exclusive creation is read back."""
     await write(journal, SUBMITTED)
 
@@ -358,9 +360,7 @@ async def test_while_a_submit_is_in_flight_only_its_job_is_read_again(tmp_path: 
     assert journal.listings == 1
 
 
-async def test_a_slow_listing_uses_up_the_patience_and_what_is_in_flight_is_looked_at_once_more(
-    journal: FolderJournal, time: Time
-) -> None:
+async def test_submissions_in_flight_are_checked_again_after_a_slow_listing(journal: FolderJournal, time: Time) -> None:
     await write(journal, {"intent-1": intent(owner=current_owner())}, key="a1")
     await write(journal, SUBMITTED)
 
@@ -413,7 +413,7 @@ async def test_a_job_that_cannot_be_read_again_is_an_error_and_the_others_are_ca
     assert sorted(rh.cancelled) == sorted([TASK, "2"])
 
 
-async def test_what_a_process_remembers_of_cancelled_runs_is_limited(time: Time) -> None:
+async def test_the_cache_of_cancelled_runs_is_limited(time: Time) -> None:
     """A25: a process does not remember every run that it has ever looked at."""
     watch, place = CancelWatch(clock=time.clock), MemoryPlace()
 

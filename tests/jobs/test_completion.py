@@ -112,7 +112,7 @@ async def test_a_success_without_files_is_not_an_end() -> None:
 
 
 @in_virtual_time
-async def test_a_link_that_is_none_is_named() -> None:
+async def test_an_invalid_link_is_named() -> None:
     """A13, A16: neither a relative nor a malformed link is recorded as the job's output."""
     for url in ("/files/a.png?token=secret", "http://[::1"):
         place = Place(RunningHub(TaskView(task_id=TASK, status="SUCCESS", outputs=(RemoteOutput(url=url),))))
@@ -123,7 +123,7 @@ async def test_a_link_that_is_none_is_named() -> None:
 
 
 @in_virtual_time
-async def test_a_cancelled_run_s_success_without_files_is_not_an_end_either() -> None:
+async def test_a_success_without_files_is_not_an_end_in_a_cancelled_run() -> None:
     """A13: whoever cancels a run records no success before its files are there."""
     place = Place(RunningHub(EMPTY))
     waiting = await place.begin()
@@ -133,7 +133,7 @@ async def test_a_cancelled_run_s_success_without_files_is_not_an_end_either() ->
 
 
 @in_virtual_time
-async def test_a_graph_that_is_forgotten_when_it_is_cancelled_is_cancelled() -> None:
+async def test_a_graph_that_is_unknown_after_its_cancellation_is_cancelled() -> None:
     """A28: the recorded end is read before RunningHub's "no such task" is believed."""
     place = Place(RunningHub(forgets=True))
     waiting = await place.begin()
@@ -146,7 +146,7 @@ async def test_a_graph_that_is_forgotten_when_it_is_cancelled_is_cancelled() -> 
 
 
 @pytest.mark.parametrize("forgets", [False, True])
-def test_a_cancellation_is_noticed_within_seconds_where_webhooks_tell_of_ends(forgets: bool) -> None:
+def test_a_cancellation_is_noticed_within_seconds_with_webhooks(forgets: bool) -> None:
     """A29: RunningHub sends no webhook for a cancelled task, so the run's record of it is looked at."""
 
     @in_virtual_time

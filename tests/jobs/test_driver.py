@@ -43,14 +43,14 @@ async def test_a_finished_job_is_downloaded_once(run: PooledRun) -> None:
 
 
 @pytest.mark.parametrize("budget", [None, 1.0])
-async def test_the_price_of_the_catalogue_is_recorded_and_not_asked_for(run: PooledRun, budget: float | None) -> None:
+async def test_the_price_of_the_catalogue_is_recorded_and_not_requested(run: PooledRun, budget: float | None) -> None:
     await run.all(pictures(1), budget=budget)
     (intent,) = await run.intents()
     assert (intent.estimate, intent.currency) == (Decimal("0.04"), "CNY")
     assert not [one for one in run.rh.recorder.requests if "price-preview" in one.path]
 
 
-async def test_a_job_tells_each_change_of_its_state(run: PooledRun, tmp_path: Path) -> None:
+async def test_a_job_reports_each_change_of_its_state(run: PooledRun, tmp_path: Path) -> None:
     photo = str(samples.png(tmp_path / "photo.png"))
     await run.all([models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5")])
     states = [event.state for event in run.heard if not event.is_step]
@@ -61,14 +61,14 @@ async def test_a_job_tells_each_change_of_its_state(run: PooledRun, tmp_path: Pa
     assert run.said("uploading") == ["making 1 input(s) available to RunningHub"]
 
 
-async def test_a_job_tells_how_it_ended(run: PooledRun) -> None:
+async def test_a_job_reports_its_end(run: PooledRun) -> None:
     (error,) = await run.all([models.ZImageTurbo(prompt="forbidden")])
     assert isinstance(error, ModerationError)
     assert [event.state for event in run.heard] == ["failed"]
     assert run.said("failed") == [error.message]
 
 
-async def test_a_cancelled_run_pays_for_nothing_and_its_budget_is_given_back(run: PooledRun) -> None:
+async def test_a_cancelled_run_pays_nothing_and_releases_its_budget(run: PooledRun) -> None:
     await run.journal.create("cancel-1", Cancelled(by="a person").model_dump(mode="json"))
     (error,) = await run.all(pictures(1), budget=0.04)
     assert isinstance(error, JobCancelled)
@@ -130,7 +130,7 @@ class Watched(PooledRun):
             self.reserved = spend_tracker_of(self.journal).reserved()
 
 
-async def test_a_call_without_a_budget_counts_before_its_inputs_are_sent(rh: Emulator, tmp_path: Path) -> None:
+async def test_a_call_without_a_budget_counts_before_its_inputs_are_uploaded(rh: Emulator, tmp_path: Path) -> None:
     """A20: sending large inputs takes long, and a budget beside it must not take what this call will cost."""
     run = Watched(rh, tmp_path, members=("main",))
     photo = str(samples.png(tmp_path / "photo.png"))
@@ -146,7 +146,7 @@ UNPRICED = next(
 )
 
 
-async def test_a_call_without_a_budget_is_priced_before_it_is_paid_for_once_its_run_has_one(run: PooledRun) -> None:
+async def test_a_call_without_a_budget_is_priced_if_its_run_has_a_budget(run: PooledRun) -> None:
     """A20: an unknown price is asked for before the submit, so that the record of the submit has it."""
     await run.all(pictures(1), budget=1.0)
     await run.all([models.input_for(UNPRICED)(prompt="a lighthouse")])

@@ -4,7 +4,7 @@ from rh_prefect.jobs import submission
 from rh_prefect.jobs.journal.call_registry import REQUESTED_KEYS
 
 
-def test_what_was_asked_for_in_many_runs_is_not_remembered_for_ever() -> None:
+def test_the_requested_keys_of_runs_are_limited() -> None:
     """A25: the keys that were asked for are dropped, run by run, when there are many runs."""
     names = [f"a25-{number}" for number in range(4000)]
     for name in names:
@@ -16,7 +16,7 @@ def test_what_was_asked_for_in_many_runs_is_not_remembered_for_ever() -> None:
         del REQUESTED_KEYS[name]
 
 
-def test_submits_that_were_never_begun_are_not_remembered_for_ever() -> None:
+def test_the_abandoned_submissions_are_limited() -> None:
     """A25: tokens of submits that were never begun are dropped when there are many."""
     tokens = [f"a25-{number}" for number in range(40_000)]
     for token in tokens:

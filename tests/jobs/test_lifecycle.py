@@ -131,13 +131,13 @@ def test_a_ticket_is_waited_for_and_never_submitted_again() -> None:
     assert life.ends(AwaitEnd(submit, adopted=True), SUCCESS) == replace(submit, end=SUCCESS)
 
 
-def test_who_only_brings_home_waits_for_a_cancelled_run_s_task_and_does_not_cancel_it() -> None:
+def test_collecting_waits_for_the_task_of_a_cancelled_run() -> None:
     submit = Submit(1, INTENT, TICKET)
     life = Life(replace(POLICY, may_submit=False)).answers((ReadJob(), view(submit)))
     assert life.ends(AwaitEnd(submit, adopted=True), SUCCESS) == replace(submit, end=SUCCESS)
 
 
-def test_a_task_that_runninghub_no_longer_knows_is_paid_for_again_once_a_person_says_so() -> None:
+def test_a_task_that_a_person_marked_lost_is_paid_for_again() -> None:
     lost = Submit(1, INTENT, TICKET, lost=Lost())
     life = Life().answers((ReadJob(), view(lost)), *posts(2, TICKET))
     assert life.step == CheckCancel(fresh=True)
@@ -149,12 +149,12 @@ def test_an_adopted_task_is_waited_for() -> None:
     assert life.ends(AwaitEnd(submit, adopted=True), SUCCESS) is not None
 
 
-def test_a_successful_end_is_the_end() -> None:
+def test_a_successful_end_needs_no_further_steps() -> None:
     submit = Submit(1, INTENT, TICKET, end=SUCCESS)
     assert Life().ends(ReadJob(), view(submit)) == submit
 
 
-def test_a_lost_claim_reads_again_and_does_not_post() -> None:
+def test_a_process_that_loses_the_claim_reads_again_and_does_not_post() -> None:
     life = Life().answers((ReadJob(), NEW), *posts(1, TICKET)[:4], (Claim(1), None), (FreeSlot(), None))
     theirs = Submit(1, INTENT)
     life.answers((ReadJob(), view(theirs)))
@@ -167,7 +167,7 @@ def test_an_open_intent_is_watched_and_its_ticket_adopted() -> None:
     assert life.step == AwaitEnd(answered, adopted=True)
 
 
-def test_an_unknown_answer_is_raised_with_both_ways_out_and_not_resent() -> None:
+def test_an_unknown_answer_is_raised_with_both_actions_and_not_resubmitted() -> None:
     life = Life().answers((ReadJob(), NEW), *posts(1, UNKNOWN)[:-1])
     error = life.raises(SubmissionUnknown, RecordAnswer(INTENT, 1, UNKNOWN), Submit(1, INTENT, UNKNOWN))
     assert "jobs adopt run/key TASK_ID" in error.message
@@ -185,7 +185,7 @@ def test_a_dead_owner_s_intent_becomes_unknown() -> None:
     life.raises(SubmissionUnknown, Watch(theirs), view(Submit(1, INTENT, UNKNOWN)))
 
 
-def test_on_unknown_resubmit_forgets_and_pays_again() -> None:
+def test_resubmit_marks_the_submission_forgotten_and_pays_again() -> None:
     life = Life(replace(POLICY, on_unknown="resubmit"))
     unknown = Submit(1, INTENT, UNKNOWN)
     forgotten = replace(unknown, resolution=Resolution(outcome="forgotten"))
@@ -193,7 +193,7 @@ def test_on_unknown_resubmit_forgets_and_pays_again() -> None:
     assert life.step == CheckCancel(fresh=True)
 
 
-def test_on_unknown_resubmit_has_the_limit_of_max_attempts() -> None:
+def test_resubmissions_are_limited_by_max_attempts() -> None:
     life = Life(replace(POLICY, on_unknown="resubmit", max_attempts=2))
     first = Submit(1, INTENT, UNKNOWN, Resolution(outcome="forgotten", by=RESUBMITTED))
     life.answers((ReadJob(), view(first)), *posts(2, UNKNOWN)[:-1])
@@ -207,12 +207,12 @@ def test_on_unknown_resubmit_has_the_limit_of_max_attempts() -> None:
         Submit(1, INTENT, UNKNOWN, Resolution(outcome="forgotten")),
     ],
 )
-def test_what_others_did_while_this_process_was_stopped_is_read_before_anything_else(stands: Submit) -> None:
+def test_a_process_reads_the_records_of_others_after_it_was_stopped(stands: Submit) -> None:
     life = Life().answers((ReadJob(), NEW), *posts(1, TICKET)[:-1], (RecordAnswer(INTENT, 1, TICKET), stands))
     assert life.step == ReadJob()
 
 
-def test_a_request_that_could_not_be_written_is_the_caller_s_mistake() -> None:
+def test_a_request_that_is_not_json_is_an_input_error() -> None:
     refused = Answer(outcome="refused", code=NOT_SENT, reason="a parameter cannot be written as JSON", retry="final")
     life = Life().answers((ReadJob(), NEW), *posts(1, refused))
     assert "run/key: a parameter" in life.raises(InputError, FreeSlot(), None).message
@@ -259,7 +259,7 @@ def test_a_definite_refusal_is_recorded_and_raised(code: str, retry: Any, kind: 
     life.raises(kind, FreeSlot(full=False), None)
 
 
-def test_a_request_that_cannot_leave_is_tried_a_few_times_and_then_said() -> None:
+def test_a_request_that_cannot_be_sent_is_an_error_after_some_tries() -> None:
     away = Answer(outcome="refused", code=NOT_DELIVERED, reason="connection refused", retry="throttled")
     life = Life().answers((ReadJob(), NEW))
     for n in range(1, 5):
@@ -268,7 +268,7 @@ def test_a_request_that_cannot_leave_is_tried_a_few_times_and_then_said() -> Non
     assert "Nothing was paid" in life.raises(ConnectFailed, FreeSlot(), None).message
 
 
-def test_only_requests_in_a_row_that_cannot_leave_are_counted() -> None:
+def test_only_consecutive_requests_that_cannot_be_sent_are_counted() -> None:
     away = Answer(outcome="refused", code=NOT_DELIVERED, reason="connection refused", retry="throttled")
     life = Life(replace(POLICY, undelivered_tries=2)).answers((ReadJob(), NEW))
     for n, answer in enumerate((away, BUSY, away), 1):
@@ -278,7 +278,7 @@ def test_only_requests_in_a_row_that_cannot_leave_are_counted() -> None:
     life.raises(ConnectFailed, FreeSlot(), None)
 
 
-def test_a_claim_that_was_given_up_is_followed_by_a_new_one() -> None:
+def test_an_abandoned_claim_is_followed_by_a_new_one() -> None:
     gave_up = Answer(outcome="refused", code=GAVE_UP, retry="throttled")
     life = Life().answers((ReadJob(), NEW), *posts(1, gave_up), (FreeSlot(), None))
     assert isinstance(life.step, Pause)
@@ -301,7 +301,7 @@ def test_a_task_that_succeeded_before_its_cancellation_is_not_lost() -> None:
     assert life.ends(CancelTask(submit), SUCCESS) == replace(submit, end=SUCCESS)
 
 
-def test_the_call_that_waited_on_a_failure_raises_it_with_code_and_advice() -> None:
+def test_a_call_that_waits_for_a_failing_job_raises_its_code_and_advice() -> None:
     life = Life().answers((ReadJob(), NEW), *posts(1, TICKET), (CheckCancel(fresh=True), False))
     error = life.raises(JobFailed, AwaitEnd(Submit(1, INTENT, TICKET), adopted=False), failed("1015"))
     assert (error.code, error.new_task) == ("1015", True)
@@ -324,7 +324,9 @@ def test_the_call_that_waited_on_a_failure_raises_it_with_code_and_advice() -> N
         ("805", 2, 1, True),
     ],
 )
-def test_who_may_pay_for_a_failed_job_again(code: str, attempt: int, task_attempt: int, pays: bool) -> None:
+def test_the_attempts_that_may_pay_for_a_failed_job_again(
+    code: str, attempt: int, task_attempt: int, pays: bool
+) -> None:
     submit = Submit(1, INTENT, TICKET, end=failed(code))
     policy = replace(POLICY, attempt=attempt, task_attempt=task_attempt)
     if pays:
@@ -349,14 +351,14 @@ def test_a_job_pays_for_at_most_max_attempts_tasks() -> None:
     assert Life(policy).answers((ReadJob(), view(*submits[:2]))).step == Prepare()
 
 
-def test_a_policy_says_by_itself_what_is_safe() -> None:
+def test_the_defaults_of_a_policy_are_safe() -> None:
     assert Policy(job="run/key", endpoint="some/model") == Policy(
         job="run/key", endpoint="some/model", attempt=1, task_attempt=1, first_attempt=1, max_attempts=3,
         on_unknown="raise", may_submit=True, undelivered_tries=5, budget=None, may_switch_account=False,
     )  # fmt: skip
 
 
-def test_a_job_pays_for_at_most_three_tasks_where_the_caller_says_nothing() -> None:
+def test_a_job_pays_for_at_most_three_tasks_by_default() -> None:
     policy = Policy(job="run/key", endpoint="some/model", task_attempt=9)
     assert Life(policy).answers((ReadJob(), view(*paid_and_failed(1, 1)))).step == Prepare()
     Life(policy).raises(JobFailed, ReadJob(), view(*paid_and_failed(1, 1, 1)))
@@ -376,7 +378,7 @@ def test_automatic_flow_retries_count_together() -> None:
     Life(policy).raises(JobFailed, ReadJob(), view(*paid_and_failed(1, 2, 3)))
 
 
-def test_a_failure_that_used_all_attempts_is_not_worth_a_task_retry_and_says_so() -> None:
+def test_a_failure_after_all_attempts_is_not_retried_and_the_message_says_so() -> None:
     """A10: the error does not ask for a retry that cannot pay, and names what can."""
     policy = replace(POLICY, max_attempts=1)
     life = Life(policy).answers((ReadJob(), NEW), *posts(1, TICKET), (CheckCancel(fresh=True), False))
@@ -398,7 +400,7 @@ def test_a_cancelled_task_is_paid_for_again_only_by_a_later_attempt() -> None:
     assert Life(replace(POLICY, attempt=2)).answers((ReadJob(), view(submit))).step == Prepare()
 
 
-def test_bringing_home_never_submits() -> None:
+def test_collecting_never_submits() -> None:
     policy = replace(POLICY, may_submit=False, attempt=9, on_unknown="resubmit")
     for submit in (
         Submit(1, INTENT, BUSY),
@@ -418,7 +420,7 @@ def test_busy_is_transient_and_unknown_is_not() -> None:
     assert not issubclass(ResponseLost, Transient)
 
 
-def test_a_graph_that_runninghub_calls_broken_is_cancelled_at_once_and_never_paid_for_again() -> None:
+def test_a_graph_with_invalid_nodes_is_cancelled_and_not_paid_for_again() -> None:
     broken = Answer(outcome="ticket", task_id="1", node_errors={"6": "prompt is empty"})
     submit = Submit(1, INTENT, broken)
     end = End(status="FAILED", task_id="1", code=BROKEN, reason="node 6: prompt is empty")

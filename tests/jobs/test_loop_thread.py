@@ -18,14 +18,14 @@ async def where() -> tuple[str, str]:
     return NAME.get(), threading.current_thread().name
 
 
-async def test_context_variables_arrive_and_all_calls_run_on_one_thread() -> None:
+async def test_calls_get_the_context_variables_and_run_on_one_thread() -> None:
     NAME.set("caller")
     assert await LOOP.call(where()) == ("caller", "rh_prefect")
     assert LOOP.call_sync(where()) == ("caller", "rh_prefect")
     assert LOOP.submit(where()).result() == ("caller", "rh_prefect")
 
 
-async def test_a_context_variable_that_is_set_there_does_not_come_back() -> None:
+async def test_a_context_variable_that_is_set_on_the_loop_is_not_set_in_the_caller() -> None:
     async def rename() -> None:
         NAME.set("another")
 
@@ -34,7 +34,7 @@ async def test_a_context_variable_that_is_set_there_does_not_come_back() -> None
     assert NAME.get() == "caller"
 
 
-async def test_callers_on_many_threads_and_loops_share_the_loop() -> None:
+async def test_callers_on_several_threads_and_loops_share_the_loop() -> None:
     names = await asyncio.gather(
         *(asyncio.to_thread(LOOP.call_sync, where()) for _ in range(4)),
         *(asyncio.to_thread(asyncio.run, LOOP.call(where())) for _ in range(4)),
@@ -42,7 +42,7 @@ async def test_callers_on_many_threads_and_loops_share_the_loop() -> None:
     assert {thread for _, thread in names} == {"rh_prefect"}
 
 
-async def test_an_exception_comes_back_as_it_is() -> None:
+async def test_an_exception_is_raised_unchanged() -> None:
     async def fail() -> None:
         raise LookupError("here")
 
@@ -50,7 +50,7 @@ async def test_an_exception_comes_back_as_it_is() -> None:
         await LOOP.call(fail())
 
 
-async def test_cancelling_the_wait_cancels_what_runs_there() -> None:
+async def test_cancelling_the_wait_cancels_the_coroutine_on_the_loop() -> None:
     began, cancelled = threading.Event(), threading.Event()
 
     async def wait() -> None:
@@ -69,7 +69,7 @@ async def test_cancelling_the_wait_cancels_what_runs_there() -> None:
     assert await asyncio.to_thread(cancelled.wait, 10)
 
 
-async def test_a_critical_section_runs_to_its_end_when_its_caller_is_cancelled() -> None:
+async def test_a_critical_section_completes_when_its_caller_is_cancelled() -> None:
     began, go_on, ended = threading.Event(), asyncio.Event(), threading.Event()
 
     async def pay() -> None:
@@ -87,7 +87,7 @@ async def test_a_critical_section_runs_to_its_end_when_its_caller_is_cancelled()
     assert await asyncio.to_thread(ended.wait, 10)
 
 
-async def test_a_critical_section_gives_back_its_result_and_its_error() -> None:
+async def test_a_critical_section_returns_its_result_and_raises_its_error() -> None:
     async def give() -> int:
         return 5
 
@@ -99,7 +99,7 @@ async def test_a_critical_section_gives_back_its_result_and_its_error() -> None:
         await LOOP.call(LOOP.critical(fail()))
 
 
-async def test_settling_waits_for_what_is_in_flight_and_not_for_ever() -> None:
+async def test_settle_waits_for_critical_sections_until_its_limit() -> None:
     answered = threading.Event()
     paid: list[str] = []
 
@@ -124,7 +124,7 @@ async def test_a_blocking_call_on_the_loop_s_own_thread_is_refused() -> None:
         await LOOP.call(block())
 
 
-async def test_a_thread_that_merely_has_the_same_name_may_block() -> None:
+async def test_another_thread_with_the_same_name_may_block() -> None:
     names: list[tuple[str, str]] = []
     other = threading.Thread(target=lambda: names.append(LOOP.call_sync(where())), name="rh_prefect")
     other.start()
@@ -147,7 +147,7 @@ def runs(script: str, *, tmp_path: Path) -> str:
     return out.decode()
 
 
-def test_the_process_s_end_waits_for_a_critical_section_which_can_still_block(tmp_path: Path) -> None:
+def test_process_exit_waits_for_a_critical_section_that_uses_threads(tmp_path: Path) -> None:
     script = """
 began = threading.Event()
 async def pay():
@@ -163,7 +163,7 @@ began.wait()
     assert runs(script, tmp_path=tmp_path) == "recorded\nresolved\n"
 
 
-def test_nothing_is_begun_that_the_process_s_end_would_cut_off(tmp_path: Path) -> None:
+def test_no_critical_section_starts_during_process_exit(tmp_path: Path) -> None:
     script = """
 began = threading.Event()
 async def first():
@@ -182,7 +182,7 @@ began.wait()
     assert runs(script, tmp_path=tmp_path) == "first\n"
 
 
-def test_connections_are_closed_at_the_process_s_end(tmp_path: Path) -> None:
+def test_connections_are_closed_at_process_exit(tmp_path: Path) -> None:
     script = """
 async def fail(): raise OSError
 async def close(): print("closed")
@@ -193,7 +193,7 @@ LOOP.call_sync(asyncio.sleep(0))
     assert runs(script, tmp_path=tmp_path) == "closed\n"
 
 
-def test_a_thread_that_outlives_the_main_thread_can_still_call(tmp_path: Path) -> None:
+def test_a_thread_that_runs_longer_than_the_main_thread_can_call_the_loop(tmp_path: Path) -> None:
     script = """
 async def give(): return await asyncio.to_thread(lambda: "given")
 LOOP.call_sync(give())
@@ -205,7 +205,7 @@ threading.Thread(target=late).start()
     assert runs(script, tmp_path=tmp_path) == "given\n"
 
 
-def test_a_forked_child_has_a_loop_of_its_own_and_both_end(tmp_path: Path) -> None:
+def test_a_forked_child_has_its_own_loop_and_both_processes_exit(tmp_path: Path) -> None:
     script = """
 async def pid(): return os.getpid()
 parent = LOOP.call_sync(pid())
@@ -221,5 +221,5 @@ print("parent")
     assert runs(script, tmp_path=tmp_path) == "child\nparent\n"
 
 
-def test_a_process_that_never_used_it_has_no_loop(tmp_path: Path) -> None:
+def test_a_process_without_calls_has_no_loop(tmp_path: Path) -> None:
     assert runs("print(threading.active_count())", tmp_path=tmp_path) == "1\n"

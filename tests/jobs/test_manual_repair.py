@@ -28,18 +28,18 @@ def test_a_job_s_name_is_split_at_its_last_slash() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "run", "run/", "/key", "/"])
-def test_what_is_no_job_s_name_is_refused(name: str) -> None:
+def test_an_invalid_job_name_is_refused(name: str) -> None:
     with pytest.raises(InputError, match="<run>/<key>"):
         split_job(name)
 
 
-async def test_a_job_that_is_not_recorded_is_said(journal: FolderJournal) -> None:
+async def test_a_job_without_records_is_an_error(journal: FolderJournal) -> None:
     for work in (read_job(journal, KEY), adopt(journal, KEY, TASK), mark_refused(journal, KEY)):
         with pytest.raises(InputError, match=f"run/{KEY}: this job is not recorded"):
             await work
 
 
-async def test_adopting_names_the_task(journal: FolderJournal) -> None:
+async def test_adopt_records_the_task(journal: FolderJournal) -> None:
     await write(journal, UNKNOWN)
     await adopt(journal, KEY, TASK)
     view = await read_job(journal, KEY)
@@ -47,7 +47,7 @@ async def test_adopting_names_the_task(journal: FolderJournal) -> None:
     assert (view.state, view.last.task_id) == ("ticket", TASK)
 
 
-async def test_one_task_cannot_be_two_jobs(journal: FolderJournal) -> None:
+async def test_one_task_cannot_be_adopted_for_two_jobs(journal: FolderJournal) -> None:
     await write(journal, UNKNOWN)
     await write(journal, {"intent-1": intent(), "answer-1": ticket()}, key="b1")
     with pytest.raises(InputError, match=rf"task {TASK} already belongs to run/b1.*jobs mark-refused run/{KEY}"):
@@ -57,14 +57,14 @@ async def test_one_task_cannot_be_two_jobs(journal: FolderJournal) -> None:
     assert (await read_job(journal, KEY)).state == "ticket"
 
 
-async def test_forgetting_lets_the_next_run_pay(journal: FolderJournal) -> None:
+async def test_a_refused_mark_lets_the_next_run_pay(journal: FolderJournal) -> None:
     await write(journal, UNKNOWN)
     await mark_refused(journal, KEY)
     view = await read_job(journal, KEY)
     assert (view.state, view.next_n, view.tickets) == ("forgotten", 2, 0)
 
 
-async def test_what_is_settled_is_settled(journal: FolderJournal) -> None:
+async def test_a_resolved_submission_cannot_be_resolved_again(journal: FolderJournal) -> None:
     await write(journal, UNKNOWN)
     await adopt(journal, KEY, TASK)
     with pytest.raises(InputError, match=f"nothing to settle.*{TASK}"):
@@ -72,14 +72,14 @@ async def test_what_is_settled_is_settled(journal: FolderJournal) -> None:
     assert (await read_job(journal, KEY)).state == "ticket"
 
 
-async def test_of_two_people_one_settles_it(journal: FolderJournal) -> None:
+async def test_one_of_two_concurrent_resolutions_succeeds(journal: FolderJournal) -> None:
     await write(journal, UNKNOWN)
     both = await asyncio.gather(adopt(journal, KEY, TASK), mark_refused(journal, KEY), return_exceptions=True)
     assert sorted(type(one).__name__ for one in both) == ["InputError", "NoneType"]
 
 
 @pytest.mark.parametrize("task_id", ["", "abc", "12 34", "-5", "1.5"])
-async def test_what_is_no_task_id_is_refused(journal: FolderJournal, task_id: str) -> None:
+async def test_an_invalid_task_id_is_refused(journal: FolderJournal, task_id: str) -> None:
     await write(journal, UNKNOWN)
     with pytest.raises(InputError, match="is not a task id"):
         await adopt(journal, KEY, task_id)
@@ -87,7 +87,7 @@ async def test_what_is_no_task_id_is_refused(journal: FolderJournal, task_id: st
 
 
 @pytest.mark.parametrize("answer", [ticket(), Answer(outcome="refused", code="1501")], ids=["a ticket", "a refusal"])
-async def test_a_known_answer_is_not_settled_by_a_person(journal: FolderJournal, answer: Answer) -> None:
+async def test_a_known_answer_cannot_be_resolved_by_a_person(journal: FolderJournal, answer: Answer) -> None:
     await write(journal, {"intent-1": intent(), "answer-1": answer})
     with pytest.raises(InputError, match="nothing to settle"):
         await mark_refused(journal, KEY)
@@ -104,14 +104,14 @@ async def test_a_lost_task_lets_the_next_run_pay_and_still_counts_as_paid_for(jo
     assert (await read_job(journal, KEY)).state == "ended", "it was found after all"
 
 
-async def test_an_intent_of_a_dead_process_can_be_settled_at_once(journal: FolderJournal) -> None:
+async def test_an_intent_of_a_dead_process_can_be_resolved_immediately(journal: FolderJournal) -> None:
     await write(journal, {"intent-1": intent(owner=dead_owner())})
     await mark_refused(journal, KEY)
     assert (await read_job(journal, KEY)).state == "forgotten"
 
 
 @pytest.mark.parametrize("owner", [current_owner(), SOMEWHERE_ELSE], ids=["living", "elsewhere"])
-async def test_an_intent_that_may_be_in_flight_is_left_alone(journal: FolderJournal, owner: object) -> None:
+async def test_an_intent_that_may_be_in_flight_cannot_be_resolved(journal: FolderJournal, owner: object) -> None:
     await write(journal, {"intent-1": intent(owner=owner)})
     for work in (mark_refused(journal, KEY), adopt(journal, KEY, TASK)):
         with pytest.raises(InputError, match="may still be in progress"):
@@ -119,7 +119,7 @@ async def test_an_intent_that_may_be_in_flight_is_left_alone(journal: FolderJour
     assert (await read_job(journal, KEY)).state == "open"
 
 
-async def test_only_the_last_submit_is_settled(journal: FolderJournal) -> None:
+async def test_only_the_last_submission_is_resolved(journal: FolderJournal) -> None:
     await write(journal, {**UNKNOWN, "resolution-1": Resolution(outcome="forgotten")})
     await write(journal, {"intent-2": intent(), "answer-2": unknown()})
     await adopt(journal, KEY, TASK)
@@ -127,7 +127,7 @@ async def test_only_the_last_submit_is_settled(journal: FolderJournal) -> None:
     assert [submit.state for submit in view.submits] == ["forgotten", "ticket"]
 
 
-async def test_a_ticket_that_waits_on_this_machine_answers_its_submit(journal: FolderJournal, spool: Spool) -> None:
+async def test_a_spooled_ticket_answers_its_submission(journal: FolderJournal, spool: Spool) -> None:
     await write(journal, {"intent-1": intent(owner=dead_owner())})
     spool.put(Spooled("run", KEY, 1, ticket()))
     spool.put(Spooled("another", KEY, 1, ticket("9")))
@@ -136,7 +136,7 @@ async def test_a_ticket_that_waits_on_this_machine_answers_its_submit(journal: F
     assert [entry.scope for entry in spool.entries()] == ["another"]
 
 
-async def test_a_ticket_that_waits_here_settles_what_was_called_unknown(journal: FolderJournal, spool: Spool) -> None:
+async def test_a_spooled_ticket_resolves_an_unknown_submission(journal: FolderJournal, spool: Spool) -> None:
     await write(journal, UNKNOWN)
     spool.put(Spooled("run", KEY, 1, ticket()))
     assert await replay_spool(spool, journal) == [TASK]
@@ -145,14 +145,14 @@ async def test_a_ticket_that_waits_here_settles_what_was_called_unknown(journal:
     assert (view.state, view.last.task_id) == ("ticket", TASK)
 
 
-async def test_a_ticket_that_the_journal_has_already_is_dropped(journal: FolderJournal, spool: Spool) -> None:
+async def test_a_spooled_ticket_that_is_recorded_is_dropped(journal: FolderJournal, spool: Spool) -> None:
     await write(journal, {"intent-1": intent(), "answer-1": ticket()})
     spool.put(Spooled("run", KEY, 1, ticket()))
     assert await replay_spool(spool, journal) == [TASK]
     assert await replay_spool(spool, journal) == []
 
 
-async def test_a_ticket_whose_submit_was_forgotten_is_kept_on_record_and_said(
+async def test_a_ticket_of_a_forgotten_submission_is_recorded_and_logged(
     journal: FolderJournal, spool: Spool, caplog: pytest.LogCaptureFixture
 ) -> None:
     await write(journal, {**UNKNOWN, "resolution-1": Resolution(outcome="forgotten")})
@@ -164,7 +164,7 @@ async def test_a_ticket_whose_submit_was_forgotten_is_kept_on_record_and_said(
     assert f"run/{KEY}: task {TASK} was paid for" in caplog.text
 
 
-async def test_orphans_are_what_was_paid_for_and_not_asked_for(journal: FolderJournal) -> None:
+async def test_orphans_are_paid_jobs_that_were_not_requested(journal: FolderJournal) -> None:
     paid = {"intent-1": intent(), "answer-1": ticket(), "end-1": End(status="SUCCESS", task_id=TASK)}
     for key in ("a1", "b1"):
         await write(journal, paid, key=key)

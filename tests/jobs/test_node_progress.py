@@ -30,7 +30,7 @@ def steps(done: int) -> ProgressEvent:
     return ProgressEvent(node="3", value=done, max=20)
 
 
-async def test_the_first_line_comes_at_once_and_of_many_the_newest_later() -> None:
+async def test_the_first_line_is_reported_immediately_and_the_newest_later() -> None:
     told: list[str] = []
     lines = Lines(told.append, NAMES, every=0.05)
     lines.take(ProgressEvent(cached=("4",)))
@@ -46,7 +46,7 @@ async def test_the_first_line_comes_at_once_and_of_many_the_newest_later() -> No
     assert told[2:] == ["VAEDecode", "node 9"]
 
 
-async def test_nothing_is_told_twice_in_a_row_or_after_the_end() -> None:
+async def test_no_line_is_repeated_or_reported_after_the_end() -> None:
     told: list[str] = []
     lines = Lines(told.append, NAMES, every=0.02)
     lines.take(steps(1))
@@ -127,7 +127,7 @@ async def says_nonsense(connection: ServerConnection) -> None:
 
 
 @pytest.mark.parametrize("handle", [says_nothing, says_nonsense])
-async def test_a_socket_that_says_nothing_of_use_is_closed_with_the_job(
+async def test_a_socket_without_usable_messages_is_closed_with_the_job(
     call: JobContext, client: Client, told: Told, handle: Callable[[ServerConnection], Awaitable[None]]
 ) -> None:
     socket = Socket(handle)
@@ -139,9 +139,7 @@ async def test_a_socket_that_says_nothing_of_use_is_closed_with_the_job(
     assert not completion._watching
 
 
-async def test_a_connection_that_is_refused_or_never_answered_ends_the_telling_and_nothing_else(
-    call: JobContext, client: Client, told: Told
-) -> None:
+async def test_a_failed_connection_ends_only_the_progress(call: JobContext, client: Client, told: Told) -> None:
     came = asyncio.Event()
 
     async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -164,7 +162,7 @@ async def test_a_connection_that_is_refused_or_never_answered_ends_the_telling_a
     assert told.lines == []
 
 
-async def test_a_start_that_offers_no_address_opens_nothing(call: JobContext, client: Client) -> None:
+async def test_a_start_without_an_address_opens_no_socket(call: JobContext, client: Client) -> None:
     progress = NodeProgress(call, "1", client)
     with progress.during(TaskView(task_id="1", status="QUEUED")):
         assert not completion._watching
@@ -173,7 +171,7 @@ async def test_a_start_that_offers_no_address_opens_nothing(call: JobContext, cl
         assert not completion._watching, "it is another task's"
 
 
-async def test_only_so_many_are_watched_at_a_time(call: JobContext, client: Client) -> None:
+async def test_the_number_of_concurrent_sockets_is_limited(call: JobContext, client: Client) -> None:
     socket = Socket(says_nothing)
     async with at_address(socket) as url:
         watched = [NodeProgress(call, "1", client).during(seen(url)) for _ in range(AT_ONCE + 1)]

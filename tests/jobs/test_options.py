@@ -23,7 +23,7 @@ NAN, INFINITE = float("nan"), float("inf")
     ],
     ids=repr,
 )
-def test_what_has_no_meaning_is_refused_by_its_name(given: dict[str, Any]) -> None:
+def test_an_invalid_option_is_refused_with_its_name(given: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=rf"(?i){next(iter(given))}.*Nothing was sent"):
         Options(**given)
 
@@ -42,5 +42,5 @@ def test_what_has_no_meaning_is_refused_by_its_name(given: dict[str, Any]) -> No
     ],
     ids=repr,
 )
-def test_everything_else_is_taken(given: dict[str, Any]) -> None:
+def test_valid_options_are_accepted(given: dict[str, Any]) -> None:
     assert all(getattr(Options(**given), name) == value for name, value in given.items())

@@ -18,7 +18,7 @@ from tests.support.branch_programs import PaidBranches
 from tests.support.hypothesis_settings import first_finding, search
 
 
-def test_every_branch_keeps_its_own_results_and_every_call_is_paid_for_once() -> None:
+def test_each_branch_keeps_its_results_and_each_call_is_paid_once() -> None:
     run_state_machine_as_test(PaidBranches, settings=search(150))
 
 
@@ -52,7 +52,7 @@ class ForgetsPlaces(CallRegistry):
         pytest.param(ForgetsPlaces, "no other call is like it|is given the result", id="places are forgotten"),
     ],
 )
-def test_where_calls_are_not_told_apart_the_search_finds_it(registry: type[CallRegistry], finding: str) -> None:
+def test_the_search_finds_calls_that_are_not_distinguished(registry: type[CallRegistry], finding: str) -> None:
     class WithAnotherRegistry(PaidBranches):
         def new_registry(self) -> CallRegistry:
             return registry()

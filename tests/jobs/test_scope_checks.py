@@ -53,7 +53,7 @@ class Counting(FolderJournal):
             yield key
 
 
-async def test_an_empty_scope_is_asked_once_and_stays_what_it_was(journal: Counting, store: MediaStore) -> None:
+async def test_an_empty_scope_is_read_once(journal: Counting, store: MediaStore) -> None:
     scopes, scope = OpenScopes(), scope_of(journal)
     assert await scopes.open(scope, store)
     await journal.create("a1-intent-1", {"token": "x"})
@@ -62,7 +62,7 @@ async def test_an_empty_scope_is_asked_once_and_stays_what_it_was(journal: Count
     assert await OpenScopes().open(scope, store) is False
 
 
-async def test_a_later_attempt_in_the_same_process_looks_again(journal: Counting, store: MediaStore) -> None:
+async def test_a_later_attempt_in_the_same_process_reads_the_scope_again(journal: Counting, store: MediaStore) -> None:
     """A1: as after a retry of the flow: what the first attempt has paid for is found, whatever has moved since."""
     scopes = OpenScopes()
     assert await scopes.open(scope_of(journal), store)
@@ -70,7 +70,7 @@ async def test_a_later_attempt_in_the_same_process_looks_again(journal: Counting
     assert not await scopes.open(scope_of(journal), store)
 
 
-async def test_many_jobs_at_once_ask_once(journal: Counting, store: MediaStore) -> None:
+async def test_concurrent_jobs_read_the_scope_once(journal: Counting, store: MediaStore) -> None:
     scopes, scope = OpenScopes(), scope_of(journal)
     assert await asyncio.gather(*(scopes.open(scope, store) for _ in range(20))) == [True] * 20
     assert journal.asked == 1
@@ -89,7 +89,7 @@ class Failing(FolderJournal):
             yield key
 
 
-async def test_a_failure_of_any_kind_is_not_remembered(tmp_path: Path, store: MediaStore) -> None:
+async def test_an_error_is_not_cached(tmp_path: Path, store: MediaStore) -> None:
     """A25: a scope that could not be looked at is looked at again by the next job."""
     scopes, scope = OpenScopes(), scope_of(Failing(str(tmp_path / "journal"), scope="night"))
     for _ in range(2):
@@ -105,7 +105,7 @@ class Named(MemoryJournal):
         return f"Named({self.scope!r})"
 
 
-async def test_what_is_remembered_of_scopes_is_limited(store: MediaStore) -> None:
+async def test_the_cache_of_scopes_is_limited(store: MediaStore) -> None:
     """A25: a process does not remember every scope that it has looked at."""
     scopes, place = OpenScopes(), MemoryPlace()
 
@@ -166,7 +166,7 @@ async def test_a_run_whose_records_are_older_than_itself_pays_for_nothing(tmp_pa
     assert await OpenScopes().open(scope_of(restored, {}), store), "a named scope may begin again"
 
 
-async def test_what_manifests_know_is_recorded_again(tmp_path: Path, store: MediaStore) -> None:
+async def test_recover_records_the_jobs_of_manifests(tmp_path: Path, store: MediaStore) -> None:
     """A9: each job of which there is a manifest is found again where it was asked for."""
     before, restored = (FolderJournal(str(tmp_path / name), scope="night") for name in ("lost", "restored"))
     await OpenScopes().open(scope_of(before), store)
@@ -188,7 +188,7 @@ async def test_what_manifests_know_is_recorded_again(tmp_path: Path, store: Medi
     assert not await OpenScopes().open(scope_of(restored), store)
 
 
-async def test_a_recovered_job_costs_and_gives_what_it_did_before(tmp_path: Path, store: MediaStore) -> None:
+async def test_a_recovered_job_has_its_costs_texts_and_call_number(tmp_path: Path, store: MediaStore) -> None:
     """A9: its coins, its texts and its place among equal calls are recorded again too."""
     manifest = Manifest(
         key="ab" * 12, job=f"night/{'ab' * 12}", base="c" * 40, site="site", account="main", model="m", endpoint="e",

@@ -17,7 +17,7 @@ from tests.support.job_state_machine import PaidJobs
 from tests.support.memory_journal import MemoryPlace
 
 
-def test_whatever_happens_nothing_is_paid_for_twice_and_nothing_is_lost() -> None:
+def test_no_job_is_paid_twice_or_lost_in_any_order_of_events() -> None:
     run_state_machine_as_test(PaidJobs, settings=search(150))
 
 
@@ -68,7 +68,7 @@ class HidesCancellations(MemoryPlace):
         pytest.param(HidesCancellations, "nobody says so|never end", id="cancellations are not seen"),
     ],
 )
-def test_in_a_faulty_world_the_search_finds_the_fault(place: type[MemoryPlace], finding: str) -> None:
+def test_the_search_finds_a_fault(place: type[MemoryPlace], finding: str) -> None:
     class InAFaultyPlace(PaidJobs):
         def new_place(self) -> MemoryPlace:
             return place()

@@ -124,13 +124,13 @@ async def test_a_submit_is_claimed_posted_and_recorded(open_desk: OpenDesk, rh: 
     assert list(spool.entries()) == []
 
 
-async def test_of_two_claims_one_is_ours(open_desk: OpenDesk) -> None:
+async def test_one_of_two_claims_succeeds(open_desk: OpenDesk) -> None:
     first, second = open_desk(), open_desk()
     assert await first.claim(1, mine()) is not None
     assert await second.claim(1, mine()) is None
 
 
-async def test_the_inputs_links_stand_where_their_marks_were(open_desk: OpenDesk, rh: RunningHub) -> None:
+async def test_marks_are_replaced_by_the_links_of_the_inputs(open_desk: OpenDesk, rh: RunningHub) -> None:
     one, two = media_mark("a" * 64), media_mark("b" * 64)
     desk = open_desk({"imageUrl": one, "images": [one, two], "deep": {"of": [two]}, "prompt": "x", "n": 5})
     claimed = await desk.claim(1, mine())
@@ -147,7 +147,7 @@ async def test_the_inputs_links_stand_where_their_marks_were(open_desk: OpenDesk
     ]
 
 
-async def test_a_prompt_that_looks_like_a_mark_is_a_prompt(open_desk: OpenDesk, rh: RunningHub) -> None:
+async def test_a_prompt_that_looks_like_a_mark_is_unchanged(open_desk: OpenDesk, rh: RunningHub) -> None:
     submit = await submitted(open_desk({"prompt": "sha256: what is that?"}))
     assert submit.state == "ticket"
     assert rh.submitted == [{"prompt": "sha256: what is that?"}]
@@ -168,7 +168,7 @@ async def test_a_prompt_that_looks_like_a_mark_is_a_prompt(open_desk: OpenDesk, 
         (RuntimeError("a defect"), "unknown", "", "unknown"),
     ],
 )
-async def test_whatever_happens_is_an_answer(
+async def test_each_outcome_of_a_post_is_recorded_as_an_answer(
     open_desk: OpenDesk, rh: RunningHub, error: Exception, outcome: str, code: str, retry: str
 ) -> None:
     rh.answer = error
@@ -178,13 +178,15 @@ async def test_whatever_happens_is_an_answer(
     assert len(rh.submitted) == 1
 
 
-async def test_one_that_was_stopped_between_claim_and_post_does_not_post(open_desk: OpenDesk, rh: RunningHub) -> None:
+async def test_a_process_that_was_stopped_between_claim_and_post_does_not_post(
+    open_desk: OpenDesk, rh: RunningHub
+) -> None:
     submit = await submitted(open_desk(), claim=mine(give_up=-1.0))
     assert (submit.state, submit.answer.code) == ("refused", GAVE_UP)
     assert rh.submitted == []
 
 
-async def test_the_time_that_the_claim_itself_took_counts(open_desk: OpenDesk, journal: Flaky, rh: RunningHub) -> None:
+async def test_the_duration_of_the_claim_counts(open_desk: OpenDesk, journal: Flaky, rh: RunningHub) -> None:
     # Others may watch the intent from when the journal has it, which can be long before this process is told.
     journal.slow = 0.05
     submit = await submitted(open_desk(), claim=mine(give_up=0.04))
@@ -193,7 +195,7 @@ async def test_the_time_that_the_claim_itself_took_counts(open_desk: OpenDesk, j
     assert rh.submitted == []
 
 
-async def test_a_journal_that_is_away_after_the_post_leaves_the_ticket_here(
+async def test_a_ticket_stays_in_the_spool_while_the_journal_is_unavailable(
     open_desk: OpenDesk, journal: Flaky, rh: RunningHub, spool: Spool
 ) -> None:
     journal.before = ("answer-1",)
@@ -206,7 +208,7 @@ async def test_a_journal_that_is_away_after_the_post_leaves_the_ticket_here(
     assert len(rh.submitted) == 1
 
 
-async def test_a_kill_between_the_answer_and_its_record_loses_nothing_here(
+async def test_a_kill_between_the_answer_and_its_record_keeps_the_spooled_ticket(
     open_desk: OpenDesk, journal: Flaky, spool: Spool
 ) -> None:
     await write(journal, {"intent-1": intent(owner=dead_owner())})
@@ -214,7 +216,7 @@ async def test_a_kill_between_the_answer_and_its_record_loses_nothing_here(
     assert await state(open_desk) == "ticket"
 
 
-async def test_a_full_disk_here_does_not_keep_the_ticket_from_the_journal(
+async def test_a_ticket_is_recorded_if_the_spool_cannot_be_written(
     open_desk: OpenDesk, spool: Spool, caplog: pytest.LogCaptureFixture
 ) -> None:
     spool.folder.write_text("no folder")
@@ -235,7 +237,7 @@ async def test_an_old_ticket_in_the_spool_does_not_hide_the_job_s_end(
     assert list(spool.entries()) == []
 
 
-async def test_a_claim_whose_answer_was_lost_is_known_never_to_have_been_posted(
+async def test_a_claim_with_a_lost_response_is_known_to_be_unposted(
     open_desk: OpenDesk, journal: Flaky, rh: RunningHub
 ) -> None:
     journal.after = ("intent-1",)
@@ -248,9 +250,7 @@ async def test_a_claim_whose_answer_was_lost_is_known_never_to_have_been_posted(
     assert rh.submitted == []
 
 
-async def test_a_claim_of_this_process_that_is_about_to_post_is_not_taken_for_unposted(
-    open_desk: OpenDesk, rh: RunningHub
-) -> None:
+async def test_a_claim_before_its_post_does_not_count_as_abandoned(open_desk: OpenDesk, rh: RunningHub) -> None:
     """Two accounts in one process may run one job; to call the other's claim refused would be to pay twice."""
     desk = open_desk()
     claim = mine()
@@ -268,7 +268,7 @@ async def test_a_claim_of_this_process_that_is_about_to_post_is_not_taken_for_un
     assert (view.state, len(rh.submitted)) == ("ticket", 1)
 
 
-async def test_another_process_s_answer_is_waited_for(open_desk: OpenDesk, journal: Flaky) -> None:
+async def test_the_answer_of_another_process_is_waited_for(open_desk: OpenDesk, journal: Flaky) -> None:
     await write(journal, {"intent-1": mine()})
     answers = iter([None, None, ticket()])
 
@@ -290,15 +290,13 @@ async def test_a_dead_owner_s_intent_is_unknown_at_once(open_desk: OpenDesk, jou
     assert "ended unexpectedly" in view.submits[0].answer.reason
 
 
-async def test_another_process_that_is_silent_for_longer_than_its_limits_is_unknown(
-    open_desk: OpenDesk, journal: Flaky
-) -> None:
+async def test_an_intent_without_an_answer_within_its_limits_is_unknown(open_desk: OpenDesk, journal: Flaky) -> None:
     await write(journal, {"intent-1": intent(give_up=-1000.0)})
     desk = open_desk()
     assert (await desk.watch((await desk.read()).submits[0])).state == "unknown"
 
 
-async def test_a_silent_process_is_watched_for_its_limits_and_ten_seconds(open_desk: OpenDesk, journal: Flaky) -> None:
+async def test_an_intent_is_watched_for_its_limits_and_ten_seconds(open_desk: OpenDesk, journal: Flaky) -> None:
     """A shorter watch would call a request unknown that its own process still waits for."""
     await write(journal, {"intent-1": intent(give_up=30.0, submit_timeout=60.0)})
     now = 0.0
@@ -312,7 +310,7 @@ async def test_a_silent_process_is_watched_for_its_limits_and_ten_seconds(open_d
     assert 100.0 < now <= 102.0
 
 
-async def test_a_process_within_its_limits_is_watched_on(open_desk: OpenDesk, journal: Flaky) -> None:
+async def test_an_intent_within_its_limits_is_watched(open_desk: OpenDesk, journal: Flaky) -> None:
     await write(journal, {"intent-1": intent()})
 
     class Enough(Exception):
@@ -331,7 +329,7 @@ async def test_a_process_within_its_limits_is_watched_on(open_desk: OpenDesk, jo
     assert gaps[-1] == 2.0
 
 
-async def test_a_late_ticket_settles_what_a_watcher_called_unknown(
+async def test_a_late_ticket_resolves_a_submission_that_a_watcher_marked_unknown(
     open_desk: OpenDesk, journal: Flaky, rh: RunningHub
 ) -> None:
     rh.meanwhile = lambda: write(journal, {"answer-1": unknown()})
@@ -341,15 +339,15 @@ async def test_a_late_ticket_settles_what_a_watcher_called_unknown(
     assert submit.resolution.by == "the late owner"
 
 
-async def test_a_late_refusal_settles_it_too(open_desk: OpenDesk, journal: Flaky, rh: RunningHub) -> None:
+async def test_a_late_refusal_resolves_an_unknown_submission(
+    open_desk: OpenDesk, journal: Flaky, rh: RunningHub
+) -> None:
     rh.answer = api_error("421", doing="x", submitting=True)
     rh.meanwhile = lambda: write(journal, {"answer-1": unknown()})
     assert (await submitted(open_desk())).state == "forgotten"
 
 
-async def test_a_late_answer_that_is_unknown_as_well_changes_nothing(
-    open_desk: OpenDesk, journal: Flaky, rh: RunningHub
-) -> None:
+async def test_a_late_unknown_answer_changes_nothing(open_desk: OpenDesk, journal: Flaky, rh: RunningHub) -> None:
     rh.answer = ResponseLost("read timeout")
     rh.meanwhile = lambda: write(journal, {"answer-1": unknown("no answer in 100 s")})
     submit = await submitted(open_desk())
@@ -357,7 +355,7 @@ async def test_a_late_answer_that_is_unknown_as_well_changes_nothing(
     assert submit.answer.reason == "no answer in 100 s"
 
 
-async def test_a_ticket_that_comes_after_a_person_forgot_it_is_kept_on_record_and_said(
+async def test_a_ticket_after_a_person_marked_it_refused_is_recorded_and_logged(
     open_desk: OpenDesk, journal: Flaky, rh: RunningHub, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def forgotten_meanwhile() -> None:
@@ -372,7 +370,7 @@ async def test_a_ticket_that_comes_after_a_person_forgot_it_is_kept_on_record_an
     assert TASK in caplog.text
 
 
-async def test_a_ticket_that_a_person_adopted_meanwhile_is_the_same_ticket(
+async def test_a_late_ticket_that_a_person_has_adopted_is_the_same_ticket(
     open_desk: OpenDesk, journal: Flaky, rh: RunningHub, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def adopted_meanwhile() -> None:
@@ -384,15 +382,15 @@ async def test_a_ticket_that_a_person_adopted_meanwhile_is_the_same_ticket(
     assert caplog.text == ""
 
 
-async def test_a_key_of_the_caller_s_that_stands_for_another_request_is_refused(
-    open_desk: OpenDesk, rh: RunningHub
-) -> None:
+async def test_a_caller_s_key_of_another_request_is_refused(open_desk: OpenDesk, rh: RunningHub) -> None:
     await submitted(open_desk())
     with pytest.raises(InputError, match="another request"):
         await open_desk(base="c" * 40).read()
 
 
-async def test_forgetting_and_the_next_number(open_desk: OpenDesk, journal: Flaky, rh: RunningHub) -> None:
+async def test_a_forgotten_submission_is_followed_by_the_next_number(
+    open_desk: OpenDesk, journal: Flaky, rh: RunningHub
+) -> None:
     await write(journal, {"intent-1": mine(), "answer-1": unknown()})
     await open_desk().resolve(1, Resolution(outcome="forgotten"))
     await submitted(open_desk(), n=2)
@@ -400,7 +398,7 @@ async def test_forgetting_and_the_next_number(open_desk: OpenDesk, journal: Flak
     assert [one.state for one in view.submits] == ["forgotten", "ticket"]
 
 
-async def test_a_refusal_is_no_reason_to_use_the_spool(open_desk: OpenDesk, rh: RunningHub, spool: Spool) -> None:
+async def test_a_refusal_is_not_spooled(open_desk: OpenDesk, rh: RunningHub, spool: Spool) -> None:
     rh.answer = api_error("1501", doing="x", submitting=True)
     await submitted(open_desk())
     assert not spool.folder.exists()

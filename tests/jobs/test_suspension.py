@@ -47,7 +47,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_it_is_left_when_the_last_one_is_in() -> None:
+async def test_run_is_suspended_when_the_last_member_waits() -> None:
     decider = Decider()
     together = SuspendGroup(decider)
     await together.expect(2)
@@ -60,7 +60,7 @@ async def test_it_is_left_when_the_last_one_is_in() -> None:
     assert decider.asked == [{ONE, TWO}]
 
 
-async def test_a_party_that_is_over_is_not_waited_for() -> None:
+async def test_a_member_that_has_ended_does_not_delay_the_suspension() -> None:
     together = SuspendGroup(Decider())
     await together.expect(2)
     first = Waiting(together, ONE)
@@ -69,7 +69,7 @@ async def test_a_party_that_is_over_is_not_waited_for() -> None:
     assert await first.over is None
 
 
-async def test_where_nothing_runs_there_is_nothing_to_leave() -> None:
+async def test_a_group_without_waiting_members_is_not_suspended() -> None:
     decider = Decider()
     together = SuspendGroup(decider)
     await together.expect(1)
@@ -79,7 +79,7 @@ async def test_where_nothing_runs_there_is_nothing_to_leave() -> None:
     assert not together.is_left
 
 
-async def test_what_ends_before_the_last_one_is_in_is_returned() -> None:
+async def test_a_task_that_ends_before_the_last_member_waits_returns_its_result() -> None:
     together = SuspendGroup(Decider())
     await together.expect(2)
     first = Waiting(together, ONE)
@@ -92,7 +92,7 @@ async def test_what_ends_before_the_last_one_is_in_is_returned() -> None:
     assert await second.over is None
 
 
-async def test_a_failure_is_raised_as_ever() -> None:
+async def test_an_error_of_a_member_is_raised() -> None:
     together = SuspendGroup(Decider())
     await together.expect(2)
     first = Waiting(together, ONE)
@@ -102,7 +102,7 @@ async def test_a_failure_is_raised_as_ever() -> None:
 
 
 @pytest.mark.parametrize("verdict", ["stay", "ended"])
-async def test_who_may_not_leave_stays_until_the_end(verdict: Verdict) -> None:
+async def test_a_member_that_must_not_be_suspended_waits_for_the_end(verdict: Verdict) -> None:
     together = SuspendGroup(Decider(verdict))
     await together.expect(1)
     first = Waiting(together, ONE)
@@ -113,7 +113,7 @@ async def test_who_may_not_leave_stays_until_the_end(verdict: Verdict) -> None:
     assert await first.over == "done"
 
 
-async def test_who_cannot_find_out_stays(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_member_waits_if_the_decision_fails(caplog: pytest.LogCaptureFixture) -> None:
     async def fails(_: Sequence[PendingTask]) -> Verdict:
         raise OSError("no journal")
 
@@ -127,7 +127,7 @@ async def test_who_cannot_find_out_stays(caplog: pytest.LogCaptureFixture) -> No
     assert await first.over == "done"
 
 
-async def test_what_ends_while_it_is_decided_is_not_left_and_it_is_decided_again() -> None:
+async def test_an_end_during_the_decision_causes_a_new_decision() -> None:
     waiting: list[Waiting] = []
 
     async def ends() -> None:
@@ -147,7 +147,7 @@ async def test_what_ends_while_it_is_decided_is_not_left_and_it_is_decided_again
     assert decider.asked == [{ONE, TWO}, {TWO}]
 
 
-async def test_two_parties_that_wait_for_one_task_are_left_together() -> None:
+async def test_two_members_that_wait_for_one_task_are_suspended_together() -> None:
     decider = Decider()
     together = SuspendGroup(decider)
     await together.expect(2)
@@ -158,7 +158,7 @@ async def test_two_parties_that_wait_for_one_task_are_left_together() -> None:
     assert decider.asked == [{ONE}]
 
 
-async def test_whoever_stops_waiting_leaves_nothing_behind() -> None:
+async def test_a_cancelled_member_leaves_no_asyncio_task() -> None:
     together = SuspendGroup(Decider())
     await together.expect(2)
     first = Waiting(together, ONE)

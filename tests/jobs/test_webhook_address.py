@@ -36,7 +36,7 @@ def recorded(folder: Path) -> str:
     return " ".join(path.read_text() for path in folder.rglob("*.json"))
 
 
-async def test_the_address_names_the_submit_and_is_recorded_nowhere(hooked: Emulator, tmp_path: Path) -> None:
+async def test_the_address_identifies_the_submission_and_is_not_recorded(hooked: Emulator, tmp_path: Path) -> None:
     result = await run()
     (paid,) = hooked.recorder.paid
     assert paid.payload["webhookUrl"] == f"{NOWHERE}/hook/{TOKEN}/run/{result.key}/1"
@@ -45,7 +45,7 @@ async def test_the_address_names_the_submit_and_is_recorded_nowhere(hooked: Emul
     assert NOWHERE not in recorded(tmp_path)
 
 
-async def test_a_job_is_the_same_job_with_and_without_it(
+async def test_a_job_is_the_same_with_and_without_a_webhook_address(
     hooked: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with_it = await run()
@@ -91,6 +91,6 @@ async def test_a_wrong_setting_is_refused_before_anything_is_paid(
     assert hooked.recorder.submissions == []
 
 
-def test_without_an_address_nobody_is_told() -> None:
+def test_without_an_address_no_webhook_is_sent() -> None:
     assert callback_of(Settings(webhook_url=None, webhook_token=SecretStr("short"))) is None
     assert callback_of(Settings(webhook_url="")) is None

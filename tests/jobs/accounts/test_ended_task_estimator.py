@@ -22,28 +22,28 @@ def durations_of(*seconds: float) -> DurationHistory:
 
 @pytest.mark.parametrize("length", [120.0, 600.0, 3600.0])
 @pytest.mark.parametrize("slots", [50, 200])
-def test_counting_costs_a_job_about_the_same_few_requests_however_many_run(length: float, slots: int) -> None:
+def test_the_number_of_counts_per_job_is_independent_of_the_number_of_tasks(length: float, slots: int) -> None:
     mean_age = length / 2
     between_ends = length / slots
     assert 2 <= between_ends / counting_gap([mean_age] * slots, shortest=0.1) <= 8
 
 
-def test_short_tasks_are_counted_more_often_than_one_task_is_looked_at() -> None:
+def test_short_tasks_are_counted_more_often_than_one_task_is_polled() -> None:
     assert counting_gap([3.0] * 50, shortest=2.0) < 0.3
 
 
-def test_a_young_task_is_not_left_alone_for_longer_than_without_counting() -> None:
+def test_the_gap_between_counts_is_limited_by_the_youngest_task() -> None:
     assert counting_gap([3600.0, 1.0], shortest=2.0) == 2.0
     assert counting_gap([600.0, 600.0], shortest=2.0) < 0.1 * 600
 
 
-def test_without_experience_the_one_that_was_longest_not_seen_is_likeliest() -> None:
+def test_without_durations_the_task_that_was_polled_the_longest_ago_is_likeliest() -> None:
     durations = DurationHistory()
     probabilities = [durations.end_probability(last_running, 10.0) for last_running in (0.0, 5.0, 9.0)]
     assert probabilities == sorted(set(probabilities), reverse=True)
 
 
-def test_with_experience_the_one_at_the_usual_age_is_likeliest() -> None:
+def test_with_durations_the_task_at_a_usual_age_is_likeliest() -> None:
     durations = durations_of(*[6.1] * 60, *[40.2] * 30, *[180.3] * 10)
     at_six, at_twenty, at_forty = (
         durations.end_probability(last_running, age) for last_running, age in ((4.0, 6.5), (8.0, 20.0), (20.0, 41.0))
@@ -53,7 +53,7 @@ def test_with_experience_the_one_at_the_usual_age_is_likeliest() -> None:
     assert at_twenty < 0.1
 
 
-def test_a_task_is_guessed_to_end_when_most_that_were_longer_had() -> None:
+def test_the_estimate_is_the_median_of_the_longer_durations() -> None:
     durations = durations_of(*[6.0] * 60, *[40.0] * 30, *[180.0] * 10)
     assert durations.estimate(0.0) == pytest.approx(6.0 * MARGIN)
     assert durations.estimate(6.2) == pytest.approx(40.0 * MARGIN)
@@ -61,18 +61,18 @@ def test_a_task_is_guessed_to_end_when_most_that_were_longer_had() -> None:
     assert durations.estimate(181.0) is None
 
 
-def test_few_ends_are_no_experience() -> None:
+def test_few_durations_give_no_estimate() -> None:
     few = durations_of(*[6.0] * (MIN_DURATIONS - 1))
     assert few.estimate(0.0) is None
     assert not few.is_known
 
 
-def test_only_the_latest_are_remembered() -> None:
+def test_only_the_latest_durations_are_stored() -> None:
     durations = durations_of(*[6.0] * 50, *[60.0] * REMEMBERED)
     assert durations.estimate(0.0) == pytest.approx(60.0 * MARGIN)
 
 
-def test_the_search_widens_while_nothing_is_found() -> None:
+def test_the_search_polls_more_tasks_while_it_finds_no_end() -> None:
     search = Search()
     looks = [search.polls(1, ends=0) for _ in range(FAILED_SEARCHES - 1)]
     assert looks == sorted(looks)
@@ -80,7 +80,7 @@ def test_the_search_widens_while_nothing_is_found() -> None:
     assert search.polls(1, ends=1) == looks[0]
 
 
-def test_counts_that_miss_what_nobody_finds_are_not_believed_until_they_miss_nothing() -> None:
+def test_counts_are_not_trusted_while_their_missing_tasks_are_not_found() -> None:
     search = Search()
     for _ in range(FAILED_SEARCHES):
         search.polls(2, ends=0)

@@ -49,7 +49,7 @@ async def job(accounts: list[Account], seconds: float = SECONDS, *, home: Accoun
 
 
 @in_virtual_time
-async def test_two_limits_of_five_are_worth_one_of_ten() -> None:
+async def test_two_accounts_with_five_slots_equal_one_with_ten() -> None:
     spans = []
     for accounts in ([Account("a", 5), Account("b", 5)], [Account("one", 10)]):
         began = now()
@@ -63,7 +63,7 @@ async def test_two_limits_of_five_are_worth_one_of_ten() -> None:
 
 
 @in_virtual_time
-async def test_jobs_of_mixed_length_go_where_room_is_and_not_in_turn() -> None:
+async def test_jobs_use_the_account_with_a_free_slot_and_not_in_turn() -> None:
     accounts = [Account("a", 1), Account("b", 1)]
     lengths = [60.0, *[10.0] * 6]
     ran = await asyncio.gather(*(job(accounts, seconds) for seconds in lengths))
@@ -72,7 +72,7 @@ async def test_jobs_of_mixed_length_go_where_room_is_and_not_in_turn() -> None:
 
 
 @in_virtual_time
-async def test_a_slot_that_others_leave_at_one_account_is_taken_there() -> None:
+async def test_a_slot_that_others_leave_on_one_account_is_used() -> None:
     accounts = [Account("a", 1, others=1), Account("b", 1)]
     long = asyncio.create_task(job(accounts[1:], 300))
     short = asyncio.create_task(job(accounts[1:], 300))
@@ -90,7 +90,7 @@ async def test_a_slot_that_others_leave_at_one_account_is_taken_there() -> None:
 
 
 @in_virtual_time
-async def test_who_leaves_the_line_leaves_it_everywhere() -> None:
+async def test_a_cancelled_waiter_leaves_all_queues() -> None:
     accounts = [Account("a", 1), Account("b", 1)]
     running = [asyncio.create_task(job(accounts, 50)) for _ in range(2)]
     gone, stays = (asyncio.create_task(job(accounts, 1)) for _ in range(2))
@@ -102,7 +102,7 @@ async def test_who_leaves_the_line_leaves_it_everywhere() -> None:
 
 
 @in_virtual_time
-async def test_a_slot_that_is_given_in_the_moment_of_leaving_is_not_lost() -> None:
+async def test_a_slot_that_is_assigned_at_the_cancellation_is_not_lost() -> None:
     accounts = [Account("a", 1), Account("b", 1)]
     running = [asyncio.create_task(job(accounts, 5)) for _ in range(2)]
     await asyncio.sleep(1)
@@ -119,7 +119,7 @@ async def test_a_slot_that_is_given_in_the_moment_of_leaving_is_not_lost() -> No
 
 
 @in_virtual_time
-async def test_a_job_goes_where_its_inputs_are_before_those_that_are_at_home_elsewhere() -> None:
+async def test_a_job_precedes_others_on_the_account_with_its_inputs() -> None:
     accounts = a, b = [Account("a", 1), Account("b", 1)]
     order: list[str] = []
 
@@ -141,7 +141,7 @@ async def test_a_job_goes_where_its_inputs_are_before_those_that_are_at_home_els
 
 
 @in_virtual_time
-async def test_a_slot_is_kept_for_a_job_that_is_bringing_its_inputs() -> None:
+async def test_a_slot_is_kept_for_a_job_that_uploads_its_inputs() -> None:
     a, b = Account("a", 1), Account("b", 1)
     busy = asyncio.create_task(job([a], 100))
     await b.slots.refresh()
@@ -160,7 +160,7 @@ async def test_a_slot_is_kept_for_a_job_that_is_bringing_its_inputs() -> None:
 
 
 @in_virtual_time
-async def test_a_job_that_is_expected_and_does_not_come_leaves_its_slot_to_the_next() -> None:
+async def test_the_slot_of_a_withdrawn_job_is_assigned_to_the_next() -> None:
     a, b = Account("a", 1), Account("b", 1)
     busy = asyncio.create_task(job([a], 100))
     await b.slots.refresh()
@@ -174,7 +174,7 @@ async def test_a_job_that_is_expected_and_does_not_come_leaves_its_slot_to_the_n
 
 
 @in_virtual_time
-async def test_where_only_unrelated_jobs_wait_the_first_of_them_goes() -> None:
+async def test_the_first_job_gets_the_slot_if_all_prefer_other_accounts() -> None:
     accounts = a, b = [Account("a", 1), Account("b", 1)]
     busy = asyncio.create_task(job([b], 100))
     await asyncio.sleep(1)
@@ -183,7 +183,7 @@ async def test_where_only_unrelated_jobs_wait_the_first_of_them_goes() -> None:
 
 
 @in_virtual_time
-async def test_one_account_that_says_nothing_does_not_keep_the_other_from_working() -> None:
+async def test_an_account_without_a_response_does_not_block_the_other() -> None:
     accounts = silent, _ = [Account("silent", 2), Account("works", 2)]
     silent.answers_in = 60.0
     ran = await asyncio.gather(*(job(accounts, home=silent) for _ in range(4)))
@@ -193,21 +193,21 @@ async def test_one_account_that_says_nothing_does_not_keep_the_other_from_workin
 
 
 @in_virtual_time
-async def test_a_home_that_answers_soon_is_preferred_to_another_account_that_answers_at_once() -> None:
+async def test_a_preferred_account_that_responds_later_is_preferred() -> None:
     accounts = _, home = [Account("at once", 2), Account("home", 2)]
     home.answers_in = 1.0
     assert (await job(accounts, home=home)) is home
 
 
 @in_virtual_time
-async def test_a_home_that_says_nothing_for_two_seconds_is_not_waited_for() -> None:
+async def test_a_preferred_account_without_a_response_is_not_waited_for() -> None:
     accounts = other, home = [Account("at once", 2), Account("home", 2)]
     home.answers_in = 2.5
     assert (await job(accounts, home=home)) is other
 
 
 @in_virtual_time
-async def test_an_account_that_answers_late_works_from_then_on() -> None:
+async def test_an_account_that_responds_late_is_used_afterwards() -> None:
     accounts = late, busy = [Account("late", 2), Account("busy", 1)]
     late.answers_in = 20.0
     ran = await asyncio.gather(*(job(accounts, 100) for _ in range(3)))
@@ -217,7 +217,7 @@ async def test_an_account_that_answers_late_works_from_then_on() -> None:
 
 
 @in_virtual_time
-async def test_an_account_whose_count_fails_is_tried_all_the_same() -> None:
+async def test_an_account_with_a_failed_count_is_used() -> None:
     only = Account("fails", 2)
     only.is_silent = True
     assert [one.name for one in await asyncio.gather(job([only]), job([only]))] == ["fails"] * 2
@@ -225,7 +225,7 @@ async def test_an_account_whose_count_fails_is_tried_all_the_same() -> None:
 
 
 @in_virtual_time
-async def test_who_leaves_while_an_account_counts_takes_nothing() -> None:
+async def test_a_waiter_cancelled_during_a_count_takes_no_slot() -> None:
     only = Account("only", 1)
     only.answers_in = 30.0
     gone = asyncio.create_task(job([only]))

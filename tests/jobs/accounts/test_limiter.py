@@ -63,7 +63,7 @@ def done(tasks: list[asyncio.Task[Any]]) -> int:
 
 
 @in_virtual_time
-async def test_slots_are_given_in_the_order_in_which_they_were_asked_for() -> None:
+async def test_slots_are_assigned_in_the_order_of_the_requests() -> None:
     slots, order = slots_of(Account(2)), []
 
     async def job(n: int) -> None:
@@ -81,7 +81,7 @@ async def test_slots_are_given_in_the_order_in_which_they_were_asked_for() -> No
 
 
 @in_virtual_time
-async def test_no_more_are_given_than_the_account_has() -> None:
+async def test_no_more_slots_are_assigned_than_the_account_has() -> None:
     slots, most = slots_of(Account(3)), 0
 
     async def job() -> None:
@@ -96,7 +96,7 @@ async def test_no_more_are_given_than_the_account_has() -> None:
 
 
 @in_virtual_time
-async def test_what_others_run_on_the_account_is_left_to_them() -> None:
+async def test_slots_of_other_clients_are_not_assigned() -> None:
     account = Account(3, others=2)
     tasks = await acquired(slots_of(account), 3)
     assert done(tasks) == 1
@@ -106,7 +106,7 @@ async def test_what_others_run_on_the_account_is_left_to_them() -> None:
 
 
 @in_virtual_time
-async def test_a_pause_after_refusals_ends_when_the_others_have_gone() -> None:
+async def test_a_pause_after_refusals_ends_when_other_clients_free_slots() -> None:
     account = Account(2, others=2)
     slots = slots_of(account)
     for _ in range(4):  # each refusal doubles the pause
@@ -121,7 +121,7 @@ async def test_a_pause_after_refusals_ends_when_the_others_have_gone() -> None:
 
 
 @in_virtual_time
-async def test_a_refusal_that_the_count_does_not_explain_is_waited_out() -> None:
+async def test_a_refusal_that_the_count_does_not_explain_causes_a_pause() -> None:
     slots = slots_of(Account(2))
     for _ in range(4):
         await first_free([slots])
@@ -135,12 +135,12 @@ async def test_a_refusal_that_the_count_does_not_explain_is_waited_out() -> None
 
 
 @in_virtual_time
-async def test_one_of_ours_may_always_try() -> None:
+async def test_one_task_is_always_allowed() -> None:
     assert done(await acquired(slots_of(Account(3, others=9)), 2)) == 1
 
 
 @in_virtual_time
-async def test_a_free_slot_goes_to_the_next_at_once() -> None:
+async def test_a_free_slot_is_assigned_immediately() -> None:
     slots = slots_of(Account(1))
     tasks = await acquired(slots, 2)
     slots.release()
@@ -149,7 +149,7 @@ async def test_a_free_slot_goes_to_the_next_at_once() -> None:
 
 
 @in_virtual_time
-async def test_after_a_421_nothing_is_given_for_a_while_and_the_account_is_asked_again() -> None:
+async def test_after_a_421_no_slot_is_assigned_until_the_tasks_are_counted_again() -> None:
     account = Account(5)
     slots = slots_of(account)
     await taken(slots)
@@ -167,7 +167,7 @@ async def test_after_a_421_nothing_is_given_for_a_while_and_the_account_is_asked
 
 
 @in_virtual_time
-async def test_each_further_421_closes_for_longer_up_to_a_bound() -> None:
+async def test_each_further_421_causes_a_longer_pause_up_to_a_limit() -> None:
     slots, closed = slots_of(Account(50)), []
     await taken(slots)
     for _ in range(8):
@@ -181,7 +181,7 @@ async def test_each_further_421_closes_for_longer_up_to_a_bound() -> None:
 
 
 @in_virtual_time
-async def test_many_that_are_refused_together_are_one_refusal() -> None:
+async def test_concurrent_refusals_count_once() -> None:
     slots = slots_of(Account(20))
     for _ in range(10):
         await taken(slots)
@@ -193,7 +193,7 @@ async def test_many_that_are_refused_together_are_one_refusal() -> None:
 
 
 @in_virtual_time
-async def test_a_release_that_is_no_421_forgets_the_refusals() -> None:
+async def test_a_release_without_a_421_resets_the_refusals() -> None:
     slots = slots_of(Account(5))
     for full in (True, False, True):
         await taken(slots)
@@ -204,7 +204,7 @@ async def test_a_release_that_is_no_421_forgets_the_refusals() -> None:
 
 
 @in_virtual_time
-async def test_the_first_refusal_after_an_ordinary_release_closes_as_short_as_the_very_first() -> None:
+async def test_the_first_refusal_after_a_release_causes_the_shortest_pause() -> None:
     slots, closed = slots_of(Account(5)), []
     await taken(slots)
     for _ in range(2):
@@ -218,7 +218,7 @@ async def test_the_first_refusal_after_an_ordinary_release_closes_as_short_as_th
 
 
 @in_virtual_time
-async def test_who_is_cancelled_while_waiting_leaks_no_slot() -> None:
+async def test_a_cancelled_waiter_leaks_no_slot() -> None:
     slots = slots_of(Account(1))
     first, second, third = await acquired(slots, 3)
     second.cancel()
@@ -233,7 +233,7 @@ async def test_who_is_cancelled_while_waiting_leaks_no_slot() -> None:
 
 
 @in_virtual_time
-async def test_who_is_cancelled_in_the_moment_of_being_given_a_slot_gives_it_on() -> None:
+async def test_a_waiter_cancelled_at_its_assignment_releases_the_slot() -> None:
     slots = slots_of(Account(1))
     _, second, third = await acquired(slots, 3)
     slots.release()
@@ -245,7 +245,7 @@ async def test_who_is_cancelled_in_the_moment_of_being_given_a_slot_gives_it_on(
 
 
 @in_virtual_time
-async def test_who_is_cancelled_while_the_account_is_asked_holds_nobody_up() -> None:
+async def test_a_waiter_cancelled_during_a_count_delays_no_other() -> None:
     slots = slots_of(Account(1))
     first, second = (asyncio.create_task(taken(slots)) for _ in range(2))
     await asyncio.sleep(0.05)
@@ -256,7 +256,7 @@ async def test_who_is_cancelled_while_the_account_is_asked_holds_nobody_up() -> 
 
 
 @in_virtual_time
-async def test_when_the_last_one_that_waits_is_cancelled_the_account_is_asked_no_more() -> None:
+async def test_no_counts_are_requested_after_the_last_waiter_is_cancelled() -> None:
     account = Account(1)
     _, second = await acquired(slots_of(account), 2)
     second.cancel()
@@ -282,19 +282,19 @@ async def test_adopted_tasks_count_over_the_limit_without_waiting() -> None:
 
 
 @in_virtual_time
-async def test_an_account_that_names_no_limit_is_left_to_421() -> None:
+async def test_an_account_without_a_limit_is_limited_by_421() -> None:
     assert done(await acquired(slots_of(Account(None, others=7)), 50)) == 50
 
 
 @in_virtual_time
-async def test_an_account_that_does_not_answer_is_left_to_421_and_asked_once() -> None:
+async def test_an_account_without_a_response_is_limited_by_421_and_counted_once() -> None:
     account = Account(1, error=ResponseLost("HTTP 502"))
     assert done(await acquired(slots_of(account), 50)) == 50
     assert len(account.asked) == 1
 
 
 @in_virtual_time
-async def test_one_answer_serves_all_for_a_while() -> None:
+async def test_one_count_is_used_by_all_jobs_for_some_time() -> None:
     account = Account(100)
     slots = slots_of(account)
     await acquired(slots, 50)
@@ -305,14 +305,14 @@ async def test_one_answer_serves_all_for_a_while() -> None:
 
 
 @in_virtual_time
-async def test_giving_back_what_was_never_taken_adds_no_slot() -> None:
+async def test_releasing_a_slot_that_was_not_taken_adds_no_slot() -> None:
     slots = slots_of(Account(1))
     slots.release()
     assert done(await acquired(slots, 2)) == 1
 
 
 @in_virtual_time
-async def test_beside_others_few_submits_are_on_their_way_at_once() -> None:
+async def test_few_submissions_are_concurrent_on_a_shared_account() -> None:
     slots = slots_of(Account(50, others=1))
     tasks = [asyncio.create_task(first_free([slots])) for _ in range(30)]
     await asyncio.sleep(0.5)
@@ -324,7 +324,7 @@ async def test_beside_others_few_submits_are_on_their_way_at_once() -> None:
 
 
 @in_virtual_time
-async def test_alone_on_the_account_more_submits_are_on_their_way() -> None:
+async def test_more_submissions_are_concurrent_on_an_account_without_others() -> None:
     slots = slots_of(Account(80))
     tasks = [asyncio.create_task(first_free([slots])) for _ in range(60)]
     await asyncio.sleep(0.5)
@@ -332,7 +332,7 @@ async def test_alone_on_the_account_more_submits_are_on_their_way() -> None:
 
 
 @in_virtual_time
-async def test_a_refusal_stops_those_that_have_not_gone_out() -> None:
+async def test_a_refusal_stops_the_waiting_submissions() -> None:
     slots = slots_of(Account(50, others=1))
     tasks = [asyncio.create_task(first_free([slots])) for _ in range(30)]
     await asyncio.sleep(0.5)
@@ -344,7 +344,7 @@ async def test_a_refusal_stops_those_that_have_not_gone_out() -> None:
 
 
 @in_virtual_time
-async def test_who_is_cancelled_in_the_moment_of_being_given_a_slot_is_not_on_its_way() -> None:
+async def test_a_waiter_cancelled_at_its_assignment_does_not_count_as_submitting() -> None:
     slots = slots_of(Account(1))
     for _ in range(2 * MAX_SUBMITS):
         first, second = asyncio.create_task(taken(slots)), asyncio.create_task(first_free([slots]))
@@ -357,7 +357,7 @@ async def test_who_is_cancelled_in_the_moment_of_being_given_a_slot_is_not_on_it
 
 
 @in_virtual_time
-async def test_a_count_says_how_many_of_ours_have_ended() -> None:
+async def test_a_count_shows_how_many_own_tasks_have_ended() -> None:
     account = Account(5)
     slots = slots_of(account)
     await acquired(slots, 5)
@@ -367,7 +367,7 @@ async def test_a_count_says_how_many_of_ours_have_ended() -> None:
 
 
 @in_virtual_time
-async def test_what_a_count_finds_free_is_given_before_it_is_known_which_task_has_ended() -> None:
+async def test_a_slot_that_a_count_shows_free_is_assigned_before_the_end_is_found() -> None:
     account = Account(5)
     slots = slots_of(account)
     tasks = await acquired(slots, 9)
@@ -385,7 +385,7 @@ async def test_what_a_count_finds_free_is_given_before_it_is_known_which_task_ha
 
 
 @in_virtual_time
-async def test_after_a_refusal_no_slot_is_given_that_only_a_count_finds_free() -> None:
+async def test_after_a_refusal_a_slot_that_only_a_count_shows_free_is_not_assigned() -> None:
     account = Account(5)
     slots = slots_of(account)
     await acquired(slots, 5)
@@ -404,7 +404,7 @@ async def test_after_a_refusal_no_slot_is_given_that_only_a_count_finds_free() -
 
 
 @in_virtual_time
-async def test_submits_on_their_way_are_not_taken_for_free_slots() -> None:
+async def test_submissions_in_flight_do_not_count_as_free_slots() -> None:
     account = Account(5)
     slots = slots_of(account)
     await acquired(slots, 3)
@@ -417,7 +417,7 @@ async def test_submits_on_their_way_are_not_taken_for_free_slots() -> None:
 
 
 @in_virtual_time
-async def test_where_others_share_the_account_no_slot_is_given_before_an_end_is_known() -> None:
+async def test_on_a_shared_account_no_slot_is_assigned_before_an_end_is_known() -> None:
     account = Account(5, others=2)
     slots = slots_of(account)
     tasks = await acquired(slots, 5)
@@ -428,7 +428,7 @@ async def test_where_others_share_the_account_no_slot_is_given_before_an_end_is_
 
 
 @in_virtual_time
-async def test_what_stays_missing_was_not_ours() -> None:
+async def test_tasks_that_stay_missing_count_as_tasks_of_others() -> None:
     account = Account(5, others=2)
     slots = slots_of(account)
     tasks = await acquired(slots, 5)
@@ -442,7 +442,7 @@ async def test_what_stays_missing_was_not_ours() -> None:
 
 
 @in_virtual_time
-async def test_what_has_been_missing_for_a_while_is_free() -> None:
+async def test_the_slot_of_a_task_that_stays_missing_is_free() -> None:
     account = Account(5, others=2)
     slots = slots_of(account)
     await acquired(slots, 3)
@@ -455,7 +455,7 @@ async def test_what_has_been_missing_for_a_while_is_free() -> None:
 
 
 @in_virtual_time
-async def test_an_end_that_was_found_since_explains_what_was_missing() -> None:
+async def test_an_end_that_is_found_later_explains_a_missing_task() -> None:
     account = Account(5, others=2)
     slots = slots_of(account)
     tasks = await acquired(slots, 3)
@@ -469,7 +469,7 @@ async def test_an_end_that_was_found_since_explains_what_was_missing() -> None:
 
 
 @in_virtual_time
-async def test_what_is_missing_after_an_end_that_was_not_missing_is_waited_for_as_well() -> None:
+async def test_a_task_that_is_missing_after_another_end_is_waited_for() -> None:
     account = Account(5, others=2)
     slots = slots_of(account)
     await acquired(slots, 3)
@@ -480,7 +480,7 @@ async def test_what_is_missing_after_an_end_that_was_not_missing_is_waited_for_a
 
 
 @in_virtual_time
-async def test_the_load_of_an_account_is_what_it_has_to_do_for_its_size() -> None:
+async def test_the_load_of_an_account_is_relative_to_its_limit() -> None:
     slots = slots_of(Account(8, others=2))
     assert slots.load == 0
     await acquired(slots, 3)
@@ -492,7 +492,7 @@ async def test_the_load_of_an_account_is_what_it_has_to_do_for_its_size() -> Non
 
 
 @in_virtual_time
-async def test_a_slot_that_others_leave_for_a_moment_stays_theirs() -> None:
+async def test_a_slot_that_others_leave_briefly_is_not_assigned() -> None:
     account = Account(5, others=2)
     slots = slots_of(account)
     tasks = await acquired(slots, 5)
@@ -515,7 +515,7 @@ async def test_an_account_that_does_not_answer_is_not_counted() -> None:
 
 
 @pytest.mark.parametrize("jitter", [0.0, 1.0])
-def test_pauses_double_up_to_a_bound(jitter: float) -> None:
+def test_pauses_double_up_to_a_limit(jitter: float) -> None:
     pauses = [pause_seconds(n, jitter=jitter) for n in range(1, 100)]
     assert pauses == sorted(pauses)
     assert 0.9 < pauses[0] <= 2.0

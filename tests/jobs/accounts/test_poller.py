@@ -87,7 +87,7 @@ async def ends_after(rh: RunningHub, seconds: float, task_id: str = "1") -> None
 
 
 @in_virtual_time
-async def test_a_task_is_waited_for_and_each_change_is_told_once() -> None:
+async def test_each_change_of_a_task_is_reported_once() -> None:
     seen: list[TaskView] = []
     rh = RunningHub(QUEUED, QUEUED, RUNNING, RUNNING, SUCCESS)
     ended = await poller(rh).wait("1", on_change=seen.append)
@@ -96,7 +96,7 @@ async def test_a_task_is_waited_for_and_each_change_is_told_once() -> None:
 
 
 @pytest.mark.parametrize("status", ["FAILED", "CANCELLED"])
-def test_a_failed_and_a_cancelled_task_end_too(status: str) -> None:
+def test_failed_and_cancelled_tasks_end_the_wait(status: str) -> None:
     @in_virtual_time
     async def check() -> None:
         ended = await poller(RunningHub(RUNNING, view(status))).wait("1")
@@ -107,7 +107,7 @@ def test_a_failed_and_a_cancelled_task_end_too(status: str) -> None:
 
 
 @in_virtual_time
-async def test_the_gap_grows_with_age_and_is_bounded() -> None:
+async def test_the_gap_grows_with_the_age_up_to_a_limit() -> None:
     rh = RunningHub(RUNNING)
     end = asyncio.create_task(ends_after(rh, HOUR))
     await poller(rh, shortest=2.0).wait("1")
@@ -129,7 +129,7 @@ async def test_a_short_task_is_noticed_soon() -> None:
 
 
 @in_virtual_time
-async def test_no_deadline_abandons_a_paid_task() -> None:
+async def test_a_paid_task_is_polled_without_a_deadline() -> None:
     rh = RunningHub(RUNNING)
     end = asyncio.create_task(ends_after(rh, 24 * HOUR))
     assert await poller(rh).wait("1") == SUCCESS
@@ -160,7 +160,7 @@ BLIPS: list[Callable[[], Exception]] = [
 
 
 @pytest.mark.parametrize("blip", BLIPS)
-def test_a_failing_look_is_a_blip_however_often_it_fails(blip: Callable[[], Exception]) -> None:
+def test_failed_polls_only_cause_a_delay(blip: Callable[[], Exception]) -> None:
     @in_virtual_time
     async def check() -> None:
         rh = RunningHub(RUNNING, *(blip() for _ in range(200)), SUCCESS)
@@ -171,7 +171,7 @@ def test_a_failing_look_is_a_blip_however_often_it_fails(blip: Callable[[], Exce
 
 
 @in_virtual_time
-async def test_blips_are_followed_by_longer_gaps() -> None:
+async def test_failed_polls_are_followed_by_longer_gaps() -> None:
     rh = RunningHub(ResponseLost("cut"), ResponseLost("cut"), ResponseLost("cut"), SUCCESS)
     await poller(rh, shortest=2.0).wait("1")
     assert rh.gaps == [4.0, 6.0, 8.0]
@@ -187,7 +187,7 @@ DENIALS: list[Callable[[], Exception]] = [
 
 
 @pytest.mark.parametrize("denial", DENIALS)
-def test_bad_news_about_a_task_are_believed_when_they_last(denial: Callable[[], Exception]) -> None:
+def test_a_repeated_denial_ends_the_wait_after_the_grace_time(denial: Callable[[], Exception]) -> None:
     """A15: a task that is unknown, or a key that is rejected, ends the wait after minutes, not after two seconds."""
 
     @in_virtual_time
@@ -205,7 +205,7 @@ def test_bad_news_about_a_task_are_believed_when_they_last(denial: Callable[[], 
 
 
 @pytest.mark.parametrize("denial", DENIALS)
-def test_bad_news_that_do_not_last_are_a_blip(denial: Callable[[], Exception]) -> None:
+def test_a_denial_that_is_not_repeated_only_causes_a_delay(denial: Callable[[], Exception]) -> None:
     """A15: one 1004, 807, 412, 401 or 802 in a poll fails no job."""
 
     @in_virtual_time
@@ -217,7 +217,7 @@ def test_bad_news_that_do_not_last_are_a_blip(denial: Callable[[], Exception]) -
 
 
 @in_virtual_time
-async def test_without_grace_bad_news_are_still_told_three_times() -> None:
+async def test_without_grace_time_a_denial_must_be_repeated_three_times() -> None:
     rh = RunningHub(not_found())
     with pytest.raises(TaskNotFound):
         await poller(rh, grace=0).wait("1")
@@ -225,7 +225,7 @@ async def test_without_grace_bad_news_are_still_told_three_times() -> None:
 
 
 @in_virtual_time
-async def test_a_task_that_is_not_known_and_whose_end_is_recorded_has_ended() -> None:
+async def test_an_unknown_task_with_a_recorded_end_has_ended() -> None:
     """A28: RunningHub forgets a graph that is cancelled in the queue; its recorded end is what counts."""
     recorded: list[str] = []
 
@@ -243,7 +243,7 @@ async def test_a_task_that_is_not_known_and_whose_end_is_recorded_has_ended() ->
 
 
 @in_virtual_time
-async def test_a_wake_looks_at_once() -> None:
+async def test_a_notification_causes_an_immediate_poll() -> None:
     rh = RunningHub(RUNNING)
     waiting_room = poller(rh)
     wait = asyncio.create_task(waiting_room.wait("1"))
@@ -256,7 +256,7 @@ async def test_a_wake_looks_at_once() -> None:
 
 
 @in_virtual_time
-async def test_a_wake_during_a_look_that_had_asked_before_the_end_is_not_lost() -> None:
+async def test_a_notification_during_a_poll_causes_another_poll() -> None:
     rh = RunningHub(RUNNING, takes=0.5)
     waiting_room = poller(rh)
     wait = asyncio.create_task(waiting_room.wait("1"))
@@ -270,7 +270,7 @@ async def test_a_wake_during_a_look_that_had_asked_before_the_end_is_not_lost() 
 
 
 @in_virtual_time
-async def test_two_who_wait_for_one_task_share_its_looks() -> None:
+async def test_two_waiters_for_one_task_share_its_polls() -> None:
     seen: list[TaskView] = []
     rh = RunningHub(RUNNING, RUNNING, SUCCESS)
     waiting_room = poller(rh)
@@ -281,7 +281,7 @@ async def test_two_who_wait_for_one_task_share_its_looks() -> None:
 
 @pytest.mark.parametrize("leaver_listens", [True, False])
 @pytest.mark.parametrize("stayer_listens", [True, False])
-def test_one_who_leaves_does_not_hurt_the_other(leaver_listens: bool, stayer_listens: bool) -> None:
+def test_a_cancelled_waiter_does_not_affect_another(leaver_listens: bool, stayer_listens: bool) -> None:
     @in_virtual_time
     async def check() -> None:
         seen: list[TaskView] = []
@@ -300,7 +300,7 @@ def test_one_who_leaves_does_not_hurt_the_other(leaver_listens: bool, stayer_lis
 
 
 @in_virtual_time
-async def test_who_is_cancelled_leaves_nothing() -> None:
+async def test_a_cancelled_waiter_leaves_no_asyncio_task() -> None:
     rh = RunningHub(RUNNING)
     waiting_room = poller(rh)
     waits = [asyncio.create_task(waiting_room.wait(task_id)) for task_id in ("1", "1", "2")]
@@ -315,7 +315,7 @@ async def test_who_is_cancelled_leaves_nothing() -> None:
 
 
 @in_virtual_time
-async def test_who_is_cancelled_during_a_look_leaves_nothing() -> None:
+async def test_a_waiter_cancelled_during_a_poll_leaves_no_asyncio_task() -> None:
     rh = RunningHub(RUNNING, takes=0.5)
     wait = asyncio.create_task(poller(rh).wait("1"))
     await rh.asked_after(now())
@@ -326,7 +326,7 @@ async def test_who_is_cancelled_during_a_look_leaves_nothing() -> None:
 
 
 @in_virtual_time
-async def test_a_task_can_be_waited_for_again_after_everybody_left() -> None:
+async def test_a_task_can_be_waited_for_again_after_all_waiters_were_cancelled() -> None:
     rh = RunningHub(RUNNING)
     waiting_room = poller(rh)
     wait = asyncio.create_task(waiting_room.wait("1"))
@@ -337,7 +337,7 @@ async def test_a_task_can_be_waited_for_again_after_everybody_left() -> None:
 
 
 @in_virtual_time
-async def test_a_success_is_looked_at_until_its_outputs_are_there() -> None:
+async def test_a_success_is_polled_until_it_has_outputs() -> None:
     seen: list[TaskView] = []
     rh = RunningHub(RUNNING, EMPTY, EMPTY, SUCCESS)
     ended = await poller(rh).wait("1", on_change=seen.append)
@@ -350,7 +350,7 @@ ODD = TaskView(task_id="1", status="SUCCESS", outputs=(OUTPUT, RemoteOutput(url=
 
 
 @pytest.mark.parametrize("view", [EMPTY, ODD])
-def test_a_success_without_usable_outputs_is_looked_at_for_minutes(view: TaskView) -> None:
+def test_a_success_without_usable_outputs_is_polled_for_minutes(view: TaskView) -> None:
     """A13: it is given back as what it is, and is not settled."""
 
     @in_virtual_time
@@ -365,7 +365,7 @@ def test_a_success_without_usable_outputs_is_looked_at_for_minutes(view: TaskVie
 
 
 @in_virtual_time
-async def test_a_watcher_that_fails_does_not_end_the_wait() -> None:
+async def test_a_listener_that_fails_does_not_end_the_wait() -> None:
     def fail(_: TaskView) -> None:
         raise LookupError
 
@@ -412,7 +412,7 @@ class Account:
 
 
 @in_virtual_time
-async def test_tasks_that_are_counted_are_looked_at_less_and_noticed_sooner() -> None:
+async def test_counted_tasks_are_polled_less_and_noticed_sooner() -> None:
     lengths = [60.0 + 3 * n for n in range(40)]
     counted = Account()
     late = await counted.lateness(lengths)
@@ -426,7 +426,7 @@ async def test_tasks_that_are_counted_are_looked_at_less_and_noticed_sooner() ->
 
 
 @in_virtual_time
-async def test_equal_tasks_are_noticed_within_a_moment_and_with_few_looks() -> None:
+async def test_ends_of_equal_tasks_are_noticed_soon_with_few_polls() -> None:
     account = Account()
     late = await account.lateness([60.0] * 50)
     assert max(late) < 2.0
@@ -434,27 +434,27 @@ async def test_equal_tasks_are_noticed_within_a_moment_and_with_few_looks() -> N
 
 
 @in_virtual_time
-async def test_every_end_is_noticed_within_a_tenth_of_its_length_or_two_seconds() -> None:
+async def test_every_end_is_noticed_within_a_tenth_of_the_duration_or_two_seconds() -> None:
     lengths = [6.0] * 30 + [40.0 + n for n in range(15)] + [180.0 + n for n in range(5)]
     late = await Account().lateness(lengths)
     assert all(one <= max(2.5, 0.1 * length) for one, length in zip(late, lengths))
 
 
 @in_virtual_time
-async def test_where_others_share_the_account_a_count_is_not_relied_on() -> None:
+async def test_a_count_is_not_used_on_an_account_with_tasks_of_others() -> None:
     lengths = [60.0 + n for n in range(20)]
     late = await Account(others=5, lies=True).lateness(lengths)
     assert all(one <= 0.1 * length for one, length in zip(late, lengths))
 
 
 @in_virtual_time
-async def test_a_count_that_always_says_that_nothing_has_ended_costs_time_only() -> None:
+async def test_a_count_that_never_shows_an_end_only_causes_a_delay() -> None:
     late = await Account(lies=True).lateness([60.0 + n for n in range(20)])
     assert all(one <= 140 for one in late)
 
 
 @in_virtual_time
-async def test_a_count_that_misses_what_has_not_ended_costs_few_looks() -> None:
+async def test_a_count_with_false_ends_causes_few_polls() -> None:
     account = Account()
     account.ended = {f"another-{n}" for n in range(20)}
     lengths = [60.0 + n for n in range(20)]
@@ -464,7 +464,7 @@ async def test_a_count_that_misses_what_has_not_ended_costs_few_looks() -> None:
 
 
 @in_virtual_time
-async def test_an_account_that_cannot_be_counted_changes_nothing_but_time() -> None:
+async def test_an_account_without_counts_only_causes_a_delay() -> None:
     account = Account()
     account.error = RuntimeError("a defect of our own")
     lengths = [60.0 + n for n in range(20)]
@@ -473,14 +473,14 @@ async def test_an_account_that_cannot_be_counted_changes_nothing_but_time() -> N
 
 
 @in_virtual_time
-async def test_one_task_alone_is_looked_at_and_not_counted() -> None:
+async def test_a_single_task_is_polled_and_not_counted() -> None:
     account = Account()
     await account.lateness([600.0])
     assert len(account.counts) <= 1
 
 
 @in_virtual_time
-async def test_nobody_counts_when_nobody_waits() -> None:
+async def test_no_counts_are_requested_without_waiters() -> None:
     account = Account()
     waiting_room = poller(account.rh, count=account.count)
     waits = [asyncio.create_task(waiting_room.wait(str(n))) for n in range(5)]

@@ -53,7 +53,7 @@ class Tasks:
 
 
 @in_virtual_time
-async def test_an_end_that_is_told_of_and_recorded_asks_nothing() -> None:
+async def test_a_notified_and_recorded_end_needs_no_query() -> None:
     tasks = Tasks(a=40)
     waiting = tasks.wait("a")
     await tasks.tell("a")
@@ -62,7 +62,7 @@ async def test_an_end_that_is_told_of_and_recorded_asks_nothing() -> None:
 
 
 @in_virtual_time
-async def test_an_end_that_is_told_of_and_not_recorded_is_asked_for() -> None:
+async def test_a_notified_end_that_is_not_recorded_is_queried() -> None:
     tasks = Tasks(a=40)
     waiting = tasks.wait("a")
     await tasks.tell("a", recorded=False)
@@ -73,7 +73,7 @@ async def test_an_end_that_is_told_of_and_not_recorded_is_asked_for() -> None:
 
 
 @in_virtual_time
-async def test_a_journal_that_is_away_is_no_reason_not_to_ask() -> None:
+async def test_a_task_is_queried_if_the_journal_is_unavailable() -> None:
     tasks = Tasks(a=40)
     tasks.broken = True
     waiting = tasks.wait("a")
@@ -84,7 +84,7 @@ async def test_a_journal_that_is_away_is_no_reason_not_to_ask() -> None:
 
 
 @in_virtual_time
-async def test_looks_are_sparse_and_a_lie_changes_nothing() -> None:
+async def test_polls_are_rare_with_webhooks_and_a_false_notification_ends_no_task() -> None:
     tasks = Tasks(a=1000)
     waiting = tasks.wait("a")
     await asyncio.sleep(10)
@@ -98,7 +98,7 @@ async def test_looks_are_sparse_and_a_lie_changes_nothing() -> None:
 
 
 @in_virtual_time
-async def test_an_end_of_which_nobody_tells_is_found_all_the_same() -> None:
+async def test_an_end_without_a_notification_is_found() -> None:
     tasks = Tasks(a=6, b=170)
     waiting = [tasks.wait("a"), tasks.wait("b")]
     await asyncio.gather(*waiting)
@@ -107,7 +107,7 @@ async def test_an_end_of_which_nobody_tells_is_found_all_the_same() -> None:
 
 
 @in_virtual_time
-async def test_where_ends_are_not_told_of_looks_are_frequent_again_until_one_is() -> None:
+async def test_missed_notifications_make_polls_frequent_until_one_arrives() -> None:
     tasks = Tasks(**{f"t{n}": 6.0 for n in range(MISSED_NOTIFICATIONS)}, late=90, last=1000)
     waiting = [tasks.wait(name) for name in tasks.ends]
     await asyncio.gather(*waiting[:-1])
@@ -120,7 +120,7 @@ async def test_where_ends_are_not_told_of_looks_are_frequent_again_until_one_is(
 
 
 @in_virtual_time
-async def test_while_nothing_can_be_heard_looks_are_frequent() -> None:
+async def test_polls_are_frequent_while_no_notifications_are_received() -> None:
     tasks = Tasks(a=100, b=100)
     waiting = [tasks.wait("a"), tasks.wait("b")]
     await asyncio.sleep(10)
@@ -134,7 +134,7 @@ async def test_while_nothing_can_be_heard_looks_are_frequent() -> None:
 
 
 @in_virtual_time
-async def test_an_end_that_was_told_of_before_the_wait_is_not_waited_for() -> None:
+async def test_an_end_that_was_notified_before_the_wait_is_queried_immediately() -> None:
     tasks = Tasks(a=0)
     tasks.recorded.add("a")
     tasks.poller.wake("a")
@@ -143,7 +143,7 @@ async def test_an_end_that_was_told_of_before_the_wait_is_not_waited_for() -> No
 
 
 @in_virtual_time
-async def test_what_is_remembered_is_bounded() -> None:
+async def test_the_number_of_stored_notifications_is_limited() -> None:
     tasks = Tasks(a=0)
     for n in ("a", *map(str, range(REMEMBERED))):
         tasks.poller.wake(n)
@@ -154,7 +154,7 @@ async def test_what_is_remembered_is_bounded() -> None:
 
 
 @in_virtual_time
-async def test_a_blip_is_not_waited_out_sparsely() -> None:
+async def test_a_failed_poll_is_repeated_soon() -> None:
     tasks = Tasks(a=61)
     tasks.blips = 1
     await tasks.wait("a")
@@ -162,7 +162,7 @@ async def test_a_blip_is_not_waited_out_sparsely() -> None:
 
 
 @in_virtual_time
-async def test_a_task_that_is_no_longer_told_of_is_polled_often() -> None:
+async def test_poll_often_polls_a_task_as_without_webhooks() -> None:
     """A29: once its run is cancelled, a task is polled as without webhooks."""
     tasks = Tasks(a=100)
     waiting = tasks.wait("a")
@@ -174,14 +174,14 @@ async def test_a_task_that_is_no_longer_told_of_is_polled_often() -> None:
 
 
 @in_virtual_time
-async def test_a_job_of_which_nobody_will_tell_is_looked_at_as_ever() -> None:
+async def test_a_task_without_a_webhook_is_polled_often() -> None:
     tasks = Tasks(a=10)
     await tasks.poller.wait("a")
     assert now() <= 12
 
 
 @in_virtual_time
-async def test_what_was_told_while_nothing_could_be_heard_is_found_among_what_is_recorded() -> None:
+async def test_ends_during_a_disconnection_are_found_in_the_records() -> None:
     tasks = Tasks(a=5, b=500)
     waiting = [tasks.wait("a"), tasks.wait("b")]
     await asyncio.sleep(5)
@@ -194,7 +194,7 @@ async def test_what_was_told_while_nothing_could_be_heard_is_found_among_what_is
 
 
 @in_virtual_time
-async def test_a_peek_gives_way_to_a_look_that_is_due_sooner_and_to_a_wake() -> None:
+async def test_a_check_of_the_records_does_not_delay_a_poll_or_a_notification() -> None:
     tasks = Tasks(a=60.2, b=60.2)
     waiting = [tasks.wait("a"), tasks.wait("b")]
     await asyncio.sleep(59.8)

@@ -70,7 +70,7 @@ def errors(done: list[Result | RunningHubError]) -> list[RunningHubError]:
     return [one for one in done if isinstance(one, RunningHubError)]
 
 
-async def test_the_limits_of_both_are_used_and_kept(run: PooledRun) -> None:
+async def test_the_limits_of_both_accounts_are_used_and_kept(run: PooledRun) -> None:
     done = results(await run.all(pictures(24)))
     assert len({one.task_id for one in done}) == 24
     assert sum(run.paid.values()) == 24
@@ -78,7 +78,7 @@ async def test_the_limits_of_both_are_used_and_kept(run: PooledRun) -> None:
     assert sum(run.refused.values()) <= 2, run.refused
 
 
-async def test_each_job_says_who_paid_and_never_with_which_key(run: PooledRun, rh: Emulator) -> None:
+async def test_each_job_records_its_account_and_never_the_key(run: PooledRun, rh: Emulator) -> None:
     await run.all(pictures(6))
     intents = await run.intents()
     assert Counter((one.account, one.credentials) for one in intents) == {
@@ -117,7 +117,7 @@ async def test_an_input_of_one_job_is_sent_to_the_account_that_pays_for_it(run: 
     assert sum(sent.values()) <= 14
 
 
-async def test_a_key_that_is_refused_is_left_out_with_one_warning(run: PooledRun, rh: Emulator) -> None:
+async def test_an_account_with_a_rejected_key_is_excluded_with_one_warning(run: PooledRun, rh: Emulator) -> None:
     wrong = "f" * 32
     run.secrets = {"two": wrong}
     results(await run.all(pictures(9)))
@@ -128,7 +128,7 @@ async def test_a_key_that_is_refused_is_left_out_with_one_warning(run: PooledRun
     assert wrong not in said
 
 
-async def test_a_wallet_that_runs_dry_sends_the_rest_to_the_others(run: PooledRun, rh: Emulator) -> None:
+async def test_jobs_of_an_empty_wallet_use_the_other_accounts(run: PooledRun, rh: Emulator) -> None:
     wallet = rh.keys["two"].account
     wallet.money = Decimal(0)
     results(await run.all(pictures(9)))
@@ -142,7 +142,7 @@ async def test_a_wallet_that_runs_dry_sends_the_rest_to_the_others(run: PooledRu
     assert run.paid["two"], "a later attempt asks all accounts again"
 
 
-async def test_where_all_are_out_each_is_named_with_its_reason(run: PooledRun, rh: Emulator) -> None:
+async def test_the_error_for_excluded_accounts_has_the_reason_of_each(run: PooledRun, rh: Emulator) -> None:
     for key in rh.keys:
         key.account.money = Decimal(0)
     wrong = errors(await run.all(pictures(8)))
@@ -157,7 +157,7 @@ async def test_where_all_are_out_each_is_named_with_its_reason(run: PooledRun, r
     assert len(rh.recorder.submissions) == submits, "in this run nobody is asked once more"
 
 
-async def test_a_workflow_that_one_account_does_not_have_goes_to_another_and_nobody_is_left_out(
+async def test_a_workflow_that_one_account_lacks_uses_another_without_an_exclusion(
     run: PooledRun, rh: Emulator
 ) -> None:
     workflow = WorkflowInput(id="2030000000000000001", nodes={})
@@ -178,14 +178,14 @@ async def test_a_workflow_is_read_from_an_account_that_has_it(run: PooledRun, rh
     assert run.paid == {"two": 1}
 
 
-async def test_a_workflow_that_nobody_has_names_all(run: PooledRun, rh: Emulator) -> None:
+async def test_a_workflow_that_all_accounts_lack_is_an_error_with_each_account(run: PooledRun, rh: Emulator) -> None:
     (wrong,) = errors(await run.all([WorkflowInput(id="1", nodes={})]))
     assert isinstance(wrong, RequestRejected)
     assert "account of main" in wrong.message and "account of two" in wrong.message
     assert not rh.recorder.submissions
 
 
-async def test_one_job_that_no_account_takes_leaves_the_others_alone(run: PooledRun, rh: Emulator) -> None:
+async def test_a_job_that_no_account_accepts_does_not_affect_the_others(run: PooledRun, rh: Emulator) -> None:
     rh.faults.add(Fault("submit", prompt="picture 0", kind="code", code="433"))
     done = await run.all(pictures(6))
     (wrong,) = errors(done)
@@ -194,7 +194,7 @@ async def test_one_job_that_no_account_takes_leaves_the_others_alone(run: Pooled
     assert not run.said("moved")
 
 
-async def test_a_request_that_is_wrong_is_asked_of_one_account_only(run: PooledRun, rh: Emulator) -> None:
+async def test_an_invalid_request_is_tried_on_one_account_only(run: PooledRun, rh: Emulator) -> None:
     rh.faults.add(Fault("submit", kind="code", code="1501"))
     (wrong,) = errors(await run.all(pictures(1)))
     assert type(wrong).__name__ == "ModerationError"
@@ -233,7 +233,9 @@ class TestPaidOn:
         run.rh.clock.factor = 50
 
     @pytest.mark.parametrize("members", [("two", "main"), ("two",), ("main",), ("third", "two"), ("third",)], ids=str)
-    async def test_whatever_the_pool_is_now(self, run: PooledRun, again: Again, rh: Emulator, members: Any) -> None:
+    async def test_a_job_keeps_its_account_when_the_pool_changes(
+        self, run: PooledRun, again: Again, rh: Emulator, members: Any
+    ) -> None:
         rh.keys.add("third", limit=3)
         await self.begin(run)
         before = run.paid
@@ -244,7 +246,9 @@ class TestPaidOn:
         assert {one.task_id for one in done} == {one.task_id for one in rh.recorder.paid}
         assert len(later.said("adopted")) == 4
 
-    async def test_a_new_task_after_a_failure_may_go_anywhere(self, run: PooledRun, again: Again, rh: Emulator) -> None:
+    async def test_a_new_task_after_a_failure_may_use_any_account(
+        self, run: PooledRun, again: Again, rh: Emulator
+    ) -> None:
         rh.faults.add(Fault("submit", kind="fail", code="1015", times=1))
         run.members = ("two",)
         (failed,) = errors(await run.all(pictures(1)))
@@ -263,7 +267,7 @@ class TestPaidOn:
             assert "call log of account account of two" in one.message
         assert len(rh.recorder.submissions) == 1
 
-    async def test_a_block_that_is_gone_is_an_error_that_says_who_paid(
+    async def test_a_missing_block_is_an_error_with_the_account_that_paid(
         self, run: PooledRun, again: Again, rh: Emulator
     ) -> None:
         await self.begin(run, 2)
@@ -282,9 +286,7 @@ class TestPaidOn:
         results(await again().all(pictures(2)))
         assert sum(run.paid.values()) == 2
 
-    async def test_a_key_that_is_withdrawn_while_its_tasks_run(
-        self, run: PooledRun, again: Again, rh: Emulator
-    ) -> None:
+    async def test_a_key_that_is_rejected_while_its_tasks_run(self, run: PooledRun, again: Again, rh: Emulator) -> None:
         rh.clock.factor = 0
         working = asyncio.ensure_future(run.all(pictures(6)))
         await asyncio.to_thread(wait_until, lambda: len(run.said("submitted")) == 6)
@@ -323,10 +325,10 @@ class TestPaidOn:
         ("not-sent", None),
     ],
 )
-def test_whose_trouble_a_refusal_is(code: str, trouble: str | None) -> None:
+def test_the_scope_of_a_refusal(code: str, trouble: str | None) -> None:
     assert account_specific(Answer(outcome="refused", code=code)) == trouble
 
 
-def test_a_refusal_without_a_number_is_known_by_its_words() -> None:
+def test_a_refusal_without_a_code_is_recognized_by_its_text() -> None:
     words = "TASK_CREATE_FAILED_BY_NOT_ENOUGH_POWER_VALUE"
     assert account_specific(Answer(outcome="refused", code="", reason=words)) == "account"

@@ -92,7 +92,7 @@ async def photo(inputs: Inputs, tmp_path: Path) -> Input:
     return await inputs.identify(str(samples.png(tmp_path / "Ein Föto 灯塔.png")))
 
 
-async def test_a_file_is_sent_under_a_plain_name_with_its_real_extension(
+async def test_a_file_is_uploaded_with_an_ascii_name_and_its_real_extension(
     uploads: Uploads, rh: RunningHub, inputs: Inputs, tmp_path: Path
 ) -> None:
     given = await inputs.identify(str(samples.png(tmp_path / "Ein Föto 灯塔.jpeg")))
@@ -103,7 +103,7 @@ async def test_a_file_is_sent_under_a_plain_name_with_its_real_extension(
     assert link == f"https://rh/1/{name}"
 
 
-async def test_one_content_is_sent_once_wherever_it_lies(
+async def test_equal_contents_are_uploaded_once(
     uploads: Uploads, rh: RunningHub, inputs: Inputs, photo: Input, tmp_path: Path
 ) -> None:
     copy = tmp_path / "copy.png"
@@ -113,13 +113,13 @@ async def test_one_content_is_sent_once_wherever_it_lies(
     assert len(rh.uploads) == 1
 
 
-async def test_many_who_want_it_at_once_share_the_upload(uploads: Uploads, rh: RunningHub, photo: Input) -> None:
+async def test_concurrent_callers_share_an_upload(uploads: Uploads, rh: RunningHub, photo: Input) -> None:
     links = await asyncio.gather(*(uploads.link(photo, options={}) for _ in range(20)))
     assert len(set(links)) == 1
     assert len(rh.uploads) == 1
 
 
-async def test_who_is_cancelled_while_sending_does_not_keep_the_others_from_it(
+async def test_a_cancelled_caller_does_not_cancel_the_upload_of_the_others(
     uploads: Uploads, rh: RunningHub, photo: Input
 ) -> None:
     rh.may_go_on.clear()
@@ -130,7 +130,7 @@ async def test_who_is_cancelled_while_sending_does_not_keep_the_others_from_it(
     assert await second == f"https://rh/2/{rh.uploads[1][1]}"
 
 
-async def test_a_link_that_is_about_to_die_is_made_anew(
+async def test_a_link_that_expires_soon_is_replaced(
     uploads: Uploads, rh: RunningHub, photo: Input, clock: Clock
 ) -> None:
     first = await uploads.link(photo, options={})
@@ -141,7 +141,7 @@ async def test_a_link_that_is_about_to_die_is_made_anew(
     assert len(rh.uploads) == 2
 
 
-async def test_a_link_that_ended_while_the_machine_slept_is_made_again(
+async def test_a_link_that_expired_while_the_machine_slept_is_replaced(
     rh_site: Emulator, tmp_path: Path, photo: Input
 ) -> None:
     """A23: the life of an upload's link is measured with the wall clock, which goes on while a laptop sleeps."""
@@ -160,34 +160,32 @@ async def test_a_link_that_ended_while_the_machine_slept_is_made_again(
     assert uploads == [1, 1, 2, 3], "the last: a clock that was set back says nothing of a link's age"
 
 
-def test_a_link_is_given_out_for_less_than_the_day_that_it_lives() -> None:
+def test_a_link_is_used_for_less_than_its_lifetime() -> None:
     assert LIFETIME < 24 * 3600
 
 
-async def test_an_upload_that_failed_is_tried_again_the_next_time(
-    uploads: Uploads, rh: RunningHub, photo: Input
-) -> None:
+async def test_a_failed_upload_is_repeated_by_the_next_call(uploads: Uploads, rh: RunningHub, photo: Input) -> None:
     rh.errors = [ResponseLost("HTTP 502")]
     with pytest.raises(ResponseLost):
         await uploads.link(photo, options={})
     assert await uploads.link(photo, options={})
 
 
-async def test_a_file_that_has_changed_since_is_not_sent(uploads: Uploads, rh: RunningHub, photo: Input) -> None:
+async def test_a_changed_file_is_not_uploaded(uploads: Uploads, rh: RunningHub, photo: Input) -> None:
     samples.png(Path(photo.source), text="another")
     with pytest.raises(InputError, match="was changed after this job had read it"):
         await uploads.link(photo, options={})
     assert rh.uploads == []
 
 
-async def test_a_file_that_is_gone_is_said(uploads: Uploads, rh: RunningHub, photo: Input) -> None:
+async def test_a_missing_file_is_an_error(uploads: Uploads, rh: RunningHub, photo: Input) -> None:
     Path(photo.source).unlink()
     with pytest.raises(MediaError):
         await uploads.link(photo, options={})
     assert rh.uploads == []
 
 
-async def test_a_remote_file_is_sent_from_a_copy_that_does_not_stay(
+async def test_a_remote_file_is_uploaded_from_a_temporary_copy(
     uploads: Uploads, rh: RunningHub, inputs: Inputs, tmp_path: Path
 ) -> None:
     place = f"memory://{uuid.uuid4().hex}/photo.png"
@@ -197,7 +195,9 @@ async def test_a_remote_file_is_sent_from_a_copy_that_does_not_stay(
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
-async def test_few_are_sent_at_once(uploads: Uploads, rh: RunningHub, inputs: Inputs, tmp_path: Path) -> None:
+async def test_the_number_of_concurrent_uploads_is_limited(
+    uploads: Uploads, rh: RunningHub, inputs: Inputs, tmp_path: Path
+) -> None:
     files = [samples.png(tmp_path / f"{n}.png", text=str(n)) for n in range(3 * AT_ONCE)]
     given = [await inputs.identify(str(path)) for path in files]
     rh.may_go_on.clear()
@@ -208,7 +208,7 @@ async def test_few_are_sent_at_once(uploads: Uploads, rh: RunningHub, inputs: In
     assert rh.most_in_flight == AT_ONCE
 
 
-async def test_what_is_remembered_of_uploads_is_limited(clock: Clock, inputs: Inputs, tmp_path: Path) -> None:
+async def test_the_number_of_stored_uploads_is_limited(clock: Clock, inputs: Inputs, tmp_path: Path) -> None:
     """A25: an account does not remember every file that it has ever sent."""
     sent: list[str] = []
 

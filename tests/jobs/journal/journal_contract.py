@@ -54,17 +54,19 @@ class JournalContract:
     def job(self) -> str:
         return uuid.uuid4().hex[:16]
 
-    async def test_a_record_is_read_back_as_it_was_created(self, journal: Journal, job: str) -> None:
+    async def test_a_record_is_read_as_it_was_created(self, journal: Journal, job: str) -> None:
         written = record(payload={"prompt": "a lighthouse", "seed": 7, "tags": ["x", None, True, 1.5]})
         assert await journal.create(f"{job}-intent-1", written) is True
         assert await journal.read(f"{job}-intent-1") == written
 
-    async def test_what_was_never_created_reads_as_none(self, journal: Journal, job: str) -> None:
+    async def test_a_missing_record_is_none(self, journal: Journal, job: str) -> None:
         assert await journal.read(f"{job}-intent-1") is None
         assert await journal.job(job) == {}
         assert await listed(journal) == []
 
-    async def test_a_second_opening_sees_the_records(self, open_journal: OpenJournal, scope: str, job: str) -> None:
+    async def test_another_journal_object_reads_the_records(
+        self, open_journal: OpenJournal, scope: str, job: str
+    ) -> None:
         written = record()
         await open_journal(scope).create(f"{job}-intent-1", written)
         assert await open_journal(scope).job(job) == {f"{job}-intent-1": written}
@@ -81,14 +83,16 @@ class JournalContract:
         assert await journal.create(f"{job}-intent-1", mine) is True
         assert await journal.create(f"{job}-intent-1", {**mine, "token": "another"}) is False
 
-    async def test_of_32_concurrent_creators_one_wins(self, open_journal: OpenJournal, scope: str, job: str) -> None:
+    async def test_one_of_32_concurrent_creations_succeeds(
+        self, open_journal: OpenJournal, scope: str, job: str
+    ) -> None:
         records = [record(n=n) for n in range(32)]
         journals = [open_journal(scope) for _ in records]
         won = await asyncio.gather(*(j.create(f"{job}-intent-1", r) for j, r in zip(journals, records)))
         assert won.count(True) == 1
         assert await journals[0].read(f"{job}-intent-1") == records[won.index(True)]
 
-    async def test_creators_on_other_threads_and_loops_count_too(
+    async def test_creations_on_other_threads_and_loops_are_exclusive(
         self, open_journal: OpenJournal, scope: str, job: str
     ) -> None:
         journals = [open_journal(scope) for _ in range(4)]
@@ -101,7 +105,7 @@ class JournalContract:
         won = await asyncio.gather(*(asyncio.to_thread(create, journal) for journal in journals))
         assert won.count(True) == 1
 
-    async def test_a_job_has_its_own_records_only(self, journal: Journal, job: str) -> None:
+    async def test_a_job_has_only_its_own_records(self, journal: Journal, job: str) -> None:
         mine = {f"{job}-{what}-{n}": record() for what in ("intent", "answer") for n in (1, 2, 10)}
         others = [f"{job}0-intent-1", f"{job[:-1]}-intent-1", f"media-{job}", "cancel-1"]
         for key, value in mine.items():
@@ -110,12 +114,12 @@ class JournalContract:
             await journal.create(key, record())
         assert await journal.job(job) == mine
 
-    async def test_keys_are_those_of_the_jobs_each_once(self, journal: Journal, job: str) -> None:
+    async def test_each_job_has_one_key(self, journal: Journal, job: str) -> None:
         for key in (f"{job}-intent-1", f"{job}-answer-1", f"{job}0-intent-1", f"media-{job}", "cancel-1"):
             await journal.create(key, record())
         assert sorted(await listed(journal)) == sorted([job, f"{job}0"])
 
-    async def test_scopes_do_not_see_each_other(self, open_journal: OpenJournal, scope: str, job: str) -> None:
+    async def test_scopes_are_separate(self, open_journal: OpenJournal, scope: str, job: str) -> None:
         other = open_journal(f"{scope}-other")
         assert await open_journal(scope).create(f"{job}-intent-1", record()) is True
         assert await other.read(f"{job}-intent-1") is None
@@ -131,7 +135,7 @@ class JournalContract:
         await asyncio.gather(*(journal.create(f"{each}-intent-1", record()) for each in jobs))
         assert sorted(await listed(journal)) == sorted(jobs)
 
-    async def test_jobs_are_read_with_all_their_records_and_nothing_else(self, journal: Journal, job: str) -> None:
+    async def test_jobs_are_read_with_exactly_their_records(self, journal: Journal, job: str) -> None:
         """A24: `Journal.jobs()` reads the records of all jobs at once."""
         written = {f"{job}{n}-{what}-1": record(n=n) for n in range(90) for what in ("intent", "answer", "end")}
         await asyncio.gather(*(journal.create(key, value) for key, value in written.items()))
@@ -145,18 +149,18 @@ class JournalContract:
         assert [job async for job in journal.jobs()] == []
 
     @pytest.mark.parametrize("text", SPECIAL_TEXTS.values(), ids=SPECIAL_TEXTS.keys())
-    async def test_any_text_survives(self, journal: Journal, job: str, text: str) -> None:
+    async def test_any_text_is_stored_unchanged(self, journal: Journal, job: str, text: str) -> None:
         written = record(prompt=text)
         await journal.create(f"{job}-intent-1", written)
         assert await journal.read(f"{job}-intent-1") == written
         assert await journal.job(job) == {f"{job}-intent-1": written}
 
-    async def test_a_record_of_100_kb_survives(self, journal: Journal, job: str) -> None:
+    async def test_a_record_of_100_kb_is_stored(self, journal: Journal, job: str) -> None:
         written = record(prompt="é" * 100_000)
         await journal.create(f"{job}-end-1", written)
         assert await journal.read(f"{job}-end-1") == written
 
     @pytest.mark.parametrize("key", ["Upper-intent-1", "under_score-1", "a/b-1", "", "plain", "-intent-1", "a--1"])
-    async def test_a_key_that_some_journal_could_not_hold_is_refused(self, journal: Journal, key: str) -> None:
+    async def test_a_key_that_is_invalid_in_any_journal_is_refused(self, journal: Journal, key: str) -> None:
         with pytest.raises(ValueError, match="journal key"):
             await journal.create(key, record())

@@ -78,12 +78,12 @@ def drive(policy: Policy, *pairs: tuple[object, object]) -> Any:
 UP_TO_THE_BUDGET = [(ReadJob(), JobView("key")), (Prepare(), None), (AwaitSlot(), None), (Prepare(), None)]
 
 
-def test_the_price_is_set_aside_between_the_slot_and_the_claim() -> None:
+def test_the_price_is_reserved_between_the_slot_and_the_claim() -> None:
     step = drive(POLICY, *UP_TO_THE_BUDGET, (Reserve(1, BUDGET), None), (CheckCancel(fresh=False), False))
     assert step == Claim(1)
 
 
-def test_a_job_that_would_break_the_budget_is_not_claimed_and_says_the_sums() -> None:
+def test_a_job_beyond_the_budget_is_not_claimed_and_the_error_has_the_sums() -> None:
     short = Shortfall(Money(Decimal("0.40"), "CNY"), spent=Decimal("0.50"), reserved=Decimal("0.25"))
     with pytest.raises(
         BudgetExceeded, match=r"cost 0\.40 CNY; of the budget of 1\.00 CNY, 0\.50 .* 0\.25 reserved"
@@ -92,12 +92,12 @@ def test_a_job_that_would_break_the_budget_is_not_claimed_and_says_the_sums() ->
     assert (caught.value.job, caught.value.price, caught.value.budget) == ("run/key", Decimal("0.40"), BUDGET)
 
 
-def test_a_job_without_a_price_says_so() -> None:
+def test_a_job_without_a_price_is_an_error_with_a_budget() -> None:
     with pytest.raises(BudgetExceeded, match="its price is neither in the catalogue nor in the price response"):
         drive(POLICY, *UP_TO_THE_BUDGET, (Reserve(1, BUDGET), Shortfall(None, Decimal(0), Decimal(0))))
 
 
-def test_a_refused_submit_gives_back_what_was_set_aside() -> None:
+def test_a_refused_submission_releases_its_reservation() -> None:
     submit = Submit(1, INTENT, BUSY)
     step = drive(
         POLICY,
@@ -113,7 +113,7 @@ def test_a_refused_submit_gives_back_what_was_set_aside() -> None:
     assert isinstance(step, Pause)
 
 
-def test_a_claim_that_another_process_has_gives_back_what_was_set_aside() -> None:
+def test_a_lost_claim_releases_its_reservation() -> None:
     step = drive(
         POLICY,
         *UP_TO_THE_BUDGET,
@@ -151,7 +151,7 @@ def test_a_job_that_has_a_ticket_is_never_refused() -> None:
     ],
     ids=["open", "ticket", "unknown", "refused", "ended", "failed", "unpriced", "coins", "forgotten", "resubmitted"],
 )
-def test_what_a_submit_counts_for(submit: Submit, counts: Entry | None) -> None:
+def test_the_budget_entry_of_a_submission(submit: Submit, counts: Entry | None) -> None:
     assert entry_of(submit) == counts
 
 
@@ -159,7 +159,7 @@ def journal(folder: Path) -> FolderJournal:
     return FolderJournal(str(folder), scope="run")
 
 
-async def test_a_ledger_is_rebuilt_from_the_journal(tmp_path: Path) -> None:
+async def test_the_spending_is_rebuilt_from_the_journal(tmp_path: Path) -> None:
     records = journal(tmp_path)
     jobs: list[dict[str, Record]] = [
         {"intent-1": INTENT, "answer-1": ticket(), "end-1": end("0.35")},
@@ -175,7 +175,7 @@ async def test_a_ledger_is_rebuilt_from_the_journal(tmp_path: Path) -> None:
     assert (ledger.spent(), ledger.reserved()) == (Decimal("0.35"), Decimal("0.65"))
 
 
-async def test_what_was_set_aside_is_settled_with_the_cost_or_given_back(tmp_path: Path) -> None:
+async def test_a_reservation_is_replaced_by_the_cost_or_released(tmp_path: Path) -> None:
     ledger, price = SpendTracker(journal(tmp_path)), Money(Decimal("0.40"), "CNY")
     assert await ledger.reserve("a", 1, price, budget=BUDGET) is None
     assert await ledger.reserve("b", 1, price, budget=BUDGET) is None
@@ -188,7 +188,7 @@ async def test_what_was_set_aside_is_settled_with_the_cost_or_given_back(tmp_pat
     assert ledger.reserved() == 0
 
 
-async def test_jobs_that_ask_together_cannot_overshoot(tmp_path: Path) -> None:
+async def test_concurrent_reservations_stay_within_the_budget(tmp_path: Path) -> None:
     ledger = SpendTracker(journal(tmp_path))
     asked = [ledger.reserve(f"{n:024d}", 1, Money(Decimal("0.30"), "CNY"), budget=BUDGET) for n in range(20)]
     assert sum(short is None for short in await asyncio.gather(*asked)) == 3
@@ -197,7 +197,7 @@ async def test_jobs_that_ask_together_cannot_overshoot(tmp_path: Path) -> None:
 PRICE = Money(Decimal("0.40"), "CNY")
 
 
-async def test_a_call_without_a_budget_is_counted_from_its_claim(tmp_path: Path) -> None:
+async def test_a_call_without_a_budget_counts_from_its_claim(tmp_path: Path) -> None:
     """A20: the claim of a call without a budget is seen at once, not when its answer is recorded."""
     ledger = SpendTracker(journal(tmp_path))
     ledger.claim("a", 1, PRICE)
@@ -208,7 +208,7 @@ async def test_a_call_without_a_budget_is_counted_from_its_claim(tmp_path: Path)
     assert await ledger.reserve("c", 1, PRICE, budget=BUDGET) is None
 
 
-async def test_a_call_without_a_budget_is_counted_before_its_claim(tmp_path: Path) -> None:
+async def test_a_call_without_a_budget_counts_before_its_claim(tmp_path: Path) -> None:
     """A20: a call that uploads or waits for a slot is about to be paid for."""
     ledger = SpendTracker(journal(tmp_path))
     ledger.expect("a", PRICE)
@@ -221,7 +221,7 @@ async def test_a_call_without_a_budget_is_counted_before_its_claim(tmp_path: Pat
     assert ledger.reserved() == PRICE.amount
 
 
-async def test_a_price_that_nobody_has_asked_for_is_asked_for_where_a_budget_needs_it(tmp_path: Path) -> None:
+async def test_an_unknown_price_is_requested_if_a_budget_needs_it(tmp_path: Path) -> None:
     """A20: a call without a budget and without a listed price is priced by the first budget beside it."""
     ledger, asked = SpendTracker(journal(tmp_path)), []
 
@@ -239,7 +239,7 @@ async def test_a_price_that_nobody_has_asked_for_is_asked_for_where_a_budget_nee
     assert asked == ["price"]
 
 
-async def test_what_this_process_does_not_know_the_price_of_is_asked_for_though_the_journal_has_it(
+async def test_the_price_of_a_recorded_job_is_requested_if_it_is_unknown(
     tmp_path: Path,
 ) -> None:
     """A20: reading the journal for the first budget forgets no question of a call that is being paid for."""
@@ -255,7 +255,7 @@ async def test_what_this_process_does_not_know_the_price_of_is_asked_for_though_
     assert short == Shortfall(PRICE, spent=Decimal(0), reserved=Decimal("0.70"))
 
 
-async def test_what_is_read_of_a_job_replaces_all_that_was_known_of_it(tmp_path: Path) -> None:
+async def test_the_records_of_a_job_replace_its_earlier_entries(tmp_path: Path) -> None:
     ledger = SpendTracker(journal(tmp_path))
     for n in (1, 2):
         ledger.claim("a", n, PRICE)
@@ -267,9 +267,7 @@ async def test_what_is_read_of_a_job_replaces_all_that_was_known_of_it(tmp_path:
 
 
 @pytest.mark.parametrize(("others", "is_kept"), [(0, True), (199, True), (200, False)])
-def test_a_process_keeps_the_ledgers_of_the_200_scopes_that_it_has_used_last(
-    tmp_path: Path, others: int, is_kept: bool
-) -> None:
+def test_a_process_keeps_the_spending_of_the_latest_200_scopes(tmp_path: Path, others: int, is_kept: bool) -> None:
     spend_tracker_of(journal(tmp_path / "older"))
     ledger = spend_tracker_of(journal(tmp_path))
     for number in range(others):
@@ -277,7 +275,7 @@ def test_a_process_keeps_the_ledgers_of_the_200_scopes_that_it_has_used_last(
     assert (spend_tracker_of(journal(tmp_path)) is ledger) == is_kept
 
 
-async def test_each_currency_has_sums_of_its_own(tmp_path: Path) -> None:
+async def test_each_currency_has_its_own_sums(tmp_path: Path) -> None:
     """A20: amounts of two currencies are not added, and coins are neither."""
     ledger, dollars = SpendTracker(journal(tmp_path)), Money(Decimal("0.90"), "USD")
     ledger.claim("a", 1, dollars)
@@ -360,7 +358,7 @@ class Account:
         return self.preview
 
 
-async def test_a_currency_whose_question_was_cancelled_is_asked_for_again() -> None:
+async def test_a_currency_is_requested_again_after_a_cancelled_request() -> None:
     """A20: a cancelled question has no exception to look at."""
     account = Account("USD")
     account.is_silent = True
@@ -375,7 +373,7 @@ async def test_a_currency_whose_question_was_cancelled_is_asked_for_again() -> N
     assert await prices.currency() == "USD"
 
 
-async def test_an_account_that_did_not_answer_is_asked_again_after_a_while() -> None:
+async def test_an_account_without_a_response_is_queried_again_later() -> None:
     now = [1000.0]
     account = Account(ResponseLost("silence"), "USD")
     prices = prices_of(account, clock=lambda: now[0])
@@ -402,7 +400,7 @@ async def test_a_previewed_placeholder_is_an_unknown_price(amount: str, free: bo
     assert await prices.listed(Money(Decimal(amount), "USD")) == (price if not free else None)
 
 
-async def test_a_price_that_could_not_be_asked_for_is_an_error_and_one_that_does_not_exist_is_not() -> None:
+async def test_a_failed_price_request_is_an_error_and_a_missing_price_is_not() -> None:
     """To take an unreachable RunningHub for one without a price would let a call start that no budget counts."""
 
     class Away(Account):
@@ -420,7 +418,7 @@ async def test_a_price_that_could_not_be_asked_for_is_an_error_and_one_that_does
 
 
 @pytest.mark.parametrize("budget", [True, False, "5", -1, float("nan"), float("inf"), Decimal("NaN"), 1j])
-def test_a_budget_that_is_not_an_amount_is_refused(budget: Any) -> None:
+def test_an_invalid_budget_is_refused(budget: Any) -> None:
     """A20: `budget=True` was `decimal.InvalidOperation` in the middle of the run."""
     with pytest.raises(InputError, match="budget is an amount of money"):
         Options(budget=budget)
@@ -441,7 +439,7 @@ async def run_many(count: int, budget: float, **options: object) -> list[Result 
     return list(await asyncio.gather(*asked, return_exceptions=True))
 
 
-async def test_no_job_starts_that_would_break_the_budget(rh: Emulator) -> None:
+async def test_no_job_starts_beyond_the_budget(rh: Emulator) -> None:
     done = await run_many(8, 0.13)
     refused = [one for one in done if isinstance(one, BudgetExceeded)]
     assert (len(rh.recorder.submissions), len(refused)) == (3, 5)
@@ -449,7 +447,7 @@ async def test_no_job_starts_that_would_break_the_budget(rh: Emulator) -> None:
     assert "of the budget of 0.13 CNY" in str(refused[0])
 
 
-async def test_calls_without_a_budget_beside_it_count(rh: Emulator) -> None:
+async def test_concurrent_calls_without_a_budget_count(rh: Emulator) -> None:
     """A20: three calls without a budget and six with 0.24 paid 0.36."""
     asked = [run(models.ZImageTurbo(prompt=f"picture {n}"), budget=None if n % 3 else 0.24) for n in range(12)]
     done = await asyncio.gather(*asked, return_exceptions=True)
@@ -460,7 +458,7 @@ async def test_calls_without_a_budget_beside_it_count(rh: Emulator) -> None:
     assert not [one for one in rh.recorder.paid if one.payload["prompt"] in limited]
 
 
-async def test_calls_with_and_without_a_budget_stay_within_it_together(rh: Emulator) -> None:
+async def test_calls_with_and_without_a_budget_stay_within_the_budget(rh: Emulator) -> None:
     """A20: the same, where the budget suffices for some of those that have it."""
     rh.faults.add(Fault("submit", every=1, kind="slow", seconds=1.0))  # until then no answer is recorded
     asked = [run(models.ZImageTurbo(prompt=f"picture {n}"), budget=0.24 if n < 6 else None) for n in range(9)]
@@ -469,7 +467,7 @@ async def test_calls_with_and_without_a_budget_stay_within_it_together(rh: Emula
     assert rh.recorder.charged == Decimal("0.24")
 
 
-async def test_a_call_without_a_budget_and_a_listed_price_beside_it_is_priced(rh: Emulator) -> None:
+async def test_an_unlisted_call_without_a_budget_is_priced_if_other_calls_have_one(rh: Emulator) -> None:
     """A20: its price is asked for where a budget is in force."""
     calls = [run(models.input_for(UNPRICED)(prompt="a lighthouse"))]
     calls += [run(models.ZImageTurbo(prompt=f"picture {n}"), budget=1.05) for n in range(3)]
@@ -479,12 +477,12 @@ async def test_a_call_without_a_budget_and_a_listed_price_beside_it_is_priced(rh
     assert sum(isinstance(one, BudgetExceeded) for one in done) == 2
 
 
-async def test_a_run_without_a_budget_asks_for_no_price(rh: Emulator) -> None:
+async def test_a_run_without_a_budget_requests_no_price(rh: Emulator) -> None:
     await run(models.input_for(UNPRICED)(prompt="a lighthouse"))
     assert not [one for one in rh.recorder.requests if "price-preview" in one.path]
 
 
-async def test_what_was_paid_is_found_again_whatever_the_budget(rh: Emulator) -> None:
+async def test_a_paid_job_is_found_again_with_any_budget(rh: Emulator) -> None:
     asked = models.ZImageTurbo(prompt="a lighthouse")
     first = await run(asked, key="mine")
     assert await run(asked, key="mine", budget=0.01) == first
@@ -492,13 +490,13 @@ async def test_what_was_paid_is_found_again_whatever_the_budget(rh: Emulator) ->
         await run(models.ZImageTurbo(prompt="a harbour"), budget=0.07)
 
 
-async def test_a_refused_submit_costs_the_budget_nothing(rh: Emulator) -> None:
+async def test_a_refused_submission_does_not_use_the_budget(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", number=1, kind="code", code="421"))
     done = await run_many(1, 0.04)
     assert isinstance(done[0], Result)
 
 
-async def test_a_failed_task_counts_with_what_it_cost(rh: Emulator) -> None:
+async def test_a_failed_task_counts_with_its_cost(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", number=1, kind="fail"))
     with pytest.raises(JobFailed):
         await run(models.ZImageTurbo(prompt="a lighthouse"), budget=0.05)
@@ -508,7 +506,7 @@ async def test_a_failed_task_counts_with_what_it_cost(rh: Emulator) -> None:
     assert isinstance((await run_many(2, float(failed.charged + PICTURE)))[1], BudgetExceeded)
 
 
-async def test_a_job_tells_what_all_of_its_tasks_have_cost(rh: Emulator, tmp_path: Path) -> None:
+async def test_the_result_of_a_job_has_the_costs_of_all_its_tasks(rh: Emulator, tmp_path: Path) -> None:
     """A21: the table of steps leaves out neither a failed task nor one of an earlier attempt."""
     rh.faults.add(Fault("submit", number=1, kind="fail", code="805"))
     run = PooledRun(rh, tmp_path, members=("main",))
@@ -537,7 +535,7 @@ async def test_a_model_without_a_price_is_priced_by_runninghub(rh: Emulator) -> 
         await run(models.input_for(UNPRICED)(prompt="another"), budget=float(result.cost))
 
 
-async def test_where_nobody_knows_the_price_no_budget_allows_it(rh: Emulator) -> None:
+async def test_a_job_with_an_unknown_price_is_refused_with_a_budget(rh: Emulator) -> None:
     rh.faults.add(Fault("price", every=1, kind="code", code="1007"))
     with pytest.raises(BudgetExceeded, match="its price is neither in the catalogue nor in the price response"):
         await run(models.input_for(UNPRICED)(prompt="a lighthouse"), budget=1000)

@@ -37,17 +37,17 @@ def find(call: Address, records: list[RecordedCall], *, version: str = V1, equal
     return match.verdict, match.record.key if match.record else ""
 
 
-def test_of_several_equal_calls_each_finds_the_one_at_its_address() -> None:
+def test_each_of_several_equal_calls_finds_the_call_at_its_address() -> None:
     records = recorded(at(number=1), at(number=2), at(number=3))
     assert find(at(number=2), records) == ("found", "job-2")
 
 
-def test_a_second_call_at_one_address_in_one_attempt_is_not_told_apart() -> None:
+def test_a_second_call_at_one_address_in_one_attempt_is_repeated() -> None:
     records = recorded(at(in_order=False), taken=[1])
     assert find(at(in_order=False), records) == ("repeated", "job-1")
 
 
-def test_a_second_call_at_an_address_is_not_told_apart_where_the_first_has_moved() -> None:
+def test_a_second_call_at_an_address_is_repeated_if_the_first_has_moved() -> None:
     now = at(step("helper"), in_order=False)
     moved = RecordedCall("job-1", at(), V1, taken_at=now)
     assert find(now, [moved], version=V2) == ("repeated", "job-1")
@@ -59,7 +59,7 @@ def concurrent(number: int, *, within: int = 1, beside: int = 1) -> Address:
     return Address(steps=(Step(name="film", place=counted),), place=place(number))
 
 
-def test_a_child_flow_called_beside_others_is_found_by_its_own_count_and_not_by_the_common_one() -> None:
+def test_a_concurrent_child_flow_is_found_by_its_own_count() -> None:
     records = recorded(concurrent(1, within=1, beside=1), concurrent(1, within=2, beside=3))
     assert find(concurrent(1, within=1, beside=3), records) == ("found", "job-1")
     assert find(concurrent(1, within=2, beside=1), records) == ("found", "job-2")
@@ -78,22 +78,22 @@ def test_equal_child_flows_of_several_asyncio_tasks_are_refused_in_a_later_attem
     assert find(concurrent(1, beside=3), recorded(concurrent(1), taken=[1])) == ("new", "")
 
 
-def test_a_further_equal_call_of_the_same_program_is_a_new_job_although_others_are_not_taken_yet() -> None:
+def test_another_equal_call_of_the_same_program_is_a_new_job() -> None:
     assert find(at(number=3), recorded(at(number=1), at(number=2))) == ("new", "")
 
 
-def test_a_call_of_another_branch_is_a_new_job_although_others_are_not_taken_yet() -> None:
+def test_an_equal_call_of_another_branch_is_a_new_job() -> None:
     records = recorded(at(step("branch", x="1")), at(step("branch", x="2")))
     assert find(at(step("branch", x="3")), records) == ("new", "")
 
 
-def test_a_branch_that_stands_elsewhere_is_found_by_its_arguments() -> None:
+def test_a_branch_that_was_moved_is_found_by_its_arguments() -> None:
     records = recorded(at(step("branch", 1, x="1")), at(step("branch", 2, x="2")))
     moved = at(Step(name="branch", place=place(3, given=None), arguments={"x": "2"}))
     assert find(moved, records) == ("found", "job-2")
 
 
-def test_arguments_that_cannot_be_compared_leave_the_place_to_decide() -> None:
+def test_incomparable_arguments_are_matched_by_position() -> None:
     records = recorded(at(step("branch", 1, client=None)), at(step("branch", 2, client=None)))
     assert find(at(step("branch", 2, client="5")), records) == ("found", "job-2")
 
@@ -117,12 +117,12 @@ def test_the_same_program_gives_no_job_to_another_task_or_branch(now: Address) -
 
 
 @pytest.mark.parametrize("version", [V1, V2])
-def test_the_first_of_equal_calls_does_not_take_what_the_second_has_paid_for(version: str) -> None:
+def test_the_first_of_equal_calls_does_not_get_the_job_of_the_second(version: str) -> None:
     """Branch 1 was not asked yet when the first attempt broke off: it must not get what branch 2 has paid for."""
     assert find(at(number=1), recorded(at(number=2)), version=version) == ("new", "")
 
 
-def test_a_call_whose_arguments_cannot_be_compared_is_new_at_a_place_of_which_nothing_is_recorded() -> None:
+def test_a_call_with_incomparable_arguments_is_new_at_a_new_position() -> None:
     records = [
         RecordedCall(f"job-{n}", at(Step(name="b", place=place(n, given=None), arguments={"c": None}))) for n in (1, 2)
     ]
@@ -131,7 +131,7 @@ def test_a_call_whose_arguments_cannot_be_compared_is_new_at_a_place_of_which_no
     assert find(call, records, version=V2) == ("unclear", "job-1")
 
 
-def test_of_equal_parts_of_a_task_with_a_client_none_takes_what_another_has_paid_for() -> None:
+def test_equal_branches_of_a_task_with_a_client_keep_their_own_jobs() -> None:
     around = Step(name="shot", place=place(1, given=None), arguments={"client": None})
     records = recorded(at(around, step("take", 1)))
     assert find(at(around, step("take", 2)), records) == ("new", "")
@@ -146,14 +146,14 @@ def test_a_renamed_task_is_found_after_an_edit_only() -> None:
     assert find(renamed, records, version=V1) == ("new", "")
 
 
-def test_a_default_that_an_edit_adds_makes_no_other_call() -> None:
+def test_an_added_default_does_not_change_a_call() -> None:
     records = recorded(at(step("branch", 1, x="1")), at(step("branch", 2, x="2")))
     added = at(step("branch", 2, x="2", mode="d"))
     assert find(added, records, version=V2) == ("found", "job-2")
     assert find(added, records, version=V1) == ("new", "")
 
 
-def test_calls_that_an_edit_wrapped_into_a_helper_are_refused_where_several_are_equal() -> None:
+def test_equal_calls_that_were_moved_into_a_helper_are_refused() -> None:
     records = recorded(at(number=1), at(number=2))
     wrapped = at(step("helper", 2))
     assert find(wrapped, records, version=V2) == ("unclear", "job-1")
@@ -165,7 +165,7 @@ def test_calls_that_an_edit_wrapped_into_a_helper_are_refused_where_several_are_
     )
 
 
-def test_by_place_takes_what_stands_at_the_place_and_nothing_else() -> None:
+def test_matching_by_position_uses_only_the_call_at_the_position() -> None:
     two = step("branch", 2, x=None)
     records = recorded(at(step("branch", 1, x="1")), at(two), at(two, number=2))
     call = at(Step(name="shot", place=place(2), arguments={"x": None}))
@@ -175,7 +175,7 @@ def test_by_place_takes_what_stands_at_the_place_and_nothing_else() -> None:
     assert find(unclear, records, version=V2, equal="by place") == ("new", "")
 
 
-def test_what_another_process_of_this_attempt_made_is_found_by_its_own_address_only() -> None:
+def test_a_call_of_another_process_of_the_attempt_is_found_only_by_its_address() -> None:
     there = at(step("branch", 1, x="1"))
     records = [RecordedCall("job-1", there, V1, is_elsewhere=True)]
     assert find(there, records) == ("found", "job-1")
@@ -183,7 +183,7 @@ def test_what_another_process_of_this_attempt_made_is_found_by_its_own_address_o
 
 
 @pytest.mark.parametrize("seed", range(300))
-def test_whatever_the_order_of_the_calls_each_finds_its_own(seed: int) -> None:
+def test_each_call_finds_its_own_job_in_any_order_of_the_calls(seed: int) -> None:
     """Random trees, asked for in one order, broken off anywhere, and asked for in another order."""
     chance = random.Random(seed)
     calls = _tree(chance)

@@ -34,7 +34,7 @@ def step(name: str = "shot", at: Place | None = None, **arguments: str | None) -
         (place(1, in_order=False, given=None), place(2, in_order=False, given=None), "unclear"),
     ],
 )
-def test_two_places_are_the_same_only_in_program_order(one: Place, two: Place, likeness: Likeness) -> None:
+def test_two_positions_are_equal_only_in_program_order(one: Place, two: Place, likeness: Likeness) -> None:
     assert (one.likeness(two), two.likeness(one)) == (likeness, likeness)
 
 
@@ -53,7 +53,7 @@ SAME, OTHER, UNCLEAR = place(1), place(2), place(1, given="h")
         ([UNCLEAR], OTHER, "other"),
     ],
 )
-def test_one_other_place_makes_another_call_and_one_unclear_place_an_unclear_one(
+def test_a_different_position_is_another_call_and_an_unclear_one_is_unclear(
     steps: list[Place], call: Place, likeness: Likeness
 ) -> None:
     mine = Address(steps=tuple(step() for _ in steps), place=place())
@@ -83,7 +83,7 @@ def test_arguments_are_compared_by_name(
     assert one.arguments_like(two, common_only=True) == in_common
 
 
-def test_addresses_of_another_depth_are_not_compared() -> None:
+def test_addresses_of_different_depth_are_not_compared() -> None:
     deep, flat = Address(steps=(step(),)), Address()
     with pytest.raises(ValueError, match="shorter"):
         deep.places_like(flat)
@@ -99,7 +99,7 @@ def test_an_address_lists_its_runs_from_the_outermost_one() -> None:
     assert str(Address()) == "call #1?"
 
 
-def test_the_digest_of_a_known_address_stays_what_it_is() -> None:
+def test_the_digest_of_an_address_is_stable() -> None:
     """Another digest would make each job of a resumed run that was paid for a new one."""
     assert Address().digest == "105f37306065"
     assert Address(steps=(step(x="1"),), place=place(3)).digest == "6660e6bd92a2"

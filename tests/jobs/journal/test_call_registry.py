@@ -52,7 +52,7 @@ async def recorded(journal: MemoryJournal) -> dict[str, CallRecord]:
         ([], [Try("a", 1)], False),
     ],
 )
-def test_a_call_repeats_one_of_an_earlier_try_of_the_same_task_run(
+def test_whether_a_call_repeats_one_of_an_earlier_try_of_its_task_run(
     mine: list[Try], theirs: list[Try], repeats: bool
 ) -> None:
     assert Caller(tries=tuple(mine)).repeats(Caller(tries=tuple(theirs))) == repeats
@@ -74,7 +74,7 @@ async def test_two_calls_of_a_request_are_recorded_in_their_order(journal: Memor
     assert all(one.owner == current_owner() and not one.is_detached for one in records.values())
 
 
-async def test_no_call_is_made_while_one_before_it_is_not_recorded(journal: MemoryJournal) -> None:
+async def test_a_call_waits_until_the_calls_before_it_are_recorded(journal: MemoryJournal) -> None:
     class FailsOnce(MemoryJournal):
         has_failed = False
 
@@ -94,7 +94,7 @@ async def test_no_call_is_made_while_one_before_it_is_not_recorded(journal: Memo
     assert {one.order for one in (await recorded(journal)).values()} == {1, 2, 3, 4}
 
 
-async def test_a_call_of_a_process_that_knows_a_part_of_the_run_is_recorded_at_once(journal: MemoryJournal) -> None:
+async def test_a_call_of_a_partial_run_is_recorded_immediately(journal: MemoryJournal) -> None:
     await find(CallRegistry(), journal, Caller(at(1), is_detached=True), is_empty=True)
     assert [one.is_detached for one in (await recorded(journal)).values()] == [True]
 
@@ -108,7 +108,7 @@ async def test_a_resumed_run_finds_each_call_and_its_order(journal: MemoryJourna
         assert found == CallJob(made[n].key, is_new=False, order=n)
 
 
-async def test_a_call_that_only_its_intent_tells_of_is_found(journal: MemoryJournal) -> None:
+async def test_a_call_that_only_an_intent_records_is_found(journal: MemoryJournal) -> None:
     key = job_key(REQUEST, at(1).digest)
     records: dict[str, Record] = {
         "intent-1": intent(address=at(1), order=4),
@@ -118,14 +118,14 @@ async def test_a_call_that_only_its_intent_tells_of_is_found(journal: MemoryJour
     assert await find(CallRegistry(), journal, Caller(at(1)), attempt=2) == CallJob(key, order=4)
 
 
-async def test_the_call_s_own_record_counts_more_than_its_intent(journal: MemoryJournal) -> None:
+async def test_the_call_record_has_priority_over_the_intent(journal: MemoryJournal) -> None:
     key = job_key(REQUEST, at(1).digest)
     call = CallRecord(owner=current_owner(), address=at(2), order=5)
     await write(journal, {"intent-1": intent(address=at(1)), "call-1": call}, key=key)
     assert await find(CallRegistry(), journal, Caller(at(2)), attempt=2) == CallJob(key, order=5)
 
 
-async def test_the_journal_is_read_once_and_not_at_all_where_it_was_empty(journal: MemoryJournal) -> None:
+async def test_the_journal_is_read_once_and_an_empty_one_is_not_read(journal: MemoryJournal) -> None:
     class Counted(MemoryJournal):
         reads = 0
 
@@ -141,7 +141,7 @@ async def test_the_journal_is_read_once_and_not_at_all_where_it_was_empty(journa
         assert counted.reads == reads
 
 
-async def test_a_second_call_at_one_address_is_refused_and_a_later_try_of_it_is_not(journal: MemoryJournal) -> None:
+async def test_a_second_call_at_one_address_is_refused_but_not_a_retry(journal: MemoryJournal) -> None:
     calls = CallRegistry()
     caller = Caller(at(1), tries=(Try("task", 1),))
     found = await find(calls, journal, caller)
@@ -151,7 +151,7 @@ async def test_a_second_call_at_one_address_is_refused_and_a_later_try_of_it_is_
     assert (again.key, again.is_new) == (found.key, False)
 
 
-async def test_a_call_that_may_be_one_of_several_is_refused_with_what_decides_it(journal: MemoryJournal) -> None:
+async def test_an_ambiguous_call_is_refused_with_the_possible_decisions(journal: MemoryJournal) -> None:
     calls = CallRegistry()
     for n in (1, 2):
         await find(calls, journal, Caller(at(n), version="1"))
@@ -163,7 +163,7 @@ async def test_a_call_that_may_be_one_of_several_is_refused_with_what_decides_it
     assert "the flow's source has changed" in new.note and "the 2 identical calls" in new.note
 
 
-async def test_a_call_that_has_moved_is_said_and_the_others_are_not(journal: MemoryJournal) -> None:
+async def test_only_a_moved_call_is_logged(journal: MemoryJournal) -> None:
     made = await find(CallRegistry(), journal, Caller(at(1, at="10:00"), is_detached=True))
     assert made.note == ""
     moved = await find(CallRegistry(), journal, Caller(at(1, at="10:05"), version="2"), attempt=2)
@@ -173,7 +173,7 @@ async def test_a_call_that_has_moved_is_said_and_the_others_are_not(journal: Mem
     assert (same.key, same.note) == (made.key, "")
 
 
-async def test_a_new_call_at_the_address_of_a_job_that_has_moved_has_a_key_of_its_own(journal: MemoryJournal) -> None:
+async def test_a_new_call_at_the_address_of_a_moved_job_has_its_own_key(journal: MemoryJournal) -> None:
     digest = at(1, x="1").digest
     for key, number in ((job_key(REQUEST, digest), 7), (other_job_key(REQUEST, digest, 1), 8)):
         call = CallRecord(owner=current_owner(), address=at(number, x="other"))
@@ -192,7 +192,7 @@ async def test_a_new_call_at_the_address_of_a_job_that_has_moved_has_a_key_of_it
         (False, False, 1, SOMEWHERE_ELSE, True),
     ],
 )
-async def test_what_another_process_of_this_attempt_made_moves_to_no_other_call(
+async def test_a_call_of_another_process_of_the_attempt_is_not_moved(
     journal: MemoryJournal, recorded_as: bool, caller_is_detached: bool, attempt: int, owner: Any, moves: bool
 ) -> None:
     call = CallRecord(owner=owner, address=at(1, x="1"), attempt=1, is_detached=recorded_as)

@@ -68,7 +68,7 @@ def test_units_are_never_added() -> None:
         "unreported",
     ],
 )
-def test_what_a_submit_cost(submit: Submit, charge: Charge | None) -> None:
+def test_the_costs_of_a_submission(submit: Submit, charge: Charge | None) -> None:
     """A21: cancelled, failed, lost and earlier submits count as what they cost."""
     assert charge_of(submit) == charge
 

@@ -26,7 +26,7 @@ ASKED: dict[str, Any] = {
 }
 
 
-def test_equal_calls_have_equal_bases_whatever_the_order_of_their_parameters() -> None:
+def test_equal_calls_have_equal_hashes_in_any_order_of_parameters() -> None:
     turned = dict(reversed(ASKED["payload"].items()))
     assert base_hash(**ASKED) == base_hash(**{**ASKED, "payload": turned})
 
@@ -42,11 +42,11 @@ def test_equal_calls_have_equal_bases_whatever_the_order_of_their_parameters() -
         {"payload": {**ASKED["payload"], "seed": 1}},
     ],
 )
-def test_what_is_asked_for_makes_the_base(other: dict[str, Any]) -> None:
+def test_each_part_of_the_request_changes_the_hash(other: dict[str, Any]) -> None:
     assert base_hash(**ASKED) != base_hash(**{**ASKED, **other})
 
 
-def test_the_hash_of_a_known_call_stays_what_it_is() -> None:
+def test_the_hash_of_a_call_is_stable() -> None:
     """Another hash would make every job that was ever paid for a new one."""
     assert base_hash(**ASKED) == "8c74710391e9486bc802b57cc10157f66a88461d"
     in_chinese = base_hash(site="www.runninghub.cn", endpoint="e", payload={"prompt": "灯塔 🗼"})
@@ -60,11 +60,11 @@ def test_the_hash_of_a_known_call_stays_what_it_is() -> None:
     assert reused_key("r" * 12) == "r" * 12 + "d9c0d34144c1"
 
 
-def test_a_call_whose_site_has_no_graph_for_it_keeps_its_base() -> None:
+def test_a_call_without_a_graph_keeps_its_hash() -> None:
     assert graph_base("b" * 40, "") == "b" * 40
 
 
-def test_the_keys_of_equal_requests_begin_alike_and_a_label_makes_another_request() -> None:
+def test_keys_of_equal_requests_have_a_common_prefix_that_depends_on_the_label() -> None:
     request = request_id(base_hash(**ASKED), "dawn")
     keys = [job_key(request, "a" * 12), other_job_key(request, "a" * 12, 1), reused_key(request)]
     assert len(set(keys)) == 3 and all(key.startswith(request) and len(key) == 24 for key in keys)
@@ -85,7 +85,7 @@ def test_prompts_in_any_script_are_hashed(prompt: str) -> None:
     assert len(base_hash(**{**ASKED, "payload": {"prompt": prompt}})) == 40
 
 
-def test_a_mark_is_known_again() -> None:
+def test_a_mark_is_recognized() -> None:
     assert marked(media_mark("abc")) == "abc"
     assert marked("abc") is None
     assert (file_mark("abc"), marked(file_mark("abc"))) == ("file-sha256:abc", None)

@@ -42,7 +42,7 @@ class TestS3(JournalContract):
         return lambda scope: FolderJournal(place, scope=scope, options=s3.options)
 
 
-async def test_of_32_processes_one_wins_with_its_content_whole(tmp_path: Path) -> None:
+async def test_one_of_32_concurrent_processes_creates_a_complete_record(tmp_path: Path) -> None:
     start, won = FORKS.Barrier(PROCESSES), FORKS.SimpleQueue()
     processes = [FORKS.Process(target=create_at_once, args=(str(tmp_path), n, start, won)) for n in range(PROCESSES)]
     for process in processes:
@@ -55,7 +55,7 @@ async def test_of_32_processes_one_wins_with_its_content_whole(tmp_path: Path) -
     assert there == {"token": f"t{winner}", "text": str(winner) + LONG}
 
 
-async def test_a_reader_never_sees_half_a_record(journal: FolderJournal) -> None:
+async def test_a_reader_never_reads_an_incomplete_record(journal: FolderJournal) -> None:
     written = {f"abc-intent-{n}": record(text=LONG) for n in range(1, 101)}
     is_over = threading.Event()
     seen = 0
@@ -75,14 +75,14 @@ async def test_a_reader_never_sees_half_a_record(journal: FolderJournal) -> None
     assert seen
 
 
-async def test_a_creation_leaves_nothing_beside_the_record(journal: FolderJournal, tmp_path: Path) -> None:
+async def test_creating_a_record_leaves_no_other_file(journal: FolderJournal, tmp_path: Path) -> None:
     await journal.create("abc-intent-1", record())
     await journal.create("abc-intent-1", record())
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["intent-1.json"]
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to see which file is flushed")
-async def test_a_record_and_its_name_outlive_a_power_failure(
+async def test_a_record_and_its_name_are_flushed_to_disk(
     journal: FolderJournal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flushed: list[tuple[str, bool]] = []
@@ -101,7 +101,7 @@ async def test_a_record_and_its_name_outlive_a_power_failure(
     assert [path for path, _ in flushed[1:]] == [str(record_file.parent)]
 
 
-async def test_a_draft_that_a_killed_writer_left_is_no_record(journal: FolderJournal, tmp_path: Path) -> None:
+async def test_a_draft_of_a_killed_writer_is_not_a_record(journal: FolderJournal, tmp_path: Path) -> None:
     mine = record()
     await journal.create("abc-intent-1", mine)
     (tmp_path / "journal/run/abc/.intent-2.json.0123").write_text('{"tok')
@@ -128,7 +128,7 @@ class _LooksFirst(MemoryFileSystem):
 
 
 @pytest.mark.parametrize("kind", [_Careless, _LooksFirst])
-async def test_a_place_where_two_could_create_one_record_is_refused(kind: type[MemoryFileSystem]) -> None:
+async def test_a_store_without_exclusive_creation_is_refused(kind: type[MemoryFileSystem]) -> None:
     fsspec.register_implementation(kind.protocol, kind, clobber=True)
     journal = FolderJournal(f"{kind.protocol}://here/journal", scope="run")
     for _ in range(2):
@@ -138,7 +138,7 @@ async def test_a_place_where_two_could_create_one_record_is_refused(kind: type[M
     assert kind.store == {}
 
 
-async def test_a_place_below_a_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+async def test_a_folder_below_a_file_is_an_error_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     journal = FolderJournal(str(tmp_path / "file/journal"), scope="run")
     for work in (journal.create("abc-intent-1", record()), journal.read("abc-intent-1"), journal.job("abc")):
@@ -149,7 +149,7 @@ async def test_a_place_below_a_file_is_an_error_that_names_it(tmp_path: Path) ->
 
 
 @pytest.mark.s3
-async def test_a_key_that_may_only_read_is_an_error_without_the_key(s3: S3Server) -> None:
+async def test_a_read_only_key_is_an_error_that_does_not_contain_the_key(s3: S3Server) -> None:
     journal = FolderJournal(s3.url("journal"), scope="run", options=s3.reader_options)
     with pytest.raises(JournalError, match="What to do") as caught:
         await journal.create("abc-intent-1", record())
@@ -172,7 +172,7 @@ async def test_missing_credentials_are_an_error(s3: S3Server, monkeypatch: pytes
         await journal.create("abc-intent-1", record())
 
 
-def test_an_unknown_kind_of_place_is_an_error() -> None:
+def test_an_unknown_url_scheme_is_an_error() -> None:
     with pytest.raises(JournalError, match="nowhere://"):
         FolderJournal("nowhere://bucket/journal", scope="run")
 
@@ -183,9 +183,7 @@ async def test_a_user_in_the_url_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '"text"'])
-async def test_a_record_that_is_none_is_named_and_stops_its_job(
-    journal: FolderJournal, tmp_path: Path, text: str
-) -> None:
+async def test_an_invalid_record_is_named_and_stops_its_job(journal: FolderJournal, tmp_path: Path, text: str) -> None:
     folder = tmp_path / "journal/run/abc"
     folder.mkdir(parents=True)
     (folder / "intent-1.json").write_text(text)
@@ -195,7 +193,7 @@ async def test_a_record_that_is_none_is_named_and_stops_its_job(
         await journal.create("abc-intent-1", record())
 
 
-async def test_a_relative_folder_stays_where_it_was_when_the_process_moves(
+async def test_a_relative_folder_is_unchanged_when_the_working_folder_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -207,14 +205,14 @@ async def test_a_relative_folder_stays_where_it_was_when_the_process_moves(
 
 
 @pytest.mark.parametrize("url", ["file://{}", "{}", "local://{}"])
-async def test_all_spellings_of_a_local_folder_are_one_place(tmp_path: Path, url: str) -> None:
+async def test_all_spellings_of_a_local_folder_are_one_journal(tmp_path: Path, url: str) -> None:
     mine = record()
     await FolderJournal(str(tmp_path), scope="run").create("abc-intent-1", mine)
     assert await FolderJournal(url.format(tmp_path), scope="run").read("abc-intent-1") == mine
 
 
 @pytest.mark.parametrize("scope", ["", "a/b", "..", ".hidden", "a b", "-x"])
-def test_a_scope_is_a_plain_name(tmp_path: Path, scope: str) -> None:
+def test_a_scope_with_an_invalid_name_is_refused(tmp_path: Path, scope: str) -> None:
     with pytest.raises(InputError, match="not a valid scope name"):
         FolderJournal(str(tmp_path), scope=scope)
 

@@ -37,7 +37,7 @@ def parsed(**records: Record) -> JobView:
     return JobView.parse(KEY, found)
 
 
-def test_each_record_has_a_token_of_its_own() -> None:
+def test_each_record_has_its_own_token() -> None:
     assert len({intent().token for _ in range(100)}) == 100
 
 
@@ -50,15 +50,15 @@ def test_each_record_has_a_token_of_its_own() -> None:
         End(status="SUCCESS", task_id="1", links=(Link(url="http://x/1.png", type="png"),), cost=Decimal("1.5")),
     ],
 )
-def test_a_record_goes_to_json_and_back(record: Record) -> None:
+def test_a_record_is_equal_after_json(record: Record) -> None:
     assert type(record).model_validate(record.model_dump(mode="json")) == record
 
 
-def test_a_record_of_a_later_version_is_read() -> None:
+def test_a_record_with_unknown_fields_is_read() -> None:
     assert Intent.model_validate({**INTENT.model_dump(mode="json"), "colour": "blue"}) == INTENT
 
 
-def test_a_record_without_its_optional_fields_has_the_values_that_the_format_gives_them() -> None:
+def test_a_record_without_optional_fields_has_the_defaults_of_the_format() -> None:
     """What is not recorded is: the first call, of the first attempt, in one process, with the usual time limits."""
     bare = Intent(
         owner=SOMEWHERE_ELSE, account="acc", site="site", model="some/model", endpoint="e", payload={}, base=BASE
@@ -95,7 +95,7 @@ def test_a_record_without_its_optional_fields_has_the_values_that_the_format_giv
         ({"answer": ticket("5"), "resolution": ADOPTED}, "ticket", "7"),
     ],
 )
-def test_where_a_submit_stands(records: dict[str, Any], state: str, task_id: str | None) -> None:
+def test_the_state_of_a_submission(records: dict[str, Any], state: str, task_id: str | None) -> None:
     submit = Submit(1, INTENT, **records)
     assert (submit.state, submit.task_id) == (state, task_id)
 
@@ -115,7 +115,7 @@ def test_where_a_submit_stands(records: dict[str, Any], state: str, task_id: str
         ({"answer": unknown(), "end": SUCCESS}, False),
     ],
 )
-def test_what_may_have_been_paid_for_without_a_known_task(records: dict[str, Any], may_be_paid: bool) -> None:
+def test_submissions_that_may_be_paid_without_a_known_task(records: dict[str, Any], may_be_paid: bool) -> None:
     assert Submit(1, INTENT, **records).may_be_paid == may_be_paid
 
 
@@ -128,11 +128,11 @@ def test_what_may_have_been_paid_for_without_a_known_task(records: dict[str, Any
         ({"answer": unknown(), "resolution": ADOPTED, "late": ticket("7")}, None),
     ],
 )
-def test_a_late_ticket_is_another_task_than_the_one_that_counts(records: dict[str, Any], late: str | None) -> None:
+def test_a_late_ticket_is_not_the_task_of_its_submission(records: dict[str, Any], late: str | None) -> None:
     assert Submit(1, INTENT, **records).late_task_id == late
 
 
-def test_payments_are_counted_from_an_attempt_on() -> None:
+def test_payments_are_counted_from_a_given_attempt() -> None:
     view = JobView(KEY, tuple(Submit(n, intent(attempt=n), ticket(str(n))) for n in (1, 2, 3)))
     assert [view.payments(since=attempt) for attempt in (1, 2, 3, 4)] == [3, 2, 1, 0]
 
@@ -142,7 +142,7 @@ def test_a_job_without_records_is_new() -> None:
     assert (view.state, view.last, view.next_n, view.tickets) == ("new", None, 1, 0)
 
 
-def test_a_job_is_read_in_the_order_of_its_submits_whatever_order_they_come_in() -> None:
+def test_a_job_has_its_submissions_in_order() -> None:
     records: dict[str, Record] = {f"answer_{n}": REFUSED for n in range(11, 0, -1)}
     records |= {f"intent_{n}": INTENT for n in (10, 2, 11, 1, 3, 9, 4, 8, 5, 7, 6)}
     view = parsed(**records)
@@ -151,23 +151,23 @@ def test_a_job_is_read_in_the_order_of_its_submits_whatever_order_they_come_in()
     assert view.state == "refused"
 
 
-def test_the_last_submit_decides() -> None:
+def test_the_last_submission_determines_the_state() -> None:
     view = parsed(intent_1=INTENT, answer_1=unknown(), resolution_1=FORGOTTEN, intent_2=INTENT, answer_2=ticket("9"))
     assert view.state == "ticket"
     assert view.last is not None
     assert view.last.task_id == "9"
 
 
-def test_an_answer_without_its_intent_is_not_taken_for_a_submit() -> None:
+def test_an_answer_without_an_intent_is_not_a_submission() -> None:
     assert parsed(answer_1=ticket()).state == "new"
 
 
-def test_other_records_of_the_job_are_no_submits() -> None:
+def test_other_records_of_the_job_are_not_submissions() -> None:
     view = parsed(intent_1=INTENT, answer_1=unknown(), resolution_1=FORGOTTEN, late_1=ticket("8"))
     assert view.state == "forgotten"
 
 
-def test_tickets_are_what_was_paid_for_and_refusals_are_not() -> None:
+def test_tickets_count_as_paid_and_refusals_do_not() -> None:
     view = parsed(
         intent_1=INTENT,
         answer_1=REFUSED,
@@ -190,7 +190,7 @@ def test_tickets_are_what_was_paid_for_and_refusals_are_not() -> None:
     assert view.payments(since=1) == 4, "who forgot it by hand has looked; the option has not"
 
 
-def test_a_newer_look_at_an_earlier_submit_does_not_make_it_the_last() -> None:
+def test_a_newer_view_of_an_earlier_submission_does_not_become_the_last() -> None:
     view = JobView(KEY, (Submit(1, INTENT, unknown()), Submit(2, INTENT, ticket("2"))))
     newer = view.adding(Submit(1, INTENT, unknown(), FORGOTTEN))
     assert [submit.n for submit in newer.submits] == [1, 2]

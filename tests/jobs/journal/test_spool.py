@@ -24,13 +24,13 @@ def test_an_answer_is_found_by_another_process(spool: Spool) -> None:
 
 
 @pytest.mark.parametrize("other", [("other", KEY, 1), ("run", "other", 1), ("run", KEY, 2), ("run", KEY, 11)])
-def test_it_is_found_only_for_its_own_submit(spool: Spool, other: tuple[str, str, int]) -> None:
+def test_an_answer_is_found_only_for_its_own_submission(spool: Spool, other: tuple[str, str, int]) -> None:
     assert spool.get(*other) is None
     spool.put(ENTRY)
     assert spool.get(*other) is None
 
 
-def test_what_is_dropped_is_gone_and_may_be_dropped_again(spool: Spool) -> None:
+def test_a_dropped_answer_is_removed_and_dropping_it_again_has_no_effect(spool: Spool) -> None:
     spool.drop("run", KEY, 1)
     spool.put(ENTRY)
     spool.drop("run", KEY, 1)
@@ -38,7 +38,7 @@ def test_what_is_dropped_is_gone_and_may_be_dropped_again(spool: Spool) -> None:
     assert spool.get("run", KEY, 1) is None
 
 
-def test_all_that_waits_is_listed(spool: Spool) -> None:
+def test_all_spooled_answers_are_listed(spool: Spool) -> None:
     assert list(spool.entries()) == []
     entries = [ENTRY, Spooled("run", KEY, 2, ticket("2")), Spooled("a.b_c-d", "x--y", 1, ticket("3"))]
     for entry in entries:
@@ -46,14 +46,14 @@ def test_all_that_waits_is_listed(spool: Spool) -> None:
     assert sorted(spool.entries(), key=repr) == sorted(entries, key=repr)
 
 
-def test_a_file_stands_whole_and_nothing_is_left_beside_it(spool: Spool) -> None:
+def test_a_spooled_file_is_complete_and_no_other_file_remains(spool: Spool) -> None:
     spool.put(ENTRY)
     spool.put(Spooled("run", KEY, 1, ticket("9")))
     assert [path.name for path in spool.folder.iterdir()] == [f"run--{KEY}--1.json"]
     assert spool.get("run", KEY, 1) is not None
 
 
-def test_the_key_of_the_account_is_not_in_it(spool: Spool) -> None:
+def test_a_spooled_file_does_not_contain_the_api_key(spool: Spool) -> None:
     spool.put(ENTRY)
     said = json.loads(next(spool.folder.iterdir()).read_text())
     assert set(said) == {"scope", "key", "n", "answer"}
@@ -63,9 +63,7 @@ def test_the_key_of_the_account_is_not_in_it(spool: Spool) -> None:
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"scope": "run"}', '{"scope": "run", "key": "k", "n": 1, "answer": 5}']
 )
-def test_a_file_that_cannot_be_read_is_said_and_stops_nothing(
-    spool: Spool, text: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_unreadable_file_is_logged_and_skipped(spool: Spool, text: str, caplog: pytest.LogCaptureFixture) -> None:
     spool.put(ENTRY)
     spool.put(Spooled("run", KEY, 2, ticket()))
     (spool.folder / f"run--{KEY}--1.json").write_text(text)
@@ -74,7 +72,7 @@ def test_a_file_that_cannot_be_read_is_said_and_stops_nothing(
     assert [entry.n for entry in spool.entries()] == [2]
 
 
-def test_a_place_that_cannot_be_written_is_an_os_error(tmp_path: Path) -> None:
+def test_a_read_only_folder_is_an_os_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         Spool(tmp_path / "file" / "spool").put(ENTRY)

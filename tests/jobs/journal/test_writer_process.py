@@ -21,11 +21,11 @@ def process() -> Iterator[subprocess.Popen[bytes]]:
         sleeper.kill()
 
 
-def test_this_process_lives() -> None:
+def test_the_current_process_is_not_dead() -> None:
     assert not is_surely_dead(current_owner())
 
 
-def test_another_living_process_is_not_dead(process: subprocess.Popen[bytes]) -> None:
+def test_another_running_process_is_not_dead(process: subprocess.Popen[bytes]) -> None:
     assert not is_surely_dead(owner_of(process.pid))
 
 
@@ -46,12 +46,12 @@ def test_a_stopped_process_is_not_dead(process: subprocess.Popen[bytes]) -> None
     assert not is_surely_dead(owner_of(process.pid))
 
 
-def test_a_pid_that_a_younger_process_got_is_dead(process: subprocess.Popen[bytes]) -> None:
+def test_a_process_whose_pid_was_reused_is_dead(process: subprocess.Popen[bytes]) -> None:
     older = owner_of(process.pid).model_copy(update={"started": "1"})
     assert is_surely_dead(older)
 
 
-def test_a_command_with_brackets_and_blanks_in_its_name_is_read_right(tmp_path: Path) -> None:
+def test_a_command_name_with_brackets_and_blanks_is_parsed(tmp_path: Path) -> None:
     odd = tmp_path / "x) Z (y"
     shutil.copy(shutil.which("sleep") or "", odd)
     with subprocess.Popen([odd, "60"]) as process:
@@ -60,11 +60,11 @@ def test_a_command_with_brackets_and_blanks_in_its_name_is_read_right(tmp_path: 
 
 
 @pytest.mark.parametrize("elsewhere", [{"host": "another"}, {"boot": "another"}, {"boot": ""}, {"started": ""}])
-def test_of_a_process_elsewhere_nothing_is_ever_proved(elsewhere: dict[str, str]) -> None:
+def test_a_process_on_another_host_is_never_dead(elsewhere: dict[str, str]) -> None:
     assert not is_surely_dead(dead_owner().model_copy(update=elsewhere))
 
 
-def test_an_owner_is_a_value_that_goes_to_json_and_back() -> None:
+def test_an_owner_is_equal_after_json() -> None:
     owner = current_owner()
     assert Owner.model_validate_json(owner.model_dump_json()) == owner
     assert owner.boot
@@ -85,6 +85,6 @@ def test_a_forked_child_is_another_owner() -> None:
     assert is_surely_dead(owner)
 
 
-def test_the_clock_never_goes_back() -> None:
+def test_the_clock_is_monotonic() -> None:
     readings = [uptime() for _ in range(100)]
     assert readings == sorted(readings)

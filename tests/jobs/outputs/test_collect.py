@@ -105,7 +105,7 @@ async def collect(
 
 
 @pytest.mark.parametrize("first", [[PAGE], [b""], [HALF], [PAGE, b"", HALF]], ids=["page", "empty", "half", "all"])
-async def test_what_is_no_such_file_is_thrown_away_and_asked_for_again(
+async def test_an_invalid_download_is_discarded_and_repeated(
     journal: FolderJournal, tmp_path: Path, first: list[bytes]
 ) -> None:
     host = FileHost(*first, PICTURE)
@@ -115,9 +115,7 @@ async def test_what_is_no_such_file_is_thrown_away_and_asked_for_again(
 
 
 @pytest.mark.parametrize(("given", "what"), [(PAGE, "a web page or a message"), (b"", "an empty file")])
-async def test_a_page_is_never_published_however_often_it_comes(
-    journal: FolderJournal, tmp_path: Path, given: bytes, what: str
-) -> None:
+async def test_a_web_page_is_never_published(journal: FolderJournal, tmp_path: Path, given: bytes, what: str) -> None:
     host = FileHost(given)
     with pytest.raises(
         ResponseLost, match=f"task {TASK} was paid for.*{what} instead of a complete png file(?s:.*)at no cost"
@@ -127,7 +125,7 @@ async def test_a_page_is_never_published_however_often_it_comes(
     assert not MediaStore(str(tmp_path / "out")).list()
 
 
-async def test_a_file_that_is_broken_in_the_same_way_each_time_is_kept_and_named_as_damaged(
+async def test_a_file_with_the_same_damage_in_each_download_is_published_as_damaged(
     journal: FolderJournal, tmp_path: Path
 ) -> None:
     """A12: it was paid for, so it is kept; and everything that speaks of it says that it is damaged."""
@@ -156,7 +154,9 @@ class ClosingHost(FileHost):
             return await client.download(f"{wire.url}/a.png", to)
 
 
-async def test_an_early_close_without_a_length_is_damage_too(journal: FolderJournal, tmp_path: Path) -> None:
+async def test_a_connection_closed_early_without_a_length_gives_a_damaged_file(
+    journal: FolderJournal, tmp_path: Path
+) -> None:
     """A12: where HTTP does not tell how long a file is, the file does."""
     result = await collect(host := ClosingHost(), journal, tmp_path)
     assert result.damaged == (result.first_output,)
@@ -164,7 +164,7 @@ async def test_an_early_close_without_a_length_is_damage_too(journal: FolderJour
 
 
 @pytest.mark.parametrize("given", ["media", "result", "json"])
-async def test_a_damaged_file_is_not_taken_by_a_paid_step(journal: FolderJournal, tmp_path: Path, given: str) -> None:
+async def test_a_damaged_file_is_refused_as_an_input(journal: FolderJournal, tmp_path: Path, given: str) -> None:
     """A12: half a picture is refused before anything is sent."""
     result = await collect(FileHost(HALF), journal, tmp_path)
     values: dict[str, Any] = {
@@ -189,7 +189,7 @@ async def test_a_damaged_file_is_downloaded_again_by_the_next_run(journal: Folde
     assert (again, host.times) == (whole, 0)
 
 
-async def test_a_file_that_is_gone_from_the_store_is_no_result(journal: FolderJournal, tmp_path: Path) -> None:
+async def test_a_file_that_is_missing_in_the_store_is_downloaded_again(journal: FolderJournal, tmp_path: Path) -> None:
     """A manifest whose file is missing does not stand in for a file that cannot be downloaded any more."""
     first = await collect(FileHost(PICTURE), journal, tmp_path)
     store = store_in(tmp_path)
@@ -200,7 +200,7 @@ async def test_a_file_that_is_gone_from_the_store_is_no_result(journal: FolderJo
     assert Path(again.first_output.uri).read_bytes() == PICTURE
 
 
-async def test_files_that_only_the_manifest_knows_of_are_asked_for(journal: FolderJournal, tmp_path: Path) -> None:
+async def test_links_of_files_that_only_the_manifest_has_are_requested(journal: FolderJournal, tmp_path: Path) -> None:
     """A9: a recovered record has no links; a file of it that is missing in the store is not taken for none."""
     first = await collect(FileHost(PICTURE), journal, tmp_path)
     store = store_in(tmp_path)
@@ -213,7 +213,7 @@ async def test_files_that_only_the_manifest_knows_of_are_asked_for(journal: Fold
     assert (again.outputs, host.urls) == (first.outputs, [LINK])
 
 
-async def test_a_single_refusal_of_a_link_is_waited_out(journal: FolderJournal, tmp_path: Path) -> None:
+async def test_a_single_refusal_of_a_link_only_causes_a_delay(journal: FolderJournal, tmp_path: Path) -> None:
     """A11: one 404 or 403 on a link loses nothing."""
     host = FileHost(dead(), dead(), PICTURE)
     result = await collect(host, journal, tmp_path)
@@ -221,7 +221,7 @@ async def test_a_single_refusal_of_a_link_is_waited_out(journal: FolderJournal, 
     assert (host.times, host.now) == (3, 1.0)
 
 
-async def test_a_link_that_stays_dead_is_asked_for_over_minutes(journal: FolderJournal, tmp_path: Path) -> None:
+async def test_a_link_that_does_not_work_is_requested_for_minutes(journal: FolderJournal, tmp_path: Path) -> None:
     """A11: only then are the outputs lost, and the message says what a later run can do at no cost."""
     host = FileHost(dead())
     with pytest.raises(OutputsExpired, match=r"run it again, or `rh-prefect jobs collect`.*at no cost") as caught:
@@ -233,7 +233,9 @@ async def test_a_link_that_stays_dead_is_asked_for_over_minutes(journal: FolderJ
     assert Path(result.first_output.uri).read_bytes() == PICTURE
 
 
-async def test_links_that_change_with_each_query_are_waited_for_too(journal: FolderJournal, tmp_path: Path) -> None:
+async def test_links_that_change_with_each_query_are_requested_for_minutes(
+    journal: FolderJournal, tmp_path: Path
+) -> None:
     """A11: newer links that are dead as well do not use the download's tries up in milliseconds."""
     links = [f"https://files/a.png?sign={n}" for n in range(2, 12)]
     host = FileHost(*[dead()] * 9, PICTURE, links=links)
@@ -243,13 +245,13 @@ async def test_links_that_change_with_each_query_are_waited_for_too(journal: Fol
     assert host.now > 60
 
 
-async def test_a_newer_link_is_taken_at_once(journal: FolderJournal, tmp_path: Path) -> None:
+async def test_a_new_link_is_used_immediately(journal: FolderJournal, tmp_path: Path) -> None:
     host = FileHost(dead(), PICTURE, links=["https://files/a.png?sign=2"])
     await collect(host, journal, tmp_path)
     assert (host.urls[-1], host.now) == ("https://files/a.png?sign=2", 0.0)
 
 
-async def test_an_unrelated_file_at_the_output_s_name_is_not_taken_for_it(
+async def test_a_file_of_another_job_at_the_name_of_an_output_is_replaced(
     journal: FolderJournal, tmp_path: Path
 ) -> None:
     """A5: without a record of this job's own that names its content, a file at the final name is downloaded over."""
@@ -278,14 +280,16 @@ async def test_a_file_that_was_published_before_a_crash_is_found_by_its_record(
     assert store.list(manifests.PENDING) == []
 
 
-async def test_a_file_that_is_broken_in_another_way_each_time_is_not(journal: FolderJournal, tmp_path: Path) -> None:
+async def test_a_file_with_different_damage_in_each_download_is_not_published(
+    journal: FolderJournal, tmp_path: Path
+) -> None:
     host = FileHost(*(PICTURE[:-cut] for cut in range(20, 20 + TRIES)))
     with pytest.raises(ResponseLost, match="a broken png instead of a complete png file"):
         await collect(host, journal, tmp_path)
     assert not MediaStore(str(tmp_path / "out")).list()
 
 
-async def test_manifest_records_the_number_of_its_call_among_equal_calls(
+async def test_a_manifest_records_the_number_of_its_call_among_equal_calls(
     journal: FolderJournal, tmp_path: Path
 ) -> None:
     """A9: `recover` rebuilds the record of the call from the manifest."""

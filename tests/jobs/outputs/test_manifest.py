@@ -45,20 +45,20 @@ def published(store: MediaStore, tmp_path: Path, name: str) -> Any:
     return store.publish(samples.png(tmp_path / "local.png", text=name), name)
 
 
-def test_a_manifest_comes_back_as_it_was_written(store: MediaStore, tmp_path: Path) -> None:
+def test_a_manifest_is_read_as_it_was_written(store: MediaStore, tmp_path: Path) -> None:
     written = manifest(store, outputs=(published(store, tmp_path, "1.png"),), texts=("words",), label="dawn")
     manifests.write(store, written)
     assert manifests.read(store, written.name) == written
 
 
-def test_it_lies_where_what_was_asked_for_finds_it_and_is_plain_json(store: MediaStore) -> None:
+def test_a_manifest_is_json_at_the_path_of_its_request(store: MediaStore) -> None:
     manifests.write(store, manifest(store))
     said = json.loads(store.read_bytes(f"manifests/{BASE}/{TASK}.json"))
     assert said["payload"] == {"prompt": "灯塔", "seed": 7}
     assert Decimal(said["cost"]) == Decimal("0.30")
 
 
-def test_what_is_not_there_or_is_none_is_no_manifest(store: MediaStore) -> None:
+def test_a_missing_or_invalid_manifest_is_none(store: MediaStore) -> None:
     name = manifests.manifest_name(BASE, TASK)
     assert manifests.read(store, name) is None
     for text in ("", "{", "[]", "{}"):
@@ -78,7 +78,7 @@ def test_the_newest_equal_request_is_found(store: MediaStore) -> None:
     assert found.task_id == "3"
 
 
-def test_one_whose_files_are_not_all_there_is_passed_over(store: MediaStore, tmp_path: Path) -> None:
+def test_a_manifest_with_a_missing_file_is_skipped(store: MediaStore, tmp_path: Path) -> None:
     files = tuple(published(store, tmp_path, f"{n}.png") for n in (1, 2))
     newer = manifest(store, task_id="2", ended_at="2026-02-01T10:00:00.000+00:00", outputs=files)
     manifests.write(store, newer)
@@ -92,20 +92,20 @@ def test_one_whose_files_are_not_all_there_is_passed_over(store: MediaStore, tmp
     assert manifests.find(store, BASE) is None
 
 
-def test_files_of_another_place_are_not_taken_for_there(store: MediaStore, tmp_path: Path) -> None:
+def test_files_of_another_store_count_as_missing(store: MediaStore, tmp_path: Path) -> None:
     elsewhere = MediaStore(tmp_path / "elsewhere")
     manifests.write(store, manifest(store, outputs=(published(elsewhere, tmp_path, "1.png"),)))
     assert manifests.find(store, BASE) is None
 
 
-def test_all_are_listed(store: MediaStore, tmp_path: Path) -> None:
+def test_all_manifests_are_read(store: MediaStore, tmp_path: Path) -> None:
     published(store, tmp_path, "1.png")
     for base, task in (("c" * 40, "1"), (BASE, "2"), (BASE, "3")):
         manifests.write(store, manifest(store, base=base, task_id=task))
     assert sorted(one.task_id for one in manifests.read_all(store)) == ["1", "2", "3"]
 
 
-def test_a_result_says_what_the_job_cost(store: MediaStore, tmp_path: Path) -> None:
+def test_a_result_has_the_cost_of_the_job(store: MediaStore, tmp_path: Path) -> None:
     media = published(store, tmp_path, "1.png")
     result = manifest(store, outputs=(media,), texts=("one", "two")).result(store)
     assert (result.cost, result.currency, result.reused) == (Decimal("0.30"), "CNY", False)
@@ -119,6 +119,6 @@ def test_a_reused_result_costs_nothing(store: MediaStore) -> None:
     assert (result.cost, result.reused) == (Decimal(0), True)
 
 
-def test_a_result_without_a_file_says_so_when_it_is_asked_for_one(store: MediaStore) -> None:
+def test_the_first_output_of_a_result_without_files_is_an_error(store: MediaStore) -> None:
     with pytest.raises(InputError, match=f"run/{KEY}.*made no file"):
         _ = manifest(store, texts=("words",)).result(store).first_output

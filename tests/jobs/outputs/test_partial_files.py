@@ -17,7 +17,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "parts"
 
 
-def test_an_unfinished_download_is_taken_up_by_the_next_run(folder: Path) -> None:
+def test_an_unfinished_download_is_resumed_by_the_next_run(folder: Path) -> None:
     with part_file(folder, NAME) as part:
         part.write_bytes(b"half")
     with part_file(folder, NAME) as again:
@@ -25,7 +25,7 @@ def test_an_unfinished_download_is_taken_up_by_the_next_run(folder: Path) -> Non
         assert again.read_bytes() == b"half"
 
 
-def test_a_download_that_failed_is_kept_too(folder: Path) -> None:
+def test_a_failed_download_is_kept(folder: Path) -> None:
     with pytest.raises(OSError, match="cut"), part_file(folder, NAME) as part:
         part.write_bytes(b"half")
         raise OSError("cut")
@@ -33,12 +33,12 @@ def test_a_download_that_failed_is_kept_too(folder: Path) -> None:
         assert again.read_bytes() == b"half"
 
 
-def test_each_output_has_a_file_of_its_own(folder: Path) -> None:
+def test_each_output_has_its_own_file(folder: Path) -> None:
     with part_file(folder, "1-1") as one, part_file(folder, "1-2") as two, part_file(folder, "11-1") as three:
         assert len({one, two, three}) == 3
 
 
-def test_while_one_holds_it_another_gets_a_private_one_which_does_not_stay(folder: Path) -> None:
+def test_a_second_holder_gets_a_private_file_that_is_removed(folder: Path) -> None:
     with part_file(folder, NAME) as part:
         part.write_bytes(b"mine")
         with part_file(folder, NAME) as private:
@@ -51,7 +51,7 @@ def test_while_one_holds_it_another_gets_a_private_one_which_does_not_stay(folde
         assert again == part
 
 
-def test_what_is_removed_leaves_nothing(folder: Path) -> None:
+def test_removing_a_download_leaves_no_file(folder: Path) -> None:
     with part_file(folder, NAME) as part:
         part.write_bytes(b"whole")
         part.with_name(f"{part.name}.resume").write_text("{}")
@@ -62,7 +62,7 @@ def test_what_is_removed_leaves_nothing(folder: Path) -> None:
         assert not fresh.exists()
 
 
-def test_removing_one_leaves_the_others(folder: Path) -> None:
+def test_removing_a_download_keeps_the_others(folder: Path) -> None:
     with part_file(folder, "1-1") as one, part_file(folder, "1-11") as other:
         other.write_bytes(b"half")
         remove(one)
@@ -76,7 +76,7 @@ def _hold(folder: Path, held: SimpleQueue[str]) -> None:
         signal.pause()
 
 
-def test_a_killed_holder_frees_it_and_what_it_left_is_resumed(folder: Path) -> None:
+def test_the_download_of_a_killed_process_is_resumed(folder: Path) -> None:
     held = FORKS.SimpleQueue()
     holder = FORKS.Process(target=_hold, args=(folder, held))
     holder.start()

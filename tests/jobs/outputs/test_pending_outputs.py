@@ -44,7 +44,7 @@ def test_a_recorded_file_is_found_by_its_task_and_its_index_only(store: MediaSto
     assert store.list(manifest.PENDING) == []
 
 
-def test_what_the_manifest_says_is_a_record_too(store: MediaStore, media: Media) -> None:
+def test_a_file_in_the_manifest_is_found(store: MediaStore, media: Media) -> None:
     assert found(store, media) == media
     other = media.model_copy(update={"sha256": "0" * 64, "size": 1})
     manifest.write_record(store, TASK, 0, other)
@@ -56,14 +56,14 @@ def test_what_the_manifest_says_is_a_record_too(store: MediaStore, media: Media)
     [{"uri": "file:///elsewhere/1.png"}, {"defect": "a broken png"}, {"sha256": "0" * 64}, {"size": 1}],
     ids=lambda changed: next(iter(changed)),
 )
-def test_a_record_of_another_file_or_of_a_damaged_one_finds_nothing(
+def test_a_record_of_another_or_a_damaged_file_is_ignored(
     store: MediaStore, media: Media, changed: dict[str, str | int]
 ) -> None:
     manifest.write_record(store, TASK, 0, media.model_copy(update=changed))
     assert found(store) is None
 
 
-def test_a_file_that_is_gone_or_was_replaced_is_not_found(store: MediaStore, media: Media) -> None:
+def test_a_missing_or_replaced_file_is_not_found(store: MediaStore, media: Media) -> None:
     manifest.write_record(store, TASK, 0, media)
     there = store.read_bytes(NAME)
     store.write_bytes(NAME, there[:-1] + bytes([there[-1] ^ 1]))
@@ -72,13 +72,13 @@ def test_a_file_that_is_gone_or_was_replaced_is_not_found(store: MediaStore, med
     assert found(store) is None
 
 
-def test_a_record_that_was_cut_is_not_a_record(store: MediaStore, media: Media) -> None:
+def test_a_truncated_record_is_ignored(store: MediaStore, media: Media) -> None:
     store.write_bytes(f"{manifest.PENDING}/{TASK}-0.json", b'{"uri": "')
     assert found(store) is None
     assert found(store, media) == media
 
 
-def test_a_file_of_several_blocks_is_compared_whole(store: MediaStore, tmp_path: Path) -> None:
+def test_a_file_of_several_blocks_is_compared_completely(store: MediaStore, tmp_path: Path) -> None:
     local = tmp_path / "large.bin"
     local.write_bytes(samples.png(tmp_path / "one.png").read_bytes() + bytes(3 << 20))
     media = store.publish(local, NAME)

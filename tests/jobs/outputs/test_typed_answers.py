@@ -25,16 +25,16 @@ def result(*texts: str) -> Result:
         'The answer is {"a": [1, 2]}, as asked.',
     ],
 )
-def test_json_is_found_with_words_and_fences_around_it(text: str) -> None:
+def test_json_is_found_within_text_and_code_fences(text: str) -> None:
     assert result("a word first", text).json() == {"a": [1, 2]}
 
 
-def test_a_list_is_found_too() -> None:
+def test_a_json_list_is_found() -> None:
     assert result("Three: [1, 2, {}] and no more").json() == [1, 2, {}]
 
 
 @pytest.mark.parametrize("texts", [(), ("no data",), ("{broken", "]x[")])
-def test_what_holds_no_json_says_what_was_answered(texts: tuple[str, ...]) -> None:
+def test_a_text_without_json_is_an_error_with_the_text(texts: tuple[str, ...]) -> None:
     with pytest.raises(InputError, match="run/key: some/model did not return JSON but"):
         result(*texts).json()
 
@@ -50,12 +50,12 @@ def test_what_holds_no_json_says_what_was_answered(texts: tuple[str, ...]) -> No
         ),
     ],
 )
-def test_a_face_is_read_in_the_known_spellings(answer: dict[str, Any], face: tuple[str, str, int, int | None]) -> None:
+def test_a_face_is_read_with_all_known_names(answer: dict[str, Any], face: tuple[str, str, int, int | None]) -> None:
     found = Face.of(result(json.dumps(answer)))
     assert (found.session_id, found.face_id, found.start_ms, found.end_ms) == face
 
 
 @pytest.mark.parametrize("answer", [{}, {"sessionId": "7"}, {"sessionId": "7", "faces": []}, [1], {"faces": [1]}])
-def test_an_answer_without_a_face_is_named(answer: object) -> None:
+def test_an_answer_without_a_face_is_an_error(answer: object) -> None:
     with pytest.raises(InputError, match="returned no session or no face"):
         Face.of(result(json.dumps(answer)))

@@ -41,7 +41,7 @@ FIELDS = AppFields(
         ("mode", 1, "allowed values: 2"),
     ],
 )
-def test_a_number_that_the_app_does_not_take_is_refused(field: str, value: object, said: str) -> None:
+def test_a_number_that_the_app_does_not_accept_is_refused(field: str, value: object, said: str) -> None:
     with pytest.raises(InputError, match=said):
         FIELDS.check("3", field, value)
 
@@ -59,6 +59,6 @@ def test_a_number_that_the_app_does_not_take_is_refused(field: str, value: objec
         ("6.text", "words"),
     ],
 )
-def test_a_value_that_it_takes_is_passed_on_as_it_is(name: str, value: object) -> None:
+def test_a_value_that_the_app_accepts_is_sent_unchanged(name: str, value: object) -> None:
     node_id, _, field = name.partition(".")
     assert FIELDS.check(node_id, field, value) is value

@@ -50,7 +50,7 @@ def restyle(rh: Emulator, image: str) -> WorkflowInput:
     return WorkflowInput(id=rh.workflows.id_of("restyle"), nodes={"10.image": image})
 
 
-def test_what_the_caller_changes_later_does_not_reach_an_input() -> None:
+def test_a_later_change_by_the_caller_does_not_change_an_input() -> None:
     """A6: three prompts in a loop over one graph are three graphs; each input is a copy, as deep as it goes."""
     graph: dict[str, Any] = copy.deepcopy(TEXT_TO_IMAGE)
     node = {"nodeId": "20", "fieldName": "Input", "fieldValue": "1"}
@@ -104,7 +104,7 @@ async def test_a_resume_in_another_folder_finds_the_same_file(
     assert (len(rh.recorder.paid), again.task_id) == (1, first.task_id)
 
 
-async def test_a_name_at_runninghub_stays_one_where_such_a_file_appears(
+async def test_a_name_at_runninghub_stays_one_if_a_local_file_appears(
     rh: Emulator, pay: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A7: a name that RunningHub has is not taken for a file that lies in the folder of a later attempt."""
@@ -126,7 +126,7 @@ async def _uploaded(path: Path) -> str:
     return str(sent.file_name)
 
 
-async def test_a_name_that_meant_several_files_is_not_guessed(
+async def test_a_name_of_several_files_is_an_error(
     rh: Emulator, pay: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A7: a run that changes its folder has a file for each; in none of these folders it is refused."""
@@ -173,14 +173,16 @@ async def test_a_file_of_quick_create_is_uploaded(rh: Emulator, pay: Any, tmp_pa
     assert [one.sha256 for one in rh.recorder.uploads] == [hashlib.sha256(photo.read_bytes()).hexdigest()]
 
 
-async def test_a_path_of_quick_create_that_leads_nowhere_is_refused(rh: Emulator, pay: Any) -> None:
+async def test_a_missing_file_of_quick_create_is_refused(rh: Emulator, pay: Any) -> None:
     with pytest.raises(MediaError, match=r"photo\.png"):
         await pay(module(rh, Path("no-such-folder/photo.png")))
     assert not rh.recorder.submissions
 
 
 @pytest.mark.parametrize("text", TEXTS[:4])
-async def test_a_loader_s_text_that_cannot_be_a_file_here_is_a_name_there(rh: Emulator, pay: Any, text: str) -> None:
+async def test_a_text_of_a_loader_that_is_not_a_local_file_is_a_name_at_runninghub(
+    rh: Emulator, pay: Any, text: str
+) -> None:
     """A19: a long text or an unknown user's home in a loader's field is not an error of this machine."""
     graph = copy.deepcopy(RESTYLE)
     with pytest.raises(RunningHubError, match="node 10"):
@@ -189,7 +191,7 @@ async def test_a_loader_s_text_that_cannot_be_a_file_here_is_a_name_there(rh: Em
 
 
 @pytest.mark.parametrize("kind", ["workflow", "app"])
-async def test_what_was_made_with_another_graph_is_not_reused(rh: Emulator, pay: Any, kind: str) -> None:
+async def test_a_result_of_another_graph_is_not_reused(rh: Emulator, pay: Any, kind: str) -> None:
     """A22: after a graph is edited on the site, `reuse="always"` makes it anew; an unchanged one is served."""
     site: Any = rh.workflows if kind == "workflow" else rh.apps
     ident = site.add(copy.deepcopy(TEXT_TO_IMAGE))
@@ -213,7 +215,7 @@ async def test_a_job_is_not_paid_again_because_its_graph_was_edited(rh: Emulator
     assert len(rh.recorder.paid) == 1
 
 
-async def test_a_working_folder_that_is_gone_is_no_trouble(
+async def test_a_deleted_working_folder_causes_no_error(
     rh: Emulator, pay: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = tmp_path / "gone"

@@ -70,7 +70,7 @@ def mark_of(path: Path) -> str:
     return media_mark(hashlib.sha256(path.read_bytes()).hexdigest())
 
 
-async def test_a_file_is_known_by_its_content(inputs: Inputs, photo: Path) -> None:
+async def test_a_file_is_identified_by_its_content(inputs: Inputs, photo: Path) -> None:
     given = await inputs.identify(str(photo))
     assert given.mark == mark_of(photo)
     assert (given.record.kind, given.record.extension, given.record.mime) == ("image", "png", "image/png")
@@ -78,19 +78,19 @@ async def test_a_file_is_known_by_its_content(inputs: Inputs, photo: Path) -> No
     assert given.source == str(photo)
 
 
-async def test_a_video_s_length_is_known(inputs: Inputs, tmp_path: Path) -> None:
+async def test_the_duration_of_a_video_is_recorded(inputs: Inputs, tmp_path: Path) -> None:
     given = await inputs.identify(str(samples.mp4(tmp_path / "clip.mp4", seconds=2)))
     assert given.record.kind == "video"
     assert given.record.seconds == pytest.approx(2, abs=0.2)
 
 
-async def test_one_content_in_two_places_has_one_mark(inputs: Inputs, photo: Path, tmp_path: Path) -> None:
+async def test_equal_contents_at_two_paths_have_one_mark(inputs: Inputs, photo: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.png"
     copy.write_bytes(photo.read_bytes())
     assert (await inputs.identify(str(photo))).mark == (await inputs.identify(str(copy))).mark
 
 
-async def test_all_spellings_of_a_place_are_one_record(
+async def test_all_spellings_of_a_path_have_one_record(
     inputs: Inputs, photo: Path, journal: FolderJournal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(photo.parent)
@@ -99,20 +99,20 @@ async def test_all_spellings_of_a_place_are_one_record(
     assert len(records(journal)) == 1
 
 
-async def test_many_who_ask_at_once_read_a_link_once(inputs: Inputs, links: LinkHost) -> None:
+async def test_concurrent_callers_read_a_link_once(inputs: Inputs, links: LinkHost) -> None:
     link = links.put("photo.png", PICTURE)
     await asyncio.gather(*(inputs.identify(link) for _ in range(20)))
     assert links.reads == ["/photo.png"]
 
 
-async def test_one_who_is_cancelled_does_not_hurt_the_others(inputs: Inputs, photo: Path) -> None:
+async def test_a_cancelled_caller_does_not_cancel_the_others(inputs: Inputs, photo: Path) -> None:
     first, second = (asyncio.create_task(inputs.identify(str(photo))) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()
     assert (await second).mark == mark_of(photo)
 
 
-async def test_a_file_that_is_gone_is_what_was_recorded_for_it(
+async def test_a_missing_file_has_its_recorded_content(
     inputs: Inputs, later_run: Inputs, photo: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = await inputs.identify(str(photo))
@@ -121,7 +121,7 @@ async def test_a_file_that_is_gone_is_what_was_recorded_for_it(
     assert "The recorded content is used" in caplog.text
 
 
-async def test_a_file_that_is_gone_and_had_two_contents_is_missing(
+async def test_a_missing_file_with_two_recorded_contents_is_an_error(
     inputs: Inputs, later_run: Inputs, photo: Path
 ) -> None:
     await inputs.identify(str(photo))
@@ -132,7 +132,7 @@ async def test_a_file_that_is_gone_and_had_two_contents_is_missing(
         await later_run.identify(str(photo))
 
 
-async def test_a_later_run_in_an_equal_state_reads_nothing(
+async def test_a_later_run_does_not_read_an_unchanged_file(
     inputs: Inputs, later_run: Inputs, journal: FolderJournal, photo: Path
 ) -> None:
     first = await inputs.identify(str(photo))
@@ -141,7 +141,9 @@ async def test_a_later_run_in_an_equal_state_reads_nothing(
     assert again.stamp
 
 
-async def test_a_media_says_itself_what_it_is(inputs: Inputs, journal: FolderJournal, options: Options) -> None:
+async def test_a_media_is_identified_without_being_read(
+    inputs: Inputs, journal: FolderJournal, options: Options
+) -> None:
     media = Media(uri="s3://b/film.MP4", kind="video", mime="video/mp4", size=9, sha256="a" * 64, seconds=5.0)
     given = await inputs.identify(media)
     assert given.mark == media_mark("a" * 64)
@@ -150,7 +152,7 @@ async def test_a_media_says_itself_what_it_is(inputs: Inputs, journal: FolderJou
     assert not Path(journal.url).exists()
 
 
-async def test_a_missing_file_is_looked_for_again_the_next_time(inputs: Inputs, tmp_path: Path) -> None:
+async def test_a_missing_file_is_read_again_by_the_next_call(inputs: Inputs, tmp_path: Path) -> None:
     late = tmp_path / "late.png"
     with pytest.raises(MediaError, match=r"late\.png"):
         await inputs.identify(str(late))
@@ -159,7 +161,7 @@ async def test_a_missing_file_is_looked_for_again_the_next_time(inputs: Inputs, 
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\nbroken"])
-async def test_a_broken_file_is_refused_and_not_recorded(
+async def test_a_damaged_file_is_refused_and_not_recorded(
     inputs: Inputs, journal: FolderJournal, tmp_path: Path, content: bytes
 ) -> None:
     (tmp_path / "broken.png").write_bytes(content)
@@ -168,7 +170,7 @@ async def test_a_broken_file_is_refused_and_not_recorded(
     assert not Path(journal.url).exists()
 
 
-async def test_a_file_that_was_merely_written_again_is_the_same(inputs: Inputs, photo: Path) -> None:
+async def test_a_rewritten_file_with_equal_content_is_the_same(inputs: Inputs, photo: Path) -> None:
     first = await inputs.identify(str(photo))
     photo.write_bytes(photo.read_bytes())
     assert await inputs.identify(str(photo)) == first
@@ -220,7 +222,7 @@ async def test_a_file_that_changed_since_an_earlier_attempt_is_another_file(
     assert "not the same file as in an earlier attempt of this run" in caplog.text
 
 
-async def test_a_file_with_the_size_and_time_of_another_is_told_from_it(inputs: Inputs, photo: Path) -> None:
+async def test_files_of_equal_size_and_time_are_distinguished(inputs: Inputs, photo: Path) -> None:
     """A4: `touch -r` after overwriting does not hide that it is another file."""
     first = await inputs.identify(str(photo))
     times, content = photo.stat(), photo.read_bytes()
@@ -233,7 +235,7 @@ async def test_a_file_with_the_size_and_time_of_another_is_told_from_it(inputs: 
     assert len({first.mark, one.mark, (await inputs.identify(str(photo))).mark}) == 3
 
 
-async def test_a_young_file_is_hashed_each_time(journal: FolderJournal, tmp_path: Path, photo: Path) -> None:
+async def test_a_recently_changed_file_is_hashed_each_time(journal: FolderJournal, tmp_path: Path, photo: Path) -> None:
     """A4: within 2 s of a change, a time stamp proves nothing, and the file is hashed again."""
     times = photo.stat()
     now = max(times.st_mtime, times.st_ctime) + 1
@@ -308,7 +310,7 @@ async def test_no_query_and_no_user_is_recorded(inputs: Inputs, journal: FolderJ
 SIGNED = "X-Amz-Algorithm=A&X-Amz-Credential=C&X-Amz-Date=1&X-Amz-Expires=60&X-Amz-SignedHeaders=host&X-Amz-Signature="
 
 
-async def test_a_presigned_link_that_has_expired_is_what_was_recorded_under_its_name(
+async def test_an_expired_presigned_link_has_its_recorded_content(
     inputs: Inputs, later_run: Inputs, links: LinkHost
 ) -> None:
     first = await inputs.identify(links.put(f"photo.png?{SIGNED}1", PICTURE, etag='"1"'))
@@ -320,7 +322,7 @@ async def test_a_presigned_link_that_has_expired_is_what_was_recorded_under_its_
         await later_run.identify(f"{links.url}/photo.png?token=1")
 
 
-async def test_an_expired_link_is_not_guessed_among_two_contents(
+async def test_an_expired_link_with_two_recorded_contents_is_an_error(
     inputs: Inputs, later_run: Inputs, links: LinkHost, tmp_path: Path
 ) -> None:
     """A3: the name without a signature is used only where exactly one content is recorded under it."""
@@ -331,7 +333,7 @@ async def test_an_expired_link_is_not_guessed_among_two_contents(
         await later_run.identify(f"{links.url}/photo.png?{SIGNED}3")
 
 
-async def test_a_living_presigned_link_is_read_whatever_was_recorded(
+async def test_a_valid_presigned_link_is_read_again(
     inputs: Inputs, later_run: Inputs, links: LinkHost, tmp_path: Path
 ) -> None:
     await inputs.identify(links.put(f"photo.png?{SIGNED}1", PICTURE, etag='"1"'))
@@ -340,7 +342,7 @@ async def test_a_living_presigned_link_is_read_whatever_was_recorded(
     assert (await later_run.identify(link)).mark == mark_of(other)
 
 
-async def test_all_processes_of_an_attempt_go_by_the_first_reading_of_a_link(
+async def test_all_processes_of_an_attempt_use_the_first_reading_of_a_link(
     journal: FolderJournal, tmp_path: Path, links: LinkHost
 ) -> None:
     numbers = iter(range(100))

@@ -160,13 +160,13 @@ async def test_equal_contents_under_several_links_are_one_request(rh: Emulator, 
     assert (len(rh.recorder.paid), again.task_id) == (1, first.task_id)
 
 
-async def test_a_text_that_looks_like_a_link_is_text(rh: Emulator, run: Run) -> None:
+async def test_a_text_that_looks_like_a_link_is_sent_as_text(rh: Emulator, run: Run) -> None:
     for number in "12":
         await run.pay(models.ZImageTurbo(prompt=f"https://host/a?token={number}"))
     assert len({one.payload["prompt"] for one in rh.recorder.paid}) == 2
 
 
-async def test_a_job_whose_file_is_gone_is_found_again(rh: Emulator, run: Run, tmp_path: Path) -> None:
+async def test_a_job_with_a_missing_file_is_found_again(rh: Emulator, run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "temporary"
     folder.mkdir()
     first = await run.pay(enlarge(str(samples.png(folder / "photo.png"))))
@@ -177,7 +177,7 @@ async def test_a_job_whose_file_is_gone_is_found_again(rh: Emulator, run: Run, t
 
 
 @pytest.mark.s3
-async def test_a_public_store_gives_links_to_copies_that_are_named_by_their_content(
+async def test_a_store_with_signed_inputs_links_content_named_copies(
     rh: Emulator, s3: S3Server, tmp_path: Path
 ) -> None:
     """A4: with public storage RunningHub gets a link to a content-named copy, which is not overwritten."""
@@ -195,7 +195,7 @@ async def test_a_public_store_gives_links_to_copies_that_are_named_by_their_cont
 
 
 @pytest.mark.s3
-async def test_a_job_s_own_output_is_given_through_a_copy_that_is_named_by_its_content(
+async def test_an_output_as_input_is_linked_through_a_content_named_copy(
     rh: Emulator, s3: S3Server, tmp_path: Path
 ) -> None:
     """A4: with public storage a job's output reaches the next job through a copy that is not overwritten."""

@@ -36,7 +36,7 @@ async def order(model: Model, params: Mapping[str, object], inputs: Inputs) -> J
     return await prepare_request(made(**params), site=SITE, inputs=inputs)
 
 
-async def test_two_catalogues_that_differ_in_a_default_make_one_request(inputs: Inputs) -> None:
+async def test_a_default_of_the_catalogue_does_not_change_the_request(inputs: Inputs) -> None:
     """N4: a default of the catalogue is sent and recorded, and is no part of the request's hash."""
     model = catalog.get("z-image/turbo")
     param = next(one for one in model.params if one.required and one.default is not None and one.type == "enum")
@@ -47,14 +47,14 @@ async def test_two_catalogues_that_differ_in_a_default_make_one_request(inputs: 
     assert before.base == after.base
 
 
-async def test_what_the_caller_gives_makes_another_request(inputs: Inputs) -> None:
+async def test_a_parameter_of_the_caller_changes_the_request(inputs: Inputs) -> None:
     model = catalog.get("z-image/turbo")
     prompts = ["a lighthouse", "a harbour", " a lighthouse", "a lighthouse "]
     assert len({(await order(model, {"prompt": prompt}, inputs)).base for prompt in prompts}) == 4
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n"])
-async def test_line_breaks_at_a_text_s_end_make_no_other_request(inputs: Inputs, end: str) -> None:
+async def test_trailing_line_breaks_do_not_change_the_request(inputs: Inputs, end: str) -> None:
     """N4: a prompt that is read from a file is the prompt that is written in a program."""
     model = catalog.get("z-image/turbo")
     read = await order(model, {"prompt": f"a lighthouse{end}"}, inputs)
