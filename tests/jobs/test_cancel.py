@@ -37,7 +37,7 @@ def not_found() -> ApiError:
 
 
 class RunningHub:
-    """Cancels and answers queries as told; the last answer stands."""
+    """Cancels, and answers queries with given answers; the last one is repeated."""
 
     def __init__(self, *queries: TaskView | Exception, refuses: Exception | None = None) -> None:
         self.queries = list(queries)
@@ -57,7 +57,7 @@ class RunningHub:
 
 
 class Time:
-    """Passes where it is waited for; `then` happens meanwhile."""
+    """A clock that advances in each wait, and calls `then`."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -263,7 +263,7 @@ async def test_only_jobs_of_the_given_attempts_are_cancelled(journal: FolderJour
 
 
 class Listed(MemoryJournal):
-    """A journal whose listing goes on only after a task was cancelled, or after a while that is far too long."""
+    """A journal whose listing continues only after a task was cancelled, or after a long time."""
 
     def __init__(self, has_cancelled: asyncio.Event) -> None:
         super().__init__(MemoryPlace(), "run")
@@ -290,7 +290,7 @@ class Listed(MemoryJournal):
 
 
 class Hub(RunningHub):
-    """Answers a cancellation when 16 are asked for at the same time, or a moment after no more come."""
+    """Answers cancellations when 16 are requested at the same time, or shortly after the last one."""
 
     def __init__(self) -> None:
         super().__init__(RUNNING)
@@ -310,7 +310,7 @@ MANY = [f"{number:024x}" for number in range(80)]
 
 
 async def test_tasks_are_cancelled_16_at_a_time_while_more_are_read() -> None:
-    """A24: the first task is cancelled before all jobs were read, and others at the same time."""
+    """A24: the first tasks are cancelled concurrently before all jobs are read."""
     hub = Hub()
     journal = Listed(hub.has_cancelled)
     for number, key in enumerate(MANY):
@@ -337,7 +337,7 @@ async def test_an_end_that_another_process_recorded_first_counts(journal: Folder
 
 
 async def test_while_a_submit_is_in_flight_only_its_job_is_read_again(tmp_path: Path, time: Time) -> None:
-    """A24: the whole scope is read once, however long a submit is waited for."""
+    """A24: the whole scope is read once, for any wait for a submission."""
 
     class Counted(FolderJournal):
         listings = 0
@@ -391,7 +391,7 @@ async def test_an_error_of_another_kind_does_not_stop_the_rest(journal: FolderJo
 async def test_a_job_that_cannot_be_read_again_is_an_error_and_the_others_are_cancelled(
     tmp_path: Path, time: Time
 ) -> None:
-    """A report without that job would say that nothing of the run goes on."""
+    """A report without that job would mean that no job of the run continues."""
 
     class Away(FolderJournal):
         async def job(self, job_key: str) -> dict[str, JSON]:
@@ -414,7 +414,7 @@ async def test_a_job_that_cannot_be_read_again_is_an_error_and_the_others_are_ca
 
 
 async def test_the_cache_of_cancelled_runs_is_limited(time: Time) -> None:
-    """A25: a process does not remember every run that it has ever looked at."""
+    """A25: a process does not store every run that it has checked."""
     watch, place = CancelWatch(clock=time.clock), MemoryPlace()
 
     async def look(runs: range) -> int:

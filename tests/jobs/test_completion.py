@@ -1,4 +1,4 @@
-"""From the ticket to the recorded end: what ends a wait, and what does not."""
+"""From the ticket to the recorded end: which events end a wait."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ EMPTY = TaskView(task_id=TASK, status="SUCCESS")
 SUCCESS = TaskView(task_id=TASK, status="SUCCESS", outputs=(RemoteOutput(url="https://files/a.png", type="png"),))
 
 
-class TellingMemoryJournal(MemoryJournal):
-    """One whose ends somebody tells of, and that counts what it is read for."""
+class NotifyingMemoryJournal(MemoryJournal):
+    """A journal that notifies of ends and counts its reads."""
 
     reads = 0
 
@@ -41,11 +41,11 @@ class TellingMemoryJournal(MemoryJournal):
 
 
 class RunningHub:
-    """One task; cancelled, it is forgotten or shown as cancelled."""
+    """A server with one task; after its cancellation, the task is deleted or has the status CANCELLED."""
 
-    def __init__(self, view: TaskView = RUNNING, *, forgets: bool = False) -> None:
+    def __init__(self, view: TaskView = RUNNING, *, deletes: bool = False) -> None:
         self.view: TaskView | None = view
-        self.forgets = forgets
+        self.deletes = deletes
 
     async def query(self, task_id: str) -> TaskView:
         if self.view is None:
@@ -54,15 +54,15 @@ class RunningHub:
 
     async def cancel(self, task_id: str) -> None:
         if self.view == RUNNING:
-            self.view = None if self.forgets else TaskView(task_id=task_id, status="CANCELLED")
+            self.view = None if self.deletes else TaskView(task_id=task_id, status="CANCELLED")
 
 
-class Place:
-    """A job with a ticket, a process that waits for it, and another one that looks after its run."""
+class WaitingJob:
+    """A job with a ticket, a process that waits for it, and another one that monitors its run."""
 
     def __init__(self, rh: RunningHub, *, webhook: bool = False) -> None:
         self.rh = rh
-        self.journal = TellingMemoryJournal(MemoryPlace(), SCOPE)
+        self.journal = NotifyingMemoryJournal(MemoryPlace(), SCOPE)
         self.scope = Run(self.journal, 1)
         self.submit = Submit(1, intent(base=KEY, webhook=webhook), answer=ticket())
         self.poller = Poller(rh.query, clock=now)
@@ -99,14 +99,14 @@ class Place:
 
 @in_virtual_time
 async def test_a_success_without_files_is_not_an_end() -> None:
-    """A13: nothing final is recorded, so that the next run asks again and gets what RunningHub lists by then."""
-    place = Place(RunningHub(EMPTY))
+    """A13: no end is recorded, so that the next run queries the task again and gets its outputs."""
+    job = WaitingJob(RunningHub(EMPTY))
     with pytest.raises(OutputsPending, match=f"task {TASK} was paid for.*no file and no text.*jobs collect {SCOPE}"):
-        await (await place.begin())
+        await (await job.begin())
     assert GRACE <= now() <= GRACE + LONGEST_GAP
-    assert await place.ends() == []
-    place.rh.view = SUCCESS
-    end = await place.waiter.wait(place.submit, first_view=None)
+    assert await job.ends() == []
+    job.rh.view = SUCCESS
+    end = await job.waiter.wait(job.submit, first_view=None)
     assert end is not None
     assert [link.url for link in end.links] == ["https://files/a.png"]
 
@@ -115,51 +115,51 @@ async def test_a_success_without_files_is_not_an_end() -> None:
 async def test_an_invalid_link_is_named() -> None:
     """A13, A16: neither a relative nor a malformed link is recorded as the job's output."""
     for url in ("/files/a.png?token=secret", "http://[::1"):
-        place = Place(RunningHub(TaskView(task_id=TASK, status="SUCCESS", outputs=(RemoteOutput(url=url),))))
+        job = WaitingJob(RunningHub(TaskView(task_id=TASK, status="SUCCESS", outputs=(RemoteOutput(url=url),))))
         with pytest.raises(OutputsPending, match="which is not a URL") as caught:
-            await (await place.begin())
+            await (await job.begin())
         assert "secret" not in caught.value.message
-        assert await place.ends() == []
+        assert await job.ends() == []
 
 
 @in_virtual_time
 async def test_a_success_without_files_is_not_an_end_in_a_cancelled_run() -> None:
-    """A13: whoever cancels a run records no success before its files are there."""
-    place = Place(RunningHub(EMPTY))
-    waiting = await place.begin()
-    await place.cancel_elsewhere()
-    assert await place.ends() == []
+    """A13: the process that cancels a run records no success without files."""
+    job = WaitingJob(RunningHub(EMPTY))
+    waiting = await job.begin()
+    await job.cancel_elsewhere()
+    assert await job.ends() == []
     waiting.cancel()
 
 
 @in_virtual_time
 async def test_a_graph_that_is_unknown_after_its_cancellation_is_cancelled() -> None:
-    """A28: the recorded end is read before RunningHub's "no such task" is believed."""
-    place = Place(RunningHub(forgets=True))
-    waiting = await place.begin()
+    """A28: the recorded end is read before the response "no such task" counts."""
+    job = WaitingJob(RunningHub(deletes=True))
+    waiting = await job.begin()
     await asyncio.sleep(20)
-    await place.cancel_elsewhere()
+    await job.cancel_elsewhere()
     end = await waiting
     assert end is not None
     assert end.status == "CANCELLED"
     assert now() < 25
 
 
-@pytest.mark.parametrize("forgets", [False, True])
-def test_a_cancellation_is_noticed_within_seconds_with_webhooks(forgets: bool) -> None:
-    """A29: RunningHub sends no webhook for a cancelled task, so the run's record of it is looked at."""
+@pytest.mark.parametrize("deletes", [False, True])
+def test_a_cancellation_is_noticed_within_seconds_with_webhooks(deletes: bool) -> None:
+    """A29: RunningHub sends no webhook for a cancelled task, so the cancel record of the run is read."""
 
     @in_virtual_time
     async def check() -> None:
-        place = Place(RunningHub(forgets=forgets), webhook=True)
-        waiting = await place.begin()
+        job = WaitingJob(RunningHub(deletes=deletes), webhook=True)
+        waiting = await job.begin()
         await asyncio.sleep(100)
         began = now()
-        await place.cancel_elsewhere()
+        await job.cancel_elsewhere()
         end = await waiting
         assert end is not None
         assert end.status == "CANCELLED"
         assert now() - began <= 2 * CANCEL_CHECK_SECONDS
-        assert place.journal.reads <= 100 / CANCEL_CHECK_SECONDS + 10
+        assert job.journal.reads <= 100 / CANCEL_CHECK_SECONDS + 10
 
     check()

@@ -1,4 +1,4 @@
-"""What the runner does with the steps of a job's life, seen at RunningHub and in what the job tells."""
+"""How the driver performs the steps of a job, by the requests to RunningHub and the events of the job."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_the_first_two_refusals_for_want_of_a_slot_cause_no_pause_of_the_job(
 
 
 class Watched(PooledRun):
-    """Notes what the budgets of the run count when a job begins to send its inputs."""
+    """Records the counted budget of the run when a job begins to upload its inputs."""
 
     def notify(self, event: JobEvent) -> None:
         super().notify(event)
@@ -131,7 +131,7 @@ class Watched(PooledRun):
 
 
 async def test_a_call_without_a_budget_counts_before_its_inputs_are_uploaded(rh: Emulator, tmp_path: Path) -> None:
-    """A20: sending large inputs takes long, and a budget beside it must not take what this call will cost."""
+    """A20: an upload of large inputs takes long, and a concurrent budget must count the price of this call."""
     run = Watched(rh, tmp_path, members=("main",))
     photo = str(samples.png(tmp_path / "photo.png"))
     await run.all([models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5")])
@@ -147,7 +147,7 @@ UNPRICED = next(
 
 
 async def test_a_call_without_a_budget_is_priced_if_its_run_has_a_budget(run: PooledRun) -> None:
-    """A20: an unknown price is asked for before the submit, so that the record of the submit has it."""
+    """A20: an unknown price is requested before the submission, so that its record has the price."""
     await run.all(pictures(1), budget=1.0)
     await run.all([models.input_for(UNPRICED)(prompt="a lighthouse")])
     assert len([one for one in run.rh.recorder.requests if "price-preview" in one.path]) == 1

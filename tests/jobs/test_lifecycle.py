@@ -1,4 +1,4 @@
-"""The rules about money, state by state: the generator is driven by hand, without any I/O."""
+"""The rules about payments in each state: the test drives the generator without I/O."""
 
 from __future__ import annotations
 

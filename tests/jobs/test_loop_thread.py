@@ -133,7 +133,7 @@ async def test_another_thread_with_the_same_name_may_block() -> None:
 
 
 def runs(script: str, *, tmp_path: Path) -> str:
-    """Runs a script to its end; what it writes."""
+    """Runs a script and returns its output."""
     head = "import asyncio, os, sys, threading\nfrom rh_prefect.jobs.loop_thread import LOOP\n"
     with subprocess.Popen(
         [sys.executable, "-W", "error", "-c", head + script],

@@ -1,4 +1,4 @@
-"""How far a graph is: the newest lines and not too many, and nothing at all where the socket says nothing."""
+"""The progress of a graph: a limited number of the newest lines, and none without usable messages."""
 
 from __future__ import annotations
 
@@ -31,39 +31,39 @@ def steps(done: int) -> ProgressEvent:
 
 
 async def test_the_first_line_is_reported_immediately_and_the_newest_later() -> None:
-    told: list[str] = []
-    lines = Lines(told.append, NAMES, every=0.05)
+    lines_of_job: list[str] = []
+    lines = Lines(lines_of_job.append, NAMES, every=0.05)
     lines.take(ProgressEvent(cached=("4",)))
     lines.take(ProgressEvent(node="6"))
     for done in range(1, 13):
         lines.take(steps(done))
-    assert told == ["CLIPTextEncode"]
+    assert lines_of_job == ["CLIPTextEncode"]
     await asyncio.sleep(0.12)
-    assert told == ["CLIPTextEncode", "KSampler 12/20"]
+    assert lines_of_job == ["CLIPTextEncode", "KSampler 12/20"]
     lines.take(ProgressEvent(node="8"))
     lines.take(ProgressEvent(node="9"))
     await asyncio.sleep(0.12)
-    assert told[2:] == ["VAEDecode", "node 9"]
+    assert lines_of_job[2:] == ["VAEDecode", "node 9"]
 
 
 async def test_no_line_is_repeated_or_reported_after_the_end() -> None:
-    told: list[str] = []
-    lines = Lines(told.append, NAMES, every=0.02)
+    lines_of_job: list[str] = []
+    lines = Lines(lines_of_job.append, NAMES, every=0.02)
     lines.take(steps(1))
     lines.take(steps(1))
     await asyncio.sleep(0.06)
     lines.take(steps(1))
-    assert told == ["KSampler 1/20"]
+    assert lines_of_job == ["KSampler 1/20"]
     lines.take(steps(2))
     lines.take(steps(3))
     lines.take(ProgressEvent(node="3", done=True))
     lines.close()
     await asyncio.sleep(0.06)
-    assert told == ["KSampler 1/20", "KSampler 2/20"]
+    assert lines_of_job == ["KSampler 1/20", "KSampler 2/20"]
 
 
-class Told:
-    """Keeps what it is told."""
+class StoredLines:
+    """Stores the progress lines."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -79,15 +79,15 @@ async def client() -> AsyncIterator[Client]:
 
 
 @pytest.fixture
-def told() -> Told:
-    return Told()
+def stored() -> StoredLines:
+    return StoredLines()
 
 
 @pytest.fixture
-def call(tmp_path: Path, told: Told) -> JobContext:
+def call(tmp_path: Path, stored: StoredLines) -> JobContext:
     order = JobRequest("workflow/1", "/task/openapi/create", "site", {}, "b" * 40, node_names=NAMES)
     scope, store = FolderScope(FolderJournal(str(tmp_path), scope="test")), MediaStore(str(tmp_path / "out"))
-    return context_of(order, scope=scope, key="key", store=store, observer=told)
+    return context_of(order, scope=scope, key="key", store=store, observer=stored)
 
 
 def seen(url: str) -> TaskView:
@@ -95,7 +95,7 @@ def seen(url: str) -> TaskView:
 
 
 class Socket:
-    """A server at a progress address, which does with each connection what it is told to."""
+    """A server at a progress address that handles each connection with a given function."""
 
     def __init__(self, handle: Callable[[ServerConnection], Awaitable[None]]) -> None:
         self._handle = handle
@@ -128,18 +128,20 @@ async def says_nonsense(connection: ServerConnection) -> None:
 
 @pytest.mark.parametrize("handle", [says_nothing, says_nonsense])
 async def test_a_socket_without_usable_messages_is_closed_with_the_job(
-    call: JobContext, client: Client, told: Told, handle: Callable[[ServerConnection], Awaitable[None]]
+    call: JobContext, client: Client, stored: StoredLines, handle: Callable[[ServerConnection], Awaitable[None]]
 ) -> None:
     socket = Socket(handle)
     async with at_address(socket) as url:
         with NodeProgress(call, "1", client).during(seen(url)):
             await socket.came.wait()
         await socket.closed.wait()
-    assert told.lines == []
+    assert stored.lines == []
     assert not completion._watching
 
 
-async def test_a_failed_connection_ends_only_the_progress(call: JobContext, client: Client, told: Told) -> None:
+async def test_a_failed_connection_ends_only_the_progress(
+    call: JobContext, client: Client, stored: StoredLines
+) -> None:
     came = asyncio.Event()
 
     async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -155,11 +157,11 @@ async def test_a_failed_connection_ends_only_the_progress(call: JobContext, clie
         server.close()
         await server.wait_closed()
         with NodeProgress(call, "1", client).during(seen(f"ws://127.0.0.1:{port}/")):
-            while completion._watching:  # noqa: ASYNC110 - it ends by itself, and nobody is told
+            while completion._watching:  # noqa: ASYNC110 - it ends by itself, and nobody is lines_of_job
                 await asyncio.sleep(0.01)
         with NodeProgress(call, "1", client).during(seen("no address")):
             await asyncio.sleep(0)
-    assert told.lines == []
+    assert stored.lines == []
 
 
 async def test_a_start_without_an_address_opens_no_socket(call: JobContext, client: Client) -> None:

@@ -1,4 +1,4 @@
-"""Programs of branches that are broken off and resumed: what must hold, and that the search finds flaws.
+"""Programs with branches that are interrupted and resumed: the invariants, and that the search finds faults.
 
 A longer search is in `tests/long/test_paid_branches.py`.
 """
@@ -23,7 +23,7 @@ def test_each_branch_keeps_its_results_and_each_call_is_paid_once() -> None:
 
 
 class CountsAlike(CallRegistry):
-    """The rule of 0.1.0: equal requests are numbered in the order in which they are asked for."""
+    """The rule of 0.1.0: equal requests are numbered in the order of their calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class CountsAlike(CallRegistry):
 
 
 class ForgetsPlaces(CallRegistry):
-    """Knows each run by its name and its arguments alone."""
+    """Identifies each run by its name and its arguments only."""
 
     async def find(self, request: str, caller: Caller, *, journal: Journal, attempt: int, is_empty: bool) -> CallJob:
         steps = [step.model_copy(update={"place": Place()}) for step in caller.address.steps]

@@ -45,10 +45,10 @@ def journal(tmp_path: Path) -> Counting:
 
 
 class Counting(FolderJournal):
-    asked = 0
+    reads = 0
 
     async def keys(self) -> AsyncIterator[str]:
-        self.asked += 1
+        self.reads += 1
         async for key in super().keys():
             yield key
 
@@ -58,12 +58,12 @@ async def test_an_empty_scope_is_read_once(journal: Counting, store: MediaStore)
     assert await scopes.open(scope, store)
     await journal.create("a1-intent-1", {"token": "x"})
     assert await scopes.open(scope, store)
-    assert journal.asked == 1
+    assert journal.reads == 1
     assert await OpenScopes().open(scope, store) is False
 
 
 async def test_a_later_attempt_in_the_same_process_reads_the_scope_again(journal: Counting, store: MediaStore) -> None:
-    """A1: as after a retry of the flow: what the first attempt has paid for is found, whatever has moved since."""
+    """A1: as after a retry of the flow: jobs of the first attempt are found."""
     scopes = OpenScopes()
     assert await scopes.open(scope_of(journal), store)
     await journal.create("a1-intent-1", {"token": "x"})
@@ -73,11 +73,11 @@ async def test_a_later_attempt_in_the_same_process_reads_the_scope_again(journal
 async def test_concurrent_jobs_read_the_scope_once(journal: Counting, store: MediaStore) -> None:
     scopes, scope = OpenScopes(), scope_of(journal)
     assert await asyncio.gather(*(scopes.open(scope, store) for _ in range(20))) == [True] * 20
-    assert journal.asked == 1
+    assert journal.reads == 1
 
 
 class Failing(FolderJournal):
-    """Fails at first, in a way that is not the journal's own."""
+    """A journal whose first read raises another error than `JournalError`."""
 
     failures = 2
 
@@ -90,7 +90,7 @@ class Failing(FolderJournal):
 
 
 async def test_an_error_is_not_cached(tmp_path: Path, store: MediaStore) -> None:
-    """A25: a scope that could not be looked at is looked at again by the next job."""
+    """A25: a scope that could not be read is read again by the next job."""
     scopes, scope = OpenScopes(), scope_of(Failing(str(tmp_path / "journal"), scope="night"))
     for _ in range(2):
         with pytest.raises(ConfigError):
@@ -99,14 +99,14 @@ async def test_an_error_is_not_cached(tmp_path: Path, store: MediaStore) -> None
 
 
 class Named(MemoryJournal):
-    """A journal that its description names."""
+    """A journal with its own description."""
 
     def __repr__(self) -> str:
         return f"Named({self.scope!r})"
 
 
 async def test_the_cache_of_scopes_is_limited(store: MediaStore) -> None:
-    """A25: a process does not remember every scope that it has looked at."""
+    """A25: a process does not store every scope that it has checked."""
     scopes, place = OpenScopes(), MemoryPlace()
 
     async def look(numbers: range) -> int:
@@ -119,14 +119,14 @@ async def test_the_cache_of_scopes_is_limited(store: MediaStore) -> None:
 
 
 class Context:
-    """What a context variable leads to, as to Prefect's flow run."""
+    """An object that a context variable references, like Prefect's flow run."""
 
 
 _context: ContextVar[Context] = ContextVar("context")
 
 
 async def test_the_context_of_the_first_caller_is_not_kept(journal: Counting, store: MediaStore) -> None:
-    """A25: nothing of the flow run is kept in which a scope was first looked at."""
+    """A25: the flow run in which a scope was first checked is not kept in memory."""
     scopes = OpenScopes()
 
     async def look() -> weakref.ref[Context]:
@@ -167,7 +167,7 @@ async def test_a_run_whose_records_are_older_than_itself_pays_for_nothing(tmp_pa
 
 
 async def test_recover_records_the_jobs_of_manifests(tmp_path: Path, store: MediaStore) -> None:
-    """A9: each job of which there is a manifest is found again where it was asked for."""
+    """A9: each job with a manifest is found again at its address."""
     before, restored = (FolderJournal(str(tmp_path / name), scope="night") for name in ("lost", "restored"))
     await OpenScopes().open(scope_of(before), store)
     with pytest.raises(InputError, match="no manifest"):
@@ -189,7 +189,7 @@ async def test_recover_records_the_jobs_of_manifests(tmp_path: Path, store: Medi
 
 
 async def test_a_recovered_job_has_its_costs_texts_and_call_number(tmp_path: Path, store: MediaStore) -> None:
-    """A9: its coins, its texts and its place among equal calls are recorded again too."""
+    """A9: its coins, its texts and its number among equal calls are recorded again, too."""
     manifest = Manifest(
         key="ab" * 12, job=f"night/{'ab' * 12}", base="c" * 40, site="site", account="main", model="m", endpoint="e",
         payload={"prompt": "x"}, flow_version="v", label="dawn", graph="g", order=3, task_id="2030",

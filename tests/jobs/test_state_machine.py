@@ -1,4 +1,4 @@
-"""Jobs of one run in several processes, killed between any two steps: what must hold, and that the search finds flaws.
+"""Jobs of one run in several processes, killed between any two steps: the invariants, and that the search finds faults.
 
 A longer search is in `tests/long/test_state_machine.py`.
 """
@@ -22,7 +22,7 @@ def test_no_job_is_paid_twice_or_lost_in_any_order_of_events() -> None:
 
 
 class SaysYes(MemoryPlace):
-    """Tells everybody that his record was the first."""
+    """Reports every creation as the first."""
 
     def create(self, scope: str, key: str, record: Mapping[str, Any]) -> bool:
         super().create(scope, key, record)
@@ -30,7 +30,7 @@ class SaysYes(MemoryPlace):
 
 
 class Replaces(MemoryPlace):
-    """The last one wins, as in a store without conditional puts."""
+    """Keeps the last record, like a store without conditional puts."""
 
     def create(self, scope: str, key: str, record: Mapping[str, Any]) -> bool:
         self._scopes.get(scope, {}).pop(key, None)
@@ -45,14 +45,14 @@ class LosesClaims(MemoryPlace):
 
 
 class ListsNothing(MemoryPlace):
-    """Knows its records by name, and cannot list them: nobody sees what was spent."""
+    """Reads its records by name and lists none, so that no process knows what was spent."""
 
     def keys(self, scope: str) -> list[str]:
         return []
 
 
 class HidesCancellations(MemoryPlace):
-    """Shows nobody that the run was cancelled."""
+    """Hides the cancellation of the run."""
 
     def read(self, scope: str, key: str) -> JSON | None:
         return None if key.startswith("cancel-") else super().read(scope, key)

@@ -1,4 +1,4 @@
-"""A round of jobs: nothing is left while one of them is not in, and what has ended is not left."""
+"""A suspend group: no member is suspended before all wait, and a member whose task has ended is not suspended."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ ONE, TWO = (PendingTask(job=f"run/{name}", n=1, task_id=name) for name in ("one"
 
 
 class Decider:
-    """Says what it is told to say, and remembers what it was asked."""
+    """Returns a given verdict and records its calls."""
 
     def __init__(self, verdict: Verdict = "leave", *, meanwhile: Callable[[], Awaitable[object]] | None = None) -> None:
         self.verdict = verdict
-        self.asked: list[set[PendingTask]] = []
+        self.calls: list[set[PendingTask]] = []
         self.meanwhile = meanwhile
 
     async def __call__(self, tasks: Sequence[PendingTask]) -> Verdict:
-        self.asked.append(set(tasks))
+        self.calls.append(set(tasks))
         if self.meanwhile is not None:
             await self.meanwhile()
         return self.verdict
 
 
 class Waiting:
-    """A party that waits for a task in a round."""
+    """A member of the group that waits for a task."""
 
-    def __init__(self, together: SuspendGroup, task: PendingTask) -> None:
+    def __init__(self, group: SuspendGroup, task: PendingTask) -> None:
         self.end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.looks = 0
-        self.over = asyncio.ensure_future(together.wait(task, self._ends(), look=self._look))
+        self.polls = 0
+        self.over = asyncio.ensure_future(group.wait(task, self._ends(), look=self._look))
 
     async def _ends(self) -> str:
         return await self.end
 
     def _look(self) -> None:
-        self.looks += 1
+        self.polls += 1
 
 
 async def settle() -> None:
@@ -49,53 +49,53 @@ async def settle() -> None:
 
 async def test_run_is_suspended_when_the_last_member_waits() -> None:
     decider = Decider()
-    together = SuspendGroup(decider)
-    await together.expect(2)
-    first = Waiting(together, ONE)
+    group = SuspendGroup(decider)
+    await group.expect(2)
+    first = Waiting(group, ONE)
     await settle()
-    assert not together.is_left
-    second = Waiting(together, TWO)
+    assert not group.is_left
+    second = Waiting(group, TWO)
     assert [await first.over, await second.over] == [None, None]
-    assert together.is_left
-    assert decider.asked == [{ONE, TWO}]
+    assert group.is_left
+    assert decider.calls == [{ONE, TWO}]
 
 
 async def test_a_member_that_has_ended_does_not_delay_the_suspension() -> None:
-    together = SuspendGroup(Decider())
-    await together.expect(2)
-    first = Waiting(together, ONE)
+    group = SuspendGroup(Decider())
+    await group.expect(2)
+    first = Waiting(group, ONE)
     await settle()
-    await together.end()
+    await group.end()
     assert await first.over is None
 
 
 async def test_a_group_without_waiting_members_is_not_suspended() -> None:
     decider = Decider()
-    together = SuspendGroup(decider)
-    await together.expect(1)
-    await together.end()
+    group = SuspendGroup(decider)
+    await group.expect(1)
+    await group.end()
     await settle()
-    assert not decider.asked
-    assert not together.is_left
+    assert not decider.calls
+    assert not group.is_left
 
 
 async def test_a_task_that_ends_before_the_last_member_waits_returns_its_result() -> None:
-    together = SuspendGroup(Decider())
-    await together.expect(2)
-    first = Waiting(together, ONE)
+    group = SuspendGroup(Decider())
+    await group.expect(2)
+    first = Waiting(group, ONE)
     first.end.set_result("done")
     assert await first.over == "done"
-    second = Waiting(together, TWO)
+    second = Waiting(group, TWO)
     await settle()
-    assert not second.over.done(), "the first party goes on, and may submit another job"
-    await together.end()
+    assert not second.over.done(), "the first member continues and may submit another job"
+    await group.end()
     assert await second.over is None
 
 
 async def test_an_error_of_a_member_is_raised() -> None:
-    together = SuspendGroup(Decider())
-    await together.expect(2)
-    first = Waiting(together, ONE)
+    group = SuspendGroup(Decider())
+    await group.expect(2)
+    first = Waiting(group, ONE)
     first.end.set_exception(TimeoutError("too long"))
     with pytest.raises(TimeoutError, match="too long"):
         await first.over
@@ -103,12 +103,12 @@ async def test_an_error_of_a_member_is_raised() -> None:
 
 @pytest.mark.parametrize("verdict", ["stay", "ended"])
 async def test_a_member_that_must_not_be_suspended_waits_for_the_end(verdict: Verdict) -> None:
-    together = SuspendGroup(Decider(verdict))
-    await together.expect(1)
-    first = Waiting(together, ONE)
+    group = SuspendGroup(Decider(verdict))
+    await group.expect(1)
+    first = Waiting(group, ONE)
     await settle()
     assert not first.over.done()
-    assert first.looks == (verdict == "ended")
+    assert first.polls == (verdict == "ended")
     first.end.set_result("done")
     assert await first.over == "done"
 
@@ -117,11 +117,11 @@ async def test_a_member_waits_if_the_decision_fails(caplog: pytest.LogCaptureFix
     async def fails(_: Sequence[PendingTask]) -> Verdict:
         raise OSError("no journal")
 
-    together = SuspendGroup(fails)
-    await together.expect(1)
-    first = Waiting(together, ONE)
+    group = SuspendGroup(fails)
+    await group.expect(1)
+    first = Waiting(group, ONE)
     await settle()
-    assert not together.is_left
+    assert not group.is_left
     assert "no journal" in caplog.text
     first.end.set_result("done")
     assert await first.over == "done"
@@ -136,32 +136,32 @@ async def test_an_end_during_the_decision_causes_a_new_decision() -> None:
             await settle()
 
     decider = Decider(meanwhile=ends)
-    together = SuspendGroup(decider)
-    await together.expect(2)
-    waiting += [Waiting(together, ONE), Waiting(together, TWO)]
+    group = SuspendGroup(decider)
+    await group.expect(2)
+    waiting += [Waiting(group, ONE), Waiting(group, TWO)]
     assert await waiting[0].over == "done"
     await settle()
-    assert not together.is_left
-    await together.end()
+    assert not group.is_left
+    await group.end()
     assert await waiting[1].over is None
-    assert decider.asked == [{ONE, TWO}, {TWO}]
+    assert decider.calls == [{ONE, TWO}, {TWO}]
 
 
 async def test_two_members_that_wait_for_one_task_are_suspended_together() -> None:
     decider = Decider()
-    together = SuspendGroup(decider)
-    await together.expect(2)
-    first = Waiting(together, ONE)
+    group = SuspendGroup(decider)
+    await group.expect(2)
+    first = Waiting(group, ONE)
     await settle()
-    second = Waiting(together, ONE)
+    second = Waiting(group, ONE)
     assert [await first.over, await second.over] == [None, None]
-    assert decider.asked == [{ONE}]
+    assert decider.calls == [{ONE}]
 
 
 async def test_a_cancelled_member_leaves_no_asyncio_task() -> None:
-    together = SuspendGroup(Decider())
-    await together.expect(2)
-    first = Waiting(together, ONE)
+    group = SuspendGroup(Decider())
+    await group.expect(2)
+    first = Waiting(group, ONE)
     await settle()
     first.over.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""The webhook's address: given at the submit, part of nothing else, recorded nowhere."""
+"""The webhook's address: sent with the submission, in no hash and no record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs in line at several accounts: the first one that has room takes them."""
+"""Jobs in the queues of several accounts: the first free one takes them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SECONDS = 10.0
 
 
 class Account:
-    """Answers `queue/status`, and remembers how full it ever was."""
+    """Answers `queue/status`, and stores the maximum number of its tasks."""
 
     def __init__(self, name: str, limit: int, *, others: int = 0) -> None:
         self.name = name
@@ -33,16 +33,16 @@ class Account:
         return self.limit, self.others + self.slots.held
 
     async def run(self, seconds: float) -> None:
-        """A job that was given a slot here."""
+        """A job that has a slot of this account."""
         self.slots.submit_finished()
         self.most = max(self.most, self.slots.held)
         await asyncio.sleep(seconds)
         self.slots.release()
 
 
-async def job(accounts: list[Account], seconds: float = SECONDS, *, home: Account | None = None) -> Account:
-    """One job, from the line to its end; the account that ran it."""
-    slots = await first_free([one.slots for one in accounts], preferred=home.slots if home else None)
+async def job(accounts: list[Account], seconds: float = SECONDS, *, preferred: Account | None = None) -> Account:
+    """Runs one job and returns the account that ran it."""
+    slots = await first_free([one.slots for one in accounts], preferred=preferred.slots if preferred else None)
     account = next(one for one in accounts if one.slots is slots)
     await account.run(seconds)
     return account
@@ -123,8 +123,8 @@ async def test_a_job_precedes_others_on_the_account_with_its_inputs() -> None:
     accounts = a, b = [Account("a", 1), Account("b", 1)]
     order: list[str] = []
 
-    async def named(name: str, home: Account | None) -> None:
-        ran = await job(accounts, home=home)
+    async def named(name: str, preferred: Account | None) -> None:
+        ran = await job(accounts, preferred=preferred)
         order.append(f"{name} on {ran.name}")
 
     running: list[asyncio.Task[Account] | asyncio.Task[None]] = [
@@ -132,11 +132,11 @@ async def test_a_job_precedes_others_on_the_account_with_its_inputs() -> None:
         asyncio.create_task(job([b], 7)),
     ]
     await asyncio.sleep(1)
-    for name, home in (("first", b), ("second", a), ("third", b), ("fourth", None)):
-        running.append(asyncio.create_task(named(name, home)))
+    for name, preferred in (("first", b), ("second", a), ("third", b), ("fourth", None)):
+        running.append(asyncio.create_task(named(name, preferred)))
         await asyncio.sleep(0.01)
     await asyncio.gather(*running)
-    # Nothing waits for its home while another account has nothing better to do.
+    # No job waits for its preferred account while another one is idle.
     assert order == ["second on a", "first on b", "fourth on a", "third on b"]
 
 
@@ -146,16 +146,16 @@ async def test_a_slot_is_kept_for_a_job_that_uploads_its_inputs() -> None:
     busy = asyncio.create_task(job([a], 100))
     await b.slots.refresh()
     b.slots.announce()
-    unrelated = asyncio.create_task(job([a, b], home=a))
+    other_job = asyncio.create_task(job([a, b], preferred=a))
     await asyncio.sleep(1)
-    assert not unrelated.done() and b.slots.held == 0
+    assert not other_job.done() and b.slots.held == 0
     # It has brought them, and comes; it is no longer expected once it has its slot.
-    comes = asyncio.create_task(job([a, b], home=b))
+    comes = asyncio.create_task(job([a, b], preferred=b))
     await settle()
     assert b.slots.held == 1
     b.slots.withdraw()
     assert (await comes) is b
-    assert (await unrelated) is b
+    assert (await other_job) is b
     busy.cancel()
 
 
@@ -165,10 +165,10 @@ async def test_the_slot_of_a_withdrawn_job_is_assigned_to_the_next() -> None:
     busy = asyncio.create_task(job([a], 100))
     await b.slots.refresh()
     b.slots.announce()
-    unrelated = asyncio.create_task(job([a, b], home=a))
+    other_job = asyncio.create_task(job([a, b], preferred=a))
     await asyncio.sleep(1)
     b.slots.withdraw()
-    assert (await unrelated) is b
+    assert (await other_job) is b
     assert now() < 2 * SECONDS
     busy.cancel()
 
@@ -178,7 +178,7 @@ async def test_the_first_job_gets_the_slot_if_all_prefer_other_accounts() -> Non
     accounts = a, b = [Account("a", 1), Account("b", 1)]
     busy = asyncio.create_task(job([b], 100))
     await asyncio.sleep(1)
-    assert (await job(accounts, home=b)) is a
+    assert (await job(accounts, preferred=b)) is a
     busy.cancel()
 
 
@@ -186,7 +186,7 @@ async def test_the_first_job_gets_the_slot_if_all_prefer_other_accounts() -> Non
 async def test_an_account_without_a_response_does_not_block_the_other() -> None:
     accounts = silent, _ = [Account("silent", 2), Account("works", 2)]
     silent.answers_in = 60.0
-    ran = await asyncio.gather(*(job(accounts, home=silent) for _ in range(4)))
+    ran = await asyncio.gather(*(job(accounts, preferred=silent) for _ in range(4)))
     assert [one.name for one in ran] == ["works"] * 4
     assert now() < 3 * SECONDS
     assert silent.slots.held == 0
@@ -194,16 +194,16 @@ async def test_an_account_without_a_response_does_not_block_the_other() -> None:
 
 @in_virtual_time
 async def test_a_preferred_account_that_responds_later_is_preferred() -> None:
-    accounts = _, home = [Account("at once", 2), Account("home", 2)]
-    home.answers_in = 1.0
-    assert (await job(accounts, home=home)) is home
+    accounts = _, preferred = [Account("at once", 2), Account("preferred", 2)]
+    preferred.answers_in = 1.0
+    assert (await job(accounts, preferred=preferred)) is preferred
 
 
 @in_virtual_time
 async def test_a_preferred_account_without_a_response_is_not_waited_for() -> None:
-    accounts = other, home = [Account("at once", 2), Account("home", 2)]
-    home.answers_in = 2.5
-    assert (await job(accounts, home=home)) is other
+    accounts = other, preferred = [Account("at once", 2), Account("preferred", 2)]
+    preferred.answers_in = 2.5
+    assert (await job(accounts, preferred=preferred)) is other
 
 
 @in_virtual_time

@@ -30,10 +30,10 @@ class Account:
         self.others = others
         self.error = error
         self.slots: Limiter | None = None
-        self.asked: list[float] = []
+        self.counted_at: list[float] = []
 
     async def ask(self) -> tuple[int | None, int]:
-        self.asked.append(now())
+        self.counted_at.append(now())
         await asyncio.sleep(0.1)
         if self.error is not None:
             raise self.error
@@ -46,13 +46,13 @@ def slots_of(account: Account, **options: Any) -> Limiter:
 
 
 async def taken(slots: Limiter) -> None:
-    """Takes a slot and submits."""
+    """Takes a slot and finishes its submission."""
     await first_free([slots])
     slots.submit_finished()
 
 
 async def acquired(slots: Limiter, count: int) -> list[asyncio.Task[None]]:
-    """Starts so many acquisitions and lets those through that there is room for."""
+    """Starts a number of acquisitions and waits until the free slots are assigned."""
     tasks = [asyncio.create_task(taken(slots)) for _ in range(count)]
     await asyncio.sleep(0.5)
     return tasks
@@ -153,7 +153,7 @@ async def test_after_a_421_no_slot_is_assigned_until_the_tasks_are_counted_again
     account = Account(5)
     slots = slots_of(account)
     await taken(slots)
-    asked = len(account.asked)
+    counts = len(account.counted_at)
     account.others = 5
     slots.release(full=True)
     refused_at = now()
@@ -162,7 +162,7 @@ async def test_after_a_421_no_slot_is_assigned_until_the_tasks_are_counted_again
     assert done(tasks) == 0
     await asyncio.sleep(1.0)
     assert done(tasks) == 1
-    assert len(account.asked) > asked
+    assert len(account.counted_at) > counts
     assert now() - refused_at < MAX_COUNT_AGE
 
 
@@ -261,9 +261,9 @@ async def test_no_counts_are_requested_after_the_last_waiter_is_cancelled() -> N
     _, second = await acquired(slots_of(account), 2)
     second.cancel()
     await asyncio.sleep(2 * MAX_COUNT_AGE)
-    asked = len(account.asked)
+    counts = len(account.counted_at)
     await asyncio.sleep(100 * MAX_COUNT_AGE)
-    assert len(account.asked) == asked
+    assert len(account.counted_at) == counts
 
 
 @in_virtual_time
@@ -290,7 +290,7 @@ async def test_an_account_without_a_limit_is_limited_by_421() -> None:
 async def test_an_account_without_a_response_is_limited_by_421_and_counted_once() -> None:
     account = Account(1, error=ResponseLost("HTTP 502"))
     assert done(await acquired(slots_of(account), 50)) == 50
-    assert len(account.asked) == 1
+    assert len(account.counted_at) == 1
 
 
 @in_virtual_time
@@ -298,10 +298,10 @@ async def test_one_count_is_used_by_all_jobs_for_some_time() -> None:
     account = Account(100)
     slots = slots_of(account)
     await acquired(slots, 50)
-    assert len(account.asked) == 1
+    assert len(account.counted_at) == 1
     await asyncio.sleep(MAX_COUNT_AGE)
     await taken(slots)
-    assert len(account.asked) == 2
+    assert len(account.counted_at) == 2
 
 
 @in_virtual_time

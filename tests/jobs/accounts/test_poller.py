@@ -34,28 +34,28 @@ Answer = TaskView | Exception
 
 
 class RunningHub:
-    """Answers queries as told, task by task; the last answer stands."""
+    """Answers queries with given answers for each task; the last one is repeated."""
 
     def __init__(self, *answers: Answer, takes: float = 0.0) -> None:
         self._default = answers
         self._takes = takes
         self._answers: dict[str, list[Answer]] = {}
-        self.looks: list[float] = []
+        self.polls: list[float] = []
         self.in_flight = self.most_in_flight = 0
-        self._asked = asyncio.Event()
+        self._polled = asyncio.Event()
 
-    async def asked_after(self, moment: float) -> None:
-        """Waits for a look that begins later."""
-        while not self.looks or self.looks[-1] <= moment:
-            self._asked.clear()
-            await self._asked.wait()
+    async def polled_after(self, moment: float) -> None:
+        """Waits for a poll that begins later."""
+        while not self.polls or self.polls[-1] <= moment:
+            self._polled.clear()
+            await self._polled.wait()
 
-    def says(self, task_id: str, *answers: Answer) -> None:
+    def answer_with(self, task_id: str, *answers: Answer) -> None:
         self._answers[task_id] = list(answers)
 
     async def query(self, task_id: str) -> TaskView:
-        self.looks.append(now())
-        self._asked.set()
+        self.polls.append(now())
+        self._polled.set()
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
@@ -70,10 +70,10 @@ class RunningHub:
 
     @property
     def gaps(self) -> list[float]:
-        return [round(later - earlier, 2) for earlier, later in pairwise(self.looks)]
+        return [round(later - earlier, 2) for earlier, later in pairwise(self.polls)]
 
 
-def poller(rh: RunningHub, **options: Any) -> Poller:
+def poller_of(rh: RunningHub, **options: Any) -> Poller:
     return Poller(rh.query, clock=now, **options)
 
 
@@ -83,14 +83,14 @@ def not_found() -> TaskNotFound:
 
 async def ends_after(rh: RunningHub, seconds: float, task_id: str = "1") -> None:
     await asyncio.sleep(seconds)
-    rh.says(task_id, SUCCESS)
+    rh.answer_with(task_id, SUCCESS)
 
 
 @in_virtual_time
 async def test_each_change_of_a_task_is_reported_once() -> None:
     seen: list[TaskView] = []
     rh = RunningHub(QUEUED, QUEUED, RUNNING, RUNNING, SUCCESS)
-    ended = await poller(rh).wait("1", on_change=seen.append)
+    ended = await poller_of(rh).wait("1", on_change=seen.append)
     assert ended == SUCCESS
     assert [one.status for one in seen] == ["QUEUED", "RUNNING", "SUCCESS"]
 
@@ -99,7 +99,7 @@ async def test_each_change_of_a_task_is_reported_once() -> None:
 def test_failed_and_cancelled_tasks_end_the_wait(status: str) -> None:
     @in_virtual_time
     async def check() -> None:
-        ended = await poller(RunningHub(RUNNING, view(status))).wait("1")
+        ended = await poller_of(RunningHub(RUNNING, view(status))).wait("1")
         assert ended is not None
         assert ended.status == status
 
@@ -110,12 +110,12 @@ def test_failed_and_cancelled_tasks_end_the_wait(status: str) -> None:
 async def test_the_gap_grows_with_the_age_up_to_a_limit() -> None:
     rh = RunningHub(RUNNING)
     end = asyncio.create_task(ends_after(rh, HOUR))
-    await poller(rh, shortest=2.0).wait("1")
+    await poller_of(rh, shortest=2.0).wait("1")
     await end
     assert rh.gaps[0] == 2.0
     assert rh.gaps == sorted(rh.gaps)
     assert rh.gaps[-1] == LONGEST_GAP
-    assert len(rh.looks) < HOUR / LONGEST_GAP + 60
+    assert len(rh.polls) < HOUR / LONGEST_GAP + 60
     assert now() - HOUR <= LONGEST_GAP
 
 
@@ -123,7 +123,7 @@ async def test_the_gap_grows_with_the_age_up_to_a_limit() -> None:
 async def test_a_short_task_is_noticed_soon() -> None:
     rh = RunningHub(RUNNING)
     end = asyncio.create_task(ends_after(rh, 20.0))
-    await poller(rh, shortest=2.0).wait("1")
+    await poller_of(rh, shortest=2.0).wait("1")
     await end
     assert now() <= 22.5
 
@@ -132,15 +132,15 @@ async def test_a_short_task_is_noticed_soon() -> None:
 async def test_a_paid_task_is_polled_without_a_deadline() -> None:
     rh = RunningHub(RUNNING)
     end = asyncio.create_task(ends_after(rh, 24 * HOUR))
-    assert await poller(rh).wait("1") == SUCCESS
+    assert await poller_of(rh).wait("1") == SUCCESS
     await end
 
 
 @in_virtual_time
 async def test_100_tasks_need_one_loop_and_16_requests_in_flight() -> None:
     rh = RunningHub(RUNNING, RUNNING, SUCCESS, takes=0.5)
-    waiting_room = poller(rh)
-    waits = [asyncio.create_task(waiting_room.wait(str(n))) for n in range(100)]
+    poller = poller_of(rh)
+    waits = [asyncio.create_task(poller.wait(str(n))) for n in range(100)]
     await asyncio.sleep(1.2)
     loops = [task for task in asyncio.all_tasks() if "Poller._run" in repr(task)]
     assert len(loops) == 1
@@ -148,7 +148,7 @@ async def test_100_tasks_need_one_loop_and_16_requests_in_flight() -> None:
         str(n) for n in range(100)
     }
     assert rh.most_in_flight == MAX_POLLS
-    assert len(rh.looks) == 300
+    assert len(rh.polls) == 300
 
 
 BLIPS: list[Callable[[], Exception]] = [
@@ -164,7 +164,7 @@ def test_failed_polls_only_cause_a_delay(blip: Callable[[], Exception]) -> None:
     @in_virtual_time
     async def check() -> None:
         rh = RunningHub(RUNNING, *(blip() for _ in range(200)), SUCCESS)
-        assert await poller(rh).wait("1") == SUCCESS
+        assert await poller_of(rh).wait("1") == SUCCESS
         assert max(rh.gaps) == LONGEST_GAP
 
     check()
@@ -173,7 +173,7 @@ def test_failed_polls_only_cause_a_delay(blip: Callable[[], Exception]) -> None:
 @in_virtual_time
 async def test_failed_polls_are_followed_by_longer_gaps() -> None:
     rh = RunningHub(ResponseLost("cut"), ResponseLost("cut"), ResponseLost("cut"), SUCCESS)
-    await poller(rh, shortest=2.0).wait("1")
+    await poller_of(rh, shortest=2.0).wait("1")
     assert rh.gaps == [4.0, 6.0, 8.0]
 
 
@@ -193,13 +193,13 @@ def test_a_repeated_denial_ends_the_wait_after_the_grace_time(denial: Callable[[
     @in_virtual_time
     async def check() -> None:
         rh = RunningHub(denial(), SUCCESS)
-        rh.says("1", denial())
+        rh.answer_with("1", denial())
         with pytest.raises(type(denial())):
-            await poller(rh).wait("1")
+            await poller_of(rh).wait("1")
         assert GRACE <= now() <= GRACE + LONGEST_GAP
-        assert len(rh.looks) < 40
-        rh.says("1", SUCCESS)
-        assert await poller(rh).wait("1") == SUCCESS
+        assert len(rh.polls) < 40
+        rh.answer_with("1", SUCCESS)
+        assert await poller_of(rh).wait("1") == SUCCESS
 
     check()
 
@@ -211,7 +211,7 @@ def test_a_denial_that_is_not_repeated_only_causes_a_delay(denial: Callable[[], 
     @in_virtual_time
     async def check() -> None:
         rh = RunningHub(denial(), RUNNING, denial(), denial(), denial(), RUNNING, SUCCESS)
-        assert await poller(rh).wait("1") == SUCCESS
+        assert await poller_of(rh).wait("1") == SUCCESS
 
     check()
 
@@ -220,22 +220,22 @@ def test_a_denial_that_is_not_repeated_only_causes_a_delay(denial: Callable[[], 
 async def test_without_grace_time_a_denial_must_be_repeated_three_times() -> None:
     rh = RunningHub(not_found())
     with pytest.raises(TaskNotFound):
-        await poller(rh, grace=0).wait("1")
-    assert len(rh.looks) == MIN_REPEATS
+        await poller_of(rh, grace=0).wait("1")
+    assert len(rh.polls) == MIN_REPEATS
 
 
 @in_virtual_time
 async def test_an_unknown_task_with_a_recorded_end_has_ended() -> None:
-    """A28: RunningHub forgets a graph that is cancelled in the queue; its recorded end is what counts."""
+    """A28: RunningHub deletes a graph that is cancelled in the queue; its recorded end counts."""
     recorded: list[str] = []
 
     async def is_recorded() -> bool:
         return bool(recorded)
 
     rh = RunningHub(QUEUED)
-    wait = asyncio.create_task(poller(rh).wait("1", is_recorded=is_recorded))
+    wait = asyncio.create_task(poller_of(rh).wait("1", is_recorded=is_recorded))
     await asyncio.sleep(HOUR)
-    rh.says("1", not_found())
+    rh.answer_with("1", not_found())
     recorded.append("end")
     began = now()
     assert await wait is None
@@ -245,12 +245,12 @@ async def test_an_unknown_task_with_a_recorded_end_has_ended() -> None:
 @in_virtual_time
 async def test_a_notification_causes_an_immediate_poll() -> None:
     rh = RunningHub(RUNNING)
-    waiting_room = poller(rh)
-    wait = asyncio.create_task(waiting_room.wait("1"))
+    poller = poller_of(rh)
+    wait = asyncio.create_task(poller.wait("1"))
     await asyncio.sleep(HOUR)
-    rh.says("1", SUCCESS)
-    waiting_room.wake("another")
-    waiting_room.wake("1")
+    rh.answer_with("1", SUCCESS)
+    poller.wake("another")
+    poller.wake("1")
     assert await wait == SUCCESS
     assert now() == pytest.approx(HOUR)
 
@@ -258,13 +258,13 @@ async def test_a_notification_causes_an_immediate_poll() -> None:
 @in_virtual_time
 async def test_a_notification_during_a_poll_causes_another_poll() -> None:
     rh = RunningHub(RUNNING, takes=0.5)
-    waiting_room = poller(rh)
-    wait = asyncio.create_task(waiting_room.wait("1"))
+    poller = poller_of(rh)
+    wait = asyncio.create_task(poller.wait("1"))
     await asyncio.sleep(HOUR)
-    await rh.asked_after(now())
+    await rh.polled_after(now())
     began = now()
-    waiting_room.wake("1")
-    rh.says("1", RUNNING, SUCCESS)
+    poller.wake("1")
+    rh.answer_with("1", RUNNING, SUCCESS)
     assert await wait == SUCCESS
     assert now() - began < 2.0
 
@@ -273,10 +273,10 @@ async def test_a_notification_during_a_poll_causes_another_poll() -> None:
 async def test_two_waiters_for_one_task_share_its_polls() -> None:
     seen: list[TaskView] = []
     rh = RunningHub(RUNNING, RUNNING, SUCCESS)
-    waiting_room = poller(rh)
-    both = await asyncio.gather(waiting_room.wait("1", on_change=seen.append), waiting_room.wait("1"))
+    poller = poller_of(rh)
+    both = await asyncio.gather(poller.wait("1", on_change=seen.append), poller.wait("1"))
     assert list(both) == [SUCCESS, SUCCESS]
-    assert len(rh.looks) == 3
+    assert len(rh.polls) == 3
 
 
 @pytest.mark.parametrize("leaver_listens", [True, False])
@@ -286,13 +286,13 @@ def test_a_cancelled_waiter_does_not_affect_another(leaver_listens: bool, stayer
     async def check() -> None:
         seen: list[TaskView] = []
         rh = RunningHub(RUNNING)
-        waiting_room = poller(rh)
-        leaver = asyncio.create_task(waiting_room.wait("1", on_change=(lambda _: None) if leaver_listens else None))
-        stayer = asyncio.create_task(waiting_room.wait("1", on_change=seen.append if stayer_listens else None))
+        poller = poller_of(rh)
+        leaver = asyncio.create_task(poller.wait("1", on_change=(lambda _: None) if leaver_listens else None))
+        stayer = asyncio.create_task(poller.wait("1", on_change=seen.append if stayer_listens else None))
         await asyncio.sleep(60)
         leaver.cancel()
         await asyncio.sleep(60)
-        rh.says("1", SUCCESS)
+        rh.answer_with("1", SUCCESS)
         assert await stayer == SUCCESS
         assert bool(seen) == stayer_listens
 
@@ -302,45 +302,45 @@ def test_a_cancelled_waiter_does_not_affect_another(leaver_listens: bool, stayer
 @in_virtual_time
 async def test_a_cancelled_waiter_leaves_no_asyncio_task() -> None:
     rh = RunningHub(RUNNING)
-    waiting_room = poller(rh)
-    waits = [asyncio.create_task(waiting_room.wait(task_id)) for task_id in ("1", "1", "2")]
+    poller = poller_of(rh)
+    waits = [asyncio.create_task(poller.wait(task_id)) for task_id in ("1", "1", "2")]
     await asyncio.sleep(60)
     for wait in waits:
         wait.cancel()
     await settle()
     assert asyncio.all_tasks() == {asyncio.current_task()}
-    looks = len(rh.looks)
+    polls = len(rh.polls)
     await asyncio.sleep(HOUR)
-    assert len(rh.looks) == looks
+    assert len(rh.polls) == polls
 
 
 @in_virtual_time
 async def test_a_waiter_cancelled_during_a_poll_leaves_no_asyncio_task() -> None:
     rh = RunningHub(RUNNING, takes=0.5)
-    wait = asyncio.create_task(poller(rh).wait("1"))
-    await rh.asked_after(now())
+    wait = asyncio.create_task(poller_of(rh).wait("1"))
+    await rh.polled_after(now())
     wait.cancel()
     await asyncio.sleep(1.0)
     assert asyncio.all_tasks() == {asyncio.current_task()}
-    assert len(rh.looks) == 1
+    assert len(rh.polls) == 1
 
 
 @in_virtual_time
 async def test_a_task_can_be_waited_for_again_after_all_waiters_were_cancelled() -> None:
     rh = RunningHub(RUNNING)
-    waiting_room = poller(rh)
-    wait = asyncio.create_task(waiting_room.wait("1"))
+    poller = poller_of(rh)
+    wait = asyncio.create_task(poller.wait("1"))
     await asyncio.sleep(60)
     wait.cancel()
-    rh.says("1", SUCCESS)
-    assert await waiting_room.wait("1") == SUCCESS
+    rh.answer_with("1", SUCCESS)
+    assert await poller.wait("1") == SUCCESS
 
 
 @in_virtual_time
 async def test_a_success_is_polled_until_it_has_outputs() -> None:
     seen: list[TaskView] = []
     rh = RunningHub(RUNNING, EMPTY, EMPTY, SUCCESS)
-    ended = await poller(rh).wait("1", on_change=seen.append)
+    ended = await poller_of(rh).wait("1", on_change=seen.append)
     assert ended is not None
     assert ended.outputs == (OUTPUT,)
     assert [one.status for one in seen] == ["RUNNING", "SUCCESS"]
@@ -351,15 +351,15 @@ ODD = TaskView(task_id="1", status="SUCCESS", outputs=(OUTPUT, RemoteOutput(url=
 
 @pytest.mark.parametrize("view", [EMPTY, ODD])
 def test_a_success_without_usable_outputs_is_polled_for_minutes(view: TaskView) -> None:
-    """A13: it is given back as what it is, and is not settled."""
+    """A13: its view is returned unchanged, and is not settled."""
 
     @in_virtual_time
     async def check() -> None:
         rh = RunningHub(view)
-        assert await poller(rh, shortest=2.0).wait("1") == view
+        assert await poller_of(rh, shortest=2.0).wait("1") == view
         assert not is_settled(view)
         assert GRACE <= now() <= GRACE + LONGEST_GAP
-        assert len(rh.looks) < 40
+        assert len(rh.polls) < 40
 
     check()
 
@@ -369,11 +369,11 @@ async def test_a_listener_that_fails_does_not_end_the_wait() -> None:
     def fail(_: TaskView) -> None:
         raise LookupError
 
-    assert await poller(RunningHub(RUNNING, SUCCESS)).wait("1", on_change=fail) == SUCCESS
+    assert await poller_of(RunningHub(RUNNING, SUCCESS)).wait("1", on_change=fail) == SUCCESS
 
 
 class Account:
-    """RunningHub with an account that counts: tasks end when they are told to."""
+    """RunningHub with an account that counts its tasks, which end at given times."""
 
     def __init__(self, *, others: int = 0, lies: bool = False) -> None:
         self.rh = RunningHub(RUNNING)
@@ -394,16 +394,16 @@ class Account:
     async def ends(self, task_id: str, after: float) -> None:
         await asyncio.sleep(after)
         self.ended.add(task_id)
-        self.rh.says(task_id, view("SUCCESS", task_id))
+        self.rh.answer_with(task_id, view("SUCCESS", task_id))
 
     async def lateness(self, lengths: list[float]) -> list[float]:
-        """Runs tasks of these lengths, all begun now; by how much each end was noticed late."""
-        waiting_room = poller(self.rh, count=self.count)
+        """Runs tasks of these durations concurrently; returns the delay with which each end was noticed."""
+        poller = poller_of(self.rh, count=self.count)
 
         async def one(task_id: str, length: float) -> float:
             end = asyncio.create_task(self.ends(task_id, length))
             began = now()
-            await waiting_room.wait(task_id)
+            await poller.wait(task_id)
             self._noticed.add(task_id)
             await end
             return now() - began - length
@@ -417,12 +417,12 @@ async def test_counted_tasks_are_polled_less_and_noticed_sooner() -> None:
     counted = Account()
     late = await counted.lateness(lengths)
     alone = RunningHub(RUNNING)
-    waiting_room = poller(alone)
+    poller = poller_of(alone)
     for n, length in enumerate(lengths):
-        asyncio.get_running_loop().call_later(length, alone.says, str(n), SUCCESS)
-    await asyncio.gather(*(waiting_room.wait(str(n)) for n in range(len(lengths))))
+        asyncio.get_running_loop().call_later(length, alone.answer_with, str(n), SUCCESS)
+    await asyncio.gather(*(poller.wait(str(n)) for n in range(len(lengths))))
     assert sum(late) / len(late) < 4.0
-    assert len(counted.rh.looks) + len(counted.counts) < len(alone.looks)
+    assert len(counted.rh.polls) + len(counted.counts) < len(alone.polls)
 
 
 @in_virtual_time
@@ -430,7 +430,7 @@ async def test_ends_of_equal_tasks_are_noticed_soon_with_few_polls() -> None:
     account = Account()
     late = await account.lateness([60.0] * 50)
     assert max(late) < 2.0
-    assert len(account.rh.looks) < 8 * 50
+    assert len(account.rh.polls) < 8 * 50
 
 
 @in_virtual_time
@@ -460,7 +460,7 @@ async def test_a_count_with_false_ends_causes_few_polls() -> None:
     lengths = [60.0 + n for n in range(20)]
     late = await account.lateness(lengths)
     assert all(one <= 0.1 * length for one, length in zip(late, lengths))
-    assert len(account.rh.looks) < 40 * len(lengths)
+    assert len(account.rh.polls) < 40 * len(lengths)
 
 
 @in_virtual_time
@@ -482,8 +482,8 @@ async def test_a_single_task_is_polled_and_not_counted() -> None:
 @in_virtual_time
 async def test_no_counts_are_requested_without_waiters() -> None:
     account = Account()
-    waiting_room = poller(account.rh, count=account.count)
-    waits = [asyncio.create_task(waiting_room.wait(str(n))) for n in range(5)]
+    poller = poller_of(account.rh, count=account.count)
+    waits = [asyncio.create_task(poller.wait(str(n))) for n in range(5)]
     await asyncio.sleep(60)
     for wait in waits:
         wait.cancel()

@@ -21,18 +21,18 @@ class Tasks:
 
     def __init__(self, **ends: float) -> None:
         self.ends = ends
-        self.looks: list[tuple[str, float]] = []
+        self.polls: list[tuple[str, float]] = []
         self.recorded: set[str] = set()
         self.broken = False
-        self.blips = 0
+        self.failures = 0
         self.poller = Poller(self.query, clock=now)
         self.poller.set_receiving(is_on=True)
 
     async def query(self, task_id: str) -> TaskView:
-        self.looks.append((task_id, round(now(), 1)))
-        if self.blips:
-            self.blips -= 1
-            raise ResponseLost("blip")
+        self.polls.append((task_id, round(now(), 1)))
+        if self.failures:
+            self.failures -= 1
+            raise ResponseLost("lost")
         is_over = now() >= self.ends.get(task_id, float("inf"))
         return (SUCCESS if is_over else RUNNING).model_copy(update={"task_id": task_id})
 
@@ -44,8 +44,8 @@ class Tasks:
 
         return asyncio.create_task(self.poller.wait(task_id, is_recorded=is_recorded, has_webhook=True))
 
-    async def tell(self, task_id: str, *, recorded: bool = True) -> None:
-        """Wakes whoever waits, at the task's end."""
+    async def notify(self, task_id: str, *, recorded: bool = True) -> None:
+        """Notifies the poller at the task's end."""
         await asyncio.sleep(max(0.0, self.ends[task_id] - now()))
         if recorded:
             self.recorded.add(task_id)
@@ -56,20 +56,20 @@ class Tasks:
 async def test_a_notified_and_recorded_end_needs_no_query() -> None:
     tasks = Tasks(a=40)
     waiting = tasks.wait("a")
-    await tasks.tell("a")
+    await tasks.notify("a")
     assert await waiting is None
-    assert (tasks.looks, round(now())) == ([], 40)
+    assert (tasks.polls, round(now())) == ([], 40)
 
 
 @in_virtual_time
 async def test_a_notified_end_that_is_not_recorded_is_queried() -> None:
     tasks = Tasks(a=40)
     waiting = tasks.wait("a")
-    await tasks.tell("a", recorded=False)
+    await tasks.notify("a", recorded=False)
     ended = await waiting
     assert ended is not None
     assert ended.is_terminal
-    assert tasks.looks == [("a", 40.0)]
+    assert tasks.polls == [("a", 40.0)]
 
 
 @in_virtual_time
@@ -77,7 +77,7 @@ async def test_a_task_is_queried_if_the_journal_is_unavailable() -> None:
     tasks = Tasks(a=40)
     tasks.broken = True
     waiting = tasks.wait("a")
-    await tasks.tell("a")
+    await tasks.notify("a")
     ended = await waiting
     assert ended is not None
     assert ended.is_terminal
@@ -92,7 +92,7 @@ async def test_polls_are_rare_with_webhooks_and_a_false_notification_ends_no_tas
     ended = await waiting
     assert ended is not None
     assert ended.is_terminal
-    first, *later = [moment for _, moment in tasks.looks]
+    first, *later = [moment for _, moment in tasks.polls]
     assert first == 10.0
     assert {round(b - a) for a, b in zip([first, *later], later)} == {round(LONGEST_LATER)}
 
@@ -102,7 +102,7 @@ async def test_an_end_without_a_notification_is_found() -> None:
     tasks = Tasks(a=6, b=170)
     waiting = [tasks.wait("a"), tasks.wait("b")]
     await asyncio.gather(*waiting)
-    assert tasks.looks[:2] == [("a", LONGEST_FIRST), ("b", LONGEST_FIRST)]
+    assert tasks.polls[:2] == [("a", LONGEST_FIRST), ("b", LONGEST_FIRST)]
     assert now() == pytest.approx(LONGEST_FIRST + LONGEST_LATER, abs=1)
 
 
@@ -112,10 +112,10 @@ async def test_missed_notifications_make_polls_frequent_until_one_arrives() -> N
     waiting = [tasks.wait(name) for name in tasks.ends]
     await asyncio.gather(*waiting[:-1])
     assert now() < 90 * 1.12
-    looks = len(tasks.looks)
-    tasks.poller.wake("somebody else's")
+    polls = len(tasks.polls)
+    tasks.poller.wake("another")
     await asyncio.sleep(500)
-    assert len(tasks.looks) - looks <= 4
+    assert len(tasks.polls) - polls <= 4
     await waiting[-1]
 
 
@@ -130,7 +130,7 @@ async def test_polls_are_frequent_while_no_notifications_are_received() -> None:
     quick = Tasks(a=1)
     quick.poller.set_receiving(is_on=False)
     await quick.wait("a")
-    assert quick.looks[0][1] - (now() - 1) < 1.5
+    assert quick.polls[0][1] - (now() - 1) < 1.5
 
 
 @in_virtual_time
@@ -156,7 +156,7 @@ async def test_the_number_of_stored_notifications_is_limited() -> None:
 @in_virtual_time
 async def test_a_failed_poll_is_repeated_soon() -> None:
     tasks = Tasks(a=61)
-    tasks.blips = 1
+    tasks.failures = 1
     await tasks.wait("a")
     assert now() < 61 + 20
 
@@ -188,9 +188,9 @@ async def test_ends_during_a_disconnection_are_found_in_the_records() -> None:
     tasks.recorded.add("a")
     tasks.poller.set_receiving(is_on=True)
     assert await waiting[0] is None
-    assert (tasks.looks, round(now())) == ([], 6)
+    assert (tasks.polls, round(now())) == ([], 6)
     await waiting[1]
-    assert [round(moment) for _, moment in tasks.looks] == [60, 300, 540]
+    assert [round(moment) for _, moment in tasks.polls] == [60, 300, 540]
 
 
 @in_virtual_time
@@ -202,7 +202,7 @@ async def test_a_check_of_the_records_does_not_delay_a_poll_or_a_notification() 
     await asyncio.sleep(0.1)
     tasks.poller.wake("b")
     await settle()
-    assert tasks.looks == [("b", 59.9)]
-    await tasks.tell("b")
+    assert tasks.polls == [("b", 59.9)]
+    await tasks.notify("b")
     await asyncio.gather(*waiting)
-    assert tasks.looks[1] == ("a", 60.0)
+    assert tasks.polls[1] == ("a", 60.0)

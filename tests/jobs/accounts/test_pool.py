@@ -47,7 +47,7 @@ Again = Callable[..., PooledRun]
 
 @pytest.fixture
 def again(rh: Emulator, tmp_path: Path) -> Again:
-    """Makes another run of the same scope, on what accounts it likes."""
+    """Creates another run of the same scope, with any accounts."""
 
     def made(**facts: Any) -> PooledRun:
         return PooledRun(rh, tmp_path, **facts)
@@ -91,17 +91,17 @@ async def test_each_job_records_its_account_and_never_the_key(run: PooledRun, rh
 
 async def test_inputs_are_uploaded_once_to_each_account_that_uses_them(run: PooledRun, rh: Emulator) -> None:
     photo = str(samples.png(run.folder / "photo.png"))
-    asked = [
+    requests = [
         models.ZImageTurboImageToImage(image_url=photo, prompt=f"{n}", aspect_ratio="1:1", output_format="png")
         for n in range(12)
     ]
-    results(await run.all(asked))
+    results(await run.all(requests))
     assert run.paid["main"] and run.paid["two"]
     assert Counter(one.key_name for one in rh.recorder.uploads) == {"main": 1, "two": 1}
 
 
 async def test_an_input_of_one_job_is_sent_to_the_account_that_pays_for_it(run: PooledRun, rh: Emulator) -> None:
-    asked = [
+    requests = [
         models.ZImageTurboImageToImage(
             image_url=str(samples.png(run.folder / f"{n}.png", text=str(n))),
             prompt="x",
@@ -110,7 +110,7 @@ async def test_an_input_of_one_job_is_sent_to_the_account_that_pays_for_it(run: 
         )
         for n in range(12)
     ]
-    results(await run.all(asked))
+    results(await run.all(requests))
     sent = Counter(one.sha256 for one in rh.recorder.uploads)
     assert len(sent) == 12
     # Some may have moved to a slot that was free elsewhere; most went where they were expected.
@@ -154,7 +154,7 @@ async def test_the_error_for_excluded_accounts_has_the_reason_of_each(run: Poole
     submits = len(rh.recorder.submissions)
     assert submits <= 6
     await run.all(pictures(3, "more"))
-    assert len(rh.recorder.submissions) == submits, "in this run nobody is asked once more"
+    assert len(rh.recorder.submissions) == submits, "no account is tried again in this run"
 
 
 async def test_a_workflow_that_one_account_lacks_uses_another_without_an_exclusion(
@@ -220,10 +220,10 @@ async def test_a_budget_for_wallets_of_two_currencies_is_refused(run: PooledRun,
 
 
 class TestPaidOn:
-    """What was paid, or may have been, stays where it was."""
+    """A job that was paid, or may have been, keeps its account."""
 
     async def begin(self, run: PooledRun, count: int = 4) -> None:
-        """Pays for some pictures and leaves them running."""
+        """Submits some pictures without completing them."""
         run.rh.clock.factor = 0
         working = asyncio.ensure_future(run.all(pictures(count)))
         await asyncio.to_thread(wait_until, lambda: len(run.said("submitted")) == count)

@@ -23,7 +23,7 @@ from tests.support.object_count import count_of
 
 
 class RunningHub:
-    """Takes uploads, as fast as the test lets it."""
+    """Receives uploads when the test allows it."""
 
     def __init__(self) -> None:
         self.uploads: list[tuple[Path, str, str, bytes]] = []
@@ -34,7 +34,7 @@ class RunningHub:
         self._began = asyncio.Event()
 
     async def sends(self, count: int) -> None:
-        """Waits until so many are being sent at once."""
+        """Waits for a number of concurrent uploads."""
         while self.in_flight < count:
             self._began.clear()
             await self._began.wait()
@@ -95,11 +95,11 @@ async def photo(inputs: Inputs, tmp_path: Path) -> Input:
 async def test_a_file_is_uploaded_with_an_ascii_name_and_its_real_extension(
     uploads: Uploads, rh: RunningHub, inputs: Inputs, tmp_path: Path
 ) -> None:
-    given = await inputs.identify(str(samples.png(tmp_path / "Ein Föto 灯塔.jpeg")))
-    link = await uploads.link(given, options={})
+    file = await inputs.identify(str(samples.png(tmp_path / "Ein Föto 灯塔.jpeg")))
+    link = await uploads.link(file, options={})
     [(path, name, mime, content)] = rh.uploads
     assert (path.name, mime, content) == ("Ein Föto 灯塔.jpeg", "image/png", path.read_bytes())
-    assert name == f"{given.record.sha256[:32]}.png"
+    assert name == f"{file.record.sha256[:32]}.png"
     assert link == f"https://rh/1/{name}"
 
 
@@ -144,7 +144,7 @@ async def test_a_link_that_expires_soon_is_replaced(
 async def test_a_link_that_expired_while_the_machine_slept_is_replaced(
     rh_site: Emulator, tmp_path: Path, photo: Input
 ) -> None:
-    """A23: the life of an upload's link is measured with the wall clock, which goes on while a laptop sleeps."""
+    """A23: the age of an upload's link is measured by the wall clock, which continues while a laptop sleeps."""
     clock = Clock()
     clock.now = 1_800_000_000.0
     client = Client(rh_site.key, base_url=rh_site.url)
@@ -199,9 +199,9 @@ async def test_the_number_of_concurrent_uploads_is_limited(
     uploads: Uploads, rh: RunningHub, inputs: Inputs, tmp_path: Path
 ) -> None:
     files = [samples.png(tmp_path / f"{n}.png", text=str(n)) for n in range(3 * AT_ONCE)]
-    given = [await inputs.identify(str(path)) for path in files]
+    identified = [await inputs.identify(str(path)) for path in files]
     rh.may_go_on.clear()
-    sending = asyncio.gather(*(uploads.link(one, options={}) for one in given))
+    sending = asyncio.gather(*(uploads.link(one, options={}) for one in identified))
     await rh.sends(AT_ONCE)
     rh.may_go_on.set()
     assert len(set(await sending)) == len(files)
@@ -209,7 +209,7 @@ async def test_the_number_of_concurrent_uploads_is_limited(
 
 
 async def test_the_number_of_stored_uploads_is_limited(clock: Clock, inputs: Inputs, tmp_path: Path) -> None:
-    """A25: an account does not remember every file that it has ever sent."""
+    """A25: an account does not store every upload."""
     sent: list[str] = []
 
     async def upload(path: Path, *, name: str, mime: str) -> Upload:

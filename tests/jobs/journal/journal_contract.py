@@ -1,4 +1,4 @@
-"""What every journal keeps to. A test module makes the suite its own:
+"""The contract of every journal. A test module inherits the suite:
 
     class TestFolderJournal(JournalContract):
         @pytest.fixture
@@ -22,7 +22,7 @@ from rh_prefect.jobs.journal.journal import Journal
 
 OpenJournal = Callable[[str], Journal]
 PAGE = 200
-"""The longest page that any of the places gives at once."""
+"""The longest page of any of the stores."""
 SPECIAL_TEXTS = {
     "scripts": "灯塔 🗼 naïve \u200e",
     "control": 'quote " back \\ tab \t nul \0 percent %',
@@ -31,7 +31,7 @@ SPECIAL_TEXTS = {
 
 
 def record(**facts: Any) -> dict[str, Any]:
-    """A record as the runner writes it: with a separate token."""
+    """A record as the driver writes it, with its own token."""
     return {"token": uuid.uuid4().hex, **facts}
 
 

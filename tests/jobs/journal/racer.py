@@ -1,4 +1,4 @@
-"""What one of many processes does at once; alone in a module, so that each of them imports next to nothing."""
+"""One of many concurrent processes; in its own module, so that each process imports little."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def end(cost: str | None = None, *, status: Any = "SUCCESS", currency: str = "CN
 
 
 def drive(policy: Policy, *pairs: tuple[object, object]) -> Any:
-    """Drives a life through these steps; what it yields then."""
+    """Drives a lifecycle through these steps and returns its next step."""
     life = lifecycle(policy)
     step: Any = next(life)
     for expected, came in pairs:
@@ -190,15 +190,15 @@ async def test_a_reservation_is_replaced_by_the_cost_or_released(tmp_path: Path)
 
 async def test_concurrent_reservations_stay_within_the_budget(tmp_path: Path) -> None:
     ledger = SpendTracker(journal(tmp_path))
-    asked = [ledger.reserve(f"{n:024d}", 1, Money(Decimal("0.30"), "CNY"), budget=BUDGET) for n in range(20)]
-    assert sum(short is None for short in await asyncio.gather(*asked)) == 3
+    requested = [ledger.reserve(f"{n:024d}", 1, Money(Decimal("0.30"), "CNY"), budget=BUDGET) for n in range(20)]
+    assert sum(short is None for short in await asyncio.gather(*requested)) == 3
 
 
 PRICE = Money(Decimal("0.40"), "CNY")
 
 
 async def test_a_call_without_a_budget_counts_from_its_claim(tmp_path: Path) -> None:
-    """A20: the claim of a call without a budget is seen at once, not when its answer is recorded."""
+    """A20: the claim of a call without a budget counts immediately, not when its answer is recorded."""
     ledger = SpendTracker(journal(tmp_path))
     ledger.claim("a", 1, PRICE)
     ledger.claim("b", 1, PRICE)
@@ -209,7 +209,7 @@ async def test_a_call_without_a_budget_counts_from_its_claim(tmp_path: Path) -> 
 
 
 async def test_a_call_without_a_budget_counts_before_its_claim(tmp_path: Path) -> None:
-    """A20: a call that uploads or waits for a slot is about to be paid for."""
+    """A20: a call that uploads inputs or waits for a slot will be paid for."""
     ledger = SpendTracker(journal(tmp_path))
     ledger.expect("a", PRICE)
     ledger.expect("a", PRICE)
@@ -222,11 +222,11 @@ async def test_a_call_without_a_budget_counts_before_its_claim(tmp_path: Path) -
 
 
 async def test_an_unknown_price_is_requested_if_a_budget_needs_it(tmp_path: Path) -> None:
-    """A20: a call without a budget and without a listed price is priced by the first budget beside it."""
-    ledger, asked = SpendTracker(journal(tmp_path)), []
+    """A20: a call without a budget and without a listed price is priced for the first concurrent budget."""
+    ledger, requests = SpendTracker(journal(tmp_path)), []
 
     async def ask() -> Money:
-        asked.append("price")
+        requests.append("price")
         await asyncio.sleep(0)
         ledger.claim("a", 1, None, ask)  # meanwhile it goes on
         return Money(Decimal("0.70"), "CNY")
@@ -236,13 +236,13 @@ async def test_an_unknown_price_is_requested_if_a_budget_needs_it(tmp_path: Path
     short = await ledger.reserve("b", 1, PRICE, budget=BUDGET)
     assert short == Shortfall(PRICE, spent=Decimal(0), reserved=Decimal("0.70"))
     await ledger.reserve("b", 1, PRICE, budget=BUDGET)
-    assert asked == ["price"]
+    assert requests == ["price"]
 
 
 async def test_the_price_of_a_recorded_job_is_requested_if_it_is_unknown(
     tmp_path: Path,
 ) -> None:
-    """A20: reading the journal for the first budget forgets no question of a call that is being paid for."""
+    """A20: reading the journal for the first budget keeps the price request of a call that is being paid for."""
     records = journal(tmp_path)
     await write(records, {"intent-1": intent()}, key="a" * 24)
     ledger = SpendTracker(records)
@@ -276,7 +276,7 @@ def test_a_process_keeps_the_spending_of_the_latest_200_scopes(tmp_path: Path, o
 
 
 async def test_each_currency_has_its_own_sums(tmp_path: Path) -> None:
-    """A20: amounts of two currencies are not added, and coins are neither."""
+    """A20: amounts of two currencies are not added, and neither are coins."""
     ledger, dollars = SpendTracker(journal(tmp_path)), Money(Decimal("0.90"), "USD")
     ledger.claim("a", 1, dollars)
     assert await ledger.reserve("b", 1, PRICE, budget=BUDGET) is None
@@ -297,7 +297,7 @@ CALLS = st.tuples(st.integers(0, 5), st.sampled_from([None, "0.10", "0.40"]), st
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(CALLS, st.sampled_from(["start", "refuse", "end", "rest", "read"])), max_size=40))
 def test_a_job_with_a_budget_starts_only_within_it(moves: list[tuple[tuple[int, str | None, bool], str]]) -> None:
-    """A20: whatever runs beside it with and without a budget, and however that ends."""
+    """A20: with any concurrent jobs with and without a budget, and any end of them."""
     asyncio.run(play(moves))
 
 
@@ -334,19 +334,19 @@ async def play(moves: list[tuple[tuple[int, str | None, bool], str]]) -> None:
 
 
 def prices_of(account: Any, **options: Any) -> Prices:
-    """`account` answers as much of a client's calls as `Prices` makes."""
+    """`account` answers the client calls of `Prices`."""
     return Prices(account, **options)
 
 
 class Account:
-    """An account as `Prices` asks it; each answer is given once, the last one for good."""
+    """An account for `Prices`; each answer is returned once, the last one always."""
 
     def __init__(self, *answers: str | Exception | None, preview: PricePreview | None = None) -> None:
-        self.answers, self.preview, self.asked = list(answers), preview, 0
+        self.answers, self.preview, self.requests = list(answers), preview, 0
         self.is_silent = False
 
     async def account(self) -> Any:
-        self.asked += 1
+        self.requests += 1
         if self.is_silent:
             await asyncio.Event().wait()
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
@@ -359,14 +359,14 @@ class Account:
 
 
 async def test_a_currency_is_requested_again_after_a_cancelled_request() -> None:
-    """A20: a cancelled question has no exception to look at."""
+    """A20: a cancelled request has no exception."""
     account = Account("USD")
     account.is_silent = True
     prices = prices_of(account)
     waiting = asyncio.ensure_future(prices.currency())
     await asyncio.sleep(0)
-    (asked,) = [task for task in asyncio.all_tasks() if task not in (waiting, asyncio.current_task())]
-    asked.cancel()
+    (request,) = [task for task in asyncio.all_tasks() if task not in (waiting, asyncio.current_task())]
+    request.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
     account.is_silent = False
@@ -377,7 +377,7 @@ async def test_an_account_without_a_response_is_queried_again_later() -> None:
     now = [1000.0]
     account = Account(ResponseLost("silence"), "USD")
     prices = prices_of(account, clock=lambda: now[0])
-    assert [await prices.currency(), await prices.currency(), account.asked] == [None, None, 1]
+    assert [await prices.currency(), await prices.currency(), account.requests] == [None, None, 1]
     now[0] += 6
     assert await prices.currency() == "USD"
 
@@ -401,7 +401,7 @@ async def test_a_previewed_placeholder_is_an_unknown_price(amount: str, free: bo
 
 
 async def test_a_failed_price_request_is_an_error_and_a_missing_price_is_not() -> None:
-    """To take an unreachable RunningHub for one without a price would let a call start that no budget counts."""
+    """Without the error, a call would start that no budget counts."""
 
     class Away(Account):
         def __init__(self, error: RunningHubError) -> None:
@@ -429,14 +429,14 @@ def test_an_invalid_budget_is_refused(budget: Any) -> None:
 PICTURE = Decimal("0.04")
 
 
-async def run(asked: models.ModelInput, **options: Any) -> Result:
-    result: Result = await generate.fn(asked, **({"scope": "test"} | options))
+async def run(request: models.ModelInput, **options: Any) -> Result:
+    result: Result = await generate.fn(request, **({"scope": "test"} | options))
     return result
 
 
 async def run_many(count: int, budget: float, **options: object) -> list[Result | BaseException]:
-    asked = (run(models.ZImageTurbo(prompt=f"picture {n}"), budget=budget, **options) for n in range(count))
-    return list(await asyncio.gather(*asked, return_exceptions=True))
+    requested = (run(models.ZImageTurbo(prompt=f"picture {n}"), budget=budget, **options) for n in range(count))
+    return list(await asyncio.gather(*requested, return_exceptions=True))
 
 
 async def test_no_job_starts_beyond_the_budget(rh: Emulator) -> None:
@@ -449,8 +449,8 @@ async def test_no_job_starts_beyond_the_budget(rh: Emulator) -> None:
 
 async def test_concurrent_calls_without_a_budget_count(rh: Emulator) -> None:
     """A20: three calls without a budget and six with 0.24 paid 0.36."""
-    asked = [run(models.ZImageTurbo(prompt=f"picture {n}"), budget=None if n % 3 else 0.24) for n in range(12)]
-    done = await asyncio.gather(*asked, return_exceptions=True)
+    requested = [run(models.ZImageTurbo(prompt=f"picture {n}"), budget=None if n % 3 else 0.24) for n in range(12)]
+    done = await asyncio.gather(*requested, return_exceptions=True)
     assert [type(one) for one in done].count(Result) == 8
     assert {str(one)[-40:] for one in done if not isinstance(one, Result | BudgetExceeded)} == set()
     assert rh.recorder.charged == 8 * PICTURE
@@ -459,16 +459,16 @@ async def test_concurrent_calls_without_a_budget_count(rh: Emulator) -> None:
 
 
 async def test_calls_with_and_without_a_budget_stay_within_the_budget(rh: Emulator) -> None:
-    """A20: the same, where the budget suffices for some of those that have it."""
+    """A20: the same with a budget that suffices for some of the calls with a budget."""
     rh.faults.add(Fault("submit", every=1, kind="slow", seconds=1.0))  # until then no answer is recorded
-    asked = [run(models.ZImageTurbo(prompt=f"picture {n}"), budget=0.24 if n < 6 else None) for n in range(9)]
-    done = await asyncio.gather(*asked, return_exceptions=True)
+    requested = [run(models.ZImageTurbo(prompt=f"picture {n}"), budget=0.24 if n < 6 else None) for n in range(9)]
+    done = await asyncio.gather(*requested, return_exceptions=True)
     assert [isinstance(one, Result) for one in done[6:]] == [True] * 3
     assert rh.recorder.charged == Decimal("0.24")
 
 
 async def test_an_unlisted_call_without_a_budget_is_priced_if_other_calls_have_one(rh: Emulator) -> None:
-    """A20: its price is asked for where a budget is in force."""
+    """A20: its price is requested if the run has a budget."""
     calls = [run(models.input_for(UNPRICED)(prompt="a lighthouse"))]
     calls += [run(models.ZImageTurbo(prompt=f"picture {n}"), budget=1.05) for n in range(3)]
     done = await asyncio.gather(*calls, return_exceptions=True)
@@ -483,9 +483,9 @@ async def test_a_run_without_a_budget_requests_no_price(rh: Emulator) -> None:
 
 
 async def test_a_paid_job_is_found_again_with_any_budget(rh: Emulator) -> None:
-    asked = models.ZImageTurbo(prompt="a lighthouse")
-    first = await run(asked, key="mine")
-    assert await run(asked, key="mine", budget=0.01) == first
+    request = models.ZImageTurbo(prompt="a lighthouse")
+    first = await run(request, key="mine")
+    assert await run(request, key="mine", budget=0.01) == first
     with pytest.raises(BudgetExceeded, match=r"0\.04 is spent"):
         await run(models.ZImageTurbo(prompt="a harbour"), budget=0.07)
 
@@ -510,11 +510,11 @@ async def test_the_result_of_a_job_has_the_costs_of_all_its_tasks(rh: Emulator, 
     """A21: the table of steps leaves out neither a failed task nor one of an earlier attempt."""
     rh.faults.add(Fault("submit", number=1, kind="fail", code="805"))
     run = PooledRun(rh, tmp_path, members=("main",))
-    asked: list[models.ModelInput] = [models.ZImageTurbo(prompt="a lighthouse")]
-    await run.all(asked)
+    requested: list[models.ModelInput] = [models.ZImageTurbo(prompt="a lighthouse")]
+    await run.all(requested)
     assert [event.costs for event in run.heard if event.state == "failed"] == [Costs(unknown=1)]
     again = replace(run, attempt=2)
-    await again.all(asked)
+    await again.all(requested)
     assert again.heard[-1].costs == Costs({"CNY": PICTURE}, unknown=1)
     assert rh.recorder.charged == PICTURE
 
@@ -527,8 +527,8 @@ UNPRICED = next(
 
 
 async def test_a_model_without_a_price_is_priced_by_runninghub(rh: Emulator) -> None:
-    asked = models.input_for(UNPRICED)(prompt="a lighthouse")
-    result = await run(asked, budget=1000)
+    request = models.input_for(UNPRICED)(prompt="a lighthouse")
+    result = await run(request, budget=1000)
     assert result.cost is not None
     assert len([one for one in rh.recorder.requests if "price-preview" in one.path]) == 1
     with pytest.raises(BudgetExceeded, match=f"{amount_text(result.cost)} is spent"):

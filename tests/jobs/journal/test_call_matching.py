@@ -1,4 +1,4 @@
-"""Which record a call takes: the rules one by one, then what they promise for any order of the calls."""
+"""Which record a call matches: each rule, then their guarantee for any order of the calls."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_second_call_at_an_address_is_repeated_if_the_first_has_moved() -> Non
 
 
 def concurrent(number: int, *, within: int = 1, beside: int = 1) -> Address:
-    """A call of a child flow that an asyncio task of the caller called."""
+    """A call of a child flow from an asyncio task of the caller."""
     counted = Place(given="g", number=within, concurrent=beside)
     return Address(steps=(Step(name="film", place=counted),), place=place(number))
 
@@ -99,7 +99,7 @@ def test_incomparable_arguments_are_matched_by_position() -> None:
 
 
 def test_the_only_address_of_a_request_has_moved() -> None:
-    """Whatever an edit has changed: an argument, a name, the depth; else only what is not compared."""
+    """An edit may change an argument, a name or the depth; otherwise only values that are not compared may differ."""
     was = at(step("branch", 4, at=None))
     for now in (at(step("branch", 5, at="10:05")), at(step("other")), at(), at(step("a"), step("b"))):
         assert find(now, recorded(was), version=V2) == ("moved", "job-1")
@@ -109,7 +109,7 @@ def test_the_only_address_of_a_request_has_moved() -> None:
 
 @pytest.mark.parametrize("now", [at(step("cover")), at(step("poster", x="2")), at()])
 def test_the_same_program_gives_no_job_to_another_task_or_branch(now: Address) -> None:
-    """Another task, or the branch with other arguments, may ask for the same: it must not get this one's result."""
+    """Another task, or the branch with other arguments, may make an equal call: it must not get this call's result."""
     was = at(step("poster", x="1"))
     assert find(now, recorded(was)) == ("unclear", "job-1")
     assert find(now, recorded(was), equal="new") == ("new", "")
@@ -118,7 +118,7 @@ def test_the_same_program_gives_no_job_to_another_task_or_branch(now: Address) -
 
 @pytest.mark.parametrize("version", [V1, V2])
 def test_the_first_of_equal_calls_does_not_get_the_job_of_the_second(version: str) -> None:
-    """Branch 1 was not asked yet when the first attempt broke off: it must not get what branch 2 has paid for."""
+    """Branch 1 had made no call when the first attempt was interrupted: it must not get the job of branch 2."""
     assert find(at(number=1), recorded(at(number=2)), version=version) == ("new", "")
 
 
@@ -184,25 +184,25 @@ def test_a_call_of_another_process_of_the_attempt_is_found_only_by_its_address()
 
 @pytest.mark.parametrize("seed", range(300))
 def test_each_call_finds_its_own_job_in_any_order_of_the_calls(seed: int) -> None:
-    """Random trees, asked for in one order, broken off anywhere, and asked for in another order."""
+    """Random trees of calls, made in one order, interrupted anywhere, and made in another order."""
     chance = random.Random(seed)
     calls = _tree(chance)
-    asked = chance.sample(calls, len(calls))[: chance.randint(1, len(calls))]
-    records = recorded(*asked)
+    made = chance.sample(calls, len(calls))[: chance.randint(1, len(calls))]
+    records = recorded(*made)
     taken: dict[str, Address] = {}
     for call in chance.sample(calls, len(calls)):
         state = [RecordedCall(one.key, one.address, one.version, one.order, taken.get(one.key)) for one in records]
         match = find_record(call, state, version=V1)
-        if call in asked:
+        if call in made:
             assert match.verdict == "found" and match.record is not None and match.record.address == call
             taken[match.record.key] = call
         else:
-            # A request that only one address has ever asked for: it may be that one's, and is refused.
-            assert match.verdict == "new" or (match.verdict == "unclear" and len(asked) == 1)
+            # A request of only one address: it may be that one's, and is refused.
+            assert match.verdict == "new" or (match.verdict == "unclear" and len(made) == 1)
 
 
 def _tree(chance: random.Random) -> list[Address]:
-    """Calls with one request in a random program; no two of them look alike."""
+    """Calls with one request in a random program; no two have equal addresses."""
     calls: list[Address] = []
     for _ in range(chance.randint(1, 8)):
         steps = tuple(

@@ -1,4 +1,4 @@
-"""How the addresses of two calls are compared, apart from the rules that use it."""
+"""How the addresses of two calls are compared, without the rules that use the comparison."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_an_address_lists_its_runs_from_the_outermost_one() -> None:
 
 
 def test_the_digest_of_an_address_is_stable() -> None:
-    """Another digest would make each job of a resumed run that was paid for a new one."""
+    """Another digest would make each paid job of a resumed run a new job."""
     assert Address().digest == "105f37306065"
     assert Address(steps=(step(x="1"),), place=place(3)).digest == "6660e6bd92a2"
     assert len(Address(steps=(step("half an emoji \ud83d"),)).digest) == 12

@@ -1,4 +1,4 @@
-"""Which calls of an attempt have which jobs: what is recorded, what is taken, and what is refused."""
+"""Which job each call of an attempt has: recorded calls, matches and refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a submit cost: by unit, and what RunningHub does not report."""
+"""The costs of a submission: by unit, and costs that RunningHub does not report."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_units_are_never_added() -> None:
     ],
 )
 def test_the_costs_of_a_submission(submit: Submit, charge: Charge | None) -> None:
-    """A21: cancelled, failed, lost and earlier submits count as what they cost."""
+    """A21: cancelled, failed, lost and earlier submissions count with their costs."""
     assert charge_of(submit) == charge
 
 

@@ -47,7 +47,7 @@ def test_each_part_of_the_request_changes_the_hash(other: dict[str, Any]) -> Non
 
 
 def test_the_hash_of_a_call_is_stable() -> None:
-    """Another hash would make every job that was ever paid for a new one."""
+    """Another hash would make every paid job a new job."""
     assert base_hash(**ASKED) == "8c74710391e9486bc802b57cc10157f66a88461d"
     in_chinese = base_hash(site="www.runninghub.cn", endpoint="e", payload={"prompt": "灯塔 🗼"})
     assert in_chinese == "424291621b251827ba8041f532ab71157fd1358c"

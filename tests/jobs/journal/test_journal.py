@@ -110,7 +110,7 @@ async def test_a_draft_of_a_killed_writer_is_not_a_record(journal: FolderJournal
 
 
 class _Careless(MemoryFileSystem):
-    """Takes no notice of `mode`, as an S3 server without conditional writes does."""
+    """Ignores `mode`, like an S3 server without conditional writes."""
 
     protocol = "careless"
     store: dict[str, Any] = {}  # noqa: RUF012  # fsspec's own way
@@ -120,7 +120,7 @@ class _Careless(MemoryFileSystem):
 
 
 class _LooksFirst(MemoryFileSystem):
-    """Has fsspec's own way of exclusive creation: it looks, and then it writes."""
+    """Has fsspec's own exclusive creation, which checks and then writes."""
 
     protocol = "looksfirst"
     store: dict[str, Any] = {}  # noqa: RUF012

@@ -59,7 +59,7 @@ def test_a_record_with_unknown_fields_is_read() -> None:
 
 
 def test_a_record_without_optional_fields_has_the_defaults_of_the_format() -> None:
-    """What is not recorded is: the first call, of the first attempt, in one process, with the usual time limits."""
+    """The defaults: the first call, of the first attempt, in one process, with the usual time limits."""
     bare = Intent(
         owner=SOMEWHERE_ELSE, account="acc", site="site", model="some/model", endpoint="e", payload={}, base=BASE
     )

@@ -55,9 +55,9 @@ def test_a_spooled_file_is_complete_and_no_other_file_remains(spool: Spool) -> N
 
 def test_a_spooled_file_does_not_contain_the_api_key(spool: Spool) -> None:
     spool.put(ENTRY)
-    said = json.loads(next(spool.folder.iterdir()).read_text())
-    assert set(said) == {"scope", "key", "n", "answer"}
-    assert set(said["answer"]) == set(Answer.model_fields)
+    logged = json.loads(next(spool.folder.iterdir()).read_text())
+    assert set(logged) == {"scope", "key", "n", "answer"}
+    assert set(logged["answer"]) == set(Answer.model_fields)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_read_only_folder_is_an_os_error(tmp_path: Path) -> None:
 
 
 def test_a_ticket_is_flushed_with_its_folder_and_every_new_folder_above_it(tmp_path: Path) -> None:
-    """A26: after the file stands at its name, its folder and all that were made for it are flushed to the disk."""
+    """A26: after the file is renamed, its folder and all new folders are flushed to the disk."""
     flushed: list[tuple[Path, bool]] = []
     folder = tmp_path / "not" / "yet"
 

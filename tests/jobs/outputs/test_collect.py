@@ -1,4 +1,4 @@
-"""What a file host gives in place of a file is not published, unless it never gives anything else."""
+"""An invalid response of a file host is not published, unless each download gives the same damaged file."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ LINK = "https://files/a.png?sign=1"
 
 
 class FileHost:
-    """Gives one thing after another, and the last one again and again; RunningHub beside it gives newer links.
+    """A file host with given responses, and RunningHub with given links; the last one of each is repeated.
 
     Args:
         given: Bytes, or the error that a request for them ends with.
-        links: What RunningHub says, each time that it is asked, that the link is; the last one again and again.
+        links: The link in each response of RunningHub.
     """
 
-    def __init__(self, *given: bytes | Exception, links: Sequence[str] = (LINK,)) -> None:
-        self.given = given
+    def __init__(self, *responses: bytes | Exception, links: Sequence[str] = (LINK,)) -> None:
+        self.responses = responses
         self.links = links
         self.urls: list[str] = []
-        self.asked = 0
+        self.queries = 0
         self.now = 0.0
 
     @property
@@ -53,7 +53,7 @@ class FileHost:
         return len(self.urls)
 
     async def download(self, url: str, to: Path) -> Download:
-        data = self.given[min(self.times, len(self.given) - 1)]
+        data = self.responses[min(self.times, len(self.responses) - 1)]
         self.urls.append(url)
         if isinstance(data, Exception):
             raise data
@@ -61,8 +61,8 @@ class FileHost:
         return Download(size=len(data))
 
     async def query(self, task_id: str) -> TaskView:
-        link = self.links[min(self.asked, len(self.links) - 1)]
-        self.asked += 1
+        link = self.links[min(self.queries, len(self.links) - 1)]
+        self.queries += 1
         return TaskView(task_id=task_id, status="SUCCESS", outputs=(RemoteOutput(url=link, type="png"),))
 
     async def pause(self, seconds: float) -> None:
@@ -128,7 +128,7 @@ async def test_a_web_page_is_never_published(journal: FolderJournal, tmp_path: P
 async def test_a_file_with_the_same_damage_in_each_download_is_published_as_damaged(
     journal: FolderJournal, tmp_path: Path
 ) -> None:
-    """A12: it was paid for, so it is kept; and everything that speaks of it says that it is damaged."""
+    """A12: the file was paid for, so it is kept; result, manifest and event name the damage."""
     host = FileHost(HALF)
     result = await collect(host, journal, tmp_path)
     assert Path(result.first_output.uri).read_bytes() == HALF
@@ -157,7 +157,7 @@ class ClosingHost(FileHost):
 async def test_a_connection_closed_early_without_a_length_gives_a_damaged_file(
     journal: FolderJournal, tmp_path: Path
 ) -> None:
-    """A12: where HTTP does not tell how long a file is, the file does."""
+    """A12: without a length in the HTTP response, the content shows that the file is incomplete."""
     result = await collect(host := ClosingHost(), journal, tmp_path)
     assert result.damaged == (result.first_output,)
     assert host.times == TRIES
@@ -177,7 +177,7 @@ async def test_a_damaged_file_is_refused_as_an_input(journal: FolderJournal, tmp
 
 
 async def test_a_damaged_file_is_downloaded_again_by_the_next_run(journal: FolderJournal, tmp_path: Path) -> None:
-    """A12: what RunningHub has repaired meanwhile replaces it; what it has lost meanwhile does not remove it."""
+    """A12: a file that RunningHub has repaired replaces it; a file that RunningHub has deleted does not remove it."""
     damaged = await collect(FileHost(HALF), journal, tmp_path)
     still = await collect(host := FileHost(dead()), journal, tmp_path, first_time=False)
     assert still == damaged
@@ -190,7 +190,7 @@ async def test_a_damaged_file_is_downloaded_again_by_the_next_run(journal: Folde
 
 
 async def test_a_file_that_is_missing_in_the_store_is_downloaded_again(journal: FolderJournal, tmp_path: Path) -> None:
-    """A manifest whose file is missing does not stand in for a file that cannot be downloaded any more."""
+    """A manifest whose file is missing does not replace a file that cannot be downloaded."""
     first = await collect(FileHost(PICTURE), journal, tmp_path)
     store = store_in(tmp_path)
     store.delete(str(store.name_of(first.first_output.uri)))
@@ -201,7 +201,7 @@ async def test_a_file_that_is_missing_in_the_store_is_downloaded_again(journal: 
 
 
 async def test_links_of_files_that_only_the_manifest_has_are_requested(journal: FolderJournal, tmp_path: Path) -> None:
-    """A9: a recovered record has no links; a file of it that is missing in the store is not taken for none."""
+    """A9: a recovered record has no links; its files that are missing in the store are not ignored."""
     first = await collect(FileHost(PICTURE), journal, tmp_path)
     store = store_in(tmp_path)
     store.delete(str(store.name_of(first.first_output.uri)))
@@ -214,7 +214,7 @@ async def test_links_of_files_that_only_the_manifest_has_are_requested(journal: 
 
 
 async def test_a_single_refusal_of_a_link_only_causes_a_delay(journal: FolderJournal, tmp_path: Path) -> None:
-    """A11: one 404 or 403 on a link loses nothing."""
+    """A11: one 404 or 403 of a link only causes a delay."""
     host = FileHost(dead(), dead(), PICTURE)
     result = await collect(host, journal, tmp_path)
     assert Path(result.first_output.uri).read_bytes() == PICTURE
@@ -222,7 +222,7 @@ async def test_a_single_refusal_of_a_link_only_causes_a_delay(journal: FolderJou
 
 
 async def test_a_link_that_does_not_work_is_requested_for_minutes(journal: FolderJournal, tmp_path: Path) -> None:
-    """A11: only then are the outputs lost, and the message says what a later run can do at no cost."""
+    """A11: after that, the outputs count as expired, and the message says what a later run can do at no cost."""
     host = FileHost(dead())
     with pytest.raises(OutputsExpired, match=r"run it again, or `rh-prefect jobs collect`.*at no cost") as caught:
         await collect(host, journal, tmp_path)
@@ -236,7 +236,7 @@ async def test_a_link_that_does_not_work_is_requested_for_minutes(journal: Folde
 async def test_links_that_change_with_each_query_are_requested_for_minutes(
     journal: FolderJournal, tmp_path: Path
 ) -> None:
-    """A11: newer links that are dead as well do not use the download's tries up in milliseconds."""
+    """A11: new links that do not work do not use up the tries in milliseconds."""
     links = [f"https://files/a.png?sign={n}" for n in range(2, 12)]
     host = FileHost(*[dead()] * 9, PICTURE, links=links)
     result = await collect(host, journal, tmp_path)
@@ -254,7 +254,7 @@ async def test_a_new_link_is_used_immediately(journal: FolderJournal, tmp_path: 
 async def test_a_file_of_another_job_at_the_name_of_an_output_is_replaced(
     journal: FolderJournal, tmp_path: Path
 ) -> None:
-    """A5: without a record of this job's own that names its content, a file at the final name is downloaded over."""
+    """A5: a file at the final name is replaced unless a record of this job has its content."""
     store, other = store_in(tmp_path), samples.picture("PNG", size=(40, 30))
     first = await collect(FileHost(PICTURE), journal, tmp_path)
     name = str(store.name_of(first.first_output.uri))

@@ -1,4 +1,4 @@
-"""Which file in the store is a job's output, while its manifest is not written or a file of it is damaged."""
+"""Which files in the store are a job's outputs, without a manifest or with a damaged file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def store(tmp_path: Path) -> MediaStore:
 
 @pytest.fixture
 def media(store: MediaStore, tmp_path: Path) -> Media:
-    """A file that lies in the store; nothing is recorded of it."""
+    """A file in the store without a record."""
     return store.publish(samples.png(tmp_path / "local.png"), NAME)
 
 

@@ -1,4 +1,4 @@
-"""Answers that are data, in every form that a model may give them."""
+"""Responses with JSON, in all forms of the models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the fields of an app can be set to."""
+"""The valid values of the fields of an app."""
 
 from __future__ import annotations
 

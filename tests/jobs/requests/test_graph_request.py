@@ -1,4 +1,4 @@
-"""Workflows, apps and quick create: what is a file and what is text, and which state of a graph a result is of."""
+"""Workflows, apps and quick create: files and texts, and the state of the graph of a result."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support import samples
 
 @pytest.fixture
 def pay(rh: Emulator, tmp_path: Path) -> Any:
-    """Pays for what is asked, in an attempt of one run."""
+    """Runs a request in an attempt of one run."""
 
     async def paid(asked: Request, *, attempt: int = 1, **options: Any) -> Result:
         scope = FolderScope(FolderJournal(str(tmp_path / "journal"), scope="run"), attempt=attempt)
@@ -41,7 +41,7 @@ def pay(rh: Emulator, tmp_path: Path) -> Any:
 
 
 def values(rh: Emulator) -> dict[str, object]:
-    """The node values of the newest submit."""
+    """The node values of the newest submission."""
     listed: Any = rh.recorder.submissions[-1].payload["nodeInfoList"]
     return {f"{one['nodeId']}.{one['fieldName']}": one["fieldValue"] for one in listed}
 
@@ -51,7 +51,7 @@ def restyle(rh: Emulator, image: str) -> WorkflowInput:
 
 
 def test_a_later_change_by_the_caller_does_not_change_an_input() -> None:
-    """A6: three prompts in a loop over one graph are three graphs; each input is a copy, as deep as it goes."""
+    """A6: three prompts in a loop over one graph are three graphs; each input is a deep copy."""
     graph: dict[str, Any] = copy.deepcopy(TEXT_TO_IMAGE)
     node = {"nodeId": "20", "fieldName": "Input", "fieldValue": "1"}
     shots: list[Any] = [{"prompt": "one", "points": [[1, 2]]}]
@@ -107,7 +107,7 @@ async def test_a_resume_in_another_folder_finds_the_same_file(
 async def test_a_name_at_runninghub_stays_one_if_a_local_file_appears(
     rh: Emulator, pay: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A7: a name that RunningHub has is not taken for a file that lies in the folder of a later attempt."""
+    """A7: a name at RunningHub does not become a file in the folder of a later attempt."""
     monkeypatch.chdir(tmp_path)
     name = await _uploaded(samples.png(tmp_path / "first.png"))
     first = await pay(restyle(rh, name))
@@ -129,7 +129,7 @@ async def _uploaded(path: Path) -> str:
 async def test_a_name_of_several_files_is_an_error(
     rh: Emulator, pay: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A7: a run that changes its folder has a file for each; in none of these folders it is refused."""
+    """A7: a run that changes its folder has a file in each; in another folder the name is refused."""
     for folder, text in (("a", "one"), ("b", "two"), ("c", "three")):
         (tmp_path / folder).mkdir()
         samples.png(tmp_path / folder / "photo.png", text=text)
@@ -161,7 +161,7 @@ TEXTS = [
 
 @pytest.mark.parametrize("text", TEXTS)
 async def test_a_text_of_quick_create_is_sent_as_text(rh: Emulator, pay: Any, text: str) -> None:
-    """A19: a text is text, however long it is and whatever it looks like."""
+    """A19: a text of any length and form is sent as text."""
     await pay(module(rh, text))
     assert values(rh)["20.text1"] == text
 
@@ -192,7 +192,7 @@ async def test_a_text_of_a_loader_that_is_not_a_local_file_is_a_name_at_runningh
 
 @pytest.mark.parametrize("kind", ["workflow", "app"])
 async def test_a_result_of_another_graph_is_not_reused(rh: Emulator, pay: Any, kind: str) -> None:
-    """A22: after a graph is edited on the site, `reuse="always"` makes it anew; an unchanged one is served."""
+    """A22: after an edit of the graph on the site, `reuse="always"` submits a new job; else it reuses the result."""
     site: Any = rh.workflows if kind == "workflow" else rh.apps
     ident = site.add(copy.deepcopy(TEXT_TO_IMAGE))
     asked = WorkflowInput(id=ident) if kind == "workflow" else AppInput(id=ident)

@@ -26,13 +26,13 @@ PICTURE = samples.picture("PNG")
 
 
 class Options:
-    """Gives no storage options, and counts how often a file is looked at."""
+    """Returns no storage options, and counts the accesses to files."""
 
     def __init__(self) -> None:
-        self.looks: list[str] = []
+        self.accesses: list[str] = []
 
     def __call__(self, source: str) -> dict[str, object]:
-        self.looks.append(source)
+        self.accesses.append(source)
         return {}
 
 
@@ -42,7 +42,7 @@ def options() -> Options:
 
 
 def settled() -> float:
-    """A clock by which the files of a test are old enough for their time stamps to prove their content."""
+    """A clock for which the files of a test are old enough for reliable time stamps."""
     return time.time() + 10
 
 
@@ -53,7 +53,7 @@ def inputs(journal: FolderJournal, tmp_path: Path, options: Options) -> Inputs:
 
 @pytest.fixture
 def later_run(journal: FolderJournal, tmp_path: Path, options: Options) -> Inputs:
-    """The same scope's next attempt, in a process that has seen nothing yet."""
+    """The next attempt of the scope, in a new process."""
     return Inputs(journal, tmp_path / "scratch", options_for=options, clock=settled, attempt=2)
 
 
@@ -71,17 +71,17 @@ def mark_of(path: Path) -> str:
 
 
 async def test_a_file_is_identified_by_its_content(inputs: Inputs, photo: Path) -> None:
-    given = await inputs.identify(str(photo))
-    assert given.mark == mark_of(photo)
-    assert (given.record.kind, given.record.extension, given.record.mime) == ("image", "png", "image/png")
-    assert given.record.size == photo.stat().st_size
-    assert given.source == str(photo)
+    file = await inputs.identify(str(photo))
+    assert file.mark == mark_of(photo)
+    assert (file.record.kind, file.record.extension, file.record.mime) == ("image", "png", "image/png")
+    assert file.record.size == photo.stat().st_size
+    assert file.source == str(photo)
 
 
 async def test_the_duration_of_a_video_is_recorded(inputs: Inputs, tmp_path: Path) -> None:
-    given = await inputs.identify(str(samples.mp4(tmp_path / "clip.mp4", seconds=2)))
-    assert given.record.kind == "video"
-    assert given.record.seconds == pytest.approx(2, abs=0.2)
+    file = await inputs.identify(str(samples.mp4(tmp_path / "clip.mp4", seconds=2)))
+    assert file.record.kind == "video"
+    assert file.record.seconds == pytest.approx(2, abs=0.2)
 
 
 async def test_equal_contents_at_two_paths_have_one_mark(inputs: Inputs, photo: Path, tmp_path: Path) -> None:
@@ -94,8 +94,10 @@ async def test_all_spellings_of_a_path_have_one_record(
     inputs: Inputs, photo: Path, journal: FolderJournal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(photo.parent)
-    given = [await inputs.identify(source) for source in (str(photo), "photo.png", f"file://{photo}", photo.as_uri())]
-    assert len({one.record for one in given}) == 1
+    identified = [
+        await inputs.identify(source) for source in (str(photo), "photo.png", f"file://{photo}", photo.as_uri())
+    ]
+    assert len({one.record for one in identified}) == 1
     assert len(records(journal)) == 1
 
 
@@ -145,10 +147,10 @@ async def test_a_media_is_identified_without_being_read(
     inputs: Inputs, journal: FolderJournal, options: Options
 ) -> None:
     media = Media(uri="s3://b/film.MP4", kind="video", mime="video/mp4", size=9, sha256="a" * 64, seconds=5.0)
-    given = await inputs.identify(media)
-    assert given.mark == media_mark("a" * 64)
-    assert (given.record.extension, given.record.seconds, given.source) == ("mp4", 5.0, "s3://b/film.MP4")
-    assert not options.looks
+    file = await inputs.identify(media)
+    assert file.mark == media_mark("a" * 64)
+    assert (file.record.extension, file.record.seconds, file.source) == ("mp4", 5.0, "s3://b/film.MP4")
+    assert not options.accesses
     assert not Path(journal.url).exists()
 
 
@@ -180,8 +182,8 @@ async def test_a_remote_file_is_fetched_and_its_copy_removed(inputs: Inputs, tmp
     place = f"memory://{uuid.uuid4().hex}/photo.png"
     data = samples.picture("PNG")
     fsspec.filesystem("memory").pipe_file(place, data)
-    given = await inputs.identify(place)
-    assert given.mark == media_mark(hashlib.sha256(data).hexdigest())
+    file = await inputs.identify(place)
+    assert file.mark == media_mark(hashlib.sha256(data).hexdigest())
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
@@ -195,10 +197,10 @@ def test_a_local_file_is_not_copied(photo: Path, tmp_path: Path) -> None:
 
 
 async def test_a_file_that_has_changed_must_not_be_uploaded(inputs: Inputs, photo: Path) -> None:
-    given = await inputs.identify(str(photo))
-    check_unchanged(given, given.record.sha256)
+    file = await inputs.identify(str(photo))
+    check_unchanged(file, file.record.sha256)
     with pytest.raises(InputError, match="was changed after this job had read it"):
-        check_unchanged(given, "b" * 64)
+        check_unchanged(file, "b" * 64)
 
 
 async def test_a_file_that_changes_within_a_run_is_another_file(
@@ -223,7 +225,7 @@ async def test_a_file_that_changed_since_an_earlier_attempt_is_another_file(
 
 
 async def test_files_of_equal_size_and_time_are_distinguished(inputs: Inputs, photo: Path) -> None:
-    """A4: `touch -r` after overwriting does not hide that it is another file."""
+    """A4: a file that was overwritten with an equal time stamp is another file."""
     first = await inputs.identify(str(photo))
     times, content = photo.stat(), photo.read_bytes()
     photo.write_bytes(_with_comment(content, b"1"))
@@ -236,7 +238,7 @@ async def test_files_of_equal_size_and_time_are_distinguished(inputs: Inputs, ph
 
 
 async def test_a_recently_changed_file_is_hashed_each_time(journal: FolderJournal, tmp_path: Path, photo: Path) -> None:
-    """A4: within 2 s of a change, a time stamp proves nothing, and the file is hashed again."""
+    """A4: within 2 s of a change, a time stamp is not reliable, and the file is hashed again."""
     times = photo.stat()
     now = max(times.st_mtime, times.st_ctime) + 1
     inputs = Inputs(journal, tmp_path / "scratch", options_for=lambda _: {}, clock=lambda: now)
@@ -290,7 +292,7 @@ async def test_a_link_without_a_strong_etag_is_read_once_in_an_attempt(
 
 
 async def test_links_that_differ_in_a_parameter_are_two_files(inputs: Inputs, links: LinkHost, tmp_path: Path) -> None:
-    """A3, N3: each link is read by itself; equal content is one file, whatever its link."""
+    """A3, N3: each link is read; equal contents of several links are one file."""
     other = samples.png(tmp_path / "other.png", text="another").read_bytes()
     for name in ("token", "sig", "q-page", "x-oss-process"):
         one = await inputs.identify(links.put(f"photo?{name}=1", PICTURE))
@@ -301,8 +303,8 @@ async def test_links_that_differ_in_a_parameter_are_two_files(inputs: Inputs, li
 
 async def test_no_query_and_no_user_is_recorded(inputs: Inputs, journal: FolderJournal, links: LinkHost) -> None:
     link = links.put("photo.png?token=canary", PICTURE)
-    given = await inputs.identify(link.replace("//", "//canary:canary@"))
-    assert given.record.uri == f"{links.url}/photo.png"
+    file = await inputs.identify(link.replace("//", "//canary:canary@"))
+    assert file.record.uri == f"{links.url}/photo.png"
     assert records(journal)
     assert not any("canary" in path.read_text() + path.name for path in records(journal))
 
@@ -351,12 +353,12 @@ async def test_all_processes_of_an_attempt_use_the_first_reading_of_a_link(
     processes = [
         Inputs(journal, tmp_path / "scratch", options_for=store.options_for, copies=Copies(store)) for _ in range(3)
     ]
-    given = [await process.identify(link) for process in processes]
-    assert len({one.mark for one in given}) == 1
+    identified = [await process.identify(link) for process in processes]
+    assert len({one.mark for one in identified}) == 1
     [copy] = (tmp_path / "out" / "inputs").iterdir()
-    assert {one.source for one in given} == {str(copy)}
-    assert media_mark(hashlib.sha256(copy.read_bytes()).hexdigest()) == given[0].mark
-    assert copy.name == f"{given[0].record.sha256}.png"
+    assert {one.source for one in identified} == {str(copy)}
+    assert media_mark(hashlib.sha256(copy.read_bytes()).hexdigest()) == identified[0].mark
+    assert copy.name == f"{identified[0].record.sha256}.png"
 
 
 async def test_a_size_is_checked_before_a_link_is_read(inputs: Inputs, links: LinkHost, journal: FolderJournal) -> None:
@@ -371,7 +373,7 @@ async def test_a_size_is_checked_before_a_link_is_read(inputs: Inputs, links: Li
 
 
 def _with_comment(png: bytes, text: bytes) -> bytes:
-    """The picture with other bytes: a text chunk before its end."""
+    """An equal picture with other bytes: with a text chunk before its end."""
     body = b"tEXtComment\0" + text
     chunk = (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
     return png[:-12] + chunk + png[-12:]

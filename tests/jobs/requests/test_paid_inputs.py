@@ -1,4 +1,4 @@
-"""Which file a paid job gets, by what the emulator was sent: several files under one name, and several attempts."""
+"""Which file a paid job gets, by the requests to the emulator: several files at one path, and several attempts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def enlarge(source: object) -> Request:
 
 
 class Run:
-    """One run, in as many attempts as the test makes."""
+    """One run with several attempts."""
 
     def __init__(self, folder: Path, store: MediaStore) -> None:
         self.journal = FolderJournal(str(folder / "journal"), scope="run")
@@ -45,13 +45,13 @@ class Run:
         self.begin(1)
 
     def begin(self, attempt: int) -> None:
-        """Begins an attempt: counts of equal calls start again."""
+        """Begins an attempt: the numbers of equal calls start again."""
         self.scope = FolderScope(self.journal, attempt=attempt)
 
-    async def pay(self, asked: Request, **options: Any) -> Result:
-        payer = await load_engine(None)
+    async def pay(self, request: Request, **options: Any) -> Result:
+        engine = await load_engine(None)
         call = JobCall(self.scope, self.store, options=Options(**options))
-        done: Result = await LOOP.call(payer.run(asked, call))
+        done: Result = await LOOP.call(engine.run(request, call))
         return done
 
 
@@ -61,7 +61,7 @@ def run(rh: Emulator, tmp_path: Path) -> Run:
 
 
 def sent(rh: Emulator, submission: Submission) -> str:
-    """The sha256 of the file that a job was given."""
+    """The SHA-256 of the input of a job."""
     given = " ".join(map(str, submission.payload.values()))
     return next(one.sha256 for one in rh.recorder.uploads if one.file_name.rpartition("/")[2] in given)
 
@@ -71,7 +71,7 @@ def sha(content: bytes) -> str:
 
 
 def picture(text: str) -> bytes:
-    """A picture of which there is no other with this text."""
+    """A picture with a unique text."""
     body = b"tEXtComment\0" + text.encode()
     chunk = (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
     png = samples.picture("PNG")
@@ -89,7 +89,7 @@ async def test_links_that_differ_in_a_parameter_get_their_own_pictures(
 
 
 async def test_an_object_that_is_overwritten_within_a_run_is_another_job_s_picture(rh: Emulator, run: Run) -> None:
-    """A4: a later job gets what lies under the name then, and the manifest says so."""
+    """A4: a later job gets the current file, and its manifest has the hash."""
     place = fsspec.filesystem("memory")
     for number in "12":
         place.pipe_file("/overwritten/photo.png", picture(number))
@@ -102,7 +102,7 @@ async def test_an_object_that_is_overwritten_within_a_run_is_another_job_s_pictu
 async def test_a_link_that_is_overwritten_within_a_run_is_another_job_s_picture(
     rh: Emulator, run: Run, links: LinkHost
 ) -> None:
-    """A4: a link with a strong ETag is asked for its state before each job."""
+    """A4: the state of a link with a strong ETag is requested before each job."""
     for number in "12":
         await run.pay(enlarge(links.put("photo.png", picture(number), etag=f'"{number}"')))
     assert [sent(rh, one) for one in rh.recorder.paid] == [sha(picture("1")), sha(picture("2"))]
@@ -122,7 +122,7 @@ async def test_a_file_that_is_overwritten_within_a_run_is_another_job_s_picture(
 async def test_a_resume_does_not_pay_for_a_link_that_gives_other_bytes_each_time(
     rh: Emulator, run: Run, links: LinkHost, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A4: without a strong ETag, what this very call took in an earlier attempt counts, with one warning."""
+    """A4: without a strong ETag, the content of the same call in an earlier attempt counts, with one warning."""
     numbers = iter(range(100))
     link = links.make("photo.png", lambda: picture(str(next(numbers))))
     first = await run.pay(enlarge(link))
@@ -141,7 +141,7 @@ async def test_a_resume_does_not_pay_for_a_link_that_gives_other_bytes_each_time
 async def test_a_job_that_failed_is_submitted_again_with_the_bytes_of_its_record(
     rh: Emulator, run: Run, links: LinkHost
 ) -> None:
-    """A4: what RunningHub gets at a later submit is what the job's record says, though the link gives other bytes."""
+    """A4: a later submission sends the recorded content, even if the link returns other bytes."""
     numbers = iter(range(100))
     link = links.make("photo.png", lambda: picture(str(next(numbers))))
     rh.faults.add(Fault("submit", number=1, kind="fail", code="1504"))
@@ -154,7 +154,7 @@ async def test_a_job_that_failed_is_submitted_again_with_the_bytes_of_its_record
 
 
 async def test_equal_contents_under_several_links_are_one_request(rh: Emulator, run: Run, links: LinkHost) -> None:
-    """A link that is signed anew makes no other job."""
+    """A link with a new signature does not create a new job."""
     first = await run.pay(enlarge(links.put("photo.png?token=1", picture("1"))), reuse="always")
     again = await run.pay(enlarge(links.put("photo.png?token=2", picture("1"))), reuse="always")
     assert (len(rh.recorder.paid), again.task_id) == (1, first.task_id)

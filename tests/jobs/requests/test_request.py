@@ -1,4 +1,4 @@
-"""What makes two calls one request: what the caller gave, and nothing that was filled in."""
+"""When two calls are one request: by the parameters of the caller, without defaults."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def inputs(journal: FolderJournal, tmp_path: Path) -> Inputs:
 
 
 def with_default(model: Model, name: str, default: str) -> Model:
-    """The model as another catalogue has it."""
+    """The model of another catalogue."""
     params = tuple(replace(param, default=default) if param.name == name else param for param in model.params)
     return replace(model, params=params)
 
@@ -37,7 +37,7 @@ async def order(model: Model, params: Mapping[str, object], inputs: Inputs) -> J
 
 
 async def test_a_default_of_the_catalogue_does_not_change_the_request(inputs: Inputs) -> None:
-    """N4: a default of the catalogue is sent and recorded, and is no part of the request's hash."""
+    """N4: a default of the catalogue is sent and recorded, and is not in the request's hash."""
     model = catalog.get("z-image/turbo")
     param = next(one for one in model.params if one.required and one.default is not None and one.type == "enum")
     other = next(option for option in param.options if option != param.default)
@@ -55,7 +55,7 @@ async def test_a_parameter_of_the_caller_changes_the_request(inputs: Inputs) -> 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n"])
 async def test_trailing_line_breaks_do_not_change_the_request(inputs: Inputs, end: str) -> None:
-    """N4: a prompt that is read from a file is the prompt that is written in a program."""
+    """N4: a prompt from a file is equal to the prompt in a program."""
     model = catalog.get("z-image/turbo")
     read = await order(model, {"prompt": f"a lighthouse{end}"}, inputs)
     assert read.payload["prompt"] == f"a lighthouse{end}"
