@@ -31,35 +31,35 @@ def steps(done: int) -> ProgressEvent:
 
 
 async def test_the_first_line_is_reported_immediately_and_the_newest_later() -> None:
-    lines_of_job: list[str] = []
-    lines = Lines(lines_of_job.append, NAMES, every=0.05)
+    reported: list[str] = []
+    lines = Lines(reported.append, NAMES, every=0.05)
     lines.take(ProgressEvent(cached=("4",)))
     lines.take(ProgressEvent(node="6"))
     for done in range(1, 13):
         lines.take(steps(done))
-    assert lines_of_job == ["CLIPTextEncode"]
+    assert reported == ["CLIPTextEncode"]
     await asyncio.sleep(0.12)
-    assert lines_of_job == ["CLIPTextEncode", "KSampler 12/20"]
+    assert reported == ["CLIPTextEncode", "KSampler 12/20"]
     lines.take(ProgressEvent(node="8"))
     lines.take(ProgressEvent(node="9"))
     await asyncio.sleep(0.12)
-    assert lines_of_job[2:] == ["VAEDecode", "node 9"]
+    assert reported[2:] == ["VAEDecode", "node 9"]
 
 
 async def test_no_line_is_repeated_or_reported_after_the_end() -> None:
-    lines_of_job: list[str] = []
-    lines = Lines(lines_of_job.append, NAMES, every=0.02)
+    reported: list[str] = []
+    lines = Lines(reported.append, NAMES, every=0.02)
     lines.take(steps(1))
     lines.take(steps(1))
     await asyncio.sleep(0.06)
     lines.take(steps(1))
-    assert lines_of_job == ["KSampler 1/20"]
+    assert reported == ["KSampler 1/20"]
     lines.take(steps(2))
     lines.take(steps(3))
     lines.take(ProgressEvent(node="3", done=True))
     lines.close()
     await asyncio.sleep(0.06)
-    assert lines_of_job == ["KSampler 1/20", "KSampler 2/20"]
+    assert reported == ["KSampler 1/20", "KSampler 2/20"]
 
 
 class StoredLines:
@@ -157,7 +157,7 @@ async def test_a_failed_connection_ends_only_the_progress(
         server.close()
         await server.wait_closed()
         with NodeProgress(call, "1", client).during(seen(f"ws://127.0.0.1:{port}/")):
-            while completion._watching:  # noqa: ASYNC110 - it ends by itself, and nobody is lines_of_job
+            while completion._watching:  # noqa: ASYNC110 - it ends by itself and notifies no waiter
                 await asyncio.sleep(0.01)
         with NodeProgress(call, "1", client).during(seen("no address")):
             await asyncio.sleep(0)

@@ -61,7 +61,7 @@ class HidesCancellations(MemoryPlace):
 @pytest.mark.parametrize(
     ("place", "finding"),
     [
-        pytest.param(SaysYes, "a second time|is lost", id="everybody is first"),
+        pytest.param(SaysYes, "a second time|is lost", id="every creation is first"),
         pytest.param(Replaces, "was changed", id="records are replaced"),
         pytest.param(LosesClaims, "is lost|is not on record", id="claims are lost"),
         pytest.param(ListsNothing, "breaks the budget|nobody says so", id="nothing is listed"),

@@ -375,10 +375,10 @@ async def test_a_listener_that_fails_does_not_end_the_wait() -> None:
 class Account:
     """RunningHub with an account that counts its tasks, which end at given times."""
 
-    def __init__(self, *, others: int = 0, lies: bool = False) -> None:
+    def __init__(self, *, others: int = 0, never_counts_ends: bool = False) -> None:
         self.rh = RunningHub(RUNNING)
         self.others = others
-        self.lies = lies
+        self.never_counts_ends = never_counts_ends
         self.error: Exception | None = None
         self.counts: list[float] = []
         self.ended: set[str] = set()
@@ -388,7 +388,7 @@ class Account:
         self.counts.append(now())
         if self.error is not None:
             raise self.error
-        missing = 0 if self.lies else len(self.ended - self._noticed)
+        missing = 0 if self.never_counts_ends else len(self.ended - self._noticed)
         return Count(missing=missing, others=self.others)
 
     async def ends(self, task_id: str, after: float) -> None:
@@ -443,13 +443,13 @@ async def test_every_end_is_noticed_within_a_tenth_of_the_duration_or_two_second
 @in_virtual_time
 async def test_a_count_is_not_used_on_an_account_with_tasks_of_others() -> None:
     lengths = [60.0 + n for n in range(20)]
-    late = await Account(others=5, lies=True).lateness(lengths)
+    late = await Account(others=5, never_counts_ends=True).lateness(lengths)
     assert all(one <= 0.1 * length for one, length in zip(late, lengths))
 
 
 @in_virtual_time
 async def test_a_count_that_never_shows_an_end_only_causes_a_delay() -> None:
-    late = await Account(lies=True).lateness([60.0 + n for n in range(20)])
+    late = await Account(never_counts_ends=True).lateness([60.0 + n for n in range(20)])
     assert all(one <= 140 for one in late)
 
 
