@@ -19,14 +19,15 @@ from rh_prefect.cli.pipelines import (
     Params,
     Retake,
     Set,
+    check_retake,
     given_params,
-    refuse_unknown_steps,
     saved_graphs,
     takes_of,
     words_of,
 )
 from rh_prefect.cli.prefect_server import is_configured, prefect_api
 from rh_prefect.errors import InputError, PipelineIncomplete
+from rh_prefect.pipelines.plan.planned_steps import Selection
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.takes_file import Choices, read_choices, takes_file, write_choices
 
@@ -99,7 +100,8 @@ def run(
         given = _with_reviewed(given, reviewed)
     found = read_choices(takes_file(file))
     takes = takes_of(found, retake)
-    _check_plan(pipeline, given, takes, retake or ())
+    selection = Selection(frozenset(only or ()), frozenset(item or ()), sample)
+    check_retake(_checked_plan(pipeline, given, takes), retake or (), selection)
     if reviewed is not None and place is None and account is None:
         _refuse_changes(pipeline, given, takes, reviewed)
     options = {
@@ -185,18 +187,13 @@ def _with_reviewed(given: dict[str, Any], reviewed: ReviewedPlan) -> dict[str, A
     return {**reviewed.params, **given}
 
 
-def _check_plan(
-    pipeline: Pipeline,
-    given: dict[str, Any],
-    takes: dict[str, int],
-    retake: Sequence[str],
-) -> None:
-    """Finds what is wrong with the parameters before a server is started."""
+def _checked_plan(pipeline: Pipeline, given: dict[str, Any], takes: dict[str, int]) -> Plan:
+    """Plans without the records; ends here if something is wrong with the parameters, before a server is started."""
     plan = asyncio.run(pipeline.plan(given, takes=takes))
     if plan.problems:
         print("\n".join(map(str, plan.problems)), file=sys.stderr)
         sys.exit(1)
-    refuse_unknown_steps(plan, retake)
+    return plan
 
 
 def _refuse_changes(pipeline: Pipeline, given: dict[str, Any], takes: dict[str, int], reviewed: ReviewedPlan) -> None:

@@ -18,11 +18,12 @@ from rh_prefect.pipelines.last_run import COMMAND_LINE, open_last_runs, since
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import changes
 from rh_prefect.pipelines.plan.plan import Plan
+from rh_prefect.pipelines.plan.planned_steps import Selection
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.schema import models_in, schema
 from rh_prefect.pipelines.site_graphs import SavedGraphs
 from rh_prefect.pipelines.source import read
-from rh_prefect.pipelines.takes_file import Choices, read_choices, takes_file
+from rh_prefect.pipelines.takes_file import Choices, read_choices, step_of, takes_file
 from rh_prefect.settings import get_settings
 
 _SOMETHING_TO_PAY = 2
@@ -115,7 +116,7 @@ def plan(
     made = asyncio.run(
         _plan(pipeline, given_params(values, params), allow or (), storage, credentials, deployment, again)
     )
-    refuse_unknown_steps(made, retake or ())
+    check_retake(made, retake or ())
     if earlier is not None:
         changes.compare(made, earlier.data, pipeline.file.params)
         made.compared_with = f"the plan {compare}"
@@ -218,23 +219,37 @@ def takes_of(found: Choices, retake: Sequence[str] | None) -> dict[str, int]:
         found: The content of the takes file.
         retake: What `--retake` gave.
     """
-    return {**found.takes, **{address: found.take_of(address) + 1 for address in retake or ()}}
+    takes = dict(found.takes)
+    for address in retake or ():
+        # The entries of a step's items go before that of the step.
+        items = [name for name in found.takes if step_of(name) == address]
+        takes |= {name: found.take_of(name) + 1 for name in (address, *items)}
+    return takes
 
 
-def refuse_unknown_steps(made: Plan, retake: Sequence[str]) -> None:
-    """Refuses a `--retake` that names no paid step.
+def check_retake(made: Plan, retake: Sequence[str], selection: Selection | None = None) -> None:
+    """Refuses a `--retake` that names no paid step, or one that the run does not make.
 
     Args:
         made: The plan.
         retake: What `--retake` gave.
+        selection: The part that the run makes; by default all.
 
     Raises:
-        InputError: There is no such step.
+        InputError: There is no such step, or it is not selected.
     """
-    paid = {name for one in made.instances if one.is_paid for name in (one.path, one.address)}
+    selection = selection or Selection()
     for address in retake if not made.problems else ():
-        if address not in paid:
+        steps = [one for one in made.instances if one.is_paid and address in (one.path, one.address)]
+        if not steps:
+            paid = {name for one in made.instances if one.is_paid for name in (one.path, one.address)}
             raise InputError(f"--retake: there is no paid step {address}; {nearest(address, paid)}. Nothing was sent.")
+        other = next((one for one in steps if not selection.has(one, made.instances)), None)
+        if other is not None:
+            raise InputError(
+                f"--retake: {other.address} is not selected by --only, --item or --sample. Nothing was sent. What to "
+                "do: retake steps of selected items only, as in --retake 'each[A-17].picture', or select more."
+            )
 
 
 def words_of(**options: Any) -> list[str]:

@@ -23,7 +23,7 @@ from rh_prefect.flows.pipeline_events import tag
 from rh_prefect.flows.pipeline_pages import show_plan
 from rh_prefect.flows.pipeline_parameters import OPTIONS, RunOptions, docstring_of, signature_of
 from rh_prefect.flows.pipeline_report import PipelineResult, report
-from rh_prefect.flows.pipeline_run import PipelineRun, Selection, Tools
+from rh_prefect.flows.pipeline_run import PipelineRun, Tools
 from rh_prefect.flows.run_budget import RunBudget
 from rh_prefect.jobs.job_context import JobCall
 from rh_prefect.jobs.journal.budget import spend_tracker_of
@@ -36,6 +36,7 @@ from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.input_reader import input_roots
 from rh_prefect.pipelines.last_run import COMMAND_LINE, LastRun, open_last_runs, since
 from rh_prefect.pipelines.plan.plan import Plan
+from rh_prefect.pipelines.plan.planned_steps import Selection
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.run_claims import RecordsPlace, WorksLedger, note_place
 from rh_prefect.pipelines.save_as import SavedNames

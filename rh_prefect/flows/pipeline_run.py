@@ -34,7 +34,7 @@ from rh_prefect.pipelines.last_run import LastRuns
 from rh_prefect.pipelines.parsed_answers import shape_of
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import Instance, KnownWork, KnownWorks, Work, WorkQuery
+from rh_prefect.pipelines.plan.planned_steps import Instance, KnownWork, KnownWorks, Selection, Work, WorkQuery
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.save_as import SavedNames
 from rh_prefect.pipelines.stored_edits import EditResults
@@ -53,21 +53,6 @@ _PLAN_AGAIN = "What to do: plan again and review the new plan."
 
 listeners: list[Callable[[Plan], None]] = []
 """Are called with each plan of the runs of this process."""
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which part of a pipeline a run makes.
-
-    Attributes:
-        steps: Names of steps, as in `each.clip`, or of single items, as in `each[A-17].clip`; empty for all.
-        items: Ids of items; empty for all.
-        sample: Only the first items of each fan-out; 0 for all.
-    """
-
-    steps: frozenset[str] = frozenset()
-    items: frozenset[str] = frozenset()
-    sample: int = 0
 
 
 @dataclass(slots=True)
@@ -216,7 +201,9 @@ class PipelineRun:
         """Plans with all that is known now."""
         began = time.thread_time()  # reads of records are not counted: other steps are made while they last
         lost = frozenset(self.outcome.errors) | frozenset(self.blocked())
-        self.plan = await self._pipeline.plan(self._params, known=self._known, failed=lost, **self._planning)
+        self.plan = await self._pipeline.plan(
+            self._params, known=self._known, failed=lost, selection=self._selection, **self._planning
+        )
         self._plan_seconds = time.thread_time() - began
         for listener in listeners:
             listener(self.plan)
@@ -379,17 +366,7 @@ class PipelineRun:
         return one.is_needed and all(work.is_settled for work in one.works)
 
     def _is_selected(self, one: Instance) -> bool:
-        chosen = self._selection
-        in_steps = not chosen.steps or bool({one.path, one.address} & chosen.steps)
-        in_items = not chosen.items or not one.item or one.item.partition("/")[0] in chosen.items
-        return in_steps and in_items and self._is_sampled(one)
-
-    def _is_sampled(self, one: Instance) -> bool:
-        if not self._selection.sample or not one.item:
-            return True
-        group = one.path.partition(".")[0]
-        items = dict.fromkeys(i.item.partition("/")[0] for i in self.plan.instances if i.path.startswith(f"{group}."))
-        return one.item.partition("/")[0] in list(items)[: self._selection.sample]
+        return self._selection.has(one, self.plan.instances)
 
     # -- costs -----------------------------------------------------------------------------------------------------
 

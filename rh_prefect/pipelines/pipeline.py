@@ -24,7 +24,7 @@ from rh_prefect.pipelines.language import PipelineFile
 from rh_prefect.pipelines.plan.changes import compare
 from rh_prefect.pipelines.plan.expand import Expander
 from rh_prefect.pipelines.plan.plan import Plan, finish
-from rh_prefect.pipelines.plan.planned_steps import KnownWorks, NoWorks
+from rh_prefect.pipelines.plan.planned_steps import KnownWorks, NoWorks, Selection
 from rh_prefect.pipelines.planning_values import Span, Unknown
 from rh_prefect.pipelines.site_graphs import SavedGraphs
 from rh_prefect.pipelines.source import read
@@ -137,6 +137,7 @@ class Pipeline:
         run_id: str | None = None,
         failed: Collection[str] = (),
         new: Collection[str] = (),
+        selection: Selection | None = None,
         saved_graphs: SavedGraphs | None = None,
         **more: Any,
     ) -> Plan:
@@ -156,6 +157,7 @@ class Pipeline:
             run_id: The value of `$(run.id)`, of a flow run that plans.
             failed: Addresses of steps that this run cannot make; a step with `require: any` goes on without them.
             new: Steps whose next take is made, by step or address; `*` for all paid steps.
+            selection: The part that is made; only its steps get a next take.
             saved_graphs: The graphs of workflows and apps, from `read_saved_graphs`; without them their earlier results
                 are not found.
             **more: Parameters by name.
@@ -180,6 +182,7 @@ class Pipeline:
             problems=problems,
             run={"date": today, "id": run_id or Unknown("string", "run.id", Span(8, 8, 8))},
             saved=saved_graphs,
+            selection=selection or Selection(),
         )
         await expander.expand(values)
         finish(expander, self.checked, problems, plan)

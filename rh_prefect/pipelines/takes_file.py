@@ -15,7 +15,7 @@ from rh_prefect.errors import InputError
 from rh_prefect.local_files import write_atomic
 from rh_prefect.pipelines.source import MOST_BYTES, read
 
-_ADDRESS = re.compile(r"[A-Za-z][\w.-]*(?:\[[^\]]+\]\.[\w-]+)?")
+_ADDRESS = re.compile(r"[A-Za-z][\w.-]*(?:\[.+\]\.[\w-]+)?", re.DOTALL)
 
 
 @dataclass
@@ -40,16 +40,7 @@ class Choices:
         Args:
             address: As in `each.picture` or `each[A-17].picture`.
         """
-        return self.takes.get(address, self.takes.get(re.sub(r"\[.*\]", "", address), 1))
-
-    def wants_new(self, path: str, address: str) -> bool:
-        """Whether a paid step is to be made again.
-
-        Args:
-            path: The step.
-            address: The step of one item.
-        """
-        return bool({"*", path, address} & set(self.new))
+        return self.takes.get(address, self.takes.get(step_of(address), 1))
 
 
 class Choice(BaseModel):
@@ -69,6 +60,15 @@ class TakesFile(BaseModel):
 
     takes: dict[str, int] = Field(default_factory=dict)
     choices: dict[str, Choice] = Field(default_factory=dict)
+
+
+def step_of(address: str) -> str:
+    """Returns the step of an address: `each.picture` of `each[A-17].picture`.
+
+    Args:
+        address: Of a step, or of one item's step.
+    """
+    return re.sub(r"\[.*\]", "", address, flags=re.DOTALL)
 
 
 def takes_file(pipeline: Path) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from rh_prefect.emulator import Emulator, Fault
 from tests.support.typed_commands import Terminal, printed
@@ -61,6 +62,11 @@ class Here:
         self.write("p.json", text)
         plan: dict[str, Any] = json.loads(text)
         return plan
+
+    def takes(self) -> dict[str, int]:
+        """The takes of the takes file."""
+        found: dict[str, int] = yaml.safe_load((self.folder / "products.takes.yaml").read_text())["takes"]
+        return found
 
 
 @pytest.fixture
@@ -138,6 +144,41 @@ def test_a_plan_shows_what_a_run_makes_again(here: Here, options: str) -> None:
     assert shown == made
     new = {one["address"] for one in plan["steps"] if one["state"] in "+>"}
     assert {one["address"]: one["state"] for one in ran["steps"] if one["address"] in new} == dict.fromkeys(new, "=")
+
+
+@pytest.mark.parametrize(
+    ("part", "made"),
+    [
+        ("--item a", {"each[a].picture", "each[a].clip"}),
+        ("--sample 1", {"each[a].picture", "each[a].clip"}),
+        ("--only each.clip", {"each[a].clip", "each[b].clip"}),
+    ],
+)
+def test_new_results_of_a_part_leave_all_other_takes(here: Here, part: str, made: set[str]) -> None:
+    cover = "steps:\n  cover: {model: z-image/turbo, with: {prompt: a cover}}\n"
+    here.write("products.yaml", PRODUCTS.replace("steps:\n", cover, 1))
+    here.call(RUN)
+    assert len(here.rh.recorder.paid) == 5
+    here.call(f"{RUN} --new {part}")
+    assert here.takes().keys() == made
+    assert len(here.rh.recorder.paid) == 5 + len(made)
+    assert "Nothing new" in here.call(RUN)
+    assert len(here.rh.recorder.paid) == 5 + len(made)
+
+
+@pytest.mark.parametrize("options", ["--retake each.clip --item a", "--retake each[a].clip --only each.picture"])
+def test_a_retake_of_what_is_not_selected_is_refused(here: Here, options: str) -> None:
+    said = here.call(f"{RUN} {options}", fails=True)
+    assert re.search(r"--retake: (each\[b\]\.clip|each\[a\]\.clip) is not selected by --only, --item or --sample", said)
+    assert not here.rh.recorder.paid
+
+
+def test_a_retake_of_a_step_is_one_of_each_of_its_items(here: Here) -> None:
+    here.call(RUN)
+    here.call(f"{RUN} --retake each[a].clip")
+    here.call(f"{RUN} --retake each.clip")
+    assert here.takes() == {"each[a].clip": 3, "each.clip": 2}
+    assert len(here.rh.recorder.paid) == 4 + 1 + 2
 
 
 def test_a_plan_refuses_a_retake_of_no_step(here: Here) -> None:

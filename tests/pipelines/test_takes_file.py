@@ -8,7 +8,7 @@ import pytest
 
 from rh_prefect.errors import InputError
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.takes_file import read_choices
+from rh_prefect.pipelines.takes_file import Choices, read_choices, write_choices
 from tests.pipelines.test_plan import ROWS, SHOTS, Records, run
 
 
@@ -48,3 +48,10 @@ def test_what_is_not_a_takes_file_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "x.takes.yaml").write_text(text)
     with pytest.raises(InputError, match=r"x\.takes\.yaml"):
         read_choices(tmp_path / "x.takes.yaml")
+
+
+@pytest.mark.parametrize("item", ["A]17", "a [b] c", "a\nb", "Ünï 'x': #"])
+def test_the_id_of_any_item_can_be_written_and_read(item: str, tmp_path: Path) -> None:
+    takes = {f"each[{item}].picture": 2}
+    write_choices(tmp_path / "x.takes.yaml", Choices(takes))
+    assert read_choices(tmp_path / "x.takes.yaml").takes == takes

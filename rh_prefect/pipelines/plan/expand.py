@@ -15,7 +15,7 @@ from rh_prefect.pipelines.parsed_answers import shape_of
 from rh_prefect.pipelines.plan.fan_out import is_selected, items_of, matrix_of, name_item, ordered, uses_previous
 from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, recipe_id, request_base, work_id
 from rh_prefect.pipelines.plan.merged_problems import ItemProblems
-from rh_prefect.pipelines.plan.planned_steps import FREE, Instance, KnownWork, KnownWorks, Work, WorkQuery
+from rh_prefect.pipelines.plan.planned_steps import FREE, Instance, KnownWork, KnownWorks, Selection, Work, WorkQuery
 from rh_prefect.pipelines.plan.results import not_made, unchosen, value_of
 from rh_prefect.pipelines.plan.step_requests import Draft, draft_edit, draft_paid
 from rh_prefect.pipelines.planning_values import ABSENT, File, Frame, Group, Items, Made, evaluate, makers, results
@@ -41,6 +41,7 @@ class Expander:
         choices: Choices,
         problems: Problems,
         run: Mapping[str, Any],
+        selection: Selection,
         saved: SavedGraphs | None = None,
     ) -> None:
         """Starts with nothing expanded.
@@ -52,9 +53,10 @@ class Expander:
             choices: What a person has decided.
             problems: Takes what is wrong.
             run: The values of `$(run.…)`.
+            selection: The part that is made, which limits `Choices.new`.
             saved: The graphs of workflows and apps; None where they were not read.
         """
-        self._saved = saved
+        self._saved, self._selection = saved, selection
         self._top, self._site, self._known, self.choices = checked, site, known, choices
         self._run = dict(run)
         self.problems, self.item_problems = problems, ItemProblems(problems)
@@ -265,11 +267,18 @@ class Expander:
     async def _new_takes(self, draft: Draft, base: str, takes: list[int]) -> list[int]:
         """The takes of a step that is to be made again: they begin with one that was never submitted."""
         instance = draft.instance
-        if not (instance.is_paid and draft.is_settled and self.choices.wants_new(instance.path, instance.address)):
+        if not (instance.is_paid and draft.is_settled and self._wants_new(instance)):
             return takes
         first = await self._known.new_take(base)
         self.new_takes[instance.address] = first
         return [first + number for number in range(len(takes))]
+
+    def _wants_new(self, one: Instance) -> bool:
+        """Whether a step is to be made again."""
+        names, selection = {one.path, one.address}, self._selection
+        if one.item or not (selection.items or selection.sample):
+            names.add("*")  # a new result of a step that the selected items share would change the other items
+        return not names.isdisjoint(self.choices.new) and selection.has(one, self.instances)
 
     def _base(self, draft: Draft) -> str:
         if not draft.endpoint:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal, Protocol
@@ -100,6 +100,46 @@ class WorkQuery:
     work: str
     shape: str = ""
     is_edit: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which part of a pipeline a run makes.
+
+    Attributes:
+        steps: Names of steps, as in `each.clip`, or of single items, as in `each[A-17].clip`; empty for all.
+        items: Ids of items; empty for all.
+        sample: Only the first items of each fan-out; 0 for all.
+    """
+
+    steps: frozenset[str] = frozenset()
+    items: frozenset[str] = frozenset()
+    sample: int = 0
+
+    def has(self, one: Instance, instances: Iterable[Instance]) -> bool:
+        """Whether a step is in it.
+
+        Args:
+            one: The step.
+            instances: The steps of the plan; it needs those of the first items.
+        """
+        in_steps = not self.steps or bool({one.path, one.address} & self.steps)
+        in_items = not self.items or not one.item or _top(one) in self.items
+        return in_steps and in_items and (not self.sample or not one.item or self._is_sampled(one, instances))
+
+    def _is_sampled(self, one: Instance, instances: Iterable[Instance]) -> bool:
+        group, first = one.path.partition(".")[0], set[str]()
+        for each in instances:
+            if each.item and each.path.startswith(f"{group}."):
+                first.add(_top(each))
+            if len(first) == self.sample:
+                break
+        return _top(one) in first
+
+
+def _top(one: Instance) -> str:
+    """The item of the outermost fan-out that a step belongs to."""
+    return one.item.partition("/")[0]
 
 
 class KnownWorks(Protocol):
