@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import uuid
@@ -60,6 +61,39 @@ def flush_folder(folder: Path) -> None:
     """Flushes a folder's entries to disk, so that they survive a power failure; under a millisecond."""
     with suppress(OSError):  # Windows opens no folders, and some network file systems cannot flush them
         flush_file(folder)
+
+
+def lock_file(path: Path, operation: int = fcntl.LOCK_EX) -> int:
+    """Locks a file that is made for it; the lock ends when its number is closed, or with its process.
+
+    Args:
+        path: The file. Its holder may remove it.
+        operation: Of `fcntl.flock`.
+
+    Returns:
+        The number of the open file.
+
+    Raises:
+        BlockingIOError: Another process holds it, with `LOCK_NB`.
+    """
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE)
+        try:
+            fcntl.flock(file, operation)
+            if _is_still(path, file):
+                return file
+        except OSError:
+            os.close(file)
+            raise
+        # Its holder removed it between the two calls: the next process would lock a new file of that name.
+        os.close(file)
+
+
+def _is_still(path: Path, file: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file))
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

@@ -29,10 +29,9 @@ from rh_prefect.cli.prefect_server import is_configured, prefect_api
 from rh_prefect.errors import InputError, PipelineIncomplete
 from rh_prefect.pipelines.plan.planned_steps import Selection
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
-from rh_prefect.pipelines.takes_file import Choices, read_choices, takes_file, write_choices
+from rh_prefect.pipelines.takes_file import add_choices, read_choices, takes_file
 
 if TYPE_CHECKING:
-    from rh_prefect.cli.run_display import Watch
     from rh_prefect.flows.pipeline import Pipeline
     from rh_prefect.flows.pipeline_report import PipelineResult
     from rh_prefect.pipelines.plan.plan import Plan
@@ -119,29 +118,30 @@ def run(
     inputs = words_of(set=values, params=params, out=out, credentials=credentials, storage=storage or None)
     # Without --new and --retake: the takes are recorded, and another new take would be paid for.
     part = words_of(plan=plan, budget=budget, only=only, item=item, sample=sample or None, require_new=require_new)
-    again = _Again(file, found, takes if retake else {}, inputs, part)
+    again = _Again(file, dict(takes.items() - found.takes.items()), inputs, part)
     with prefect_api(say=not quiet), again:
         _run(pipeline.flow(reviewed), again, {**given, **options}, (account, place), quiet=quiet)
 
 
 class _Again:
-    """What continues a run: the commands to print, and the takes of `--retake` and `--new` in the takes file."""
+    """What continues a run: the commands to print, and the takes of `--retake` and `--new` in the takes file.
 
-    def __init__(
-        self, file: Path, found: Choices, takes: dict[str, int], inputs: Sequence[str], part: Sequence[str]
-    ) -> None:
+    A take is recorded before the run submits anything with it, so that the next run continues with it.
+    """
+
+    def __init__(self, file: Path, takes: dict[str, int], inputs: Sequence[str], part: Sequence[str]) -> None:
         """Takes the command.
 
         Args:
             file: The pipeline's file.
-            found: The content of its takes file.
-            takes: The takes that `--retake` chose, with those of the file.
+            takes: The takes that `--retake` chose.
             inputs: The options that each command about the run needs.
             part: The further options of `run`.
         """
-        self._file, self._found, self._takes, self._inputs = file, found, takes, inputs
+        self._file, self._takes, self._inputs = file, takes, inputs
+        self._recorded: dict[str, int] = {}
+        self._is_said = False
         self.run_words = [str(file), *inputs, *part]
-        self.watch: Watch | None = None
 
     def __enter__(self) -> Self:
         from rh_prefect.flows import pipeline_run
@@ -155,13 +155,24 @@ class _Again:
         from rh_prefect.flows import pipeline_run
 
         pipeline_run.listeners.remove(self._hear)
-        if self._takes and (kind is None or (self.watch is not None and self.watch.has_submitted)):
-            write_choices(takes_file(self._file), Choices({**self._found.takes, **self._takes}, self._found.choices))
-            said = f"The new results are recorded in {takes_file(self._file)}. Delete a line to return to the earlier"
-            print(f"{said} result.", file=sys.stdout if kind is None else sys.stderr)
+        if kind is None:
+            self._record(self._takes)  # also if the results exist, so that no step has begun
 
     def _hear(self, plan: Plan) -> None:
-        self._takes = {**self._takes, **plan.new_takes}
+        self._record({**self._takes, **plan.new_takes})
+
+    def _record(self, takes: dict[str, int]) -> None:
+        # Without those that are recorded: another command may have changed them since.
+        new = dict(takes.items() - self._recorded.items())
+        self._recorded = takes
+        if new and add_choices(takes_file(self._file), new) and not self._is_said:
+            self._is_said = True
+            print(
+                f"The takes of the new results are recorded in {takes_file(self._file)}; delete a line to return to "
+                "the earlier result. To continue after an interruption, run again without --new and --retake: each "
+                "run with them pays for further results.",
+                file=sys.stderr,
+            )
 
     def run(self) -> str:
         """The command that runs the pipeline again."""
@@ -216,7 +227,6 @@ def _run(
     from rh_prefect.flows.pipeline_report import NOTHING_NEW, summary
 
     with Watch(command=shlex.join(again.run_words), is_resumable=False, quiet=quiet) as watch:
-        again.watch = watch
         try:
             result: PipelineResult = asyncio.run(in_new_flow_run(flow, parameters, blocks, watch))
         except PipelineIncomplete as error:
@@ -285,7 +295,7 @@ def choose(
     if out is not None:
         os.environ["RH_STORAGE_URL"] = out
     pipeline, found = Pipeline.from_file(file), read_choices(takes_file(file))
-    takes, decided = dict(found.takes), {name: dict(one) for name, one in found.choices.items()}
+    takes, decided = dict[str, int](), dict[str, dict[str, Any]]()
     check_store(storage or pipeline.file.storage)
     store = asyncio.run(load_storage(storage or pipeline.file.storage))
     known = open_records(store, get_settings())
@@ -310,7 +320,7 @@ def choose(
             decided[address] = {"of": review.request["of"], "take": int(chosen)}
         else:
             raise InputError(f"choose: {chosen!r} is neither a number of 1 or more nor `again`.")
-    write_choices(takes_file(file), Choices(takes, decided))
+    add_choices(takes_file(file), takes, decided)
     inputs = words_of(set=values, params=params, out=out, credentials=credentials, storage=storage)
     again = shlex.join(["rh-prefect", "run", str(file), *inputs])
     print(f"The choices are saved in {takes_file(file)}. Next: `{again}`.")

@@ -25,6 +25,7 @@ from rh_prefect.flows.batch import executor as batches
 from rh_prefect.flows.batch.report import RowResult
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.journal.costs import Costs
+from rh_prefect.jobs.loop_thread import LOOP
 
 if TYPE_CHECKING:
     from rh_prefect.flows.batch import BatchReport
@@ -79,11 +80,6 @@ class Watch:
         run_status.listeners.remove(self._take)
         if kind is not None:
             self._say_how_to_go_on()
-
-    @property
-    def has_submitted(self) -> bool:
-        """Whether a task was submitted, or may have been."""
-        return any(event.task_id or event.state == "unknown" for event in self._board.rows.values())
 
     def _see_estimate(self) -> None:
         """Says once how many jobs there will be and what they will cost, where the flow knows it."""
@@ -161,7 +157,8 @@ class Watch:
         for event in running:
             print(f"still running at RunningHub: task {event.task_id}  {event.label or event.model}", file=sys.stderr)
         # A run that has submitted nothing has nothing that a resume would keep.
-        if self._is_resumed or self.has_submitted:
+        has_submitted = any(event.task_id or event.state == "unknown" for event in self._board.rows.values())
+        if self._is_resumed or has_submitted or LOOP.is_submitting:
             resume = f" --resume {self._flow_run_id}" if self._is_resumable else ""
             print(f"resume (nothing is paid for twice): rh-prefect run {self._command}{resume}", file=sys.stderr)
         if self._flow_run_id and running:

@@ -52,7 +52,7 @@ _PLAN_AGAIN = "What to do: plan again and review the new plan."
 
 
 listeners: list[Callable[[Plan], None]] = []
-"""Are called with each plan of the runs of this process."""
+"""Are called with a plan of a run of this process before its steps begin; nothing is paid for if one raises."""
 
 
 @dataclass(slots=True)
@@ -205,8 +205,6 @@ class PipelineRun:
             self._params, known=self._known, failed=lost, selection=self._selection, **self._planning
         )
         self._plan_seconds = time.thread_time() - began
-        for listener in listeners:
-            listener(self.plan)
         expect_jobs(len(self._jobs()), estimate=self._estimate(), is_exact=True)
         return self.plan
 
@@ -307,12 +305,14 @@ class PipelineRun:
         self._refused.clear()
         for instance in self._ready():
             if len(self._running) >= MAX_IN_FLIGHT:
-                return
+                break
             if instance.address in lost or not self._may_begin(instance, lost):
                 continue
             self._begun.add(instance.address)
             task = asyncio.ensure_future(self._make(instance))
             self._running[task] = instance
+        for listener in listeners if self._running else ():
+            listener(self.plan)  # the new tasks run from the next await on
 
     def _fail_unmet(self) -> None:
         """Fails the steps whose `expect` is false; they are never paid for, and neither are those that need them."""

@@ -14,7 +14,7 @@ from tempfile import TemporaryFile
 
 from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.errors import ConfigError, StoreError
-from rh_prefect.local_files import make_folder
+from rh_prefect.local_files import lock_file, make_folder
 from rh_prefect.media.names import safe
 from rh_prefect.media.store import MediaStore
 
@@ -116,24 +116,10 @@ def part_file(folder: Path, name: str) -> Iterator[Path]:
 
 def _lock(path: Path) -> int | None:
     """Locks a lock file until the process ends; returns None if another process holds the lock."""
-    while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(path, file):
-                return file
-        except BlockingIOError:
-            os.close(file)
-            return None
-        # Its holder removed it between the two calls: the next process would lock a new file of that name.
-        os.close(file)
-
-
-def _is_at(path: Path, file: int) -> bool:
     try:
-        return os.path.samestat(path.stat(), os.fstat(file))
-    except FileNotFoundError:
-        return False
+        return lock_file(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return None
 
 
 def remove(part: Path) -> None:

@@ -82,6 +82,11 @@ class LoopThread:
                 self._loop = self._start()
             return self._loop
 
+    @property
+    def is_submitting(self) -> bool:
+        """Whether critical sections are running, which are submits."""
+        return bool(self._critical)
+
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Starts a coroutine on the loop, in a copy of the caller's context variables."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)

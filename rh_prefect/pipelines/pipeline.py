@@ -138,6 +138,7 @@ class Pipeline:
         failed: Collection[str] = (),
         new: Collection[str] = (),
         selection: Selection | None = None,
+        decided: Choices | None = None,
         saved_graphs: SavedGraphs | None = None,
         **more: Any,
     ) -> Plan:
@@ -158,6 +159,7 @@ class Pipeline:
             failed: Addresses of steps that this run cannot make; a step with `require: any` goes on without them.
             new: Steps whose next take is made, by step or address; `*` for all paid steps.
             selection: The part that is made; only its steps get a next take.
+            decided: All takes and choices, from `decided`, of a run that plans again; the takes file is not read.
             saved_graphs: The graphs of workflows and apps, from `read_saved_graphs`; without them their earlier results
                 are not found.
             **more: Parameters by name.
@@ -178,7 +180,7 @@ class Pipeline:
             self.checked,
             site=site or site_of(get_settings().base_url),
             known=known or NoWorks(),
-            choices=replace(self.decided(takes or {}, choices or {}), failed=failed, new=new),
+            choices=replace(decided or self.decided(takes or {}, choices or {}), failed=failed, new=new),
             problems=problems,
             run={"date": today, "id": run_id or Unknown("string", "run.id", Span(8, 8, 8))},
             saved=saved_graphs,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rh_prefect.errors import InputError
-from rh_prefect.local_files import write_atomic
+from rh_prefect.errors import InputError, StoreError
+from rh_prefect.local_files import lock_file, write_atomic
 from rh_prefect.pipelines.source import MOST_BYTES, read
 
 _ADDRESS = re.compile(r"[A-Za-z][\w.-]*(?:\[.+\]\.[\w-]+)?", re.DOTALL)
@@ -111,13 +113,49 @@ def read_choices(file: Path) -> Choices:
     return Choices(found.takes, choices)
 
 
-def write_choices(file: Path, choices: Choices) -> None:
-    """Writes takes and choices.
+def add_choices(file: Path, takes: Mapping[str, int], choices: Mapping[str, Mapping[str, Any]] | None = None) -> bool:
+    """Adds takes and choices to a takes file. Entries that other commands add at the same time are kept.
 
     Args:
         file: See `takes_file`.
-        choices: What was decided.
+        takes: See `Choices`; a take that is used without an entry gets none.
+        choices: See `Choices`.
+
+    Returns:
+        Whether the file has changed.
+
+    Raises:
+        InputError: It is not what a takes file holds.
+        StoreError: It cannot be written.
     """
+    try:
+        with _locked(file):
+            found = read_choices(file)
+            others = {address: take for address, take in takes.items() if found.take_of(address) != take}
+            changed = Choices({**found.takes, **others}, {**found.choices, **(choices or {})})
+            if changed == found:
+                return False
+            _write(file, changed)
+            return True
+    except OSError as error:
+        raise StoreError(
+            f"{file} cannot be written: {error.strerror or error}. Nothing was paid for the takes and choices that are "
+            "not recorded there. What to do: make the folder writable, or run a copy of the pipeline in another folder."
+        ) from error
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    lock = file.with_name(f".{file.name}.lock")
+    held = lock_file(lock)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(held)
+
+
+def _write(file: Path, choices: Choices) -> None:
     found = {"takes": dict(choices.takes), "choices": {name: dict(one) for name, one in choices.choices.items()}}
     data = {name: value for name, value in found.items() if value}
     head = "# Decisions about this pipeline's results. Delete a line to return to the earlier result.\n"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from rh_prefect.errors import InputError
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.takes_file import Choices, read_choices, write_choices
+from rh_prefect.pipelines.takes_file import add_choices, read_choices
 from tests.pipelines.test_plan import ROWS, SHOTS, Records, run
 
 
@@ -53,5 +54,29 @@ def test_what_is_not_a_takes_file_is_named(text: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("item", ["A]17", "a [b] c", "a\nb", "Ünï 'x': #"])
 def test_the_id_of_any_item_can_be_written_and_read(item: str, tmp_path: Path) -> None:
     takes = {f"each[{item}].picture": 2}
-    write_choices(tmp_path / "x.takes.yaml", Choices(takes))
+    add_choices(tmp_path / "x.takes.yaml", takes)
     assert read_choices(tmp_path / "x.takes.yaml").takes == takes
+
+
+def test_writers_at_once_keep_the_entries_of_each_other(tmp_path: Path) -> None:
+    file = tmp_path / "x.takes.yaml"
+
+    def write(own: int) -> None:
+        for take in range(2, 12):
+            add_choices(file, {f"each[{own}].picture": take}, {f"each[{own}].chosen": {"of": "a", "take": take}})
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(write, range(8)))
+    found = read_choices(file)
+    assert found.takes == {f"each[{own}].picture": 11 for own in range(8)}
+    assert found.choices == {f"each[{own}].chosen": {"of": "a", "take": 11} for own in range(8)}
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_take_that_is_used_without_an_entry_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "x.takes.yaml"
+    assert not add_choices(file, {"music": 1})
+    assert not file.exists()
+    file.write_text("takes: {each.clip: 2}  # a comment")
+    assert not add_choices(file, {"each[mug].clip": 2, "music": 1})
+    assert "a comment" in file.read_text()
