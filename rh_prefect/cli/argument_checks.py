@@ -1,9 +1,10 @@
-"""Reads and checks a command's arguments before anything is started."""
+"""Reads and checks a command's arguments before anything is started, and prepares them for printing."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 _KINDS = {"image": "image", "video": "video", "videos": "video"}
 """The kind of file that an option takes."""
+
+_HIDDEN = "<the whole address of "
+_ASSIGNMENT = re.compile(r"((?:[\w.-]+=)*)(.*)", re.DOTALL)
+"""A word of a command line: `name=value`, `--set=name=value`, or a value alone."""
 
 _PATIENCE = 10.0
 """Seconds for the check of a key: a slow site is the run's to wait for."""
@@ -59,6 +64,40 @@ def check_call(
     for option in files:
         for one in _texts(parameters[option]):
             _check_file(command, one, kind=_KINDS.get(option))
+
+
+def printable(word: str) -> str:
+    """Returns a word of a command line for printing.
+
+    An address with a signature or a password is replaced by a note, which commands refuse: without these parts the
+    address could be that of another file.
+
+    Args:
+        word: A value, or `name=value`.
+    """
+    from rh_prefect.media.source import shown
+
+    name, value = _ASSIGNMENT.fullmatch(word).groups()  # type: ignore[union-attr]  # it fits each text
+    if "://" not in value or shown(value) == value:
+        return word
+    return f"{name}{_HIDDEN}{shown(value)}>"
+
+
+def refuse_hidden(what: str, value: str) -> None:
+    """Refuses the note that `printable` puts in place of an address.
+
+    Args:
+        what: The option, for the message.
+        value: Its value.
+
+    Raises:
+        InputError: It is such a note.
+    """
+    if value.startswith(_HIDDEN):
+        raise InputError(
+            f"{what}: {value} stands for an address whose signature or password is not printed. Nothing was sent. What "
+            "to do: write the whole address in its place."
+        )
 
 
 def check_account(command: str, credentials: str | None) -> None:
@@ -149,6 +188,7 @@ def _texts(value: object) -> list[str]:
 def _check_text(what: str, text: str) -> None:
     from rh_prefect.json_values import is_text
 
+    refuse_hidden(what, text)
     if "\0" in text:
         raise InputError(
             f"{what}: {text!r} contains a NUL byte, which is not allowed in paths and prompts. What to do: remove it."
@@ -238,6 +278,7 @@ def read_assignments(model: str | None, given: Iterable[str]) -> dict[str, Any]:
         name, sign, text = one.partition("=")
         if not sign or not name:
             raise InputError(f"run model: --set {one!r} is not an assignment. What to do: write it as NAME=VALUE.")
+        refuse_hidden(f"run model: --set {name}", text)
         value = _value(_param(model, name), text)
         if name in found:
             found[name] = [*(found[name] if name in several else [found[name]]), value]

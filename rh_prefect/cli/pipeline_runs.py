@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from cyclopts import Parameter, validators
 
-from rh_prefect.cli.argument_checks import check_account, check_blocks, check_store
+from rh_prefect.cli.argument_checks import check_account, check_blocks, check_store, refuse_hidden
 from rh_prefect.cli.pipelines import (
     New,
     Params,
@@ -86,17 +86,13 @@ def run(
     from rh_prefect.flows.pipeline import Pipeline
 
     pipeline = Pipeline.from_file(file)
-    if out is not None:
-        os.environ["RH_STORAGE_URL"] = out
-        storage = storage or ""  # the place named here counts, and not the file's block
-    account = credentials or pipeline.file.credentials
-    place = pipeline.file.storage if storage is None else storage or None
+    account, place = _blocks(pipeline, out, credentials, storage)
     check_account("run", account)
     check_store(place)
     reviewed = ReviewedPlan.read(plan) if plan is not None else None
     given = given_params(values, params)
     if reviewed is not None:
-        given = _with_reviewed(given, reviewed)
+        given = _with_reviewed("run", given, reviewed)
     found = read_choices(takes_file(file))
     takes = takes_of(found, retake)
     selection = Selection(frozenset(only or ()), frozenset(item or ()), sample)
@@ -113,11 +109,11 @@ def run(
         "sample": sample,
         "require_new": require_new,
         "credentials": credentials,
-        "storage": storage,
+        "storage": place or "",
     }
-    inputs = words_of(set=values, params=params, out=out, credentials=credentials, storage=storage or None)
+    inputs = words_of(set=values, params=params, plan=plan, out=out, credentials=credentials, storage=storage)
     # Without --new and --retake: the takes are recorded, and another new take would be paid for.
-    part = words_of(plan=plan, budget=budget, only=only, item=item, sample=sample or None, require_new=require_new)
+    part = words_of(budget=budget, only=only, item=item, sample=sample or None, require_new=require_new)
     again = _Again(file, dict(takes.items() - found.takes.items()), inputs, part)
     with prefect_api(say=not quiet), again:
         _run(pipeline.flow(reviewed), again, {**given, **options}, (account, place), quiet=quiet)
@@ -187,12 +183,24 @@ class _Again:
         return shlex.join(["rh-prefect", "choose", str(self._file), *(f"{one}=1" for one in reviews), *self._inputs])
 
 
-def _with_reviewed(given: dict[str, Any], reviewed: ReviewedPlan) -> dict[str, Any]:
+def _blocks(
+    pipeline: Pipeline, out: str | None, credentials: str | None, storage: str | None
+) -> tuple[str | None, str | None]:
+    """The blocks of a command's account and storage; None for those of the environment, where `--out` is set."""
+    if out is not None:
+        refuse_hidden("--out", out)
+        os.environ["RH_STORAGE_URL"] = out
+        storage = storage or ""  # the place named here counts, and not the file's block
+    place = pipeline.file.storage if storage is None else storage or None
+    return credentials or pipeline.file.credentials, place
+
+
+def _with_reviewed(command: str, given: dict[str, Any], reviewed: ReviewedPlan) -> dict[str, Any]:
     """The parameters of the reviewed plan, where the command names none."""
     missing = [name for name in reviewed.hidden_params if name not in given]
     if missing:
         raise InputError(
-            f"run: {reviewed.name} does not keep the whole value of {missing[0]}, a link with a signature or a "
+            f"{command}: {reviewed.name} does not keep the whole value of {missing[0]}, a link with a signature or a "
             f"password. What to do: give it with --set {missing[0]}=…. Nothing was paid."
         )
     return {**reviewed.params, **given}
@@ -201,10 +209,14 @@ def _with_reviewed(given: dict[str, Any], reviewed: ReviewedPlan) -> dict[str, A
 def _checked_plan(pipeline: Pipeline, given: dict[str, Any], takes: dict[str, int]) -> Plan:
     """Plans without the records; ends here if something is wrong with the parameters, before a server is started."""
     plan = asyncio.run(pipeline.plan(given, takes=takes))
+    _end_with_problems(plan)
+    return plan
+
+
+def _end_with_problems(plan: Plan) -> None:
     if plan.problems:
         print("\n".join(map(str, plan.problems)), file=sys.stderr)
         sys.exit(1)
-    return plan
 
 
 def _refuse_changes(pipeline: Pipeline, given: dict[str, Any], takes: dict[str, int], reviewed: ReviewedPlan) -> None:
@@ -282,6 +294,9 @@ def choose(
     ] = None,
     values: Set = None,
     params: Params = None,
+    plan: Annotated[
+        Path | None, Parameter(name="--plan", help="The reviewed plan of the run: use its parameters.")
+    ] = None,
     out: Out = None,
     credentials: Credentials = None,
     storage: Storage = None,
@@ -292,19 +307,21 @@ def choose(
     from rh_prefect.pipelines.stored_works import open_records
     from rh_prefect.settings import get_settings
 
-    if out is not None:
-        os.environ["RH_STORAGE_URL"] = out
     pipeline, found = Pipeline.from_file(file), read_choices(takes_file(file))
+    account, place = _blocks(pipeline, out, credentials, storage)
     takes, decided = dict[str, int](), dict[str, dict[str, Any]]()
-    check_store(storage or pipeline.file.storage)
-    store = asyncio.run(load_storage(storage or pipeline.file.storage))
+    check_store(place)
+    store = asyncio.run(load_storage(place))
     known = open_records(store, get_settings())
     given = given_params(values, params)
-    graphs, unread = asyncio.run(saved_graphs(pipeline, credentials or pipeline.file.credentials, store))
+    if plan is not None:
+        given = _with_reviewed("choose", given, ReviewedPlan.read(plan))
+    graphs, unread = asyncio.run(saved_graphs(pipeline, account, store))
     if graphs is None:
         raise InputError(f"choose: {unread}")
-    plan = asyncio.run(pipeline.plan(given, known=known, saved_graphs=graphs))
-    reviews = {one.address: one for one in plan.instances if one.model == "review"}
+    made = asyncio.run(pipeline.plan(given, known=known, saved_graphs=graphs))
+    _end_with_problems(made)
+    reviews = {one.address: one for one in made.instances if one.model == "review"}
     for words in (*choices, *(text or ())):
         address, sign, chosen = words.partition("=")
         if not sign or address not in reviews:
@@ -321,6 +338,6 @@ def choose(
         else:
             raise InputError(f"choose: {chosen!r} is neither a number of 1 or more nor `again`.")
     add_choices(takes_file(file), takes, decided)
-    inputs = words_of(set=values, params=params, out=out, credentials=credentials, storage=storage)
+    inputs = words_of(set=values, params=params, plan=plan, out=out, credentials=credentials, storage=storage)
     again = shlex.join(["rh-prefect", "run", str(file), *inputs])
     print(f"The choices are saved in {takes_file(file)}. Next: `{again}`.")

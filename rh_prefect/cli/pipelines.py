@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from rh_prefect.cli.argument_checks import printable, refuse_hidden
 from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.document import PipelineError, Problem, nearest
@@ -208,6 +209,7 @@ def given_params(values: Sequence[str] | None, params: Path | None) -> dict[str,
         name, sign, value = text.partition("=")
         if not sign:
             raise InputError(f"--set takes name=value, but {text!r} has no =.")
+        refuse_hidden(f"--set {name}", value)
         given[name] = value
     return given
 
@@ -253,10 +255,11 @@ def check_retake(made: Plan, retake: Sequence[str], selection: Selection | None 
 
 
 def words_of(**options: Any) -> list[str]:
-    """Returns the words of a command line that give options again; those without a value are left out.
+    """Returns the words of a command line that give options again, for printing; see `printable`.
 
     Args:
-        **options: The options by name; a list is an option that was repeated, True a switch.
+        **options: The options by name; a list is an option that was repeated, True a switch. Those without a value are
+            left out.
     """
     words: list[str] = []
     for name, value in options.items():
@@ -265,7 +268,7 @@ def words_of(**options: Any) -> list[str]:
             if one is True:
                 words.append(option)
             elif one is not None and one is not False:
-                words += [option, f"{one:.12g}" if isinstance(one, float) else str(one)]
+                words += [option, f"{one:.12g}" if isinstance(one, float) else printable(str(one))]
     return words
 
 

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from rh_prefect.cli.argument_checks import check_account, check_batch, check_call, check_store
+from rh_prefect.cli.argument_checks import (
+    check_account,
+    check_batch,
+    check_call,
+    check_store,
+    printable,
+    refuse_hidden,
+)
 from rh_prefect.cli.flow_signatures import FlowSignature, as_command, composed_flows, flow_signature, options
 from rh_prefect.cli.pipeline_runs import in_new_flow_run, run_to_end
 from rh_prefect.cli.pipeline_runs import run as run_pipeline
@@ -114,7 +121,7 @@ def _run_batch(rows: str, *, model: str, set_: list[str] | None, out: str | None
         from rh_prefect.cli.run_display import BatchConsole
 
         blocks = more["credentials"], more["storage"]
-        with BatchConsole(sys.argv[1:], quiet=quiet) as watch:
+        with BatchConsole([printable(word) for word in sys.argv[1:]], quiet=quiet) as watch:
             try:
                 report: BatchReport = asyncio.run(in_new_flow_run(flows.batch, parameters, blocks, watch))
             except BatchIncomplete as error:
@@ -172,9 +179,9 @@ def _run(
 
 def _command(name: str, out: str | None) -> str:
     """The words behind `rh-prefect run` that run a flow again, with the place of its files."""
-    from rh_prefect.media.urls import locate, without_user
+    from rh_prefect.media.urls import locate
 
-    there = f" --out {shlex.quote(without_user(locate(out)))}" if out else ""
+    there = f" --out {shlex.quote(printable(locate(out)))}" if out else ""
     return name.replace("_", "-") + there
 
 
@@ -231,6 +238,7 @@ def _pair(given: str) -> tuple[str, str]:
     name, equals, value = given.partition("=")
     if not (name and equals):
         raise InputError(f"batch: --set {given!r} is not NAME=VALUE. What to do: write it as in --set duration=5.")
+    refuse_hidden(f"batch: --set {name}", value)
     return name, value
 
 

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
+from rh_prefect.blocks import MediaStorage
 from rh_prefect.emulator import Emulator, Fault
+from tests.support.link_server import LinkHost, picture
 from tests.support.typed_commands import Terminal, printed
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
@@ -209,6 +211,57 @@ def test_the_commands_that_a_review_prints_work_as_they_are(here: Here) -> None:
         assert said.partition("cup: ")[2].splitlines()[0].endswith("/my files/cup.png")
         assert "Waiting for review" not in said
     assert run.endswith(" --budget 3")
+    assert len(here.rh.recorder.paid) == 1
+
+
+def test_choose_takes_the_parameters_of_a_reviewed_plan(here: Here) -> None:
+    here.write("review.yaml", REVIEW)
+    here.call("plan review.yaml --set what=blue --set size=64 --out p.json")
+    said = here.call("run review.yaml --plan p.json")
+    choose, run = printed(said)
+    assert "what is missing" in here.call("choose review.yaml chosen=1", fails=True)
+    assert "--plan p.json" in choose
+    assert printed(here.call(choose)) == [run]
+    assert "Waiting for review" not in here.call(run)
+    assert len(here.rh.recorder.paid) == 1
+
+
+def test_choose_looks_into_the_place_that_it_is_given_and_not_into_the_block_of_the_file(here: Here) -> None:
+    MediaStorage(url=str(here.folder / "block")).save("shelf", overwrite=True)
+    here.write("review.yaml", f"storage: shelf\n{REVIEW}")
+    command = "review.yaml --set what=blue --set size=64 --out other"
+    choose, _ = printed(here.call(f"run {command}"))
+    here.call(choose)
+    assert "Waiting for review" not in here.call(f"run {command}")
+    assert len(here.rh.recorder.paid) == 1
+
+
+SIGNED = """
+params: {photo: image}
+steps:
+  clip: {model: kling-v2.6-pro-image-to-video, from: $(params.photo), with: {prompt: a turn, duration: 5, sound: false}}
+  chosen: {review: $(clip), ask: Does it turn}
+  end: {edit: frame, with: {video: $(chosen), at: last}}
+outputs: {end: $(end)}
+"""
+
+
+def test_printed_commands_hide_signatures_and_are_refused_until_these_are_put_back(here: Here, links: LinkHost) -> None:
+    here.write("signed.yaml", SIGNED)
+    signature = "X-Amz-Signature=5ec2e7&X-Amz-Credential=5ec2e7"
+    for name in ("photo.png", f"photo.png?{signature}"):
+        link = links.put(name, picture("photo"))
+    said = here.call(f"run signed.yaml --set 'photo={link}'")
+    assert "5ec2e7" not in said
+    choose, _ = printed(said)
+    address = f"<the whole address of {links.url}/photo.png>"
+    assert f"--set 'photo={address}'" in choose
+    refused = here.call(choose, fails=True)
+    assert f"--set photo: {address} stands for an address" in refused
+    assert "What to do" in refused
+    (run,) = printed(here.call(choose.replace(address, link)))
+    assert "5ec2e7" not in run
+    assert "end: " in here.call(run.replace(address, link))
     assert len(here.rh.recorder.paid) == 1
 
 
