@@ -12,7 +12,17 @@ from typing import Any, cast
 
 from rh_prefect.caches_and_locks import SharedTasks
 from rh_prefect.client import TaskView
-from rh_prefect.errors import ApiError, ConfigError, JobError, JobTimeout, MediaError, TaskNotFound, TransportError
+from rh_prefect.errors import (
+    AccountError,
+    ApiError,
+    ConfigError,
+    JobError,
+    JobTimeout,
+    KeyRejected,
+    MediaError,
+    TaskNotFound,
+    TransportError,
+)
 from rh_prefect.jobs.accounts.account import Member, is_native
 from rh_prefect.jobs.accounts.slot_lease import SlotLease
 from rh_prefect.jobs.download_folder import part_file
@@ -154,10 +164,10 @@ class WorkRunner:
         try:
             prepared = await self._engine.prepare(asked.request, call.scope, call.store, asked.name)
         except (ApiError, TransportError) as error:
-            what = asked.request.model.replace("/", " ")
-            if not asked.saved_graph or f" of {what}: " not in error.message:
-                raise  # no request for the graph: all accounts of a pool were excluded before
-            raise JobError(f"{asked.name}: {unread(what, error)} Nothing was paid for it.") from error
+            if not asked.saved_graph or isinstance(error, AccountError | KeyRejected):
+                raise
+            said = unread(asked.request.model.replace("/", " "), error)
+            raise JobError(f"{asked.name}: {said} Nothing was paid for it.") from error
         prepared = await as_recorded(prepared, journal=journal, is_recorded=is_recorded)
         request = replace(prepared.with_graph(), base=_base(prepared, asked.stands_for))
         if asked.planned and isinstance(asked.request, WorkflowInput | AppInput | GraphInput):
