@@ -29,6 +29,7 @@ from rh_prefect.jobs.journal.costs import Costs, charge_of
 from rh_prefect.jobs.journal.job_records import JobView, jobs_of
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.manual_repair import orphans
+from rh_prefect.media.source import is_link, shown
 from rh_prefect.prefect_api import ask
 
 
@@ -74,10 +75,16 @@ def run_name() -> str:
     """
     given = flow_run.parameters
     subject = next((given[name] for name in _SUBJECTS if given.get(name)), "")
-    subject = ", ".join(map(str, subject)) if isinstance(subject, list) else str(subject)
+    subject = ", ".join(map(_named, subject)) if isinstance(subject, list) else _named(subject)
     began = flow_run.scheduled_start_time
     head = f"{flow_run.flow_name}: {shorten(subject, 50, placeholder='…')}" if subject else flow_run.flow_name
     return f"{head}, {began:%Y-%m-%d %H:%M}" if began else head
+
+
+def _named(value: object) -> str:
+    """A parameter as part of a name: a link without its signature."""
+    text = str(value)
+    return shown(text) if is_link(text) else text
 
 
 _DEPLOYMENTS_NAMED = 50

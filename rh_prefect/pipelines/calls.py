@@ -8,6 +8,7 @@ from typing import Any
 
 from rh_prefect.catalog.model import text_of
 from rh_prefect.jobs.options import Request
+from rh_prefect.media.media import Media
 from rh_prefect.models import any_input
 from rh_prefect.pipelines.parsed_answers import read_answer, shape_of
 from rh_prefect.pipelines.plan.planned_steps import Instance, Work
@@ -90,6 +91,8 @@ def _files(instance: Instance) -> set[str]:
 
 def _sent(value: Any) -> Any:
     match value:
+        case File(media=Media() as media, address=address) if address:
+            return media.model_copy(update={"uri": address})
         case File():
             return value.media
         case Unknown():

@@ -142,7 +142,8 @@ class InputReader:
         if param.max_seconds is not None and (media.seconds or 0) > param.max_seconds:
             raise InputError(f"{media.name} has {media.seconds:g} s; at most {param.max_seconds:g} s are taken")
         kind = media.kind if media.kind in _KINDS else "file"
-        return File(kind, f"sha256:{media.sha256}", media, label=media.name)
+        address = media.uri if isinstance(source, Media) else source
+        return File(kind, f"sha256:{media.sha256}", media, label=media.name, address=address)
 
     async def _identified(self, source: str) -> Media:
         task = self._files.get(source)

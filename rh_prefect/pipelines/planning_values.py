@@ -66,6 +66,7 @@ class File:
         maker: The step that makes it.
         label: A short name of what made it.
         facts: Further facts, such as `starts`.
+        address: Where a run reads it, with the signature of a link; `media` has it without, as plans and pages show it.
     """
 
     kind: str
@@ -75,6 +76,7 @@ class File:
     maker: Instance | None = field(default=None, compare=False)
     label: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    address: str = field(default="", compare=False, repr=False)
 
     @property
     def is_settled(self) -> bool:

@@ -36,7 +36,9 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.stored_works import open_records
 from rh_prefect.settings import get_settings
+from tests.support import samples
 from tests.support.emulator_env import environment
+from tests.support.link_server import LinkHost
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -219,6 +221,30 @@ outputs: {clip: $(clip)}
     assert len(rh.recorder.paid) == 3
     state, _ = await run(text, budget=10, choices={"chosen": {"of": "0" * 8, "take": 2}})
     assert state.name == WAITING
+
+
+OF_A_LINK = """
+name: of-a-link
+params:
+  photo: {type: image}
+steps:
+  small: {edit: resize, with: {file: $(params.photo), width: 96, height: 96}}
+  clip: {model: kling-v2.6-pro-image-to-video, from: $(params.photo), with: {prompt: waves, duration: 5, sound: false}}
+"""
+
+
+async def test_a_signed_link_is_read_by_the_steps_and_appears_nowhere(rh: Emulator, links: LinkHost) -> None:
+    photo = samples.picture("PNG", (400, 400), "0a7fb0")
+    for signature in ("first-secret", "second-secret"):
+        link = links.put(f"photo.png?X-Token={signature}", photo)
+        state, result = await run(OF_A_LINK, photo=link, budget=10)
+        assert state.is_completed(), state.message
+        assert signature not in repr(result) + str(await artifacts_of(state))
+        assert state.state_details.flow_run_id is not None
+        async with get_client() as client:
+            assert "?" not in (await client.read_flow_run(state.state_details.flow_run_id)).name
+    assert len(rh.recorder.paid) == 1
+    assert (state.name, result.new) == (NOTHING_NEW, 0)
 
 
 DATED = """
