@@ -36,7 +36,7 @@ from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.input_reader import input_roots
 from rh_prefect.pipelines.last_run import COMMAND_LINE, LastRun, open_last_runs, since
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import Selection
+from rh_prefect.pipelines.plan.planned_steps import Money, Selection
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.run_claims import RecordsPlace, WorksLedger, note_place
 from rh_prefect.pipelines.save_as import SavedNames
@@ -149,7 +149,7 @@ async def run_pipeline(
     _refuse(plan)
     if reviewed is not None:
         reviewed.refuse_changes(plan, pipeline.file.params)
-    run.limit(_budget(plan, options, reviewed))
+    run.limit(_budget(plan, run.price, options, reviewed))
     await show_plan(await _compared(run, pipeline))
     await tag(plan.pipeline)
     price = {"least": str(plan.price.least), "expected": str(plan.price.expected), "most": str(plan.price.most)}
@@ -253,10 +253,10 @@ def _refuse(plan: Plan) -> None:
         raise PipelineError(list(plan.problems))
 
 
-def _budget(plan: Plan, options: RunOptions, reviewed: ReviewedPlan | None) -> Decimal:
-    """The limit of this run: the option, else the file's, else the plan's highest price; at most a reviewed plan's."""
+def _budget(plan: Plan, price: Money, options: RunOptions, reviewed: ReviewedPlan | None) -> Decimal:
+    """The limit of this run: the option, else the file's, else the highest price; at most a reviewed plan's."""
     written = options.budget if options.budget is not None else plan.budget.amount if plan.budget is not None else None
-    price, most = plan.price, get_settings().max_budget
+    most = get_settings().max_budget
     if written is None and price.is_open:
         raise BudgetExceeded(
             f"{plan.pipeline}: the price of a step is not known, or assumed, so the run needs a budget. Nothing was "

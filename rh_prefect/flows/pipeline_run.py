@@ -34,7 +34,15 @@ from rh_prefect.pipelines.last_run import LastRuns
 from rh_prefect.pipelines.parsed_answers import shape_of
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import Instance, KnownWork, KnownWorks, Selection, Work, WorkQuery
+from rh_prefect.pipelines.plan.planned_steps import (
+    Instance,
+    KnownWork,
+    KnownWorks,
+    Money,
+    Selection,
+    Work,
+    WorkQuery,
+)
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.save_as import SavedNames
 from rh_prefect.pipelines.stored_edits import EditResults
@@ -369,6 +377,11 @@ class PipelineRun:
         return self._selection.has(one, self.plan.instances)
 
     # -- costs -----------------------------------------------------------------------------------------------------
+
+    @property
+    def price(self) -> Money:
+        """The price of the selected steps."""
+        return self.plan.price_of([one for one in self.plan.instances if self._is_selected(one)])
 
     async def count_costs(self) -> None:
         """Counts what the whole run has paid, in earlier processes, too."""

@@ -177,6 +177,16 @@ async def test_a_budget_below_the_least_price_is_refused_before_a_payment(rh: Em
     assert rh.recorder.submissions == []
 
 
+async def test_a_budget_is_compared_with_the_selected_steps(rh: Emulator) -> None:
+    with pytest.raises(BudgetExceeded):
+        await pipeline_flow(Pipeline.from_text(FILM))(idea="a lighthouse", budget=0.1)
+    state: State[Any] = await pipeline_flow(Pipeline.from_text(FILM))(
+        idea="a lighthouse", budget=0.1, only=["picture"], return_state=True
+    )
+    assert state.is_completed(), state.message
+    assert [paid.endpoint for paid in rh.recorder.paid] == ["rhart-image/z-image/turbo"]
+
+
 async def test_whole_items_never_leaves_a_begun_item_for_money(rh: Emulator, tmp_path: Path) -> None:
     text = PRODUCTS.replace("name: products", "name: products\nbudget: {amount: 4.2, whole_items: true}")
     state, first = await run(text, products=table(tmp_path, a="cup", b="mug", c="bowl"))
