@@ -228,7 +228,7 @@ class PipelineRun:
 
     def _estimate(self) -> Costs | None:
         """What the first plan says that the run will cost; of a later one, a part is paid."""
-        expected = self.plan.price.expected
+        expected = self.price.expected
         return Costs.of(round(expected, 2), self.plan.currency) if not self._begun and expected else None
 
     def dated(self) -> str:

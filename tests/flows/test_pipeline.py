@@ -185,6 +185,8 @@ async def test_a_budget_is_compared_with_the_selected_steps(rh: Emulator) -> Non
     )
     assert state.is_completed(), state.message
     assert [paid.endpoint for paid in rh.recorder.paid] == ["rhart-image/z-image/turbo"]
+    progress = (await artifacts_of(state))["short-film-progress"]
+    assert f"estimate {rh.recorder.charged} CNY" in str(progress.description)
 
 
 async def test_whole_items_never_leaves_a_begun_item_for_money(rh: Emulator, tmp_path: Path) -> None:
