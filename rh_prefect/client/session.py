@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,7 +14,7 @@ from pydantic import SecretStr
 
 from rh_prefect.client import responses
 from rh_prefect.client.responses import ApiResponse, RequestInfo
-from rh_prefect.client.transport import FOREIGN, RESEND, Delivery, open_connections
+from rh_prefect.client.transport import FOREIGN, RESEND, Delivery, chance, open_connections
 from rh_prefect.client.upload_body import FileBody, RawBody
 from rh_prefect.errors import Busy, InputError
 from rh_prefect.redaction import HIDDEN, KEY_FIELD, KeyField, hide_signature, mask_key, mask_url
@@ -240,7 +239,7 @@ class Backoff:
         pause: float = 0.5,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
-        draw: Callable[[], float] = random.random,
+        draw: Callable[[], float] = chance,
     ) -> None:
         self._seconds = seconds
         self._pause = pause

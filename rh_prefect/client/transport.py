@@ -30,6 +30,10 @@ DirectTransport: TypeAlias = type[CallTransport] | type[FileTransport] | type[ht
 RESEND: Final = "rh_resend"
 """The key in a request's extensions that allows it to be sent again."""
 
+chance: Final = random.SystemRandom().random
+"""Numbers from 0 to 1 for pauses. Pauses begin at any time in the loop's thread; `random.random` would there change the
+numbers of a program that has called `random.seed`, and processes with the same seed would wait equally long."""
+
 _LONGEST_PAUSE: Final = 5.0
 """Seconds, even if `Retry-After` asks for more."""
 
@@ -55,7 +59,7 @@ class ResendTransport(httpx.AsyncBaseTransport):
         attempts: int = 3,
         pause: float = 0.25,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-        draw: Callable[[], float] = random.random,
+        draw: Callable[[], float] = chance,
     ) -> None:
         self._inner = inner
         self._attempts = attempts

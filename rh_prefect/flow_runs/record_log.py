@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import time
 import uuid
 from bisect import bisect_left, insort
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Final, Protocol
 
+from rh_prefect.client.transport import chance
 from rh_prefect.errors import JournalError
 from rh_prefect.jobs.journal.journal import UnreadableRecord, is_job_key
 
@@ -164,7 +164,7 @@ class RecordLog:
         *,
         patience: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
-        jitter: Callable[[], float] = random.random,
+        jitter: Callable[[], float] = chance,
     ) -> None:
         """Opens a log; nothing is asked before the first call.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TypeAlias, assert_never
 
 from rh_prefect.caches_and_locks import LruCache, LruSet, SharedTasks
 from rh_prefect.client import TaskView
+from rh_prefect.client.transport import chance
 from rh_prefect.custom import CustomInput
 from rh_prefect.errors import RunningHubError, SubmissionUnknown
 from rh_prefect.jobs.accounts.account import Member, is_native
@@ -131,7 +131,7 @@ class JobEngine:
             cancels=CancelWatch(),
             stores=StoreChecks(self._scratch / "parts"),
             sleep=asyncio.sleep,
-            jitter=random.random,
+            jitter=chance,
             submit_timeout=settings.submit_timeout,
         )
         self._submissions: SharedTasks[tuple[str, str], Submitted] = SharedTasks(drop=Submitted.release)

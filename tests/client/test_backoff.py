@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
+import rh_prefect
 from rh_prefect.client import Client
 from rh_prefect.client.responses import ApiResponse
 from rh_prefect.client.session import Backoff
@@ -124,3 +127,25 @@ async def test_the_time_is_bounded_and_the_pauses_grow(kind: str) -> None:
         assert (await pace.send(once)).code == "1003"
     assert slept[:5] == [0.5, 1.0, 2.0, 4.0, 8.0]
     assert 50 < now <= 60
+
+
+async def test_a_pause_does_not_change_the_random_numbers_of_the_process(patient: Client, wire: WireServer) -> None:
+    """Pauses run in a thread of their own, at any moment of a program that has called `random.seed`."""
+    wire.plays(BUSY[0], reply(task()))
+    before = random.getstate()
+    await patient.query("2031112223334445057")
+    assert random.getstate() == before
+
+
+def test_no_module_uses_the_random_numbers_of_the_process() -> None:
+    found: list[str] = []
+    for path in Path(rh_prefect.__file__).parent.rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        if any(isinstance(node, ast.Import) and node.names[0].name == "random" for node in nodes):
+            found += [
+                f"{path.name}: random.{node.attr}"
+                for node in nodes
+                if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "random"
+                if node.attr not in ("Random", "SystemRandom")
+            ]
+    assert found == []

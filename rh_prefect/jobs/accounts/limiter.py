@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from rh_prefect.client.transport import chance
 from rh_prefect.errors import RunningHubError
 
 MAX_COUNT_AGE = 5.0
@@ -140,7 +140,7 @@ class Limiter:
         query_count: Callable[[], Awaitable[tuple[int | None, int]]],
         *,
         clock: Callable[[], float],
-        jitter: Callable[[], float] = random.random,
+        jitter: Callable[[], float] = chance,
     ) -> None:
         """Starts without a count.
 

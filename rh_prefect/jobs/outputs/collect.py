@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from rh_prefect.client import Download, TaskView, discard_partial
+from rh_prefect.client.transport import chance
 from rh_prefect.errors import LinkExpired, OutputsExpired, ResponseLost, RunningHubError, TransportError
 from rh_prefect.jobs.download_folder import part_file, remove
 from rh_prefect.jobs.journal.job_records import Submit
@@ -75,7 +75,7 @@ class Collector:
     grace: float
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
     clock: Callable[[], float] = time.monotonic
-    jitter: Callable[[], float] = random.random
+    jitter: Callable[[], float] = chance
 
     async def collect(
         self, request: JobRequest, *, job: str, key: str, submit: Submit, end: End, first_time: bool
