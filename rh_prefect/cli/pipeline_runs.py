@@ -96,7 +96,9 @@ def run(
     found = read_choices(takes_file(file))
     takes = takes_of(found, retake)
     selection = Selection(frozenset(only or ()), frozenset(item or ()), sample)
-    check_retake(_checked_plan(pipeline, given, takes), retake or (), selection)
+    first = _checked_plan(pipeline, given, takes)
+    first.refuse_unknown(selection)
+    check_retake(first, retake or (), selection)
     if reviewed is not None and place is None and account is None:
         _refuse_changes(pipeline, given, takes, reviewed)
     options = {

@@ -244,6 +244,8 @@ def check_retake(made: Plan, retake: Sequence[str], selection: Selection | None 
     for address in retake if not made.problems else ():
         steps = [one for one in made.instances if one.is_paid and address in (one.path, one.address)]
         if not steps:
+            if made.may_have(address) and any(one.is_paid and one.path == step_of(address) for one in made.instances):
+                continue  # of an item that a model has yet to name
             paid = {name for one in made.instances if one.is_paid for name in (one.path, one.address)}
             raise InputError(f"--retake: there is no paid step {address}; {nearest(address, paid)}. Nothing was sent.")
         other = next((one for one in steps if not selection.has(one, made.instances)), None)

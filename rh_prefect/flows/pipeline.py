@@ -137,6 +137,7 @@ async def run_pipeline(
     Raises:
         PipelineError: Something is wrong with the file or the parameters; nothing was paid.
         PlanChanged: The run would not be what the reviewed plan says; nothing was paid.
+        InputError: A selected step or item does not exist; nothing was paid.
         BudgetExceeded: The budget is below what the run costs at least; nothing was paid.
         RunningHubError: The account or the storage cannot be used.
     """
@@ -147,6 +148,7 @@ async def run_pipeline(
     run = await _prepare(pipeline, given, options, scope, reviewed)
     plan = await run.make_plan()
     _refuse(plan)
+    plan.refuse_unknown(run.selection)
     if reviewed is not None:
         reviewed.refuse_changes(plan, pipeline.file.params)
     run.limit(_budget(plan, run.price, options, reviewed))

@@ -155,6 +155,7 @@ class PipelineRun:
     Attributes:
         plan: The latest plan.
         outcome: What became of the steps.
+        selection: Which part of the pipeline is made.
     """
 
     def __init__(self, pipeline: Pipeline, tools: Tools, selection: Selection, **planning: Any) -> None:
@@ -168,7 +169,8 @@ class PipelineRun:
         """
         self.outcome = Outcome()
         self.plan = Plan(pipeline.name)
-        self._pipeline, self._tools, self._selection = pipeline, tools, selection
+        self.selection = selection
+        self._pipeline, self._tools = pipeline, tools
         self._params = planning.pop("params")
         self._planning = planning
         self._known = KnownResults(tools.known)
@@ -210,7 +212,7 @@ class PipelineRun:
         began = time.thread_time()  # reads of records are not counted: other steps are made while they last
         lost = frozenset(self.outcome.errors) | frozenset(self.blocked())
         self.plan = await self._pipeline.plan(
-            self._params, known=self._known, failed=lost, selection=self._selection, **self._planning
+            self._params, known=self._known, failed=lost, selection=self.selection, **self._planning
         )
         self._plan_seconds = time.thread_time() - began
         expect_jobs(len(self._jobs()), estimate=self._estimate(), is_exact=True)
@@ -374,7 +376,7 @@ class PipelineRun:
         return one.is_needed and all(work.is_settled for work in one.works)
 
     def _is_selected(self, one: Instance) -> bool:
-        return self._selection.has(one, self.plan.instances)
+        return self.selection.has(one, self.plan.instances)
 
     # -- costs -----------------------------------------------------------------------------------------------------
 

@@ -236,6 +236,9 @@ class Problems:
             raise PipelineError(self)
 
 
+_MOST_NAMES = 30
+
+
 def nearest(name: str, names: Iterable[str], *, none: str = "") -> str:
     """Returns a clause with the name that is most similar to a wrong one.
 
@@ -248,7 +251,8 @@ def nearest(name: str, names: Iterable[str], *, none: str = "") -> str:
     near = get_close_matches(str(name).lower(), known, n=1, cutoff=0.6)
     if near:
         return f"did you mean {near[0]}?"
-    return f"there are {', '.join(known)}" if known else none
+    more = ", …" if len(known) > _MOST_NAMES else ""
+    return f"there are {', '.join(known[:_MOST_NAMES])}{more}" if known else none
 
 
 def problem_at(name: str, lines: Sequence[str], place: Place, message: str) -> Problem:

@@ -189,6 +189,54 @@ def test_a_plan_refuses_a_retake_of_no_step(here: Here) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--only picture", "step picture does not exist; did you mean each.picture?"),
+        ("--only each[c].picture", "step each[c].picture does not exist; did you mean each["),
+        ("--only each.clip --only each", "step each does not exist"),
+        ("--item c", "item c does not exist; there are a, b"),
+    ],
+)
+def test_a_selection_of_what_does_not_exist_is_refused(here: Here, options: str, said: str) -> None:
+    assert said in here.call(f"{RUN} {options}", fails=True)
+    assert not here.rh.recorder.paid
+
+
+LISTED = """
+steps:
+  script:
+    model: rhart-text-g-3-flash-preview/text-to-text
+    with: {prompt: "Two shots as a JSON list, where each shot has name and look: a pier"}
+    parse: {list: {name: string, look: string}, at_most: 3}
+  shots:
+    foreach: $(script)
+    id: $(item.name)
+    steps:
+      picture: {model: z-image/turbo, with: {prompt: $(item.look)}}
+  sheet: {edit: contact_sheet, with: {of: $(shots.picture)}}
+outputs: {sheet: $(sheet)}
+"""
+
+
+def test_items_of_an_answer_are_accepted_until_it_is_known(here: Here) -> None:
+    here.write("listed.yaml", LISTED)
+    run = "run listed.yaml"
+    assert "shots[dawn].pictures does not exist" in here.call(f"{run} --only shots[dawn].pictures", fails=True)
+    here.call(f"{run} --item dawn")
+    assert [paid.endpoint for paid in here.rh.recorder.paid] == ["rhart-text-g-3-flash-preview/text-to-text"]
+    steps = json.loads(here.call("plan listed.yaml --json"))["steps"]
+    first, second = (step["address"] for step in steps if step["address"].startswith("shots["))
+    here.call(f"{run} --only '{first}'")
+    here.call(f"{run} --only '{second}' --retake '{second}'")
+    assert len(here.rh.recorder.paid) == 3
+    assert "step shots[dawn].picture does not exist" in here.call(f"{run} --only shots[dawn].picture", fails=True)
+    assert "item dawn does not exist; there are " in here.call(f"{run} --item dawn", fails=True)
+    wrong = first.replace("].picture", "].clip")
+    assert f"there is no paid step {wrong}" in here.call(f"{run} --retake '{wrong}'", fails=True)
+    assert len(here.rh.recorder.paid) == 3
+
+
 REVIEW = """
 params: {what: string, size: integer}
 steps:

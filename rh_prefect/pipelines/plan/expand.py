@@ -65,6 +65,7 @@ class Expander:
         self.notes: dict[str, None] = {}
         self.outputs: dict[str, Any] = {}
         self.new_takes: dict[str, int] = {}
+        self.open_fan_outs: dict[str, bool] = {}
         self.text = "\n".join(checked.document.lines)
         self._checked = checked
         self._used_at: Path = ()
@@ -470,6 +471,7 @@ class Expander:
         if not step.is_fan_out:
             return [Frame(frame, {}, frame.id, frame.number, frame.is_sure, frame.row, pending, waits_for)]
         found = matrix_of(step, frame) if step.matrix is not None else items_of(step, frame)
+        is_open = any(one.is_pending for one in found)
         for one in found:
             lost = [maker for maker in makers(one.names.get("item")) if maker.address in self._lost]
             one.waits_for = [*waits_for, *lost, *_condition_steps(step.where, one)]
@@ -481,7 +483,9 @@ class Expander:
         found = found[:limit] if isinstance(limit, int) else found
         for number, one in enumerate(found, 1):
             one.number = one.names["number"] = number
-            name_item(step, one, frame)
+            is_open |= not name_item(step, one, frame)
+        if is_open:
+            self.open_fan_outs[path] = not frame.id
         self._check_ids(step, at, found, path)
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 from rh_prefect.pipelines.conditions import truth
 from rh_prefect.pipelines.language import Step
@@ -58,19 +59,28 @@ def matrix_of(step: Step, frame: Frame) -> list[Frame]:
     ]
 
 
-def name_item(step: Step, one: Frame, outer: Frame) -> None:
-    """Returns an item's id: the value of `id`, else the matrix values, the file's stem, or the item's number."""
+def name_item(step: Step, one: Frame, outer: Frame) -> bool:
+    """Sets an item's id: the value of `id`, else the matrix values, the file's stem, or the item's number.
+
+    Returns:
+        Whether the id stays; it changes when a step has made the value that it is taken from.
+    """
+    source: list[Any] = []
     if step.id is not None:
         name = evaluate(step.id, one)
+        source = [name]
         name = "" if isinstance(name, Unknown | File) or name is ABSENT else str(name)
     elif "matrix" in one.names:
-        name = "-".join(str(mark(value)) for value in one.names["matrix"].values())
+        source = list(one.names["matrix"].values())
+        name = "-".join(str(mark(value)) for value in source)
     else:
         stem = part(one.names["item"], "stem") if isinstance(one.names.get("item"), File) else ABSENT
+        source = [stem]
         name = stem if isinstance(stem, str) else ""
     name = name or str(one.number)
     one.names["id"] = name
     one.id = f"{outer.id}/{name}" if outer.id else name
+    return not any(isinstance(value, Unknown) for value in source)
 
 
 def uses_previous(step: Step) -> bool:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from rh_prefect.errors import InputError
 from rh_prefect.pipelines.check import Checked
-from rh_prefect.pipelines.document import Problem, Problems, visible
+from rh_prefect.pipelines.document import Problem, Problems, nearest, visible
 from rh_prefect.pipelines.language import Budget
 from rh_prefect.pipelines.plan.expand import Expander, grouped
-from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Work
+from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection, Work
 from rh_prefect.pipelines.plan.price import total
+from rh_prefect.pipelines.takes_file import step_of
 
 
 @dataclass(repr=False)
@@ -42,6 +44,8 @@ class Plan:
         records: Where the records are, in words.
         new_takes: The take that was chosen for each step which is to be made again, by address.
         items: How many items the top fan-outs have, by their names.
+        paths: The names of all steps of the file and of the files that it uses, as in `each.picture`.
+        open_fan_outs: The fan-outs whose items are not all known yet, each with whether it is an outermost one.
     """
 
     pipeline: str
@@ -64,6 +68,8 @@ class Plan:
     records: str = ""
     outputs: Mapping[str, Any] = field(default_factory=dict)
     new_takes: Mapping[str, int] = field(default_factory=dict)
+    paths: Collection[str] = ()
+    open_fan_outs: Mapping[str, bool] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """Short: all of its steps name each other."""
@@ -87,6 +93,33 @@ class Plan:
         """
         works = {id(work): work for one in instances for work in one.works}
         return total((work.price, work.is_sure) for work in works.values() if work.is_paid)
+
+    def may_have(self, address: str) -> bool:
+        """Whether a step with an address exists, or can exist when the items of its fan-out are known.
+
+        Args:
+            address: As in `each.picture` or `each[A-17].picture`.
+        """
+        path = step_of(address)
+        is_possible = path == address or any(path.startswith(f"{group}.") for group in self.open_fan_outs)
+        return (is_possible and path in self.paths) or any(one.address == address for one in self.instances)
+
+    def refuse_unknown(self, selection: Selection) -> None:
+        """Refuses a selection of steps or items that do not exist, of which a run would make nothing.
+
+        Args:
+            selection: The selection.
+
+        Raises:
+            InputError: There is no such step or item.
+        """
+        for name in sorted(selection.steps):
+            if not self.may_have(name):
+                _refuse("step", name, self.paths if step_of(name) == name else [one.address for one in self.instances])
+        items = dict.fromkeys(one.top_item for one in self.instances if one.item)
+        for name in sorted(selection.items - items.keys()):
+            if not any(self.open_fan_outs.values()):
+                _refuse("item", name, items)
 
     @property
     def counts(self) -> Counter[str]:
@@ -122,6 +155,12 @@ class Plan:
         return tree(self)
 
 
+def _refuse(what: str, name: str, known: Iterable[str]) -> None:
+    near = nearest(name, known, none="the plan has none")
+    near = near if near.endswith("?") else f"{near}."
+    raise InputError(f"The selected {what} {visible(name)} does not exist; {visible(near)} Nothing was sent.")
+
+
 def finish(expander: Expander, checked: Checked, problems: Problems, plan: Plan) -> Plan:
     """Completes a plan after its file was expanded: what is needed, what is equal, what is saved twice.
 
@@ -141,7 +180,17 @@ def finish(expander: Expander, checked: Checked, problems: Problems, plan: Plan)
     plan.notes = [*checked.notes, *expander.notes]
     plan.problems = list(problems)
     plan.outputs, plan.new_takes = expander.outputs, expander.new_takes
+    plan.paths, plan.open_fan_outs = list(_paths(checked)), expander.open_fan_outs
     return plan
+
+
+def _paths(checked: Checked, before: str = "") -> Iterator[str]:
+    for at, step in checked.file.walk():
+        path = before + ".".join(map(str, at[1::2]))
+        if at in checked.uses:
+            yield from _paths(checked.uses[at], f"{path}.")
+        elif step.action != "steps":
+            yield path
 
 
 def _mark_needed(instances: Sequence[Instance]) -> None:

@@ -124,22 +124,17 @@ class Selection:
             instances: The steps of the plan; it needs those of the first items.
         """
         in_steps = not self.steps or bool({one.path, one.address} & self.steps)
-        in_items = not self.items or not one.item or _top(one) in self.items
+        in_items = not self.items or not one.item or one.top_item in self.items
         return in_steps and in_items and (not self.sample or not one.item or self._is_sampled(one, instances))
 
     def _is_sampled(self, one: Instance, instances: Iterable[Instance]) -> bool:
         group, first = one.path.partition(".")[0], set[str]()
         for each in instances:
             if each.item and each.path.startswith(f"{group}."):
-                first.add(_top(each))
+                first.add(each.top_item)
             if len(first) == self.sample:
                 break
-        return _top(one) in first
-
-
-def _top(one: Instance) -> str:
-    """The item of the outermost fan-out that a step belongs to."""
-    return one.item.partition("/")[0]
+        return one.top_item in first
 
 
 class KnownWorks(Protocol):
@@ -285,6 +280,11 @@ class Instance:
         """Names it in reports: `each[A-17].clip`."""
         group, _, name = self.path.rpartition(".")
         return f"{group}[{self.item}].{name}" if self.item else self.path
+
+    @property
+    def top_item(self) -> str:
+        """The item of the outermost fan-out that it belongs to."""
+        return self.item.partition("/")[0]
 
     @property
     def is_paid(self) -> bool:
