@@ -12,15 +12,17 @@ import httpx
 from prefect import Flow
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
-from prefect.exceptions import ObjectNotFound, ParameterTypeError
+from prefect.exceptions import ObjectNotFound, ParameterTypeError, SignatureMismatchError
 from prefect.states import Cancelled, Pending
 
 from rh_prefect.errors import ConfigError, InputError
+from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.prefect_internals import awaiting_retry, run_flow
 from rh_prefect.flow_runs.queries import flow_name_of, read_flow_run
 from rh_prefect.flow_runs.scope import equal_calls
 from rh_prefect.jobs.journal.call_matching import Equal
 from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.pipelines.run_claims import read_place
 from rh_prefect.prefect_api import ask
 
 R = TypeVar("R")
@@ -40,7 +42,8 @@ async def rerun(flow: Flow[..., Any], flow_run_id: UUID | str, *, equal: Equal =
     `prefect flow-run retry` cannot do this: it refuses a run that a killed process left "Running".
 
     Raises:
-        ConfigError: There is no such flow run, or it is one of another flow.
+        ConfigError: There is no such flow run.
+        InputError: It is one of another flow.
     """
     flow_run = await _prepare(flow, flow_run_id)
     try:
@@ -95,7 +98,8 @@ def resume(flow: Flow[..., Any], flow_run_id: UUID | str, *, equal: Equal = "ref
         What the flow returns.
 
     Raises:
-        ConfigError: There is no such flow run, or it is one of another flow, or this is called inside a flow.
+        ConfigError: There is no such flow run, or this is called inside a flow.
+        InputError: It is a run of another flow; its state is not changed.
     """
     if FlowRunContext.get() is not None:
         raise ConfigError(
@@ -120,20 +124,28 @@ async def create(flow: Flow[..., Any], parameters: dict[str, Any]) -> UUID:
     return (await ask(lambda api: api.create_flow_run(flow, parameters=given, state=Pending()))).id
 
 
-def _wrong(error: ParameterTypeError) -> str:
+def _wrong(error: Exception) -> str:
     """What Prefect found wrong, without its heading and on one line."""
     heading, *found = str(error).split("\n - ")
     return " ".join("; ".join(found or [heading]).split()).rstrip(".")
 
 
 async def find(flow: Flow[..., Any], flow_run_id: UUID | str) -> FlowRun:
-    """Finds a run of a flow; `ConfigError` where there is none, or it is one of another flow."""
+    """Finds a run of a flow; `ConfigError` where there is none, `InputError` if it is one of another flow."""
     flow_run = await read_flow_run(flow_run_id)
     name = await flow_name_of(flow_run)
-    if name != flow.name:
-        raise ConfigError(
-            f"The flow run {flow_run_id} belongs to the flow {name!r}, not to {flow.name!r}. What to do: "
-            "resume it with its own flow."
+    wrong = f"belongs to the flow {name!r}, not to {flow.name!r}" if name != flow.name else None
+    if wrong is None and flow.should_validate_parameters:
+        try:
+            flow.validate_parameters(flow_run.parameters)
+        except (ParameterTypeError, SignatureMismatchError) as error:
+            wrong = f"is not one of this flow {name!r}, whose parameters do not fit: {_wrong(error)}"
+    if wrong is not None:
+        is_pipeline = await LOOP.call(read_place(FlowRunJournal(flow_run.id))) is not None
+        todo = "run its pipeline again with the same parameters: `rh-prefect run FILE.yaml`; nothing is paid for twice"
+        raise InputError(
+            f"The flow run {flow_run_id} {wrong}. Nothing was sent, and the run keeps its state. What to do: "
+            f"{todo if is_pipeline else 'resume it with its own flow'}."
         )
     return flow_run
 

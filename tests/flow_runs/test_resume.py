@@ -12,7 +12,10 @@ from prefect.client.orchestration import get_client
 
 from rh_prefect import flows
 from rh_prefect.errors import ConfigError, InputError
+from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.resume import create, rerun, resume
+from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.pipelines.run_claims import RecordsPlace, note_place
 from tests.flow_runs.crashing_flow import failed
 from tests.support.prefect_server import PrefectServer
 
@@ -131,5 +134,30 @@ async def test_another_flows_run_is_refused(prefect_server: PrefectServer) -> No
 
     async with get_client() as client:
         flow_run = await client.create_flow_run(other)
-    with pytest.raises(ConfigError, match="belongs to the flow 'other'"):
+    with pytest.raises(InputError, match="belongs to the flow 'other'"):
         await rerun(failed, flow_run.id)
+
+
+@pytest.mark.parametrize("is_pipeline", [True, False])
+async def test_a_run_of_another_flow_of_the_same_name_is_refused_and_keeps_its_state(
+    prefect_server: PrefectServer, *, is_pipeline: bool
+) -> None:
+    """The pipeline that is shipped as `film` has the name of the flow `film`."""
+
+    @flow(name="film")
+    def other(idea: str, budget: float | None = None) -> str:
+        return idea
+
+    state = other("a lighthouse", return_state=True)
+    flow_run_id = state.state_details.flow_run_id
+    assert flow_run_id is not None
+    if is_pipeline:
+        await LOOP.call(note_place(FlowRunJournal(flow_run_id), RecordsPlace(url="/works")))
+    for call in (rerun, resume):
+        with pytest.raises(InputError, match="parameters do not fit") as error:
+            await call(flows.film, flow_run_id)
+        assert ("rh-prefect run FILE.yaml" in str(error.value)) is is_pipeline
+    async with get_client() as client:
+        flow_run = await client.read_flow_run(flow_run_id)
+    assert flow_run.state is not None
+    assert (flow_run.run_count, flow_run.state.name) == (1, "Completed")
