@@ -336,6 +336,8 @@ def choose(
         elif words in (text or ()):
             decided[address] = {"of": review.request["of"], "text": Path(chosen).read_text(encoding="utf-8")}
         elif chosen.isdecimal() and int(chosen) >= 1:
+            if int(chosen) > review.candidates:
+                raise InputError(f"choose: {address}: {review.no_candidate(int(chosen))}. No choice was recorded.")
             decided[address] = {"of": review.request["of"], "take": int(chosen)}
         else:
             raise InputError(f"choose: {chosen!r} is neither a number of 1 or more nor `again`.")

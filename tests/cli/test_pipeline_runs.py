@@ -267,6 +267,9 @@ def test_choose_takes_the_parameters_of_a_reviewed_plan(here: Here) -> None:
     here.call("plan review.yaml --set what=blue --set size=64 --out p.json")
     said = here.call("run review.yaml --plan p.json")
     choose, run = printed(said)
+    wrong = here.call(choose.replace("chosen=1", "chosen=7"), fails=True)
+    assert "chosen: there is no candidate 7; it has 1." in wrong
+    assert not (here.folder / "review.takes.yaml").exists()
     assert "what is missing" in here.call("choose review.yaml chosen=1", fails=True)
     assert "--plan p.json" in choose
     assert printed(here.call(choose)) == [run]

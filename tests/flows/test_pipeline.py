@@ -231,8 +231,13 @@ outputs: {clip: $(clip)}
     takes = [work.known for work in review.needs[0].works if work.known is not None]
     assert rh.recorder.paid[2].inputs == {"imageUrl": (takes[1].outputs[0].sha256,)}
     assert len(rh.recorder.paid) == 3
-    state, _ = await run(text, budget=10, choices={"chosen": {"of": "0" * 8, "take": 2}})
-    assert state.name == WAITING
+    for wrong, reason in (
+        ({"of": "0" * 8, "take": 2}, "the choice was made for different candidates and must be made again"),
+        ({**copied["chosen"], "take": 7}, "there is no candidate 7; it has 1 and 2"),
+    ):
+        state, waiting = await run(text, budget=10, choices={"chosen": wrong})
+        assert state.name == WAITING
+        assert [one.reason for one in waiting.steps if one.step == "chosen"] == [reason]
 
 
 OF_A_LINK = """

@@ -377,6 +377,7 @@ class Expander:
         instance = Instance(path, frame.id, step, at, "review", is_sure=frame.is_sure)
         instance.needs = list(dict.fromkeys(maker for one in shown for maker in makers(one)))
         instance.request = {"of": candidates_id([str(mark(one)) for one in shown])}
+        instance.candidates = len(shown)
         for maker in instance.needs:
             maker.used = True
         instance.waits_for = self._waits_for(step, frame)
@@ -399,16 +400,22 @@ class Expander:
         if choice is None:
             return None
         if choice.get("of") != instance.request["of"]:
-            self.notes[f"{instance.address}: the choice was made for different candidates and must be made again."] = (
-                None
-            )
+            self._note(instance, "the choice was made for different candidates and must be made again")
             return None
         if isinstance(choice.get("text"), str):
             return (
                 None if any(isinstance(one, File) for one in shown) else choice["text"]
             )  # no text becomes a file (S8)
         take = choice.get("take")
-        return shown[take - 1] if isinstance(take, int) and 1 <= take <= len(shown) else None
+        if isinstance(take, int) and 1 <= take <= len(shown):
+            return shown[take - 1]
+        if isinstance(take, int):
+            self._note(instance, instance.no_candidate(take))
+        return None
+
+    def _note(self, instance: Instance, said: str) -> None:
+        instance.note = said
+        self.notes[f"{instance.address}: {said}."] = None
 
     async def _use(self, step: Step, at: Path, frames: list[Frame], path: str) -> list[Made]:
         used = self._checked.uses[at]

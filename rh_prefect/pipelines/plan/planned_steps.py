@@ -238,6 +238,7 @@ class Instance:
         forbidden: Why it must not be paid for; see `works_lifecycle.WorkPolicy`.
         row: The row of a table that its item comes from, for messages.
         problems: What is wrong with its values. A run makes no such step; values that a model gave are known then only.
+        candidates: How many candidates a review has.
         used_at: The path of the step with `use` that it comes from, in the file that is planned.
         stops_run: Whether the run starts no more steps after its failure; see `on_error`.
     """
@@ -272,6 +273,7 @@ class Instance:
     forbidden: str = ""
     row: str = ""
     problems: list[str] = field(default_factory=list)
+    candidates: int = 0
     used_at: Path = ()
     stops_run: bool = False
 
@@ -280,6 +282,15 @@ class Instance:
         """Names it in reports: `each[A-17].clip`."""
         group, _, name = self.path.rpartition(".")
         return f"{group}[{self.item}].{name}" if self.item else self.path
+
+    def no_candidate(self, number: int) -> str:
+        """Returns a clause which says that a review has no candidate of this number.
+
+        Args:
+            number: The chosen number.
+        """
+        there = {0: "none", 1: "1", 2: "1 and 2"}.get(self.candidates, f"1 to {self.candidates}")
+        return f"there is no candidate {number}; it has {there}"
 
     @property
     def top_item(self) -> str:
