@@ -249,9 +249,9 @@ def _run(
     waiting = [one.step for one in result.steps if one.model == "review" and one.state == "waits for review"]
     print(summary(result) if result.new or waiting else f"{NOTHING_NEW}: the results exist already. {summary(result)}")
     for name, value in result.outputs.items():
-        if value is None:
-            continue
         for number, one in enumerate(value if isinstance(value, list) else [value]):
+            if one is None:
+                continue
             shown = f"{name}[{number + 1}]" if isinstance(value, list) else name
             print(f"{shown}: {getattr(one, 'uri', one)}")
     print(f"report: {result.report}")

@@ -72,6 +72,7 @@ async def report(run: PipelineRun, options: RunOptions, scope: FlowScope) -> Sta
         The final state: failed, waiting for review, nothing new, or completed; its data is the result.
     """
     await run.count_costs()
+    await run.find_saved()
     steps = tuple(_steps(run))
     outcome = run.outcome
     costs = Costs.total(outcome.costs.values())

@@ -479,16 +479,32 @@ class PipelineRun:
 
     # -- names -----------------------------------------------------------------------------------------------------
 
+    async def find_saved(self) -> None:
+        """Finds the results of steps that were not selected under the names that earlier runs gave them."""
+        left = [one for one in self.plan.instances if one.save_as and one.address not in self.outcome.saved]
+        if self.selection != Selection():  # else the run saves all results itself
+            await asyncio.gather(*map(self._find_saved, left))
+
+    async def _find_saved(self, instance: Instance) -> None:
+        named = self._named(instance)
+        found = await asyncio.gather(*(LOOP.call(self._tools.names.find(file, name)) for file, name in named))
+        files = [file for file in found if file is not None]
+        if files and len(files) == len(found):
+            self.outcome.saved[instance.address] = files
+
     async def _save(self, instance: Instance) -> None:
         """Copies the results of a step to the names that the file gives them."""
+        saved = [await LOOP.call(self._tools.names.save(file, name)) for file, name in self._named(instance)]
+        self.outcome.saved[instance.address] = saved
+
+    def _named(self, instance: Instance) -> list[tuple[Media, str]]:
+        """The results of a step, each with the name that the file gives it."""
         shape = shape_of(instance.step.parse)
         queries = [WorkQuery(work.key, shape, is_edit=not instance.is_paid) for work in instance.works]
         found = [self._known.result(query) for query in queries]
         files = [one.outputs[0] for one in found if one is not None and one.outputs]
         names = [numbered(instance.save_as, number) for number in range(1, len(files) + 1)]
-        saving = zip(files, names, strict=True)
-        saved = [await LOOP.call(self._tools.names.save(file, name)) for file, name in saving]
-        self.outcome.saved[instance.address] = saved
+        return list(zip(files, names, strict=True))
 
 
 def numbered(name: str, number: int) -> str:

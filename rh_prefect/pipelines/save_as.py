@@ -71,6 +71,21 @@ class SavedNames:
             return await asyncio.to_thread(self._copy, file, name)
         return file.model_copy(update={"uri": self._store.uri(name)})
 
+    async def find(self, file: Media, name: str) -> Media | None:
+        """Finds a result that was saved under a name; returns None where the name has no file or another one.
+
+        Args:
+            file: The result.
+            name: Its name in the store.
+
+        Raises:
+            JournalError: The records cannot be read.
+        """
+        job = hashlib.sha256(name.encode()).hexdigest()[:40]
+        size, known = await asyncio.to_thread(self._store.size, name), await self._records.job(job)
+        is_there = size == file.size and {record["sha256"] for record in known.values()} == {file.sha256}
+        return file.model_copy(update={"uri": self._store.uri(name)}) if is_there else None
+
     def _copy(self, file: Media, name: str) -> Media:
         with TemporaryDirectory(prefix="rh-save-") as folder:
             local = Path(folder) / Path(name).name

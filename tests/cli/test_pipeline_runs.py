@@ -237,6 +237,27 @@ def test_items_of_an_answer_are_accepted_until_it_is_known(here: Here) -> None:
     assert len(here.rh.recorder.paid) == 3
 
 
+SAVED = """
+params:
+  products: {type: table, columns: {sku: string, title: string}}
+steps:
+  each:
+    foreach: $(params.products)
+    id: $(item.sku)
+    steps:
+      picture: {model: z-image/turbo, with: {prompt: "Photo of $(item.title)"}}
+      small: {edit: resize, with: {file: $(picture), width: 64, height: 64}, save_as: small/$(id).png}
+outputs: {photos: $(each.small)}
+"""
+
+
+def test_a_partial_run_prints_saved_names_and_only_what_exists(here: Here) -> None:
+    here.write("products.yaml", SAVED)
+    here.call(f"{RUN} --item a")
+    said = here.call(f"{RUN} --only each.picture")
+    assert re.findall(r"photos.*: (.*)", said) == [str(here.folder / "out" / "small" / "a.png")]
+
+
 REVIEW = """
 params: {what: string, size: integer}
 steps:
