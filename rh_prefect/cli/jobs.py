@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from rh_prefect.cli.prefect_server import api_of_earlier_runs, is_configured
-from rh_prefect.errors import InputError, RunningHubError, TaskNotFound
+from rh_prefect.errors import InputError, JournalError, RunningHubError, TaskNotFound
 from rh_prefect.jobs import manual_repair
 from rh_prefect.jobs.events import summary_of
 from rh_prefect.jobs.journal.costs import costs_of
 from rh_prefect.jobs.journal.job_records import JobView, jobs_of, read_job, split_job
-from rh_prefect.jobs.journal.journal import folder_scopes
+from rh_prefect.jobs.journal.journal import folder_scopes, run_together
 from rh_prefect.jobs.journal.spool import Spool
 from rh_prefect.settings import get_settings
 
@@ -206,16 +208,42 @@ def _runs_as_text(runs: list[dict[str, Any]], scopes: list[dict[str, Any]]) -> I
     yield from (f"  {one['name']}" for one in scopes)
 
 
-async def _jobs_in(run: str) -> list[tuple[str, JobView]]:
-    return [(scope.journal.scope, view) async for scope, view in _jobs(run)]
+async def _jobs_in(run: str) -> list[tuple[str, JobView, str]]:
+    """The jobs of a run, each with its scope and, for one that cannot be read, why; works of pipelines included."""
+    from rh_prefect.flow_runs.cancellation import works_of
+    from rh_prefect.pipelines.run_claims import WorksLedger
+
+    works = await works_of(own := await _scope(run))
+    # A pipeline's run holds only the claims of its works, whose records are in the storage.
+    found = [
+        (scope.journal.scope, view, "")
+        async for scope, view in _jobs(run)
+        if view.last is not None or works is None or scope.journal.scope != own.journal.scope
+    ]
+    if works is None:
+        return found
+    ledger = WorksLedger(own, works)
+
+    async def read(work: str, n: int) -> list[tuple[str, JobView, str]]:
+        try:
+            submit = await works.submission(work, n)
+        except JournalError as error:
+            return [(works.scope, JobView(work), error.message)]
+        is_own = submit is not None and submit.intent.flow_run == ledger.flow_run
+        return [(works.scope, JobView(work, (submit,)), "")] if submit is not None and is_own else []
+
+    waiting = deque(partial(read, work, n) for work, n in await ledger.claims())
+    async for rows in run_together(waiting, at_once=16):
+        found += rows
+    return found
 
 
-def _as_json(run: str, view: JobView) -> dict[str, object]:
+def _as_json(run: str, view: JobView, problem: str) -> dict[str, object]:
     last = view.last
     intent, end = (last.intent, last.end) if last is not None else (None, None)
     return {
         "job": f"{run}/{view.key}",
-        "state": _state(last) if last is not None else "empty",
+        "state": _state(last) if last is not None else problem or "empty",
         "task_id": last.task_id if last is not None else None,
         "model": intent.model if intent is not None else None,
         "label": intent.label if intent is not None else None,
@@ -237,10 +265,10 @@ async def _jobs(run: str) -> AsyncIterator[tuple[Scope, JobView]]:
             yield scope, view
 
 
-def _line(run: str, view: JobView) -> str:
+def _line(run: str, view: JobView, problem: str) -> str:
     last = view.last
     if last is None:
-        return f"{run}/{view.key}  empty"
+        return f"{run}/{view.key}  {problem or 'empty'}"
     state = _state(last)
     cost = costs_of(last.end) if last.end else ""
     return f"{run}/{view.key}  {state:10} {last.task_id or '-':20} {_what(view)}  {cost or ''}".rstrip()

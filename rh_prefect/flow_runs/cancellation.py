@@ -58,11 +58,9 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
 
 async def _cancel_works(scope: Scope) -> CancelReport:
     """Cancels the tasks of a pipeline's run which no other run waits for."""
-    place = await read_place(scope.journal)
-    if place is None:
+    works = await works_of(scope)
+    if works is None:
         return CancelReport((), (), {})
-    store = await load_storage(place.storage)
-    works = WorksJournal(place.url, options=store.options_for(place.url))
     done = await WorksLedger(scope, works).cancel(RECORDED.client_for)
     if done.continued:
         _log.info(
@@ -71,6 +69,15 @@ async def _cancel_works(scope: Scope) -> CancelReport:
             ", ".join(done.continued),
         )
     return CancelReport(tuple(done.cancelled), (), done.failed)
+
+
+async def works_of(scope: Scope) -> WorksJournal | None:
+    """Opens the records of the works of a run; None for a run that is no pipeline's."""
+    place = await read_place(scope.journal)
+    if place is None:
+        return None
+    store = await load_storage(place.storage)
+    return WorksJournal(place.url, options=store.options_for(place.url))
 
 
 EVERY: Final = 5.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from decimal import Decimal
 from pathlib import Path
 from uuid import uuid4
 
@@ -47,6 +48,36 @@ def test_another_budget_holds_for_a_resumed_run_and_other_parameters_are_refused
     _, out, _ = call(capsys, f"jobs list {run} --json")
     (job,) = json.loads(out)
     assert (job["state"], job["currency"]) == ("success", "CNY")
+
+
+@pytest.mark.prefect
+@pytest.mark.usefixtures("prefect_server")
+def test_the_jobs_of_a_pipeline_run_have_a_step_a_state_a_task_and_a_cost(
+    rh: Emulator, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "pier.yaml"
+    file.write_text("name: pier\nsteps:\n  picture: {model: z-image/turbo, with: {prompt: a pier}}\n")
+    code, _, err = call(capsys, f"run {file}")
+    assert code == 0, err
+    _, out, _ = call(capsys, "jobs list --json")
+    run = next(one["id"] for one in json.loads(out)["flow_runs"] if one["flow"] == "pier")
+    _, out, _ = call(capsys, f"jobs list {run} --json")
+    (job,) = json.loads(out)
+    assert (job["state"], job["label"], job["model"], job["currency"]) == (
+        "success",
+        "picture",
+        "z-image/turbo",
+        "CNY",
+    )
+    assert (job["task_id"], Decimal(job["cost"])) == (rh.recorder.paid[0].task_id, rh.recorder.charged)
+    _, out, _ = call(capsys, f"jobs list {run}")
+    assert job["task_id"] in out
+    assert "picture: z-image/turbo" in out
+    for record in (tmp_path / "out").rglob("*-end-1.json"):
+        record.write_text("no record")
+    code, out, _ = call(capsys, f"jobs list {run}")
+    assert "cannot be read" in out
+    assert "empty" not in out
 
 
 def test_the_jobs_of_a_flow_run_need_the_api_that_has_them(tmp_path: Path) -> None:
