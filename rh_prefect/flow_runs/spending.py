@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 
 from prefect.client.schemas.sorting import FlowRunSort
 
+from rh_prefect.blocks.lookup import load_storage
+from rh_prefect.errors import RunningHubError
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import find_flow_runs
 from rh_prefect.jobs.journal.costs import COINS, Charge, Costs, charge_of
@@ -20,6 +22,7 @@ from rh_prefect.jobs.journal.journal import FolderJournal, Journal, UnreadableRe
 from rh_prefect.jobs.outputs import manifest
 from rh_prefect.jobs.outputs.manifest import Manifest
 from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.run_claims import RecordsPlace, read_place
 from rh_prefect.pipelines.works_store import WorksJournal
 
 _AT_ONCE = 16
@@ -82,18 +85,30 @@ async def charges(store: MediaStore, *, with_prefect: bool, journal_url: str, re
     scopes = await asyncio.to_thread(folder_scopes, journal_url)
     journals += [FolderJournal(journal_url, scope=scope) for scope in scopes]
     works = (records or store.url).rstrip("/")
-    journals.append(WorksJournal(works, options=store.options_for(works)))
+    own = WorksJournal(works, options=store.options_for(works))
+    journals.append(own)
     recorded: list[TaskCharge] = []
     unread: dict[str, str] = {}
+    places: dict[str, RecordsPlace] = {}
 
     async def read(journal: Journal) -> None:
         try:
             recorded.extend(await _recorded(journal))
+            place = await read_place(journal) if isinstance(journal, FlowRunJournal) else None
+            if place is not None and place.url != own.url:
+                places[place.url] = place
         except UnreadableRecord as error:
             unread[journal.scope] = error.message
 
     for start in range(0, len(journals), _AT_ONCE):
         await asyncio.gather(*map(read, journals[start : start + _AT_ONCE]))
+    # Pipelines of other storages record their works there, as do those that ran with another RH_RECORDS.
+    for place in places.values():
+        try:
+            options = (await load_storage(place.storage)).options_for(place.url)
+            await read(WorksJournal(place.url, options=options))
+        except RunningHubError as error:
+            unread[place.url] = error.message
     made = await asyncio.to_thread(lambda: [_of_manifest(one, store) for one in manifest.read_all(store)])
     return Charges(tuple(once_each(recorded, made)), unread)
 

@@ -80,6 +80,19 @@ async def test_failed_tasks_count_in_the_run_the_report_and_spend(rh: Emulator) 
         assert sum(Decimal(str(row["amount"])) for row in rows) == rh.recorder.charged
 
 
+async def test_spend_counts_tasks_that_a_pipeline_recorded_in_another_storage(
+    rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "elsewhere"))
+    await run("far", attempts=1)
+    monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "out"))
+    here = MediaStore(str(tmp_path / "out"))
+    found = await charges(here, with_prefect=True, journal_url=get_settings().journal_url)
+    ids = {one.task_id for one in rh.recorder.paid}
+    others = [one for one in found.tasks if one.store != here.url and one.task_id in ids]
+    assert len(others) == len(ids) == 2
+
+
 async def events_of(pipeline: str, *, until: str) -> list[dict[str, Any]]:
     """The events of a pipeline on Prefect's server, once one of a kind is among them."""
     found: list[dict[str, Any]] = []
