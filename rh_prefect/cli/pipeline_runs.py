@@ -15,9 +15,12 @@ from cyclopts import Parameter, validators
 
 from rh_prefect.cli.argument_checks import check_account, check_blocks, check_store, refuse_hidden
 from rh_prefect.cli.pipelines import (
+    Item,
     New,
+    Only,
     Params,
     Retake,
+    Sample,
     Set,
     check_retake,
     given_params,
@@ -49,11 +52,6 @@ Reviewed = Annotated[
     Parameter(
         name="--plan", help="A plan that was reviewed, from `rh-prefect plan FILE --json`: pay for nothing beyond it."
     ),
-]
-Only = Annotated[list[str] | None, _Many, Parameter(help="Make only this step; repeatable.")]
-Item = Annotated[list[str] | None, _Many, Parameter(help="Make only this item; repeatable.")]
-Sample = Annotated[
-    int, Parameter(help="Make only the first N items of each fan-out.", validator=validators.Number(gte=0))
 ]
 RequireNew = Annotated[bool, Parameter(help="Fail if no new result needs to be made.", negative="")]
 Out = Annotated[str | None, Parameter(help="Where files go: a folder or an fsspec URL such as s3://bucket/prefix.")]

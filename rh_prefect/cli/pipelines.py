@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from rh_prefect.cli.argument_checks import printable, refuse_hidden
 from rh_prefect.errors import InputError, RunningHubError
@@ -19,7 +19,8 @@ from rh_prefect.pipelines.last_run import COMMAND_LINE, open_last_runs, since
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import changes
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import Selection
+from rh_prefect.pipelines.plan.planned_steps import Money, Selection
+from rh_prefect.pipelines.plan.render import prices
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.schema import models_in, schema
 from rh_prefect.pipelines.site_graphs import SavedGraphs
@@ -43,6 +44,15 @@ Retake = Annotated[
         negative="",
         consume_multiple=False,
     ),
+]
+Only = Annotated[
+    list[str] | None, Parameter(help="Make only this step; repeatable.", negative="", consume_multiple=False)
+]
+Item = Annotated[
+    list[str] | None, Parameter(help="Make only this item; repeatable.", negative="", consume_multiple=False)
+]
+Sample = Annotated[
+    int, Parameter(help="Make only the first N items of each fan-out.", validator=validators.Number(gte=0))
 ]
 Json = Annotated[bool, Parameter(name="--json", help="JSON, and nothing else on stdout.", negative="")]
 Out = Annotated[Path | None, Parameter(help="Write the plan as JSON to this file; only its owner can read it.")]
@@ -99,6 +109,9 @@ def plan(
     params: Params = None,
     new: New = False,
     retake: Retake = None,
+    only: Only = None,
+    item: Item = None,
+    sample: Sample = 0,
     out: Out = None,
     compare: Compare = None,
     deployment: Deployment = COMMAND_LINE,
@@ -113,11 +126,14 @@ def plan(
     """Check everything that can be known before a run, and show its steps and what they cost. Nothing is paid."""
     pipeline = _read(file, as_json=as_json)
     earlier = ReviewedPlan.read(compare) if compare is not None else None
-    again = {"takes": takes_of(read_choices(takes_file(file)), retake), "new": ("*",) if new else ()}
+    selection = Selection(frozenset(only or ()), frozenset(item or ()), sample)
+    takes = takes_of(read_choices(takes_file(file)), retake)
+    again = {"takes": takes, "new": ("*",) if new else (), "selection": selection}
     made = asyncio.run(
         _plan(pipeline, given_params(values, params), allow or (), storage, credentials, deployment, again)
     )
-    check_retake(made, retake or ())
+    price = made.price if made.problems else _selected_price(made, selection)
+    check_retake(made, retake or (), selection)
     if earlier is not None:
         changes.compare(made, earlier.data, pipeline.file.params)
         made.compared_with = f"the plan {compare}"
@@ -128,8 +144,19 @@ def plan(
     _show(made, as_json=as_json, graph=graph, mermaid=mermaid)
     if made.problems:
         sys.exit(1)
-    if exit_code and made.price.most > 0:
+    if exit_code and price.most > 0:
         sys.exit(_SOMETHING_TO_PAY)
+
+
+def _selected_price(made: Plan, selection: Selection) -> Money:
+    """The price of what a run would make, which is noted in the plan if it is only a part."""
+    made.refuse_unknown(selection)
+    price = made.price_of([one for one in made.instances if selection.has(one, made.instances)])
+    if selection != Selection():
+        least, expected, most = prices(price)
+        note = f"The selected steps cost least {least}, expected {expected}, most {most} {made.currency}."
+        made.notes = [*made.notes, note]
+    return price
 
 
 async def _compare(pipeline: Pipeline, made: Plan, deployment: str, storage: str | None) -> None:

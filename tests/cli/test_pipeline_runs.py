@@ -183,6 +183,15 @@ def test_a_retake_of_a_step_is_one_of_each_of_its_items(here: Here) -> None:
     assert len(here.rh.recorder.paid) == 4 + 1 + 2
 
 
+@pytest.mark.parametrize("part", ["--only each.picture", "--item b", "--sample 1 --new"])
+def test_a_plan_shows_the_price_of_the_selected_part(here: Here, part: str) -> None:
+    said = here.call(f"{PLAN} {part}")
+    (expected,) = re.findall(r"note: The selected steps cost least \S+, expected (\S+), most \S+ CNY\.", said)
+    here.call(f"{RUN} {part}")
+    assert here.rh.recorder.charged == Decimal(expected)
+    assert "did you mean each.clip?" in here.call(f"{PLAN} --only each.clips", fails=True)
+
+
 def test_a_plan_refuses_a_retake_of_no_step(here: Here) -> None:
     assert "there is no paid step each.clips; did you mean each.clip?" in here.call(
         f"{PLAN} --retake each.clips", fails=True
