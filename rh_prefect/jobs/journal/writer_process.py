@@ -31,7 +31,12 @@ class Owner(BaseModel):
 
 def current_owner() -> Owner:
     """Describes this process; read again after a fork."""
-    return Owner(host=socket.gethostname(), boot=_boot_id(), pid=os.getpid(), started=_start_time(os.getpid()) or "")
+    return _owner_of(os.getpid())
+
+
+@cache
+def _owner_of(pid: int) -> Owner:
+    return Owner(host=socket.gethostname(), boot=_boot_id(), pid=pid, started=_start_time(pid) or "")
 
 
 def is_surely_dead(owner: Owner) -> bool:

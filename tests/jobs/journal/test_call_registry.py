@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -200,3 +201,46 @@ async def test_a_call_of_another_process_of_the_attempt_is_not_moved(
     caller = Caller(at(1, x="2"), version="2", is_detached=caller_is_detached)
     found = await find(CallRegistry(), journal, caller, attempt=attempt)
     assert found.is_new == (not moves)
+
+
+class ComparesWithAll(CallRegistry):
+    """Compares each call with all records."""
+
+    def _quick_match(self, calls: object, caller: Caller, digest: str) -> None:
+        return None
+
+
+@pytest.mark.parametrize("seed", range(300))
+async def test_a_call_found_by_its_address_alone_is_the_one_that_comparing_finds(seed: int) -> None:
+    """Random calls with retries, child flows beside each other, and records of an earlier attempt and version."""
+    chance, places = random.Random(seed), (MemoryPlace(), MemoryPlace())
+    for attempt in (1, 2, 3):
+        version = chance.choice(["v1", "v1", "v2"])
+        registries = (CallRegistry(), ComparesWithAll())
+        for _ in range(chance.randint(1, 8)):
+            caller = _random_caller(chance, version)
+            quick, thorough = [
+                await _outcome(registry, MemoryJournal(place, "run"), caller, attempt)
+                for registry, place in zip(registries, places, strict=True)
+            ]
+            assert quick == thorough
+
+
+async def _outcome(calls: CallRegistry, journal: MemoryJournal, caller: Caller, attempt: int) -> CallJob | str:
+    try:
+        job = await find(calls, journal, caller, attempt=attempt)
+    except AmbiguousCall as error:
+        return error.message
+    if job.is_new:
+        submitted = intent(address=caller.address, version=caller.version, order=job.order)
+        await write(journal, {"intent-1": submitted}, key=job.key)
+    return job
+
+
+def _random_caller(chance: random.Random, version: str) -> Caller:
+    concurrent = chance.choice([0, 0, 1, 2])
+    is_in_order, given = not concurrent and chance.random() < 0.7, chance.choice(["g", None])
+    place = Place(in_order=is_in_order, given=given, number=chance.randint(1, 3), concurrent=concurrent)
+    step = Step(name="shot", place=place, arguments=chance.choice([{}, {"x": "1"}, {"x": None}]))
+    tries = tuple(Try(f"task-{n}", chance.choice([1, 1, 2])) for n in chance.sample(range(4), chance.randint(0, 2)))
+    return Caller(Address(steps=(step,), place=Place(in_order=True)), tries, version=version)
