@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 import sys
 import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from itertools import count, zip_longest
-from types import MappingProxyType
+from types import FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Self, TypeVar, overload
 from uuid import UUID
 
@@ -22,7 +23,7 @@ from prefect.flows import Flow
 from prefect.task_runners import TaskRunner
 from prefect.tasks import Task
 
-from rh_prefect.flow_runs.argument_hashes import argument_hash
+from rh_prefect.flow_runs.argument_hashes import argument_hash, arguments_of
 from rh_prefect.flow_runs.prefect_internals import RunContext, run_contexts, runs_in_order
 from rh_prefect.jobs.journal.identity import Place
 from rh_prefect.jobs.outputs.result import Result
@@ -251,8 +252,9 @@ def _bound(task: Task[Any, Any] | Flow[..., Any], args: Sequence[Any], kwargs: M
 class PlacedFlow(Flow[P, R]):
     """A flow whose calls by another flow get positions, by its arguments and in program order.
 
-    Prefect's own number counts the calls of a flow with any arguments. Of two calls with equal arguments it does
-    not tell which one a record belongs to, once the other is served from its persisted result and asks for nothing.
+    Prefect's own number counts the calls of a flow with any arguments, and by it Prefect finds the child's run of an
+    earlier attempt, with its persisted result. If the order of the calls changes, that is the run of another call. So
+    the arguments and the position are part of the name under which Prefect counts.
     """
 
     place: Place | None = None
@@ -264,14 +266,47 @@ class PlacedFlow(Flow[P, R]):
             """Runs the flow; see `prefect.Flow`."""
             if self.place is not None or FlowRunContext.get() is None:
                 return Flow.__call__(self, *args, **kwargs)
-            place = take_place(self.name, _given_of(self, _bound(self, args, kwargs)))
-            return Flow.__call__(placed(self, place), *args, **kwargs)
+            given = _given_of(self, _bound(self, args, kwargs))
+            made = placed(self, take_place(self.name, given))
+            if isinstance(self.fn, FunctionType):
+                arguments = argument_hash(sorted(arguments_of(given).items())) or ""
+                made.fn = _named_by_place(self.fn, arguments, made.place)
+            return Flow.__call__(made, *args, **kwargs)
 
         def with_options(self, **options: Any) -> Self:
             """The same flow with other options; see `prefect.Flow.with_options`."""
             made = super().with_options(**options)
             made.__class__ = type(self)
             return made
+
+        def __getstate__(self) -> dict[str, Any]:
+            """Returns the flow with its original function, which another process finds by its name."""
+            return {**self.__dict__, "fn": _named_functions.get(self.fn, self.fn)}
+
+
+_named_functions: weakref.WeakKeyDictionary[Any, FunctionType] = weakref.WeakKeyDictionary()
+"""Copies of flows' functions -> the originals."""
+
+_PLACE_IN_KEY = re.compile(r"\[\w*:(\w*):(\d+):([io])\]-")
+
+
+def _named_by_place(fn: FunctionType, arguments: str, place: Place) -> FunctionType:
+    """Copies a function, with a position in its name: Prefect numbers a flow's runs by its function's name and code."""
+    made = FunctionType(fn.__code__, fn.__globals__, fn.__name__, fn.__defaults__, fn.__closure__)
+    made.__dict__.update(fn.__dict__)
+    made.__kwdefaults__, made.__annotations__, made.__doc__ = fn.__kwdefaults__, fn.__annotations__, fn.__doc__
+    made.__module__ = fn.__module__
+    order = "i" if place.in_order else "o"
+    made.__qualname__ = f"{fn.__qualname__}[{arguments}:{place.given or ''}:{place.number}:{order}]"
+    _named_functions[made] = fn
+    return made
+
+
+def place_in_key(task_key: str) -> Place | None:
+    """Returns the position in a task key that Prefect has made for a child flow; None if it has none."""
+    if (found := _PLACE_IN_KEY.search(task_key)) is None:
+        return None
+    return Place(in_order=found[3] == "i", given=found[1] or None, number=int(found[2]))
 
 
 _counting: dict[type[TaskRunner[Any]], type[TaskRunner[Any]]] = {}

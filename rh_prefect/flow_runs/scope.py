@@ -18,7 +18,15 @@ from prefect.context import FlowRunContext, TaskRunContext
 from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.errors import ConfigError
 from rh_prefect.flow_runs.argument_hashes import arguments_of
-from rh_prefect.flow_runs.call_positions import PaidTask, PerObject, place_carried, run_places, serial_of, take_place
+from rh_prefect.flow_runs.call_positions import (
+    PaidTask,
+    PerObject,
+    place_carried,
+    place_in_key,
+    run_places,
+    serial_of,
+    take_place,
+)
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.prefect_internals import (
     RunContext,
@@ -69,10 +77,12 @@ class _Call:
     Attributes:
         flow_run_id: The parent.
         number: Which of the parent's calls of this flow it is, from 1; None where Prefect does not count them.
+        place: Its position, where `PlacedFlow` has counted it.
     """
 
     flow_run_id: UUID
     number: int | None
+    place: Place | None
 
 
 _calls: LruCache[str, _Call] = LruCache(_KEPT)
@@ -184,7 +194,7 @@ async def _read_call(task_run_id: UUID) -> _Call:
         )
     # By this number Prefect finds the child again. For flows that a task calls it is a random id.
     number = 1 + int(task_run.dynamic_key) if task_run.dynamic_key.isdecimal() else None
-    return _Call(task_run.flow_run_id, number)
+    return _Call(task_run.flow_run_id, number, place_in_key(task_run.task_key))
 
 
 def _steps(around: list[RunContext], places: Mapping[UUID, Place]) -> Iterator[Step]:
@@ -195,28 +205,24 @@ def _steps(around: list[RunContext], places: Mapping[UUID, Place]) -> Iterator[S
         known, *beyond = _outwards(flows[-1].flow_run, "")
         root = (beyond or [known])[-1][0].id
         for flow_run, name in reversed(beyond[:-1]):
-            yield Step(
-                name=name,
-                place=_place_of_flow(flow_run, Place(), is_counted=False),
-                arguments=arguments_of(flow_run.parameters),
-            )
+            yield Step(name=name, place=_place_of_flow(flow_run, Place()), arguments=arguments_of(flow_run.parameters))
     for run in reversed(around):
         if isinstance(run, TaskRunContext):
             place = places[run.task_run.id]
             yield Step(name=run.task.name, place=place, arguments=arguments_of(run.parameters))
         elif run.flow is not None and run.flow_run is not None and run.flow_run.id != root:
-            place = _place_of_flow(
-                run.flow_run, places[run.flow_run.id], is_counted=place_carried(run.flow) is not None
-            )
+            place = _place_of_flow(run.flow_run, places[run.flow_run.id])
             yield Step(name=run.flow.name, place=place, arguments=arguments_of(run.parameters or {}))
 
 
-def _place_of_flow(flow_run: FlowRun, place: Place, *, is_counted: bool) -> Place:
+def _place_of_flow(flow_run: FlowRun, place: Place) -> Place:
     """Adds Prefect's number to the place of a child flow where its own number is unknown or may not be enough."""
     call = _calls.get(str(flow_run.id))
-    if call is None or call.number is None or (is_counted and place.in_order):
+    if call is None or call.number is None:
         return place
-    return place.model_copy(update={"concurrent" if is_counted else "number": call.number})
+    if call.place is None:
+        return place.model_copy(update={"number": call.number})
+    return call.place if call.place.in_order else call.place.model_copy(update={"concurrent": call.number})
 
 
 def _try(run: RunContext) -> Try:

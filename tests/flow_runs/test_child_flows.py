@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -137,3 +137,52 @@ async def test_children_that_only_prefect_numbers_are_refused_rather_than_paid_a
     with pytest.raises(AmbiguousCall):
         await run_until_done(branches_of_plain_flows, places=["end"])
     assert len(rh.recorder.paid) == 4
+
+
+@flow(persist_result=True)
+async def of_row(row: str) -> str:
+    return (await generate(models.ZImageTurbo(prompt=row))).task_id
+
+
+async def rows_in_order(rows: Sequence[str]) -> dict[str, str]:
+    return {row: await of_row(row) for row in rows}
+
+
+async def rows_at_once(rows: Sequence[str]) -> dict[str, str]:
+    """In asyncio tasks of the caller, each of which begins when the one before it has its result."""
+    reached = {row: asyncio.Event() for row in rows}
+
+    async def one(number: int, row: str) -> str:
+        if number:
+            await reached[rows[number - 1]].wait()
+        found = await of_row(row)
+        reached[row].set()
+        return found
+
+    return dict(zip(rows, await asyncio.gather(*(one(*row) for row in enumerate(rows))), strict=True))
+
+
+each_attempt: list[Sequence[str]] = []
+"""The rows of each attempt."""
+
+
+@flow
+async def rows_that_change(how: str) -> list[str]:
+    rows = each_attempt.pop(0)
+    found = await {"in order": rows_in_order, "at once": rows_at_once}[how](rows)
+    maybe_break("end")
+    return [found[row] for row in rows]
+
+
+@pytest.mark.parametrize("how", ["in order", "at once"])
+@pytest.mark.parametrize("then", ["new a b", "b a"])
+async def test_a_persisted_result_goes_to_the_call_with_its_arguments(rh: Emulator, how: str, then: str) -> None:
+    each_attempt[:] = [["a", "b"], then.split()]
+    breaks[:] = ["end"]
+    run_id = str(await create(rows_that_change, {"how": how}))
+    with pytest.raises(Broken):
+        await rerun(rows_that_change, run_id)
+    found = await resume(rows_that_change, run_id)
+    made_of = {paid.task_id: paid.payload["prompt"] for paid in rh.recorder.paid}
+    assert [made_of[task_id] for task_id in found] == then.split()
+    assert len(made_of) == len({"a", "b", *then.split()})

@@ -108,6 +108,7 @@ class _Compared:
     place: Likeness
     is_beside: bool
     has_another_number: bool
+    is_repeatable: bool
     is_edited: bool
 
     @property
@@ -125,7 +126,7 @@ class _Compared:
 
     @property
     def may_be_this_call(self) -> bool:
-        if self.arguments == "other" or self.place == "other":
+        if self.arguments == "other" or (self.place == "other" and self.is_repeatable):
             return False
         return self.is_edited or (self.has_names and not self.has_another_number)
 
@@ -141,6 +142,7 @@ def _compare(call: Address, record: RecordedCall, version: str) -> _Compared:
         place=call.places_like(recorded) if is_as_deep else "unclear",
         is_beside=has_names and call.is_beside(recorded),
         has_another_number=is_as_deep and call.has_another_number_than(recorded),
+        is_repeatable=call.is_repeatable and recorded.is_repeatable,
         is_edited=is_edited,
     )
 

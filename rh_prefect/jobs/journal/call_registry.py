@@ -315,9 +315,12 @@ def _refusal(job: str, match: Match, caller: Caller) -> AmbiguousCall:
     record = match.record
     record_place = f"[{record.address}]" if record is not None else ""
     is_edited = record is not None and record.version != caller.version
-    reason = (
-        "the flow's source has changed since" if is_edited else "its task or the arguments of its task have changed"
-    )
+    if is_edited:
+        reason = "the flow's source has changed since"
+    elif caller.address.is_repeatable:
+        reason = "its task or the arguments of its task have changed"
+    else:
+        reason = "asyncio tasks or threads of yours call its flow with equal arguments, in any order"
     return AmbiguousCall(
         f"{job}: this call at {place} may be the call that was paid for at {record_place}, or a different call; "
         f'{reason}. Nothing was paid for it. What to do: resume with equal="by order" or "by place" if '

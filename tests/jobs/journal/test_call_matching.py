@@ -63,7 +63,16 @@ def test_a_concurrent_child_flow_is_found_by_its_own_count() -> None:
     records = recorded(concurrent(1, within=1, beside=1), concurrent(1, within=2, beside=3))
     assert find(concurrent(1, within=1, beside=3), records) == ("found", "job-1")
     assert find(concurrent(1, within=2, beside=1), records) == ("found", "job-2")
-    assert find(concurrent(1, within=3, beside=1), records) == ("new", "")
+    assert find(concurrent(1, within=3, beside=1), records) == ("unclear", "job-1")
+    assert find(concurrent(2, within=1, beside=1), records) == ("new", "")
+
+
+def test_a_child_flow_that_another_asyncio_task_calls_now_is_refused() -> None:
+    records = recorded(concurrent(1, within=1, beside=1), concurrent(1, within=2, beside=2))
+    first, second = concurrent(1, within=1, beside=1), concurrent(1, within=1, beside=2)
+    assert find(first, records) == ("found", "job-1")
+    taken = [RecordedCall("job-1", records[0].address, V1, 1, taken_at=first), records[1]]
+    assert find(second, taken) == ("unclear", "job-2")
 
 
 def test_equal_child_flows_of_several_asyncio_tasks_are_refused_in_a_later_attempt() -> None:
