@@ -52,3 +52,14 @@ def test_no_text_is_shown_after_the_end_of_the_film() -> None:
     assert "00:00:09,990 --> 00:00:10,000" in made
     with pytest.raises(InputError, match=r"begins at 12 s, and `seconds` is 10"):
         subtitles(["One.", "Two."], at=[0, 12], seconds=10)
+
+
+def test_a_text_cannot_add_a_cue_of_its_own() -> None:
+    text = subtitles(["hello\n2\n00:00:00,000 --> 00:00:01,000\nother"], at=[0], seconds=3)
+    assert text.count("-->") == 1
+    assert "00:00:00,000 -> 00:00:01,000" in text
+
+
+def test_a_text_that_begins_less_than_a_millisecond_before_the_end_is_refused() -> None:
+    with pytest.raises(InputError, match="begins at"):
+        subtitles(["late"], at=[9.9999], seconds=10)

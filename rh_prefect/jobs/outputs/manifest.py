@@ -8,6 +8,7 @@ output may be another job's, or incomplete. So each output's hash and size are r
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -21,6 +22,8 @@ from rh_prefect.media.store import MediaStore
 
 FOLDER = "manifests"
 PENDING = "manifests/pending"
+
+_log = logging.getLogger("rh_prefect")
 
 
 class Manifest(BaseModel):
@@ -156,11 +159,17 @@ def find(store: MediaStore, base: str, graph: str = "") -> Manifest | None:
 
 
 def read_all(store: MediaStore) -> Iterator[Manifest]:
-    """Reads all valid manifests of a store."""
+    """Reads all valid manifests of a store; the log names damaged ones."""
     for name in store.list(FOLDER):
         manifest = read(store, name)
         if manifest is not None:
             yield manifest
+        elif not name.startswith(f"{PENDING}/") and store.exists(name):
+            _log.warning(
+                "The manifest %s is damaged and was left out: its task was paid for. What to do: restore the file from "
+                "a backup, then run the command again.",
+                store.uri(name),
+            )
 
 
 def is_complete(store: MediaStore, manifest: Manifest) -> bool:

@@ -15,6 +15,8 @@ _READ = 15.0
 """Characters that are read in a second."""
 _SHORTEST = 1.0
 _GAP = 0.04
+_ARROW = re.compile(r"-{2,}>")
+"""Separates the times of a cue; SRT has no way to escape it in a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ def subtitles(
             for cue in cues
         )
     return "".join(
-        f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{cue.text}\n\n"
+        f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{_ARROW.sub('->', cue.text)}\n\n"
         for number, cue in enumerate(cues, 1)
     )
 
@@ -74,7 +76,7 @@ def _cues_at(texts: Sequence[str], at: Sequence[float], seconds: float | None) -
 
 
 def _within(cue: Cue, seconds: float) -> Cue:
-    if cue.start >= seconds:
+    if round(cue.start, 3) >= round(seconds, 3):  # in milliseconds, as it is written
         raise InputError(
             f"The text {cue.text[:40]!r} begins at {cue.start:g} s, and `seconds` is {seconds:g}. What to do: pass the "
             "times and the length of the same film."

@@ -68,6 +68,16 @@ def test_a_missing_or_invalid_manifest_is_none(store: MediaStore) -> None:
     assert list(manifests.read_all(store)) == []
 
 
+def test_the_log_names_each_damaged_manifest(store: MediaStore, caplog: pytest.LogCaptureFixture) -> None:
+    manifests.write(store, manifest(store, task_id="1"))
+    store.write_bytes("manifests/broken/2.json", b"{")
+    store.write_bytes("manifests/pending/3-0.json", b"{}")
+    assert [one.task_id for one in manifests.read_all(store)] == ["1"]
+    assert [record.message.partition(" is damaged")[0] for record in caplog.records] == [
+        f"The manifest {store.uri('manifests/broken/2.json')}"
+    ]
+
+
 def test_the_newest_equal_request_is_found(store: MediaStore) -> None:
     for day in (2, 3, 1):
         ended = f"2026-01-0{day}T10:00:00.000+00:00"
