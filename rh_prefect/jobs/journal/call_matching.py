@@ -71,7 +71,8 @@ def find_record(call: Address, records: Sequence[RecordedCall], *, version: str,
         version: Version of the flow that makes the call.
         equal: How to handle several records that may belong to the call.
     """
-    if (taken := next((record for record in records if record.taken_at == call), None)) is not None:
+    taken = next((record for record in records if record.taken_at == call), None)
+    if taken is not None and equal == "refuse":
         return Match("repeated", taken)
     exact = next((record for record in records if record.address == call), None)
     if exact is not None and call.is_repeatable:

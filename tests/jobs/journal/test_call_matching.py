@@ -51,6 +51,8 @@ def test_a_second_call_at_an_address_is_repeated_if_the_first_has_moved() -> Non
     now = at(step("helper"), in_order=False)
     moved = RecordedCall("job-1", at(), V1, taken_at=now)
     assert find(now, [moved], version=V2) == ("repeated", "job-1")
+    others = [moved, *recorded(at(number=2), at(number=3))[1:]]
+    assert find(now, others, version=V2, equal="by order") == ("found", "job-2")
 
 
 def concurrent(number: int, *, within: int = 1, beside: int = 1) -> Address:
