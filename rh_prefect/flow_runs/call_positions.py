@@ -281,7 +281,8 @@ class PlacedFlow(Flow[P, R]):
 
         def __getstate__(self) -> dict[str, Any]:
             """Returns the flow with its original function, which another process finds by its name."""
-            return {**self.__dict__, "fn": _named_functions.get(self.fn, self.fn)}
+            is_function = isinstance(self.fn, FunctionType)
+            return {**self.__dict__, "fn": _named_functions.get(self.fn, self.fn) if is_function else self.fn}
 
 
 _named_functions: weakref.WeakKeyDictionary[Any, FunctionType] = weakref.WeakKeyDictionary()

@@ -39,6 +39,10 @@ def _owner_of(pid: int) -> Owner:
     return Owner(host=socket.gethostname(), boot=_boot_id(), pid=pid, started=_start_time(pid) or "")
 
 
+# The kernel may give a child the pid of an ancestor that has ended; with the ancestor's start it would count as dead.
+os.register_at_fork(after_in_child=_owner_of.cache_clear)
+
+
 def is_surely_dead(owner: Owner) -> bool:
     """Checks whether a process on this same host has certainly ended.
 

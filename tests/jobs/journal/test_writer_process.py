@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rh_prefect.jobs.journal import writer_process
 from rh_prefect.jobs.journal.writer_process import Owner, current_owner, is_surely_dead, uptime
 from tests.support.job_records import dead_owner, owner_of, wait_until_dead
 
@@ -88,3 +89,16 @@ def test_a_forked_child_is_another_owner() -> None:
 def test_the_clock_is_monotonic() -> None:
     readings = [uptime() for _ in range(100)]
     assert readings == sorted(readings)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns where other tests left threads
+def test_a_forked_process_reads_its_own_start() -> None:
+    current_owner()
+    reader, writer = os.pipe()
+    if (pid := os.fork()) == 0:
+        os.write(writer, str(writer_process._owner_of.cache_info().currsize).encode())
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert os.read(reader, 10) == b"0"
+    os.close(reader)
+    os.close(writer)
