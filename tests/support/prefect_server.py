@@ -130,15 +130,12 @@ class PrefectServer:
     def _wait(self) -> None:
         assert self._process is not None
         deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                break
-            try:
-                if httpx.get(f"{self.api}/health", timeout=5).status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.05)
+        with httpx.Client(timeout=5) as http:
+            while time.monotonic() < deadline and self._process.poll() is None:
+                with suppress(httpx.TransportError):
+                    if http.get(f"{self.api}/health").status_code == 200:
+                        return
+                time.sleep(0.05)
         self.stop()
         raise RuntimeError(f"the Prefect server did not start:\n{self.log.read_text()[-4000:]}")
 
