@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import subprocess
 import sys
@@ -18,10 +17,10 @@ from rh_prefect.catalog import InputWarning, Model
 from rh_prefect.errors import InputError
 from rh_prefect.media.media import Media
 from rh_prefect.models import KlingV26ProImageToVideo, ModelInput
+from tests.support.each_model import for_each_model
 
 ROOT = Path(__file__).parents[1]
 KLING = "kling-v2.6-pro-image-to-video"
-EVERY = pytest.mark.parametrize("model", catalog.models(), ids=lambda model: model.name)
 
 
 def photo() -> Media:
@@ -118,7 +117,7 @@ def test_dir_lists_every_class() -> None:
     assert listed == sorted(listed)
 
 
-@EVERY
+@for_each_model
 def test_every_class_builds_and_takes_the_smallest_input(model: Model) -> None:
     cls = getattr(models, model.class_name)
     assert cls is models.input_for(model) is models.input_for(model.endpoint)
@@ -127,7 +126,7 @@ def test_every_class_builds_and_takes_the_smallest_input(model: Model) -> None:
     assert catalog.validate(model, given.params()) == catalog.validate(model, catalog.example(model))
 
 
-@EVERY
+@for_each_model
 def test_every_input_survives_storage(model: Model) -> None:
     given = anything(model.name, **catalog.example(model))
     stored = given.model_dump_json()
@@ -143,7 +142,7 @@ def test_every_input_survives_storage(model: Model) -> None:
         assert again.params() == given.params()
 
 
-@EVERY
+@for_each_model
 def test_every_form_shows_choices_limits_and_defaults(model: Model) -> None:
     schema = models.input_for(model).model_json_schema()
     assert set(schema["properties"]) == {"model", *(param.name for param in model.params)}
@@ -232,26 +231,6 @@ def test_an_input_pickles_into_a_fresh_interpreter(tmp_path: Path) -> None:
         [sys.executable, "-c", code, str(tmp_path / "input")], check=True, capture_output=True, text=True
     )
     assert done.stdout.strip() == given.model_dump_json()
-
-
-def test_a_type_checker_flags_a_wrong_choice_once(tmp_path: Path) -> None:
-    (tmp_path / "use.py").write_text(
-        "from rh_prefect import models\n"
-        "clip = models.KlingV26ProImageToVideo(image_url='a.png', prompt='x', duration='10')\n"
-        "models.KlingV26ProImageToVideo(image_url='a.png', prompt='x', duration='7')\n"
-        "models.ZImageTurbo()\n"
-        "models.ZImageTurbo(prompt='x', promt='y')\n"
-        "models.Nothing\n"
-        "reveal_type(clip.duration)\n",
-        encoding="utf-8",
-    )
-    command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), str(tmp_path / "use.py")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "MYPYPATH": str(ROOT)})
-    lines = [line.partition("use.py:")[2] for line in done.stdout.splitlines() if "use.py:" in line]
-    errors = [line for line in lines if " error: " in line]
-    assert [line.partition(":")[0] for line in errors] == ["3", "4", "5", "6"], done.stdout + done.stderr
-    assert 'Literal["5", "10"]' in errors[0].replace("'", '"')
-    assert any("7: note: Revealed type" in line for line in lines)
 
 
 def test_the_stub_and_the_classes_agree() -> None:

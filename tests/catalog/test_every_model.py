@@ -9,8 +9,7 @@ import pytest
 from rh_prefect import catalog
 from rh_prefect.catalog import Model, Param
 from rh_prefect.errors import InputError, MediaError
-
-EVERY = pytest.mark.parametrize("model", catalog.models(), ids=lambda model: model.name)
+from tests.support.each_model import for_each_model
 
 
 def refuse(model: Model, reason: str, **params: object) -> None:
@@ -21,7 +20,7 @@ def refuse(model: Model, reason: str, **params: object) -> None:
     assert reason in str(caught.value)
 
 
-@EVERY
+@for_each_model
 def test_the_smallest_valid_input_passes(model: Model) -> None:
     sent = catalog.validate(model, catalog.example(model))
     keys = {param.key for param in model.params}
@@ -31,13 +30,13 @@ def test_the_smallest_valid_input_passes(model: Model) -> None:
     assert catalog.validate(model, sent) == sent  # the wire form is itself a valid input
 
 
-@EVERY
+@for_each_model
 def test_all_defaults_together_pass(model: Model) -> None:
     defaults = {param.name: param.wire_default for param in model.params if param.default is not None}
     catalog.validate(model, catalog.example(model) | defaults)
 
 
-@EVERY
+@for_each_model
 def test_a_wrong_choice_is_refused_with_the_allowed_ones(model: Model) -> None:
     for param in (param for param in model.params if param.type == "enum"):
         refuse(model, f"{param.name} must be one of", **{param.name: "no such choice"})
@@ -45,13 +44,13 @@ def test_a_wrong_choice_is_refused_with_the_allowed_ones(model: Model) -> None:
             refuse(model, f'"{option}"', **{param.name: "no such choice"})
 
 
-@EVERY
+@for_each_model
 def test_each_missing_requirement_is_refused(model: Model) -> None:
     for param in (param for param in model.params if param.required and param.default is None):
         refuse(model, f"{param.name} is missing", **{param.name: None})
 
 
-@EVERY
+@for_each_model
 def test_numbers_out_of_range_are_refused(model: Model) -> None:
     for param in (param for param in model.params if param.type in ("int", "float")):
         for limit, wrong in ((param.min, -1), (param.max, 1)):
@@ -60,7 +59,7 @@ def test_numbers_out_of_range_are_refused(model: Model) -> None:
         refuse(model, f"{param.name} must be", **{param.name: "many"})
 
 
-@EVERY
+@for_each_model
 def test_what_is_too_long_is_refused(model: Model) -> None:
     for param in model.params:
         if param.max_length is not None and not param.multiple:
@@ -75,7 +74,7 @@ def _file(param: Param, **facts: object) -> dict[str, Any]:
     return {"extension": extension, "size": 1000, "kind": param.type} | facts
 
 
-@EVERY
+@for_each_model
 def test_files_of_the_wrong_size_kind_and_format_are_refused(model: Model) -> None:
     for param in model.media_params:
         catalog.check_file(model, param, **_file(param))
@@ -87,7 +86,7 @@ def test_files_of_the_wrong_size_kind_and_format_are_refused(model: Model) -> No
                 catalog.check_file(model, param, **_file(param, **facts))
 
 
-@EVERY
+@for_each_model
 def test_it_says_what_it_is(model: Model) -> None:
     text = catalog.summary(model)
     assert model.name in text

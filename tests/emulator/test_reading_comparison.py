@@ -6,23 +6,19 @@ import re
 from decimal import Decimal
 from pathlib import Path
 
-import pytest
-
 from rh_prefect import catalog, emulator
 from rh_prefect.catalog import Model
 from rh_prefect.emulator import DEFAULT
 from rh_prefect.emulator.model_checks import sent_params, violations
 from rh_prefect.emulator.models import price_of
+from tests.support.each_model import for_each_model
 from tests.support.reading_comparison import NOWHERE, client_reading, full_request, least_request, requests
-
-EVERY = pytest.mark.parametrize("model", catalog.models(), ids=lambda model: model.name)
-
 
 LENGTHS = (None, 0.0, 4.2, 11.0)
 """Seconds of the longest file: models that are priced by their input are priced by these."""
 
 
-@EVERY
+@for_each_model
 def test_both_readings_agree(model: Model) -> None:
     """On what is taken, and on what it costs."""
     apart: list[object] = []
@@ -41,7 +37,7 @@ def test_both_readings_agree(model: Model) -> None:
     assert apart == []
 
 
-@EVERY
+@for_each_model
 def test_the_least_and_the_full_request_are_accepted(model: Model) -> None:
     for given in (least_request(model, NOWHERE), full_request(model, NOWHERE)):
         assert client_reading(model, given).accepts

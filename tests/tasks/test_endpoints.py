@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import json
-import os
 import pickle
 import subprocess
 import sys
@@ -30,11 +28,11 @@ from rh_prefect.media.media import Media
 from rh_prefect.tasks import endpoints, generate
 from rh_prefect.tasks.model_task import Omitted, build, options, signature
 from tests.support import samples
+from tests.support.each_model import for_each_model
 from tests.support.minimal_calls import small_emulator
 
 ROOT = Path(__file__).parents[2]
 KLING = endpoints.kling_v2_6_pro_image_to_video
-EVERY = pytest.mark.parametrize("model", catalog.models(), ids=lambda model: model.name)
 
 
 def parameters(task: object) -> dict[str, inspect.Parameter]:
@@ -53,7 +51,7 @@ def test_a_signature_shows_choices_defaults_and_options() -> None:
     assert inspect.signature(KLING).return_annotation is Result
 
 
-@EVERY
+@for_each_model
 def test_every_task_takes_its_models_parameters_and_the_options_of_generate(model: Model) -> None:
     task = getattr(endpoints, model.snake_name)
     shown = parameters(task)
@@ -203,7 +201,7 @@ def too_large(model: Model, param: Param) -> dict[str, Any]:
     return {**given, param.name: file(param, param.max_size_mb * 1024 * 1024 + 1)}
 
 
-@EVERY
+@for_each_model
 async def test_wrong_input_is_refused_before_anything_is_sent(model: Model, idle: Emulator) -> None:
     task, given = getattr(endpoints, model.snake_name), catalog.example(model)
     for param in (param for param in model.params if param.type == "enum"):
@@ -225,48 +223,6 @@ async def test_in_a_task_run_what_is_missing_is_refused_by_its_name(prefect_serv
     with pytest.raises(ParameterBindError, match="prompt"):
         await KLING(image_url="a.png", scope="s")  # type: ignore[call-overload]  # what a type checker sees, too
     assert not rh.recorder.requests
-
-
-USE = """\
-from rh_prefect.tasks import endpoints
-async def use() -> None:
-    photo = await endpoints.z_image_turbo(prompt='a', aspect_ratio='16:9', label='one')
-    kling = endpoints.kling_v2_6_pro_image_to_video
-    await kling(image_url=photo, prompt='a', duration='7')
-    kling.submit(image_url=photo, prompt='a', duration='7')
-    await kling(prompt='a')
-    endpoints.kling_v9
-    reveal_type(kling.submit(image_url=photo.first_output, prompt='a').result())
-    reveal_type(await kling.with_options(retries=1)(image_url='a.png', prompt='a', reuse='always'))
-    kling.submit(image_url=photo, prompt='a', wait_for=[photo])
-"""
-"""Lines 5 to 8 are wrong, each in one way."""
-
-
-def test_mypy_sees_one_mistake_as_one_error(tmp_path: Path) -> None:
-    (tmp_path / "use.py").write_text(USE)
-    command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), str(tmp_path / "use.py")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "MYPYPATH": str(ROOT)})
-    lines = [line.partition("use.py:")[2] for line in done.stdout.splitlines() if "use.py:" in line]
-    errors = [line for line in lines if " error: " in line]
-    assert [line.partition(":")[0] for line in errors] == ["5", "6", "7", "8"], done.stdout + done.stderr
-    revealed = [line for line in lines if "Revealed type" in line]
-    assert len(revealed) == 2
-    assert all("rh_prefect.jobs.outputs.result.Result" in line for line in revealed)
-
-
-def test_pyright_sees_one_mistake_as_one_error(tmp_path: Path) -> None:
-    (tmp_path / "use.py").write_text(USE)
-    settings = {"extraPaths": [str(ROOT)], "include": ["use.py"], "reportUnusedExpression": False}
-    (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
-    command = [str(Path(sys.executable).with_name("pyright")), "--outputjson", "--pythonpath", sys.executable]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    said = json.loads(done.stdout)["generalDiagnostics"]
-    errors = [one["range"]["start"]["line"] + 1 for one in said if one["severity"] == "error"]
-    assert errors == [5, 6, 7, 8], done.stdout
-    revealed = [one["message"] for one in said if one["severity"] == "information"]
-    assert len(revealed) == 2
-    assert all(message.endswith('is "Result"') for message in revealed)
 
 
 def test_the_stub_has_the_very_signatures_of_the_tasks() -> None:

@@ -1,0 +1,41 @@
+"""`for_each_model`: one test of a model, run for every model of the catalogue."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from rh_prefect import catalog
+
+
+def for_each_model(test: Callable[..., Any]) -> Callable[..., Any]:
+    """Runs a test for all models and reports those that fail together, each by its name.
+
+    Hundreds of models as parameters would be thousands of tests, which pytest collects three times and reports one by
+    one: that takes longer than they do.
+
+    Args:
+        test: A test with an argument `model`, plain or `async`; its other arguments are fixtures, which all models
+            share.
+    """
+    signature = inspect.signature(test)
+
+    @functools.wraps(test)
+    async def of_all(**fixtures: object) -> None:
+        wrong: list[Exception] = []
+        for model in catalog.models():
+            try:
+                result = test(model=model, **fixtures)
+                if inspect.isawaitable(result):
+                    await result
+            except Exception as error:
+                error.add_note(f"model: {model.name}")
+                wrong.append(error)
+        if wrong:
+            raise ExceptionGroup(f"{len(wrong)} models", wrong)
+
+    others = [one for name, one in signature.parameters.items() if name != "model"]
+    of_all.__signature__ = signature.replace(parameters=others)  # type: ignore[attr-defined]  # pytest reads it
+    return of_all
