@@ -23,7 +23,7 @@ from rh_prefect.emulator import Emulator, Fault
 from tests.support.deployment_server import Workplace, workplace
 from tests.support.emulator_env import environment
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 FLOWS = "tests.long.worker_flows"
 RESTART, HEART = "Run a crashed run again", "Mark runs without heartbeats as crashed"
