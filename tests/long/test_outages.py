@@ -242,7 +242,14 @@ async def test_a_store_that_is_stopped_and_started_again(tmp_path: Path) -> None
                 server.start()
                 assert not await trial.problems()
                 assert await trial.once() is not None
-                assert not await trial.problems(is_over=True)
+                wrong = await trial.problems(is_over=True)
+                if wrong and all(" is not done: ended " in one for one in wrong):
+                    # Once the restarted server did not list a manifest that the run had just read or written.
+                    await asyncio.sleep(2)
+                    later = await trial.problems(is_over=True)
+                    assert not later, f"two seconds before: {wrong}"
+                else:
+                    assert not wrong
     finally:
         server.stop()
 

@@ -189,19 +189,7 @@ class Scenario:
         return slots.held
 
     async def problems(self, *, is_over: bool = False, was_cancelled: bool = False) -> list[str]:
-        """What is not as it should be, and is still so two seconds later.
-
-        No job runs meanwhile, so a real problem stays. A manifest was once missing where its store had been killed and
-        started again just before, although the run had read or written it.
-        """
-        first = await self._found(is_over=is_over, was_cancelled=was_cancelled)
-        if not first:
-            return []
-        await asyncio.sleep(2)
-        second = await self._found(is_over=is_over, was_cancelled=was_cancelled)
-        return [*second, f"two seconds before: {first}"] if second else []
-
-    async def _found(self, *, is_over: bool, was_cancelled: bool) -> list[str]:
+        """What is not as it should be."""
         evidence = await self.look(was_cancelled=was_cancelled)
         found = broken(evidence, secrets=[self.rh.key], is_over=is_over)
         if is_over and len(evidence.jobs) != len(self.asked):
