@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from rh_prefect import catalog
 
 
@@ -24,17 +26,17 @@ def for_each_model(test: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(test)
     async def of_all(**fixtures: object) -> None:
-        wrong: list[Exception] = []
+        wrong: list[BaseException] = []
         for model in catalog.models():
             try:
                 result = test(model=model, **fixtures)
                 if inspect.isawaitable(result):
                     await result
-            except Exception as error:
+            except (Exception, pytest.fail.Exception) as error:  # the second is that of `pytest.raises`
                 error.add_note(f"model: {model.name}")
                 wrong.append(error)
         if wrong:
-            raise ExceptionGroup(f"{len(wrong)} models", wrong)
+            raise BaseExceptionGroup(f"{len(wrong)} models", wrong)
 
     others = [one for name, one in signature.parameters.items() if name != "model"]
     of_all.__signature__ = signature.replace(parameters=others)  # type: ignore[attr-defined]  # pytest reads it
