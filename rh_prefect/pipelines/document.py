@@ -236,6 +236,23 @@ class Problems:
             raise PipelineError(self)
 
 
+def not_replaced(missing: Iterable[str], unknown: Iterable[str], *, cutoff: float = 0.0) -> list[str]:
+    """Returns the missing names for which no unknown name was written by mistake.
+
+    One misspelt name makes another one missing; only the misspelt one is reported.
+
+    Args:
+        missing: Names that are needed and not given.
+        unknown: Names that are given and do not exist; each stands for the most similar missing one.
+        cutoff: How similar they must be, from 0 to 1.
+    """
+    left = list(missing)
+    for name in unknown:
+        for meant in get_close_matches(name, left, n=1, cutoff=cutoff):
+            left.remove(meant)
+    return left
+
+
 _MOST_NAMES = 30
 
 

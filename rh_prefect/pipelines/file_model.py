@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from rh_prefect.pipelines.document import Document, Path, Problems, nearest
+from rh_prefect.pipelines.document import Document, Path, Problems, nearest, not_replaced
 from rh_prefect.pipelines.language import (
     Assume,
     AssumedPrice,
@@ -21,6 +21,9 @@ from rh_prefect.pipelines.language import (
     TextAnswer,
     shown_value,
 )
+
+_SIMILAR = 0.6
+"""From which similarity on a key is a misspelt one; others may be additions of the author's."""
 
 _WHAT: Mapping[type[BaseModel], str] = {
     PipelineFile: "a pipeline",
@@ -61,9 +64,22 @@ def build(document: Document, problems: Problems) -> PipelineFile | None:
     try:
         return PipelineFile.model_validate(data)
     except ValidationError as error:
-        for one in error.errors(include_url=False):
+        for one in _independent(error.errors(include_url=False)):
             _report(document, problems, one)
         return None
+
+
+def _independent(errors: list[Any]) -> Iterator[Any]:
+    """The errors without the keys that are missing because they are misspelt."""
+    for one in errors:
+        at, name = one["loc"][:-1], str(one["loc"][-1])
+        unknown = (str(other["loc"][-1]) for other in errors if _is_unknown_key(other) and other["loc"][:-1] == at)
+        if one["type"] != "missing" or not_replaced([name], unknown, cutoff=_SIMILAR):
+            yield one
+
+
+def _is_unknown_key(error: Any) -> bool:
+    return bool(error["type"] == "extra_forbidden")
 
 
 def _report(document: Document, problems: Problems, error: Any) -> None:

@@ -9,6 +9,9 @@ from difflib import get_close_matches
 from rh_prefect.pipelines.references import Names, Reference
 from rh_prefect.pipelines.types import Type, negated
 
+UNKNOWN_GUARD = "?"
+"""A condition that is wrong, so that what holds where it is true is not known."""
+
 
 @dataclass(slots=True)
 class Scope:
@@ -118,7 +121,7 @@ def _alike(one: Type, other: Type) -> bool:
 def _missing(types: list[Type], holding: frozenset[str], text: str) -> frozenset[str]:
     """Conditions under which the first of several values that exists is there; empty for: always."""
     left = [one.guards - holding for one in types]
-    if any(not guards for guards in left):
+    if UNKNOWN_GUARD in holding or any(not guards for guards in left):
         return frozenset()
     single = {next(iter(guards)) for guards in left if len(guards) == 1}
     if any(negated(guard) in single for guard in single):

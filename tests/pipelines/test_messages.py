@@ -102,6 +102,14 @@ def test_references_and_a_budget_need_nothing_else() -> None:
     )
 
 
+async def test_a_source_of_unknown_kind_can_be_what_a_model_needs() -> None:
+    pipeline = Pipeline.from_text(
+        "params: {model: string}\nsteps:\n  a: {model: $(params.model), with: {prompt: x}}\n"
+        f"  b: {{{MOVES}, from: $(a), with: {{prompt: x, duration: 5, sound: false}}}}\n"
+    )
+    assert (await pipeline.plan(model="z-image/turbo")).problems == []
+
+
 async def test_equal_requests_of_a_fan_out() -> None:
     pipeline = Pipeline.from_text(
         "params:\n  rows:\n    type: table\n    columns: {title: string}\nsteps:\n  each:\n"

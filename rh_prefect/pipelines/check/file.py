@@ -14,7 +14,7 @@ from rh_prefect.pipelines.check.literals import wrong_value
 from rh_prefect.pipelines.document import Document, Path, Problems, nearest
 from rh_prefect.pipelines.file_model import build
 from rh_prefect.pipelines.language import ACTIONS, FILE_TYPES, TYPES, Param, Step
-from rh_prefect.pipelines.scope import Scope
+from rh_prefect.pipelines.scope import UNKNOWN_GUARD, Scope
 from rh_prefect.pipelines.types import Type
 
 _KEY = re.compile(r"(?i)(?:sk-|rh[-_]?)?[0-9a-f]{32,}|bearer .+|[A-Za-z0-9+/_-]{40,}")
@@ -56,8 +56,7 @@ class FileCheck(GroupCheck):
         scope = self._steps(self._file.steps, ("steps",), top)
         for name, value in self._file.outputs.items():
             found = self._value(("outputs", name), value, scope, may_be_absent=True)
-            if found is not None:
-                self._checked.outputs[name] = found
+            self._checked.outputs[name] = found or Type("any")
 
     def _check_blocks(self) -> None:
         for name in ("credentials", "storage"):
@@ -73,10 +72,15 @@ class FileCheck(GroupCheck):
     def _param(self, path: Path, name: str, param: Param, *, owner: str = "params") -> Type:
         if owner == "params" and not name.isidentifier():
             self._say(path, f"{name} is not a name; a parameter's name has letters, digits and _", key=True)
-        self._check_param(path, param, is_column=owner != "params")
+        before = self._said
+        self._check_type(path, param, is_column=owner != "params")
+        is_known = self._said == before
+        self._check_default(path, param)
         guard = f"exists:{owner}.{name}"
         self._why[guard] = f"{name} is optional"
         found = types.of_param(param, guard)
+        if not is_known:
+            return Type("any", many=found.many, guards=found.guards)
         if param.kind == "table":
             fields = {
                 column: self._param((*path, "columns", column), column, one, owner=f"{owner}.{name}")
@@ -85,7 +89,7 @@ class FileCheck(GroupCheck):
             return replace(found, fields=fields)
         return found
 
-    def _check_param(self, path: Path, param: Param, *, is_column: bool) -> None:
+    def _check_type(self, path: Path, param: Param, *, is_column: bool) -> None:
         if param.enum is not None and param.type not in (None, "enum"):
             self._say((*path, "type"), f"enum is a separate type; remove type: {param.type}")
         elif not param.kind:
@@ -100,7 +104,9 @@ class FileCheck(GroupCheck):
             self._say(path, "a table needs its columns, as in {type: table, columns: {title: string}}")
         if param.of is not None and param.of not in FILE_TYPES:
             self._say((*path, "of"), f"there is no kind of files {param.of}; {nearest(param.of, FILE_TYPES)}")
-        if param.kind in ("string", "integer", "number", "boolean", "enum"):
+
+    def _check_default(self, path: Path, param: Param) -> None:
+        if param.kind in ("string", "integer", "number", "boolean") or param.options:
             wrong = wrong_value(param, param.default) if param.default is not None else ""
             if wrong:
                 self._say((*path, "default"), f"default {wrong}")
@@ -110,18 +116,21 @@ class FileCheck(GroupCheck):
         scope = Scope(outer=outer, below=lines)
         for name, step in steps.items():
             del lines[name]
-            self._check_name((*path, name), name, scope)
+            is_right = self._check_name((*path, name), name, scope)
             scope.own = name
-            scope.names[name] = self._step((*path, name), name, step, scope)
+            found = self._step((*path, name), name, step, scope)
+            scope.names[name] = found if is_right else Type("any")
         scope.own = ""
         return scope
 
     def _step(self, path: Path, name: str, step: Step, scope: Scope) -> Type:
         self._check_form(path, step)
+        self._check_reuse((*path, "reuse"), step.reuse)
+        scope = Scope(outer=scope, names=self._misplaced(step), own=scope.own)
         guards = frozenset[str]()
         if step.when is not None:
             guards = self._condition((*path, "when"), step.when, scope)
-            for guard in guards:
+            for guard in guards - {UNKNOWN_GUARD}:
                 self._why.setdefault(guard, f"the condition of {name} need not hold")
         inner = scope.within(guards)
         found = self._result(path, step, inner)
@@ -129,33 +138,41 @@ class FileCheck(GroupCheck):
             self._condition((*path, "expect"), step.expect, inner)
         if step.save_as is not None:
             self._check_save_as((*path, "save_as"), step.save_as, inner)
-        own = scope.holding
-        found = found.guarded(guards - own)
+        found = found.guarded(guards - scope.holding - {UNKNOWN_GUARD})
         self._checked.types[path] = found
         return found
 
     def _check_form(self, path: Path, step: Step) -> None:
-        actions = [name for name in ACTIONS if getattr(step, name) is not None]
+        actions = _actions(step)
         if len(actions) != 1:
             said = f"has {' and '.join(actions)}; it does exactly one thing" if actions else "does nothing"
             known = ", ".join(ACTIONS[:-1])
             more = "" if actions else f"; it has one of {known} or {ACTIONS[-1]}"
             at = (*path, actions[1]) if actions else path
             self._say(at, f"the step {said}{more}", key=True)
+            return
         for key, field_name, allowed in self._restricted(step):
             if getattr(step, field_name) not in (None, False, "", {}) and not allowed:
                 self._say(
                     (*path, key), f"{key} has no meaning for {step.action or 'this step'}; leave it out", key=True
                 )
         if step.action == "steps" and not step.is_fan_out:
-            for key in ("where", "sort", "limit", "id", "as"):
-                if getattr(step, "as_" if key == "as" else key) is not None:
-                    self._say((*path, key), f"{key} needs foreach in the same step", key=True)
+            keys = [key for key in ("as", "id", "where", "sort", "limit") if _has_group_key(step, key)]
+            if keys:
+                said = f"{' and '.join(keys)} {'needs' if len(keys) == 1 else 'need'} foreach in the same step"
+                self._say((*path, keys[0]), said, key=True)
         if step.foreach is not None and step.matrix is not None:
             self._say(
                 (*path, "matrix"), "a group cannot have both foreach and matrix; nest one group in another", key=True
             )
-        self._check_reuse((*path, "reuse"), step.reuse)
+
+    @staticmethod
+    def _misplaced(step: Step) -> dict[str, Type]:
+        """The names of an item for a step that has keys of a fan-out and is none: the keys are the mistake."""
+        if not any(_has_group_key(step, key) for key in _ONLY_GROUPS) or (step.action == "steps" and step.is_fan_out):
+            return {}
+        names = ("item", "number", "id", "previous", "matrix", *([step.as_] if step.as_ is not None else []))
+        return dict.fromkeys(names, Type("any"))
 
     @staticmethod
     def _restricted(step: Step) -> Iterator[tuple[str, str, bool]]:
@@ -170,7 +187,7 @@ class FileCheck(GroupCheck):
         yield "expect", "expect", not is_group
 
     def _result(self, path: Path, step: Step, scope: Scope) -> Type:
-        match step.action:
+        match step.action if len(_actions(step)) == 1 else "":
             case "model":
                 return self._paid(path, step, scope, self._model_kind(path, step, scope))
             case "workflow" | "app" | "graph":
@@ -184,10 +201,19 @@ class FileCheck(GroupCheck):
             case "steps":
                 return self._group(path, step, scope)
             case _:
+                self._values_of(path, step, scope)
                 return Type("any")
 
     def _check_file(self, document: Document, problems: Problems, folder: FilePath) -> Checked | None:
         return check_document(document, problems, folder=folder, depth=self._depth + 1)
+
+
+def _actions(step: Step) -> list[str]:
+    return [name for name in ACTIONS if getattr(step, name) is not None]
+
+
+def _has_group_key(step: Step, key: str) -> bool:
+    return getattr(step, "as_" if key == "as" else key) is not None
 
 
 def secret_in(name: str) -> str:

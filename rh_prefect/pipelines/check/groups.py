@@ -14,7 +14,7 @@ from rh_prefect.pipelines.edits import EDITS
 from rh_prefect.pipelines.language import Step, shown_value
 from rh_prefect.pipelines.parsed_answers import answer_type
 from rh_prefect.pipelines.scope import Scope
-from rh_prefect.pipelines.types import Type
+from rh_prefect.pipelines.types import FILES, Type
 
 
 class GroupCheck(OtherCheck):
@@ -33,8 +33,8 @@ class GroupCheck(OtherCheck):
             fields["item"] = item
             inner.names |= {"item": item, "number": Type("integer")}
             if step.as_ is not None:
-                self._check_name((*path, "as"), step.as_, scope, key=False)
-                inner.names[step.as_] = item
+                is_right = self._check_name((*path, "as"), step.as_, scope, key=False)
+                inner.names[step.as_] = item if is_right else Type("any")
         if step.is_fan_out:
             self._items(path, step, inner)
             fields["id"] = inner.names["id"] = Type("string")
@@ -42,6 +42,7 @@ class GroupCheck(OtherCheck):
         steps = step.steps or {}
         if not steps:
             self._say((*path, "steps"), "a group must have at least one step")
+            return Type("any")
         last = self._steps(steps, (*path, "steps"), inner)
         fields |= {name: last.names[name] for name in steps}
         if not step.is_fan_out:
@@ -81,6 +82,7 @@ class GroupCheck(OtherCheck):
             found = self._value(at, values, scope)
             if found is not None and not found.many and found.kind != "any":
                 self._say(at, f"matrix takes lists, and {name} is {found.words}")
+                found = None
             fields[name] = found.one if found is not None else Type("any")
         return Type("object", fields=fields)
 
@@ -96,13 +98,13 @@ class GroupCheck(OtherCheck):
         """The type of what a step makes, found out before the step is checked."""
         match step.action:
             case "model":
-                name = str(step.model)
-                if step.parse is not None:
-                    return replace(answer_type(step.parse)[0], is_result=True)
                 try:
-                    return Type(kind_of(catalog.get(name).output), is_result=True)
+                    kind = kind_of(catalog.get(str(step.model)).output)
                 except UnknownModelError:
-                    return Type("any")
+                    kind = "any"
+                if step.parse is None or kind not in ("string", "any"):
+                    return Type(kind if step.parse is None else "any", is_result=True)
+                return replace(answer_type(step.parse)[0], is_result=True)
             case "workflow" | "app" | "graph":
                 claimed = step.assume.kind if step.assume is not None else None
                 return Type(kind_of(claimed), is_result=True) if claimed else Type("any")
@@ -110,7 +112,7 @@ class GroupCheck(OtherCheck):
                 output = EDITS[str(step.edit)].output
                 first = next(iter(step.with_.values()), None)
                 kind = self._silent_kind(first, scope) if output == "same" else output
-                return Type(kind or "any", is_result=True)
+                return Type(kind if output != "same" or kind in FILES else "any", is_result=True)
             case "review" if isinstance(step.review, str):
                 return Type(self._silent_kind(step.review, scope) or "any", is_result=True)
             case _:

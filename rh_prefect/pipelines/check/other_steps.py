@@ -11,9 +11,9 @@ from rh_prefect.pipelines import types
 from rh_prefect.pipelines.check.checked import SHIPPED, Checked, read_text
 from rh_prefect.pipelines.check.literals import is_reference, out_of_range, shown, wrong_value
 from rh_prefect.pipelines.check.paid import PaidCheck
-from rh_prefect.pipelines.document import Document, Path, PipelineError, Problems, nearest
-from rh_prefect.pipelines.edits import EDITS
-from rh_prefect.pipelines.language import FILE_TYPES, Param, Step, shown_value
+from rh_prefect.pipelines.document import Document, Path, PipelineError, Problems, nearest, not_replaced
+from rh_prefect.pipelines.edits import EDITS, Edit
+from rh_prefect.pipelines.language import FILE_TYPES, TYPES, Param, Step, shown_value
 from rh_prefect.pipelines.scope import Scope
 from rh_prefect.pipelines.source import read
 from rh_prefect.pipelines.types import Type
@@ -33,24 +33,23 @@ class OtherCheck(PaidCheck):
             self._say((*path, "edit"), f"there is no edit {step.edit}; {nearest(str(step.edit), EDITS)}")
             self._values_of(path, step, scope)
             return Type("any")
-        first = Type("any")
+        first, unknown = Type("any"), list[str]()
         for name, value in step.with_.items():
             at, param = (*path, "with", name), edit.param(name)
             found = self._value(at, value, scope)
             if param is None:
+                unknown.append(name)
                 self._say(
                     at,
                     f"{edit.name} has no parameter {name}; {nearest(name, [one.name for one in edit.params])}",
                     key=True,
                 )
             elif found is not None:
-                first = found if param is edit.params[0] else first
-                self._fit_edit(at, value, found, param)
-        for param in edit.params:
-            if param.required and param.name not in step.with_:
-                self._say((*path, "edit"), f"{param.name} is missing; {edit.name} needs it")
-        if edit.name == "subtitles" and not {"at", "seconds"} & step.with_.keys():
-            self._say((*path, "edit"), "subtitles needs at (the start time of each text) or seconds (for one text)")
+                is_fit = self._fit_edit(at, value, found, param)
+                first = found if is_fit and param is edit.params[0] else first
+        missing = [param.name for param in edit.params if param.required and param.name not in step.with_]
+        missing += ["at"] if edit.name == "subtitles" and not {"at", "seconds"} & step.with_.keys() else []
+        self._check_missing(path, edit, not_replaced(missing, unknown))
         film = re.fullmatch(r"\$\(([\w.-]+)\.starts\)", str(step.with_.get("at", "")))
         if edit.name == "subtitles" and film is not None and "seconds" not in step.with_:
             place = self._document.place((*path, "with", "at"))
@@ -65,15 +64,24 @@ class OtherCheck(PaidCheck):
         )
         return Type(kind, is_result=True, extra={**extra, **timed})
 
-    def _fit_edit(self, path: Path, value: Any, found: Type, param: Any) -> None:
+    def _check_missing(self, path: Path, edit: Edit, missing: list[str]) -> None:
+        for name in missing:
+            said = f"{name} is missing; {edit.name} needs it"
+            if edit.name == "subtitles" and name == "at":
+                said = "subtitles needs at (the start time of each text) or seconds (for one text)"
+            self._say((*path, "edit"), said)
+
+    def _fit_edit(self, path: Path, value: Any, found: Type, param: Any) -> bool:
+        """Whether a value fits a parameter of an edit; what is wrong is reported."""
         if param.takes_files and not is_reference(value) and not isinstance(value, list):
             kinds = " or ".join(param.kinds)
             self._say(path, f"{param.name} takes a file of kind {kinds}, and {shown_value(value)}; use a reference")
-            return
+            return False
         wrong = types.edit_misfit(found, param, shown(value))
         wrong = wrong or ("" if is_reference(value) or isinstance(value, list) else out_of_range(param, value))
         if wrong:
             self._say(path, wrong)
+        return not wrong
 
     def _use(self, path: Path, step: Step, scope: Scope) -> Type:
         used = self._used((*path, "use"), str(step.use))
@@ -81,20 +89,23 @@ class OtherCheck(PaidCheck):
             self._values_of(path, step, scope)
             return Type("any")
         self._checked.uses[path] = used
-        params = used.file.params
+        params, unknown = used.file.params, list[str]()
         for name, value in step.with_.items():
             at = (*path, "with", name)
             found = self._value(at, value, scope)
             if name not in params:
+                unknown.append(name)
                 self._say(at, f"{step.use} has no parameter {name}; {nearest(name, params)}", key=True)
             elif found is not None:
                 self._fit_param(at, value, found, params[name])
-        for name, param in params.items():
-            if name not in step.with_ and not param.optional and param.default is None:
-                self._say((*path, "use"), f"{name} is missing; {step.use} needs it")
+        needed = (name for name, param in params.items() if not param.optional and param.default is None)
+        for name in not_replaced((name for name in needed if name not in step.with_), unknown):
+            self._say((*path, "use"), f"{name} is missing; {step.use} needs it")
         return Type("object", fields=used.outputs)
 
     def _fit_param(self, path: Path, value: Any, found: Type, param: Param) -> None:
+        if param.kind not in TYPES or (param.of or "file") not in FILE_TYPES:
+            return  # the other file has this problem
         wanted = types.of_param(param)
         written = shown(value)
         if not is_reference(value) and param.kind not in ("table", "files", *FILE_TYPES):
@@ -150,7 +161,7 @@ class OtherCheck(PaidCheck):
 
     def _review(self, path: Path, step: Step, scope: Scope) -> Type:
         given = step.review if isinstance(step.review, list) else [step.review]
-        found = []
+        found, before = [], self._said
         for n, text in enumerate(given):
             at = (*path, "review", n) if isinstance(step.review, list) else (*path, "review")
             if not is_reference(text):
@@ -166,4 +177,5 @@ class OtherCheck(PaidCheck):
                 (*path, "review"),
                 f"a review chooses among results of one kind, and these are {' and '.join(sorted(kinds))}",
             )
-        return replace(found[0], guards=frozenset(), is_result=True) if found else Type("any")
+        is_known = bool(found) and self._said == before
+        return replace(found[0], guards=frozenset(), is_result=True) if is_known else Type("any")

@@ -103,7 +103,8 @@ class PaidCheck(ValueCheck):
         self._check_paid(path, step, scope)
         if step.parse is None:
             return Type(kind, is_result=True)
-        if kind not in ("string", "any"):
+        is_text = kind in ("string", "any")
+        if not is_text:
             self._say(
                 (*path, "parse"),
                 f"parse reads a text, and {step.model or step.action} makes {Type(kind).words}",
@@ -113,7 +114,7 @@ class PaidCheck(ValueCheck):
         for at, message in wrong:
             self._say((*path, "parse", *at), message)
         self._whole((*path, "parse", "at_most"), step.parse.at_most, scope)
-        return replace(found, is_result=True)
+        return replace(found, is_result=True) if is_text else Type("any")
 
     def _check_paid(self, path: Path, step: Step, scope: Scope) -> None:
         self._whole((*path, "takes"), step.takes, scope)
@@ -141,7 +142,7 @@ class PaidCheck(ValueCheck):
 
     def _connect(self, path: Path, step: Step, scope: Scope, model: Model) -> None:
         given: dict[str, Any] = {}
-        before = len(self._problems)
+        before = self._said
         for name, value in step.with_.items():
             at = (*path, "with", name)
             param = model.find_param(name)
@@ -155,17 +156,20 @@ class PaidCheck(ValueCheck):
             if found is not None:
                 self._fit(at, value, found, param, model)
             given[param.name] = value if found is None or not has_reference(value) else types.stand_in(found, param)
-        self._feed(path, step, scope, model, given)
-        if len(self._problems) == before:
-            self._check_values(path, step, model, given)
+        is_fed = self._feed(path, step, scope, model, given)
+        if self._said == before:
+            self._check_values(path, step, model, given, is_fed=is_fed)
 
-    def _check_values(self, path: Path, step: Step, model: Model, given: Mapping[str, Any]) -> None:
+    def _check_values(self, path: Path, step: Step, model: Model, given: Mapping[str, Any], *, is_fed: bool) -> None:
         """Has the catalogue check what is written, with stand-ins for what is referred to."""
         names = {param.name: name for name in step.with_ if (param := model.find_param(name)) is not None}
         for problem in check(model, given).problems:
             name = names.get(problem.partition(" ")[0])
             missing = problem.partition(" is missing")
             if missing[1] and " " not in missing[0]:
+                param = model.find_param(missing[0])
+                if not is_fed and param is not None and param.is_media:
+                    continue  # `from` may give it
                 problem = f"{missing[0]} is missing; {model.name} needs it"
             self._say((*path, "with", name) if name is not None else (*path, "model"), problem)
 
@@ -209,11 +213,14 @@ class PaidCheck(ValueCheck):
             f"{model.name} takes one {param.type} for {param.name}, and {shown} is a list; use foreach: {shown}{concat}"
         )
 
-    def _feed(self, path: Path, step: Step, scope: Scope, model: Model, given: dict[str, Any]) -> None:
+    def _feed(self, path: Path, step: Step, scope: Scope, model: Model, given: dict[str, Any]) -> bool:
+        """Whether the kinds of all values of `from` are known, so that each has its parameter in `given`."""
         feeds: dict[str, list[int]] = {}
+        is_known = True
         for n, (at, text) in enumerate(self._from(path, step)):
             found = self._value(at, text, scope)
             if found is None or found.kind == "any":
+                is_known = False
                 continue
             if not is_reference(text):
                 self._say(at, f"from takes a reference, and {shown_value(text)}; did you mean $({text})?")
@@ -228,6 +235,7 @@ class PaidCheck(ValueCheck):
             feeds.setdefault(param.name, []).append(n)
             given[param.name] = types.stand_in(found, param)
         self._checked.feeds[path] = feeds
+        return is_known
 
 
 def feed(model: Model, kind: str, given: set[str]) -> tuple[catalog.Param | None, str]:

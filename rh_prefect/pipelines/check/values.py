@@ -1,4 +1,8 @@
-"""Checks names, references, values and conditions at one place of a file."""
+"""Checks names, references, values and conditions at one place of a file.
+
+A value whose declaration is wrong has the type `any`, with which no other check finds fault: what only follows from a
+problem is not reported.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from rh_prefect.pipelines.conditions import check_condition
 from rh_prefect.pipelines.document import Path, Problems
 from rh_prefect.pipelines.language import NAME, RESERVED, Step, shown_value
 from rh_prefect.pipelines.references import Reference, Template, WrongReferenceError, parse
-from rh_prefect.pipelines.scope import Found, Scope, resolve
+from rh_prefect.pipelines.scope import UNKNOWN_GUARD, Found, Scope, resolve
 from rh_prefect.pipelines.types import Type, negated
 
 RESERVED_FOLDERS = ("works", "edits", "names", "inputs", "manifests", "runs", "pipelines")
@@ -26,35 +30,50 @@ class ValueCheck:
         self._checked, self._document, self._file = checked, checked.document, checked.file
         self._problems, self._depth = problems, depth
         self._why: dict[str, str] = {}
+        # How many problems were found; `Problems` counts those of an alias once.
+        self._said = 0
+        # References with these names cannot be written, or mean something else.
+        self._wrong_names: list[str] = []
 
     def _say(self, path: Path, message: str, needle: str = "", *, key: bool = False) -> None:
+        self._said += 1
         self._problems.add(self._document, path, message, needle, key=key)
 
     def _check_reuse(self, path: Path, reuse: str | None) -> None:
         if reuse is not None and not REUSE.fullmatch(reuse):
             self._say(path, f"reuse takes always, never, or a time such as 30m, 12h or 7d, and {shown_value(reuse)}")
 
-    def _check_name(self, path: Path, name: str, scope: Scope, *, key: bool = True) -> None:
+    def _check_name(self, path: Path, name: str, scope: Scope, *, key: bool = True) -> bool:
+        """Whether a step or an item may have a name."""
         if not NAME.fullmatch(name):
             self._say(
                 path, f"{name} is not a name; a name has letters, digits, _ and - and begins with a letter", key=key
             )
+            self._wrong_names.append(name)
         elif name in RESERVED:
             self._say(path, f"{name} has a meaning of its own in references; give this another name", key=key)
         elif scope.find(name) is not None:
             self._say(path, f"{name} hides the {name} that is visible here; give this another name", key=key)
+        else:
+            return True
+        return False
+
+    def _is_of_wrong_name(self, reference: str) -> bool:
+        return any(re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", reference) for name in self._wrong_names)
 
     def _template(self, path: Path, text: str) -> Template | None:
         try:
             return parse(text)
         except WrongReferenceError as wrong:
-            self._say(path, str(wrong), wrong.needle)
+            if not self._is_of_wrong_name(text):
+                self._say(path, str(wrong), wrong.needle)
             return None
 
     def _reference(self, path: Path, reference: Reference, scope: Scope, *, may_be_absent: bool = False) -> Type:
         found: Found = resolve(reference, scope)
         if found.problem:
-            self._say(path, found.problem, reference.text)
+            if not self._is_of_wrong_name(reference.text):
+                self._say(path, found.problem, reference.text)
             return Type("any")
         if found.type.guards and not may_be_absent:
             self._say(path, self._absent(reference, found.type), reference.text)
@@ -72,7 +91,7 @@ class ValueCheck:
         """The type of a value in a file, its references checked."""
         if isinstance(value, dict):
             found = {key: self._value((*path, key), one, scope) for key, one in value.items()}
-            return Type("object", fields={key: one for key, one in found.items() if one is not None})
+            return Type("object", fields={key: one or Type("any") for key, one in found.items()})
         if isinstance(value, list):
             items = [self._value((*path, n), one, scope) for n, one in enumerate(value)]
             return types.merged([one for one in items if one is not None]).as_list()
@@ -103,8 +122,11 @@ class ValueCheck:
     def _condition(self, path: Path, value: Any, scope: Scope) -> frozenset[str]:
         """Checks a condition; gives what holds where it is true."""
         if not check_condition(self._document, path, value, self._problems):
-            return frozenset()
-        return self._holding(path, value, scope)
+            self._said += 1
+            return frozenset([UNKNOWN_GUARD])
+        before = self._said
+        held = self._holding(path, value, scope)
+        return held if self._said == before else held | {UNKNOWN_GUARD}
 
     def _holding(self, path: Path, value: Any, scope: Scope) -> frozenset[str]:
         if isinstance(value, bool):
