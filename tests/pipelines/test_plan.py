@@ -13,6 +13,7 @@ import pytest
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, NoWorks, Plan, WorkQuery
+from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES
 from tests.pipelines.assets import photo
 
 SHOTS = """\
@@ -132,6 +133,25 @@ async def test_one_changed_cell_is_that_row_s_chain() -> None:
     plan = await pipeline.plan(known=records, rows=rows, size="1080p")
     assert [states(plan, path) for path in plan.steps] == ["=", "=+=", "=>=", "=>=", "=>="]
     assert await run(pipeline, records, rows=rows, size="1080p") == 3
+
+
+async def test_a_line_below_the_table_explains_its_signs_and_no_others() -> None:
+    records, pipeline = Records(), Pipeline.from_text(SHOTS)
+    said = signs_of(await pipeline.plan(known=records, rows=ROWS))
+    assert said == "signs: = existing, + new, > waiting for a result, x absent"
+    await run(pipeline, records, rows=ROWS)
+    earlier = (await pipeline.plan(known=records, rows=ROWS)).as_json()
+    plan = await pipeline.plan(known=records, rows=[{**ROWS[0], "mood": "wild"}, *ROWS[1:]], earlier=earlier)
+    assert signs_of(plan) == "signs: = existing, + new, ~ changed, > waiting for a result, x absent"
+    assert set(SIGNS) == set(STATES)
+
+
+def signs_of(plan: Plan) -> str:
+    head, *rows = plan.table().splitlines()[1:]
+    (line,) = (row.strip() for row in rows if row.strip().startswith("signs: "))
+    columns = head.split()[head.split().index("=") : -2]
+    assert [words.split()[0] for words in line.removeprefix("signs: ").split(", ")] == columns
+    return line
 
 
 async def test_a_changed_request_says_what_was_and_a_removed_row_is_named() -> None:

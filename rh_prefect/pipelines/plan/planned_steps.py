@@ -27,6 +27,20 @@ STATES: dict[State, str] = {
     "-": "no longer in the file or the table",
 }
 
+SIGNS: dict[State, str] = {
+    "=": "existing",
+    "…": "in progress",
+    "+": "new",
+    "~": "changed",
+    ">": "waiting for a result",
+    "?": "with an unknown response",
+    "!": "without its files",
+    "r": "waiting for a review",
+    "x": "absent",
+    "-": "removed",
+}
+"""`STATES` in a few words, for the line below a table and for the boxes of a graph."""
+
 PAYING: frozenset[State] = frozenset({"+", "~", ">", "r"})
 """States of what the run, or the one after a review, pays for."""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.plan.changes import by_items, shown_change
-from rh_prefect.pipelines.plan.planned_steps import STATES, Instance, Money, State
+from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES, Instance, Money, State
 
 if TYPE_CHECKING:
     from rh_prefect.pipelines.plan.plan import Plan
@@ -69,7 +69,11 @@ def table(plan: Plan) -> str:
     title = head(plan)
     width = max(len(line) for line in lines)
     lines.insert(0, f"{title}{plan.currency:>{max(len(plan.currency) + 2, width - len(title))}}")
-    return "\n".join([*lines, f"  {_sum(plan)}", *_reasons(plan), *_more(plan)])
+    return "\n".join([*lines, f"  {_sum(plan)}", f"  {_signs(states)}", *_reasons(plan), *_more(plan)])
+
+
+def _signs(states: Sequence[State]) -> str:
+    return f"signs: {', '.join(f'{state} {SIGNS[state]}' for state in states)}"
 
 
 def _models(items: Sequence[Instance]) -> str:
