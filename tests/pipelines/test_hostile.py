@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,15 @@ async def test_control_characters_and_markup_are_text_in_all_views() -> None:
     for view in (plan.table(), plan.tree(), plan.mermaid()):
         assert "\x1b" not in view
         assert "<script>" not in view
+
+
+async def test_markup_in_a_name_is_no_part_of_a_graph() -> None:
+    name = 'x"] --> y; %%{init: {}}%% <b>`&lt;#34;`'
+    text = "params: {name: string}\nsteps:\n  a: {model: $(params.name), with: {prompt: x}}\n"
+    graph = (await Pipeline.from_text(text).plan(name=name)).mermaid()
+    [box] = graph.splitlines()[1:]
+    inside = re.sub(r"#\d+;|<br/>", "", box.strip().removeprefix('n0["').removesuffix('"]'))
+    assert not set(inside) & set('"<>#;%{}[]`&|\\')
 
 
 async def test_a_signature_and_a_password_are_not_in_a_plan(tmp_path: Path) -> None:

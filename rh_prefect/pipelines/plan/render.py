@@ -167,7 +167,7 @@ def mermaid(plan: Plan) -> str:
     lines = ["graph TD"]
     names = {path: f"n{number}" for number, path in enumerate(plan.steps)}
     for path, items in plan.steps.items():
-        lines.append(f'  {names[path]}["{_escaped(path)}<br/>{_escaped(_line(plan, items))}"]')
+        lines.append(f'  {names[path]}["{"<br/>".join(map(_escaped, _box(plan, path, items)))}"]')
     edges = dict.fromkeys(
         (names[need.path], names[path])
         for path, items in plan.steps.items()
@@ -179,9 +179,20 @@ def mermaid(plan: Plan) -> str:
     return "\n".join(lines)
 
 
+def _box(plan: Plan, path: str, items: Sequence[Instance]) -> tuple[str, ...]:
+    """The lines of a box, in words: a sign such as `>` needs an encoding, and Prefect's older UI shows the source."""
+    counts = Counter(one.state for one in items)
+    states = ", ".join(f"{counts[state]} {SIGNS[state]}" for state in STATES if counts[state])
+    price = prices(plan.price_of(items))[1] if any(one.is_paid for one in items) else "free"
+    return tuple(line for line in (path, _models(items), states, price.replace(">= ", "at least ")) if line)
+
+
 def _escaped(text: str) -> str:
-    """A text within a box of Mermaid: everything that has a meaning there as its number."""
-    return re.sub(r"[^\w .,/+=>…:$-]", lambda match: f"#{ord(match.group())};", visible(text)).replace(">", "#62;")
+    """A text within a box of Mermaid: everything that has a meaning there as its number.
+
+    Parentheses have none within quotes.
+    """
+    return re.sub(r"[^\w .,/+=…:$()-]", lambda match: f"#{ord(match.group())};", visible(text))
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
