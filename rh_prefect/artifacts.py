@@ -15,13 +15,14 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.context import FlowRunContext
+from prefect.flows import Flow
 
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.jobs.journal.costs import Costs
@@ -35,12 +36,40 @@ MAX_ROWS = 200
 _PATIENCE = 15.0
 
 
+PIPELINE_PREFIX = "pipeline--"
+"""Begins the keys of pipelines' artifacts. The name of a flow gives no two dashes in a row, so that no key of a flow
+begins with it."""
+
+_OF_PIPELINE = "rh_prefect_pipeline"
+
+
+def mark_pipeline(function: Callable[..., Any]) -> None:
+    """Marks the function of a pipeline's flow: a worker's hook knows the flow, and none of the pipeline.
+
+    Args:
+        function: The function; options of its flow may change.
+    """
+    setattr(function, _OF_PIPELINE, True)
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Writer of the artifacts that the dashboard shows for one flow run."""
+    """Writer of the artifacts that the dashboard shows for one flow run.
+
+    Attributes:
+        flow: The name of its flow.
+        flow_run_id: The flow run.
+        is_pipeline: Whether the flow is that of a pipeline, whose keys differ from those of a flow with the same name.
+    """
 
     flow: str
     flow_run_id: UUID
+    is_pipeline: bool = False
+
+    @classmethod
+    def of(cls, flow: Flow[..., Any], flow_run_id: UUID) -> Page:
+        """The page of a flow's run."""
+        return cls(flow.name, flow_run_id, is_pipeline=hasattr(flow.fn, _OF_PIPELINE))
 
     @classmethod
     def current(cls) -> Page | None:
@@ -48,7 +77,7 @@ class Page:
         context = FlowRunContext.get()
         if context is None or context.flow is None or context.flow_run is None:
             return None
-        return cls(context.flow.name, context.flow_run.id)
+        return cls.of(context.flow, context.flow_run.id)
 
     @classmethod
     def current_key(cls, what: str) -> str:
@@ -59,7 +88,7 @@ class Page:
     def key(self, what: str) -> str:
         """A key for each flow: the runs of a flow are versions under one key, so that it has a history."""
         flow = re.sub(r"[^a-z0-9]+", "-", self.flow.lower()).strip("-") or "flow"
-        return f"{flow}-{what}"
+        return f"{PIPELINE_PREFIX if self.is_pipeline else ''}{flow}-{what}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,11 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, Fl
 from prefect.client.schemas.objects import Artifact
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from rh_prefect.artifacts import Page, Progress, Step, contact_sheet, steps_table
+from rh_prefect.artifacts import PIPELINE_PREFIX, Page, Progress, Step, contact_sheet, steps_table
 from rh_prefect.errors import InputError
+from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.jobs.journal.costs import Costs
+from rh_prefect.pipelines.pipeline import Pipeline
 
 JPEG = b"\xff\xd8\xff" + b"x" * 30_000
 
@@ -54,6 +56,15 @@ def test_a_key_is_made_of_what_prefect_allows() -> None:
     page = Page("Film für ALLE!", UUID("01a21047-9aab-7214-a7ff-49cccd02ecc2"))
     assert page.key("steps") == "film-f-r-alle-steps"
     assert Page("灯塔", page.flow_run_id).key("sheet") == "flow-sheet"
+
+
+def test_no_flow_has_the_keys_of_a_pipeline() -> None:
+    run = UUID("01a21047-9aab-7214-a7ff-49cccd02ecc2")
+    assert Page("film", run, is_pipeline=True).key("results") == "pipeline--film-results"
+    for name in ("film", "pipeline film", "pipeline--film", "Pipeline: film"):
+        assert not Page(name, run).key("results").startswith(PIPELINE_PREFIX)
+    film = pipeline_flow(Pipeline.from_text("name: film\nsteps: {s: {edit: join_text, with: {texts: [x]}}}\n"))
+    assert Page.of(film.with_options(retries=1), run) == Page("film", run, is_pipeline=True)
 
 
 def test_a_row_says_what_is_known() -> None:

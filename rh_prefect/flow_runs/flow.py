@@ -101,7 +101,7 @@ async def cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun, state: Sta
     log.info("cancelled %d task(s) at RunningHub", len(report.cancelled))
     for job, why in report.failed.items():
         log.error("%s: could not be cancelled and may continue and be charged: %s", job, why)
-    page = artifacts.Page(flow.name, flow_run.id)
+    page = artifacts.Page.of(flow, flow_run.id)
     if steps := await LOOP.call(_recorded_steps(flow_run, flow.name)):
         await artifacts.steps_table(steps, page=page)
     rows = list(_rows(report))
@@ -137,7 +137,7 @@ def _rows(report: CancelReport) -> Iterator[dict[str, str]]:
 
 async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Writes the table of steps, and downloads paid results that this run did not use."""
-    board = run_status_of(str(flow_run.id), flow=flow.name)
+    board = run_status_of(artifacts.Page.of(flow, flow_run.id))
     if board.rows:
         if not board.is_reported:
             await artifacts.steps_table(board.steps(), page=board.page)

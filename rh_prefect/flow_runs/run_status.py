@@ -20,7 +20,8 @@ from prefect.logging import get_run_logger
 from rh_prefect.artifacts import Page, Progress, Step
 from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.flow_runs.cancellation import watch
-from rh_prefect.flow_runs.scope import current_scope
+from rh_prefect.flow_runs.prefect_internals import flow_contexts
+from rh_prefect.flow_runs.scope import FlowScope, current_scope
 from rh_prefect.jobs.events import JobEvent, JobEventState, Observer
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.media.media import Media
@@ -160,10 +161,18 @@ def _step(event: JobEvent) -> Step:
 _boards: LruCache[str, RunStatus] = LruCache(_KEPT)
 
 
-def run_status_of(flow_run_id: str, *, flow: str) -> RunStatus:
-    """Returns the `RunStatus` of a root flow run."""
-    board = _boards.get(flow_run_id)
-    return _boards.setdefault(flow_run_id, RunStatus(page=Page(flow, UUID(flow_run_id)))) if board is None else board
+def run_status_of(page: Page) -> RunStatus:
+    """Returns the `RunStatus` of a root flow run, by its page."""
+    run = str(page.flow_run_id)
+    board = _boards.get(run)
+    return _boards.setdefault(run, RunStatus(page=page)) if board is None else board
+
+
+def _status_in(scope: FlowScope) -> RunStatus:
+    run, context = UUID(scope.journal.scope), flow_contexts()[-1]
+    if context.flow is not None and context.flow_run is not None and context.flow_run.id == run:
+        return run_status_of(Page.of(context.flow, run))
+    return run_status_of(Page(scope.flow, run))  # a worker process knows the name of the root only
 
 
 def known_run_status(flow_run_id: str) -> RunStatus | None:
@@ -258,7 +267,7 @@ def _guarded(listener: Callable[[JobEvent], None], event: JobEvent) -> None:
 def run_observer() -> Observer:
     """Makes an observer for the run that the caller is in."""
     scope = current_scope()
-    board = run_status_of(scope.journal.scope, flow=scope.flow) if scope is not None else None
+    board = _status_in(scope) if scope is not None else None
     return RunObserver(run_logger(), board)
 
 
@@ -280,7 +289,7 @@ def expect_jobs(number: int, *, estimate: Costs | None = None, is_exact: bool = 
     """
     scope = current_scope()
     if scope is not None:
-        run_status_of(scope.journal.scope, flow=scope.flow).expect(number, estimate=estimate, is_exact=is_exact)
+        _status_in(scope).expect(number, estimate=estimate, is_exact=is_exact)
 
 
 def mark_reported() -> None:
@@ -295,7 +304,7 @@ def add_results(files: Mapping[str, Media]) -> None:
     """Adds the final results of the current run, which are shown when it ends."""
     scope = current_scope()
     if scope is not None:
-        run_status_of(scope.journal.scope, flow=scope.flow).results.update(files)
+        _status_in(scope).results.update(files)
 
 
 _showing: set[asyncio.Task[None]] = set()

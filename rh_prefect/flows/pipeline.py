@@ -13,6 +13,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import deployment
 from prefect.states import Failed
 
+from rh_prefect.artifacts import mark_pipeline
 from rh_prefect.blocks.lookup import load_engine, load_storage
 from rh_prefect.errors import BudgetExceeded, InputError, RunningHubError, StoreError
 from rh_prefect.flow_runs.flow import flow, run_name
@@ -116,6 +117,7 @@ def pipeline_flow(
     run.__name__ = run.__qualname__ = name or re.sub(r"\W", "_", pipeline.name)
     run.__doc__ = docstring_of(pipeline)
     run.__signature__ = signature_of(pipeline)  # type: ignore[attr-defined]  # how `inspect` lets a function say its own
+    mark_pipeline(run)
     # What is made lies in the store; Prefect keeps no second copy of the result.
     return flow(name=pipeline.name, flow_run_name=run_name, persist_result=False)(run)
 

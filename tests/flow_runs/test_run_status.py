@@ -6,6 +6,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import cast
 
+from rh_prefect.artifacts import Page
 from rh_prefect.flow_runs import run_status as boards
 from rh_prefect.flow_runs.run_status import ENDED, RunStatus, run_status_of
 from rh_prefect.jobs.events import JobEvent, JobEventState
@@ -61,12 +62,12 @@ def test_the_line_tells_of_three_graphs_that_run() -> None:
 
 def test_a_board_is_dropped_with_its_run() -> None:
     """A25: a process that runs many flows does not remember those that have ended."""
-    run = str(uuid.uuid4())
-    board = run_status_of(run, flow="film")
-    assert run_status_of(run, flow="film") is board
-    boards.forget_run_status(run)
-    assert run_status_of(run, flow="film") is not board
-    boards.forget_run_status(run)
+    page = Page("film", uuid.uuid4())
+    board = run_status_of(page)
+    assert run_status_of(page) is board
+    boards.forget_run_status(str(page.flow_run_id))
+    assert run_status_of(page) is not board
+    boards.forget_run_status(str(page.flow_run_id))
 
 
 def test_a_failed_run_is_not_shown_as_done() -> None:

@@ -98,9 +98,9 @@ async def test_a_second_run_pays_nothing_and_says_so(rh: Emulator, tmp_path: Pat
     assert [(one.step, one.state) for one in first.steps] == [("picture", "made"), ("clip", "made"), ("end", "made")]
     assert first.costs.amounts["CNY"] == rh.recorder.charged
     shown = await artifacts_of(state)
-    assert set(shown) == {f"short-film-{what}" for what in ("plan", "graph", "progress", "results", "items")}
-    assert shown["short-film-progress"].data == 100
-    assert first["clip"].uri in str(shown["short-film-results"].data)
+    assert set(shown) == {f"pipeline--short-film-{what}" for what in ("plan", "graph", "progress", "results", "items")}
+    assert shown["pipeline--short-film-progress"].data == 100
+    assert first["clip"].uri in str(shown["pipeline--short-film-results"].data)
     assert (tmp_path / "out" / "film" / "end.png").is_file()
     state, second = await run(FILM, idea="a lighthouse", budget=10)
     assert len(rh.recorder.paid) == 2
@@ -185,7 +185,7 @@ async def test_a_budget_is_compared_with_the_selected_steps(rh: Emulator) -> Non
     )
     assert state.is_completed(), state.message
     assert [paid.endpoint for paid in rh.recorder.paid] == ["rhart-image/z-image/turbo"]
-    progress = (await artifacts_of(state))["short-film-progress"]
+    progress = (await artifacts_of(state))["pipeline--short-film-progress"]
     assert f"estimate {rh.recorder.charged} CNY" in str(progress.description)
 
 
@@ -219,9 +219,9 @@ outputs: {clip: $(clip)}
         "clip": "waits for review",
     }
     shown = {key: str(one.data) for key, one in (await artifacts_of(state)).items()}
-    assert set(shown) == {"pick-plan", "pick-graph", "pick-items", "pick-review", "pick-progress"}
-    assert "![contact sheet](data:image/jpeg;base64," in shown["pick-review"]
-    copied = json.loads(shown["pick-review"].partition("```json\n")[2].partition("```")[0])
+    assert set(shown) == {f"pipeline--pick-{what}" for what in ("plan", "graph", "items", "review", "progress")}
+    assert "![contact sheet](data:image/jpeg;base64," in shown["pipeline--pick-review"]
+    copied = json.loads(shown["pipeline--pick-review"].partition("```json\n")[2].partition("```")[0])
     known = open_records(MediaStore(str(tmp_path / "out")), get_settings())
     plan = await pipeline.plan(known=known)
     (review,) = (one for one in plan.instances if one.model == "review")
