@@ -13,8 +13,9 @@ import json
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -33,6 +34,9 @@ _logger = logging.getLogger("rh_prefect.artifacts")
 _MAX_IMAGE = 100_000
 MAX_ROWS = 200
 """How many rows a table in the dashboard shows."""
+MAX_PAGE = 500_000
+"""Bytes of a text or table in the dashboard, pictures included. A Prefect server has no limit, and Prefect Cloud
+refuses requests above 5 MiB; but the database keeps each version, and a browser that lists them loads them whole."""
 _PATIENCE = 15.0
 
 
@@ -137,16 +141,20 @@ async def table(
 ) -> UUID | None:
     """Shows a table for a run; a long table is cut, because Prefect keeps it in its database."""
     rows = list(rows)
-    if len(rows) > MAX_ROWS:
-        description += f" The first {MAX_ROWS} of {len(rows)} rows:"
-    return await _create(page, what, "table", json.dumps(rows[:MAX_ROWS]), description)
+    sizes = accumulate(len(json.dumps(row)) + 2 for row in rows[:MAX_ROWS])
+    shown = [row for row, size in zip(rows, sizes) if size < MAX_PAGE]
+    if len(rows) > len(shown):
+        description += f" The first {len(shown)} of {len(rows)} rows:"
+    return await _create(page, what, "table", json.dumps(shown), description)
 
 
 async def results(files: Mapping[str, str], *, cost: Costs, page: Page | None = None) -> UUID | None:
     """Shows where the files are that a run has made, and what they cost together."""
     lines = [f"- {name}: {_link(uri)}" for name, uri in list(files.items())[:MAX_ROWS]]
     text = "\n".join(["## Results", "", *lines, "", f"Cost: {cost or 'not known'}"])
-    return await _create(page, "results", "markdown", text, f"{len(files)} file(s), {cost or 'cost unknown'}.")
+    return await _create(
+        page, "results", "markdown", _within_page(text), f"{len(files)} file(s), {cost or 'cost unknown'}."
+    )
 
 
 def _link(uri: str) -> str:
@@ -154,8 +162,41 @@ def _link(uri: str) -> str:
 
 
 async def markdown(text: str, *, what: str, description: str) -> UUID | None:
-    """Shows a Markdown text for a run."""
-    return await _create(None, what, "markdown", text, description)
+    """Shows a Markdown text for a run; one above `MAX_PAGE` is cut at the end of a line."""
+    return await _create(None, what, "markdown", _within_page(text), description)
+
+
+def _within_page(text: str) -> str:
+    if size_of(text) <= MAX_PAGE:
+        return text
+    note = f"\n\nThe rest is not shown: a page has at most {MAX_PAGE // 1000} kB."
+    kept = text.encode()[: MAX_PAGE - size_of(note) - len("\n```")].decode(errors="ignore").rpartition("\n")[0]
+    is_open = sum(line.startswith("```") for line in kept.splitlines()) % 2
+    return f"{kept}{chr(10) + '```' if is_open else ''}{note}"
+
+
+def size_of(text: str) -> int:
+    """The bytes of a text, as `MAX_PAGE` counts them."""
+    return len(text.encode())
+
+
+def fitting(parts: Sequence[str], room: int, *, what: str) -> list[str]:
+    """Returns the first parts of a list that fit, and a line that says how many of them are not shown.
+
+    Args:
+        parts: Lines or blocks.
+        room: Bytes for all of them, two for the space between each two included.
+        what: What they are, and perhaps where the others are, as in `files; the report has all`.
+    """
+    sizes = accumulate(size_of(part) + 2 for part in parts)
+    kept = [part for part, size in zip(parts, sizes, strict=True) if size <= room]
+    left = len(parts) - len(kept)
+    return [*kept, *([not_shown(left, len(parts), what)] if left else [])]
+
+
+def not_shown(left: int, all_: int, what: str) -> str:
+    """Says how many of something a page leaves out."""
+    return f"Not shown: {left} of {all_} {what}."
 
 
 async def contact_sheet(jpeg: bytes, uri: str, *, page: Page | None = None) -> UUID | None:

@@ -7,6 +7,7 @@ import base64
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -26,8 +27,11 @@ from rh_prefect.pipelines.plan.planned_steps import STATES
 from rh_prefect.pipelines.plan.render import prices
 from rh_prefect.pipelines.stored_edits import EditResults
 
-_PICTURES = 12
-"""Results on the picture of a run."""
+PER_SHEET = 12
+"""Pictures on one contact sheet: with more, one could not see what is on them."""
+
+_SHEET_BYTES, _SHEET_SIDE = 60_000, 1024
+_ROOM_FOR_ROWS = 200_000
 
 _LONGEST_TEXT = 500
 _FIRST = ("failed", "not run", "waits for review")
@@ -92,11 +96,11 @@ async def show_results(
     if not values:
         return
     pictures = [(name, value) for name, value in values if isinstance(value, Media) and is_visible(value)]
-    picture = await sheet(pictures[:_PICTURES], edits, store)
+    picture = await sheets(pictures, edits, store, most=PER_SHEET)
     rows = [f"| {_cell(name)} | {_shown(value)} |" for name, value in values[: artifacts.MAX_ROWS]]
+    rows = [row for row, size in zip(rows, accumulate(map(artifacts.size_of, rows))) if size <= _ROOM_FOR_ROWS]
     more = len(values) - len(rows)
-    table = ["| output | result |", "| --- | --- |", *rows] if rows else []
-    lines = [*([picture, ""] if picture else []), *table]
+    lines = [*picture, "| output | result |", "| --- | --- |", *rows]
     lines += ["", f"{more} further results are in the report."] if more > 0 else []
     lines += ["", f"Report: {linked(report)}"]
     await artifacts.markdown("\n".join(lines), what="results", description=head)
@@ -128,16 +132,26 @@ async def show_steps(steps: Sequence[StepReport], *, head: str, report: str, sto
     await artifacts.table(rows, what="items", description=f"{head} {place}")
 
 
-async def sheet(pictures: Sequence[tuple[str, Media]], edits: EditResults, store: MediaStore) -> str:
-    """Makes a contact sheet, as an image in Markdown; empty where there is nothing to see.
+async def sheets(
+    pictures: Sequence[tuple[str, Media]], edits: EditResults, store: MediaStore, *, most: int
+) -> list[str]:
+    """Makes contact sheets, as paragraphs of Markdown; the last one says how many pictures are not shown.
 
     Args:
         pictures: Images and videos, each with its caption.
-        edits: Makes the sheet, and keeps it.
+        edits: Makes the sheets, and keeps them.
         store: Where they are.
+        most: How many pictures are shown at most.
     """
-    if not pictures:
-        return ""
+    parts = [pictures[start : min(start + PER_SHEET, most)] for start in range(0, min(len(pictures), most), PER_SHEET)]
+    made = [(part, await _sheet(part, edits, store)) for part in parts]
+    hidden = len(pictures) - sum(len(part) for part, picture in made if picture)
+    note = artifacts.not_shown(hidden, len(pictures), "pictures") if hidden else ""
+    return [line for one in (*(picture for _, picture in made), note) if one for line in (one, "")]
+
+
+async def _sheet(pictures: Sequence[tuple[str, Media]], edits: EditResults, store: MediaStore) -> str:
+    """A contact sheet as an image in Markdown; empty where it cannot be made."""
     given = {"of": [file for _, file in pictures], "captions": [visible(name) for name, _ in pictures]}
     try:
         made = await LOOP.call(edits.make("contact_sheet", given))
@@ -219,4 +233,4 @@ def _thumbnail(file: Media, store: MediaStore) -> bytes:
     with TemporaryDirectory(prefix="rh-sheet-") as folder:
         local = Path(folder) / "sheet.jpg"
         fetch(file, local, options=store.options_for(file))
-        return edit.thumbnail(local, max_bytes=60_000)
+        return edit.thumbnail(local, max_bytes=_SHEET_BYTES, side=_SHEET_SIDE)

@@ -45,16 +45,17 @@ def poster(video: Path, to: Path) -> None:
     write_image(_frame(video, _MIDDLE), to)
 
 
-def thumbnail(source: Path, *, max_bytes: int = 30_000) -> bytes:
+def thumbnail(source: Path, *, max_bytes: int = 30_000, side: int = _SIDES[0]) -> bytes:
     """Makes a small JPEG of a picture, or of the middle frame of a video.
 
     Args:
         source: The file.
         max_bytes: What the JPEG may weigh; the larger, the better it looks.
+        side: Pixels of the longer side at most; fewer where `max_bytes` needs it.
     """
-    image = still(source, side=_SIDES[0])
-    for side in _SIDES:
-        image.thumbnail((side, side))
+    image = still(source, side=side)
+    for smaller in (side, *(one for one in _SIDES if one < side)):
+        image.thumbnail((smaller, smaller))
         for quality in _QUALITIES:
             out = io.BytesIO()
             image.save(out, "JPEG", quality=quality, optimize=True)

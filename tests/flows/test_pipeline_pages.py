@@ -1,0 +1,119 @@
+"""The pages of a run with many results: each stays below its stated size and says what it leaves out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+
+from rh_prefect.artifacts import MAX_PAGE, Page, markdown, table
+from rh_prefect.flow_runs.flow import flow_with
+from rh_prefect.flows.pipeline_pages import show_results
+from rh_prefect.flows.review_page import MOST_SHOWN, show_candidates
+from rh_prefect.media.media import Media
+from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.language import Step
+from rh_prefect.pipelines.plan.planned_steps import Instance, KnownWork, Work
+from rh_prefect.pipelines.stored_edits import open_edits
+from rh_prefect.settings import get_settings
+
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+
+PICTURES = 300
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> MediaStore:
+    return MediaStore(str(tmp_path / "out"))
+
+
+@pytest.fixture
+def pictures(store: MediaStore, tmp_path: Path) -> list[Media]:
+    """Noise, which no JPEG makes small."""
+    made = []
+    for number in range(PICTURES):
+        Image.frombytes("RGB", (180, 320), os.urandom(180 * 320 * 3)).save(tmp_path / "p.png")
+        made.append(store.publish(tmp_path / "p.png", f"p/{number}.png"))
+    return made
+
+
+async def page_of(show: Callable[[], Awaitable[None]], what: str) -> str:
+    """The text of the page that is shown in a flow."""
+
+    @flow_with({})(name="many")
+    async def many() -> Page:
+        await show()
+        page = Page.current()
+        assert page is not None
+        return page
+
+    page = await many()
+    async with get_client() as client:
+        run = ArtifactFilterFlowRunId(any_=[page.flow_run_id])
+        found = await client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=run))
+    (text,) = (str(one.data) for one in found if one.key == page.key(what))
+    assert len(text.encode()) <= MAX_PAGE
+    return text
+
+
+def review(number: int, candidates: list[KnownWork]) -> Instance:
+    works = [Work(f"{number}-{take}", True, take, "=", known=one) for take, one in enumerate(candidates, 1)]
+    need = Instance(f"each{number}.picture", "", Step(model="m"), (), model="m", state="=", works=works)
+    step = Step(review="$(picture)", ask="Which one?")
+    request = {"of": "0a1b2c3d"}
+    return Instance(f"each{number}.chosen", "", step, (), model="review", state="r", request=request, needs=[need])
+
+
+async def test_a_review_of_300_pictures_shows_some_and_counts_the_others(
+    pictures: list[Media], store: MediaStore
+) -> None:
+    reviews = [review(n, [KnownWork("=", outputs=(one,)) for one in pictures[n::100]]) for n in range(100)]
+    text = await page_of(lambda: show_candidates(reviews, open_edits(store, get_settings()), store), "review")
+    assert text.count("](data:image/jpeg;base64,") == 5
+    assert f"Not shown: {PICTURES - MOST_SHOWN} of {PICTURES} pictures." in text
+    assert len(json.loads(text.partition("```json\n")[2].partition("```")[0])) == 100
+    assert text.count("`p/") + text.count("/p/") >= PICTURES
+
+
+async def test_the_results_of_a_run_with_300_pictures_count_the_others(
+    pictures: list[Media], store: MediaStore
+) -> None:
+    edits = open_edits(store, get_settings())
+    outputs = {"pictures": pictures}
+    text = await page_of(lambda: show_results(outputs, head="", report="r.csv", edits=edits, store=store), "results")
+    assert text.count("](data:image/jpeg;base64,") == 1
+    assert "Not shown: 288 of 300 pictures." in text
+    assert "100 further results are in the report." in text
+
+
+async def test_a_review_of_many_long_texts_and_addresses_is_cut(store: MediaStore) -> None:
+    texts = [KnownWork("=", texts=(f"{number} " + "Füße " * 2_000,)) for number in range(PICTURES)]
+    reviews = [review(n, [one]) for n, one in enumerate(texts)]
+    text = await page_of(lambda: show_candidates(reviews, open_edits(store, get_settings()), store), "review")
+    assert "of 300 texts; choose here first; the next run shows others." in text
+    many = [review(n, []) for n in range(3_000)]
+    text = await page_of(lambda: show_candidates(many, open_edits(store, get_settings()), store), "review")
+    assert "of 3000 reviews; choose here first" in text
+    assert len(json.loads(text.partition("```json\n")[2].partition("```")[0])) > 100
+
+
+async def test_a_table_of_long_reasons_has_fewer_rows() -> None:
+    async def show() -> None:
+        await table(({"step": str(n), "reason": "Füße " * 2_000} for n in range(300)), what="items", description="All.")
+
+    rows = json.loads(await page_of(show, "items"))
+    assert 0 < len(rows) < 100
+
+
+async def test_any_page_is_cut_at_a_line_and_says_so() -> None:
+    async def show() -> None:
+        await markdown("```\n" + "Füße und mehr\n" * 100_000 + "```", what="plan", description="")
+
+    text = await page_of(show, "plan")
+    assert text.endswith("mehr\n```\n\nThe rest is not shown: a page has at most 500 kB.")
