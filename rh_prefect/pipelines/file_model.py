@@ -70,8 +70,13 @@ def build(document: Document, problems: Problems) -> PipelineFile | None:
 
 
 def _independent(errors: list[Any]) -> Iterator[Any]:
-    """The errors without the keys that are missing because they are misspelt."""
+    """The errors without those that follow from others.
+
+    These are the keys that are missing because they are misspelt, and that a list is no text where its items are wrong.
+    """
     for one in errors:
+        if one["loc"][-1:] == ("str",) and isinstance(one["input"], list):
+            continue
         at, name = one["loc"][:-1], str(one["loc"][-1])
         unknown = (str(other["loc"][-1]) for other in errors if _is_unknown_key(other) and other["loc"][:-1] == at)
         if one["type"] != "missing" or not_replaced([name], unknown, cutoff=_SIMILAR):
@@ -99,6 +104,8 @@ def _report(document: Document, problems: Problems, error: Any) -> None:
             problems.add(
                 document, path, f"{name} takes {' or '.join(_options(error))}, and {shown_value(error['input'])}"
             )
+        case "string_type":
+            problems.add(document, path, f"{name} takes references, and {shown_value(error['input'])}")
         case "model_type" | "model_attributes_type" | "dict_type":
             problems.add(document, path, f"{name} takes a mapping of keys, and {shown_value(error['input'])}")
         case _:

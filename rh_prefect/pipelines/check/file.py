@@ -124,9 +124,11 @@ class FileCheck(GroupCheck):
         return scope
 
     def _step(self, path: Path, name: str, step: Step, scope: Scope) -> Type:
+        before = self._said
         self._check_form(path, step)
+        if self._said > before:
+            scope = Scope(outer=scope, names=self._misplaced(step), own=scope.own)
         self._check_reuse((*path, "reuse"), step.reuse)
-        scope = Scope(outer=scope, names=self._misplaced(step), own=scope.own)
         guards = frozenset[str]()
         if step.when is not None:
             guards = self._condition((*path, "when"), step.when, scope)

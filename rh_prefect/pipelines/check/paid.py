@@ -166,12 +166,17 @@ class PaidCheck(ValueCheck):
         for problem in check(model, given).problems:
             name = names.get(problem.partition(" ")[0])
             missing = problem.partition(" is missing")
-            if missing[1] and " " not in missing[0]:
-                param = model.find_param(missing[0])
-                if not is_fed and param is not None and param.is_media:
-                    continue  # `from` may give it
+            lacks = missing[0] if missing[1] and " " not in missing[0] else ""
+            if not is_fed and name is None and not self._is_plain(model, lacks):
+                continue  # `from` may give what is missing
+            if lacks:
                 problem = f"{missing[0]} is missing; {model.name} needs it"
             self._say((*path, "with", name) if name is not None else (*path, "model"), problem)
+
+    @staticmethod
+    def _is_plain(model: Model, name: str) -> bool:
+        param = model.find_param(name) if name else None
+        return param is not None and not param.is_media
 
     def _fit(self, path: Path, value: Any, found: Type, param: catalog.Param, model: Model) -> None:
         if isinstance(value, str) and value in ("no", "yes", "on", "off") and is_switch(param):
