@@ -178,7 +178,8 @@ class Client:
 
     async def account(self) -> Account:
         """Returns the account's balance."""
-        ask = RequestInfo("account status")
+        # Jobs wait for the currency, and do without it if RunningHub is busy.
+        ask = RequestInfo("account status", pace_seconds=2.0)
         # This endpoint alone spells the field in lower case.
         answer = await self._session.call("uc/openapi/accountStatus", {}, ask, key_field="apikey")
         return read_account(responses.with_data(answer, ask))

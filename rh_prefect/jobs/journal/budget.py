@@ -295,7 +295,7 @@ class Prices:
         self._client = client
         self._clock = clock
         self._currency: SingleFlight[None, str | None] = SingleFlight()
-        self._requested_at = self._failed_at = -math.inf
+        self._failed_at = -math.inf
 
     async def listed(self, price: Money | None) -> Money | None:
         """The catalogue's price; None if it has none, or if it is in another currency than the account's."""
@@ -339,11 +339,10 @@ class Prices:
         try:
             return await self._currency.get(None, self._ask_currency)
         except RunningHubError:
-            self._failed_at = self._requested_at
+            self._failed_at = self._clock()
             return None
 
     async def _ask_currency(self) -> str | None:
-        self._requested_at = self._clock()
         return (await self._client.account()).currency
 
 

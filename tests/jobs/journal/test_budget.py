@@ -382,6 +382,19 @@ async def test_an_account_without_a_response_is_queried_again_later() -> None:
     assert await prices.currency() == "USD"
 
 
+async def test_a_request_that_takes_long_to_fail_is_not_repeated_at_once() -> None:
+    now = [1000.0]
+
+    class Slow(Account):
+        async def account(self) -> Any:
+            now[0] += 60
+            return await super().account()
+
+    account = Slow(ResponseLost("silence"))
+    prices = prices_of(account, clock=lambda: now[0])
+    assert [await prices.currency(), await prices.currency(), account.requests] == [None, None, 1]
+
+
 @pytest.mark.parametrize(
     ("amount", "free", "price"),
     [
