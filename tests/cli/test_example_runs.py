@@ -15,6 +15,7 @@ from rh_prefect.cli.init import NAMES
 from rh_prefect.emulator import Emulator
 from rh_prefect.media.edit import audio_level
 from rh_prefect.media.probe import file_type
+from tests.support.small_frames import smaller
 from tests.support.typed_commands import Terminal, printed
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(400)]
@@ -79,6 +80,8 @@ def test_it_runs_to_its_end_and_a_second_run_submits_nothing(
     monkeypatch.chdir(tmp_path)
     terminal = Terminal(capsys)
     plan, run = printed(terminal.call(f"init --example {name}"))
+    file = tmp_path / f"{name}.yaml"
+    file.write_text(smaller(file.read_text()))
     price = json.loads(terminal.call(f"{plan} --json"), parse_float=Decimal)["price"]
     said = terminal.call(run)
     while "Waiting for review" in said:
