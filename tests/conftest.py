@@ -12,8 +12,10 @@ import certifi
 # A developer's own settings, models and tickets must not reach the tests, and tests must not change them.
 _STATE = tempfile.TemporaryDirectory(prefix="rh-tests-state-")
 os.environ["RH_STATE_DIR"] = _STATE.name
-# A worker process that outlives the test's server starts a temporary one, which writes to this folder's database.
 os.environ["PREFECT_HOME"] = f"{_STATE.name}/prefect"
+# A test that needs Prefect's API and does not ask for `prefect_server` fails, also where it runs first. Prefect would
+# start a temporary server for it, which takes 20 s, and outlives a worker process that started it.
+os.environ["PREFECT_SERVER_EPHEMERAL_ENABLED"] = "false"
 
 # A flow run opens several clients, and each reads the certificates of all authorities: 20 ms of CPU. No test meets a
 # host that one of them has certified, so one of them is enough.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +17,9 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.errors import BudgetExceeded, RequestRejected
 from tests.support import samples
 from tests.support.link_server import sha256
+from tests.support.prefect_server import PrefectServer
+
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
 ENDPOINT = "luma/uni-9/image-edit"
 PROMPT = Param(key="prompt", name="prompt", type="string", required=True)
@@ -81,7 +85,7 @@ async def test_a_value_that_is_newer_than_the_catalogue_is_sent(rh: Emulator) ->
     assert rh.recorder.paid[0].payload["aspectRatio"] == "32:9"
 
 
-def test_the_command_line_calls_it(ahead: Emulator, photo: Path, tmp_path: Path) -> None:
+def test_the_command_line_calls_it(ahead: Emulator, photo: Path, prefect_server: PrefectServer) -> None:
     command = [
         sys.executable,
         "-m",
@@ -95,7 +99,8 @@ def test_the_command_line_calls_it(ahead: Emulator, photo: Path, tmp_path: Path)
         "n=5",
     ]
     command += ["--set", f"imageUrls=@{photo}", "--set", f"imageUrls=@{photo}", "--price", "0.3", "--budget", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    env = {**os.environ, **prefect_server.env}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert "0.30 CNY" in done.stdout
     (paid,) = ahead.recorder.paid
