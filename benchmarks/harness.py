@@ -127,6 +127,11 @@ class Run:
         return Figure(what, measured, limit, unit, self.note)
 
     @property
+    def cpu(self) -> float:
+        """Milliseconds of CPU of the client per job."""
+        return 1000 * float(self.measured["cpu"]) / len(self.seconds)
+
+    @property
     def api_calls(self) -> float:
         """HTTP calls per job to RunningHub's API."""
         return len(self.recorded["requests"]) / len(self.seconds)
