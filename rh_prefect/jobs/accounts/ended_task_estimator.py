@@ -153,6 +153,13 @@ class DurationHistory:
         longer = len(self._sorted) - first
         return MARGIN * self._sorted[first + longer // 2] if longer >= MIN_DURATIONS else None
 
+    def overdue(self, age: float) -> float | None:
+        """Returns for how long a task of this age has had no estimate; None if it has one, or if none is possible."""
+        if not self.is_known:
+            return None
+        longest = self._sorted[-MIN_DURATIONS]
+        return age - longest if age >= longest else None
+
 
 class Search:
     """A policy for how many tasks to query when a count shows that some have ended."""

@@ -28,8 +28,17 @@ from rh_prefect.jobs.accounts.limiter import Count
 AGE_FRACTION = 0.05
 LONGEST_GAP = 30.0
 LONGEST_GAP_IF_COUNTED = 120.0
-OVERDUE_POLLS_PER_GAP = 20
-"""Number of polls in the shortest gap if only one of many tasks is left and it is overdue."""
+GOLDEN_RATIO = 0.618
+"""The multiples of it, modulo 1, are evenly spread, however many there are."""
+
+OVERDUE_POLLS_PER_GAP = 4
+"""Number of polls in the shortest gap of a task that runs longer than recent ones, since it can end at any moment."""
+
+OVERDUE_POLLS_PER_GAP_OF_LAST = 20
+"""The same if only one of many tasks is left."""
+
+OVERDUE_FRACTION = 0.25
+"""Gap between polls of such a task, as a fraction of the time for which it is overdue."""
 
 MAX_POLLS = 16
 """Maximum number of concurrent polls of one account."""
@@ -270,7 +279,10 @@ class Poller:
             return 0.0
         if self._expects_notification(task):
             return min(LONGEST_FIRST, FIRST_WITH_WEBHOOK * self._shortest)
-        return self._gap(task) if self._is_counted else min(self._shortest, 1.0)
+        if self._is_counted or self._durations.is_known:
+            return self._gap(task)
+        # Equal tasks are polled at different ages, so that one of them soon shows that tasks of its age have ended.
+        return min(self._shortest, 1.0) + self._shortest * (GOLDEN_RATIO * (len(self._tasks) - 1) % 1)
 
     def _schedule(self, task: _Task, due: float) -> None:
         task.due = due
@@ -426,9 +438,12 @@ class Poller:
         elif not task.done.done():
             # The task ended between the last time it was known to run and this poll.
             ran_at = min(self._ran_at(task), task.polled_at)
+            was_known = self._durations.is_known
             self._durations.note((ran_at + task.polled_at) / 2 - task.since)
             self._ends += 1
             task.done.set_result(view)
+            if self._durations.is_known and not was_known and not self._is_counted:
+                self._poll_all_often()
 
     def _notify_waiters(self, task: _Task, view: TaskView) -> None:
         for callback in tuple(task.listeners):
@@ -459,10 +474,12 @@ class Poller:
             return min(LONGEST_LATER, LATER_WITH_WEBHOOK * self._shortest)
         age = self._clock() - task.since
         end = self._durations.estimate(age)
-        until_end = max(self._shortest, age) if end is None else max(self._shortest / 4, end - age)
+        until_end = max(self._shortest, age) if end is None else max(self._shortest / 10, end - age)
         if self._is_counted and not task.failures:
             return min(LONGEST_GAP_IF_COUNTED, until_end)
-        # The last of many tasks has no estimate if it runs longer than the others: it can end at any moment.
-        is_overdue = len(self._tasks) == 1 and end is None and self._durations.is_known
-        by_age = self._shortest / OVERDUE_POLLS_PER_GAP if is_overdue else max(self._shortest, AGE_FRACTION * age)
+        by_age = max(self._shortest, AGE_FRACTION * age)
+        overdue = self._durations.overdue(age)
+        if overdue is not None:
+            polls = OVERDUE_POLLS_PER_GAP_OF_LAST if len(self._tasks) == 1 else OVERDUE_POLLS_PER_GAP
+            by_age = min(by_age, max(self._shortest / polls, OVERDUE_FRACTION * overdue))
         return min(LONGEST_GAP, min(until_end, by_age) * (1 + task.failures))

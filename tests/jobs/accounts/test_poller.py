@@ -448,6 +448,36 @@ async def test_a_count_is_not_used_on_an_account_with_tasks_of_others() -> None:
 
 
 @in_virtual_time
+async def test_tasks_of_others_delay_the_ends_of_short_tasks_by_half_a_second() -> None:
+    """The first ends, of which no duration is known, and the later ones, some of which take longer than any before."""
+    lengths = [6.0 + 0.02 * (37 * n % 60) for n in range(75)]
+    account = Account(others=25, never_counts_ends=True)
+    poller, late = poller_of(account.rh, count=account.count), list[float]()
+
+    async def in_a_slot() -> None:
+        while lengths:
+            length, task_id = lengths.pop(), str(len(lengths))
+            end, began = asyncio.create_task(account.ends(task_id, length)), now()
+            await poller.wait(task_id)
+            late.append(now() - began - length)
+            await end
+
+    await asyncio.gather(*(in_a_slot() for _ in range(25)))
+    assert len(late) == 75
+    assert sum(late) / len(late) < 0.5
+    assert max(late) < 1.5
+    assert len(account.rh.polls) < 5 * 75
+
+
+@in_virtual_time
+async def test_a_task_that_takes_much_longer_than_the_others_is_polled_rarely() -> None:
+    account = Account()
+    late = await account.lateness([6.0] * 20 + [1200.0])
+    assert late[-1] < 0.1 * 1200
+    assert len(account.rh.polls) < 20 * 8 + 100
+
+
+@in_virtual_time
 async def test_a_count_that_never_shows_an_end_only_causes_a_delay() -> None:
     late = await Account(never_counts_ends=True).lateness([60.0 + n for n in range(20)])
     assert all(one <= 140 for one in late)
