@@ -99,6 +99,17 @@ class FlowRunJournal:
         log = self._log()
         return log.is_current(max_age) and key not in log.records
 
+    async def check_kept(self) -> None:
+        """Checks that what was read is still there; see `CachedJournal.check_kept`."""
+        number = await self._log().missing()
+        if number is not None:
+            raise JournalError(
+                f"Entry {number} of the journal of flow run {self.scope}, which this process has read, is gone: "
+                "somebody has deleted inputs of the flow run. Nothing was paid in this attempt. What to do: "
+                f"rh-prefect jobs recover {self.scope}, which restores the records from the manifests in the storage; "
+                "then start this process again, and run the flow run again."
+            )
+
     async def job(self, job_key: str) -> dict[str, JSON]:
         """Reads all records of one job; see `Journal.job`."""
         return self._job(await self._log().read(), job_key)
@@ -180,6 +191,10 @@ class _Inputs:
         entries = _numbered(await self._filter(block, leaving_out=map(_entry_name, range(first, number))))
         return entries, first + _BLOCK - 1 in entries
 
+    async def entry(self, number: int) -> str | None:
+        """Reads one entry."""
+        return await self.read(_entry_name(number))
+
     async def _oldest(self) -> tuple[Mapping[int, str], bool]:
         """Reads the first entries, and sees whether a version without a log has written in this scope."""
         found = await self._filter(_PREFIX, leaving_out=())
@@ -191,7 +206,10 @@ class _Inputs:
             return entries, False
         # The API sorts by the time of creation, which is a clock's: a page's entries may have gaps.
         whole = {number: entries[number] for number in takewhile(entries.__contains__, count(1))}
-        return whole, bool(whole)
+        if whole:
+            return whole, True
+        first = _numbered(await self._filter(_entry_name(1)[:-2], leaving_out=()))
+        return first or entries, _BLOCK - 1 in first
 
     def _check_format(self, record: JSON) -> None:
         if record.get("format") != FORMAT:

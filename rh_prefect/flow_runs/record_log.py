@@ -60,6 +60,10 @@ class Store(Protocol):
         """Reads entries from a number on, in order; also returns whether there may be more."""
         ...
 
+    async def entry(self, number: int) -> str | None:
+        """Reads one entry; None where there is none of this number."""
+        ...
+
 
 def encode(by: str, records: Mapping[str, str]) -> str:
     """Encodes an entry: one line for its writer, and one line for each record."""
@@ -181,6 +185,8 @@ class RecordLog:
         self._jitter = jitter
         self._me = uuid.uuid4().hex
         self._entries = count(1)
+        self._last = ""
+        self._missing: int | None = None
         self._seen_mine: set[str] = set()
         self._under_way: set[str] = set()
         self._sent_at = float("-inf")
@@ -227,6 +233,21 @@ class RecordLog:
                 await self._read_newer()
         return self.records
 
+    async def missing(self) -> int | None:
+        """Checks whether the last entry that this process has read or written is still the one in the store.
+
+        A person who deletes entries usually deletes the last one, too. Each entry has its own name of its writer,
+        so that another entry in its place is noticed.
+
+        Returns:
+            The number of the entry if it is gone, from then on; None if it is there.
+        """
+        async with self._turn:
+            number, last = self.records.next - 1, self._last  # this process may append meanwhile
+            if self._missing is None and number and not _is_by(last, await self._store.entry(number)):
+                self._missing = number
+        return self._missing
+
     async def _read_newer(self) -> None:
         is_more = True
         while is_more:
@@ -257,6 +278,7 @@ class RecordLog:
         else:
             self._rival_until = self._clock() + _RIVAL_SECONDS
         self.records.add(records)
+        self._last = by
 
     def _is_same(self, key: str, token: object) -> bool:
         """Whether a record that is there is the one to be created: the answer to its creation may have been lost."""
@@ -365,6 +387,7 @@ class RecordLog:
                 self._took = 0.7 * self._took + 0.3 * (self._clock() - sent)
                 if number == self.records.next:
                     self.records.add(texts)
+                    self._last = by
                 self._read_at = max(self._read_at, sent)
                 self._seen_mine.discard(by)
                 _answer(batch, is_mine=True)
@@ -393,6 +416,12 @@ class RecordLog:
         pause = min(_LONGEST_PAUSE, self._took * (1.5 + self._jitter()))
         if self._clock() < self._rival_until or in_a_row % _PAUSE_EVERY == 0:
             await asyncio.sleep(pause)
+
+
+def _is_by(by: str, text: str | None) -> bool:
+    with suppress(ValueError):
+        return text is not None and decode(text)[0] == by
+    return False
 
 
 def _answer(items: Iterable[_Item], *, is_mine: bool) -> None:

@@ -127,6 +127,10 @@ class CachedJournal(Protocol):
         """Whether a record was absent at the last read, at most the given seconds ago; sends no request."""
         ...
 
+    async def check_kept(self) -> None:
+        """Checks that the records which are cached still exist; `JournalError` where they were deleted."""
+        ...
+
 
 def as_cached(journal: Journal) -> CachedJournal | None:
     """Returns the journal if it is a `CachedJournal`; None otherwise."""

@@ -11,7 +11,7 @@ from typing import Protocol
 from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.errors import JournalError
 from rh_prefect.jobs.journal.call_registry import CallRegistry
-from rh_prefect.jobs.journal.journal import FolderJournal, Journal
+from rh_prefect.jobs.journal.journal import FolderJournal, Journal, as_cached
 from rh_prefect.jobs.journal.record_types import FORMAT, FORMAT_KEY, Cancelled, Format, Record
 from rh_prefect.jobs.journal.writer_process import Owner, current_owner
 from rh_prefect.media.store import MediaStore
@@ -169,11 +169,20 @@ class OpenScopes:
 
 async def _open(scope: Scope, store: MediaStore) -> bool:
     journal = scope.journal
+    cached = as_cached(journal)
+    if cached is not None:
+        await cached.check_kept()
     was_empty = await is_empty(journal)
     record = await journal.read(FORMAT_KEY)
     if record is None and was_empty:
         await _begin(scope, store)
-    elif record is None or Format.model_validate(record).format != FORMAT:
+    elif record is None:
+        raise JournalError(
+            f"{journal.scope} has jobs, but no record of their format ({FORMAT_KEY}): it was deleted, or another "
+            "program wrote these records. Nothing was paid. What to do: if it was deleted, write it again with "
+            f"rh-prefect jobs recover {journal.scope}; otherwise start a new run."
+        )
+    elif Format.model_validate(record).format != FORMAT:
         raise JournalError(
             f"The jobs of {journal.scope} are recorded in a format other than {FORMAT}, which this "
             "version of rh_prefect writes. Nothing was paid. What to do: finish this run with the "
@@ -226,7 +235,7 @@ async def is_empty(journal: Journal) -> bool:
 def _is_restored(journal: Journal, store: MediaStore, marker: str) -> JournalError:
     return JournalError(
         f"The flow run {journal.scope} has started to pay for jobs, as {store.uri(marker)} shows, but "
-        "none of its jobs is recorded: its records are older than the run, for example because Prefect's "
+        "none of its jobs is recorded: its records were deleted, or they are older than the run, because Prefect's "
         "database was restored from a backup. Nothing was paid in this attempt. What to do: rh-prefect "
         f"jobs recover {journal.scope}, which restores the records from the manifests in the storage; "
         "then run it again."

@@ -1,0 +1,114 @@
+"""A flow run whose inputs, which are its journal, somebody has deleted: nothing is paid, and the message is true."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from rh_prefect.errors import JournalError
+from rh_prefect.flow_runs.journal import FlowRunJournal
+from rh_prefect.flow_runs.queries import RecordedScope, recorded_scope
+from rh_prefect.flow_runs.record_log import encode
+from rh_prefect.jobs.journal.record_types import FORMAT_KEY
+from rh_prefect.jobs.journal.scope import OpenScopes
+from rh_prefect.media.store import MediaStore
+from rh_prefect.prefect_api import disconnect
+from tests.support.resume_scenario import open_trial
+from tests.support.run_inputs import RUN, RunInputs, job_keys, logged, serve, submitted
+
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+
+KEY, OTHER = job_keys(2)
+FORMAT_INPUT = f"rh-{FORMAT_KEY}"
+GONE = r"Entry 1 of the journal of flow run {run}.*this process has read.*is gone.*Nothing was paid.*start this process"
+
+
+@flow
+def _nothing() -> None: ...
+
+
+async def begun(store: MediaStore) -> RecordedScope:
+    """A scope that this process has opened, and in which it has recorded a job."""
+    async with get_client() as client:
+        scope = await recorded_scope(str((await client.create_flow_run(_nothing)).id))
+    assert await OpenScopes().open(scope, store)
+    await scope.journal.create(f"{KEY}-intent-1", {"token": "t"})
+    return scope
+
+
+async def delete(run: str, which: Callable[[str], bool] = lambda name: name.startswith("rh-")) -> None:
+    """Deletes inputs of a flow run."""
+    async with get_client() as client:
+        for one in await client.filter_flow_run_input(UUID(run), "", 200, set()):
+            if which(one.key):
+                await client.delete_flow_run_input(UUID(run), one.key)
+
+
+async def refusal(scope: RecordedScope, store: MediaStore, *, is_fresh: bool = False) -> str:
+    """The error of a process that opens the scope again; a fresh one has read nothing of it before."""
+
+    async def open_() -> bool:
+        return await OpenScopes().open(scope, store)
+
+    with pytest.raises(JournalError) as error:
+        await (asyncio.to_thread(asyncio.run, open_()) if is_fresh else open_())
+    return str(error.value)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> MediaStore:
+    return MediaStore(str(tmp_path / "out"))
+
+
+async def test_a_run_again_in_the_process_that_has_read_the_journal_pays_nothing(tmp_path: Path) -> None:
+    async with open_trial(tmp_path) as trial:
+        assert await trial.once() is not None
+        paid = len((await trial.look()).paid)
+        await delete(trial.run)
+        assert await trial.once() is None
+        assert len((await trial.look()).paid) == paid
+        said = {one.message for one in trial.told}
+    assert all("which this process has read, is gone" in text for text in said), said
+
+
+async def test_deleted_entries_are_named_by_the_process_that_has_read_them(store: MediaStore) -> None:
+    scope = await begun(store)
+    await delete(scope.journal.scope)
+    for _ in range(2):
+        said = await refusal(scope, store)
+        assert re.search(GONE.format(run=scope.journal.scope), said), said
+    said = await refusal(scope, store, is_fresh=True)
+    assert re.search("none of its jobs is recorded: its records were deleted, or.*jobs recover", said), said
+
+
+async def test_entries_of_another_process_in_place_of_the_deleted_ones_are_noticed(store: MediaStore) -> None:
+    scope = await begun(store)
+    await delete(scope.journal.scope, lambda name: name.startswith("rh-log-"))
+    async with get_client() as client:
+        for number in (1, 2):
+            entry = encode(f"another-{number}", submitted(OTHER, number))
+            await client.create_flow_run_input(UUID(scope.journal.scope), f"rh-log-{number:08}", entry)
+    for _ in range(2):
+        assert "which this process has read, is gone" in await refusal(scope, store)
+        await scope.journal.job(OTHER)
+
+
+@pytest.mark.parametrize("deleted", [range(1, 2), range(1, 150), range(1, 320), range(201, 202)])
+async def test_deleted_entries_of_a_long_journal_are_noticed_by_a_fresh_process(deleted: range) -> None:
+    """The first page that the API returns then lacks the first entries, which is not the same as an empty journal."""
+    inputs = RunInputs(logged({name: text for key in job_keys(500) for name, text in submitted(key).items()}))
+    for number in deleted:
+        del inputs.values[f"rh-log-{number:08}"]
+    async with serve(inputs) as url:
+        with temporary_settings({PREFECT_API_URL: url}):
+            with pytest.raises(JournalError, match=rf"Entry {deleted.start} of the journal is missing, but entry"):
+                await FlowRunJournal(RUN).job(KEY)
+            await disconnect()
