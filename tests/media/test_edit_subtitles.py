@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from itertools import pairwise
+
 import pytest
 
 from rh_prefect.errors import InputError
@@ -63,3 +66,27 @@ def test_a_text_cannot_add_a_cue_of_its_own() -> None:
 def test_a_text_that_begins_less_than_a_millisecond_before_the_end_is_refused() -> None:
     with pytest.raises(InputError, match="begins at"):
         subtitles(["late"], at=[9.9999], seconds=10)
+
+
+def spans(text: str) -> list[tuple[str, str]]:
+    return re.findall(r"(\S+) --> (\S+)", text)
+
+
+@pytest.mark.parametrize("seconds", [None, 20])
+@pytest.mark.parametrize(
+    "at",
+    [[0, 5, 5, 9], [5, 5, 5, 5], [0, 5, 5.0004, 5.03], [9, 5, 0, 5], [0, 0, 0.05, 0.09]],
+)
+def test_texts_are_never_shown_together(at: list[float], seconds: float | None) -> None:
+    found = spans(subtitles(["One.", "Two.", "Three.", "Four."], at=at, seconds=seconds))
+    assert len(found) == 4
+    assert all(start < end for start, end in found)
+    assert all(end <= start for (_, end), (start, _) in pairwise(found)), found
+
+
+def test_texts_that_begin_together_share_the_time_in_their_order_by_characters() -> None:
+    made = subtitles(["Zero", "Five!", "And ten more...", "Last"], at=[0, 5, 5, 15.04])
+    assert made.split("\n\n")[1:3] == [
+        "2\n00:00:05,000 --> 00:00:07,500\nFive!",
+        "3\n00:00:07,500 --> 00:00:15,000\nAnd ten more...",
+    ]

@@ -11,9 +11,12 @@ from typing import Any, Literal
 import pytest
 
 from rh_prefect.media.media import Media
+from rh_prefect.pipelines.language import Step
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, NoWorks, Plan, WorkQuery
 from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES
+from rh_prefect.pipelines.plan.subtitle_times import equal_times
+from rh_prefect.pipelines.planning_values import Frame, Made
 from tests.pipelines.assets import photo
 
 SHOTS = """\
@@ -410,3 +413,39 @@ steps:
     assert found[", seconds: 4"] == []
     (note,) = found[""]
     assert "pipeline.yaml:5: the last text can be shown after the end of cut; add seconds: $(cut.seconds)." in note
+
+
+CHAPTERS = """
+params: {chapters: {type: table, columns: {title: string, start: number}}}
+steps:
+  each:
+    foreach: $(params.chapters)
+    steps:
+      picture: {model: z-image/turbo, with: {prompt: "$(item.title)"}}
+  words: {edit: subtitles, with: {text: TEXT, at: $(each.item.start), seconds: 60}}
+"""
+
+
+@pytest.mark.parametrize("text", ["$(each.item.title)", "[a, b, c]", "$(each.picture.uri)"])
+async def test_texts_that_begin_together_are_a_problem_before_anything_is_paid(text: str) -> None:
+    pipeline = Pipeline.from_text(CHAPTERS.replace("TEXT", text))
+    rows = [{"title": "One", "start": 0}, {"title": "Two", "start": 5}, {"title": "Three", "start": 5.0001}]
+    (problem,) = (await pipeline.plan(chapters=rows)).problems
+    assert "two texts begin at 5 s" in problem.message
+    assert ("'Two' and 'Three'" in problem.message) is ("title" in text)
+    rows[2]["start"] = 6
+    assert not (await pipeline.plan(chapters=rows)).problems
+
+
+async def test_an_empty_text_needs_no_time_of_its_own() -> None:
+    pipeline = Pipeline.from_text(CHAPTERS.replace("TEXT", "['One', '', 'Three']"))
+    rows = [{"title": f"x{number}", "start": start} for number, start in enumerate((0, 5, 5))]
+    assert not (await pipeline.plan(chapters=rows)).problems
+
+
+@pytest.mark.parametrize(("written", "is_refused"), [("[5, 5]", True), ("$(params.at)", True), ("$(answer.at)", False)])
+def test_equal_times_that_a_step_has_made_are_no_problem(written: str, *, is_refused: bool) -> None:
+    at: Any = [5, 5] if written.startswith("[") else written
+    frame = Frame(names={"params": {"at": [5, 5]}, "answer": Made({"at": [5, 5]})})
+    step = Step.model_validate({"edit": "subtitles", "with": {"text": ["a", "b"], "at": at}})
+    assert bool(equal_times(step, frame, {"text": ["a", "b"], "at": [5, 5]})) is is_refused

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise, zip_longest
 from typing import Literal
 
 from rh_prefect.errors import InputError
@@ -39,7 +40,8 @@ def subtitles(
 
     Args:
         texts: What is said.
-        at: The second at which each text begins; without it `seconds` is shared by all sentences, by their characters.
+        at: The second at which each text begins; texts that begin together share the time until the next one, in their
+            order and by their characters. Without `at`, all sentences share `seconds` in this way.
         seconds: The length of the film: no text is shown after it, and the last one until then. With `at` it may be
             left out; the last text is then shown as long as it takes to read it.
         form: `srt` or `vtt`.
@@ -62,26 +64,34 @@ def _cues_at(texts: Sequence[str], at: Sequence[float], seconds: float | None) -
             f"There are {len(texts)} texts and {len(at)} times. What to do: pass one time for each text; "
             "both lists must come from the same group."
         )
-    spoken = [(start, text) for start, text in sorted(zip(at, map(_one_cue, texts)), key=lambda one: one[0]) if text]
-    starts = [start for start, _ in spoken]
-    cues: list[Cue] = []
-    for number, (start, text) in enumerate(spoken):
-        until = start + max(_SHORTEST, len(text) / _READ)
-        if number + 1 < len(starts):
-            until = starts[number + 1] - _GAP
-        elif seconds is not None:
-            until = seconds
-        cues.append(Cue(start, max(until, start + _GAP), text))
-    return cues if seconds is None else [_within(cue, seconds) for cue in cues]
+    together: dict[float, list[str]] = {}
+    for start, text in sorted(zip(at, map(_one_cue, texts)), key=lambda one: one[0]):
+        if text:
+            together.setdefault(round(start, 3), []).append(text)  # in milliseconds, as it is written
+    if seconds is not None:
+        _check_length(together, round(seconds, 3))
+    starts = list(together)
+    return [
+        cue
+        for start, following in zip_longest(starts, starts[1:])
+        for cue in _shared(together[start], start, _end(start, together[start], following, seconds))
+    ]
 
 
-def _within(cue: Cue, seconds: float) -> Cue:
-    if round(cue.start, 3) >= round(seconds, 3):  # in milliseconds, as it is written
-        raise InputError(
-            f"The text {cue.text[:40]!r} begins at {cue.start:g} s, and `seconds` is {seconds:g}. What to do: pass the "
-            "times and the length of the same film."
-        )
-    return replace(cue, end=min(cue.end, seconds))
+def _end(start: float, texts: Sequence[str], following: float | None, seconds: float | None) -> float:
+    """When the texts that begin at a time are no longer shown."""
+    if following is not None:
+        return following - _GAP if following - start > 2 * _GAP else following
+    return seconds if seconds is not None else start + sum(max(_SHORTEST, len(text) / _READ) for text in texts)
+
+
+def _check_length(together: Mapping[float, Sequence[str]], seconds: float) -> None:
+    for start, texts in together.items():
+        if start >= seconds:
+            raise InputError(
+                f"The text {texts[0][:40]!r} begins at {start:g} s, and `seconds` is {seconds:g}. What to do: pass the "
+                "times and the length of the same film."
+            )
 
 
 def _cues_over(texts: Sequence[str], seconds: float | None) -> list[Cue]:
@@ -90,14 +100,14 @@ def _cues_over(texts: Sequence[str], seconds: float | None) -> list[Cue]:
             "Subtitles need times. What to do: set `at` (a start time in seconds for each text), or "
             "`seconds` (the total length)."
         )
-    parts = [part for text in texts for part in sentences(text)]
-    letters = sum(map(len, parts))
-    cues, read = [], 0
-    for part in parts:
-        start = seconds * read / letters
-        read += len(part)
-        cues.append(Cue(start, seconds * read / letters, part))
-    return cues
+    return _shared([part for text in texts for part in sentences(text)], 0.0, seconds)
+
+
+def _shared(parts: Sequence[str], start: float, end: float) -> list[Cue]:
+    """Shares a time among texts, in their order and by their characters."""
+    read = list(accumulate(map(len, parts), initial=0))
+    bounds = [start + (end - start) * one / (read[-1] or 1) for one in read]
+    return [Cue(since, until, part) for part, (since, until) in zip(parts, pairwise(bounds), strict=True)]
 
 
 def sentences(text: str) -> list[str]:

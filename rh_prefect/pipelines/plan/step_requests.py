@@ -18,6 +18,7 @@ from rh_prefect.pipelines.model_names import no_such_model
 from rh_prefect.pipelines.plan.identity import is_settled, mark
 from rh_prefect.pipelines.plan.planned_steps import FREE, Instance, Money
 from rh_prefect.pipelines.plan.price import input_seconds, length_of, output_seconds, price_of
+from rh_prefect.pipelines.plan.subtitle_times import equal_times
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
     File,
@@ -374,6 +375,8 @@ def draft_edit(step: Step, at: Path, path: str, frame: Frame, failed: Collection
         if param.name in values:
             values[param.name] = _as_list(values[param.name], param)
             draft.problems.extend(_wrong_edit_value(param, values[param.name]))
+    if edit.name == "subtitles" and (wrong := equal_times(step, frame, values)):
+        draft.problems.append((("with", "at"), wrong))
     draft.given = {name: mark(value) for name, value in values.items()}
     draft.is_settled = is_settled(values)
     instance.values = dict(values)
