@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Coroutine, Mapping
 from datetime import UTC
-from decimal import Decimal
 from typing import Any
 
 from prefect import Flow, get_run_logger
@@ -15,7 +14,7 @@ from prefect.states import Failed
 
 from rh_prefect.artifacts import mark_pipeline
 from rh_prefect.blocks.lookup import load_engine, load_storage
-from rh_prefect.errors import BudgetExceeded, InputError, RunningHubError, StoreError
+from rh_prefect.errors import InputError, RunningHubError, StoreError
 from rh_prefect.flow_runs.flow import flow, run_name
 from rh_prefect.flow_runs.prefect_internals import flow_contexts
 from rh_prefect.flow_runs.run_status import run_observer
@@ -25,7 +24,7 @@ from rh_prefect.flows.pipeline_pages import show_plan
 from rh_prefect.flows.pipeline_parameters import OPTIONS, RunOptions, docstring_of, signature_of
 from rh_prefect.flows.pipeline_report import PipelineResult, report
 from rh_prefect.flows.pipeline_run import PipelineRun, Tools
-from rh_prefect.flows.run_budget import RunBudget
+from rh_prefect.flows.run_budget import RunBudget, run_limit
 from rh_prefect.jobs.job_context import JobCall
 from rh_prefect.jobs.journal.budget import spend_tracker_of
 from rh_prefect.jobs.loop_thread import LOOP
@@ -37,7 +36,7 @@ from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.input_reader import input_roots
 from rh_prefect.pipelines.last_run import COMMAND_LINE, LastRun, open_last_runs, since
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import Money, Selection
+from rh_prefect.pipelines.plan.planned_steps import Selection
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.run_claims import RecordsPlace, WorksLedger, note_place
 from rh_prefect.pipelines.save_as import SavedNames
@@ -153,7 +152,7 @@ async def run_pipeline(
     plan.refuse_unknown(run.selection)
     if reviewed is not None:
         reviewed.refuse_changes(plan, pipeline.file.params)
-    run.limit(_budget(plan, run.price, options, reviewed))
+    run.limit(run_limit(plan, run.price, budget=options.budget, counted=run.counted, reviewed=reviewed))
     await show_plan(await _compared(run, pipeline))
     await tag(plan.pipeline)
     price = {"least": str(plan.price.least), "expected": str(plan.price.expected), "most": str(plan.price.most)}
@@ -255,27 +254,3 @@ def _refuse_secrets(options: RunOptions) -> None:
 def _refuse(plan: Plan) -> None:
     if plan.problems:
         raise PipelineError(list(plan.problems))
-
-
-def _budget(plan: Plan, price: Money, options: RunOptions, reviewed: ReviewedPlan | None) -> Decimal:
-    """The limit of this run: the option, else the file's, else the highest price; at most a reviewed plan's."""
-    written = options.budget if options.budget is not None else plan.budget.amount if plan.budget is not None else None
-    most = get_settings().max_budget
-    if written is None and price.is_open:
-        raise BudgetExceeded(
-            f"{plan.pipeline}: the price of a step is not known, or assumed, so the run needs a budget. Nothing was "
-            "paid. What to do: write `budget` into the file, or give one."
-        )
-    limit = price.most if written is None else Decimal(str(written))
-    if reviewed is not None and not price.is_open:
-        limit = min(limit, reviewed.most)
-    if most is not None and most < limit:
-        limit = most
-    whole_items = plan.budget is not None and plan.budget.whole_items
-    if price.least > limit and not whole_items:
-        raise BudgetExceeded(
-            f"{plan.pipeline}: the run costs at least {price.least} {plan.currency}, and its budget is "
-            f"{limit}. Nothing was paid. What to do: raise the budget, or run only a part with `only`, "
-            "`items` or `sample`."
-        )
-    return limit

@@ -312,6 +312,7 @@ class PipelineRun:
             self._refused.clear()
             return
         lost = {*self.outcome.errors, *self.blocked()}
+        lost.update(one.address for one in self.plan.instances if not self._is_selected(one))
         self._refused.clear()
         for instance in self._ready():
             if len(self._running) >= MAX_IN_FLIGHT:
@@ -384,6 +385,11 @@ class PipelineRun:
     def price(self) -> Money:
         """The price of the selected steps."""
         return self.plan.price_of([one for one in self.plan.instances if self._is_selected(one)])
+
+    @property
+    def counted(self) -> Decimal:
+        """What the flow run has spent, and what its running tasks may cost."""
+        return self._tools.budget.spending.all_counted
 
     async def count_costs(self) -> None:
         """Counts what the whole run has paid, in earlier processes, too."""

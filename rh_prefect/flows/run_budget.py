@@ -14,7 +14,47 @@ from rh_prefect.errors import BudgetExceeded
 from rh_prefect.jobs.journal.budget import SpendTracker
 from rh_prefect.pipelines.language import Budget
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import PAYING, Instance
+from rh_prefect.pipelines.plan.planned_steps import PAYING, Instance, Money
+from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
+from rh_prefect.settings import get_settings
+
+
+def run_limit(
+    plan: Plan, price: Money, *, budget: float | None, counted: Decimal, reviewed: ReviewedPlan | None = None
+) -> Decimal:
+    """Returns what a flow run may cost in all, earlier attempts of it included.
+
+    It is the given budget, else the file's, else the highest price of what is left. With a reviewed plan it is at most
+    the plan's highest price, and at most that of what is left of the plan: a part may exist already or not be selected.
+
+    Args:
+        plan: The first plan of this attempt.
+        price: The price of what is left and is selected.
+        budget: The budget that was given to the run.
+        counted: What earlier attempts of the flow run have spent, and what their running tasks may cost.
+        reviewed: The plan that was reviewed.
+
+    Raises:
+        BudgetExceeded: The limit is below what the run costs at least, or no limit can be determined.
+    """
+    written = budget if budget is not None else plan.budget.amount if plan.budget is not None else None
+    if written is None and price.is_open:
+        raise BudgetExceeded(
+            f"{plan.pipeline}: the price of a step is not known, or assumed, so the run needs a budget. Nothing was "
+            "paid. What to do: write `budget` into the file, or give one."
+        )
+    limits = [counted + price.most if written is None else Decimal(str(written)), get_settings().max_budget]
+    if reviewed is not None:
+        limits += [reviewed.budget] if price.is_open else [reviewed.most, counted + price.most]
+    limit = min(one for one in limits if one is not None)
+    whole_items = plan.budget is not None and plan.budget.whole_items
+    if price.least > limit and not whole_items:
+        raise BudgetExceeded(
+            f"{plan.pipeline}: the run costs at least {price.least} {plan.currency}, and its budget is "
+            f"{limit}. Nothing was paid. What to do: raise the budget, or run only a part with `only`, "
+            "`items` or `sample`."
+        )
+    return limit
 
 
 @dataclass(slots=True)
@@ -30,6 +70,12 @@ class RunBudget:
         self, instance: Instance, plan: Plan, *, running: Collection[Instance], lost: Collection[str]
     ) -> BudgetExceeded | None:
         """Returns why a step cannot start now; if it can, records that its item has started.
+
+        Args:
+            instance: The step.
+            plan: The latest plan.
+            running: The steps that have begun and not ended.
+            lost: Addresses of the steps that this run does not make.
 
         Returns:
             None where it may begin. A refused step may fit later, when others cost less than their highest price.

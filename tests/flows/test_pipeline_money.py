@@ -15,7 +15,10 @@ from rh_prefect.errors import PipelineIncomplete
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.flows.pipeline_report import OVER_BUDGET, PipelineResult
+from rh_prefect.flows.run_budget import run_limit
 from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.plan import Plan, ReviewedPlan
+from rh_prefect.pipelines.plan.planned_steps import Money
 from tests.flows.test_pipeline import run
 from tests.support.emulator_env import environment
 
@@ -322,3 +325,61 @@ async def test_the_limit_of_the_machine_holds_for_any_budget(rh: Emulator, monke
     state = await flow(rows=rows("a", "b", "c"), budget=50, return_state=True)
     assert "its budget is 0.10" in (state.message or "")
     assert rh.recorder.charged == 4 * PRICE
+
+
+async def test_a_resumed_run_without_a_budget_may_pay_the_highest_price_of_what_is_left(rh: Emulator) -> None:
+    fail(rh, "a cup again", times=1)
+    flow = pipeline_flow(Pipeline.from_text(pictures()))
+    run_id = await create(flow, {"rows": rows("a mug", "a cup")})
+    with pytest.raises(PipelineIncomplete):
+        await rerun(flow, run_id)
+    result: Any = await rerun(flow, run_id)
+    assert [one.state for one in result.steps] == ["made"] * 4
+    assert rh.recorder.charged == PRICE * 5
+
+
+async def test_a_resumed_run_pays_no_more_than_its_reviewed_plan_in_all(rh: Emulator) -> None:
+    fail(rh, "a cup again", times=1)
+    pipeline = Pipeline.from_text(pictures(budget="9"))
+    reviewed = ReviewedPlan((await pipeline.plan(rows=rows("a mug", "a cup"))).as_json())
+    flow = pipeline_flow(pipeline, reviewed=reviewed)
+    run_id = await create(flow, {"rows": rows("a mug", "a cup")})
+    for _ in range(2):
+        with pytest.raises(PipelineIncomplete):
+            await rerun(flow, run_id)
+    assert rh.recorder.charged == reviewed.most == PRICE * 4
+    again: Any = await create(flow, {"rows": rows("a mug", "a cup")})
+    assert [one.state for one in (await rerun(flow, again)).steps].count("made") == 1, "another run makes what is left"
+
+
+async def test_whole_items_counts_the_selected_steps_only(rh: Emulator) -> None:
+    text = pictures(budget="{amount: 0.08, whole_items: true}")
+    state, result = await run(text, rows=rows("a mug", "a cup"), only=["each.picture"])
+    assert state.is_completed(), state.message
+    assert [one.state for one in result.steps if one.step.endswith("picture")] == ["made"] * 2
+
+
+@pytest.mark.parametrize(
+    ("written", "counted", "left", "limit"),
+    [
+        (None, "0", ("0.04", "0.08"), "0.08"),
+        (9, "0", ("0.04", "0.08"), "0.08"),
+        (9, "0", ("0.16", "0.32"), "0.32"),
+        (9, "0.10", ("0.04", "0.08"), "0.18"),
+        (9, "0.30", ("0.04", "0.08"), "0.32"),
+        (0.05, "0", ("0.04", "0.08"), "0.05"),
+    ],
+)
+def test_a_reviewed_plan_limits_a_run_to_the_price_of_what_is_left_of_it(
+    rh: Emulator, written: float | None, counted: str, left: tuple[str, str], limit: str
+) -> None:
+    reviewed = ReviewedPlan({"price": {"most": 0.32}, "steps": [], "budget": {"amount": 9}})
+    price = Money(Decimal(left[0]), Decimal(left[0]), Decimal(left[1]))
+    plan = Plan("pictures")
+    assert run_limit(plan, price, budget=written, counted=Decimal(counted), reviewed=reviewed) == Decimal(limit)
+
+
+def test_a_reviewed_plan_of_unknown_price_limits_a_run_to_the_budget_that_was_reviewed(rh: Emulator) -> None:
+    reviewed = ReviewedPlan({"price": {"most": 0.32}, "steps": [], "budget": {"amount": 9}})
+    price = Money(PRICE, PRICE, PRICE, is_open=True)
+    assert run_limit(Plan("pictures"), price, budget=500, counted=Decimal(0), reviewed=reviewed) == 9

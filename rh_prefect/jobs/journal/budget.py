@@ -127,6 +127,11 @@ class SpendTracker:
         """The amount of all ended jobs that counts against a budget; an account has one currency."""
         return sum((amount for (_, is_spent), amount in tuple(self._sums.items()) if is_spent), Decimal(0))
 
+    @property
+    def all_counted(self) -> Decimal:
+        """The amount of all jobs that counts against a budget, spent or reserved."""
+        return sum(tuple(self._sums.values()), Decimal(0))
+
     def amount_of(self, key: str) -> Decimal:
         """The amount of one job's ended tasks that counts against a budget."""
         entries = tuple(self._entries.get(key, {}).values())

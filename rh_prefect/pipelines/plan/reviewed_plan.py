@@ -73,6 +73,12 @@ class ReviewedPlan:
         return Decimal(str(self.data["price"]["most"]))
 
     @property
+    def budget(self) -> Decimal | None:
+        """The budget of the file when it was reviewed."""
+        budget = self.data.get("budget")
+        return None if budget is None else Decimal(str(budget["amount"]))
+
+    @property
     def params(self) -> dict[str, Any]:
         """The parameters that it was made with."""
         return dict(self.data["params"])
