@@ -124,6 +124,14 @@ class FlowRunJournal:
         for name in (await self._log().read()).jobs():
             yield name
 
+    async def jobs_with(self, *kinds: str) -> list[str]:
+        """Lists the keys of the jobs that have a record of one of some kinds, such as `intent`.
+
+        Args:
+            kinds: The kinds.
+        """
+        return (await self._log().read()).jobs_with(kinds)
+
     async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
         """Reads the records of all jobs; see `Journal.jobs`."""
         records = await self._log().read()

@@ -135,7 +135,7 @@ async def latest_runs() -> AsyncIterator[tuple[FlowRun, str, int]]:
     names: dict[UUID, str] = {}
     for flow_run in await ask(lambda api: api.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=30)):
         try:
-            jobs = [key async for key in FlowRunJournal(flow_run.id).keys()]  # noqa: SIM118, no dict
+            jobs = await _paid_jobs(FlowRunJournal(flow_run.id))
         except UnreadableRecord as error:
             _log.warning("flow run %s is left out: %s", flow_run.name, error.message)
             continue
@@ -225,12 +225,19 @@ async def ended_runs(*, hours: float) -> AsyncIterator[FlowRun]:
 async def has_records(journal: FlowRunJournal) -> bool:
     """Tells whether a flow run has paid jobs, in its own scope or in that of a batch; one or two requests."""
     try:
-        async for _ in journal.keys():
-            return True
-        return bool(await journal.job(BATCH))
+        return bool(await _paid_jobs(journal) or await journal.job(BATCH))
     except UnreadableRecord as error:
         _log.warning("flow run %s is left out: %s", journal.scope, error.message)
         return False
+
+
+async def _paid_jobs(journal: FlowRunJournal) -> list[str]:
+    """The jobs of a flow run that were or may have been submitted, and the works that a pipeline's run has claimed.
+
+    A journal has other records of jobs, too: of calls before they submit, of reused results, and, in a pipeline's run,
+    of the takes that it chose and of the tasks of other runs that it waits for.
+    """
+    return await journal.jobs_with("intent", "claim")
 
 
 def _in(*types: StateType) -> FlowRunFilterState:

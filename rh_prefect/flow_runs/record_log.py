@@ -11,7 +11,7 @@ import json
 import time
 import uuid
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -133,6 +133,14 @@ class Records:
     def jobs(self) -> list[str]:
         """The keys of all jobs."""
         return self._job_keys.copy()
+
+    def jobs_with(self, kinds: Collection[str]) -> list[str]:
+        """The keys of the jobs that have a record of one of some kinds, as in `<job>-<kind>-<n>`."""
+        return [
+            name
+            for name in self._job_keys
+            if any(key[len(name) + 1 :].partition("-")[0] in kinds for key in self._jobs[name])
+        ]
 
     def jobs_from(self, prefix: str) -> Iterator[str]:
         """The keys of the jobs whose names begin with a text."""

@@ -80,6 +80,22 @@ def test_the_jobs_of_a_pipeline_run_have_a_step_a_state_a_task_and_a_cost(
     assert "empty" not in out
 
 
+@pytest.mark.prefect
+@pytest.mark.usefixtures("prefect_server")
+def test_a_run_of_a_pipeline_counts_what_it_pays_for(
+    rh: Emulator, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The journal of the run also holds the takes that it chose and the tasks of other runs that it waits for."""
+    file = tmp_path / "harbour.yaml"
+    file.write_text("name: harbour\nsteps:\n  picture: {model: z-image/turbo, with: {prompt: a harbour}}\n")
+    for _ in range(2):
+        code, _, err = call(capsys, f"run {file} --new")
+        assert code == 0, err
+    assert len(rh.recorder.paid) == 2
+    _, out, _ = call(capsys, "jobs list --json")
+    assert [one["jobs"] for one in json.loads(out)["flow_runs"] if one["flow"] == "harbour"] == [1, 1]
+
+
 def test_the_jobs_of_a_flow_run_need_the_api_that_has_them(tmp_path: Path) -> None:
     env = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     env |= {"PREFECT_HOME": str(tmp_path), "RH_STATE_DIR": str(tmp_path)}

@@ -218,6 +218,16 @@ async def test_what_was_read_is_not_read_again_and_what_is_new_takes_one_request
     assert len(inputs.requests) == 1
 
 
+async def test_notes_of_a_pipeline_run_are_no_jobs(journal: FlowRunJournal) -> None:
+    base, work, other = job_keys(3)
+    await journal.create(f"{base}-take-1", record())
+    await journal.create(f"{other}-wait1-1", record())
+    assert not await has_records(journal)
+    await journal.create(f"{work}-claim-1", record())
+    assert await has_records(journal)
+    assert await journal.jobs_with("intent", "claim") == [work]
+
+
 async def test_a_listing_that_fails_says_so(serve: Serve) -> None:
     _, url = await serve((401, b"no"))
     with temporary_settings({PREFECT_API_URL: url}), pytest.raises(JournalError, match="PREFECT_API_KEY"):
