@@ -47,13 +47,12 @@ def spend(
             _note("flow runs are not included: no PREFECT_API_URL is set, and `rh-prefect run` has not run here yet")
     here = [one for one in found.tasks if one.store == store.url and (since is None or one.at >= since)]
     if json_:
-        print(json.dumps(records(here, by), indent=2))
+        print(json.dumps(records(here, by, unread=found.unread), indent=2))
     elif csv_:
-        _print_csv(records(here, by))
-    elif here:
-        print("\n".join(table(here, by)))
+        _print_csv(records(here, by, unread=found.unread))
     else:
-        print(f"no task of {store.url} is recorded" + (f" since {since}" if since else ""))
+        nothing = f"no task of {store.url} is recorded" + (f" since {since}" if since else "")
+        print("\n".join([*(table(here, by, is_complete=not found.unread) or [nothing]), *_incomplete(found.unread)]))
     others = sum(1 for one in found.tasks if one.store != store.url)
     if others:
         _note(
@@ -61,10 +60,17 @@ def spend(
             "RH_STORAGE_URL"
         )
     if found.unread:
-        listed = "".join(f"\n  {scope}: {why}" for scope, why in sorted(found.unread.items()))
+        listed = "".join(f"\n  {place}: {why}" for place, why in sorted(found.unread.items()))
         raise JournalError(
-            f"spend: the sums do not include the cost of these runs, because their records cannot be read:{listed}"
+            f"spend: the sums are incomplete, because the records of these places cannot be read:{listed}"
         )
+
+
+def _incomplete(unread: Mapping[str, str]) -> list[str]:
+    if not unread:
+        return []
+    places = "1 place" if len(unread) == 1 else f"{len(unread)} places"
+    return [f"incomplete: {places} could not be read; the cost of the tasks recorded there is missing"]
 
 
 def _note(line: str) -> None:
@@ -75,7 +81,9 @@ def _note(line: str) -> None:
 def _print_csv(rows: Sequence[Mapping[str, object]]) -> None:
     from rh_prefect.table_files import csv_text
 
-    print(csv_text(["name", "unit", "tasks", "amount", "estimated"], rows).replace("\r\n", "\n"), end="")
+    columns = ["name", "unit", "tasks", "amount", "estimated", "complete"]
+    words = [{**row, "complete": str(row["complete"]).lower()} for row in rows]
+    print(csv_text(columns, words).replace("\r\n", "\n"), end="")
 
 
 async def _charges(storage: str | None) -> tuple[MediaStore, Charges]:
@@ -106,32 +114,40 @@ class _Sum:
     estimated: Decimal = Decimal(0)
 
 
-def table(found: Iterable[TaskCharge], by: str) -> list[str]:
+def table(found: Iterable[TaskCharge], by: str, *, is_complete: bool = True) -> list[str]:
     """Writes the sums: a line for each name and unit, and one for the tasks of a name whose cost is not known."""
-    sums = _sums(found, by, total=True)
-    width = max(len(name) for name, _ in sums)
-    order = sorted(sums, key=lambda key: (key[0] == "total", key[0], not key[1], key[1]))
+    total = "total" if is_complete else "total, incomplete"
+    sums = _sums(found, by, total=total)
+    width = max((len(name) for name, _ in sums), default=0)
+    order = sorted(sums, key=lambda key: (key[0] == total, key[0], not key[1], key[1]))
     return [f"{name:{width}}  {_line(unit, sums[name, unit])}" for name, unit in order]
 
 
-def records(found: Iterable[TaskCharge], by: str) -> list[dict[str, object]]:
-    """The sums as data, without a total: a row for each name and unit; without a unit, the tasks of unknown cost."""
-    return [
+def records(found: Iterable[TaskCharge], by: str, *, unread: Iterable[str] = ()) -> list[dict[str, object]]:
+    """The sums as data, without a total: a row for each name and unit; without a unit, the tasks of unknown cost.
+
+    A row without numbers names each place that could not be read; then no row is complete.
+    """
+    missing = [f"not read: {place}" for place in sorted(unread)]
+    sums: list[dict[str, object]] = [
         {
             "name": name,
             "unit": unit or None,
             "tasks": row.tasks,
             "amount": str(row.amount) if unit else None,
             "estimated": str(row.estimated) if unit else None,
+            "complete": not missing,
         }
-        for (name, unit), row in sorted(_sums(found, by, total=False).items())
+        for (name, unit), row in sorted(_sums(found, by).items())
     ]
+    numbers = dict.fromkeys(("unit", "tasks", "amount", "estimated"))
+    return [*sums, *({"name": name, **numbers, "complete": False} for name in missing)]
 
 
-def _sums(found: Iterable[TaskCharge], by: str, *, total: bool) -> defaultdict[tuple[str, str], _Sum]:
+def _sums(found: Iterable[TaskCharge], by: str, *, total: str = "") -> defaultdict[tuple[str, str], _Sum]:
     sums: defaultdict[tuple[str, str], _Sum] = defaultdict(_Sum)
     for one in found:
-        for name in (_name(one, by), *(["total"] if total else [])):
+        for name in (_name(one, by), *([total] if total else [])):
             for unit, amount in one.charge.costs.amounts.items():
                 row = sums[name, unit]
                 row.tasks += 1

@@ -9,8 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from uuid import UUID
 
+import httpx
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.settings import PREFECT_API_URL
 
 from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.errors import RunningHubError
@@ -22,6 +25,7 @@ from rh_prefect.jobs.journal.journal import FolderJournal, Journal, UnreadableRe
 from rh_prefect.jobs.outputs import manifest
 from rh_prefect.jobs.outputs.manifest import Manifest
 from rh_prefect.media.store import MediaStore
+from rh_prefect.media.urls import shown_url
 from rh_prefect.pipelines.run_claims import RecordsPlace, read_place
 from rh_prefect.pipelines.works_store import WorksJournal
 
@@ -60,7 +64,7 @@ class TaskCharge:
 
 @dataclass(frozen=True, slots=True)
 class Charges:
-    """What all tasks cost, each task once; `unread` says by scope which journals could not be read, and why."""
+    """What all tasks cost, each task once; `unread` says which places could not be read, and why."""
 
     tasks: tuple[TaskCharge, ...]
     unread: Mapping[str, str]
@@ -69,48 +73,122 @@ class Charges:
 async def charges(store: MediaStore, *, with_prefect: bool, journal_url: str, records: str | None = None) -> Charges:
     """Lists every task that was or may have been paid for, regardless of where its outputs are.
 
+    All places are read at the same time, a limited number of journals at once. A place that cannot be read keeps no
+    other away.
+
     Args:
         store: Whose manifests are read.
         with_prefect: Whether there is a Prefect API, which holds the journals of flow runs.
         journal_url: Where the journals of named scopes are.
         records: Where the works of pipelines are recorded; None for the storage.
-
-    Raises:
-        JournalError: The place of the journals cannot be read.
     """
-    journals: list[Journal] = []
-    if with_prefect:
-        flow_runs = find_flow_runs(sort=FlowRunSort.START_TIME_ASC)
-        journals = [FlowRunJournal(flow_run.id) async for flow_run in flow_runs]
-    scopes = await asyncio.to_thread(folder_scopes, journal_url)
-    journals += [FolderJournal(journal_url, scope=scope) for scope in scopes]
     works = (records or store.url).rstrip("/")
-    own = WorksJournal(works, options=store.options_for(works))
-    journals.append(own)
-    recorded: list[TaskCharge] = []
-    unread: dict[str, str] = {}
-    places: dict[str, RecordsPlace] = {}
+    reader = _Reader(works)
+    places = [reader.read_works(works, store), reader.read_scopes(journal_url), reader.read_manifests(store)]
+    await asyncio.gather(*places, *([reader.read_flow_runs()] if with_prefect else []))
+    await reader.read_other_works()
+    return Charges(tuple(once_each(reader.recorded, reader.made)), reader.unread)
 
-    async def read(journal: Journal) -> None:
-        try:
-            recorded.extend(await _recorded(journal))
-            place = await read_place(journal) if isinstance(journal, FlowRunJournal) else None
-            if place is not None and place.url != own.url:
-                places[place.url] = place
-        except UnreadableRecord as error:
-            unread[journal.scope] = error.message
 
-    for start in range(0, len(journals), _AT_ONCE):
-        await asyncio.gather(*map(read, journals[start : start + _AT_ONCE]))
-    # Pipelines of other storages record their works there, as do those that ran with another RH_RECORDS.
-    for place in places.values():
+class _Reader:
+    """Reads the charges of all places.
+
+    Attributes:
+        recorded: What the journals know.
+        made: What the manifests know.
+        unread: Why places could not be read, by their names.
+    """
+
+    def __init__(self, works: str) -> None:
+        self.recorded: list[TaskCharge] = []
+        self.made: list[TaskCharge] = []
+        self.unread: dict[str, str] = {}
+        self._works = works
+        self._places: dict[str, RecordsPlace] = {}
+        self._gate = asyncio.Semaphore(_AT_ONCE)
+        self._api_error = ""
+        self._skipped = 0
+
+    async def read_flow_runs(self) -> None:
+        """Reads the journals of all flow runs."""
         try:
-            options = (await load_storage(place.storage)).options_for(place.url)
-            await read(WorksJournal(place.url, options=options))
+            found = [flow_run.id async for flow_run in find_flow_runs(sort=FlowRunSort.START_TIME_ASC)]
+        except httpx.HTTPError as error:
+            where = PREFECT_API_URL.value() or "the ephemeral server"
+            self.unread[f"flow runs of the Prefect API at {where}"] = str(error) or type(error).__name__
+            return
         except RunningHubError as error:
-            unread[place.url] = error.message
-    made = await asyncio.to_thread(lambda: [_of_manifest(one, store) for one in manifest.read_all(store)])
-    return Charges(tuple(once_each(recorded, made)), unread)
+            self.unread["flow runs"] = error.message
+            return
+        await asyncio.gather(*map(self._read_flow_run, found))
+        if self._skipped:
+            self.unread[f"{self._skipped} further flow runs"] = self._api_error
+
+    async def _read_flow_run(self, flow_run_id: UUID) -> None:
+        journal = FlowRunJournal(flow_run_id)
+        async with self._gate:
+            if self._api_error:  # each further run would wait for the API in vain, for a minute or more
+                self._skipped += 1
+                return
+            await self._read(journal)
+
+    async def read_scopes(self, url: str) -> None:
+        """Reads the journals of all named scopes."""
+        try:
+            scopes = await asyncio.to_thread(folder_scopes, url)
+        except RunningHubError as error:
+            self.unread[f"named scopes in {shown_url(url)}"] = error.message
+            return
+        await asyncio.gather(*(self._read_in_turn(FolderJournal(url, scope=scope)) for scope in scopes))
+
+    async def read_works(self, url: str, store: MediaStore) -> None:
+        """Reads the works of pipelines in one place."""
+        try:
+            journal = WorksJournal(url, options=store.options_for(url))
+        except RunningHubError as error:
+            self.unread[_works_in(url)] = error.message
+        else:
+            await self._read_in_turn(journal)
+
+    async def read_other_works(self) -> None:
+        """Reads the works of pipelines with other storages or another RH_RECORDS, which are recorded there."""
+        await asyncio.gather(*map(self._read_place, self._places.values()))
+
+    async def _read_place(self, place: RecordsPlace) -> None:
+        try:
+            store = await load_storage(place.storage)
+        except RunningHubError as error:
+            self.unread[_works_in(place.url)] = error.message
+        else:
+            await self.read_works(place.url, store)
+
+    async def read_manifests(self, store: MediaStore) -> None:
+        """Reads all manifests of a storage."""
+        try:
+            self.made = await asyncio.to_thread(lambda: [_of_manifest(one, store) for one in manifest.read_all(store)])
+        except RunningHubError as error:
+            self.unread[f"manifests in {store.url}"] = error.message
+
+    async def _read_in_turn(self, journal: Journal) -> None:
+        async with self._gate:
+            await self._read(journal)
+
+    async def _read(self, journal: Journal) -> None:
+        try:
+            self.recorded.extend(await _recorded(journal))
+            place = await read_place(journal) if isinstance(journal, FlowRunJournal) else None
+        except RunningHubError as error:
+            name = _works_in(journal.url) if isinstance(journal, WorksJournal) else journal.scope
+            self.unread[name] = error.message
+            if isinstance(journal, FlowRunJournal) and not isinstance(error, UnreadableRecord):
+                self._api_error = error.message
+        else:
+            if place is not None and shown_url(place.url) != shown_url(self._works):
+                self._places[place.url] = place
+
+
+def _works_in(url: str) -> str:
+    return f"works of pipelines in {shown_url(url)}"
 
 
 def once_each(recorded: Sequence[TaskCharge], made: Iterable[TaskCharge]) -> list[TaskCharge]:

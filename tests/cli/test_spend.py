@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect import flow, generate, models
 from rh_prefect.cli.spend import records, spend, table
@@ -124,11 +126,100 @@ def test_a_run_whose_records_cannot_be_read_is_named_and_the_others_are_summed(
     assert "0.04 CNY" in capsys.readouterr().out
 
 
+def break_place(place: str, folder: Path, monkeypatch: pytest.MonkeyPatch, port: int) -> dict[Any, Any]:
+    """Makes one of the places unreadable; returns Prefect's settings for it."""
+    (folder / "a file").write_text("no folder")
+    match place:
+        case "named scopes":
+            monkeypatch.setenv("RH_JOURNAL", str(folder / "a file"))
+        case "works of pipelines":
+            monkeypatch.setenv("RH_RECORDS", "nothing-reads-this://works")
+        case "flow runs":
+            return {PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}
+    return {}
+
+
+@pytest.mark.parametrize("place", ["named scopes", "works of pipelines", "flow runs"])
+@pytest.mark.parametrize("form", ["text", "json", "csv"])
+def test_a_place_that_cannot_be_read_is_named_and_the_sums_are_marked_incomplete(
+    rh: Emulator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    unused_tcp_port: int,
+    place: str,
+    form: str,
+) -> None:
+    asyncio.run(generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="night"))
+    capsys.readouterr()
+    settings = break_place(place, tmp_path, monkeypatch, unused_tcp_port)
+    with temporary_settings(settings), pytest.raises(JournalError) as failed:
+        spend(json_=form == "json", csv_=form == "csv")
+    assert place in str(failed.value)
+    out = capsys.readouterr().out
+    if form == "json":
+        *sums, missing = json.loads(out)
+        assert (missing["name"].startswith("not read: "), place in missing["name"]) == (True, True)
+        assert [(one["amount"], one["complete"]) for one in sums] == [("0.04", False)]
+        assert (missing["amount"], missing["tasks"], missing["complete"]) == (None, None, False)
+    elif form == "csv":
+        head, first, missing = out.splitlines()
+        assert head == "name,unit,tasks,amount,estimated,complete"
+        assert first.endswith(",CNY,1,0.04,0,false")
+        assert missing.startswith(("not read: ", '"not read: '))
+        assert missing.endswith(",,,,,false")
+    else:
+        assert "total, incomplete" in out
+        assert "incomplete: 1 place could not be read" in out
+        assert "0.04 CNY" in out
+
+
+async def test_a_storage_that_cannot_be_read_keeps_no_journal_away(
+    rh: Emulator, tmp_path: Path, unused_tcp_port: int
+) -> None:
+    await generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="night")
+    options = {"endpoint_url": f"http://127.0.0.1:{unused_tcp_port}", "key": "k", "secret": "s"}
+    store = MediaStore("s3://nobody/there", options=options)
+    found = await charges(store, with_prefect=False, journal_url=str(tmp_path / "state" / "journal"))
+    assert set(found.unread) == {"manifests in s3://nobody/there", "works of pipelines in s3://nobody/there"}
+    assert [one.run for one in found.tasks] == ["night"]
+
+
+async def test_flow_runs_are_read_together_and_not_asked_for_once_their_api_refuses(tmp_path: Path) -> None:
+    """Each of thousands of runs would otherwise wait for the API in vain."""
+    runs = [{"id": str(uuid4()), "name": "one", "flow_id": str(uuid4())} for _ in range(60)]
+    asked = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        length = next((int(line.split(":")[1]) for line in head.splitlines() if line.startswith("content-length")), 0)
+        await reader.readexactly(length)
+        path, status, body = head.split(" ")[1], 422, b"CSRF protection is disabled."
+        if path.endswith("/flow_runs/filter"):
+            status, body = 200, json.dumps(runs).encode()
+        elif path.endswith("/input/filter"):
+            asked += 1
+            status, body = 401, b"no"
+        writer.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (status, len(body), body))
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/api"
+    with temporary_settings({PREFECT_API_URL: url}):
+        found = await charges(MediaStore(str(tmp_path / "out")), with_prefect=True, journal_url=str(tmp_path / "j"))
+    server.close()
+    assert 1 < asked < 30
+    assert f"{60 - asked} further flow runs" in found.unread
+    assert len(found.unread) == asked + 1
+
+
 def test_the_sums_are_data_on_request() -> None:
     both = Costs({"CNY": Decimal("3.85"), COINS: Decimal(7)})
     rows = records([task(CNY, estimate=True), task(both), task(UNKNOWN)], "model")
     assert rows == [
-        {"name": "some/model", "unit": None, "tasks": 1, "amount": None, "estimated": None},
-        {"name": "some/model", "unit": "CNY", "tasks": 2, "amount": "3.89", "estimated": "0.04"},
-        {"name": "some/model", "unit": COINS, "tasks": 1, "amount": "7", "estimated": "0"},
+        {"name": "some/model", "unit": None, "tasks": 1, "amount": None, "estimated": None, "complete": True},
+        {"name": "some/model", "unit": "CNY", "tasks": 2, "amount": "3.89", "estimated": "0.04", "complete": True},
+        {"name": "some/model", "unit": COINS, "tasks": 1, "amount": "7", "estimated": "0", "complete": True},
     ]
