@@ -13,8 +13,9 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from itertools import count, zip_longest
-from types import FunctionType, MappingProxyType
+from types import FunctionType, MappingProxyType, MethodType
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Self, TypeVar, overload
 from uuid import UUID
 
@@ -266,11 +267,10 @@ class PlacedFlow(Flow[P, R]):
             """Runs the flow; see `prefect.Flow`."""
             if self.place is not None or FlowRunContext.get() is None:
                 return Flow.__call__(self, *args, **kwargs)
-            given = _given_of(self, _bound(self, args, kwargs))
+            given = {**_given_of(self, _bound(self, args, kwargs)), **_held_by(self.fn)}
             made = placed(self, take_place(self.name, given))
-            if isinstance(self.fn, FunctionType):
-                arguments = argument_hash(sorted(arguments_of(given).items())) or ""
-                made.fn = _named_by_place(self.fn, arguments, made.place)
+            arguments = argument_hash(sorted(arguments_of(given).items())) or ""
+            made.fn = _named_by_place(self.fn, arguments, made.place)
             return Flow.__call__(made, *args, **kwargs)
 
         def with_options(self, **options: Any) -> Self:
@@ -281,8 +281,7 @@ class PlacedFlow(Flow[P, R]):
 
         def __getstate__(self) -> dict[str, Any]:
             """Returns the flow with its original function, which another process finds by its name."""
-            is_function = isinstance(self.fn, FunctionType)
-            return {**self.__dict__, "fn": _named_functions.get(self.fn, self.fn) if is_function else self.fn}
+            return {**self.__dict__, "fn": _original(self.fn)}
 
 
 _named_functions: weakref.WeakKeyDictionary[Any, FunctionType] = weakref.WeakKeyDictionary()
@@ -291,14 +290,54 @@ _named_functions: weakref.WeakKeyDictionary[Any, FunctionType] = weakref.WeakKey
 _PLACE_IN_KEY = re.compile(r"\[\w*:(\w*):(\d+):([io])\]-")
 
 
-def _named_by_place(fn: FunctionType, arguments: str, place: Place) -> FunctionType:
+class _Named:
+    """Calls a partial function, a bound method or another object under another name; it has the object's attributes."""
+
+    def __init__(self, fn: Callable[..., Any], qualname: str) -> None:
+        self.named = fn
+        self.__qualname__ = qualname
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.named(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "named":
+            raise AttributeError(name)
+        if name == "__signature__":  # `inspect` reads it before it looks at `__call__`
+            return inspect.signature(self.named)
+        return getattr(self.named, name)
+
+
+def _held_by(fn: Callable[..., Any]) -> dict[str, object]:
+    """What a partial function, or a method's object, adds to the arguments of each call, if that can be compared."""
+    if isinstance(fn, partial):
+        held: object = [list(fn.args), dict(fn.keywords)]
+    elif isinstance(fn, MethodType):
+        held = fn.__self__
+    else:
+        return {}
+    return {} if argument_hash(held) is None else {"partial()": held}
+
+
+def _original(fn: Callable[..., Any]) -> Callable[..., Any]:
+    if isinstance(fn, _Named):
+        found: Callable[..., Any] = fn.named
+        return found
+    return _named_functions.get(fn, fn) if isinstance(fn, FunctionType) else fn
+
+
+def _named_by_place(fn: Callable[..., Any], arguments: str, place: Place) -> Callable[..., Any]:
     """Copies a function, with a position in its name: Prefect numbers a flow's runs by its function's name and code."""
+    order = "i" if place.in_order else "o"
+    name = getattr(fn, "__qualname__", type(fn).__qualname__)
+    qualname = f"{name}[{arguments}:{place.given or ''}:{place.number}:{order}]"
+    if not isinstance(fn, FunctionType):
+        return _Named(fn, qualname)
     made = FunctionType(fn.__code__, fn.__globals__, fn.__name__, fn.__defaults__, fn.__closure__)
     made.__dict__.update(fn.__dict__)
     made.__kwdefaults__, made.__annotations__, made.__doc__ = fn.__kwdefaults__, fn.__annotations__, fn.__doc__
     made.__module__ = fn.__module__
-    order = "i" if place.in_order else "o"
-    made.__qualname__ = f"{fn.__qualname__}[{arguments}:{place.given or ''}:{place.number}:{order}]"
+    made.__qualname__ = qualname
     _named_functions[made] = fn
     return made
 
