@@ -13,7 +13,7 @@ import pytest
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.language import Step
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.plan import KnownWork, NoWorks, Plan, WorkQuery
+from rh_prefect.pipelines.plan import KnownWork, NoWorks, Plan, ReviewedPlan, WorkQuery
 from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES
 from rh_prefect.pipelines.plan.subtitle_times import equal_times
 from rh_prefect.pipelines.planning_values import Frame, Made
@@ -413,6 +413,23 @@ steps:
     assert found[", seconds: 4"] == []
     (note,) = found[""]
     assert "pipeline.yaml:5: the last text can be shown after the end of cut; add seconds: $(cut.seconds)." in note
+
+
+class OneUnderWay(NoWorks):
+    """Records in which another run has submitted the task of one work."""
+
+    async def look(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
+        return [KnownWork(state="…", task_id="1") for _ in queries]
+
+
+async def test_a_reviewed_plan_does_not_pay_again_for_the_task_of_another_run_that_fails() -> None:
+    pipeline = Pipeline.from_text("steps:\n  a: {model: z-image/turbo, with: {prompt: x}}\n")
+    new, waiting = await pipeline.plan(), await pipeline.plan(known=OneUnderWay())
+    (one,) = waiting.instances
+    assert one.state == "…"
+    assert not waiting.price.most
+    assert "-> up to 0.04" in ReviewedPlan(waiting.as_json()).refusal(one, one.works[0])
+    assert not ReviewedPlan(new.as_json()).refusal(one, one.works[0])
 
 
 CHAPTERS = """

@@ -166,8 +166,11 @@ def _why_other(step: Mapping[str, Any], instance: Instance, work: Work) -> str:
 
 
 def _why_dearer(step: Mapping[str, Any], instance: Instance) -> str:
-    now = sum((work.price for work in instance.works if work.is_paid), Money())
     planned = Decimal(str(step["price"]["most"]))
+    # A plan pays nothing for a step that waits for the tasks of other runs. If such a task fails, this run would pay.
+    is_free = not planned and not step["price"]["open"]
+    works = (work for work in instance.works if work.is_paid or (is_free and work.state == "…"))
+    now = sum((work.price for work in works), Money())
     if now.most.quantize(_DIGITS) > planned:
         return f"price: up to {planned} -> up to {now.most.normalize():f}"
     if now.is_open and not step["price"]["open"]:
