@@ -31,12 +31,17 @@ def waiting(bench: Bench) -> None:
             bench.python("benchmarks.waiting_jobs", given, emulator=emulator, out=bench.folder / "waiting")
         )
         late = _lateness(measured["noticed"], emulator.recorded()["submissions"])
+        plain = finish(
+            bench.python(__name__, json.dumps({"plain": jobs}), emulator=emulator, out=bench.folder / "plain")
+        )
     load = f"{jobs} jobs, {measured['submitted']:.0f} s to submit them all"
     show(
         "Waiting in one process",
         [
             Figure("CPU while waiting", measured["cpu"] * 100, 25, "%", f"of one core, over {WATCH:.0f} s; {load}"),
-            Figure("memory", measured["memory"], 250, "MB"),
+            Figure(
+                "memory", measured["memory"], 250, "MB", f"{plain['memory']:.0f} MB by tasks of Prefect that only sleep"
+            ),
             Figure("longest stall of a loop", measured["stall"], 0.5, "s", "while waiting"),
             Figure("ends noticed late", late, 1.0, "", f"worst of {ENDING}, in parts of 10 % of its time or 2 s"),
         ],
@@ -56,8 +61,32 @@ def _lateness(noticed: dict[str, float], submissions: list[dict[str, Any]]) -> f
 def main() -> None:
     """Holds the jobs and prints what it cost."""
     given = json.loads(sys.argv[1])
+    if "plain" in given:
+        asyncio.run(_sleep(given["plain"]))
     os.environ["RH_POLL_SECONDS"] = str(2.0 / given["factor"])
     asyncio.run(_wait(given["jobs"]))
+
+
+async def _sleep(jobs: int) -> None:
+    """Holds as many task runs of Prefect, and nothing else."""
+    from prefect import flow, task
+
+    begun: list[int] = []
+
+    @task
+    async def sleep(number: int) -> None:
+        begun.append(number)
+        await asyncio.sleep(36_000.0)
+
+    @flow
+    async def batch() -> None:
+        work = [asyncio.ensure_future(sleep(number)) for number in range(jobs)]
+        await _until(lambda: len(begun) == len(work), seconds=600.0)
+        await asyncio.sleep(5.0)
+        print(json.dumps({"memory": now() / 1e6}), flush=True)
+        os._exit(0)
+
+    await batch()
 
 
 async def _wait(jobs: int) -> None:
