@@ -43,14 +43,14 @@ QUICK = {
     ],
     "journal/budget": ["jobs/journal/test_budget.py"],
     "journal/costs": ["jobs/journal/test_costs.py", "jobs/journal/test_budget.py"],
-    "journal/scope": ["jobs/test_scope_checks.py", "jobs/test_cancel.py"],
+    "journal/scope": ["jobs/test_scope_checks.py", "jobs/test_run_cancellation.py"],
     "lifecycle": ["jobs/test_lifecycle.py", "jobs/journal/test_budget.py"],
     "submission": [
         "jobs/test_submission.py",
         "jobs/accounts/test_poller_with_webhooks.py",
         "jobs/test_scope_checks.py",
     ],
-    "cancel": ["jobs/test_cancel.py", "jobs/test_suspension.py"],
+    "run_cancellation": ["jobs/test_run_cancellation.py", "jobs/test_suspension.py"],
     "driver": ["jobs/test_driver.py", "jobs/journal/test_budget.py", "jobs/test_completion.py"],
     "outputs/collect": ["jobs/outputs/test_collect.py"],
     "outputs/manifest": [

@@ -125,10 +125,10 @@ def measure_stored(items: int) -> dict[str, Any]:
 
 async def _measure_stored(items: int, server: S3Server, state_dir: Path) -> dict[str, Any]:
     from rh_prefect.media.store import MediaStore
+    from rh_prefect.pipelines.known_works import open_records
     from rh_prefect.pipelines.pipeline import Pipeline
     from rh_prefect.pipelines.stored_edits import FILES
-    from rh_prefect.pipelines.stored_works import open_records
-    from rh_prefect.pipelines.works_lifecycle import Home
+    from rh_prefect.pipelines.work_lifecycle import Home
     from rh_prefect.pipelines.works_store import WorksJournal
     from rh_prefect.settings import Settings
 

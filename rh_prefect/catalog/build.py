@@ -21,8 +21,8 @@ from pathlib import Path
 from rh_prefect.catalog.data_file import decoded, dumps, slim
 from rh_prefect.catalog.descriptions import docstring, summary
 from rh_prefect.catalog.model import Model, Param
+from rh_prefect.catalog.refresh import changes
 from rh_prefect.catalog.registry import SLIM_FILE
-from rh_prefect.catalog.user_catalogue import changes
 from rh_prefect.errors import InputError
 
 _HEAD = '''\

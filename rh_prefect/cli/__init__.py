@@ -22,10 +22,10 @@ _jobs = App(name="jobs", help="Show paid jobs and resolve open ones.")
 
 app.command("rh_prefect.cli.demo:demo", help="Make a film on this machine: no key, no network, no cost.")
 app.command(
-    "rh_prefect.cli.run_and_batch:run_app", name="run", help="Run a pipeline's file, or a flow, in this process."
+    "rh_prefect.cli.run_flow_and_batch:run_app", name="run", help="Run a pipeline's file, or a flow, in this process."
 )
 app.command(
-    "rh_prefect.cli.run_and_batch:batch", help="Run a model on every row of a manifest or every file of a folder."
+    "rh_prefect.cli.run_flow_and_batch:batch", help="Run a model on every row of a manifest or every file of a folder."
 )
 for _name, _help in {
     "check": "Check pipelines' files without data and without a network.",
@@ -34,7 +34,7 @@ for _name, _help in {
 }.items():
     app.command(f"rh_prefect.cli.pipelines:{_name}", name=_name, help=_help)
 app.command("rh_prefect.cli.init:init", help="Write a shipped pipeline with example inputs.")
-app.command("rh_prefect.cli.pipeline_runs:choose", name="choose", help="Record choices at a pipeline's reviews.")
+app.command("rh_prefect.cli.run_pipeline:choose", name="choose", help="Record choices at a pipeline's reviews.")
 app.command("rh_prefect.cli.pipelines:schema_", name="schema", help="Print the JSON schema of pipelines for editors.")
 app.command(_models)
 _models.command("rh_prefect.cli.models:search", help="Find models by what they do, such as `lip sync`.")

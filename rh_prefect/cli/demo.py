@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter, validators
 
 from rh_prefect.cli import prefect_server
-from rh_prefect.cli.argument_checks import check_call
 from rh_prefect.cli.init import write_example
+from rh_prefect.cli.preflight_checks import check_call
 
 if TYPE_CHECKING:
     from rh_prefect.emulator.recorder import Recorder
@@ -57,8 +57,8 @@ def demo(
 
 
 def _plan_and_run_twice(file: Path, values: list[str], books: Recorder) -> None:
-    from rh_prefect.cli.pipeline_runs import run
     from rh_prefect.cli.pipelines import plan
+    from rh_prefect.cli.run_pipeline import run
 
     if not file.exists():
         write_example("film", file)

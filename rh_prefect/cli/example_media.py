@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from rh_prefect.catalog.registry import get
-from rh_prefect.emulator.render.clips import pan
 from rh_prefect.emulator.render.request import Limits, Request
 from rh_prefect.emulator.render.scene import paint
 from rh_prefect.emulator.render.sound import SPEECH_RATE, speak, write_sound
-from rh_prefect.emulator.render.video import write_film
+from rh_prefect.emulator.render.video_files import write_film
+from rh_prefect.emulator.render.video_models import pan
 
 _SIDE = 1024
 _FPS = Fraction(12)

@@ -22,11 +22,11 @@ from rh_prefect.jobs.journal.spool import Spool
 from rh_prefect.settings import get_settings
 
 if TYPE_CHECKING:
-    from rh_prefect.jobs.cancel import CancelReport
     from rh_prefect.jobs.journal.job_records import Submit
     from rh_prefect.jobs.journal.journal import Journal
     from rh_prefect.jobs.journal.record_types import Intent
     from rh_prefect.jobs.journal.scope import Scope
+    from rh_prefect.jobs.run_cancellation import CancelReport
 
 
 def list_(
@@ -211,7 +211,7 @@ def _runs_as_text(runs: list[dict[str, Any]], scopes: list[dict[str, Any]]) -> I
 async def _jobs_in(run: str) -> list[tuple[str, JobView, str]]:
     """The jobs of a run, each with its scope and, for one that cannot be read, why; works of pipelines included."""
     from rh_prefect.flow_runs.cancellation import works_of
-    from rh_prefect.pipelines.run_claims import WorksLedger
+    from rh_prefect.pipelines.run_ledger import WorksLedger
 
     works = await works_of(own := await _scope(run))
     # A pipeline's run holds only the claims of its works, whose records are in the storage.

@@ -17,7 +17,7 @@ from rh_prefect.catalog.tags import Input, inputs_of, tags_of
 from rh_prefect.errors import InputError
 
 if TYPE_CHECKING:
-    from rh_prefect.catalog.user_catalogue import Refreshed
+    from rh_prefect.catalog.refresh import Refreshed
 
 _SHOWN = 20
 """How many models the table shows, where nothing else is asked for."""
@@ -142,16 +142,17 @@ def refresh(
     reset: Annotated[bool, Parameter(help="Restore the package's models.", negative=())] = False,
 ) -> None:
     """Update this user's models or prices from a public file, and show what changed."""
-    from rh_prefect.catalog import user_catalogue
+    from rh_prefect.catalog.refresh import refresh as refresh_catalogue
+    from rh_prefect.catalog.refresh import reset as reset_catalogue
     from rh_prefect.catalog.registry import user_file
 
     if (file is None) is not reset:
         raise InputError("models refresh: pass either a file or URL, or `--reset`.")
     if file is None:
-        there = user_catalogue.reset()
+        there = reset_catalogue()
         print("the package's own models are used again" if there else "the package's own models are in use already")
         return
-    done = user_catalogue.refresh(file, date=date)
+    done = refresh_catalogue(file, date=date)
     print("\n".join(_report(done)))
     print(done.changes)
     if user_file().exists():

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter, validators
 
-from rh_prefect.cli.argument_checks import printable, refuse_hidden
+from rh_prefect.cli.preflight_checks import printable, refuse_hidden
 from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.document import PipelineError, Problem, nearest
@@ -24,8 +24,8 @@ from rh_prefect.pipelines.plan.render import prices
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.schema import models_in, schema
 from rh_prefect.pipelines.site_graphs import SavedGraphs
-from rh_prefect.pipelines.source import read
 from rh_prefect.pipelines.takes_file import Choices, read_choices, step_of, takes_file
+from rh_prefect.pipelines.yaml_reader import read
 from rh_prefect.settings import get_settings
 
 _SOMETHING_TO_PAY = 2
@@ -198,7 +198,7 @@ async def _plan(
 ) -> Plan:
     """Plans with what earlier runs have left in the storage; nothing is written there."""
     from rh_prefect.blocks.lookup import load_storage
-    from rh_prefect.pipelines.stored_works import open_records
+    from rh_prefect.pipelines.known_works import open_records
 
     store = await load_storage(storage)
     known = open_records(store, get_settings())

@@ -18,9 +18,9 @@ from rh_prefect.emulator.comfy.outputs import BadNode, model_for, pieces_of
 from rh_prefect.emulator.comfy.validation import Files, Verdict, validate
 from rh_prefect.emulator.comfy.workflows import SAMPLE_PICTURE
 from rh_prefect.emulator.inputs import local
+from rh_prefect.emulator.model_submits import check_content, plain, webhook_of
 from rh_prefect.emulator.render.picture import sample
 from rh_prefect.emulator.responses import Refused, message_of
-from rh_prefect.emulator.submits import check_content, plain, webhook_of
 from rh_prefect.emulator.tasks import Failure, OutputSpec, TaskSpec
 from rh_prefect.errors import MediaError
 

@@ -16,13 +16,13 @@ from prefect.logging.loggers import flow_run_logger
 from rh_prefect.blocks.lookup import RECORDED, load_storage
 from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.flow_runs.queries import FIRST_OF_A_BATCH, RecordedScope, batches_of, scope_of, scopes_of
-from rh_prefect.jobs.cancel import CancelReport, cancel_scope
 from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.jobs.journal.scope import Scope, forbid_attempt
 from rh_prefect.jobs.journal.spool import Spool
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.manual_repair import replay_spool
-from rh_prefect.pipelines.run_claims import WorksLedger, read_place
+from rh_prefect.jobs.run_cancellation import CancelReport, cancel_scope
+from rh_prefect.pipelines.run_ledger import WorksLedger, read_place
 from rh_prefect.pipelines.works_store import WorksJournal
 from rh_prefect.prefect_api import ask, disconnect
 from rh_prefect.settings import get_settings

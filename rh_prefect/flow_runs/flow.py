@@ -23,12 +23,12 @@ from rh_prefect.flow_runs.prefect_internals import FlowDecorator, FlowEvent, add
 from rh_prefect.flow_runs.queries import RecordedScope, scope_of
 from rh_prefect.flow_runs.recorded_jobs import bring_home
 from rh_prefect.flow_runs.run_status import forget_run_status, run_status_of
-from rh_prefect.jobs.cancel import CancelReport
 from rh_prefect.jobs.journal.call_registry import REQUESTED_KEYS
 from rh_prefect.jobs.journal.costs import Costs, charge_of
 from rh_prefect.jobs.journal.job_records import JobView, jobs_of
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.manual_repair import orphans
+from rh_prefect.jobs.run_cancellation import CancelReport
 from rh_prefect.media.source import is_link, shown
 from rh_prefect.prefect_api import ask
 

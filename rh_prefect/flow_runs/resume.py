@@ -16,13 +16,13 @@ from prefect.exceptions import ObjectNotFound, ParameterTypeError, SignatureMism
 from prefect.states import Cancelled, Pending
 
 from rh_prefect.errors import ConfigError, InputError
+from rh_prefect.flow_runs.flow_scope import equal_calls
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.prefect_internals import awaiting_retry, run_flow
 from rh_prefect.flow_runs.queries import flow_name_of, read_flow_run
-from rh_prefect.flow_runs.scope import equal_calls
 from rh_prefect.jobs.journal.call_matching import Equal
 from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.pipelines.run_claims import read_place
+from rh_prefect.pipelines.run_ledger import read_place
 from rh_prefect.prefect_api import ask
 
 R = TypeVar("R")

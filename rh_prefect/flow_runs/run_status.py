@@ -20,8 +20,8 @@ from prefect.logging import get_run_logger
 from rh_prefect.artifacts import Page, Progress, Step
 from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.flow_runs.cancellation import watch
+from rh_prefect.flow_runs.flow_scope import FlowScope, current_scope
 from rh_prefect.flow_runs.prefect_internals import flow_contexts
-from rh_prefect.flow_runs.scope import FlowScope, current_scope
 from rh_prefect.jobs.events import JobEvent, JobEventState, Observer
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.media.media import Media

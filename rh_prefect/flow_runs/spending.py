@@ -26,7 +26,7 @@ from rh_prefect.jobs.outputs import manifest
 from rh_prefect.jobs.outputs.manifest import Manifest
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import shown_url
-from rh_prefect.pipelines.run_claims import RecordsPlace, read_place
+from rh_prefect.pipelines.run_ledger import RecordsPlace, read_place
 from rh_prefect.pipelines.works_store import WorksJournal
 
 _AT_ONCE = 16

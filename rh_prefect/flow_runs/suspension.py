@@ -25,12 +25,12 @@ from pydantic import BaseModel, ConfigDict
 
 from rh_prefect.errors import InputError, JournalError
 from rh_prefect.flow_runs.call_positions import PerObject
+from rh_prefect.flow_runs.flow_scope import borrowed_scope, current_scope
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.prefect_internals import is_retried_in_process, pause_keys
 from rh_prefect.flow_runs.queries import journal_of, read_flow_run
 from rh_prefect.flow_runs.recorded_jobs import bring_home
 from rh_prefect.flow_runs.run_status import run_logger
-from rh_prefect.flow_runs.scope import borrowed_scope, current_scope
 from rh_prefect.jobs.engine import JobEngine, Reused
 from rh_prefect.jobs.job_context import JobCall
 from rh_prefect.jobs.journal.job_records import JobRecords, read_job, split_job

@@ -12,9 +12,9 @@ from prefect.logging import get_run_logger
 from rh_prefect import catalog, models
 from rh_prefect.blocks.lookup import load_engine
 from rh_prefect.errors import BudgetExceeded, jobs_failed
+from rh_prefect.flow_runs.flow_scope import current_scope
 from rh_prefect.flow_runs.parameter_types import Aspect, ClipSeconds, Resolution
 from rh_prefect.flow_runs.run_status import expect_jobs
-from rh_prefect.flow_runs.scope import current_scope
 from rh_prefect.jobs.journal.costs import CURRENCY, Costs, amount_text
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.outputs.result import Result

@@ -16,15 +16,15 @@ from rh_prefect.artifacts import mark_pipeline
 from rh_prefect.blocks.lookup import load_engine, load_storage
 from rh_prefect.errors import InputError, RunningHubError, StoreError
 from rh_prefect.flow_runs.flow import flow, run_name
+from rh_prefect.flow_runs.flow_scope import FlowScope, current_scope
 from rh_prefect.flow_runs.prefect_internals import flow_contexts
 from rh_prefect.flow_runs.run_status import run_observer
-from rh_prefect.flow_runs.scope import FlowScope, current_scope
+from rh_prefect.flows.pipeline_budget import RunBudget, run_limit
 from rh_prefect.flows.pipeline_events import tag
 from rh_prefect.flows.pipeline_pages import show_plan
 from rh_prefect.flows.pipeline_parameters import OPTIONS, RunOptions, docstring_of, signature_of
 from rh_prefect.flows.pipeline_report import PipelineResult, report
 from rh_prefect.flows.pipeline_run import PipelineRun, Tools
-from rh_prefect.flows.run_budget import RunBudget, run_limit
 from rh_prefect.jobs.job_context import JobCall
 from rh_prefect.jobs.journal.budget import spend_tracker_of
 from rh_prefect.jobs.loop_thread import LOOP
@@ -34,15 +34,15 @@ from rh_prefect.pipelines import pipeline as files
 from rh_prefect.pipelines.check import secret_in
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.input_reader import input_roots
+from rh_prefect.pipelines.known_works import StoredWorks, cache_of
 from rh_prefect.pipelines.last_run import COMMAND_LINE, LastRun, open_last_runs, since
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Selection
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
-from rh_prefect.pipelines.run_claims import RecordsPlace, WorksLedger, note_place
+from rh_prefect.pipelines.run_ledger import RecordsPlace, WorksLedger, note_place
 from rh_prefect.pipelines.save_as import SavedNames
 from rh_prefect.pipelines.site_graphs import SavedGraphs, read_saved_graphs, with_used_graphs
 from rh_prefect.pipelines.stored_edits import open_edits
-from rh_prefect.pipelines.stored_works import StoredWorks, cache_of
 from rh_prefect.pipelines.work_runner import WorkRunner
 from rh_prefect.pipelines.works_store import open_works
 from rh_prefect.settings import get_settings

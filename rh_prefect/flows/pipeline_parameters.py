@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from rh_prefect.pipelines import pipeline as files
-from rh_prefect.pipelines.language import Param
+from rh_prefect.pipelines.file_model import Param
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ from prefect.client.schemas.objects import State
 
 from rh_prefect.errors import InputError, JobError, MediaError, RunningHubError
 from rh_prefect.flow_runs.run_status import expect_jobs
+from rh_prefect.flows.pipeline_budget import RunBudget
 from rh_prefect.flows.pipeline_events import What, tell
-from rh_prefect.flows.run_budget import RunBudget
 from rh_prefect.jobs.job_context import JobCall
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.loop_thread import LOOP

@@ -11,10 +11,9 @@ from typing import Any, Final, TypeVar
 from rh_prefect.blocks.lookup import load_engine, load_storage
 from rh_prefect.client.wire.task import is_task_id
 from rh_prefect.errors import InputError, JobCancelled, TaskNotFound
+from rh_prefect.flow_runs.flow_scope import current_scope
 from rh_prefect.flow_runs.run_status import run_observer
-from rh_prefect.flow_runs.scope import current_scope
 from rh_prefect.jobs.accounts.account import Accounts, Member
-from rh_prefect.jobs.cancel import cancel_task
 from rh_prefect.jobs.engine import JobEngine
 from rh_prefect.jobs.events import JobEvent, Observer
 from rh_prefect.jobs.journal.identity import Place, base_hash
@@ -27,6 +26,7 @@ from rh_prefect.jobs.options import Options, Request
 from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.jobs.outputs.manifest import Manifest
 from rh_prefect.jobs.outputs.result import Result, end_of
+from rh_prefect.jobs.run_cancellation import cancel_task
 from rh_prefect.media.store import MediaStore
 from rh_prefect.tasks.generate import prepare_call
 

@@ -14,12 +14,12 @@ from rh_prefect.client import Client, TaskView, V1Submit
 from rh_prefect.client.progress import ProgressEvent, watch_progress
 from rh_prefect.errors import AccountError, JobTimeout, JournalError, KeyRejected, OutputsPending, TaskNotFound
 from rh_prefect.jobs.accounts.poller import IsRecorded, is_settled
-from rh_prefect.jobs.cancel import cancel_task
 from rh_prefect.jobs.job_context import JobContext
 from rh_prefect.jobs.journal.job_records import Submit
 from rh_prefect.jobs.journal.journal import NotifyingJournal
 from rh_prefect.jobs.journal.record_types import End
 from rh_prefect.jobs.outputs.result import broken_end, end_of, with_times
+from rh_prefect.jobs.run_cancellation import cancel_task
 from rh_prefect.redaction import bare
 
 CANCEL_CHECK_SECONDS = 3.0

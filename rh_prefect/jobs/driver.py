@@ -13,7 +13,6 @@ from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.errors import JobCancelled, RunningHubError, SubmissionUnknown, explain
 from rh_prefect.jobs.accounts.account import Account, is_native
 from rh_prefect.jobs.accounts.limiter import pause_seconds
-from rh_prefect.jobs.cancel import BEFORE_CLAIM, REMEMBER
 from rh_prefect.jobs.completion import Waiter
 from rh_prefect.jobs.events import JobEventState
 from rh_prefect.jobs.job_context import JobContext
@@ -23,6 +22,7 @@ from rh_prefect.jobs.journal.journal import as_cached
 from rh_prefect.jobs.journal.record_types import Answer, End, Intent, Resolution
 from rh_prefect.jobs.lifecycle import Accepted, completing, finding, submitting
 from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.jobs.run_cancellation import BEFORE_CLAIM, REMEMBER
 from rh_prefect.jobs.steps import (
     CRITICAL,
     AwaitEnd,

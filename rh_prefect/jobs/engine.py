@@ -17,7 +17,6 @@ from rh_prefect.errors import RunningHubError, SubmissionUnknown
 from rh_prefect.jobs.accounts.account import Member, is_native
 from rh_prefect.jobs.accounts.pool import Pool
 from rh_prefect.jobs.accounts.slot_lease import SlotLease
-from rh_prefect.jobs.cancel import CancelWatch
 from rh_prefect.jobs.download_folder import StoreChecks
 from rh_prefect.jobs.driver import JobDriver
 from rh_prefect.jobs.events import Observer, Silent, event_of, summary_of
@@ -41,6 +40,7 @@ from rh_prefect.jobs.requests.graph_request import app_request, native_request, 
 from rh_prefect.jobs.requests.input_copies import Copies
 from rh_prefect.jobs.requests.input_files import Inputs
 from rh_prefect.jobs.requests.request import JobRequest, as_recorded, custom_request, prepare_request
+from rh_prefect.jobs.run_cancellation import CancelWatch
 from rh_prefect.media.store import MediaStore
 from rh_prefect.models import ModelInput
 from rh_prefect.settings import Settings

@@ -13,7 +13,6 @@ from pydantic import SecretStr
 from rh_prefect.errors import ConfigError, JournalError
 from rh_prefect.jobs.accounts.account import Member
 from rh_prefect.jobs.accounts.slot_lease import SlotLease
-from rh_prefect.jobs.cancel import REMEMBER, CancelWatch
 from rh_prefect.jobs.download_folder import StoreChecks
 from rh_prefect.jobs.events import JobEvent, JobEventState, Observer, Silent
 from rh_prefect.jobs.journal.budget import SpendTracker
@@ -27,6 +26,7 @@ from rh_prefect.jobs.journal.writer_process import current_owner, uptime
 from rh_prefect.jobs.lifecycle import Policy
 from rh_prefect.jobs.options import Options
 from rh_prefect.jobs.requests.request import JobRequest
+from rh_prefect.jobs.run_cancellation import REMEMBER, CancelWatch
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
 

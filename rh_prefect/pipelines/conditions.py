@@ -7,7 +7,7 @@ from typing import Any
 
 from rh_prefect.catalog.model import text_of
 from rh_prefect.pipelines.document import Document, Path, Problems, nearest
-from rh_prefect.pipelines.language import shown_value
+from rh_prefect.pipelines.file_model import shown_value
 from rh_prefect.pipelines.planning_values import ABSENT, Frame, Unknown, evaluate, number_of
 
 CONDITIONS = ("exists", "missing", "equals", "in", "lt", "gt", "not", "all", "any")

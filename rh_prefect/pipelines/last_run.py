@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rh_prefect.errors import StoreError
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.language import Param
+from rh_prefect.pipelines.file_model import Param
 from rh_prefect.pipelines.plan.changes import compare
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.settings import Settings

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rh_prefect.pipelines.document import Path, nearest
-from rh_prefect.pipelines.language import ANSWER_TYPES, Parse
+from rh_prefect.pipelines.file_model import ANSWER_TYPES, Parse
 from rh_prefect.pipelines.types import Type
 
 _FENCE = re.compile(r"\s*```[A-Za-z]*\s*\n(.*?)\n?\s*```\s*", re.DOTALL)

@@ -19,16 +19,16 @@ from rh_prefect.errors import InputError
 from rh_prefect.media.source import shown
 from rh_prefect.pipelines.check import Checked, check_document, read_text
 from rh_prefect.pipelines.document import Problems
+from rh_prefect.pipelines.file_model import PipelineFile
 from rh_prefect.pipelines.input_reader import Access, InputReader
-from rh_prefect.pipelines.language import PipelineFile
 from rh_prefect.pipelines.plan.changes import compare
 from rh_prefect.pipelines.plan.expand import Expander
 from rh_prefect.pipelines.plan.plan import Plan, finish
 from rh_prefect.pipelines.plan.planned_steps import KnownWorks, NoWorks, Selection
 from rh_prefect.pipelines.planning_values import Span, Unknown
 from rh_prefect.pipelines.site_graphs import SavedGraphs
-from rh_prefect.pipelines.source import read
 from rh_prefect.pipelines.takes_file import Choices, read_choices, takes_file
+from rh_prefect.pipelines.yaml_reader import read
 from rh_prefect.settings import get_settings
 
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from rh_prefect.local_files import create, make_folder
-from rh_prefect.pipelines.works_lifecycle import Home
+from rh_prefect.pipelines.work_lifecycle import Home
 
 T = TypeVar("T")
 

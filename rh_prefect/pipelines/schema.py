@@ -9,7 +9,7 @@ from rh_prefect import catalog
 from rh_prefect.catalog.model import Model, Param
 from rh_prefect.errors import UnknownModelError
 from rh_prefect.pipelines.edits import EDITS, Edit, EditParam
-from rh_prefect.pipelines.language import TYPES, PipelineFile
+from rh_prefect.pipelines.file_model import TYPES, PipelineFile
 
 REFERENCE = {"type": "string", "pattern": r"\$\("}
 _NUMBER = {"type": "number"}

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rh_prefect.errors import InputError, StoreError
 from rh_prefect.local_files import lock_file, write_atomic
-from rh_prefect.pipelines.source import MOST_BYTES, read
+from rh_prefect.pipelines.yaml_reader import MOST_BYTES, read
 
 _ADDRESS = re.compile(r"[A-Za-z][\w.-]*(?:\[.+\]\.[\w-]+)?", re.DOTALL)
 

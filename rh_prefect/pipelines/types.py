@@ -9,7 +9,7 @@ from typing import Any
 from rh_prefect.catalog.model import Param as ModelParam
 from rh_prefect.catalog.model import text_of
 from rh_prefect.pipelines.edits import EditParam
-from rh_prefect.pipelines.language import FILE_TYPES, Param
+from rh_prefect.pipelines.file_model import FILE_TYPES, Param
 
 FILES = ("image", "video", "audio", "3d", "file")
 NUMBERS = ("integer", "number")

@@ -41,12 +41,12 @@ from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.requests.request import JobRequest, as_recorded, replace_marks
 from rh_prefect.jobs.steps import Step
 from rh_prefect.media.media import Media
-from rh_prefect.pipelines import works_lifecycle as protocol
+from rh_prefect.pipelines import work_lifecycle as protocol
 from rh_prefect.pipelines.plan.identity import work_id
-from rh_prefect.pipelines.run_claims import WorksLedger, run_name
+from rh_prefect.pipelines.run_ledger import WorksLedger, run_name
 from rh_prefect.pipelines.site_graphs import unread
 from rh_prefect.pipelines.stored_edits import publish_content
-from rh_prefect.pipelines.works_lifecycle import Home, Invalid, WorkPolicy, WorkStep, run_work
+from rh_prefect.pipelines.work_lifecycle import Home, Invalid, WorkPolicy, WorkStep, run_work
 from rh_prefect.pipelines.works_store import WorksJournal
 from rh_prefect.settings import Settings
 from rh_prefect.workflows import AppInput, GraphInput, WorkflowInput
@@ -74,7 +74,7 @@ class WorkCall:
             first one, for an id that ends at RunningHub the work that gave it.
         planned: The work that the plan names; another one is not paid for. Empty outside of plans.
         price: What it costs at most, where neither the catalogue nor RunningHub knows its price.
-        forbidden: Why the run must not pay for it; see `works_lifecycle.WorkPolicy`.
+        forbidden: Why the run must not pay for it; see `work_lifecycle.WorkPolicy`.
         saved_graph: Of a workflow or an app: the fingerprint of the graph that the plan has read.
     """
 

@@ -23,7 +23,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import locate, shown_url
 from rh_prefect.pipelines.plan.identity import work_id
-from rh_prefect.pipelines.works_lifecycle import Home, Interest
+from rh_prefect.pipelines.work_lifecycle import Home, Interest
 from rh_prefect.settings import Settings
 
 FOLDER = "works"

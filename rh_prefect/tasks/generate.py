@@ -29,9 +29,9 @@ from rh_prefect.errors import (
     TransportError,
 )
 from rh_prefect.flow_runs.call_positions import PaidTask
+from rh_prefect.flow_runs.flow_scope import borrowed_scope, current_caller, current_scope
 from rh_prefect.flow_runs.prefect_internals import flow_running_elsewhere
 from rh_prefect.flow_runs.run_status import run_observer
-from rh_prefect.flow_runs.scope import borrowed_scope, current_caller, current_scope
 from rh_prefect.flow_runs.suspension import PendingTask, current_suspend_group
 from rh_prefect.jobs.engine import JobEngine
 from rh_prefect.jobs.job_context import JobCall

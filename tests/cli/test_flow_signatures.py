@@ -8,7 +8,7 @@ import pytest
 
 from rh_prefect import flows
 from rh_prefect.cli.flow_signatures import FlowSignature, composed_flows, flow_signature
-from rh_prefect.cli.run_and_batch import run_app
+from rh_prefect.cli.run_flow_and_batch import run_app
 
 SIGNATURES = [*composed_flows(), flow_signature("models", "any_model"), flow_signature("batch/flow", "batch")]
 

@@ -13,7 +13,7 @@ from rh_prefect.cli import app, main
 from rh_prefect.cli.init import NAMES
 from rh_prefect.pipelines.parsed_answers import shape_of
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.works_lifecycle import Home
+from rh_prefect.pipelines.work_lifecycle import Home
 from rh_prefect.pipelines.works_store import WorksJournal
 
 

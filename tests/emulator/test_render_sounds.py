@@ -12,7 +12,7 @@ import pytest
 from rh_prefect import catalog
 from rh_prefect.emulator.render import Renderer
 from rh_prefect.emulator.render.sound import compose, perform, write_sound
-from rh_prefect.emulator.render.video import seconds_of, sound_of
+from rh_prefect.emulator.render.video_files import seconds_of, sound_of
 from tests.support import samples
 
 SENTENCE = "The little train crossed the mountains and nobody knew where it was going"

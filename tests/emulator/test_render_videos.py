@@ -14,7 +14,7 @@ from PIL import Image
 from rh_prefect import catalog
 from rh_prefect.emulator.render import Rendered, Renderer
 from rh_prefect.emulator.render.scene import paint
-from rh_prefect.emulator.render.video import Facts, facts, frames_of, sound_of
+from rh_prefect.emulator.render.video_files import Facts, facts, frames_of, sound_of
 from tests.support import samples
 
 Render = Callable[..., list[Rendered]]

@@ -11,8 +11,8 @@ import uuid
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from rh_prefect.flow_runs.flow_scope import current_scope
 from rh_prefect.flow_runs.resume import rerun
-from rh_prefect.flow_runs.scope import current_scope
 
 
 @task(cache_policy=NO_CACHE)

@@ -18,8 +18,8 @@ from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.flow_runs.resume import rerun
-from rh_prefect.jobs.cancel import CancelWatch
 from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.jobs.run_cancellation import CancelWatch
 from tests.e2e import flows
 from tests.e2e.runs import begin
 from tests.support.emulator_env import environment

@@ -15,7 +15,7 @@ from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.resume import create, rerun, resume
 from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.pipelines.run_claims import RecordsPlace, note_place
+from rh_prefect.pipelines.run_ledger import RecordsPlace, note_place
 from tests.flow_runs.crashing_flow import failed
 from tests.support.prefect_server import PrefectServer
 

@@ -13,8 +13,8 @@ from prefect.deployments import arun_deployment
 from prefect.flow_engine import run_flow
 
 import rh_prefect
+from rh_prefect.flow_runs.flow_scope import current_caller, current_scope
 from rh_prefect.flow_runs.resume import create, rerun
-from rh_prefect.flow_runs.scope import current_caller, current_scope
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

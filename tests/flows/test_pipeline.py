@@ -33,8 +33,8 @@ from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.flows.pipeline_report import NOTHING_NEW, OVER_BUDGET, WAITING, PipelineResult
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.known_works import open_records
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.stored_works import open_records
 from rh_prefect.settings import get_settings
 from tests.support import samples
 from tests.support.emulator_env import environment

@@ -14,8 +14,8 @@ from rh_prefect.emulator import DEFAULT, Emulator, Fault
 from rh_prefect.errors import PipelineIncomplete
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.flows.pipeline import pipeline_flow
+from rh_prefect.flows.pipeline_budget import run_limit
 from rh_prefect.flows.pipeline_report import OVER_BUDGET, PipelineResult
-from rh_prefect.flows.run_budget import run_limit
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan, ReviewedPlan
 from rh_prefect.pipelines.plan.planned_steps import Money

@@ -18,7 +18,7 @@ from rh_prefect.flows.pipeline_pages import show_results
 from rh_prefect.flows.review_page import MOST_SHOWN, show_candidates
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.language import Step
+from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.plan.planned_steps import Instance, KnownWork, Work
 from rh_prefect.pipelines.stored_edits import open_edits
 from rh_prefect.settings import get_settings

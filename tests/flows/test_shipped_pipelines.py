@@ -18,7 +18,7 @@ from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.flows.pipeline_report import NOTHING_NEW, WAITING, PipelineResult
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.check import SHIPPED
-from rh_prefect.pipelines.stored_works import StoredWorks, open_records
+from rh_prefect.pipelines.known_works import StoredWorks, open_records
 from rh_prefect.settings import get_settings
 from tests.pipelines.assets import photo, photos, sound, video
 from tests.support import samples

@@ -11,11 +11,11 @@ import pytest
 from rh_prefect.client import RemoteOutput, TaskView
 from rh_prefect.errors import OutputsPending, TaskNotFound
 from rh_prefect.jobs.accounts.poller import GRACE, LONGEST_GAP, Poller
-from rh_prefect.jobs.cancel import CancelWatch, cancel_scope
 from rh_prefect.jobs.completion import CANCEL_CHECK_SECONDS, Waiter
 from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.journal import EndListener
 from rh_prefect.jobs.journal.record_types import End, Intent
+from rh_prefect.jobs.run_cancellation import CancelWatch, cancel_scope
 from tests.support.contexts import context_of, services
 from tests.support.job_records import KEY, TASK, intent, ticket, write
 from tests.support.memory_journal import MemoryJournal, MemoryPlace

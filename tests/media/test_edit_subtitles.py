@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from rh_prefect.errors import InputError
-from rh_prefect.media.edit.subtitle_files import sentences, subtitles
+from rh_prefect.media.edit.subtitle_writer import sentences, subtitles
 
 
 def test_each_text_is_shown_until_the_next() -> None:

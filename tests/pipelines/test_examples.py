@@ -11,10 +11,10 @@ import jsonschema
 import pytest
 
 from rh_prefect.pipelines.check import SHIPPED
-from rh_prefect.pipelines.language import Param
+from rh_prefect.pipelines.file_model import Param
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.schema import models_in, schema
-from rh_prefect.pipelines.source import read
+from rh_prefect.pipelines.yaml_reader import read
 from tests.pipelines.assets import photo, sound, video
 from tests.pipelines.test_messages import LOADERS
 from tests.support import pipeline_pages

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pytest
 
 from rh_prefect.media.media import Media
-from rh_prefect.pipelines.language import Step
+from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, NoWorks, Plan, ReviewedPlan, WorkQuery
 from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES

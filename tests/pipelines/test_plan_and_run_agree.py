@@ -10,11 +10,11 @@ import pytest
 
 from rh_prefect import models
 from rh_prefect.emulator import Emulator
-from rh_prefect.pipelines.language import Parse
+from rh_prefect.pipelines.file_model import Parse
+from rh_prefect.pipelines.known_works import StoredWorks
 from rh_prefect.pipelines.parsed_answers import read_answer, shape_of
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.stored_edits import open_edits
-from rh_prefect.pipelines.stored_works import StoredWorks
 from rh_prefect.pipelines.work_runner import WorkCall
 from rh_prefect.settings import get_settings
 from tests.support import samples

@@ -24,7 +24,7 @@ from rh_prefect.errors import (
 )
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.manual_repair import adopt, mark_refused
-from rh_prefect.pipelines.run_claims import WorksLedger
+from rh_prefect.pipelines.run_ledger import WorksLedger
 from rh_prefect.pipelines.work_runner import WorkCall, WorkResult
 from rh_prefect.pipelines.works_store import WorksJournal
 from rh_prefect.workflows import WorkflowInput

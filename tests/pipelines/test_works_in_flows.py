@@ -11,8 +11,8 @@ from rh_prefect import flow
 from rh_prefect.blocks.lookup import load_engine, load_storage
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import BudgetExceeded, RunningHubError
+from rh_prefect.flow_runs.flow_scope import current_scope
 from rh_prefect.flow_runs.resume import create, rerun
-from rh_prefect.flow_runs.scope import current_scope
 from rh_prefect.jobs.job_context import JobCall
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options

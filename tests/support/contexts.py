@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from rh_prefect.jobs.cancel import CancelWatch
 from rh_prefect.jobs.events import Silent
 from rh_prefect.jobs.job_context import JobContext, Services
 from rh_prefect.jobs.journal.budget import SpendTracker
@@ -15,6 +14,7 @@ from rh_prefect.jobs.journal.job_records import JobRecords
 from rh_prefect.jobs.journal.spool import Spool
 from rh_prefect.jobs.lifecycle import Policy
 from rh_prefect.jobs.requests.request import JobRequest
+from rh_prefect.jobs.run_cancellation import CancelWatch
 
 
 async def _nothing(_: object) -> None: ...

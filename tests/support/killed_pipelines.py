@@ -23,10 +23,10 @@ from rh_prefect.emulator.recorder import Submission
 from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.manual_repair import adopt, mark_refused
 from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.known_works import StoredWorks
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.pipelines.stored_edits import EditResults
-from rh_prefect.pipelines.stored_works import StoredWorks
 from rh_prefect.pipelines.works_store import WorksJournal
 from tests.support.emulator_env import environment
 from tests.support.film_run import wait_until

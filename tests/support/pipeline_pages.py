@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rh_prefect.cli.init import EXAMPLES, NAMES, write_example
 from rh_prefect.cli.pipelines import given_params
-from rh_prefect.pipelines.language import Param
+from rh_prefect.pipelines.file_model import Param
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
 from tests.pipelines import test_prices

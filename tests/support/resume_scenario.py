@@ -18,13 +18,12 @@ from pydantic import SecretStr
 
 from rh_prefect import flow, models
 from rh_prefect.emulator import Emulator
+from rh_prefect.flow_runs.flow_scope import current_scope
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.flow_runs.run_status import run_observer
-from rh_prefect.flow_runs.scope import current_scope
 from rh_prefect.jobs.accounts.account import Key, member
-from rh_prefect.jobs.cancel import CancelReport, cancel_scope
 from rh_prefect.jobs.engine import JobEngine, engine_for
 from rh_prefect.jobs.events import JobEvent, Observer
 from rh_prefect.jobs.job_context import JobCall
@@ -32,6 +31,7 @@ from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.manual_repair import adopt, mark_refused
 from rh_prefect.jobs.options import Options
 from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.jobs.run_cancellation import CancelReport, cancel_scope
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
 from tests.support import samples

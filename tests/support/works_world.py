@@ -17,8 +17,8 @@ from rh_prefect.jobs import steps
 from rh_prefect.jobs.journal.job_records import Submit
 from rh_prefect.jobs.journal.record_types import Answer, End, Intent, Resolution
 from rh_prefect.jobs.journal.writer_process import Owner
-from rh_prefect.pipelines import works_lifecycle
-from rh_prefect.pipelines.works_lifecycle import Home, Invalid, WorkPolicy, cancel_work, run_work
+from rh_prefect.pipelines import work_lifecycle
+from rh_prefect.pipelines.work_lifecycle import Home, Invalid, WorkPolicy, cancel_work, run_work
 
 HELPS, NO_HELP = "1504", "401"
 """Codes of failed tasks: after the first a new task may succeed."""
@@ -160,12 +160,12 @@ def home_of(n: int) -> Home:
     return Home(token="", at="", task_id=f"{n}", n=n)
 
 
-def _value(step: works_lifecycle.WorkStep, token: Token) -> Any:
+def _value(step: work_lifecycle.WorkStep, token: Token) -> Any:
     """What a step comes back as, from its stand-in."""
     match step:
-        case works_lifecycle.ReadHome() | works_lifecycle.RecordHome():
+        case work_lifecycle.ReadHome() | work_lifecycle.RecordHome():
             return token and home_of(token)
-        case works_lifecycle.ReadSubmission() | steps.RecordAnswer():
+        case work_lifecycle.ReadSubmission() | steps.RecordAnswer():
             return token and submit_of(token)
         case steps.Claim(n):
             return token and intent_of(n, *token)
@@ -173,7 +173,7 @@ def _value(step: works_lifecycle.WorkStep, token: Token) -> Any:
             return answer_of(token, n)
         case steps.AwaitEnd(submit) | steps.CancelTask(submit):
             return end_of(token, submit.n)
-        case works_lifecycle.Publish(submit):
+        case work_lifecycle.Publish(submit):
             return home_of(submit.n) if token == "success" else Invalid("another shape")
         case _:
             return token
@@ -280,23 +280,23 @@ class Explorer:
             self._replayed[actor, history] = known
         return known
 
-    def _do(self, actor: Actor, step: works_lifecycle.WorkStep, world: World) -> Iterator[tuple[World, Token]]:
+    def _do(self, actor: Actor, step: work_lifecycle.WorkStep, world: World) -> Iterator[tuple[World, Token]]:
         """The ways in which a step can go: the world afterwards, and what it comes back as."""
         match step:
-            case works_lifecycle.ReadHome():
+            case work_lifecycle.ReadHome():
                 yield world, world.home
-            case works_lifecycle.RecordInterest():
+            case work_lifecycle.RecordInterest():
                 yield world.create(f"interest-{actor.flow_run}", True), None
-            case works_lifecycle.ReadSubmission(n):
+            case work_lifecycle.ReadSubmission(n):
                 after = _replay_spool(actor, n, world)
                 yield after, after.submission(n)
-            case works_lifecycle.NoteClaim(n):
+            case work_lifecycle.NoteClaim(n):
                 yield world.note(actor.flow_run, "claim", n), None
-            case works_lifecycle.NoteWait(n):
+            case work_lifecycle.NoteWait(n):
                 yield world.note(actor.flow_run, "wait", n), None
-            case works_lifecycle.ReadWait(n):
+            case work_lifecycle.ReadWait(n):
                 yield world, (actor.flow_run, "wait", n) in world.notes
-            case works_lifecycle.ReadInterests():
+            case work_lifecycle.ReadInterests():
                 yield (
                     world,
                     any(
@@ -322,9 +322,9 @@ class Explorer:
                 status = "cancelled" if status == "pending" else status
                 after = world.with_task(submit.n, str(status)).create(f"end-{submit.n}", status)
                 yield after, after.read(f"end-{submit.n}")
-            case works_lifecycle.Publish(submit):
+            case work_lifecycle.Publish(submit):
                 yield world, world.read(f"end-{submit.n}")
-            case works_lifecycle.RecordHome(home):
+            case work_lifecycle.RecordHome(home):
                 after = world.create("home", home.n)
                 yield after, after.home
             case _:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from rh_prefect.catalog.model import Model
-from rh_prefect.emulator.render import clips, cube, picture, sound, texts, video
+from rh_prefect.emulator.render import cube, picture, sound, texts, video_files, video_models
 from rh_prefect.emulator.render.request import Limits, Request, number
 from rh_prefect.emulator.render.sound import write_sound
 
@@ -154,7 +154,7 @@ def _pictures(request: Request, stem: Path) -> list[Rendered]:
     for index in range(request.count):
         to = stem.with_name(f"{stem.name}-{index}.{request.picture_format}")
         enlarges = request.names("upscale", "hypir") and request.images
-        drawn = clips.enlarge_picture(request) if enlarges else picture.draw(request, index=index)
+        drawn = video_models.enlarge_picture(request) if enlarges else picture.draw(request, index=index)
         picture.save(picture.grain(drawn, request.variant), to)
         made.append(_file(to))
     return made
@@ -163,15 +163,15 @@ def _pictures(request: Request, stem: Path) -> list[Rendered]:
 def _video(request: Request, stem: Path) -> list[Rendered]:
     to = stem.with_suffix(".mp4")
     if not request.videos:
-        clips.animate(request, to)
+        video_models.animate(request, to)
     elif request.names("upscal", "fps-increaser"):
-        clips.enhance_video(request, to)
+        video_models.enhance_video(request, to)
     else:
-        clips.rework(request, to)
+        video_models.rework(request, to)
     if not request.is_on("returnLastFrame"):
         return [_file(to)]
     last = stem.with_name(f"{stem.name}-last.png")
-    *_, frame = video.frames_of(to, video.facts(to).fps)
+    *_, frame = video_files.frames_of(to, video_files.facts(to).fps)
     picture.save(picture.grain(frame, request.variant), last)
     return [_file(to), _file(last)]
 
@@ -180,7 +180,7 @@ def _sound(request: Request, stem: Path) -> Rendered:
     asked = str(request.value("format", "outputFormat", "audio_format") or "mp3").lower()
     to = stem.with_suffix(f".{asked if asked in {'mp3', 'wav', 'flac'} else 'mp3'}")
     if request.names("music", "suno"):
-        write_sound(to, sound.play(request), rate=video.SOUND_RATE, bit_rate=192_000, comment=request.variant)
+        write_sound(to, sound.play(request), rate=video_files.SOUND_RATE, bit_rate=192_000, comment=request.variant)
     else:
         write_sound(to, sound.speak(request), rate=sound.SPEECH_RATE, bit_rate=96_000, comment=request.variant)
     return _file(to)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rh_prefect.emulator.render.request import Request, has_any, number
 from rh_prefect.emulator.render.terrain import Array
-from rh_prefect.emulator.render.video import SOUND_RATE
+from rh_prefect.emulator.render.video_files import SOUND_RATE
 
 _CODECS = {".mp3": ("mp3", "libmp3lame", "s16p"), ".wav": ("wav", "pcm_s16le", "s16"), ".flac": ("flac", "flac", "s16")}
 _LOUDEST = 0.89

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from rh_prefect.emulator.render import video
+from rh_prefect.emulator.render import video_files
 from rh_prefect.emulator.render.picture import load
 from rh_prefect.emulator.render.request import Request, number
 
@@ -127,8 +127,8 @@ def describe_picture(path: Path) -> str:
 
 def describe_video(path: Path) -> str:
     """Describes a video: length, size, frame rate and colours."""
-    about = video.facts(path)
-    first = next(video.frames_of(path, about.fps))
+    about = video_files.facts(path)
+    first = next(video_files.frames_of(path, about.fps))
     sound = "with sound" if about.has_sound else "without sound"
     size = f"{about.size[0]} x {about.size[1]} pixels at {float(about.fps):g} frames per second"
     opens = f"it opens mostly {_colours(first)}"
@@ -164,6 +164,6 @@ def _with_ids(request: Request, names: tuple[str, ...]) -> dict[str, object]:
     known = request.fingerprint + "".join(path.name for path in request.videos + request.images)
     ids: dict[str, object] = {name: str(10**17 + number(known + name, below=9 * 10**17)) for name in names}
     if request.videos and "sessionId" in ids:
-        milliseconds = round(video.seconds_of(request.videos[0]) * 1000)
+        milliseconds = round(video_files.seconds_of(request.videos[0]) * 1000)
         ids |= {"startTime": 0, "endTime": milliseconds}
     return ids

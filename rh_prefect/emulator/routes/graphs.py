@@ -10,7 +10,7 @@ from typing import Final
 
 from starlette.responses import JSONResponse, Response
 
-from rh_prefect.emulator import auth, responses, submits, task_formats
+from rh_prefect.emulator import auth, model_submits, responses, task_formats
 from rh_prefect.emulator.comfy.apps import App
 from rh_prefect.emulator.endpoint import NOT_POSITIVE, Call, Endpoint, Handler, is_positive
 from rh_prefect.emulator.graph_submits import (
@@ -64,7 +64,7 @@ async def start_v1(call: Call, kind: Startable, find: FindTarget) -> Response:
     run = await asyncio.to_thread(prepare, _start(call, kind, V1), find)
     task, status = await _accept(call, run)
     progress = call.state.progress.url(task, status)
-    tips = submits.tips(call, run.verdict.tips())
+    tips = model_submits.tips(call, run.verdict.tips())
     return responses.success(task_formats.started(call.state.assumptions, task, status, tips=tips, progress=progress))
 
 
@@ -72,7 +72,7 @@ async def start_v2(call: Call, kind: Startable, find: FindTarget) -> Response:
     """Starts a graph and responds with the v2 task object."""
     run = await asyncio.to_thread(prepare, _start(call, kind, V2), find)
     task, status = await _accept(call, run)
-    tips = submits.tips(call, run.verdict.tips())
+    tips = model_submits.tips(call, run.verdict.tips())
     return JSONResponse(task_formats.submitted(call.state.assumptions, task, status, tips=tips))
 
 
@@ -81,8 +81,8 @@ def _start(call: Call, kind: Startable, family: Family) -> Start:
 
 
 async def _accept(call: Call, run: Run) -> tuple[Task, Status]:
-    task = submits.accept(call, run.spec, failure=run.failure, may_wait=run.may_wait)
-    return task, await submits.first_status(call, task)
+    task = model_submits.accept(call, run.spec, failure=run.failure, may_wait=run.may_wait)
+    return task, await model_submits.first_status(call, task)
 
 
 def needed(call: Call, name: str) -> str:
@@ -99,12 +99,12 @@ def needed(call: Call, name: str) -> str:
 
 def v1_start(path: str, handler: Handler) -> Endpoint:
     """Returns the endpoint of a v1 start."""
-    return Endpoint(path, handler, auth.body_key, responses.v1, on="submit", on_refusal=submits.record_refusal)
+    return Endpoint(path, handler, auth.body_key, responses.v1, on="submit", on_refusal=model_submits.record_refusal)
 
 
 def v2_start(path: str, handler: Handler) -> Endpoint:
     """Returns the endpoint of a v2 start."""
-    return Endpoint(path, handler, auth.bearer, responses.v2, on="submit", on_refusal=submits.record_refusal)
+    return Endpoint(path, handler, auth.bearer, responses.v2, on="submit", on_refusal=model_submits.record_refusal)
 
 
 _SORTS: Final = ("RECOMMEND", "HOTTEST", "NEWEST")

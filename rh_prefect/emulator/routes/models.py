@@ -8,19 +8,19 @@ from typing import Final
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
-from rh_prefect.emulator import auth, responses, submits, task_formats
+from rh_prefect.emulator import auth, model_submits, responses, task_formats
 from rh_prefect.emulator.endpoint import Call, Endpoint
+from rh_prefect.emulator.model_submits import check_submit
 from rh_prefect.emulator.responses import Refused
-from rh_prefect.emulator.submits import check_submit
 
 
 async def submit(call: Call) -> Response:
     """Accepts a task and charges for it."""
     _check_path(call)
     spec = await asyncio.to_thread(check_submit, call.state, call.key, call.endpoint, call.body)
-    task = submits.accept(call, spec)
-    status = await submits.first_status(call, task)
-    return JSONResponse(task_formats.submitted(call.state.assumptions, task, status, tips=submits.tips(call)))
+    task = model_submits.accept(call, spec)
+    status = await model_submits.first_status(call, task)
+    return JSONResponse(task_formats.submitted(call.state.assumptions, task, status, tips=model_submits.tips(call)))
 
 
 def _check_path(call: Call) -> None:
@@ -45,7 +45,7 @@ ENDPOINTS: Final = (
         auth.bearer,
         responses.v2,
         on="submit",
-        on_refusal=submits.record_refusal,
+        on_refusal=model_submits.record_refusal,
     ),
 )
 """The routes of this family."""

@@ -10,9 +10,9 @@ from rh_prefect.emulator import auth, responses, task_formats
 from rh_prefect.emulator.assumptions import Assumptions
 from rh_prefect.emulator.endpoint import NOT_POSITIVE, Call, Endpoint, is_positive
 from rh_prefect.emulator.faults import Fault
+from rh_prefect.emulator.model_submits import webhook_of
 from rh_prefect.emulator.responses import Refused
 from rh_prefect.emulator.routes.graphs import needed
-from rh_prefect.emulator.submits import webhook_of
 from rh_prefect.emulator.tasks import Status, Task
 
 

@@ -12,16 +12,16 @@ from typing import Any
 from rh_prefect.blocks.lookup import load_engine, load_storage
 from rh_prefect.errors import ConfigError, InputError, StoreError
 from rh_prefect.flow_runs import run_status
+from rh_prefect.flow_runs.flow_scope import FlowScope, borrow, current_scope
 from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.flow_runs.run_status import expect_jobs
-from rh_prefect.flow_runs.scope import FlowScope, borrow, current_scope
 from rh_prefect.flow_runs.suspension import SuspendGroup, Wait, open_suspend_group
 from rh_prefect.flows.batch import report as reports
+from rh_prefect.flows.batch.attempts import batch_id, enter, find_state_place, mark_of
 from rh_prefect.flows.batch.executor import Progress, RowExecutor
 from rh_prefect.flows.batch.plan import ChainStep, InvalidRow, Plan, Work, make_plan
 from rh_prefect.flows.batch.report import BatchReport, RowResult, filled_in
 from rh_prefect.flows.batch.rows import Given, open_source
-from rh_prefect.flows.batch.state import batch_id, enter, find_state_place, mark_of
 from rh_prefect.jobs.journal.budget import SpendTracker, spend_tracker_of
 from rh_prefect.jobs.journal.call_registry import REQUESTED_KEYS
 from rh_prefect.jobs.journal.journal import Journal

@@ -8,9 +8,9 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from rh_prefect.pipelines.document import Document, Path
-from rh_prefect.pipelines.language import PipelineFile
-from rh_prefect.pipelines.source import MOST_BYTES
+from rh_prefect.pipelines.file_model import PipelineFile
 from rh_prefect.pipelines.types import Type
+from rh_prefect.pipelines.yaml_reader import MOST_BYTES
 
 SHIPPED = FilePath(__file__).parent.with_name("shipped")
 _MOST_GRAPH = 8 * 1024 * 1024

@@ -12,10 +12,10 @@ from rh_prefect.pipelines.check.checked import Checked
 from rh_prefect.pipelines.check.groups import GroupCheck
 from rh_prefect.pipelines.check.literals import wrong_value
 from rh_prefect.pipelines.document import Document, Path, Problems, nearest
-from rh_prefect.pipelines.file_model import build
-from rh_prefect.pipelines.language import ACTIONS, FILE_TYPES, TYPES, Param, Step
-from rh_prefect.pipelines.scope import UNKNOWN_GUARD, Scope
+from rh_prefect.pipelines.file_model import ACTIONS, FILE_TYPES, TYPES, Param, Step
+from rh_prefect.pipelines.file_validation import build
 from rh_prefect.pipelines.types import Type
+from rh_prefect.pipelines.visible_names import UNKNOWN_GUARD, Scope
 
 _KEY = re.compile(r"(?i)(?:sk-|rh[-_]?)?[0-9a-f]{32,}|bearer .+|[A-Za-z0-9+/_-]{40,}")
 _ONLY_PAID = ("takes", "attempts", "reuse", "parse", "assume", "pin")

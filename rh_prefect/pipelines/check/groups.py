@@ -11,10 +11,10 @@ from rh_prefect.pipelines.check.literals import is_reference, kind_of
 from rh_prefect.pipelines.check.other_steps import OtherCheck
 from rh_prefect.pipelines.document import Path, nearest
 from rh_prefect.pipelines.edits import EDITS
-from rh_prefect.pipelines.language import Step, shown_value
+from rh_prefect.pipelines.file_model import Step, shown_value
 from rh_prefect.pipelines.parsed_answers import answer_type
-from rh_prefect.pipelines.scope import Scope
 from rh_prefect.pipelines.types import FILES, Type
+from rh_prefect.pipelines.visible_names import Scope
 
 
 class GroupCheck(OtherCheck):

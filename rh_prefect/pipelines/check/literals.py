@@ -8,7 +8,7 @@ from typing import Any
 from rh_prefect import catalog
 from rh_prefect.catalog.model import text_of
 from rh_prefect.pipelines.document import Path
-from rh_prefect.pipelines.language import Param, shown_value
+from rh_prefect.pipelines.file_model import Param, shown_value
 from rh_prefect.pipelines.references import WrongReferenceError, parse, references_in
 
 

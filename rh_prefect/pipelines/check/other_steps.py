@@ -13,10 +13,10 @@ from rh_prefect.pipelines.check.literals import is_reference, out_of_range, show
 from rh_prefect.pipelines.check.paid import PaidCheck
 from rh_prefect.pipelines.document import Document, Path, PipelineError, Problems, nearest, not_replaced
 from rh_prefect.pipelines.edits import EDITS, Edit
-from rh_prefect.pipelines.language import FILE_TYPES, TYPES, Param, Step, shown_value
-from rh_prefect.pipelines.scope import Scope
-from rh_prefect.pipelines.source import read
+from rh_prefect.pipelines.file_model import FILE_TYPES, TYPES, Param, Step, shown_value
 from rh_prefect.pipelines.types import Type
+from rh_prefect.pipelines.visible_names import Scope
+from rh_prefect.pipelines.yaml_reader import read
 
 DEEPEST_USE = 2
 

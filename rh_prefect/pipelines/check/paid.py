@@ -18,11 +18,11 @@ from rh_prefect.pipelines.check.checked import read_graph
 from rh_prefect.pipelines.check.literals import has_reference, is_reference, is_switch, kind_of, shown, texts_in
 from rh_prefect.pipelines.check.values import ValueCheck
 from rh_prefect.pipelines.document import Path, nearest
-from rh_prefect.pipelines.language import Step, shown_value
-from rh_prefect.pipelines.model_names import no_such_model
+from rh_prefect.pipelines.file_model import Step, shown_value
+from rh_prefect.pipelines.model_suggestions import no_such_model
 from rh_prefect.pipelines.parsed_answers import answer_type
-from rh_prefect.pipelines.scope import Scope
 from rh_prefect.pipelines.types import Type
+from rh_prefect.pipelines.visible_names import Scope
 
 
 class PaidCheck(ValueCheck):

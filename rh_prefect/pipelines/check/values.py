@@ -14,10 +14,10 @@ from rh_prefect.pipelines.check.checked import Checked
 from rh_prefect.pipelines.check.literals import are_whole
 from rh_prefect.pipelines.conditions import check_condition
 from rh_prefect.pipelines.document import Path, Problems
-from rh_prefect.pipelines.language import NAME, RESERVED, Step, shown_value
+from rh_prefect.pipelines.file_model import NAME, RESERVED, Step, shown_value
 from rh_prefect.pipelines.references import Reference, Template, WrongReferenceError, parse
-from rh_prefect.pipelines.scope import UNKNOWN_GUARD, Found, Scope, resolve
 from rh_prefect.pipelines.types import Type, negated
+from rh_prefect.pipelines.visible_names import UNKNOWN_GUARD, Found, Scope, resolve
 
 RESERVED_FOLDERS = ("works", "edits", "names", "inputs", "manifests", "runs", "pipelines")
 REUSE = re.compile(r"always|never|[1-9]\d{0,4}[mhd]")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rh_prefect.catalog.model import text_of
 from rh_prefect.pipelines.document import visible
-from rh_prefect.pipelines.language import Param
+from rh_prefect.pipelines.file_model import Param
 from rh_prefect.pipelines.plan.planned_steps import Instance
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
 from rh_prefect.pipelines.conditions import truth
 from rh_prefect.pipelines.document import Path, Problems, visible
-from rh_prefect.pipelines.language import Step
+from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.parsed_answers import shape_of
 from rh_prefect.pipelines.plan.fan_out import is_selected, items_of, matrix_of, name_item, ordered, uses_previous
 from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, recipe_id, request_base, work_id

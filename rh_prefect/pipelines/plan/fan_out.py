@@ -6,7 +6,7 @@ from itertools import product
 from typing import Any
 
 from rh_prefect.pipelines.conditions import truth
-from rh_prefect.pipelines.language import Step
+from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.plan.identity import mark
 from rh_prefect.pipelines.planning_values import (
     ABSENT,

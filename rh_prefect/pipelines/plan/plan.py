@@ -12,7 +12,7 @@ from typing import Any
 from rh_prefect.errors import InputError
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.document import Problem, Problems, nearest, visible
-from rh_prefect.pipelines.language import Budget
+from rh_prefect.pipelines.file_model import Budget
 from rh_prefect.pipelines.plan.expand import Expander, grouped
 from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection, Work
 from rh_prefect.pipelines.plan.price import total

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.document import Path
-from rh_prefect.pipelines.language import Step
+from rh_prefect.pipelines.file_model import Step
 
 State = Literal["=", "…", "+", "~", ">", "?", "!", "r", "x", "-"]
 """See `STATES`."""
@@ -249,7 +249,7 @@ class Instance:
         nodes: Short hashes of these nodes, without the fields that it sets.
         is_unread: Whether its graph was not read, so that its works are not known.
         unread_graph: Why its graph could not be read, and what to do; empty where it was.
-        forbidden: Why it must not be paid for; see `works_lifecycle.WorkPolicy`.
+        forbidden: Why it must not be paid for; see `work_lifecycle.WorkPolicy`.
         row: The row of a table that its item comes from, for messages.
         problems: What is wrong with its values. A run makes no such step; values that a model gave are known then only.
         candidates: How many candidates a review has.

@@ -9,7 +9,7 @@ from typing import Any
 
 from rh_prefect import catalog
 from rh_prefect.catalog.model import Model
-from rh_prefect.pipelines.language import Assume
+from rh_prefect.pipelines.file_model import Assume
 from rh_prefect.pipelines.plan.planned_steps import FREE, Money
 from rh_prefect.pipelines.planning_values import FRAME_SECONDS, File, Span, Unknown, characters, exactly, number_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from rh_prefect.pipelines.language import Parse
+from rh_prefect.pipelines.file_model import Parse
 from rh_prefect.pipelines.parsed_answers import InvalidAnswerError, answer_type, read_answer
 from rh_prefect.pipelines.plan.planned_steps import Instance, Work
 from rh_prefect.pipelines.plan.step_requests import Draft

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rh_prefect.pipelines.language import Step
+from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.planning_values import Frame, Group
 from rh_prefect.pipelines.references import Names, references_in
 

@@ -14,7 +14,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.plan.planned_steps import KnownWork, WorkQuery
 from rh_prefect.pipelines.result_cache import HomeCache
 from rh_prefect.pipelines.stored_edits import FILES, EditResult, EditResults, open_edits
-from rh_prefect.pipelines.works_lifecycle import Home
+from rh_prefect.pipelines.work_lifecycle import Home
 from rh_prefect.pipelines.works_store import FOLDER, WorksJournal, choose_new_take, home_key, least_new_take
 from rh_prefect.settings import Settings
 

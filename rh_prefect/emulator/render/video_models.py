@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageFilter, ImageOps
 
-from rh_prefect.emulator.render import video
+from rh_prefect.emulator.render import video_files
 from rh_prefect.emulator.render.caption import label
 from rh_prefect.emulator.render.picture import draw, fill, inset, load
 from rh_prefect.emulator.render.request import Request, Size, even, fit, number
@@ -32,7 +32,7 @@ def animate(request: Request, to: Path) -> None:
     if request.is_on("loop"):
         pictures.append(pictures[0])
     frames = pan(pictures, size=size, count=max(1, round(seconds * fps)), seed=request.fingerprint)
-    video.write_film(to, frames, size=size, fps=fps, sound=_sound(request, seconds), variant=request.variant)
+    video_files.write_film(to, frames, size=size, fps=fps, sound=_sound(request, seconds), variant=request.variant)
 
 
 def pan(pictures: Sequence[Image.Image], *, size: Size, count: int, seed: str) -> Iterator[Image.Image]:
@@ -81,13 +81,13 @@ def _fade(place: float, count: int) -> tuple[int, float]:
 
 def _length(request: Request) -> float:
     if request.seconds is None and request.audios:
-        return max(0.2, request.limits.cut(video.seconds_of(request.audios[0])))
+        return max(0.2, request.limits.cut(video_files.seconds_of(request.audios[0])))
     return request.seconds or request.limits.cut(5.0)
 
 
 def _sound(request: Request, seconds: float) -> Iterator[Array] | None:
     if request.audios:
-        return video.sound_of(request.audios[0])
+        return video_files.sound_of(request.audios[0])
     return iter([pad_of(request, seconds)]) if request.wants_sound else None
 
 
@@ -102,16 +102,16 @@ def rework(request: Request, to: Path) -> None:
     a corner. The sound is the request's own sound file, else the video's own.
     """
     source = request.videos[0]
-    about = video.facts(source)
+    about = video_files.facts(source)
     size = even(fit(about.size, min(max(about.size), _LARGEST * request.limits.long_side)))
     seconds = _edited_length(request, about)
     frames = _captioned(request, _scenes(source, size, about.fps, seconds), size)
-    video.write_film(
+    video_files.write_film(
         to, frames, size=size, fps=about.fps, sound=_edited_sound(request, about, seconds), variant=request.variant
     )
 
 
-def _edited_length(request: Request, about: video.Facts) -> float:
+def _edited_length(request: Request, about: video_files.Facts) -> float:
     if request.names("exten"):
         return request.limits.cut(about.seconds) + (request.seconds or request.limits.cut(5.0))
     return request.seconds or request.limits.cut(about.seconds)
@@ -120,7 +120,7 @@ def _edited_length(request: Request, about: video.Facts) -> float:
 def _scenes(source: Path, size: Size, fps: Fraction, seconds: float) -> Iterator[Image.Image]:
     """Reads the video; if it is too short, zooms slowly into its last picture."""
     count, last = 0, None
-    for frame in video.frames_of(source, fps, most=seconds):
+    for frame in video_files.frames_of(source, fps, most=seconds):
         last = ImageOps.fit(frame, size, Image.Resampling.BICUBIC) if frame.size != size else frame
         count += 1
         yield last
@@ -146,11 +146,11 @@ def _captioned(request: Request, frames: Iterator[Image.Image], size: Size) -> I
         yield shown
 
 
-def _edited_sound(request: Request, about: video.Facts, seconds: float) -> Iterator[Array] | None:
+def _edited_sound(request: Request, about: video_files.Facts, seconds: float) -> Iterator[Array] | None:
     if request.audios:
-        return video.sound_of(request.audios[0])
+        return video_files.sound_of(request.audios[0])
     if about.has_sound and str(request.value("keepOriginalSound")).lower() not in {"no", "false"}:
-        return video.sound_of(request.videos[0])
+        return video_files.sound_of(request.videos[0])
     return iter([pad_of(request, seconds)]) if request.wants_sound else None
 
 
@@ -178,12 +178,12 @@ def enlarge_picture(request: Request) -> Image.Image:
 def enhance_video(request: Request, to: Path) -> None:
     """Enlarges or smooths the input video, or both; its sound stays."""
     source = request.videos[0]
-    about = video.facts(source)
+    about = video_files.facts(source)
     size = _larger(request, about.size)
     fps = _faster(request, about.fps)
-    frames = video.steady(source, fps, blend=fps != about.fps, most=request.limits.max_seconds)
-    sound = video.sound_of(source) if about.has_sound else None
-    video.write_film(to, frames, size=size, fps=fps, sound=sound, variant=request.variant)
+    frames = video_files.steady(source, fps, blend=fps != about.fps, most=request.limits.max_seconds)
+    sound = video_files.sound_of(source) if about.has_sound else None
+    video_files.write_film(to, frames, size=size, fps=fps, sound=sound, variant=request.variant)
 
 
 def _larger(request: Request, size: Size) -> Size:

@@ -9,7 +9,16 @@ from PIL import Image
 
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.edit import audio_level, concat, mix
-from rh_prefect.media.edit.transform import Corner, Zoom, extract_audio, frame, resize, still_clip, trim, watermark
+from rh_prefect.media.edit.single_file_edits import (
+    Corner,
+    Zoom,
+    extract_audio,
+    frame,
+    resize,
+    still_clip,
+    trim,
+    watermark,
+)
 from rh_prefect.media.edit.video_reader import Fit
 from tests.support import clip_samples, samples
 from tests.support.clip_samples import BLACK, BLUE, GREEN, RED, near

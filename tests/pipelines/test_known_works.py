@@ -12,10 +12,10 @@ import pytest
 
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import RunningHubError
+from rh_prefect.pipelines.known_works import StoredWorks
 from rh_prefect.pipelines.plan.identity import recipe_id
 from rh_prefect.pipelines.plan.planned_steps import WorkQuery
 from rh_prefect.pipelines.stored_edits import as_recorded, open_edits
-from rh_prefect.pipelines.stored_works import StoredWorks
 from rh_prefect.pipelines.works_store import WorksJournal
 from rh_prefect.settings import get_settings
 from tests.support import samples

@@ -1,6 +1,6 @@
 """Decides from the budget of a pipeline run which steps may start, so that no item stays unfinished.
 
-`works_lifecycle` limits what is submitted (`steps.Reserve`). This module decides before that, from the prices of
+`work_lifecycle` limits what is submitted (`steps.Reserve`). This module decides before that, from the prices of
 the plan and from what the flow run's ledger says was spent, failed tasks and earlier attempts of the run included.
 """
 
@@ -12,7 +12,7 @@ from decimal import Decimal
 
 from rh_prefect.errors import BudgetExceeded
 from rh_prefect.jobs.journal.budget import SpendTracker
-from rh_prefect.pipelines.language import Budget
+from rh_prefect.pipelines.file_model import Budget
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import PAYING, Instance, Money
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan

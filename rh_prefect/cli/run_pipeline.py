@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from cyclopts import Parameter, validators
 
-from rh_prefect.cli.argument_checks import check_account, check_blocks, check_store, refuse_hidden
 from rh_prefect.cli.pipelines import (
     Item,
     New,
@@ -29,6 +28,7 @@ from rh_prefect.cli.pipelines import (
     words_of,
 )
 from rh_prefect.cli.prefect_server import is_configured, prefect_api
+from rh_prefect.cli.preflight_checks import check_account, check_blocks, check_store, refuse_hidden
 from rh_prefect.errors import InputError, PipelineIncomplete
 from rh_prefect.pipelines.plan.planned_steps import Selection
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
@@ -222,7 +222,7 @@ def _end_with_problems(plan: Plan) -> None:
 def _refuse_changes(pipeline: Pipeline, given: dict[str, Any], takes: dict[str, int], reviewed: ReviewedPlan) -> None:
     """Finds what differs from the reviewed plan before a server is started; the run looks again."""
     from rh_prefect.blocks.lookup import load_storage
-    from rh_prefect.pipelines.stored_works import open_records
+    from rh_prefect.pipelines.known_works import open_records
     from rh_prefect.settings import get_settings
 
     store = asyncio.run(load_storage(None))
@@ -304,7 +304,7 @@ def choose(
     """Record choices at a pipeline's reviews; the next run of the file continues with them."""
     from rh_prefect.blocks.lookup import load_storage
     from rh_prefect.flows.pipeline import Pipeline
-    from rh_prefect.pipelines.stored_works import open_records
+    from rh_prefect.pipelines.known_works import open_records
     from rh_prefect.settings import get_settings
 
     pipeline, found = Pipeline.from_file(file), read_choices(takes_file(file))

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from rh_prefect.cli.argument_checks import (
+from rh_prefect.cli.flow_signatures import FlowSignature, as_command, composed_flows, flow_signature, options
+from rh_prefect.cli.prefect_server import prefect_api
+from rh_prefect.cli.preflight_checks import (
     check_account,
     check_batch,
     check_call,
@@ -23,10 +25,8 @@ from rh_prefect.cli.argument_checks import (
     printable,
     refuse_hidden,
 )
-from rh_prefect.cli.flow_signatures import FlowSignature, as_command, composed_flows, flow_signature, options
-from rh_prefect.cli.pipeline_runs import in_new_flow_run, run_to_end
-from rh_prefect.cli.pipeline_runs import run as run_pipeline
-from rh_prefect.cli.prefect_server import prefect_api
+from rh_prefect.cli.run_pipeline import in_new_flow_run, run_to_end
+from rh_prefect.cli.run_pipeline import run as run_pipeline
 from rh_prefect.errors import BatchIncomplete, InputError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _model_command() -> Callable[..., None]:
 def _run_model(
     model: str | None, *, set_: list[str] | None, out: str | None, resume: str | None, quiet: bool, **more: Any
 ) -> None:
-    from rh_prefect.cli.argument_checks import files_in, read_assignments
+    from rh_prefect.cli.preflight_checks import files_in, read_assignments
     from rh_prefect.models import any_input
 
     if model is None and resume is None:

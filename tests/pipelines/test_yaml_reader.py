@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from rh_prefect.pipelines.document import PipelineError, Place
-from rh_prefect.pipelines.source import read
+from rh_prefect.pipelines.yaml_reader import read
 
 LOADERS = [yaml.SafeLoader, *([yaml.CSafeLoader] if yaml.__with_libyaml__ else [])]
 

@@ -10,12 +10,19 @@ import pytest
 
 from rh_prefect.client import RemoteOutput, TaskView, Usage
 from rh_prefect.errors import ApiError, ConfigError, JournalError, KeyRejected, ResponseLost, TaskNotFound, api_error
-from rh_prefect.jobs.cancel import PATIENCE, POLLS_FOR_OUTPUTS, REMEMBER, CancelWatch, cancel_scope, cancel_task
 from rh_prefect.jobs.journal.job_records import read_job
 from rh_prefect.jobs.journal.journal import JSON, FolderJournal
 from rh_prefect.jobs.journal.record_types import Answer, End, Intent, Record
 from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.journal.writer_process import current_owner
+from rh_prefect.jobs.run_cancellation import (
+    PATIENCE,
+    POLLS_FOR_OUTPUTS,
+    REMEMBER,
+    CancelWatch,
+    cancel_scope,
+    cancel_task,
+)
 from tests.support.job_records import KEY, SOMEWHERE_ELSE, TASK, dead_owner, intent, ticket, unknown, write
 from tests.support.memory_journal import MemoryJournal, MemoryPlace
 from tests.support.object_count import count_of

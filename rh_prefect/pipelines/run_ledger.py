@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from rh_prefect.errors import RunningHubError
-from rh_prefect.jobs.cancel import Cancels, cancel_task
 from rh_prefect.jobs.journal.job_records import JobRecords, Submit
 from rh_prefect.jobs.journal.journal import JSON, Journal, run_together
 from rh_prefect.jobs.journal.record_types import Intent, Record
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.outputs.result import end_of
-from rh_prefect.pipelines.works_lifecycle import ReadInterests, ReadSubmission, WorkPolicy, cancel_work
+from rh_prefect.jobs.run_cancellation import Cancels, cancel_task
+from rh_prefect.pipelines.work_lifecycle import ReadInterests, ReadSubmission, WorkPolicy, cancel_work
 from rh_prefect.pipelines.works_store import WorksJournal
 
 _AT_ONCE = 16

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from rh_prefect.catalog import registry, user_catalogue
+from rh_prefect.catalog import registry
+from rh_prefect.catalog.refresh import refresh, reset
 from rh_prefect.catalog.registry import SLIM_FILE, is_older
 from rh_prefect.errors import InputError
 from tests.support.registry_file import registry as written
@@ -90,8 +91,8 @@ def changed(models: dict[str, Any]) -> None:
 
 
 def test_the_difference_is_told_and_the_next_process_has_it(file: Path, tmp_path: Path) -> None:
-    user_catalogue.refresh(str(written(tmp_path / "first.json")))
-    done = user_catalogue.refresh(str(written(tmp_path / "second.json", version=f"{TODAY}+1", change=changed)))
+    refresh(str(written(tmp_path / "first.json")))
+    done = refresh(str(written(tmp_path / "second.json", version=f"{TODAY}+1", change=changed)))
     assert list(done.changes.lines()) == [
         "+ z-image/ultra",
         "- suno-lyrics",
@@ -108,15 +109,15 @@ def test_the_difference_is_told_and_the_next_process_has_it(file: Path, tmp_path
     done_there = new_process(code)
     assert done_there.returncode == 0, done_there.stderr
     assert "0.05 CNY" in new_process(SHOW).stdout
-    assert user_catalogue.reset()
-    assert not user_catalogue.reset()
+    assert reset()
+    assert not reset()
     assert new_process(SHOW).stdout == PACKAGES_OWN
 
 
 def test_a_newer_list_changes_what_it_tells_and_keeps_what_it_does_not_know(file: Path, tmp_path: Path) -> None:
     veo = "rhart-video-v3.1-fast/image-to-video"
     new = entry("z-image/ultra", PROMPT)
-    done = user_catalogue.refresh(saved(tmp_path / "c.json", capabilities(entry(TURBO, PROMPT), new, entry(veo))))
+    done = refresh(saved(tmp_path / "c.json", capabilities(entry(TURBO, PROMPT), new, entry(veo))))
     now = kept(file)
     assert now[TURBO] == own(TURBO) | {"params": [now[TURBO]["params"][0]], "seen": TODAY}
     assert now[TURBO]["params"][0] == {**own(TURBO)["params"][0], "max_length": 7}
@@ -134,7 +135,7 @@ def test_structured_parameters_rules_and_notes_are_in_no_list_and_stay(file: Pat
         {"key": "videoUrl", "type": "VIDEO", "required": False},
         {"key": "videoId", "type": "STRING"},
     ]
-    user_catalogue.refresh(saved(tmp_path / "c.json", capabilities(entry(face, *params), entry(elements, PROMPT))))
+    refresh(saved(tmp_path / "c.json", capabilities(entry(face, *params), entry(elements, PROMPT))))
     now = kept(file)
     assert now[face]["rules"] == own(face)["rules"]
     assert [param.get("note") for param in now[face]["params"]] == [param["note"] for param in own(face)["params"]]
@@ -145,7 +146,7 @@ def test_structured_parameters_rules_and_notes_are_in_no_list_and_stay(file: Pat
 
 def test_an_older_list_adds_what_is_missing_and_changes_nothing_else(file: Path, tmp_path: Path) -> None:
     old = capabilities(entry(TURBO, PROMPT), entry("z-image/antique", PROMPT), version="2020-01-01")
-    done = user_catalogue.refresh(saved(tmp_path / "c.json", old))
+    done = refresh(saved(tmp_path / "c.json", old))
     assert done.is_older
     assert list(done.changes.lines()) == ["+ z-image/antique"]
     assert kept(file)[TURBO] == own(TURBO)
@@ -153,11 +154,11 @@ def test_an_older_list_adds_what_is_missing_and_changes_nothing_else(file: Path,
 
 def test_a_list_without_a_date_takes_nothing_for_gone_unless_its_date_is_given(file: Path, tmp_path: Path) -> None:
     listed = saved(tmp_path / "b.json", [{**entry(TURBO), "params": [{"fieldKey": "prompt", "type": "STRING"}]}])
-    assert user_catalogue.refresh(listed).changes.gone == []
-    assert len(user_catalogue.refresh(listed, date=TODAY).changes.gone) > 400
+    assert refresh(listed).changes.gone == []
+    assert len(refresh(listed, date=TODAY).changes.gone) > 400
     for day in ("soon", "2999-01-01", "20261101"):
         with pytest.raises(InputError, match=f"'{day}' is not a past date"):
-            user_catalogue.refresh(listed, date=day)
+            refresh(listed, date=day)
 
 
 def test_prices_alone_are_taken_and_a_placeholder_changes_nothing(file: Path, tmp_path: Path) -> None:
@@ -167,7 +168,7 @@ def test_prices_alone_are_taken_and_a_placeholder_changes_nothing(file: Path, tm
         rows.append({"endpoint": endpoint, "pricing_type": "fixed", "unit": "/次", "price": amount})
     when = [{"when": {"resolution": "1080P", "duration": "5"}, "price": 9.5}]
     rows.append({"endpoint": kling["endpoint"], "pricing_type": "parameter_based", "unit": "/次", "rules": when})
-    done = user_catalogue.refresh(saved(tmp_path / "p.json", {"version": f"public-{TODAY}", "pricing": rows}))
+    done = refresh(saved(tmp_path / "p.json", {"version": f"public-{TODAY}", "pricing": rows}))
     assert done.changes.repriced == {
         "alibaba/wan-2.6/image-to-video": "2.25 to 11.25 CNY per call -> 9.50 CNY per call",
         "z-image/turbo": "0.04 CNY per call -> 0.07 CNY per call",
@@ -180,22 +181,22 @@ def test_prices_alone_are_taken_and_a_placeholder_changes_nothing(file: Path, tm
 
 def test_an_older_price_does_not_replace_a_newer_one(file: Path, tmp_path: Path) -> None:
     row = {"endpoint": TURBO, "pricing_type": "fixed", "unit": "/次", "price": 0.01, "updated_at": "2020-01-01"}
-    done = user_catalogue.refresh(saved(tmp_path / "p.json", {"version": f"public-{TODAY}", "pricing": [row]}))
+    done = refresh(saved(tmp_path / "p.json", {"version": f"public-{TODAY}", "pricing": [row]}))
     assert not done.changes.repriced
 
 
 def test_a_new_model_with_a_taken_name_is_called_by_its_endpoint(file: Path, tmp_path: Path) -> None:
     twin = {**entry("z-image/twin"), "name_en": "Z-Image_Turbo"}
-    user_catalogue.refresh(saved(tmp_path / "c.json", capabilities(entry(TURBO), twin)))
+    refresh(saved(tmp_path / "c.json", capabilities(entry(TURBO), twin)))
     assert [kept(file)[endpoint]["name"] for endpoint in (TURBO, "z-image/twin")] == ["z-image/turbo", "z-image/twin"]
 
 
 def test_an_address_is_read_too(file: Path, tmp_path: Path) -> None:
     saved(tmp_path / "c.json", capabilities(entry("z-image/ultra", PROMPT)))
     with served(tmp_path) as url:
-        assert user_catalogue.refresh(f"{url}/c.json").changes.new == ["z-image/ultra"]
+        assert refresh(f"{url}/c.json").changes.new == ["z-image/ultra"]
         with pytest.raises(InputError, match="cannot be read"):
-            user_catalogue.refresh(f"{url}/none.json")
+            refresh(f"{url}/none.json")
 
 
 @pytest.mark.parametrize(
@@ -212,12 +213,12 @@ def test_an_address_is_read_too(file: Path, tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_used_leaves_all_as_it_was(
     file: Path, tmp_path: Path, content: str | None, reason: str
 ) -> None:
-    user_catalogue.refresh(str(written(tmp_path / "first.json", change=changed)))
+    refresh(str(written(tmp_path / "first.json", change=changed)))
     before = file.read_bytes()
     if content is not None:
         (tmp_path / "bad.json").write_text(content)
     with pytest.raises(InputError, match=reason):
-        user_catalogue.refresh(str(tmp_path / "bad.json"))
+        refresh(str(tmp_path / "bad.json"))
     assert file.read_bytes() == before
     assert [path.name for path in file.parent.iterdir()] == ["models.json"]
 
@@ -255,7 +256,7 @@ def test_the_packages_own_version_can_be_compared() -> None:
 
 def test_the_packages_own_data_file_is_a_list_too(file: Path) -> None:
     """As for a worker on another machine, which is given this user's file."""
-    done = user_catalogue.refresh(str(SLIM_FILE))
+    done = refresh(str(SLIM_FILE))
     assert (done.form, done.flaws, str(done.changes)) == (
         "catalogue",
         (),
@@ -283,21 +284,21 @@ def test_an_entry_that_would_break_later_is_refused_now(
     facts = {"name": "new", "endpoint": "z-image/new", "output": "image", "family": "z-image", "params": []}
     good = {**facts, "name": "good", "endpoint": "z-image/good", "provenance": "third-party"}
     content = {"version": TODAY, "source": "x", "models": [{**facts, "provenance": "third-party", **change}, good]}
-    done = user_catalogue.refresh(saved(tmp_path / "own.json", content))
+    done = refresh(saved(tmp_path / "own.json", content))
     assert done.changes.new == ["good"]
     assert [flaw in told for told in done.flaws] == [True]
 
 
 @pytest.mark.parametrize("taken", ["CustomInput", "Decimal", "Mapping", "FileValue"])
 def test_a_model_is_not_called_like_what_the_module_holds(file: Path, tmp_path: Path, taken: str) -> None:
-    user_catalogue.refresh(saved(tmp_path / "c.json", capabilities({**entry("z-image/odd", PROMPT), "name_en": taken})))
+    refresh(saved(tmp_path / "c.json", capabilities({**entry("z-image/odd", PROMPT), "name_en": taken})))
     done = new_process("from rh_prefect import models; print(models.input_for('z-image/odd').entry.endpoint)")
     assert done.stdout == "z-image/odd\n", done.stderr
 
 
 def test_a_name_does_not_hide_another_models_endpoint(file: Path, tmp_path: Path) -> None:
     odd = {**entry("acme/q", PROMPT), "name_en": TURBO}
-    user_catalogue.refresh(saved(tmp_path / "c.json", capabilities(odd, entry("Acme/Q", PROMPT), entry(TURBO, PROMPT))))
+    refresh(saved(tmp_path / "c.json", capabilities(odd, entry("Acme/Q", PROMPT), entry(TURBO, PROMPT))))
     code = "from rh_prefect import catalog; print(*(catalog.get(one).endpoint for one in ('%s', 'acme/q', 'Acme/Q')))"
     assert new_process(code % TURBO).stdout.split() == [TURBO, "acme/q", "Acme/Q"]
 
@@ -305,11 +306,11 @@ def test_a_name_does_not_hide_another_models_endpoint(file: Path, tmp_path: Path
 def test_a_note_beside_a_price_stays(file: Path, tmp_path: Path) -> None:
     noted = next(model for model in OWN["models"] if "price_note" in model and "fixed" in model.get("price", {}))
     row = {"endpoint": noted["endpoint"], "pricing_type": "fixed", "unit": "/秒", "price": 77, "updated_at": TODAY}
-    user_catalogue.refresh(saved(tmp_path / "p.json", {"version": f"public-{TODAY}", "pricing": [row]}))
+    refresh(saved(tmp_path / "p.json", {"version": f"public-{TODAY}", "pricing": [row]}))
     assert kept(file)[noted["endpoint"]]["price_note"] == noted["price_note"]
 
 
 def test_a_password_in_an_address_is_told_nowhere(file: Path) -> None:
     with pytest.raises(InputError) as refused:
-        user_catalogue.refresh("http://user:secret@127.0.0.1:9/list.json")
+        refresh("http://user:secret@127.0.0.1:9/list.json")
     assert "secret" not in str(refused.value)

@@ -27,11 +27,11 @@ from rh_prefect.flow_runs.queries import (
     scopes_of,
 )
 from rh_prefect.flow_runs.recorded_jobs import bring_home, home_of
-from rh_prefect.jobs.cancel import CancelReport
 from rh_prefect.jobs.events import summary_of
 from rh_prefect.jobs.journal.job_records import JobView, Submit, jobs_of
 from rh_prefect.jobs.journal.record_types import Record
 from rh_prefect.jobs.journal.scope import Scope
+from rh_prefect.jobs.run_cancellation import CancelReport
 
 Done = Literal[
     "cancelled", "collected", "failed", "still runs", "no answer", "NOT cancelled", "NOT collected", "unknown"

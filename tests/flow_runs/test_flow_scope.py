@@ -23,7 +23,7 @@ from prefect.task_runners import ProcessPoolTaskRunner
 import rh_prefect
 from rh_prefect.errors import ConfigError
 from rh_prefect.flow_runs.call_positions import PaidTask
-from rh_prefect.flow_runs.scope import FlowScope, current_caller, current_scope
+from rh_prefect.flow_runs.flow_scope import FlowScope, current_caller, current_scope
 from rh_prefect.jobs.journal.call_registry import Caller
 from tests.support.prefect_server import PrefectServer
 

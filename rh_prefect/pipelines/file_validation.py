@@ -1,0 +1,161 @@
+"""Builds the pydantic model of a pipeline file, and reports invalid parts with a message and a position."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from rh_prefect.pipelines.document import Document, Path, Problems, nearest, not_replaced
+from rh_prefect.pipelines.file_model import (
+    Assume,
+    AssumedPrice,
+    Budget,
+    Param,
+    Parse,
+    PipelineFile,
+    Sort,
+    Step,
+    TextAnswer,
+    shown_value,
+)
+
+_SIMILAR = 0.6
+"""From which similarity on a key is a misspelt one; others may be additions of the author's."""
+
+_WHAT: Mapping[type[BaseModel], str] = {
+    PipelineFile: "a pipeline",
+    Step: "a step",
+    Param: "a parameter",
+    Budget: "budget",
+    Sort: "sort",
+    Parse: "parse",
+    TextAnswer: "text",
+    Assume: "assume",
+    AssumedPrice: "price",
+}
+
+
+def keys_of(model: type[BaseModel]) -> list[str]:
+    """The keys that one of the models above takes.
+
+    Args:
+        model: The model.
+    """
+    return [info.alias or name for name, info in model.model_fields.items()]
+
+
+def build(document: Document, problems: Problems) -> PipelineFile | None:
+    """Builds the model of a file; invalid parts are reported as problems.
+
+    Args:
+        document: The file.
+        problems: Takes what is wrong.
+
+    Returns:
+        The model; None where there are problems.
+    """
+    data = document.data
+    if not isinstance(data, dict):
+        problems.add(document, (), "a pipeline is a mapping with steps; `rh-prefect init` writes one to begin with")
+        return None
+    try:
+        return PipelineFile.model_validate(data)
+    except ValidationError as error:
+        for one in _independent(error.errors(include_url=False)):
+            _report(document, problems, one)
+        return None
+
+
+def _independent(errors: list[Any]) -> Iterator[Any]:
+    """The errors without those that follow from others.
+
+    These are the keys that are missing because they are misspelt, and that a list is no text where its items are wrong.
+    """
+    for one in errors:
+        if one["loc"][-1:] == ("str",) and isinstance(one["input"], list):
+            continue
+        at, name = one["loc"][:-1], str(one["loc"][-1])
+        unknown = (str(other["loc"][-1]) for other in errors if _is_unknown_key(other) and other["loc"][:-1] == at)
+        if one["type"] != "missing" or not_replaced([name], unknown, cutoff=_SIMILAR):
+            yield one
+
+
+def _is_unknown_key(error: Any) -> bool:
+    return bool(error["type"] == "extra_forbidden")
+
+
+def _report(document: Document, problems: Problems, error: Any) -> None:
+    path, model = _real_path(document, error["loc"])
+    name = next((part for part in reversed(path) if isinstance(part, str)), "the file")
+    match error["type"]:
+        case "pipeline":
+            problems.add(document, path, f"{name} {error['msg']}{_hint(error['input'], name)}")
+        case "extra_forbidden":
+            owner = _WHAT.get(model, "this")
+            said = f"{name} is not a key of {owner}; {nearest(name, keys_of(model))}"
+            problems.add(document, path, said, key=True)
+        case "missing":
+            missing = str(error["loc"][-1])
+            problems.add(document, path, f"{missing} is missing{' in ' + str(name) if path else ''}")
+        case "literal_error":
+            problems.add(
+                document, path, f"{name} takes {' or '.join(_options(error))}, and {shown_value(error['input'])}"
+            )
+        case "string_type":
+            problems.add(document, path, f"{name} takes references, and {shown_value(error['input'])}")
+        case "model_type" | "model_attributes_type" | "dict_type":
+            problems.add(document, path, f"{name} takes a mapping of keys, and {shown_value(error['input'])}")
+        case _:
+            problems.add(document, path, f"{name}: {error['msg'][:1].lower()}{error['msg'][1:]}")
+
+
+def _options(error: Any) -> list[str]:
+    return [one or other for one, other in re.findall(r"'([^']*)'|(\d+)", str(error["ctx"]["expected"]))]
+
+
+def _hint(value: Any, name: str) -> str:
+    if name in ("foreach", "review", "from") and isinstance(value, str):
+        return f"; did you mean $({value})?"
+    return ""
+
+
+def _real_path(document: Document, loc: tuple[str | int, ...]) -> tuple[Path, type[BaseModel]]:
+    """The part of pydantic's location that exists in the file, and the model of the mapping that it lies in."""
+    node, path = document.root, []
+    for part in loc:
+        try:
+            node = node.value[part]
+        except (KeyError, IndexError, TypeError):
+            continue  # the name of a member of a union, or a key that is missing
+        path.append(part)
+    return tuple(path), _model_at(tuple(path))
+
+
+def _model_at(path: Path) -> type[BaseModel]:
+    """Which model the last key of a path belongs to."""
+    model: type[BaseModel] = PipelineFile
+    parts = list(path[:-1])
+    while parts:
+        part = parts.pop(0)
+        if part in ("params", "columns") and parts:
+            model = Param
+            parts.pop(0)
+        elif part == "steps" and parts:
+            model = Step
+            parts.pop(0)
+        else:
+            model = _INNER.get((model, str(part)), model)
+    return model
+
+
+_INNER: Mapping[tuple[type[BaseModel], str], type[BaseModel]] = {
+    (PipelineFile, "budget"): Budget,
+    (Step, "sort"): Sort,
+    (Step, "parse"): Parse,
+    (Parse, "text"): TextAnswer,
+    (Step, "assume"): Assume,
+    (Assume, "price"): AssumedPrice,
+}
