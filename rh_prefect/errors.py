@@ -1,4 +1,4 @@
-"""The errors of this package, and the table of RunningHub's codes; docs/errors.md draws the tree of the classes.
+"""The errors of this package, and the table of RunningHub's codes; docs/errors.md shows the class hierarchy.
 
 `CODES` is the one table of RunningHub's codes (its error reference, v1 and v2): code -> class, meaning and advice. The
 class of the error decides how to continue (`Retry`), so the table alone decides whether a code means "wait", "never" or

@@ -1,4 +1,4 @@
-"""Copies values from callers, and explains why a value cannot be written as JSON."""
+"""Deep-copies JSON-like values, and explains why a value cannot be written as JSON."""
 
 from __future__ import annotations
 

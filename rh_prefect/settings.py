@@ -1,4 +1,4 @@
-"""The only reader of the environment: everything that `RH_…` variables can set."""
+"""Reads the settings of this package from the `RH_…` environment variables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`MediaStorage`: a storage for files, on any file system that fsspec supports."""
+"""The Prefect block `MediaStorage`: saves the URL and the options of a media store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Generates the catalogue's data file from a registry file, and from the data file the stubs and the counts in docs.
+"""Generates the catalogue's data file from a registry file, then the stubs and the counts in the docs.
 
 python -m rh_prefect.catalog.build SOURCE           rewrites the data file, the stubs and the count
 python -m rh_prefect.catalog.build                  rewrites the stubs and the count

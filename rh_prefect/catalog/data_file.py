@@ -1,4 +1,4 @@
-"""Converts a registry to the catalogue's data file; parses parameter rules from the vendor's notes."""
+"""The slim format of the catalogue's data file; parses parameter rules from the vendor's notes."""
 
 from __future__ import annotations
 

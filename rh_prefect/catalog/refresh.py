@@ -1,4 +1,4 @@
-"""Updates the user's catalogue: merges newer models from a public file into the package's catalogue."""
+"""Merges a newer public list of models or prices into the package's catalogue for this user, and undoes that."""
 
 from __future__ import annotations
 

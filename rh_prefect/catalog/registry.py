@@ -1,4 +1,4 @@
-"""Reads the models, and finds one by any of its names; `search` finds them by what they do."""
+"""Loads the models of the data file in use, and finds one by any of its names; `search` finds them by purpose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m rh_prefect.cli` is `rh-prefect`."""
+"""Entry point for `python -m rh_prefect.cli`, which is `rh-prefect`."""
 
 from rh_prefect.cli import main
 

@@ -1,7 +1,7 @@
 """A running workflow's progress, node by node, from its WebSocket (api.md 3.26).
 
-It is a comfort and never an authority: RunningHub calls it unstable, files appear some seconds after its last frame,
-and polling goes on beside it. So nothing that goes wrong here is an error of anybody's job: the events just end.
+Progress is informational only: polling decides the end, and errors here only stop the events. RunningHub calls this
+interface unstable, and files appear some seconds after its last frame.
 """
 
 from __future__ import annotations

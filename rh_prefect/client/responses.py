@@ -1,4 +1,4 @@
-"""Interprets an HTTP response: returns its object or a task's state, or raises an error."""
+"""Parses an HTTP response into its JSON object or a task's state; raises the matching error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sends every request (read, create, submit, upload) with the limits and retries of its kind."""
+"""Sends each kind of request (read, create, submit, upload) with its own limits and retries."""
 
 from __future__ import annotations
 

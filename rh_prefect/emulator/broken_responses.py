@@ -1,4 +1,4 @@
-"""Broken HTTP responses: closed connections, half a body, an HTML page instead of JSON; and held responses."""
+"""Broken HTTP responses: closed connections, half a body, HTML; and responses that wait until a test releases them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`with Emulator() as rh:` serves the API and the file host until the block ends."""
+"""The class `Emulator`: serves the API and the file host inside a `with` block."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An endpoint of the API: reads, authenticates, applies faults, handles, and refuses in the format of its family."""
+"""One API route: parses and authenticates the request, applies faults, calls the handler, formats errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Renders the results of tasks in the background, and draws what is random in them."""
+"""Renders task results in background threads; `RandomSource` makes reproducible random values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The texts of a request: all strings, links, and text written by a user."""
+"""Collects the strings of a JSON request, and separates links from words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The envelopes of RunningHub's responses, and the refusal that a check raises."""
+"""The envelopes of RunningHub's responses, and the exception that becomes an error response."""
 
 from __future__ import annotations
 

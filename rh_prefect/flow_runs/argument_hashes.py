@@ -1,4 +1,4 @@
-"""Hashes of the arguments of a flow, a task or a call; they distinguish calls."""
+"""Hashes the arguments of flows, tasks and calls, so that a later attempt recognises the same call."""
 
 from __future__ import annotations
 

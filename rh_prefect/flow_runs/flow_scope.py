@@ -1,4 +1,4 @@
-"""Finds the root flow run, which owns all paid jobs of a run (`FlowScope`), and the caller of a paid call in it.
+"""Finds the scope of a paid call, which is the root flow run with its journal, and the calling task or flow.
 
 The root and not the innermost flow run, because a completed child flow gets a new flow-run id when its parent is run
 again. A flow that was started with `run_deployment` is its own root.

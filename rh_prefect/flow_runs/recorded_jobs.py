@@ -1,4 +1,4 @@
-"""Acts on recorded jobs from outside of their run: confirms the end of a task, collects the outputs."""
+"""Confirms the end of a recorded job and collects its outputs, without a repetition of its call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Suspends a flow run once all its jobs are submitted and recorded: its process ends until the jobs have ended.
+"""Suspends a flow run when all its jobs are submitted: the process ends; the run resumes after the jobs have ended.
 
 While a job of the run has no ticket yet, the other jobs are waited for as usual, since their ends free the slots. When
 all jobs are submitted, the tasks that still run are recorded, and the ends are read once more. So a receiver that hears

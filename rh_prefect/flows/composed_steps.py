@@ -1,4 +1,7 @@
-"""Defines the steps of the composed flows as plain functions, so that a repeated flow finds its jobs again."""
+"""Steps shared by the composed flows: requests for pictures, videos, upscaling, speech and music; one way to run them.
+
+They are plain functions, so that a repeated flow finds its jobs again.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The flow `reconcile`: cancels the remaining tasks of cancelled runs; for automations and schedules."""
+"""The flow `reconcile`: cancels leftover tasks of cancelled runs and collects paid outputs of failed runs."""
 
 from __future__ import annotations
 

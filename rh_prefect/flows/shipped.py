@@ -1,4 +1,4 @@
-"""The flows of the pipelines that come with the package, as in `rh_prefect.flows.shipped.film`."""
+"""One flow for each YAML pipeline in `pipelines/shipped`, built on access, as in `rh_prefect.flows.shipped.film`."""
 
 from __future__ import annotations
 

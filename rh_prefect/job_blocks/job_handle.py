@@ -1,4 +1,4 @@
-"""A paid job that runs in the background: started by a block, or found by its task id. On the loop thread."""
+"""A paid job that runs in the background on the loop thread: started by a block, or found by its task id."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The events that a job sends to its observers: changes of state, but not queries."""
+"""Events about changes of a job's state, for its observers; a poll without a change causes no event."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Defines one call for a job and the job's context: all objects needed to submit and complete the job."""
+"""`JobCall`, one call for a job, and `JobContext`, the objects that submit and complete the job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kinds of requests that a job can run, and the options of a job."""
+"""`Request`, the union of all kinds of requests, and the options of a job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cancellation: all tasks that a run has submitted are cancelled at RunningHub, and no new ones are submitted."""
+"""Cancels all submitted tasks of a run at RunningHub, and prevents new submissions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of files in a store: the naming template, and what a name may be made of."""
+"""Naming templates for stored files, and the rules for valid names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Determines the type, size, duration and sound of a file, whether it is intact, and whether it matches its link."""
+"""Reads type, size, duration and sound of a file, and detects damaged or wrong downloads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inputs: reads a file from any location, and returns its identity and state."""
+"""Opens, copies and hashes input files from paths and URLs, and detects changes during reading."""
 
 from __future__ import annotations
 

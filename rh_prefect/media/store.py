@@ -1,4 +1,4 @@
-"""`MediaStore`: the storage for files, on any file system that fsspec supports."""
+"""`MediaStore`: reads and writes files in a folder of any file system that fsspec supports."""
 
 from __future__ import annotations
 

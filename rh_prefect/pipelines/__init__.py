@@ -1,1 +1,7 @@
-"""Pipelines: one YAML file is read, checked, planned and priced; without Prefect, and without submitting."""
+"""Pipelines: one YAML file is read, checked, planned and priced, and its works and edits are made; without Prefect.
+
+- *Work*: one request with one take. No run owns it: it is paid for once, and all runs share its result.
+- *Take*: the number of one of several results of the same request.
+- *Item*: one element of a fan-out; the steps of the fan-out are made for each item.
+- *Home*: the record of a work's result. Where it exists, nothing else is read.
+"""

@@ -1,4 +1,4 @@
-"""A parsed file with the position of each value, and its problems, each with its position."""
+"""`Document`: a parsed file whose values and problems have line and column."""
 
 from __future__ import annotations
 

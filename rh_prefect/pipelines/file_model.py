@@ -1,4 +1,4 @@
-"""The language of a pipeline's file as pydantic models."""
+"""The pydantic models of a pipeline file: parameters, steps, budget."""
 
 from __future__ import annotations
 

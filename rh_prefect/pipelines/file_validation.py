@@ -1,4 +1,4 @@
-"""Builds the pydantic model of a pipeline file, and reports invalid parts with a message and a position."""
+"""Builds the pydantic models of a pipeline file, and reports invalid parts with a message and a position."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recorded works and edits in a store, as queried by a plan."""
+"""Looks up the recorded works and edits in a store, for a plan; pays for nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Pipeline`: a file that was read and checked, and the plans of it."""
+"""`Pipeline`: a file that was read and checked, and its plans; `flows.pipeline.Pipeline` also runs it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records what one flow run has claimed and waited for, as notes in its journal; its budget is counted from them.
+"""A flow run's ledger: the works that it claimed or waited for; its budget is counted from it.
 
 | note                   | written                                             |
 |------------------------|-----------------------------------------------------|

@@ -1,4 +1,4 @@
-"""One work from request to result: `run_work` selects the steps, and `jobs` submits, polls and downloads."""
+"""Runs one work: executes the steps that `run_work` of `work_lifecycle` yields."""
 
 from __future__ import annotations
 

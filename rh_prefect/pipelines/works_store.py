@@ -1,4 +1,4 @@
-"""Stores the records of works in the store of their files, or in RH_RECORDS.
+"""Reads and writes the records of works, beside their files or at RH_RECORDS.
 
     works = await open_works(store, settings)
     home = await works.read_home(work_id(request.base, 1))

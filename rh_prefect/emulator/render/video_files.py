@@ -1,4 +1,4 @@
-"""Reads and writes H.264 video with AAC sound, frame by frame, in constant memory."""
+"""Reads and writes video files (H.264 with AAC sound) frame by frame, in constant memory."""
 
 from __future__ import annotations
 

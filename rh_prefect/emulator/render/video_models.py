@@ -1,4 +1,4 @@
-"""Video models: from pictures or text, from a video, and upscaling."""
+"""Stand-ins for video models: from pictures or text, from a video, and upscaling."""
 
 from __future__ import annotations
 

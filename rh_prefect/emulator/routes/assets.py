@@ -1,4 +1,4 @@
-"""Assets and their groups: registered media for models with checks of real people."""
+"""Routes for assets and groups: media registered for models that otherwise reject real people."""
 
 from __future__ import annotations
 

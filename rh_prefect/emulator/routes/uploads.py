@@ -1,4 +1,4 @@
-"""Uploads: the current one, the legacy one for nodes, and LoRAs by MD5; forms are written straight to disk."""
+"""Upload routes: current, legacy (for loader nodes) and LoRA by MD5; bodies stream to disk."""
 
 from __future__ import annotations
 

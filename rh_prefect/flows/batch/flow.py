@@ -1,4 +1,4 @@
-"""The flow `batch`, for deployments, schedules and the command line."""
+"""The flow `batch` for deployments, schedules and the command line; it calls the function `batch` of `run`."""
 
 from __future__ import annotations
 

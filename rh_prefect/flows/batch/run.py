@@ -1,4 +1,4 @@
-"""`batch` runs the same work for many rows and reports the result of each row."""
+"""The Python function `batch`, which runs the same work for many rows and reports the result of each row."""
 
 from __future__ import annotations
 

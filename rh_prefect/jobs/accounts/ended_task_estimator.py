@@ -1,4 +1,4 @@
-"""Estimates which tasks of an account have ended if only their number is known, and sets how often to count."""
+"""Estimates from the number of an account's tasks which ones have ended, and decides when to count again."""
 
 from __future__ import annotations
 

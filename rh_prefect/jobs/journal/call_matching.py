@@ -1,4 +1,4 @@
-"""Matches a paid call with one of the records of its request. No I/O; tested with a table of cases.
+"""Matches a paid call with the record of the same call in an earlier attempt. No I/O; tested with a table of cases.
 
 A call takes the first record that fits; each record is taken once in an attempt of the run:
 

@@ -1,4 +1,4 @@
-"""The paid calls of one attempt of a run, and the job in the scope that belongs to each call."""
+"""Assigns each paid call of a run's attempt to its job in the scope."""
 
 from __future__ import annotations
 

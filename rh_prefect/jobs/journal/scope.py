@@ -1,4 +1,4 @@
-"""Defines the run that a job belongs to: its records, its calls, and the checks when a process opens it."""
+"""Defines a scope: one run with its journal and its calls; opens a named scope as a new attempt."""
 
 from __future__ import annotations
 

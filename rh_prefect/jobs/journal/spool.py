@@ -1,4 +1,4 @@
-"""A local store on this machine for tickets that are not in the journal yet.
+"""A local folder for tickets (task ids) that are not recorded in the journal yet.
 
 A ticket is written here when it arrives, and deleted when the journal has it. So neither a kill between
 RunningHub's answer and the journal's, nor a journal that cannot be reached, loses a task that was paid for.

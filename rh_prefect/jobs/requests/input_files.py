@@ -1,4 +1,4 @@
-"""A job's input files and how they are read. A file is identified by its content, not by its location."""
+"""Reads a job's input files and identifies each by its content; `accounts.uploads` uploads them."""
 
 from __future__ import annotations
 

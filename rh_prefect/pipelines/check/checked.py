@@ -1,4 +1,4 @@
-"""Defines a checked file, and reads the related files in its folder."""
+"""`Checked`, the result of a file's check, and functions that read the files beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Expands a file into the steps of all its items, from the top down, and finds out which of their works are known."""
+"""Expands fan-outs into the steps of all items, and looks up which results exist already."""
 
 from __future__ import annotations
 

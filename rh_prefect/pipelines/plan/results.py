@@ -1,4 +1,4 @@
-"""The output of a step: its known result, or what is known about a result that is not made yet."""
+"""The output of a planned step: the recorded result, or a placeholder with its known properties."""
 
 from __future__ import annotations
 
