@@ -32,7 +32,7 @@ class Settings(BaseSettings):
         records: Where the records of pipelines' works go, if not beside their files in the storage: a folder or fsspec
             URL that all machines share which run a pipeline.
         state_dir: This machine's own scratch: downloads in progress, and tickets that could not be recorded yet.
-        poll_seconds: The shortest time between two looks at one running task.
+        poll_seconds: The base interval between polls of a running task; other intervals of polls scale with it.
         grace_seconds: How long bad news about a paid task is checked again before it is final: a task that RunningHub
             does not know, a rejected key, a success without files, a dead link.
         submit_timeout: Seconds that a submit may take until its answer counts as lost.

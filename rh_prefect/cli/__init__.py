@@ -25,7 +25,7 @@ app.command(
     "rh_prefect.cli.run_flow_and_batch:run_app", name="run", help="Run a pipeline's file, or a flow, in this process."
 )
 app.command(
-    "rh_prefect.cli.run_flow_and_batch:batch", help="Run a model on every row of a manifest or every file of a folder."
+    "rh_prefect.cli.run_flow_and_batch:batch", help="Run a model on every row of a table or every file of a folder."
 )
 for _name, _help in {
     "check": "Check pipelines' files without data and without a network.",

@@ -15,11 +15,12 @@ from rh_prefect.pipelines.document import nearest
 
 EXAMPLES = SHIPPED / "examples"
 NAMES = tuple(sorted(file.stem for file in SHIPPED.glob("*.yaml")))
+_SCORE = "`score` is a building block for other pipelines, as in `use: rh:score`."
 
 
 def init(
     *,
-    example: Annotated[str, Parameter(help="Which shipped pipeline: " + ", ".join(NAMES))] = "film",
+    example: Annotated[str, Parameter(help=f"Which shipped pipeline: {', '.join(NAMES)}. {_SCORE}")] = "film",
     to: Annotated[Path | None, Parameter(help="The pipeline's file; default EXAMPLE.yaml.")] = None,
 ) -> None:
     """Write a shipped pipeline with example inputs, ready to plan and to run."""

@@ -55,7 +55,7 @@ def show_(job: str) -> None:
     """Show all that is recorded of one job.
 
     Args:
-        job: `<run>/<key>`, as `list` shows it.
+        job: `<run>/<key>`, as `list` shows it, or the name of a work, as the error shows it.
     """
     scope, key = split_job(job)
     with api_of_earlier_runs(scope):
@@ -74,15 +74,18 @@ def adopt_(
     *,
     spool: Annotated[
         bool,
-        Parameter(help="Adopt all tickets on this machine that are not yet recorded in their journal.", negative=""),
+        Parameter(
+            help="Adopt all task ids saved on this machine (the spool) because the journal could not be written.",
+            negative="",
+        ),
     ] = False,
 ) -> None:
     """Record which task an unknown submission created; the next run waits for that task, without paying.
 
     Args:
-        job: `<run>/<key>`, as shown in the error message.
+        job: `<run>/<key>`, or the name of a work, as the error shows it.
         task_id: RunningHub's task id, from its call log.
-        spool: Adopt all tickets that wait on this machine for their journal.
+        spool: Adopt all task ids saved on this machine (the spool) because the journal could not be written.
     """
     if spool:
         with api_of_earlier_runs():
@@ -105,7 +108,7 @@ def mark_refused_(job: str) -> None:
     """Record that an unknown submission was not accepted; the next run submits it again.
 
     Args:
-        job: `<run>/<key>`, as shown in the error message.
+        job: `<run>/<key>`, or the name of a work, as the error shows it.
     """
     scope, key = split_job(job)
     with api_of_earlier_runs(scope):
@@ -117,7 +120,7 @@ def mark_lost_(job: str) -> None:
     """Record that a job's task no longer exists at RunningHub; the next run pays for a new one.
 
     Args:
-        job: `<run>/<key>`, as shown in the error message.
+        job: `<run>/<key>`, or the name of a work, as the error shows it.
     """
     scope, key = split_job(job)
     with api_of_earlier_runs(scope):

@@ -45,12 +45,17 @@ _CHOICES = 30
 _Many = Parameter(negative="", consume_multiple=False)
 Budget = Annotated[
     float | None,
-    Parameter(help="Maximum cost of the run; by default the budget in the file.", validator=validators.Number(gte=0)),
+    Parameter(
+        help="Maximum cost of the run; by default the file's budget, else the plan's highest price; never above "
+        "RH_MAX_BUDGET.",
+        validator=validators.Number(gte=0),
+    ),
 ]
 Reviewed = Annotated[
     Path | None,
     Parameter(
-        name="--plan", help="A plan that was reviewed, from `rh-prefect plan FILE --json`: pay for nothing beyond it."
+        name="--plan",
+        help="A reviewed plan, written by `rh-prefect plan FILE --out p.json`: pay for nothing beyond it.",
     ),
 ]
 RequireNew = Annotated[bool, Parameter(help="Fail if no new result needs to be made.", negative="")]

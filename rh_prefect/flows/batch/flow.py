@@ -33,7 +33,7 @@ async def batch(
     The run fails if a row is not done. Resume it, or start the same batch again: only missing rows are paid for.
 
     Args:
-        rows: A manifest (.csv, .tsv, .jsonl, .parquet), a folder, a glob, or, in Python, a list of parameters or files.
+        rows: A table (.csv, .tsv, .jsonl, .parquet), a folder, a glob, or, in Python, a list of parameters or files.
         model: The model, by any of its names.
         chain: Additional models; each takes the output of the previous model.
         values: Parameters for every row, by name; "2.name" is the second model's.
@@ -41,7 +41,7 @@ async def batch(
         ignore_columns: Columns that are not parameters.
         budget: Maximum cost of the batch over all of its runs, in the account's currency. Empty for no limit.
         strict: Whether one invalid row stops the batch before anything is paid.
-        max_attempts: Maximum number of tasks paid for one job, failed ones included, until the batch is run again.
+        max_attempts: Maximum number of tasks paid for one job in one run, failed ones and automatic retries included.
         reuse: `always` takes the results of identical earlier requests from the storage, at no cost.
         wait: `poll` waits in the process; `suspend` suspends the run until the webhook receiver resumes it.
         credentials: Name of a RunningHubCredentials or RunningHubPool block; by default RH_API_KEY.

@@ -1,4 +1,4 @@
-"""Reads a batch's rows from manifests, folders, globs and lists; excludes the outputs of earlier batches."""
+"""Reads a batch's rows from tables, folders, globs and lists; excludes the outputs of earlier batches."""
 
 from __future__ import annotations
 

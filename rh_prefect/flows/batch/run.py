@@ -66,8 +66,8 @@ async def batch(
                               values={"prompt": "waves"}, chain=["rhart-video/video-upscaler"], budget=25)
 
     Args:
-        rows: A manifest (.csv, .tsv, .jsonl, .parquet), a folder or S3 prefix, a glob, or a list of parameters or
-            files. A manifest's columns are parameters of the models, its relative paths start from its own folder.
+        rows: A table (.csv, .tsv, .jsonl, .parquet), a folder or S3 prefix, a glob, or a list of parameters or
+            files. A table's columns are parameters of the models, its relative paths start from its own folder.
         model: The model, by any of its names.
         chain: Further models, each a name or an object with `model` and parameters; each takes the output of the one
             before.
@@ -77,7 +77,7 @@ async def batch(
         budget: What all paid jobs of the flow run that began the batch may cost together: those of all runs of the
             batch, and what else that flow run has paid for.
         strict: Whether one bad row, or one bad file, stops the batch before anything is paid.
-        max_attempts: Maximum number of tasks paid for one job, failed ones included, until the batch is run again.
+        max_attempts: Maximum number of tasks paid for one job in one run, failed ones and automatic retries included.
         reuse: `always` serves identical earlier requests from the storage, at no cost.
         wait: How to wait: `suspend` suspends the run when every row's job is submitted, so that it holds no worker, and
             goes on when these have ended; once for each step of a chain. See `generate_many`.
