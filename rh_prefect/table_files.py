@@ -134,7 +134,7 @@ def _whole_text(rows: Iterator[Row], name: str) -> Iterator[Row]:
     try:
         yield from rows
     except UnicodeDecodeError as error:
-        raise InputError(f"{name}: cannot be read as a manifest: {error}. What to do: save it as UTF-8 text.") from None
+        raise InputError(f"{name}: cannot be read as a table: {error}. What to do: save it as UTF-8 text.") from None
 
 
 def _csv(delimiter: str, name: str) -> Callable[[BinaryIO], Iterator[Row]]:

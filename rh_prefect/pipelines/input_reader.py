@@ -236,7 +236,7 @@ class InputReader:
             self._add(place, f"{name}: {error.message}", where)
 
     def _check_access(self, source: str, root: str) -> None:
-        """Refuses what a row may not name (S1): it is below the table's folder, or behind https.
+        """Refuses what a row may not name: it is below the table's folder, or behind https.
 
         Rows that the caller gives as a list are the caller's own words, as are the parameters beside them.
         """
@@ -249,7 +249,7 @@ class InputReader:
         except InputError:
             raise InputError(
                 f"{shown(source)} may not be read: a row may use only files below the folder of its "
-                "table, or https links; allow another folder with --allow PATH"
+                "table, or https links; to allow another folder, name it in RH_INPUT_ROOTS"
             ) from None
 
 
@@ -378,7 +378,7 @@ def _values(row: Row, name: str) -> Mapping[str, Any]:
 
 
 def _few(rows: Iterator[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]]:
-    """The rows, counted while they are read (S9)."""
+    """The rows, counted while they are read."""
     found: list[Mapping[str, Any]] = []
     for row in rows:
         if len(found) == MOST_ROWS:

@@ -253,7 +253,7 @@ def _is_hidden(value: Any, shown_value: Any) -> bool:
 
 
 def _as_json(value: Any) -> Any:
-    """A parameter as the plan may show it: links without their signature and password (S7)."""
+    """A parameter as the plan may show it: links without their signature and password."""
     if isinstance(value, str):
         return shown(value) if "://" in value else value
     if isinstance(value, Mapping):

@@ -39,7 +39,7 @@ def open_source(given: Given, *, store: MediaStore, fields: Mapping[str, str] | 
     if not isinstance(given, str):
         return _listed(given)
     if not given.strip():
-        raise InputError("batch: no rows were given. What to do: pass a manifest, a folder, a glob or a list.")
+        raise InputError("batch: no rows were given. What to do: pass a table, a folder, a glob or a list.")
     form = form_of(given)
     # A name may hold brackets: what is there under this very name is meant.
     if _is_pattern(given) and not _exists(given, store.options_for(given)):
@@ -175,7 +175,7 @@ def refuse_own(name: str, folder: str, rest: Sequence[str], store: MediaStore, f
         raise InputError(
             f"batch: the rows come from {name}, which is inside the output location {store.url}; the next "
             "run would use its own outputs as rows and pay for them. What to do: choose another output "
-            "location, or pass a manifest or a list of the files."
+            "location, or pass a table or a list of the files."
         )
 
 

@@ -147,7 +147,7 @@ class OtherCheck(PaidCheck):
         try:
             document = read(read_text(file), name.removeprefix("./"))
             if not isinstance(document.data, dict) or "steps" not in document.data:
-                # Its lines are not shown: it may be anything that lies in the folder (S4).
+                # Its lines are not shown: it may be anything that lies in the folder.
                 self._say(path, f"{name} is not a pipeline: it has no steps")
                 return None
             checked = self._check_file(document, found, file.parent)

@@ -68,7 +68,7 @@ class PaidCheck(ValueCheck):
         return kind_of(kind) if kind else "any"
 
     def _file_below(self, path: Path, name: str) -> FilePath | None:
-        """The file that a name means, below this file's folder (S4)."""
+        """The file that a name means, below this file's folder."""
         folder = self._checked.folder
         if folder is None:
             self._say(path, f"{name} lies beside the pipeline's file, and this pipeline was not read from a file")

@@ -403,9 +403,7 @@ class Expander:
             self._note(instance, "the choice was made for different candidates and must be made again")
             return None
         if isinstance(choice.get("text"), str):
-            return (
-                None if any(isinstance(one, File) for one in shown) else choice["text"]
-            )  # no text becomes a file (S8)
+            return None if any(isinstance(one, File) for one in shown) else choice["text"]  # no text becomes a file
         take = choice.get("take")
         if isinstance(take, int) and 1 <= take <= len(shown):
             return shown[take - 1]

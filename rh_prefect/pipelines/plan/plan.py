@@ -244,7 +244,7 @@ def _is_meant(one: Instance, checked: Checked) -> bool:
 
 
 def _refuse_same_names(instances: Sequence[Instance], checked: Checked, problems: Problems) -> None:
-    """Two files cannot be saved under one name (S3)."""
+    """Two files cannot be saved under one name."""
     seen: dict[str, Instance] = {}
     for one in instances:
         if not one.save_as:
