@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import stamina
 from prefect import Flow
+from prefect.exceptions import PrefectHTTPStatusError
 from pydantic import SecretStr
 
 from rh_prefect import flow, models
@@ -118,7 +120,10 @@ class Scenario:
     async def begin(self) -> None:
         """Makes the flow run."""
         _trials[self.name] = self
-        self.run = str(await create(trial, {"name": self.name}))
+        # On a busy machine SQLite's lock can outlast the retries of Prefect's client, before any part of the trial.
+        async for attempt in stamina.retry_context(on=_is_busy, attempts=4, wait_initial=2.0):
+            with attempt:
+                self.run = str(await create(trial, {"name": self.name}))
 
     async def once(self, *, until: Callable[[], bool] = lambda: False) -> list[str] | None:
         """Runs it once, to its end or until it is evicted; what goes wrong is kept in `told`.
@@ -220,6 +225,10 @@ async def come_true(condition: Callable[[], bool]) -> None:
     """Looks every few milliseconds: what is waited for happens on other threads."""
     while not condition():  # noqa: ASYNC110 - on other threads, which set no event of this loop
         await asyncio.sleep(0.02)
+
+
+def _is_busy(error: Exception) -> bool:
+    return isinstance(error, PrefectHTTPStatusError) and error.response.status_code == 503
 
 
 def leaves(error: BaseException) -> Iterable[BaseException]:
