@@ -14,7 +14,7 @@ _STATE = tempfile.TemporaryDirectory(prefix="rh-tests-state-")
 os.environ["RH_STATE_DIR"] = _STATE.name
 os.environ["PREFECT_HOME"] = f"{_STATE.name}/prefect"
 # A test that needs Prefect's API and does not ask for `prefect_server` fails, also where it runs first. Prefect would
-# start a temporary server for it, which takes 20 s, and outlives a worker process that started it.
+# start a temporary server for it, which takes 20 s.
 os.environ["PREFECT_SERVER_EPHEMERAL_ENABLED"] = "false"
 
 # A flow run opens several clients, and each reads the certificates of all authorities: 20 ms of CPU. No test meets a

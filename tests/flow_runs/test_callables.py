@@ -77,6 +77,7 @@ def _process_pool() -> Any:
     return ProcessPoolTaskRunner(max_workers=1)
 
 
+@pytest.mark.usefixtures("prefect_worker_processes")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_task_in_another_process_receives_the_flow_around_it(kind: str) -> None:
     child = flow_of(kind, task_runner=_process_pool())

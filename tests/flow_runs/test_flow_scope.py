@@ -25,7 +25,6 @@ from rh_prefect.errors import ConfigError
 from rh_prefect.flow_runs.call_positions import PaidTask
 from rh_prefect.flow_runs.flow_scope import FlowScope, current_caller, current_scope
 from rh_prefect.jobs.journal.call_registry import Caller
-from tests.support.prefect_server import PrefectServer
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -211,13 +210,9 @@ def _process_pool() -> Any:
     return ProcessPoolTaskRunner(max_workers=2)
 
 
-async def test_a_process_pool_of_a_child_flow_belongs_to_the_root(
-    prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("prefect_worker_processes")
+async def test_a_process_pool_of_a_child_flow_belongs_to_the_root() -> None:
     """N2: the context of a worker process holds only the child; the root is looked up."""
-    # The settings of this process reach the tasks of a worker process, but not what Prefect does there beside them:
-    # without an address in its environment it starts a temporary server, which outlives it.
-    monkeypatch.setenv("PREFECT_API_URL", prefect_server.api)
 
     @flow(task_runner=_process_pool())
     def child() -> list[tuple[str, Caller]]:

@@ -78,7 +78,7 @@ async def test_a_review_of_300_pictures_shows_some_and_counts_the_others(
     assert text.count("](data:image/jpeg;base64,") == 5
     assert f"Not shown: {PICTURES - MOST_SHOWN} of {PICTURES} pictures." in text
     assert len(json.loads(text.partition("```json\n")[2].partition("```")[0])) == 100
-    assert text.count("`p/") + text.count("/p/") >= PICTURES
+    assert text.count("`p/") + text.count("/p/") > PICTURES // 2, "the addresses, as many as there is room for"
 
 
 async def test_the_results_of_a_run_with_300_pictures_count_the_others(

@@ -187,6 +187,16 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory, prefect_template: P
         _drain()
 
 
+@pytest.fixture
+def prefect_worker_processes(prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the processes of a process pool use the session's server for all that Prefect does in them.
+
+    The settings of this process reach their tasks. Prefect's events worker reads the environment there, and without an
+    address in it starts a temporary server, which outlives the process.
+    """
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server.api)
+
+
 def _drain() -> None:
     """Sends what Prefect still holds back, while there is a server to take it: at exit it would try for a minute."""
 
