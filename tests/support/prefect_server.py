@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Self
 
 import httpx
-import prefect
+import prefect.context
 import pytest
+from prefect.context import SettingsContext
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import (
@@ -189,12 +190,14 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory, prefect_template: P
 
 @pytest.fixture
 def prefect_worker_processes(prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets the processes of a process pool use the session's server for all that Prefect does in them.
+    """Has all that Prefect does for a process pool use the session's server.
 
-    The settings of this process reach their tasks. Prefect's events worker reads the environment there, and without an
-    address in it starts a temporary server, which outlives the process.
+    The settings of a test reach its tasks. Prefect's thread that takes the events of the processes, and the processes
+    themselves, read the settings of the environment; without an address there, a temporary server is started, which
+    outlives the test.
     """
     monkeypatch.setenv("PREFECT_API_URL", prefect_server.api)
+    monkeypatch.setattr(prefect.context, "GLOBAL_SETTINGS_CONTEXT", SettingsContext.get())
 
 
 def _drain() -> None:
