@@ -188,6 +188,17 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory, prefect_template: P
         _drain()
 
 
+@pytest.fixture(autouse=True)
+def _only_the_server_asked_for(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Hides the session's server from tests that do not ask for it: its flow runs are those of other tests."""
+    outside = prefect.context.GLOBAL_SETTINGS_CONTEXT
+    if "prefect_server" in request.fixturenames or outside is None or not PREFECT_API_URL.value():
+        yield
+        return
+    with outside.model_copy():
+        yield
+
+
 @pytest.fixture
 def prefect_worker_processes(prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Has all that Prefect does for a process pool use the session's server.
