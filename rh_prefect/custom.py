@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from rh_prefect.catalog import InputWarning
 from rh_prefect.catalog.registry import is_known
 from rh_prefect.errors import InputError
-from rh_prefect.json_values import flaw_of, snapshot
+from rh_prefect.json_checks import flaw_of, snapshot
 from rh_prefect.media.media import Media, MediaInput, as_media_input
 
 _API = re.compile(r"^(https?://[^/]+)?/?(openapi/v2/)?")

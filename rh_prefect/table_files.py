@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal
 
 from rh_prefect.errors import ConfigError, InputError
-from rh_prefect.jobs.requests.input_files import open_local
+from rh_prefect.jobs.requests.input_identification import open_local
 from rh_prefect.media.media import Media
 from rh_prefect.media.source import identity_uri, open_input, shown, unsigned_uri
 from rh_prefect.media.storage_errors import guarded

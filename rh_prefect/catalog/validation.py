@@ -15,11 +15,11 @@ import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from rh_prefect.catalog import parameter_rules
+from rh_prefect.catalog import cross_parameter_rules
 from rh_prefect.catalog.descriptions import standing
 from rh_prefect.catalog.model import Model, Param, text_of
 from rh_prefect.errors import InputError, MediaError
-from rh_prefect.json_values import flaw_of
+from rh_prefect.json_checks import flaw_of
 
 MIB = 1024 * 1024
 _SAME_FORMAT = {"jpeg": "jpg", "tiff": "tif"}
@@ -119,7 +119,7 @@ def _filled(model: Model, checked: Checked) -> dict[str, object]:
     for param in model.params:
         if param.required and param.default is not None:
             values.setdefault(param.key, param.wire_default)
-    parameter_rules.complete(model, values)
+    cross_parameter_rules.complete(model, values)
     return _in_order(model, values) | checked.extra
 
 
@@ -169,8 +169,10 @@ def check(
         for param in model.params
         if param.required and param.default is None and param.key not in tried
     )
-    checked.problems.extend(parameter_rules.problems(model, checked.values, unchecked=unchecked))
-    checked.notices.extend(f"{model.name}: {notice}." for notice in parameter_rules.notices(model, checked.values))
+    checked.problems.extend(cross_parameter_rules.problems(model, checked.values, unchecked=unchecked))
+    checked.notices.extend(
+        f"{model.name}: {notice}." for notice in cross_parameter_rules.notices(model, checked.values)
+    )
     if model.status != "current":
         checked.notices.append(f"{model.name}: {standing(model)}.")
     return checked

@@ -343,7 +343,7 @@ async def _recover(run: str, storage: str | None) -> list[str]:
 
 
 async def _collect(run: str) -> None:
-    from rh_prefect.flow_runs.recorded_jobs import bring_home
+    from rh_prefect.flow_runs.recorded_job_collection import bring_home
     from rh_prefect.jobs.loop_thread import LOOP
 
     failed = False

@@ -186,7 +186,7 @@ def _texts(value: object) -> list[str]:
 
 
 def _check_text(what: str, text: str) -> None:
-    from rh_prefect.json_values import is_text
+    from rh_prefect.json_checks import is_text
 
     refuse_hidden(what, text)
     if "\0" in text:

@@ -8,6 +8,18 @@ from rh_prefect.client.json_readers import Page
 from rh_prefect.client.native_comfyui import NativeSubmit
 from rh_prefect.client.platform import AppSort, ResourceKind
 from rh_prefect.client.responses import read_delivery
+from rh_prefect.client.wire.apps_and_comfyui import (
+    App,
+    AppListing,
+    AppNode,
+    AppOption,
+    ComfyFile,
+    ComfyPrompt,
+    ComfyQueue,
+    ComfyRun,
+    Style,
+    StyleLora,
+)
 from rh_prefect.client.wire.platform import (
     Account,
     ApiKey,
@@ -30,18 +42,6 @@ from rh_prefect.client.wire.task import (
     WebhookDelivery,
     WebhookEvent,
     is_task_id,
-)
-from rh_prefect.client.wire.workflows import (
-    App,
-    AppListing,
-    AppNode,
-    AppOption,
-    ComfyFile,
-    ComfyPrompt,
-    ComfyQueue,
-    ComfyRun,
-    Style,
-    StyleLora,
 )
 
 __all__ = [

@@ -16,9 +16,7 @@ from rh_prefect.client.json_readers import loads, table
 from rh_prefect.client.responses import ApiResponse, RequestInfo
 from rh_prefect.client.session import JSON, Session, json_bytes, usable_id
 from rh_prefect.client.upload_body import FileBody
-from rh_prefect.client.wire.platform import Download
-from rh_prefect.client.wire.task import RemoteOutput, TaskStatus, TaskView, is_task_id, read_extension, read_node_errors
-from rh_prefect.client.wire.workflows import (
+from rh_prefect.client.wire.apps_and_comfyui import (
     ComfyFile,
     ComfyPrompt,
     ComfyQueue,
@@ -28,6 +26,8 @@ from rh_prefect.client.wire.workflows import (
     read_comfy_queue,
     read_comfy_run,
 )
+from rh_prefect.client.wire.platform import Download
+from rh_prefect.client.wire.task import RemoteOutput, TaskStatus, TaskView, is_task_id, read_extension, read_node_errors
 from rh_prefect.errors import InputError, LinkExpired, RunningHubError, api_error
 from rh_prefect.redaction import HIDDEN, MASK, bare, mask, mask_url
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from rh_prefect.emulator.file_store import FileStore
 from rh_prefect.emulator.render import Rendered, Renderer
-from rh_prefect.emulator.render.file_finishing import pad, stamp
+from rh_prefect.emulator.render.metadata_and_padding import pad, stamp
 from rh_prefect.emulator.tasks import Failure, Output, OutputSpec, Task, Tasks
 
 _SEED_BITS: Final = 32

@@ -21,7 +21,7 @@ from rh_prefect.flow_runs.call_positions import PlacedFlow, count_submits
 from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.prefect_internals import FlowDecorator, FlowEvent, add_hook
 from rh_prefect.flow_runs.queries import RecordedScope, scope_of
-from rh_prefect.flow_runs.recorded_jobs import bring_home
+from rh_prefect.flow_runs.recorded_job_collection import bring_home
 from rh_prefect.flow_runs.run_status import forget_run_status, run_status_of
 from rh_prefect.jobs.journal.call_registry import REQUESTED_KEYS
 from rh_prefect.jobs.journal.costs import Costs, charge_of

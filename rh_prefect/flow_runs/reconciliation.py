@@ -26,7 +26,7 @@ from rh_prefect.flow_runs.queries import (
     scope_of,
     scopes_of,
 )
-from rh_prefect.flow_runs.recorded_jobs import bring_home, home_of
+from rh_prefect.flow_runs.recorded_job_collection import bring_home, home_of
 from rh_prefect.jobs.events import summary_of
 from rh_prefect.jobs.journal.job_records import JobView, Submit, jobs_of
 from rh_prefect.jobs.journal.record_types import Record

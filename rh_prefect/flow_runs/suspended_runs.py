@@ -32,7 +32,7 @@ from prefect.settings import PREFECT_API_URL
 from rh_prefect.errors import RunningHubError, TaskNotFound
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import find_flow_runs, journal_of
-from rh_prefect.flow_runs.recorded_jobs import confirmed_end
+from rh_prefect.flow_runs.recorded_job_collection import confirmed_end
 from rh_prefect.flow_runs.suspension import PAUSE_KEY, SUSPEND, PendingTask, Suspension
 from rh_prefect.jobs.journal.job_records import JobRecords, split_job
 from rh_prefect.jobs.loop_thread import LOOP

@@ -29,7 +29,7 @@ from rh_prefect.flow_runs.flow_scope import borrowed_scope, current_scope
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.prefect_internals import is_retried_in_process, pause_keys
 from rh_prefect.flow_runs.queries import journal_of, read_flow_run
-from rh_prefect.flow_runs.recorded_jobs import bring_home
+from rh_prefect.flow_runs.recorded_job_collection import bring_home
 from rh_prefect.flow_runs.run_status import run_logger
 from rh_prefect.jobs.engine import JobEngine, Reused
 from rh_prefect.jobs.job_context import JobCall

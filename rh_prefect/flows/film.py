@@ -16,7 +16,7 @@ from rh_prefect.flow_runs.parameter_types import (
     Music,
     Resolution,
 )
-from rh_prefect.flows.composed_steps import (
+from rh_prefect.flows.shared_requests import (
     FRAMINGS,
     MOVES,
     Blocks,

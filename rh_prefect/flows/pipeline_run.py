@@ -28,7 +28,7 @@ from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.calls import files_that_stand_in, known_values, work_call
+from rh_prefect.pipelines.call_builder import files_that_stand_in, known_values, work_call
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.last_run import LastRuns
 from rh_prefect.pipelines.parsed_answers import shape_of

@@ -19,9 +19,9 @@ from rh_prefect.jobs.events import JobEvent, Observer
 from rh_prefect.jobs.journal.identity import Place, base_hash
 from rh_prefect.jobs.journal.job_records import JobRecords, Submit, split_job
 from rh_prefect.jobs.journal.journal import by_job
+from rh_prefect.jobs.journal.process_identity import current_owner
 from rh_prefect.jobs.journal.record_types import Answer, Intent
 from rh_prefect.jobs.journal.scope import FolderScope, Scope
-from rh_prefect.jobs.journal.writer_process import current_owner
 from rh_prefect.jobs.options import Options, Request
 from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.jobs.outputs.manifest import Manifest

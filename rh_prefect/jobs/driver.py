@@ -23,7 +23,7 @@ from rh_prefect.jobs.journal.record_types import Answer, End, Intent, Resolution
 from rh_prefect.jobs.lifecycle import Accepted, completing, finding, submitting
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.run_cancellation import BEFORE_CLAIM, REMEMBER
-from rh_prefect.jobs.steps import (
+from rh_prefect.jobs.step_types import (
     CRITICAL,
     AwaitEnd,
     AwaitSlot,

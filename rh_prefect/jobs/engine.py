@@ -15,8 +15,8 @@ from rh_prefect.client.transport import chance
 from rh_prefect.custom import CustomInput
 from rh_prefect.errors import RunningHubError, SubmissionUnknown
 from rh_prefect.jobs.accounts.account import Member, is_native
+from rh_prefect.jobs.accounts.account_slot import SlotLease
 from rh_prefect.jobs.accounts.pool import Pool
-from rh_prefect.jobs.accounts.slot_lease import SlotLease
 from rh_prefect.jobs.download_folder import StoreChecks
 from rh_prefect.jobs.driver import JobDriver
 from rh_prefect.jobs.events import Observer, Silent, event_of, summary_of
@@ -38,7 +38,7 @@ from rh_prefect.jobs.outputs.manifest import Manifest
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.requests.graph_request import app_request, native_request, quick_create_request, workflow_request
 from rh_prefect.jobs.requests.input_copies import Copies
-from rh_prefect.jobs.requests.input_files import Inputs
+from rh_prefect.jobs.requests.input_identification import Inputs
 from rh_prefect.jobs.requests.request import JobRequest, as_recorded, custom_request, prepare_request
 from rh_prefect.jobs.run_cancellation import CancelWatch
 from rh_prefect.media.store import MediaStore

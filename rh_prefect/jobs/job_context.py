@@ -12,17 +12,17 @@ from pydantic import SecretStr
 
 from rh_prefect.errors import ConfigError, JournalError
 from rh_prefect.jobs.accounts.account import Member
-from rh_prefect.jobs.accounts.slot_lease import SlotLease
+from rh_prefect.jobs.accounts.account_slot import SlotLease
 from rh_prefect.jobs.download_folder import StoreChecks
 from rh_prefect.jobs.events import JobEvent, JobEventState, Observer, Silent
 from rh_prefect.jobs.journal.budget import SpendTracker
 from rh_prefect.jobs.journal.call_registry import Caller
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.journal.job_records import JobRecords
+from rh_prefect.jobs.journal.process_identity import current_owner, uptime
 from rh_prefect.jobs.journal.record_types import Intent
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.journal.spool import Spool
-from rh_prefect.jobs.journal.writer_process import current_owner, uptime
 from rh_prefect.jobs.lifecycle import Policy
 from rh_prefect.jobs.options import Options
 from rh_prefect.jobs.requests.request import JobRequest

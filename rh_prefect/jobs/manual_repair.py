@@ -10,10 +10,10 @@ from rh_prefect.client import is_task_id
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit, jobs_of, read_job
 from rh_prefect.jobs.journal.journal import Journal
+from rh_prefect.jobs.journal.process_identity import current_owner, is_surely_dead
 from rh_prefect.jobs.journal.record_types import Answer, End, Intent, Link, Lost, Resolution
 from rh_prefect.jobs.journal.scope import begin_scope
 from rh_prefect.jobs.journal.spool import Spool, Spooled
-from rh_prefect.jobs.journal.writer_process import current_owner, is_surely_dead
 from rh_prefect.jobs.outputs.manifest import Manifest, read_all
 from rh_prefect.media.store import MediaStore
 

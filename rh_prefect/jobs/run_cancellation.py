@@ -15,9 +15,9 @@ from rh_prefect.errors import ApiError, RunningHubError, TaskNotFound
 from rh_prefect.jobs.accounts.poller import is_settled
 from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit, jobs_of, read_job
 from rh_prefect.jobs.journal.journal import Journal, as_cached
+from rh_prefect.jobs.journal.process_identity import is_surely_dead
 from rh_prefect.jobs.journal.record_types import Intent
 from rh_prefect.jobs.journal.scope import FolderScope, Scope, cancel_key, forbid_attempt, last_attempt
-from rh_prefect.jobs.journal.writer_process import is_surely_dead
 from rh_prefect.jobs.outputs.result import end_of
 
 REMEMBER = 2.0

@@ -13,9 +13,9 @@ from rh_prefect.errors import ApiError, ConnectFailed, InputError, JournalError,
 from rh_prefect.jobs.job_context import JobContext
 from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.journal import as_cached
+from rh_prefect.jobs.journal.process_identity import is_surely_dead
 from rh_prefect.jobs.journal.record_types import GAVE_UP, NOT_DELIVERED, NOT_SENT, Answer, Intent, Resolution
 from rh_prefect.jobs.journal.spool import Spooled
-from rh_prefect.jobs.journal.writer_process import is_surely_dead
 from rh_prefect.jobs.requests.request import replace_marks
 
 WATCH_MARGIN = 10.0

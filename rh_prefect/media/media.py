@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from rh_prefect.errors import InputError
-from rh_prefect.json_values import is_text
+from rh_prefect.json_checks import is_text
 
 Kind = Literal["image", "video", "audio", "3d", "text", "other"]
 """What a file is, by its content."""

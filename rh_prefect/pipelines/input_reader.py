@@ -15,7 +15,7 @@ from fsspec.core import url_to_fs
 
 from rh_prefect.catalog.model import text_of
 from rh_prefect.errors import InputError
-from rh_prefect.jobs.requests.input_files import open_local
+from rh_prefect.jobs.requests.input_identification import open_local
 from rh_prefect.media.input_access import InputAccess
 from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.probe import facts_or_type

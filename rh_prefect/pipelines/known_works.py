@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 
 from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.journal import Journal
-from rh_prefect.jobs.journal.writer_process import is_surely_dead
+from rh_prefect.jobs.journal.process_identity import is_surely_dead
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.local_result_cache import HomeCache
 from rh_prefect.pipelines.plan.planned_steps import KnownWork, WorkQuery
-from rh_prefect.pipelines.result_cache import HomeCache
 from rh_prefect.pipelines.stored_edits import FILES, EditResult, EditResults, open_edits
 from rh_prefect.pipelines.work_lifecycle import Home
 from rh_prefect.pipelines.works_store import FOLDER, WorksJournal, choose_new_take, home_key, least_new_take

@@ -24,7 +24,7 @@ from rh_prefect.errors import (
     TransportError,
 )
 from rh_prefect.jobs.accounts.account import Member, is_native
-from rh_prefect.jobs.accounts.slot_lease import SlotLease
+from rh_prefect.jobs.accounts.account_slot import SlotLease
 from rh_prefect.jobs.download_folder import part_file
 from rh_prefect.jobs.driver import JobDriver
 from rh_prefect.jobs.engine import JobEngine
@@ -39,7 +39,7 @@ from rh_prefect.jobs.options import Request, policy_of
 from rh_prefect.jobs.outputs.collect import Collector
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.requests.request import JobRequest, as_recorded, replace_marks
-from rh_prefect.jobs.steps import Step
+from rh_prefect.jobs.step_types import Step
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines import work_lifecycle as protocol
 from rh_prefect.pipelines.plan.identity import work_id

@@ -21,7 +21,7 @@ from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.client import Asset, AssetGroup, AssetKind, Client, Page, PricePreview, Upload
 from rh_prefect.client.session import usable_id
 from rh_prefect.errors import InputError
-from rh_prefect.jobs.requests.input_files import open_local
+from rh_prefect.jobs.requests.input_identification import open_local
 from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.probe import Facts, probe
 from rh_prefect.media.source import Source, shown

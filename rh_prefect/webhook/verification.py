@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from rh_prefect.blocks.lookup import RECORDED
 from rh_prefect.errors import RunningHubError, TaskNotFound
 from rh_prefect.flow_runs.queries import is_flow_run, journal_of
-from rh_prefect.flow_runs.recorded_jobs import confirmed_end
+from rh_prefect.flow_runs.recorded_job_collection import confirmed_end
 from rh_prefect.flow_runs.task_end_events import announce
 from rh_prefect.jobs.journal.job_records import JobRecords, Submit
 from rh_prefect.jobs.journal.record_types import End, Resolution

@@ -16,6 +16,14 @@ from rh_prefect.client import native_comfyui, read_delivery, responses
 from rh_prefect.client.json_readers import Value, loads, plain, table
 from rh_prefect.client.progress import ProgressEvent, read_frame
 from rh_prefect.client.responses import RequestInfo
+from rh_prefect.client.wire.apps_and_comfyui import (
+    read_app,
+    read_app_page,
+    read_comfy_file,
+    read_comfy_prompt,
+    read_comfy_run,
+    read_styles,
+)
 from rh_prefect.client.wire.platform import (
     read_api_keys,
     read_asset,
@@ -25,14 +33,6 @@ from rh_prefect.client.wire.platform import (
     read_resource_page,
 )
 from rh_prefect.client.wire.task import TaskView, read_webhook_event
-from rh_prefect.client.wire.workflows import (
-    read_app,
-    read_app_page,
-    read_comfy_file,
-    read_comfy_prompt,
-    read_comfy_run,
-    read_styles,
-)
 from rh_prefect.errors import RunningHubError
 from tests.client.test_responses import DEEP, json_values, statuses
 from tests.support.hypothesis_settings import search

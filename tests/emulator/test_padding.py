@@ -13,7 +13,7 @@ import av
 import pytest
 from PIL import Image
 
-from rh_prefect.emulator.render.file_finishing import pad
+from rh_prefect.emulator.render.metadata_and_padding import pad
 from rh_prefect.media.probe import probe
 from tests.support import samples
 

@@ -19,6 +19,7 @@ from rh_prefect.errors import (
     SubmissionUnknown,
 )
 from rh_prefect.jobs.journal.job_records import RESUBMITTED, JobView, Submit
+from rh_prefect.jobs.journal.process_identity import Owner
 from rh_prefect.jobs.journal.record_types import (
     BROKEN,
     GAVE_UP,
@@ -30,9 +31,8 @@ from rh_prefect.jobs.journal.record_types import (
     Lost,
     Resolution,
 )
-from rh_prefect.jobs.journal.writer_process import Owner
 from rh_prefect.jobs.lifecycle import Policy
-from rh_prefect.jobs.steps import (
+from rh_prefect.jobs.step_types import (
     AwaitEnd,
     AwaitSlot,
     CancelTask,

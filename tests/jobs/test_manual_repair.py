@@ -8,9 +8,9 @@ import pytest
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.journal.job_records import jobs_of, read_job, split_job
 from rh_prefect.jobs.journal.journal import FolderJournal
+from rh_prefect.jobs.journal.process_identity import current_owner
 from rh_prefect.jobs.journal.record_types import Answer, End, Resolution
 from rh_prefect.jobs.journal.spool import Spool, Spooled
-from rh_prefect.jobs.journal.writer_process import current_owner
 from rh_prefect.jobs.manual_repair import adopt, mark_lost, mark_refused, orphans, replay_spool
 from tests.support.job_records import KEY, SOMEWHERE_ELSE, TASK, dead_owner, intent, ticket, unknown, write
 

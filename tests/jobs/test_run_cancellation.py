@@ -12,9 +12,9 @@ from rh_prefect.client import RemoteOutput, TaskView, Usage
 from rh_prefect.errors import ApiError, ConfigError, JournalError, KeyRejected, ResponseLost, TaskNotFound, api_error
 from rh_prefect.jobs.journal.job_records import read_job
 from rh_prefect.jobs.journal.journal import JSON, FolderJournal
+from rh_prefect.jobs.journal.process_identity import current_owner
 from rh_prefect.jobs.journal.record_types import Answer, End, Intent, Record
 from rh_prefect.jobs.journal.scope import FolderScope
-from rh_prefect.jobs.journal.writer_process import current_owner
 from rh_prefect.jobs.run_cancellation import (
     PATIENCE,
     POLLS_FOR_OUTPUTS,

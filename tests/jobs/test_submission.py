@@ -16,10 +16,10 @@ from rh_prefect.errors import ConnectFailed, InputError, JournalError, ResponseL
 from rh_prefect.jobs.journal.identity import media_mark
 from rh_prefect.jobs.journal.job_records import JobView
 from rh_prefect.jobs.journal.journal import FolderJournal
+from rh_prefect.jobs.journal.process_identity import current_owner, uptime
 from rh_prefect.jobs.journal.record_types import GAVE_UP, NOT_DELIVERED, NOT_SENT, Answer, End, Intent, Resolution
 from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.journal.spool import Spool, Spooled
-from rh_prefect.jobs.journal.writer_process import current_owner, uptime
 from rh_prefect.jobs.manual_repair import adopt, mark_refused
 from rh_prefect.jobs.requests.request import JobRequest
 from rh_prefect.jobs.submission import Submitter

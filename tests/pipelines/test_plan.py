@@ -15,7 +15,7 @@ from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, NoWorks, Plan, ReviewedPlan, WorkQuery
 from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES
-from rh_prefect.pipelines.plan.subtitle_times import equal_times
+from rh_prefect.pipelines.plan.subtitle_time_check import equal_times
 from rh_prefect.pipelines.planning_values import Frame, Made
 from tests.pipelines.assets import photo
 

@@ -13,8 +13,8 @@ from rh_prefect.client import Client
 from rh_prefect.emulator import Emulator
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
-from rh_prefect.pipelines.plan.price import input_seconds
 from rh_prefect.pipelines.plan.render import prices
+from rh_prefect.pipelines.plan.request_price import input_seconds
 from rh_prefect.pipelines.planning_values import File, exactly
 from tests.pipelines.assets import photo, photos, sound, video
 

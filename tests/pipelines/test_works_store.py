@@ -9,8 +9,8 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.registry import register_implementation
 
 from rh_prefect.jobs.journal.journal import FolderJournal, NotExclusive
+from rh_prefect.jobs.journal.process_identity import current_owner
 from rh_prefect.jobs.journal.record_types import Answer, End, Intent
-from rh_prefect.jobs.journal.writer_process import current_owner
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.plan.identity import work_id

@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from rh_prefect.errors import ResponseLost
 from rh_prefect.jobs.journal.job_records import JobView, Submit
-from rh_prefect.jobs.journal.writer_process import is_surely_dead
+from rh_prefect.jobs.journal.process_identity import is_surely_dead
 from rh_prefect.jobs.lifecycle import Policy
 from rh_prefect.jobs.manual_repair import adopt, mark_refused
 from tests.support.memory_journal import MemoryJournal, MemoryPlace

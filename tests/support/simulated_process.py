@@ -31,10 +31,10 @@ from rh_prefect.jobs.journal.budget import Money, SpendTracker
 from rh_prefect.jobs.journal.call_registry import CallRegistry
 from rh_prefect.jobs.journal.job_records import JobRecords, Submit
 from rh_prefect.jobs.journal.journal import JSON
+from rh_prefect.jobs.journal.process_identity import Owner, is_surely_dead
 from rh_prefect.jobs.journal.record_types import Intent
 from rh_prefect.jobs.journal.scope import is_empty
 from rh_prefect.jobs.journal.spool import Spool, Spooled
-from rh_prefect.jobs.journal.writer_process import Owner, is_surely_dead
 from rh_prefect.jobs.lifecycle import Policy
 from rh_prefect.jobs.manual_repair import replay_spool
 from rh_prefect.jobs.requests.request import JobRequest

@@ -13,10 +13,10 @@ from functools import cache
 from typing import Any, TypeAlias
 
 from rh_prefect.errors import JobCancelled, JobFailed, SubmissionUnknown
-from rh_prefect.jobs import steps
+from rh_prefect.jobs import step_types
 from rh_prefect.jobs.journal.job_records import Submit
+from rh_prefect.jobs.journal.process_identity import Owner
 from rh_prefect.jobs.journal.record_types import Answer, End, Intent, Resolution
-from rh_prefect.jobs.journal.writer_process import Owner
 from rh_prefect.pipelines import work_lifecycle
 from rh_prefect.pipelines.work_lifecycle import Home, Invalid, WorkPolicy, cancel_work, run_work
 
@@ -165,13 +165,13 @@ def _value(step: work_lifecycle.WorkStep, token: Token) -> Any:
     match step:
         case work_lifecycle.ReadHome() | work_lifecycle.RecordHome():
             return token and home_of(token)
-        case work_lifecycle.ReadSubmission() | steps.RecordAnswer():
+        case work_lifecycle.ReadSubmission() | step_types.RecordAnswer():
             return token and submit_of(token)
-        case steps.Claim(n):
+        case step_types.Claim(n):
             return token and intent_of(n, *token)
-        case steps.Post(_, n):
+        case step_types.Post(_, n):
             return answer_of(token, n)
-        case steps.AwaitEnd(submit) | steps.CancelTask(submit):
+        case step_types.AwaitEnd(submit) | step_types.CancelTask(submit):
             return end_of(token, submit.n)
         case work_lifecycle.Publish(submit):
             return home_of(submit.n) if token == "success" else Invalid("another shape")
@@ -179,7 +179,15 @@ def _value(step: work_lifecycle.WorkStep, token: Token) -> Any:
             return token
 
 
-LOCAL = (steps.Prepare, steps.AwaitSlot, steps.FreeSlot, steps.Reserve, steps.Release, steps.SwitchAccount, steps.Pause)
+LOCAL = (
+    step_types.Prepare,
+    step_types.AwaitSlot,
+    step_types.FreeSlot,
+    step_types.Reserve,
+    step_types.Release,
+    step_types.SwitchAccount,
+    step_types.Pause,
+)
 """Steps that change nothing which another process can see: they are done at once."""
 
 
@@ -304,20 +312,20 @@ class Explorer:
                         for name, _ in world.records
                     ),
                 )
-            case steps.CheckCancel():
+            case step_types.CheckCancel():
                 yield world, False
-            case steps.Claim(n):
+            case step_types.Claim(n):
                 yield from self._claim(actor, n, world)
-            case steps.Post(_, n):
+            case step_types.Post(_, n):
                 yield from self._post(actor, n, world)
-            case steps.RecordAnswer(_, n, answer):
+            case step_types.RecordAnswer(_, n, answer):
                 after = _record_answer(n, answer.outcome, world)
                 yield replace(after, spool=after.spool - {(actor.machine, n)}), after.submission(n)
-            case steps.Watch(submit):
+            case step_types.Watch(submit):
                 yield from self._watch(submit, world)
-            case steps.AwaitEnd(submit):
+            case step_types.AwaitEnd(submit):
                 yield from _await_end(actor, submit, world)
-            case steps.CancelTask(submit):
+            case step_types.CancelTask(submit):
                 status = world.task(submit.n)
                 status = "cancelled" if status == "pending" else status
                 after = world.with_task(submit.n, str(status)).create(f"end-{submit.n}", status)

@@ -19,8 +19,8 @@ from rh_prefect.blocks.lookup import load_engine
 from rh_prefect.errors import BudgetExceeded, InputError, JobCancelled, JobFailed, RunningHubError, SubmissionUnknown
 from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.flow_runs.suspension import PendingTask, SuspendGroup, in_suspend_group, party
-from rh_prefect.flows.batch.plan import Plan, Work
 from rh_prefect.flows.batch.report import RowResult, RowState
+from rh_prefect.flows.batch.row_plan import Plan, Work
 from rh_prefect.jobs.events import JobEvent, JobEventState, summary_of
 from rh_prefect.jobs.journal.budget import SpendTracker
 from rh_prefect.jobs.journal.costs import CURRENCY, Costs

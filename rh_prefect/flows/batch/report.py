@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rh_prefect import artifacts
 from rh_prefect.client.wire.task import TaskStatus
 from rh_prefect.errors import RunningHubError
-from rh_prefect.flows.batch.attempts import FOLDER
+from rh_prefect.flows.batch.saved_state import FOLDER
 from rh_prefect.jobs.events import JobEventState
 from rh_prefect.jobs.journal.budget import SpendTracker
 from rh_prefect.jobs.journal.costs import Costs

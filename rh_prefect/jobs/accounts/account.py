@@ -23,7 +23,7 @@ from rh_prefect.jobs.journal.identity import file_mark
 from rh_prefect.jobs.journal.record_types import Intent
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.requests.input_copies import Copies
-from rh_prefect.jobs.requests.input_files import Input, check_unchanged, open_local
+from rh_prefect.jobs.requests.input_identification import Input, check_unchanged, open_local
 from rh_prefect.jobs.requests.request import JobRequest
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings

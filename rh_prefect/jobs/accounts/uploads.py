@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rh_prefect.caches_and_locks import LruCache, NamedLocks
 from rh_prefect.client import Upload
-from rh_prefect.jobs.requests.input_files import Input, LocalFile, check_unchanged, open_local
+from rh_prefect.jobs.requests.input_identification import Input, LocalFile, check_unchanged, open_local
 from rh_prefect.media.source import digest, look
 from rh_prefect.media.urls import is_local
 

@@ -15,8 +15,8 @@ from rh_prefect.jobs.journal.call_matching import Equal, Match, RecordedCall, fi
 from rh_prefect.jobs.journal.identity import Address, job_key, other_job_key
 from rh_prefect.jobs.journal.job_records import JobRecords, calls_in
 from rh_prefect.jobs.journal.journal import Journal, as_cached
+from rh_prefect.jobs.journal.process_identity import Owner, current_owner
 from rh_prefect.jobs.journal.record_types import CallRecord, Intent
-from rh_prefect.jobs.journal.writer_process import Owner, current_owner
 
 _NUMBERS = count(1)
 

@@ -34,7 +34,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rh_prefect.errors import Retry
 from rh_prefect.jobs.journal.identity import Address
-from rh_prefect.jobs.journal.writer_process import Owner
+from rh_prefect.jobs.journal.process_identity import Owner
 
 
 def _token() -> str:

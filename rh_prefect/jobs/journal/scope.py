@@ -12,8 +12,8 @@ from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.errors import JournalError
 from rh_prefect.jobs.journal.call_registry import CallRegistry
 from rh_prefect.jobs.journal.journal import FolderJournal, Journal, as_cached
+from rh_prefect.jobs.journal.process_identity import Owner, current_owner
 from rh_prefect.jobs.journal.record_types import FORMAT, FORMAT_KEY, Cancelled, Format, Record
-from rh_prefect.jobs.journal.writer_process import Owner, current_owner
 from rh_prefect.media.store import MediaStore
 
 

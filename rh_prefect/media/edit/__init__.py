@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from rh_prefect.media.edit.assembly import Joined, concat, mux
 from rh_prefect.media.edit.audio_samples import Level, audio_level
+from rh_prefect.media.edit.frames_and_thumbnails import contact_sheet, last_frame, poster, thumbnail
 from rh_prefect.media.edit.mixdown import mix
 from rh_prefect.media.edit.single_file_edits import (
     add_sounds,
@@ -26,7 +27,6 @@ from rh_prefect.media.edit.single_file_edits import (
     trim,
     watermark,
 )
-from rh_prefect.media.edit.stills import contact_sheet, last_frame, poster, thumbnail
 from rh_prefect.media.edit.subtitle_writer import subtitles
 
 __all__ = [

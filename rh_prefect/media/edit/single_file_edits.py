@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.edit.audio_samples import RATE, Sound, endless_silence, recording, sound_with_picture
+from rh_prefect.media.edit.frames_and_thumbnails import flat, frame_image, last_frame
 from rh_prefect.media.edit.mixdown import create_track, mix
 from rh_prefect.media.edit.output import (
     BT709,
@@ -27,7 +28,6 @@ from rh_prefect.media.edit.output import (
     write_frames,
     write_image,
 )
-from rh_prefect.media.edit.stills import flat, frame_image, last_frame
 from rh_prefect.media.edit.video_reader import (
     FASTEST,
     Canvas,

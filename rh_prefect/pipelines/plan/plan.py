@@ -15,7 +15,7 @@ from rh_prefect.pipelines.document import Problem, Problems, nearest, visible
 from rh_prefect.pipelines.file_model import Budget
 from rh_prefect.pipelines.plan.expand import Expander, grouped
 from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection, Work
-from rh_prefect.pipelines.plan.price import total
+from rh_prefect.pipelines.plan.request_price import total
 from rh_prefect.pipelines.takes_file import step_of
 
 

@@ -17,8 +17,8 @@ from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.model_suggestions import no_such_model
 from rh_prefect.pipelines.plan.identity import is_settled, mark
 from rh_prefect.pipelines.plan.planned_steps import FREE, Instance, Money
-from rh_prefect.pipelines.plan.price import input_seconds, length_of, output_seconds, price_of
-from rh_prefect.pipelines.plan.subtitle_times import equal_times
+from rh_prefect.pipelines.plan.request_price import input_seconds, length_of, output_seconds, price_of
+from rh_prefect.pipelines.plan.subtitle_time_check import equal_times
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
     File,

@@ -14,7 +14,7 @@ from rh_prefect.errors import InputError, MediaError, ResponseLost
 from rh_prefect.jobs.accounts.account import Account
 from rh_prefect.jobs.accounts.uploads import AT_ONCE, LIFETIME, Uploads
 from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.requests.input_files import Input, Inputs
+from rh_prefect.jobs.requests.input_identification import Input, Inputs
 from rh_prefect.jobs.requests.request import JobRequest
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings

@@ -34,7 +34,7 @@ from rh_prefect.jobs.journal.record_types import Answer, End, Record, Resolution
 from rh_prefect.jobs.lifecycle import Policy
 from rh_prefect.jobs.options import Options
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.jobs.steps import (
+from rh_prefect.jobs.step_types import (
     AwaitEnd,
     AwaitSlot,
     CheckCancel,

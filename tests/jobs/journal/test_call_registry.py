@@ -12,8 +12,8 @@ import pytest
 from rh_prefect.errors import AmbiguousCall, JournalError
 from rh_prefect.jobs.journal.call_registry import Caller, CallJob, CallRegistry, Try
 from rh_prefect.jobs.journal.identity import Address, Place, Step, job_key, other_job_key
+from rh_prefect.jobs.journal.process_identity import current_owner
 from rh_prefect.jobs.journal.record_types import CallRecord, Record
-from rh_prefect.jobs.journal.writer_process import current_owner
 from tests.support.job_records import SOMEWHERE_ELSE, intent, write
 from tests.support.memory_journal import MemoryJournal, MemoryPlace
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from rh_prefect.jobs.journal import writer_process
-from rh_prefect.jobs.journal.writer_process import Owner, current_owner, is_surely_dead, uptime
+from rh_prefect.jobs.journal import process_identity
+from rh_prefect.jobs.journal.process_identity import Owner, current_owner, is_surely_dead, uptime
 from tests.support.job_records import dead_owner, owner_of, wait_until_dead
 
 
@@ -96,7 +96,7 @@ def test_a_forked_process_reads_its_own_start() -> None:
     current_owner()
     reader, writer = os.pipe()
     if (pid := os.fork()) == 0:
-        os.write(writer, str(writer_process._owner_of.cache_info().currsize).encode())
+        os.write(writer, str(process_identity._owner_of.cache_info().currsize).encode())
         os._exit(0)
     os.waitpid(pid, 0)
     assert os.read(reader, 10) == b"0"

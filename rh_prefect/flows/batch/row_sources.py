@@ -17,7 +17,7 @@ from fsspec.core import url_to_fs
 
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.requests.input_copies import is_copy
-from rh_prefect.json_values import snapshot
+from rh_prefect.json_checks import snapshot
 from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.names import safe
 from rh_prefect.media.source import identity_uri, unsigned_uri

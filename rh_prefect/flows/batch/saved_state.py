@@ -22,7 +22,7 @@ from rh_prefect.errors import ConfigError, JournalError, MediaError
 from rh_prefect.flow_runs.flow_scope import FlowScope
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import BATCH, FIRST_OF_A_BATCH, RecordedScope, recorded_scope
-from rh_prefect.flows.batch.plan import Stage
+from rh_prefect.flows.batch.row_plan import Stage
 from rh_prefect.jobs.journal.journal import FolderJournal, NotExclusive
 from rh_prefect.media.source import look
 from rh_prefect.media.store import MediaStore
