@@ -86,7 +86,7 @@ async def pictures() -> None:
 
 
 @pytest.mark.prefect
-@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.usefixtures("prefect_server", "no_earlier_flow_runs")
 async def test_a_flow_run_counts_by_its_journal_and_when_it_is_deleted_by_its_manifests(
     rh: Emulator, tmp_path: Path
 ) -> None:
@@ -107,7 +107,7 @@ async def test_a_flow_run_counts_by_its_journal_and_when_it_is_deleted_by_its_ma
     assert Costs.total(one.charge.costs for one in await here()) == Costs({"CNY": rh.recorder.charged})
 
 
-@pytest.mark.usefixtures("prefect_server", "rh")
+@pytest.mark.usefixtures("prefect_server", "no_earlier_flow_runs", "rh")
 def test_a_run_whose_records_cannot_be_read_is_named_and_the_others_are_summed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,7 +27,7 @@ from tests.e2e import flows
 from tests.e2e.runs import begin
 from tests.support.emulator_env import environment
 
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server", "no_earlier_flow_runs")]
 
 
 @pytest.fixture

@@ -107,6 +107,8 @@ class PrefectServer:
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self._port)]
         env = self.env
         del env["PREFECT_API_URL"]
+        if self._template and self._template.exists():  # whose block types are those of this very Prefect
+            env["PREFECT_API_BLOCKS_REGISTER_ON_START"] = "false"
         if self._database:
             env["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = self._database
         with self.log.open("ab") as log:
@@ -186,6 +188,14 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory, prefect_template: P
         stack.enter_context(temporary_settings(_settings(server)))
         yield server
         _drain()
+
+
+@pytest.fixture(scope="module")
+def no_earlier_flow_runs(prefect_server: PrefectServer) -> None:
+    """Deletes the flow runs of earlier tests, for tests of what reads all flow runs: their emulators have stopped."""
+    with httpx.Client(base_url=prefect_server.api, timeout=60) as http:
+        while http.post("/flow_runs/bulk_delete", json={}).raise_for_status().json()["deleted"]:
+            pass
 
 
 @pytest.fixture(autouse=True)
