@@ -48,7 +48,7 @@ _OF_PIPELINE = "rh_prefect_pipeline"
 
 
 def mark_pipeline(function: Callable[..., Any]) -> None:
-    """Marks the function of a pipeline's flow: a worker's hook knows the flow, and none of the pipeline.
+    """Marks a function as that of a pipeline's flow, so that a worker's hook recognises the flow as a pipeline's.
 
     Args:
         function: The function; options of its flow may change.
@@ -85,12 +85,12 @@ class Page:
 
     @classmethod
     def current_key(cls, what: str) -> str:
-        """The key of an artifact of the flow run that the caller is in; see `key`."""
+        """Returns the key of an artifact of the caller's flow run; see `key`."""
         page = cls.current()
         return page.key(what) if page is not None else what
 
     def key(self, what: str) -> str:
-        """A key for each flow: the runs of a flow are versions under one key, so that it has a history."""
+        """Returns an artifact's key, which is the same for all runs of a flow, so that the artifact has a history."""
         flow = re.sub(r"[^a-z0-9]+", "-", self.flow.lower()).strip("-") or "flow"
         return f"{PIPELINE_PREFIX if self.is_pipeline else ''}{flow}-{what}"
 
@@ -149,7 +149,7 @@ async def table(
 
 
 async def results(files: Mapping[str, str], *, cost: Costs, page: Page | None = None) -> UUID | None:
-    """Shows where the files are that a run has made, and what they cost together."""
+    """Shows the locations of a run's files, and their total cost."""
     lines = [f"- {name}: {_link(uri)}" for name, uri in list(files.items())[:MAX_ROWS]]
     text = "\n".join(["## Results", "", *lines, "", f"Cost: {cost or 'not known'}"])
     return await _create(
@@ -176,12 +176,12 @@ def _within_page(text: str) -> str:
 
 
 def size_of(text: str) -> int:
-    """The bytes of a text, as `MAX_PAGE` counts them."""
+    """Returns the size of a text in bytes, as `MAX_PAGE` counts it."""
     return len(text.encode())
 
 
 def fitting(parts: Sequence[str], room: int, *, what: str) -> list[str]:
-    """Returns the first parts of a list that fit, and a line that says how many of them are not shown.
+    """Returns the first parts of a list that fit, and a line with the number of omitted parts.
 
     Args:
         parts: Lines or blocks.
@@ -195,7 +195,7 @@ def fitting(parts: Sequence[str], room: int, *, what: str) -> list[str]:
 
 
 def not_shown(left: int, all_: int, what: str) -> str:
-    """Says how many of something a page leaves out."""
+    """Returns a line with the number of entries that a page omits."""
     return f"Not shown: {left} of {all_} {what}."
 
 
@@ -205,7 +205,7 @@ async def contact_sheet(jpeg: bytes, uri: str, *, page: Page | None = None) -> U
         raise InputError(
             f"The contact sheet for the dashboard has {len(jpeg)} bytes; pass an image of at most {_MAX_IMAGE} bytes."
         )
-    # Inline: the browser that looks at it reaches neither a local folder nor a private bucket.
+    # Inline: the browser that shows it reaches neither a local folder nor a private bucket.
     image = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
     return await _create(page, "sheet", "image", image, f"Full size: `{uri}`")
 
@@ -229,7 +229,7 @@ class Progress:
 
     @property
     def is_due(self) -> bool:
-        """Whether the bar would be moved now."""
+        """Whether a report would update the bar now."""
         return self._clock() >= self._next and not self._lock.locked()
 
     async def report(self, percent: float, *, description: str | None = None) -> None:

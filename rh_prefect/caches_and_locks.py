@@ -128,7 +128,7 @@ class SingleFlight(Generic[K, V]):
     def __init__(
         self, most: int = 1, *, seconds: float = math.inf, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Starts empty; an answer is valid for these seconds from the time at which it was asked for."""
+        """Starts empty; a result is valid for the given number of seconds after its request."""
         self._seconds = seconds
         self._clock = clock
         self._answers: LruCache[K, tuple[float, V]] = LruCache(most)
@@ -165,12 +165,12 @@ class SharedTasks(Generic[K, V]):
     """Tasks by key that several callers wait for: each runs once at a time, and is cancelled when no caller waits."""
 
     def __init__(self, *, drop: Callable[[V], object] = lambda _: None) -> None:
-        """Starts without a task; `drop` takes a result that no caller waits for any more."""
+        """Starts without a task; `drop` receives each result that no caller waits for any more."""
         self._running: dict[K, _SharedTask[V]] = {}
         self._drop = drop
 
     async def run(self, key: K, begin: Callable[[], Coroutine[Any, Any, V]]) -> V:
-        """Waits for the task of a key, and begins it if none runs."""
+        """Waits for the task of a key, and starts one if none is running."""
         shared = self._running.get(key)
         if shared is None or shared.task.cancelling():
             shared = self._running[key] = _SharedTask(asyncio.ensure_future(begin()))
@@ -201,7 +201,7 @@ class _SharedTask(Generic[V]):
 
 
 class NamedLocks:
-    """Locks by name; what is not in use takes no memory."""
+    """Locks by name; an unused lock takes no memory."""
 
     def __init__(self) -> None:
         """Starts without a lock."""

@@ -76,8 +76,8 @@ class JobsFailed(ExceptionGroup[Exception]):
 
 
 def jobs_failed(errors: Sequence[Exception], *, total: int, what: str) -> JobsFailed:
-    """Makes one error of several; `what` is what they are called, as in "jobs"."""
-    # The frames in which each error of ours was raised say nothing that its text does not.
+    """Creates one error from several; `what` is the word for the failed things, as in "jobs"."""
+    # The traceback of this package's own error adds nothing to its text.
     known = [one.with_traceback(None) if isinstance(one, RunningHubError) else one for one in errors]
     return JobsFailed(" ".join([f"{len(errors)} of {total} {what} failed.", *causes(errors)]), known)
 
@@ -343,7 +343,7 @@ class Code:
 
     @property
     def retry(self) -> Retry:
-        """How to go on."""
+        """The category that determines how to continue; see `Retry`."""
         return self.error.retry
 
 

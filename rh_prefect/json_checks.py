@@ -13,7 +13,7 @@ _MOST = 10**_MOST_DIGITS
 
 
 def snapshot(value: Any, *, depth: int = 0) -> Any:
-    """Copies lists, tuples and objects, so that what the caller changes later changes nothing here."""
+    """Copies lists, tuples and objects, so that later changes by the caller have no effect here."""
     if depth > DEEPEST:
         return value
     if type(value) is dict:
@@ -26,9 +26,9 @@ def snapshot(value: Any, *, depth: int = 0) -> Any:
 
 
 def flaw_of(value: Any, *, depth: int = 0) -> str:
-    """Why a value could not be sent or recorded; empty if it could.
+    """Returns why a value cannot be sent or recorded; empty if it can.
 
-    Files and other objects are not looked at: what takes them says what is wrong with them.
+    Files and other objects are not checked here: the code that uses them reports their problems.
     """
     if isinstance(value, str):
         return "" if is_text(value) else "contains an incomplete character (a lone surrogate), which is not valid text"
@@ -49,7 +49,7 @@ def _flaw_within(value: dict[Any, Any] | list[Any] | tuple[Any, ...], depth: int
 
 
 def is_text(text: str) -> bool:
-    """Whether it can be written as UTF-8, which half a surrogate pair cannot."""
+    """Returns whether a text can be written as UTF-8, which is impossible for half of a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -64,7 +64,7 @@ def flush_folder(folder: Path) -> None:
 
 
 def lock_file(path: Path, operation: int = fcntl.LOCK_EX) -> int:
-    """Locks a file that is made for it; the lock ends when its number is closed, or with its process.
+    """Creates and locks a lock file; the lock ends when its descriptor is closed, or with its process.
 
     Args:
         path: The file. Its holder may remove it.

@@ -77,7 +77,7 @@ def any_input(
 
 
 def _without_mark(value: object) -> object:
-    """The catalogue knows that this parameter is a file, so the mark of a file is not needed."""
+    """Removes the mark of a file, which a parameter that the catalogue knows as a file does not need."""
     if isinstance(value, list):
         return [_without_mark(one) for one in value]
     return value["file"] if isinstance(value, Mapping) and value.keys() == {"file"} else value

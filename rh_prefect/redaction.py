@@ -140,7 +140,7 @@ class HiddenAddressTransport(httpx.AsyncBaseTransport):
         try:
             return await self._send(request)
         except BaseException as error:
-            # The frames below may hold the URL, the headers or the body.
+            # The frames below may contain the URL, the headers or the body.
             for one in _family(error, {id(handled)}):
                 one.__traceback__ = None
             raise
@@ -158,7 +158,7 @@ class HiddenAddressTransport(httpx.AsyncBaseTransport):
 
 
 def _family(error: BaseException | None, seen: set[int]) -> Iterator[BaseException]:
-    """An error and its causes, without those that were seen, as the one that the caller was already handling."""
+    """Yields an error and its causes, except those already seen, such as one that the caller was handling."""
     if error is None or id(error) in seen:
         return
     seen.add(id(error))

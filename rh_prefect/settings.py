@@ -19,7 +19,7 @@ def _state_dir() -> Path:
 
 
 class Settings(BaseSettings):
-    """What a call uses where it names no block.
+    """The settings that a call uses if it names no block.
 
     Each field is read from the environment variable `RH_` + its name in upper case, as in `RH_API_KEY`.
 
@@ -72,7 +72,7 @@ class Settings(BaseSettings):
 
     @property
     def journal_url(self) -> str:
-        """Where jobs outside flows are recorded."""
+        """The location of the records of jobs outside flows."""
         return self.journal or str(self.state_dir / "journal")
 
 
@@ -102,7 +102,7 @@ def get_settings() -> Settings:
 
 
 def _unusable(error: ValidationError | SettingsError) -> str:
-    """Names the variable and what is wrong; never its value, which may be a secret."""
+    """Builds a message with the variable and the problem, but never the value, which may be a secret."""
     if isinstance(error, SettingsError):
         return f"A setting cannot be read: {error}. What to do: correct it; RH_STORAGE_OPTIONS takes a JSON object."
     wrong = "; ".join(f"RH_{'.'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors())

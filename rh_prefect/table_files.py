@@ -80,14 +80,14 @@ class Source:
 
 
 def form_of(place: str) -> Form | None:
-    """The form of a table by its name; None for what is not a table."""
+    """Returns the form of a table by its name; None if it is not a table."""
     return _FORMS.get(PurePosixPath(place if is_local(place) else place.partition("?")[0]).suffix.lower())
 
 
 def open_table(
     given: str, form: Form, *, options: Mapping[str, object] | None = None, most_bytes: int | None = None
 ) -> Source:
-    """Finds out where a table is; its rows are read later."""
+    """Opens a table; its rows are read later."""
     head = without_user(given)
     base = str(Path(local_path(given)).parent) if is_local(given) else head.partition("?")[0].rpartition("/")[0]
     name = shown(given)
@@ -112,7 +112,7 @@ def trouble(error: Exception) -> str:
 
 
 def _limited(reader: BinaryIO, most: int | None, name: str) -> BinaryIO:
-    """A reader that gives no more than so many bytes of another one."""
+    """Returns a reader that raises an error when another reader exceeds a number of bytes."""
     size = 0
 
     def read(length: int) -> bytes:
@@ -154,9 +154,9 @@ def _csv(delimiter: str, name: str) -> Callable[[BinaryIO], Iterator[Row]]:
 
 def _lines(text: Iterable[str], delimiter: str, name: str) -> Iterator[list[str]]:
     """The header and the rows of a table, without empty lines."""
-    # Of the whole process, and never lowered: the default is less than some prompts have.
+    # For the whole process, and never lowered: some prompts are longer than the default.
     csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
-    # Strict: else a quote that is not closed makes one row of all that follow it.
+    # Strict: otherwise, an unclosed quote would join all following rows to one.
     lines, begins = csv.reader(text, delimiter=delimiter, strict=True), 1
     try:
         for cells in lines:
@@ -176,7 +176,7 @@ def _lines(text: Iterable[str], delimiter: str, name: str) -> Iterator[list[str]
 
 
 def _refuse_twice(columns: Sequence[str], name: str) -> None:
-    """Refuses two columns of one name: it is not clear which of them is to be paid for."""
+    """Rejects two columns with the same name, which leave it unclear what to pay for."""
     twice = next((column for column, count in Counter(columns).items() if column and count > 1), None)
     if twice is not None:
         numbers = " and ".join(str(number) for number, column in enumerate(columns, 1) if column == twice)
@@ -224,12 +224,12 @@ def _parquet(given: str, options: Mapping[str, object], most_bytes: int | None) 
                 for values in batch.to_pylist():
                     number += 1
                     yield Row(number, {column: _cell(value) for column, value in values.items()})
-        except (ValueError, OSError, NotImplementedError) as error:  # what Arrow's own errors are
+        except (ValueError, OSError, NotImplementedError) as error:  # the base classes of Arrow's own errors
             raise InputError(f"{shown(given)}: cannot be read as Parquet: {error}.") from None
 
 
 def _cell(value: object) -> object:
-    """A number as parameters take it: databases write decimals, and data frames write `nan` where nothing is."""
+    """Converts a number for parameters: databases return decimals, and data frames `nan` for a missing value."""
     if isinstance(value, Decimal):
         value = float(value) if value % 1 else int(value)
     return None if isinstance(value, float) and isnan(value) else value

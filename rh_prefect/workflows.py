@@ -25,7 +25,7 @@ _NAME = re.compile(r"[^.\s]+\.\S.*")
 
 
 def _value(value: object) -> object:
-    """Media in any of its forms becomes a `Media`; everything else stays as it is."""
+    """Converts media in any form to a `Media`; other values stay unchanged."""
     if isinstance(value, str | int | float | bool | Media):
         return value
     # A text may be the name of a file that RunningHub has; a path is the caller's own file, also a missing one.
@@ -42,7 +42,7 @@ NodeValue = Annotated[Media | bool | int | float | str, BeforeValidator(_value)]
 
 
 class _Asked(BaseModel):
-    """Input whose mistakes are errors of the package's own; what the caller changes later does not reach it."""
+    """Input whose errors are the package's own; later changes by the caller do not affect it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,7 +57,7 @@ class _Asked(BaseModel):
 
 
 def _by_name(given: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    """What was given, by the names that a message calls it: each node's value by its own."""
+    """Yields the given values by their names in messages; each node's value has its own name."""
     for name, one in given.items():
         if name == "nodes" and isinstance(one, dict):
             yield from ((f"nodes.{node!a}", value) for node, value in one.items())
@@ -69,7 +69,7 @@ class NodeValues(_Asked):
     """The node values that are set in a graph.
 
     Attributes:
-        nodes: `<node id>.<field name>` -> value; what is not named stays as it is.
+        nodes: `<node id>.<field name>` -> value; other values stay unchanged.
         seed: Sets every seed that `nodes` does not set; RunningHub draws new seeds for each run otherwise.
     """
 
@@ -196,14 +196,14 @@ def _checked_node(node_id: object, node: object) -> dict[str, Any]:
 
 
 def _without_files(node_id: object, node: dict[str, Any]) -> tuple[dict[str, Any], dict[str, object]]:
-    """A node with its files taken out, and these by their names."""
+    """Returns a node without its files, and the files by their names."""
     files = {name: value for name, value in node["inputs"].items() if _is_file(value)}
     kept = {name: "" if name in files else value for name, value in node["inputs"].items()}
     return {**node, "inputs": kept}, {f"{node_id}.{name}": value for name, value in files.items()}
 
 
 def _is_file(value: object) -> bool:
-    """What no JSON holds: a file in one of its forms, or a mistake, which is named where files are checked."""
+    """Returns whether a value is a file in one of its forms, or a mistake, which the check of files reports."""
     return value is not None and not isinstance(value, bool | int | float | str | list | tuple | dict)
 
 

@@ -59,7 +59,7 @@ class RunningHubCredentials(CredentialsBlock):
     @field_validator("api_key")
     @classmethod
     def _strip_key(cls, value: SecretStr) -> SecretStr:
-        """Drops the line break that comes along when a key is copied."""
+        """Removes the line break that is often copied together with a key."""
         return SecretStr(value.get_secret_value().strip())
 
     @field_validator("base_url")

@@ -79,7 +79,7 @@ async def load_storage(name: str | None = None) -> MediaStore:
 
 
 async def find_block(kind: type[_B], name: str) -> _B | None:
-    """Loads a saved block; None where there is none of this name, `ConfigError` where it cannot be used."""
+    """Loads a saved block; returns None if it does not exist, and raises `ConfigError` if it is unusable."""
     connection = await connect()
     try:
         async with connection.gate:
@@ -147,7 +147,7 @@ async def load_engine(name: str | None = None) -> JobEngine:
 
 
 async def _recorded(intent: Intent) -> Member:
-    """The account that a record names by its block, also if the block is in a pool by now."""
+    """Returns the account of a record by its credentials block, even if the block is now part of a pool."""
     try:
         key = key_from(await load_credentials(intent.credentials), intent.credentials)
         return member(key, settings=get_settings())

@@ -75,7 +75,7 @@ class MediaStorage(Block):
     @field_validator("url")
     @classmethod
     def _check_url(cls, value: str) -> str:
-        """Keeps secrets out of the one field that is shown."""
+        """Rejects a URL with a password, because the URL is the only field that is shown."""
         value = value.strip()
         if not value:
             raise ValueError("a folder or a URL is needed")
@@ -112,14 +112,14 @@ class MediaStorage(Block):
 
 @lru_cache(maxsize=16)
 def _open(url: str, options: str, signed_inputs: bool, template: str) -> MediaStore:
-    """One store for each place, shared by all jobs: a client of S3 takes 15 MB and 0.2 s of work to make."""
+    """Opens one shared store for each location, because creating an S3 client takes 15 MB and 0.2 s."""
     from rh_prefect.media.store import MediaStore
 
     return MediaStore(url, options=json.loads(options), signed_inputs=signed_inputs, template=template)
 
 
 def _s3_options(bucket: S3Bucket) -> dict[str, Any]:
-    """The bucket's credentials and client settings as storage options of s3fs; what is not set is left out."""
+    """Returns the bucket's credentials and client settings as s3fs options, without unset ones."""
     credentials = bucket.credentials
     options = _client_options(credentials.aws_client_parameters, credentials.region_name) | _keys(credentials)
     return {name: value for name, value in options.items() if value not in (None, {})}

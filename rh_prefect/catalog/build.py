@@ -145,7 +145,7 @@ def _argument(param: Param) -> str:
 
 
 def _taken(param: Param) -> str:
-    """The type of what may be given."""
+    """Returns the type that an argument accepts."""
     if param.is_media:
         return "File | Sequence[File]" if param.multiple else "File"
     if param.type == "json":
@@ -155,7 +155,7 @@ def _taken(param: Param) -> str:
 
 
 def _held(param: Param) -> str:
-    """The type of the attribute."""
+    """Returns the type of the attribute."""
     plain = "Media | str" if param.is_media else _plain(param)
     held = f"list[{plain}]" if param.multiple else plain
     return held if param.required or param.default is not None else f"{held} | None"

@@ -22,7 +22,7 @@ def problems(model: Model, values: Mapping[str, object], *, unchecked: Collectio
 
 
 def notices(model: Model, values: Mapping[str, object]) -> list[str]:
-    """Finds what was given, by wire keys, and has no effect: one clause for each such parameter."""
+    """Returns a clause for each given parameter that has no effect; `values` has wire keys."""
     return [
         f"{_name(model, key)} has no effect unless {_condition(model, rule)}"
         for rule in model.rules
@@ -90,7 +90,7 @@ def _needed(model: Model, rule: Rule, values: Mapping[str, object]) -> str:
 
 
 def _idle(model: Model, rule: Rule, values: Mapping[str, object]) -> list[str]:
-    """The rule's parameters that were given with its condition not met; a form's untouched defaults do no harm."""
+    """Returns the parameters that were given although the rule's condition is not met, except unchanged defaults."""
     if holds(model, rule, values):
         return []
     return [key for key in rule.params if key in values and values[key] != model.param(key).wire_default]

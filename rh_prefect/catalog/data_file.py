@@ -24,7 +24,7 @@ _KEPT = ("key", "type", "default", "min", "max", "max_length", "max_items", "acc
 
 
 def slim(source: Mapping[str, Any]) -> dict[str, Any]:
-    """Makes the slim form of a registry: models by name, nothing that is the usual case.
+    """Creates the slim form of a registry: models by name, without values that equal the defaults.
 
     `source` is a registry file's content, or a data file's, to which models may have been added.
 
@@ -44,7 +44,7 @@ def slim(source: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_slim(raw: Mapping[str, Any]) -> bool:
-    """Tells whether a model is in the slim form already, which leaves out what is the usual case."""
+    """Returns whether a model is already in the slim form, which omits values that equal the defaults."""
     price = raw.get("price") or {}
     is_full = raw.get("provenance") == _USUAL_SOURCE or "rules" in price or price.get("currency") == CURRENCY
     return not is_full and all(param.get("required", True) is True for param in raw["params"])
@@ -123,7 +123,7 @@ def slim_model(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Makes the slim form of one model, as a registry file has it.
 
     Raises:
-        InputError: It says something that this version does not know.
+        InputError: It contains something that this version does not support.
         KeyError: It lacks something.
     """
     if raw["output"] not in get_args(Output):
@@ -191,7 +191,7 @@ def _rows(rules: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _quantity(unit: str, params: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Which parameter says how many units a call takes."""
+    """Returns the parameter that determines the number of units of a call."""
     keys = [param["key"] for param in params]
     if unit in ("second", "second, from", "5 seconds"):
         return {"per": "duration"} if "duration" in keys else {}
@@ -200,7 +200,7 @@ def _quantity(unit: str, params: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     counts = [key for key in _COUNTS if key in keys]
     if unit != "image" or not counts:
         return {}
-    # A series is made only on demand; without it `maxImages` counts for nothing.
+    # A series is made only on demand; without it `maxImages` has no effect.
     series = {"per_when": {"sequentialImageGeneration": "auto"}} if "sequentialImageGeneration" in keys else {}
     return {"per": counts[0], **series}
 
@@ -253,7 +253,7 @@ def _rule(param: Raw, by_key: Mapping[str, Raw]) -> dict[str, Any] | None:
 
 
 def _joins(old: Raw, new: Raw) -> bool:
-    """Says whether two rules state the same condition of different parameters."""
+    """Returns whether two rules state the same condition for different parameters."""
     frames = [{key: value for key, value in rule.items() if key != "params"} for rule in (old, new)]
     return old["kind"] in ("only", "used", "needed") and frames[0] == frames[1]
 

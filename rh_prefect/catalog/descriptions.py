@@ -41,7 +41,7 @@ def docstring(model: Model, *, options: Mapping[str, str], returns: str = "") ->
 
 
 def explain(param: Param) -> str:
-    """Describes the values a parameter accepts, in more detail than `describe`: clauses, never nothing."""
+    """Describes the values that a parameter accepts, in more detail than `describe`; never empty."""
     low, high = (None if bound is None else f"{bound:.10g}" for bound in (param.min, param.max))
     span = f"{low} to {high}" if low and high else f"{low} or more" if low else f"up to {high}" if high else ""
     clauses = [describe(param).rstrip("."), span]
@@ -76,7 +76,7 @@ def standing(model: Model) -> str:
 
 
 def describe(param: Param) -> str:
-    """Describes the values a parameter accepts, beyond its type, default and options: clauses, or nothing."""
+    """Describes the values that a parameter accepts, beyond its type, default and options; may be empty."""
     clauses = [param.note, *_file_limits(param)]
     if param.max_length is not None:
         clauses.append(f"up to {param.max_length} characters")
@@ -136,7 +136,7 @@ def _item(param: Param) -> object:
 
 
 def _object(param: Param) -> dict[str, str]:
-    """An object with the members that the note names in braces, as in `list of {type, tag, url}`."""
+    """Returns an object with the members that the note names in braces, as in `list of {type, tag, url}`."""
     members = re.search(r"\{([\w, ]+)\}", param.note)
     names = re.findall(r"\w+", members[1]) if members else ["name"]
     return {name: "https://example.com/image.png" if name == "url" else name for name in names}

@@ -39,7 +39,7 @@ _JSON: dict[str, Any] = {"list": list[dict[str, Any]], "object": dict[str, Any] 
 
 
 class _Unchecked(dict[str, Any]):
-    """Values that go unchecked, by Python names: pydantic gives them back to the validator, beside their stand-ins."""
+    """Unchecked values by Python names, which pydantic passes back to the validator together with their stand-ins."""
 
 
 class InvalidInput(InputError, ValueError):
@@ -47,7 +47,7 @@ class InvalidInput(InputError, ValueError):
 
 
 class InputBase(BaseModel):
-    """What the input classes of all models have in common.
+    """The base class of the input classes of all models.
 
     Attributes:
         entry: What the catalogue says about the model.
@@ -89,7 +89,7 @@ class InputBase(BaseModel):
     @property
     def unchecked(self) -> dict[str, Any]:
         """The parameters, by name, that are sent unchecked because their values are not in the catalogue yet."""
-        # No field, since it has no place in a form, and an input can be hashed.
+        # Not a field, since it has no place in a form, and an input can be hashed.
         return dict((self.model_extra or {}).get("unchecked", {}))
 
     def params(self) -> dict[str, object]:
@@ -97,7 +97,7 @@ class InputBase(BaseModel):
         return self._given() | self.unchecked
 
     def _given(self) -> dict[str, object]:
-        """What was given and checked."""
+        """Returns the values that were given and checked."""
         given = {**self.__dict__, **(self.model_extra or {})}
         return {
             name: value
@@ -106,7 +106,7 @@ class InputBase(BaseModel):
         }
 
     def __repr_args__(self) -> list[tuple[str | None, Any]]:
-        """Shows what was given, not the defaults."""
+        """Returns the given values, without the defaults."""
         return list(self.params().items())
 
     @model_validator(mode="wrap")
@@ -124,7 +124,7 @@ class InputBase(BaseModel):
         by_name = {entry.param(key).name: value for key, value in checked.values.items()}
         sent = _Unchecked({name: by_name.pop(name, value) for name, value in unchecked.items()})
         extra = {name: value for name, value in checked.extra.items() if name not in sent}
-        # What is required must be there for pydantic; in its place stands an example, which is taken out again.
+        # Pydantic needs all required values; an example stands for each missing one, and is removed again.
         stand_ins = {name: example_of(param) for name in sent if (param := entry.find_param(name)) is not None}
         kept = {"unchecked": sent} if sent else {}
         made = validate({"model": entry.name, **kept, **stand_ins, **by_name, **extra})
@@ -135,13 +135,13 @@ class InputBase(BaseModel):
 
     @model_serializer(mode="wrap")
     def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Stores what was given and nothing else, so that a stored input is the same request as the original."""
+        """Serializes only the given values, so that a stored input is the same request as the original."""
         kept = {"model", *self._given(), *(["unchecked"] if self.unchecked else [])}
         return {name: value for name, value in dump(self).items() if name in kept}
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """The base class itself, as the type of a parameter, stands for the input of any model."""
+        """Makes the base class, as the type of a parameter, accept the input of any model."""
         if hasattr(cls, "entry"):
             return handler(source)
         return core_schema.no_info_plain_validator_function(cls._any)
@@ -256,7 +256,7 @@ def _by_name(entry: Model, unchecked: Any, given: dict[str, Any]) -> _Unchecked:
 
 
 def _own(entry: Model, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Takes out the name of the model; three models have a parameter that is called `model`, too."""
+    """Removes the model's name from the data; three models also have a parameter named `model`."""
     named = data.get("model")
     if not isinstance(named, str):
         return {name: value for name, value in data.items() if name != "model" or value is not None}

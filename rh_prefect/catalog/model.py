@@ -118,7 +118,7 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class PriceTable:
-    """What one unit of a model's work costs.
+    """The price of one unit of a model's work.
 
     Attributes:
         unit: What is counted.
@@ -163,7 +163,7 @@ def money(amount: Decimal) -> str:
 
 
 def is_placeholder(amount: Decimal) -> bool:
-    """Tells whether a listed amount stands for "no price yet"."""
+    """Returns whether a listed amount stands for "no price yet"."""
     return amount <= 0 or amount >= PLACEHOLDER
 
 
@@ -177,7 +177,7 @@ def text_of(value: object) -> str:
 
 
 def decode_price(raw: Mapping[str, Any]) -> PriceTable | None:
-    """Reads a price from the slim file, without placeholders; None where nothing else is in it."""
+    """Reads a price from the slim file, without placeholders; returns None if it has only placeholders."""
     fixed = None if raw.get("fixed") is None else Decimal(str(raw["fixed"]))
     rows = tuple((tuple(values), Decimal(str(amount))) for *values, amount in raw.get("rows", ()))
     listed = tuple((values, amount) for values, amount in rows if not is_placeholder(amount))

@@ -39,7 +39,7 @@ def _unit_price(table: PriceTable, model: Model, payload: Mapping[str, object]) 
 
 
 def _units(table: PriceTable, model: Model, payload: Mapping[str, object], seconds: float | None) -> Decimal | None:
-    """How many units a call takes."""
+    """Returns the number of units of a call."""
     value = _value(model, payload, table.per) if table.per else seconds
     match table.unit:
         case "call":

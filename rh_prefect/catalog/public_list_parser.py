@@ -294,7 +294,7 @@ def _formats(kinds: object) -> list[str]:
 
 
 def _defaulted(param: Raw, flaws: list[str]) -> None:
-    """Keeps a default that the parameter takes; of texts and files a registry gives a sample in its place."""
+    """Keeps a default that the parameter accepts; for texts and files, a registry has a sample in its place."""
     default = param.pop("default", None)
     if default is None or default == "empty" or param["type"] in ("string", *_MEDIA):
         return
@@ -387,7 +387,7 @@ def _amount(value: object) -> float | None:
 
 
 def _read_own(found: PublicList, endpoint: str, entry: Any) -> None:
-    """Takes an entry of this package's own form as it is; whether it can be used shows when it is made slim."""
+    """Copies an entry of this package's own form unchanged; the conversion to the slim form checks it."""
     found.models[endpoint] = dict(entry)
 
 

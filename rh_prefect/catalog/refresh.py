@@ -21,7 +21,7 @@ _DATES = ("seen", "price_seen")
 
 @dataclass(slots=True)
 class Changes:
-    """How two states of the catalogue differ; models by name.
+    """The differences between two states of the catalogue; models by name.
 
     Attributes:
         new: Models that only the later state has.
@@ -103,14 +103,14 @@ _KEPT_OF_MODEL = ("name", "family", "groups", "in_docs", "replaced_by", "on_cn",
 
 
 def merge(content: Mapping[str, Any], listed: PublicList, *, date: str) -> dict[str, Any]:
-    """Puts a list into the slim file's content.
+    """Merges a public list into the slim file's content.
 
     A list that is older than the catalogue, by its date, adds the models and prices that the catalogue lacks, and
     changes nothing else. A model that a newer list lacks is kept and counts as gone.
 
     Args:
         content: The catalogue's present content; not changed.
-        listed: The list; what cannot be used of it is added to its `flaws`.
+        listed: The list; its unusable parts are added to its `flaws`.
         date: The list's date; empty if unknown, and then no model counts as gone.
 
     Returns:
@@ -157,7 +157,7 @@ def _joined(
 
 
 def _params(listed: PublicList, before: Mapping[str, Any], raw: Raw) -> list[Raw]:
-    """Joins the parameters: structured ones are in no list, and neither are notes."""
+    """Merges the parameters; public lists contain neither structured parameters nor notes."""
     known = {param["key"]: _as_listed(param) for param in before.get("params", ())}
     if not raw["params"]:
         return list(known.values())
@@ -176,12 +176,12 @@ def _param(listed: PublicList, before: Mapping[str, Any], param: Raw) -> Raw:
 
 
 def _as_listed(param: Mapping[str, Any]) -> Raw:
-    """A slim parameter as a registry file has it: what a note adds is added again."""
+    """Returns a slim parameter in a registry file's form, without the facts that its note adds again."""
     return {"required": False, **{key: value for key, value in param.items() if key not in ("shape", "pattern")}}
 
 
 def _family(endpoint: str, content: Mapping[str, Any]) -> str:
-    """Finds the line of a new model: that of its neighbours, or one that its endpoint names."""
+    """Finds the family of a new model: that of models with a similar endpoint, or one that its endpoint names."""
     parts = endpoint.lower().split("/")
     for length in range(len(parts) - 1, 0, -1):
         start = "/".join([*parts[:length], ""])
@@ -207,7 +207,7 @@ def _reprice(listed: PublicList, models: dict[str, Raw], endpoint: str, price: R
 
 
 def _spelled(price: Raw, model: Mapping[str, Any]) -> Raw:
-    """Writes the values of a price's rules as the parameters' options are written: `1080P` is `1080p`."""
+    """Spells the values in a price's rules like the parameters' options: `1080P` becomes `1080p`."""
     options = {
         param["key"]: {option.lower(): option for option in param.get("options", ())} for param in model["params"]
     }
@@ -228,7 +228,7 @@ def _checked(model: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ordered(models: Mapping[str, Raw]) -> list[Raw]:
-    """Orders by name; a new model whose name in Python is taken is called by its endpoint."""
+    """Orders models by name; a new model whose Python name is taken is named after its endpoint."""
     taken: set[str] = set()
     named = []
     endpoints = {endpoint.lower() for endpoint in models}
@@ -253,7 +253,7 @@ _LONGEST = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Refreshed:
-    """What a public file has changed; one that `is_older` than what was in use only adds what was not known."""
+    """The result of a refresh; a file that `is_older` than the data in use only adds missing models and prices."""
 
     form: Form
     entries: int
@@ -294,7 +294,7 @@ def refresh(source: str, *, date: str | None = None) -> Refreshed:
 
 
 def reset() -> bool:
-    """Goes back to the package's own models; returns whether there was anything to go back from."""
+    """Restores the package's own models; returns whether this user had other ones."""
     target = registry.user_file()
     there = target.exists()
     target.unlink(missing_ok=True)
@@ -341,7 +341,7 @@ def _download(url: str) -> bytes:
 
 
 def _shown(source: str) -> str:
-    """The path or URL without the user and password that a URL may hold."""
+    """Returns the path or URL without the user and password that a URL may contain."""
     return re.sub(r"(?<=://)[^/@]*@", "", source)
 
 
@@ -352,6 +352,6 @@ def _day(given: str) -> str:
 
 
 def _version(before: str, date: str) -> str:
-    """Counts on from the version that was in use, so that a package with older models does not go before it."""
+    """Returns a version after the one in use, so that a package with older models does not replace it."""
     day, _, number = before.partition("+")
     return f"{date}+0" if date > day else f"{day}+{int(number or 0) + 1}"

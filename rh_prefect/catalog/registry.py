@@ -23,14 +23,14 @@ _VERSION = re.compile(r"\d{4}-\d{2}-\d{2}(?:\+\d+)?")
 def models() -> tuple[Model, ...]:
     """Returns every model, in the order of their names; the file is read once, at the first call.
 
-    It is the package's own file, or the one that `rh-prefect models refresh` has left for this user.
+    It is the package's own file, or the one that `rh-prefect models refresh` has created for this user.
     """
     return tuple(_model(position) for position in range(len(_raws())))
 
 
 @cache
 def _raws() -> list[dict[str, Any]]:
-    """The models as the file has them: who uses one model does not wait for five hundred to be decoded."""
+    """Returns the undecoded models, so that a caller of one model does not wait until 500 models are decoded."""
     raws: list[dict[str, Any]] = in_use(_warn)["models"]
     return raws
 
@@ -41,7 +41,7 @@ def _model(position: int) -> Model:
 
 
 def user_file() -> Path:
-    """The path of this user's own data file, which `rh-prefect models refresh` creates."""
+    """Returns the path of this user's own data file, which `rh-prefect models refresh` creates."""
     from rh_prefect.settings import get_settings  # keeps the import of the catalogue quick
 
     return get_settings().state_dir / "models.json"
@@ -59,7 +59,10 @@ def _order(version: str) -> tuple[str, int]:
 
 
 def in_use(tell: Callable[[str], None]) -> dict[str, Any]:
-    """The content of the data file that a process which starts now reads; tells why a user's file is not used."""
+    """Returns the content of the data file that a newly started process reads.
+
+    `tell` is called with the reason if a user's file is not used.
+    """
     own: dict[str, Any] = json.loads(SLIM_FILE.read_bytes())
     file = user_file()
     try:
@@ -88,7 +91,7 @@ def _warn(what: str) -> None:
 
 @cache
 def _index() -> dict[str, int]:
-    """Every name of every model in lower case, and the model's position; an endpoint is never another model's name."""
+    """Maps each name of each model in lower case to the model's position; an endpoint takes precedence over a name."""
     found: dict[str, int] = {}
     for position, raw in enumerate(_raws()):
         found.update((alias.lower(), position) for alias in raw.get("aliases", ()))
@@ -107,13 +110,13 @@ def _classes() -> dict[str, int]:
 
 
 def of_class(name: str) -> Model | None:
-    """The model of an input class, by the class's exact name; None if the class does not exist."""
+    """Returns the model of an input class by the class's exact name; None if the class does not exist."""
     position = _classes().get(name)
     return None if position is None else _model(position)
 
 
 def is_known(endpoint: str) -> bool:
-    """Tells whether the catalogue has a model with this endpoint, in any spelling of RunningHub's lists."""
+    """Returns whether the catalogue has a model with this endpoint, in any spelling of RunningHub's lists."""
     position = _index().get(endpoint.lower())
     return position is not None and endpoint.lower() in {
         spelling.lower() for spelling in (_model(position).endpoint, *_model(position).aliases)

@@ -40,7 +40,7 @@ _TYPO_RATIO = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One search term of a query: its words as they were typed, and what they mean, where the vocabulary has it."""
+    """One search term of a query: its words as typed, and its meaning if the vocabulary has it."""
 
     phrase: str
     tag: Tag | None = None
@@ -48,7 +48,7 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A parsed search; `taken_for` pairs words with typing errors with what they are taken for."""
+    """A parsed search; `taken_for` pairs each misspelt word with its replacement."""
 
     terms: tuple[Term, ...]
     words: tuple[str, ...]
@@ -79,7 +79,7 @@ def nearest_words(word: str, names: frozenset[str], *, limit: int = 3) -> list[s
 
 
 def _terms(words: list[str]) -> Iterator[Term]:
-    """Takes the longest phrases that are known, from left to right."""
+    """Splits words into the longest known phrases, from left to right."""
     while words:
         size = next((size for size in range(_LONGEST, 1, -1) if "".join(words[:size]) in _phrases()), 1)
         head, words = words[:size], words[size:]
@@ -89,7 +89,7 @@ def _terms(words: list[str]) -> Iterator[Term]:
 
 @cache
 def _phrases() -> dict[str, tuple[str, Tag]]:
-    """Every name and synonym without its spaces, with its spelling and its tag; names go before synonyms."""
+    """Maps each name and synonym, without spaces, to its spelling and tag; a name takes precedence over a synonym."""
     named = {_joined(tag.name): (tag.name, tag) for tag in TAGS}
     asked = {_joined(phrase): (phrase, tag) for tag in TAGS for phrase in split(tag.asked)}
     return asked | named
@@ -127,7 +127,7 @@ def _alike(word: str, names: frozenset[str]) -> str:
 
 
 def _candidates(names: frozenset[str]) -> list[str]:
-    """In order, so that of two that are equally like a word it is always the same one that is taken."""
+    """Returns the words in a fixed order, so that the choice between two equally similar words is always the same."""
     return sorted({*_phrases(), *_phrase_words(), *(name for name in names if name.isalpha() and len(name) > 2)})
 
 
@@ -140,7 +140,7 @@ Sort = Literal["relevance", "price", "date", "name"]
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _STATUS = {"current": 0, "deprecated": 1, "gone": 2}
 
-# What one term is worth in one model, by how the model has it; `_NEXT` less for each further tag that is near.
+# The points of a term in a model, by the kind of the match; `_NEXT` less for each further near tag.
 _DOES, _SAYS, _ENDPOINT, _PART, _ELSEWHERE = 10, 8, 8, 6, 4
 _NEAR, _NEXT, _LEAST = 6, 1, 3
 _ALSO_SAYS, _PAIR, _PHRASE, _INCOMPLETE = 2, 3, 8, -1
@@ -160,7 +160,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The models that a search has found, in order, and sentences on what was taken for what and what was left out."""
+    """The models that a search has found, in order, and notes on replaced words and omitted models."""
 
     models: tuple[Model, ...]
     notes: tuple[str, ...] = ()
@@ -223,7 +223,7 @@ def search(text: str, wanted: Filter, *, sort: Sort = "relevance") -> Found:
 
 @dataclass(frozen=True, slots=True)
 class _Card:
-    """What is looked at in one model: its words in lower case, and what they and its parameters say."""
+    """The searchable data of one model: its texts in lower case, its tags and its inputs."""
 
     model: Model
     name: str
@@ -235,7 +235,7 @@ class _Card:
 
 @dataclass(frozen=True, slots=True)
 class _Match:
-    """How well one model has the terms of a query: by their weights, by points, and whether it has one only nearly."""
+    """The match of a model with a query: the weight of the matching terms, its points, and whether it is only near."""
 
     card: _Card
     hits: int
@@ -300,7 +300,7 @@ def _weight(term: Term) -> int:
 
 
 def _points(card: _Card, term: Term) -> int:
-    """What one term is worth in one model; zero where the model does not have it."""
+    """Returns the points of one model for one term; zero if it does not match."""
     if term.tag is None:
         return _points_of_word(card, term.phrase)
     says = f" {term.phrase} " in card.name or f" {term.tag.name} " in card.name
@@ -324,7 +324,7 @@ def _points_of_word(card: _Card, word: str) -> int:
 
 
 def _bonus(card: _Card, query: Query) -> int:
-    """What words that stand together add, and what is taken off a model whose parameters are not all known."""
+    """Returns the points for adjacent words, less a deduction for a model with incompletely known parameters."""
     words = query.words
     together = sum(f" {left} {right} " in card.name for left, right in pairwise(words))
     is_phrase = len(words) > 1 and f" {' '.join(words)} " in card.name
@@ -346,7 +346,7 @@ def _relevance(match: _Match) -> tuple[object, ...]:
 
 
 def _age(model: Model) -> int:
-    """Sorts what newer lists have before what only older ones have."""
+    """Returns a sort key that places models of newer lists before models that only older lists have."""
     return -int(model.seen.replace("-", "") or 0)
 
 
@@ -364,7 +364,7 @@ _ORDERS: dict[str, Callable[[_Match], tuple[object, ...]]] = {
 
 
 def _without_near(best: list[_Match]) -> tuple[list[_Match], list[str]]:
-    """Leaves out what only comes near, which only the order by relevance puts last."""
+    """Removes near matches, which only the order by relevance puts last."""
     exact = [match for match in best if not match.is_near]
     near = len(best) - len(exact)
     if not exact or not near:
@@ -397,7 +397,7 @@ def _about(query: Query, hits: int) -> list[str]:
 
 
 def _about_near(query: Query, ranked: Sequence[_Match]) -> list[str]:
-    """Says of each thing that none of the shown models does it, where they only come near."""
+    """Returns a note for each search term that the shown models match only nearly."""
     notes = []
     for term in query.terms:
         tag = term.tag

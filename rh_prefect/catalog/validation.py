@@ -29,19 +29,19 @@ class InputWarning(UserWarning):
     """A warning that something in an input is unknown or has no effect; the input is sent anyway."""
 
 
-class _Wrong(Exception):  # carries a clause from where a value is looked at to where all problems are listed
+class _Wrong(Exception):  # carries a clause from the check of a value to the list of all problems
     pass
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """An input after all its parts were looked at.
+    """The result of checking an input.
 
     Attributes:
-        values: What was given, by wire keys in the model's order, each as the API needs it.
-        extra: What the catalogue does not know, as it was given.
-        problems: What is wrong, one clause each.
-        notices: What is unknown or has no effect, one sentence each.
+        values: The given values by wire keys, in the model's order and in the form that the API needs.
+        extra: The given values, unchanged, that the catalogue does not have.
+        problems: The problems, one clause each.
+        notices: Unknown values and values without effect, one sentence each.
     """
 
     values: dict[str, object] = field(default_factory=dict)
@@ -50,18 +50,18 @@ class Checked:
     notices: list[str] = field(default_factory=list)
 
     def warn(self, *, stacklevel: int) -> None:
-        """Warns of all notices; the user's own line is `stacklevel` calls above the caller of this."""
+        """Issues all notices as warnings at the user's own line, `stacklevel` calls above the caller of this method."""
         for notice in self.notices:
             warnings.warn(notice, InputWarning, stacklevel=stacklevel + 2)
 
 
 def complaint(model: Model, problems: list[str]) -> str:
-    """Puts the problems of an input, one clause each, into one message."""
+    """Combines the problems of an input, one clause each, into one message."""
     return f"{model.name}: {'; '.join(problems)}. Nothing was sent; correct the input and call again."
 
 
 def validate(model: Model, params: Mapping[str, object]) -> dict[str, object]:
-    """Checks an input and makes the request's parameters of it.
+    """Checks an input and returns the request's parameters.
 
     Args:
         model: The model.
@@ -240,7 +240,7 @@ def _take_extra(model: Model, checked: Checked, name: str, value: object) -> Non
 
 
 def _holding_a_file(name: str, value: object) -> list[str]:
-    """Rejects a local file that would be sent as its name: only known file parameters are uploaded."""
+    """Rejects a local file that would be sent as its name, because only known file parameters are uploaded."""
     if not _holds_file(value):
         return []
     why = "but the catalogue has no file parameter with this name; `models.custom` uploads it"
@@ -256,7 +256,7 @@ def _holds_file(value: object) -> bool:
 
 
 def _take(checked: Checked, param: Param, value: object, as_media: Callable[[object], object]) -> str:
-    """Puts one value in its place, or says what is wrong with it."""
+    """Reads one value into `checked`; returns the problem with it, or an empty text."""
     try:
         read = _list(param, value, as_media) if param.multiple else _one(param, value, as_media)
     except _Wrong as wrong:
@@ -275,7 +275,7 @@ def _list(param: Param, value: object, as_media: Callable[[object], object]) -> 
 
 
 def _one(param: Param, value: object, as_media: Callable[[object], object]) -> object:
-    """Reads one value; None means that it counts as not given."""
+    """Reads one value; returns None if it counts as not given."""
     if value is None or (isinstance(value, str) and not value):
         return None
     if param.is_media:
@@ -349,7 +349,7 @@ def _text(param: Param, value: object) -> str:
 
 
 def _json(param: Param, value: object) -> object:
-    """Reads a list or an object, or a string that holds one as JSON; it is sent as itself, not as a string."""
+    """Reads a list, an object, or a JSON string of one; the parsed value is sent, not the string."""
     kind = "a list of objects" if param.shape == "list" else "an object"
     if isinstance(value, str):
         try:

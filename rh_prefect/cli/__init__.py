@@ -72,10 +72,10 @@ def main(command: Callable[[], object] = app) -> None:
     """Runs a command; an error is one message and exit code 1, not a traceback."""
     _show_in_any_encoding()
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        # Else it would end this process at once: no word of what still runs, and its own server would be left behind.
+        # Else it would end this process at once, without a list of running jobs, and leave its own server running.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-        # A terminal that is closed is as good as Ctrl-C in it; under `nohup` it is not heard.
+        # Closing the terminal has the effect of Ctrl-C in it; `nohup` ignores it.
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         _call(command)
@@ -86,7 +86,7 @@ def main(command: Callable[[], object] = app) -> None:
 
 
 def _show_in_any_encoding() -> None:
-    """Shows in ASCII what the terminal's encoding lacks, in place of an error that would end the command."""
+    """Replaces characters that the terminal's encoding lacks by ASCII, because an error would end the command."""
     codecs.register_error("rh-ascii", _in_ascii)
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="rh-ascii")
@@ -111,13 +111,13 @@ def _call(command: Callable[[], object]) -> None:
             sys.exit(code)
         lines = _lines(leaves)
         if lines is None:
-            raise  # a mistake of this package's, or of another's: its traceback is what helps
+            raise  # a bug in this package or another one: its traceback helps
         print("rh-prefect:", "\n".join(lines), file=sys.stderr)
         sys.exit(1)
 
 
 def _lines(errors: Sequence[BaseException]) -> list[str] | None:
-    """What a person is to read of errors, each cause once; None where one of them is not expected."""
+    """Returns the messages of errors for the user, each cause once; None if one of the errors is unexpected."""
     from rh_prefect.errors import RunningHubError, causes
 
     ours = [one for one in errors if isinstance(one, RunningHubError)]
@@ -127,7 +127,7 @@ def _lines(errors: Sequence[BaseException]) -> list[str] | None:
 
 
 def _code(error: BaseException) -> int | None:
-    """The exit code of what a person or the system has ended from outside, and needs no words."""
+    """Returns the exit code of a command that was ended by a signal or a closed pipe, without a message."""
     if isinstance(error, KeyboardInterrupt):
         return _INTERRUPTED
     if isinstance(error, BrokenPipeError):
@@ -138,18 +138,18 @@ def _code(error: BaseException) -> int | None:
 
 
 def _is_read() -> bool:
-    """Writes out what is left; tells whether there is still someone who reads it, unlike behind `… | head`."""
+    """Flushes the output; returns whether it still has a reader, unlike behind `… | head`."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        # The interpreter tries once more at its exit, and would complain.
+        # The interpreter flushes again at its exit, and would report an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return False
     return True
 
 
 def _said(error: BaseException) -> str | None:
-    # What RunningHub's client meets has become an error of ours, so this comes from Prefect's.
+    # RunningHub's client raises this package's own errors, so this one comes from Prefect's client.
     httpx = sys.modules.get("httpx")
     if httpx is None or not isinstance(error, httpx.HTTPError | httpx.InvalidURL):
         return None

@@ -57,7 +57,7 @@ async def _tell(checks: Sequence[Check]) -> bool:
 
 
 async def _checks_of_accounts(credentials: str | None) -> list[Check]:
-    """Of the account; or of the pool as a whole, and of each of its accounts."""
+    """Returns the checks of the account, or of the pool as a whole and each of its accounts."""
     members = await _members(credentials)
     if credentials is None or not members:
         return await _checks_of_account(credentials, key="key and site", account="account")
@@ -73,18 +73,18 @@ async def _checks_of_account(credentials: str | None, *, key: str, account: str)
         async with await _client(credentials):
             return checks
     except RunningHubError:
-        return checks[1:]  # which says that there is no such account; the other could only say it again
+        return checks[1:]  # it reports that the account does not exist; the other checks would only repeat this
 
 
 async def _members(credentials: str | None) -> list[str]:
-    """The accounts of a pool, by the names of their blocks; none where no pool has this name."""
+    """Returns the block names of a pool's accounts; empty if no pool has this name."""
     from rh_prefect.blocks import RunningHubPool
     from rh_prefect.blocks.lookup import find_block
 
     try:
         pool = None if credentials is None else await find_block(RunningHubPool, credentials)
     except RunningHubError:
-        return []  # the checks that follow meet the same error, and say it
+        return []  # the checks that follow raise and report the same error
     return [] if pool is None else pool.credentials
 
 
@@ -162,7 +162,7 @@ async def _storage(storage: str | None) -> str:
 
 
 async def _records(storage: str | None) -> str:
-    """The place of the pipelines' records: what is lost there is paid for again."""
+    """Checks the location of the pipelines' records, because works whose records are lost are paid for again."""
     from rh_prefect.blocks.lookup import load_storage
     from rh_prefect.errors import StoreError
     from rh_prefect.media.bucket_lifecycle import expiry_rules

@@ -34,7 +34,7 @@ def _backdrop() -> Image.Image:
 
 
 def _shadowed(at: tuple[int, int, int, int]) -> Image.Image:
-    """A light ground with a soft shadow on it."""
+    """Draws a light background with a soft shadow."""
     picture = _backdrop()
     ImageDraw.Draw(picture).ellipse(at, fill=(150, 148, 146))
     return picture.filter(ImageFilter.GaussianBlur(22))
@@ -101,7 +101,7 @@ def _logo(to: Path) -> None:
 
 
 def _speech(seconds: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """A hummed voice, of one channel."""
+    """Synthesizes a hummed voice with one channel."""
     model = get("minimax/speech-2.8-hd")
     payload = {"text": _TALK * (1 + round(seconds / 15)), "voice_id": "Wise_Woman"}
     return speak(Request(model, payload, {}, Limits()))[:, : round(seconds * SPEECH_RATE)]
@@ -112,7 +112,7 @@ def _talk(seconds: float, to: Path) -> None:
 
 
 def _stereo(seconds: float) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
-    """The voice as a film's sound: 44.1 kHz, two channels."""
+    """Yields the voice as a film's sound: 44.1 kHz, two channels."""
     voice = _speech(seconds)[0]
     at = np.arange(round(seconds * 44100)) * (SPEECH_RATE / 44100)
     one = np.interp(at, np.arange(voice.size), voice).astype(np.float32)

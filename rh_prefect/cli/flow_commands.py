@@ -62,7 +62,7 @@ def options(
 ) -> list[inspect.Parameter]:
     """Converts a flow's parameters to command options, all optional, since a resumed run has its own values.
 
-    `without` are parameters that are no options, `types` the types that differ from the flow's.
+    `without` are parameters that are not options, `types` the types that differ from the flow's.
     """
     return [
         _option(parameter, (types or {}).get(name, parameter.annotation))
@@ -92,7 +92,7 @@ def as_command(
 
 
 def _pays(module: ast.Module) -> bool:
-    """Whether a module's flows are made with this package's own `flow`."""
+    """Returns whether a module's flows use this package's own `flow` decorator."""
     return "rh_prefect.flow_runs.flow" in {node.module for node in module.body if isinstance(node, ast.ImportFrom)}
 
 
@@ -132,14 +132,14 @@ def _option(parameter: inspect.Parameter, taken: Any) -> inspect.Parameter:
 
 
 def _plain(taken: Any) -> Any:
-    """A type without its limits, which the flow checks in its own words."""
+    """Returns a type without its limits, which the flow checks with its own messages."""
     if get_origin(taken) in (UnionType, typing.Union):
         return reduce(or_, map(_plain, get_args(taken)))
     return get_args(taken)[0] if get_origin(taken) is Annotated else taken
 
 
 def _limits(taken: Any) -> validators.Number | None:
-    """The limits of a number, in a type such as `Annotated[int, Field(ge=1)] | None`."""
+    """Returns the limits of a number in a type such as `Annotated[int, Field(ge=1)] | None`."""
     if get_origin(taken) in (UnionType, typing.Union):
         return next(filter(None, map(_limits, get_args(taken))), None)
     if get_origin(taken) is not Annotated:

@@ -212,7 +212,7 @@ def _runs_as_text(runs: list[dict[str, Any]], scopes: list[dict[str, Any]]) -> I
 
 
 async def _jobs_in(run: str) -> list[tuple[str, JobView, str]]:
-    """The jobs of a run, each with its scope and, for one that cannot be read, why; works of pipelines included."""
+    """Returns a run's jobs, including works of pipelines: each with its scope, and the error if it is unreadable."""
     from rh_prefect.flow_runs.cancellation import works_of
     from rh_prefect.pipelines.run_ledger import WorksLedger
 
@@ -260,7 +260,7 @@ def _state(submit: Submit) -> str:
 
 
 async def _jobs(run: str) -> AsyncIterator[tuple[Scope, JobView]]:
-    """A run's own jobs, and those of the batches that it goes on with, which belong to the run that began them."""
+    """Yields a run's own jobs, and those of the batches that it continues, which belong to the run that began them."""
     from rh_prefect.flow_runs.queries import scopes_of
 
     for scope in await scopes_of(await _scope(run)):
@@ -313,7 +313,7 @@ async def _mark_lost(scope: str, key: str) -> None:
 
 
 async def _check_lost(scope: str, submit: Submit) -> None:
-    """Refuses while the account that paid for the task still knows it."""
+    """Raises an error if the task still exists on the account that paid for it."""
     try:
         status = await _status(submit.intent, submit.task_id or "")
     except TaskNotFound:
@@ -325,7 +325,7 @@ async def _check_lost(scope: str, submit: Submit) -> None:
 
 
 async def _status(intent: Intent, task_id: str) -> str:
-    """The status of a task, as the account that submitted it sees it."""
+    """Returns the status of a task from the account that submitted it."""
     from rh_prefect.blocks.lookup import RECORDED
     from rh_prefect.jobs.loop_thread import LOOP
 
@@ -353,7 +353,7 @@ async def _collect(run: str) -> None:
         try:
             result = await LOOP.call(bring_home(view, scope))
         except RunningHubError as error:
-            # One that failed must not keep the others away: their links die.
+            # A failure must not stop the other downloads, whose links expire.
             failed = True
             print(f"NOT collected: {scope.journal.scope}/{view.key} ({_what(view)}): {error.message}")
         else:

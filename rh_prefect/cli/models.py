@@ -105,7 +105,7 @@ def _show_table(found: Found, limit: int) -> None:
 
 
 def _about(model: catalog.Model) -> str:
-    """What a unit of it costs, and what is wrong with it, if something is."""
+    """Returns the price of a model, and its status unless the model is current."""
     price = str(model.price) if model.price else "price not known"
     return price if model.status == "current" else f"{price} ({model.status})"
 

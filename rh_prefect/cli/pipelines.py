@@ -149,7 +149,7 @@ def plan(
 
 
 def _selected_price(made: Plan, selection: Selection) -> Money:
-    """The price of what a run would make, which is noted in the plan if it is only a part."""
+    """Returns the price of the selected steps, and adds it to the plan's notes if only some steps are selected."""
     made.refuse_unknown(selection)
     price = made.price_of([one for one in made.instances if selection.has(one, made.instances)])
     if selection != Selection():
@@ -160,7 +160,7 @@ def _selected_price(made: Plan, selection: Selection) -> Money:
 
 
 async def _compare(pipeline: Pipeline, made: Plan, deployment: str, storage: str | None) -> None:
-    """Compares with the last run that the records' place knows of."""
+    """Compares a plan with the last run in the records."""
     from rh_prefect.blocks.lookup import load_storage
 
     runs = open_last_runs(await load_storage(storage), get_settings())
@@ -196,7 +196,7 @@ async def _plan(
     deployment: str,
     again: Mapping[str, Any],
 ) -> Plan:
-    """Plans with what earlier runs have left in the storage; nothing is written there."""
+    """Makes a plan from the results of earlier runs in the storage, without writing there."""
     from rh_prefect.blocks.lookup import load_storage
     from rh_prefect.pipelines.known_works import open_records
 
@@ -225,7 +225,7 @@ def _read(file: Path, *, as_json: bool = False) -> Pipeline:
 
 
 def given_params(values: Sequence[str] | None, params: Path | None) -> dict[str, Any]:
-    """Reads the parameters of a command, of which `--set` goes before the file of `--params`."""
+    """Reads the parameters of a command; `--set` overrides the file of `--params`."""
     given: dict[str, Any] = {}
     if params is not None:
         data = read(params.read_text(encoding="utf-8"), str(params)).data
@@ -257,7 +257,7 @@ def takes_of(found: Choices, retake: Sequence[str] | None) -> dict[str, int]:
 
 
 def check_retake(made: Plan, retake: Sequence[str], selection: Selection | None = None) -> None:
-    """Refuses a `--retake` that names no paid step, or one that the run does not make.
+    """Rejects a `--retake` that names no paid step, or a step that the run does not make.
 
     Args:
         made: The plan.
@@ -284,7 +284,7 @@ def check_retake(made: Plan, retake: Sequence[str], selection: Selection | None 
 
 
 def words_of(**options: Any) -> list[str]:
-    """Returns the words of a command line that give options again, for printing; see `printable`.
+    """Returns the words of a command line that repeat the given options, for printing; see `printable`.
 
     Args:
         **options: The options by name; a list is an option that was repeated, True a switch. Those without a value are

@@ -33,7 +33,7 @@ def prefect_api(*, say: bool = True) -> Iterator[None]:
         os.environ["PREFECT_API_URL"] = url
         from rh_prefect.flow_runs.prefect_internals import refresh_global_settings_context
 
-        # Prefect reads its settings once, and has done so to say that there is no such address.
+        # Prefect reads its settings once, and has already read them to find that no address is set.
         refresh_global_settings_context()
         yield
 
@@ -76,7 +76,7 @@ def is_configured() -> bool:
 
 
 def prefect_failed(error: Exception) -> str:
-    """Builds one error message that explains why a request to the Prefect API failed, which httpx has raised."""
+    """Builds an error message from an error of httpx in a request to the Prefect API."""
     from prefect.settings import PREFECT_API_URL
 
     where = PREFECT_API_URL.value() or "the address that Prefect chose"
@@ -110,7 +110,7 @@ QUIET = {
 
 
 def free_port() -> int:
-    """A port of the loopback that nothing listens on right now."""
+    """Returns a free port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -125,7 +125,7 @@ def prefect_server(home: Path, *, say: bool = True) -> Iterator[str]:
         say: Whether to show that it is being waited for.
 
     Raises:
-        ConfigError: It does not come up; says why.
+        ConfigError: It does not start; the message has the reason.
     """
     port = free_port()
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
@@ -172,7 +172,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=10)
             break
-    # The leader has gone; what is left of its group goes with it.
+    # The leader has ended; the rest of its group is ended, too.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 

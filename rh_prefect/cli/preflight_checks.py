@@ -41,7 +41,7 @@ def check_call(
         parameters: The flow's parameters, by name.
         needs: Those that must be given.
         files: Those that are files.
-        resume: Id of the flow run to go on with.
+        resume: Id of the flow run to continue.
 
     Raises:
         InputError: Something is missing, or cannot be used.
@@ -84,7 +84,7 @@ def printable(word: str) -> str:
 
 
 def refuse_hidden(what: str, value: str) -> None:
-    """Refuses the note that `printable` puts in place of an address.
+    """Rejects the note that `printable` prints instead of an address.
 
     Args:
         what: The option, for the message.
@@ -135,7 +135,7 @@ async def _check_account(command: str) -> None:
     except (ConfigError, KeyRejected):
         raise
     except (RunningHubError, TimeoutError):
-        return  # not about the key; the run itself waits, and says what it meets
+        return  # not about the key; the run itself waits, and reports its own errors
 
 
 def check_store(storage: str | None) -> None:
@@ -168,7 +168,7 @@ def check_batch(rows: str, models: Iterable[str], *, out: str | None = None, sto
 
 
 def is_flow_run_id(text: str) -> bool:
-    """Tells whether a text can be a flow run's id."""
+    """Returns whether a text can be a flow run's id."""
     try:
         UUID(text)
     except ValueError:
@@ -254,7 +254,7 @@ def _is_missing(source: str) -> bool:
 
     try:
         return is_local(source) and not Path(local_path(source)).exists()
-    except OSError:  # a name that is too long, or a folder that may not be looked into
+    except OSError:  # a name that is too long, or a folder that may not be listed
         return True
 
 
@@ -270,7 +270,7 @@ def read_assignments(model: str | None, given: Iterable[str]) -> dict[str, Any]:
         The values by name; a file as `{"file": PATH}`.
 
     Raises:
-        InputError: One is no assignment.
+        InputError: One is not an assignment.
     """
     found: dict[str, Any] = {}
     several: set[str] = set()
@@ -324,7 +324,7 @@ def _file(text: str) -> dict[str, str]:
 
 
 def _with_files(value: Any) -> Any:
-    """Finds the files in lists: `["@photo.jpg"]` is one file in a list."""
+    """Converts file names in a list to files: `["@photo.jpg"]` is a list with one file."""
     if isinstance(value, list):
         return [_file(one) if isinstance(one, str) and one.startswith("@") else _with_files(one) for one in value]
     return value

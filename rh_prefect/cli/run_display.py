@@ -82,14 +82,14 @@ class Watch:
             self._say_how_to_go_on()
 
     def _see_estimate(self) -> None:
-        """Says once how many jobs there will be and what they will cost, where the flow knows it."""
+        """Prints the number of jobs and their estimated cost once, if the flow has an estimate."""
         known = known_run_status(self._flow_run_id)
         if known is not None and known.estimate and not self._board.estimate:
             self._board.expect(known.expected, estimate=known.estimate)
             self._console.print(f"{known.expected} job(s), estimate {known.estimate} from catalogue prices")
 
     def _line(self) -> str:
-        """What stands below the lines of a terminal while jobs run."""
+        """Returns the status line at the bottom of the terminal while jobs run."""
         running = [event.label or event.model for event in self._board.rows.values() if event.state not in ENDED]
         return " · ".join(
             [
@@ -156,7 +156,7 @@ class Watch:
         running = [event for event in self._board.rows.values() if event.state not in ENDED and event.task_id]
         for event in running:
             print(f"still running at RunningHub: task {event.task_id}  {event.label or event.model}", file=sys.stderr)
-        # A run that has submitted nothing has nothing that a resume would keep.
+        # For a run that has submitted nothing, a resume would keep nothing.
         has_submitted = any(event.task_id or event.state == "unknown" for event in self._board.rows.values())
         if self._is_resumed or has_submitted or LOOP.is_submitting:
             resume = f" --resume {self._flow_run_id}" if self._is_resumable else ""
@@ -166,7 +166,7 @@ class Watch:
 
 
 def _files(result: Any) -> list[tuple[str, str]]:
-    """The files that a flow returns, by name."""
+    """Returns the files in a flow's result, by name."""
     found = [(name, getattr(result, name)) for name in ("film", "contact_sheet") if hasattr(result, name)]
     if found:
         return [(name.replace("_", " "), media.uri) for name, media in found]
@@ -244,7 +244,7 @@ class BatchConsole:
 
     def _hear(self, event: JobEvent) -> None:
         if event.state == "moved":
-            # Of each job that was on its way to that account; one line tells it.
+            # Each job that was on its way to that account reports it; one line is enough.
             if event.message not in self._news:
                 self._news.add(event.message)
                 self._say(event.message)
@@ -272,7 +272,7 @@ class BatchConsole:
             self._say(f"row {item.row}{label}: {reason}")
 
     def _say(self, line: str, *, style: str | None = None) -> None:
-        # Half an emoji, or a file's name that is no UTF-8, can be shown and not printed.
+        # Half an emoji, or a file name that is not UTF-8, can be shown but not printed.
         self._console.print(line.encode("utf-8", "backslashreplace").decode(), style=style, markup=False)
 
     def _line(self) -> str:
@@ -290,7 +290,7 @@ class BatchConsole:
 
 
 def _with_budget(words: Sequence[str], report: BatchReport) -> list[str]:
-    """The command with the least budget that suffices for what was not started, or without one."""
+    """Returns the command with the lowest sufficient budget for the items not started, or without a budget."""
     others = [word for before, word in zip(["", *words], words) if "--budget" not in (before, word.partition("=")[0])]
     if report.budget is None:
         return others

@@ -62,7 +62,7 @@ run_app = App(name="run", help="Run a pipeline's file or a flow in this process;
 
 
 def _flow_command(flow: FlowSignature) -> Callable[..., None]:
-    """The command of a composed flow; a list that it requires is given without an option's name."""
+    """Builds the command of a composed flow; a required list is given as positional arguments."""
     listed = [name for name in flow.required if "list[str]" in str(flow.parameters[name].annotation)]
 
     def run(*given: str, out: str | None, resume: str | None, quiet: bool, **parameters: Any) -> None:
@@ -94,7 +94,7 @@ def _run_model(
         )
     params = read_assignments(model, set_ or [])
     is_custom = model is not None and "/" in model and not _is_known(model)
-    if model is not None:  # what is wrong is told before a server is started
+    if model is not None:  # errors are reported before a server is started
         any_input(model, params, is_custom=is_custom, price=more["price"])
         check_call("run model", {"set": files_in(params)}, files=("set",))
     parameters = {"model": model, "params": params, "is_custom": is_custom, **more}
@@ -132,7 +132,7 @@ def _run_batch(rows: str, *, model: str, set_: list[str] | None, out: str | None
 
 
 def _is_known(name: str) -> bool:
-    """Whether the catalogue has a model of this name; if not, says that it is called as an endpoint."""
+    """Returns whether the catalogue has a model of this name; if not, prints that the name is used as an endpoint."""
     from rh_prefect.catalog import get
     from rh_prefect.errors import UnknownModelError
 
@@ -158,7 +158,7 @@ def _run(
     resume: str | None,
     quiet: bool = False,
 ) -> None:
-    # All that can be found out without a server, which takes seconds to start.
+    # All checks that do not need a server, which takes seconds to start.
     command = f"run {name.replace('_', '-')}"
     given = {**parameters, "out": out}
     check_call(command, given, needs=() if resume else needs, files=() if resume else files, resume=resume)
@@ -178,7 +178,7 @@ def _run(
 
 
 def _command(name: str, out: str | None) -> str:
-    """The words behind `rh-prefect run` that run a flow again, with the place of its files."""
+    """Returns the words after `rh-prefect run` that run a flow again, with the location of its files."""
     from rh_prefect.media.urls import locate
 
     there = f" --out {shlex.quote(printable(locate(out)))}" if out else ""
@@ -186,7 +186,7 @@ def _command(name: str, out: str | None) -> str:
 
 
 async def _go_on_where_its_files_are(flow_run_id: str) -> None:
-    """Unless this command names a place, the run's files belong where they were: what is there is not fetched again."""
+    """Uses the run's recorded storage if the command names none, so that existing files are not downloaded again."""
     from rh_prefect.flow_runs.journal import FlowRunJournal
     from rh_prefect.jobs.journal.job_records import jobs_of
 
@@ -199,7 +199,7 @@ async def _go_on_where_its_files_are(flow_run_id: str) -> None:
 
 
 async def _keep_parameters(flow: Flow[..., Any], flow_run: FlowRun, parameters: dict[str, Any]) -> None:
-    """A resumed run keeps its parameters, but for its budget: another one of the command holds from now on."""
+    """Rejects changed parameters of a resumed run, except the budget, which replaces the earlier one."""
     from rh_prefect.flow_runs.resume import set_budget
 
     known = inspect.signature(flow.fn).parameters

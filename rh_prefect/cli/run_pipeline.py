@@ -125,7 +125,7 @@ def run(
 
 
 class _Again:
-    """What continues a run: the commands to print, and the takes of `--retake` and `--new` in the takes file.
+    """The data to continue a run: the commands to print, and the takes of `--retake` and `--new` in the takes file.
 
     A take is recorded before the run submits anything with it, so that the next run continues with it.
     """
@@ -191,17 +191,17 @@ class _Again:
 def _blocks(
     pipeline: Pipeline, out: str | None, credentials: str | None, storage: str | None
 ) -> tuple[str | None, str | None]:
-    """The blocks of a command's account and storage; None for those of the environment, where `--out` is set."""
+    """Returns the names of a command's account and storage blocks; None for those of the environment."""
     if out is not None:
         refuse_hidden("--out", out)
         os.environ["RH_STORAGE_URL"] = out
-        storage = storage or ""  # the place named here counts, and not the file's block
+        storage = storage or ""  # the location named here is used, and not the file's block
     place = pipeline.file.storage if storage is None else storage or None
     return credentials or pipeline.file.credentials, place
 
 
 def _with_reviewed(command: str, given: dict[str, Any], reviewed: ReviewedPlan) -> dict[str, Any]:
-    """The parameters of the reviewed plan, where the command names none."""
+    """Completes the command's parameters with those of the reviewed plan."""
     missing = [name for name in reviewed.hidden_params if name not in given]
     if missing:
         raise InputError(
@@ -212,7 +212,7 @@ def _with_reviewed(command: str, given: dict[str, Any], reviewed: ReviewedPlan) 
 
 
 def _checked_plan(pipeline: Pipeline, given: dict[str, Any], takes: dict[str, int]) -> Plan:
-    """Plans without the records; ends here if something is wrong with the parameters, before a server is started."""
+    """Makes a plan without the records; exits on wrong parameters before a server is started."""
     plan = asyncio.run(pipeline.plan(given, takes=takes))
     _end_with_problems(plan)
     return plan
@@ -225,7 +225,7 @@ def _end_with_problems(plan: Plan) -> None:
 
 
 def _refuse_changes(pipeline: Pipeline, given: dict[str, Any], takes: dict[str, int], reviewed: ReviewedPlan) -> None:
-    """Finds what differs from the reviewed plan before a server is started; the run looks again."""
+    """Rejects differences from the reviewed plan before a server is started; the run checks again."""
     from rh_prefect.blocks.lookup import load_storage
     from rh_prefect.pipelines.known_works import open_records
     from rh_prefect.settings import get_settings

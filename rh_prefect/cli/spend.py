@@ -74,7 +74,7 @@ def _incomplete(unread: Mapping[str, str]) -> list[str]:
 
 
 def _note(line: str) -> None:
-    """Says what is not part of the data, which another program may read."""
+    """Prints a note to stderr, because another program may read the data on stdout."""
     print(line, file=sys.stderr)
 
 
@@ -107,7 +107,7 @@ def _day(given: str) -> str:
 
 @dataclass(slots=True)
 class _Sum:
-    """One row: the tasks of one name that cost something in one unit, or whose cost is not known."""
+    """One row: the tasks of one name whose cost is in one unit, or unknown."""
 
     tasks: int = 0
     amount: Decimal = Decimal(0)
@@ -124,7 +124,7 @@ def table(found: Iterable[TaskCharge], by: str, *, is_complete: bool = True) -> 
 
 
 def records(found: Iterable[TaskCharge], by: str, *, unread: Iterable[str] = ()) -> list[dict[str, object]]:
-    """The sums as data, without a total: a row for each name and unit; without a unit, the tasks of unknown cost.
+    """Returns the sums as data, without a total: a row for each name and unit; rows without a unit have unknown cost.
 
     A row without numbers names each place that could not be read; then no row is complete.
     """
@@ -180,7 +180,7 @@ def _name(one: TaskCharge, by: str) -> str:
 
 
 def _part_of_pipeline(one: TaskCharge, by: str) -> str:
-    """The pipeline, its step `each.clip`, or its item `each[A-17]`."""
+    """Returns the pipeline, its step `each.clip`, or its item `each[A-17]`."""
     if not one.pipeline:
         return "no pipeline"
     item = one.step.partition("]")[0] + "]" if "[" in one.step else "no item"

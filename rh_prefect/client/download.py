@@ -82,7 +82,7 @@ class Partial:
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing is missing."""
+        """Whether no bytes are missing."""
         return self.total is not None and self.size == self.total
 
     def load(self) -> None:
@@ -213,7 +213,7 @@ async def _pour(response: httpx.Response, partial: Partial, progress: Progress |
 
 
 def _long(response: httpx.Response) -> int:
-    """The body's length if it is long enough for a separate thread; else 0."""
+    """Returns the length of a body that is long enough for a separate thread; else 0."""
     length = response.headers.get("content-length", "")
     is_threaded = isinstance(response.extensions.get("network_stream"), ThreadedStream)
     is_plain = not response.headers.get("content-encoding") and not response.headers.get("transfer-encoding")
@@ -244,7 +244,7 @@ async def _pour_pieces(pieces: AsyncIterator[bytes], partial: Partial, progress:
                 await asyncio.to_thread(partial.add, chunk)
                 if progress is not None:
                     progress(partial.size, partial.total)
-    finally:  # what came before a cut is kept
+    finally:  # bytes received before an interruption are kept
         if waiting:
             await asyncio.to_thread(partial.add, bytes(waiting))
 
@@ -267,7 +267,7 @@ async def _check_length(partial: Partial, ask: RequestInfo) -> None:
 
 
 async def _prepare(response: httpx.Response, partial: Partial, ask: RequestInfo) -> bool:
-    """Decides what the body is; False for the rest of another file, so that everything has to be requested again."""
+    """Prepares the file for a body; returns False for the rest of another file, which requires a new request."""
     status = response.status_code
     if status in DEAD:
         advice = "Query the task again; the response may contain a new link"
@@ -312,12 +312,12 @@ def _validator(headers: Mapping[str, str]) -> str:
 
 
 def is_data_url(url: str) -> bool:
-    """Tells whether a link holds its file itself."""
+    """Returns whether a link contains its file."""
     return url[:5].lower() == "data:"
 
 
 def write_data(url: str, to: Path) -> Download:
-    """Writes the file of a `data:` URL; what was there is replaced.
+    """Writes the file of a `data:` URL; replaces an existing file.
 
     Raises:
         LinkExpired: It cannot be decoded.

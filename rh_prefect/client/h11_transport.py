@@ -46,7 +46,7 @@ class CallTransport(httpx.AsyncBaseTransport):
         return response
 
     def _kept(self, origin: _Origin) -> _Connection | None:
-        """Takes the connection that was used last; closes those that are too old."""
+        """Removes and returns the most recently used connection; closes connections that are too old."""
         oldest = time.monotonic() - self._seconds
         while self._idle and self._idle[0][2] < oldest:
             self._idle.popleft()[1].close()
@@ -101,7 +101,7 @@ class _Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        # What comes while nothing was asked for, such as an HTTP 408, must not be taken for the next answer.
+        # Data that arrives without a request, such as an HTTP 408, must not be read as the next response.
         self.is_usable &= self._waiter is not None
         self._receive(data)
 
@@ -194,7 +194,7 @@ def _origin(url: httpx.URL) -> _Origin:
 
 
 async def _tell(request: httpx.Request, event: str) -> None:
-    """Tells httpcore's events to the request's `trace`."""
+    """Passes an httpcore event to the request's `trace`."""
     trace = request.extensions.get("trace")
     if trace is not None:
         await trace(event, {})

@@ -29,7 +29,7 @@ def _number(digits: str) -> object:
 
 
 def text(value: object) -> str:
-    """Any scalar as text: a number keeps all its digits; null, booleans and containers are empty."""
+    """Returns any scalar as text: a number keeps all its digits; null, booleans and containers are empty."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()  # a lone surrogate could be neither logged nor stored
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
@@ -48,7 +48,7 @@ def _is_whole(value: Decimal) -> bool:
 
 
 def amount(value: object) -> Decimal | None:
-    """An amount that may be sent as a string, a number or null."""
+    """Reads an amount that may be sent as a string, a number or null."""
     try:
         number = Decimal(text(value).strip())
     except DecimalException:
@@ -57,23 +57,23 @@ def amount(value: object) -> Decimal | None:
 
 
 def count(value: object) -> int | None:
-    """A whole number that may be sent as a string, a number or null."""
+    """Reads a whole number that may be sent as a string, a number or null."""
     number = amount(value)
     return None if number is None else int(number)
 
 
 def flag(value: object) -> bool:
-    """An on/off value that may be sent as a boolean, a number or a word."""
+    """Reads an on/off value that may be sent as a boolean, a number or a word."""
     return value is True or text(value).strip().lower() in {"1", "true", "yes"}
 
 
 def shown(value: object) -> str:
-    """The value of an input field, as a user would type it."""
+    """Returns the value of an input field, as a user would type it."""
     return str(value).lower() if isinstance(value, bool) else compact(value)
 
 
 def plain(value: object) -> object:
-    """The value for `json.dumps`: a fraction becomes a `float`, or a string if no float can represent it."""
+    """Converts a value for `json.dumps`: a fraction becomes a `float`, or a string if no float can represent it."""
     try:
         return _plain(value)
     except RecursionError:
@@ -104,13 +104,13 @@ def unfold(value: object) -> object:
 
 
 def table(value: object) -> dict[str, object]:
-    """The value as a dictionary; any other value becomes an empty one."""
+    """Returns the value as a dictionary; any other value becomes an empty one."""
     found = unfold(value)
     return found if isinstance(found, dict) else {}
 
 
 def rows(value: object) -> list[object]:
-    """The value as a list: null is an empty list; any other value that is not a list is its only row."""
+    """Returns the value as a list: null is an empty list; any other value that is not a list is its only row."""
     found = unfold(value)
     if found is None:
         return []
@@ -118,12 +118,12 @@ def rows(value: object) -> list[object]:
 
 
 def first_text(source: dict[str, object], *names: str) -> str:
-    """The first of these fields that holds something."""
+    """Returns the first non-empty of these fields."""
     return next((found for name in names if (found := text(source.get(name)).strip())), "")
 
 
 def compact(value: object) -> str:
-    """A value as one line for a person to read."""
+    """Formats a value as one line for a user."""
     if value is None or isinstance(value, str | int | Decimal):
         return text(value)
     try:

@@ -95,7 +95,7 @@ class NativeProxy:
             await self._change("interrupt", {"prompt_id": found}, ask)
 
     async def _change(self, path: str, body: Mapping[str, object], ask: RequestInfo) -> None:
-        """Asks for a change to which ComfyUI answers with an empty body."""
+        """Requests a change to which ComfyUI responds with an empty body."""
         client = self._session.pools.calls
         request = self._request(client, "POST", path, content=json_bytes(body, ask), headers=JSON)
 
@@ -115,7 +115,7 @@ class NativeProxy:
         return f"{self._view}?{urlencode({'filename': file.name, 'subfolder': file.subfolder, 'type': file.kind})}"
 
     def is_link(self, url: str) -> bool:
-        """Tells whether a link is of this kind, and of this machine."""
+        """Returns whether a link is of this kind, and of this machine."""
         return url.startswith(f"{self._view}?")
 
     async def fetch(self, link: str, to: Path) -> Download:
@@ -229,7 +229,7 @@ class NativeTasks:
         status = await self._place(prompt_id)
         if status is not None:
             return TaskView(task_id=task_id, status=status)
-        # It may have ended between the two questions.
+        # It may have ended between the two requests.
         run = await self.comfy.history(prompt_id)
         if run.state == "pending":
             raise api_error("807", doing=f"query of task {task_id}", task_id=task_id)
@@ -240,7 +240,7 @@ class NativeTasks:
         await self.comfy.cancel(task_id.removeprefix(self._prefix))
 
     async def _place(self, prompt_id: str) -> TaskStatus | None:
-        """Where in the machine's queue a graph is; None where it is not in it."""
+        """Returns the status of a graph by the machine's queue; None if it is not in the queue."""
         try:
             queue = await self.comfy.queue()
         except RunningHubError:

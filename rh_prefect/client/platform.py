@@ -62,7 +62,7 @@ class Webhooks:
         self._session = session
 
     async def detail(self, task_id: str) -> WebhookEvent:
-        """Returns the delivery state of a task's webhook (api.md 3.14); code 1 where it has none yet."""
+        """Returns the delivery state of a task's webhook (api.md 3.14); code 1 if there is none yet."""
         ask = RequestInfo(f"webhook of task {task_id}")
         body = {"taskId": usable_id(task_id, of="a task")}
         data = responses.with_data(await self._session.call_v1("task/openapi/getWebhookDetail", body, ask), ask)
@@ -166,7 +166,7 @@ class Apps:
         self._session = session
 
     async def demo(self, webapp_id: str) -> App:
-        """Returns the inputs that an app accepts (api.md 3.8); code 901 where the site has no such app."""
+        """Returns the inputs that an app accepts (api.md 3.8); code 901 if the site has no such app."""
         ask = RequestInfo(f"call example of app {webapp_id}")
         query = f"apiKey={MASK}&webappId={usable_id(webapp_id, of='an AI app')}"
         answer = await self._session.call_with_key_in_query("api/webapp/apiCallDemo", query, ask)

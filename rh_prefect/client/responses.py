@@ -29,7 +29,7 @@ _LONGEST_REASON: Final = 600
 
 @dataclass(frozen=True, slots=True)
 class RequestInfo:
-    """What a request is for.
+    """The purpose of a request.
 
     Attributes:
         doing: Opens every error's message, as in "submit to alibaba/wan-2.6/text-to-video".
@@ -46,7 +46,7 @@ class RequestInfo:
 
 @dataclass(frozen=True, slots=True)
 class ApiResponse:
-    """A readable response; `code` is RunningHub's, empty without an error, and `reason` RunningHub's words."""
+    """A readable response; `code` is RunningHub's error code or empty, and `reason` is RunningHub's message."""
 
     source: dict[str, object]
     code: str
@@ -106,7 +106,7 @@ def _code(source: dict[str, object]) -> str:
 
 
 def _is_upload(source: dict[str, object]) -> bool:
-    """Tells whether an answer holds an uploaded file: one reading of the documentation gives it the code 200."""
+    """Returns whether a response has an uploaded file; by one reading of the documentation, its code is then 200."""
     return bool(text(table(source.get("data")).get("download_url")))
 
 

@@ -26,7 +26,7 @@ PIECE: Final = 1024 * 1024
 
 
 class ThreadedStream(httpcore.AsyncNetworkStream):
-    """A connection whose calls all run in a thread; `inner` is the blocking one."""
+    """A network stream whose calls all run in a thread; `inner` is the blocking stream."""
 
     def __init__(self, inner: httpcore.NetworkStream) -> None:
         self._inner = inner
@@ -89,7 +89,7 @@ class ThreadedStream(httpcore.AsyncNetworkStream):
         return self._inner.get_extra_info(info)
 
     async def _unless_cancelled(self, work: Awaitable[T]) -> T:
-        """Waits for a thread; where the wait is cancelled, the thread is ended too, before the socket is closed."""
+        """Waits for a thread; on cancellation, shuts down the socket and waits for the thread's end."""
         task = asyncio.ensure_future(work)
         try:
             return await asyncio.shield(task)
@@ -130,7 +130,7 @@ class ThreadedBackend(httpcore.AsyncNetworkBackend):
 
 
 class FileTransport(httpx.AsyncHTTPTransport):
-    """httpx's transport, over such connections."""
+    """httpx's transport over threaded connections."""
 
     def __init__(self, *, verify: ssl.SSLContext, limits: httpx.Limits) -> None:
         super().__init__(verify=verify, limits=limits)
@@ -145,7 +145,7 @@ class FileTransport(httpx.AsyncHTTPTransport):
 
 
 def _in_own_thread(call: Callable[[], T]) -> asyncio.Future[T]:
-    """Not one of the loop's few threads, since it takes long; a daemon, so that the process may end meanwhile."""
+    """Runs a long call in a separate thread, not one of the loop's few; a daemon, so that the process may exit."""
     future: concurrent.futures.Future[T] = concurrent.futures.Future()
     future.set_running_or_notify_cancel()
 

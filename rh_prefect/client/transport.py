@@ -82,7 +82,7 @@ class ResendTransport(httpx.AsyncBaseTransport):
         try:
             return await self._inner.handle_async_request(request)
         except (httpx.UnsupportedProtocol, httpx.LocalProtocolError):
-            raise  # our own mistake: it stays one
+            raise  # a bug of this package: it is not converted
         except httpx.TransportError:
             return None
 
@@ -96,7 +96,7 @@ class ResendTransport(httpx.AsyncBaseTransport):
 
 
 async def _let_go(response: httpx.Response) -> float:
-    """Frees a response's connection; returns the seconds that it asks to wait."""
+    """Releases a response's connection; returns the number of seconds that the response asks to wait."""
     await response.aclose()
     asked: str = response.headers.get("retry-after", "")
     return float(asked) if asked.isascii() and asked.isdigit() else 0.0
@@ -157,7 +157,7 @@ _NEVER_LEFT: Final = (
     httpx.ConnectError,  # refused, no such name, TLS handshake failed
     httpx.ConnectTimeout,
     httpx.PoolTimeout,  # still waiting here for a free connection
-    httpx.ProxyError,  # the proxy would not open the tunnel
+    httpx.ProxyError,  # the proxy refused to open the tunnel
     httpx.UnsupportedProtocol,
     httpx.InvalidURL,
     UnicodeError,

@@ -19,7 +19,7 @@ CHUNK: Final = 1024 * 1024
 
 
 class RawBody(httpx.AsyncByteStream):
-    """A file as it is, of exactly known length, that can be sent more than once.
+    """The unchanged content of a file, of exactly known length, that can be sent more than once.
 
     httpx reads 64 KiB at a time on the event loop; this reads MiB in a thread.
 
@@ -48,11 +48,11 @@ class RawBody(httpx.AsyncByteStream):
             yield self._tail
 
     def _head(self) -> bytes:
-        """What is sent before the file."""
+        """Returns the bytes that are sent before the file."""
         return b""
 
     async def _chunks(self, file: BinaryIO) -> AsyncIterator[bytes]:
-        # One buffer, and copies made on this thread: what the reading threads allocate, each of them keeps.
+        # One buffer, and copies made on this thread, because each reading thread keeps the memory that it allocates.
         buffer = bytearray(CHUNK)
         left = self.size
         while True:

@@ -71,7 +71,7 @@ class RequestLog:
         try:
             await self._app(scope, receive, log_status)
         except ClientDisconnect:
-            return  # killed in the middle of its request: nothing to answer
+            return  # disconnected in the middle of its request: there is no one to respond to
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

@@ -26,7 +26,7 @@ class HeldResponses:
         return len(self._held)
 
     async def hold(self, seconds: float) -> None:
-        """Holds a response until it is released, at most so long."""
+        """Holds a response until it is released, for at most the given number of seconds."""
         event = asyncio.Event()
         with self._changed:
             self._held[event] = asyncio.get_running_loop()
@@ -51,7 +51,7 @@ class HeldResponses:
             return len(self._held)
 
     def wait(self, count: int = 1, *, seconds: float = 10.0) -> bool:
-        """Blocks until so many responses are held.
+        """Blocks until the given number of responses are held.
 
         Returns:
             Whether they were in time.

@@ -51,11 +51,11 @@ def argument_hash(value: object) -> str | None:
 
 
 class _NotComparableError(Exception):
-    """A value is not equal to itself the next time."""
+    """The error for a value that differs each time it is created."""
 
 
 def _comparable(value: object) -> object:
-    """The value as JSON. Files are known by their content, whichever way they are given."""
+    """Converts a value to JSON; files are identified by their content, in whichever form they are given."""
     match value:
         case Enum():
             return _comparable(value.value)
@@ -99,14 +99,14 @@ def _of_many(value: object) -> object:
 
 
 def _number(value: float) -> float:
-    """A number, unless it is one of a clock."""
+    """Returns a number; raises an error for a number that looks like a clock's."""
     if any(_EPOCH[0] <= value / unit < _EPOCH[1] for unit in (1, 1e3, 1e6, 1e9)):
         raise _NotComparableError
     return value
 
 
 def _text(value: str) -> str:
-    """A text, unless it is a time, a random id, or lies in a temporary folder."""
+    """Returns a text; raises an error for a time, a random id, and a path in a temporary folder."""
     if value.removeprefix("file://").startswith(_temporary_folder()) or _EACH_TIME.fullmatch(value):
         raise _NotComparableError
     return value

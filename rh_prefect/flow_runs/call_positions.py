@@ -94,7 +94,7 @@ class _Counts:
 
 
 class _Outside:
-    """Stands for the program where there is no run around a call."""
+    """A stand-in for the run of a call that is made outside of any run."""
 
 
 _counts: PerObject[_Counts] = PerObject(_Counts)
@@ -110,7 +110,7 @@ def take_place(name: str, given: object) -> Place:
 
 
 def run_places(runs: Sequence[RunContext]) -> dict[UUID, Place]:
-    """Returns the positions of the runs that contain a call; those of flows that flows have called lack the number.
+    """Returns the positions of the runs that contain a call; positions of child flows lack the number.
 
     A run that no task runner of ours has started has the place of its call; it is taken here, once, which is why the
     first call of this must come from the caller's own thread.
@@ -140,7 +140,7 @@ def run_places(runs: Sequence[RunContext]) -> dict[UUID, Place]:
 
 
 def _caller() -> int:
-    """A number of the asyncio task or thread that makes the call."""
+    """Returns the number of the asyncio task or thread that makes the call."""
     try:
         task = asyncio.current_task()
     except RuntimeError:
@@ -150,7 +150,7 @@ def _caller() -> int:
 
 def placed(called: _Called, place: Place) -> _Called:
     """Copies a task or flow and attaches the position of one call to the copy."""
-    # Not `copy`: a task may say in `__reduce__` where the one of its name is found.
+    # Not `copy`: a task's `__reduce__` may return the existing task of its name.
     made: _Called = object.__new__(type(called))
     made.__dict__.update(called.__dict__, place=place)
     return made
@@ -227,9 +227,9 @@ class PaidTask(Task[P, Coroutine[Any, Any, Result]]):
             return Task.map(self, *args, **kwargs)
 
     def with_options(self, **options: Any) -> Self:
-        """The same task with other options; see `prefect.Task.with_options`."""
+        """Returns the same task with other options; see `prefect.Task.with_options`."""
         made: Any = super().with_options(**options)
-        # Prefect's own returns a plain task, whose calls take no places.
+        # Prefect's own method returns a plain task, whose calls get no positions.
         made.__class__ = type(self)
         made.__dict__["changed"] = {**self.changed, **options}
         return made  # type: ignore[no-any-return]  # of this class
@@ -243,7 +243,7 @@ class PaidTask(Task[P, Coroutine[Any, Any, Result]]):
 
 
 def _bound(task: Task[Any, Any] | Flow[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The arguments by their names; what the task does not take causes a separate error soon."""
+    """Returns the arguments by their names; an argument that the task does not accept causes an error later."""
     try:
         return inspect.signature(task.fn).bind_partial(*args, **kwargs).arguments
     except TypeError:
@@ -274,7 +274,7 @@ class PlacedFlow(Flow[P, R]):
             return Flow.__call__(made, *args, **kwargs)
 
         def with_options(self, **options: Any) -> Self:
-            """The same flow with other options; see `prefect.Flow.with_options`."""
+            """Returns the same flow with other options; see `prefect.Flow.with_options`."""
             made = super().with_options(**options)
             made.__class__ = type(self)
             return made
@@ -291,7 +291,7 @@ _PLACE_IN_KEY = re.compile(r"\[\w*:(\w*):(\d+):([io])\]-")
 
 
 class _Named:
-    """Calls a partial function, a bound method or another object under another name; it has the object's attributes."""
+    """A partial function, a bound method or another object under another name, with the object's attributes."""
 
     def __init__(self, fn: Callable[..., Any], qualname: str) -> None:
         self.named = fn
@@ -303,13 +303,13 @@ class _Named:
     def __getattr__(self, name: str) -> Any:
         if name == "named":
             raise AttributeError(name)
-        if name == "__signature__":  # `inspect` reads it before it looks at `__call__`
+        if name == "__signature__":  # `inspect` reads it before `__call__`
             return inspect.signature(self.named)
         return getattr(self.named, name)
 
 
 def _held_by(fn: Callable[..., Any]) -> dict[str, object]:
-    """What a partial function, or a method's object, adds to the arguments of each call, if that can be compared."""
+    """Returns what a partial function, or a method's object, adds to the arguments of each call, if comparable."""
     if isinstance(fn, partial):
         held: object = [list(fn.args), dict(fn.keywords)]
     elif isinstance(fn, MethodType):
@@ -374,7 +374,7 @@ def _counting_class(kind: type[TaskRunner[Any]]) -> type[TaskRunner[Any]]:
 
 
 def _given_of(task: Task[Any, Any] | Flow[..., Any], parameters: Mapping[str, Any]) -> dict[str, object]:
-    """What a task was given beyond its defaults: a default that is added later makes no other call."""
+    """Returns the arguments that differ from the defaults, so that a later new default does not change the call."""
     defaults = {name: param.default for name, param in inspect.signature(task.fn).parameters.items()}
     return {
         name: value

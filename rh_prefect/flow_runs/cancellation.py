@@ -32,20 +32,20 @@ if TYPE_CHECKING:
 
 
 async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
-    """Cancels what a run has submitted, on the account that each job was paid on; runs on the loop thread."""
+    """Cancels a run's tasks, each on the account that paid for it; runs on the loop thread."""
     reports: list[CancelReport] = []
     forbidden: list[tuple[Journal, int]] = []
     if isinstance(scope, RecordedScope):
-        # An earlier attempt may have been given up while its process, cut off from Prefect for a while, lived on.
+        # An earlier attempt may have been abandoned while its process, disconnected from Prefect, continued.
         forbidden += [(scope.journal, attempt) for attempt in range(1, scope.attempt + 1)]
     for batch in await batches_of(scope):
-        # An earlier run of a batch that lives on would see its tasks cancelled, and pay for the rest.
+        # An earlier run of a batch that still runs would find its tasks cancelled, and pay for the rest.
         forbidden += [(batch.journal, attempt) for attempt in range(FIRST_OF_A_BATCH, batch.attempt + 1)]
     for journal, attempt in forbidden:
         await forbid_attempt(journal, attempt, by=by)
     for one in await scopes_of(scope):
         await replay_spool(Spool(get_settings().state_dir / "spool"), one.journal)
-        # What else the flow run that began a batch has running is its own.
+        # All other running jobs of the flow run that began a batch are its own.
         since = 1 if one.journal.scope == scope.journal.scope else FIRST_OF_A_BATCH
         reports.append(await cancel_scope(one, RECORDED.client_for, by=by, since=since))
     reports.append(await _cancel_works(scope))
@@ -57,7 +57,7 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
 
 
 async def _cancel_works(scope: Scope) -> CancelReport:
-    """Cancels the tasks of a pipeline's run which no other run waits for."""
+    """Cancels the tasks of a pipeline run that no other run waits for."""
     works = await works_of(scope)
     if works is None:
         return CancelReport((), (), {})
@@ -72,7 +72,7 @@ async def _cancel_works(scope: Scope) -> CancelReport:
 
 
 async def works_of(scope: Scope) -> WorksJournal | None:
-    """Opens the records of the works of a run; None for a run that is no pipeline's."""
+    """Opens the records of a run's works; returns None if the run is not a pipeline run."""
     place = await read_place(scope.journal)
     if place is None:
         return None
@@ -107,7 +107,7 @@ async def _watch(board: RunStatus, run: UUID, ends: asyncio.Event) -> None:
 
 
 async def _look(board: RunStatus, run: UUID, *, is_last: bool) -> bool:
-    """Cancels what a run has submitted, if it is cancelled; tells whether to look again."""
+    """Cancels the tasks of a run that was cancelled; returns whether to check again."""
     try:
         flow_run = await ask(lambda api: api.read_flow_run(run))
     except (httpx.HTTPError, ConfigError):
@@ -126,15 +126,15 @@ async def _cancel(flow_run: FlowRun, log: logging.Logger | logging.LoggerAdapter
     try:
         report = await cancel_run(scope_of(flow_run, flow), by="the run's own process")
     except RunningHubError as error:
-        # The hook, or `reconcile`, does it again and says so.
+        # The hook, or `reconcile`, tries again and reports it.
         log.warning("some tasks could not be cancelled at RunningHub yet: %s", error.message)
     else:
         log.info("the run is cancelled: cancelled %d task(s) at RunningHub", len(report.cancelled))
 
 
 async def _last_look() -> None:
-    """A run that is cancelled ends its process within a second or two, mostly between two looks."""
-    # By the watches themselves: they know the Prefect API of their run, which is not what the settings name by now.
+    """Checks all watched runs a last time: a cancelled run ends its process within a second or two, often unchecked."""
+    # By the watches themselves: each has the Prefect API of its run, which the settings may no longer name.
     looking = list(_watched.values())
     for ends, _ in looking:
         ends.set()

@@ -82,7 +82,7 @@ def run_name() -> str:
 
 
 def _named(value: object) -> str:
-    """A parameter as part of a name: a link without its signature."""
+    """Returns a parameter as part of a name: a link without its signature."""
     text = str(value)
     return shown(text) if is_link(text) else text
 
@@ -92,7 +92,7 @@ _log = logging.getLogger("rh_prefect")
 
 
 async def cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001
-    """Cancels at RunningHub what a cancelled flow run has submitted; attach it with `on_cancellation`.
+    """Cancels a cancelled flow run's tasks at RunningHub; attach it with `on_cancellation`.
 
     Prefect calls it in another process, after the flow's own has gone, with its arguments by name.
     """
@@ -111,7 +111,7 @@ async def cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun, state: Sta
 
 
 async def _recorded_steps(flow_run: FlowRun, flow: str) -> list[artifacts.Step]:
-    """The steps of a cancelled run by its records: its own process has gone, and with it what it knew."""
+    """Returns the steps of a cancelled run from its records, since its process has ended."""
     return [_recorded_step(view) async for view in jobs_of(scope_of(flow_run, flow).journal) if view.submits]
 
 
@@ -148,13 +148,13 @@ async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
         await LOOP.call(_collect_orphans(scope_of(flow_run, flow.name), flow_run_logger(flow_run, flow)))
     if flow_run.run_count > 1:
         await LOOP.call(_name_deployments(flow_run, flow_run_logger(flow_run, flow)))
-    # A process that runs many flows remembers nothing of those that have ended.
+    # A process that runs many flows keeps no data of those that have ended.
     REQUESTED_KEYS.pop(str(flow_run.id), None)
     forget_run_status(str(flow_run.id))
 
 
 async def _name_deployments(flow_run: FlowRun, log: logging.LoggerAdapter[logging.Logger]) -> None:
-    """Says which runs of deployments a resumed run has started: each pays for its own jobs, in every attempt again."""
+    """Logs the deployment runs that a resumed run has started: each pays for its own jobs, again in every attempt."""
     started = FlowRunFilter(
         parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run.id]),
         deployment_id=FlowRunFilterDeploymentId(is_null_=False),
@@ -162,7 +162,7 @@ async def _name_deployments(flow_run: FlowRun, log: logging.LoggerAdapter[loggin
     try:
         runs = await ask(lambda api: api.read_flow_runs(flow_run_filter=started, limit=_DEPLOYMENTS_NAMED))
     except httpx.HTTPError:
-        return  # it is said for people; nothing depends on it
+        return  # the message is only for users
     if runs:
         log.warning(
             "this run was resumed, and its attempts have started %d run(s) of deployments, which pay for "

@@ -162,7 +162,7 @@ def _registry(root: FlowRunContext, flow_run: FlowRun) -> CallRegistry:
 
 
 def _outwards(flow_run: FlowRun, name: str) -> Iterator[tuple[FlowRun, str]]:
-    """A flow run and those around it, as far as the Prefect API was asked for them; the last one is the root."""
+    """Yields a flow run and those around it, as far as they were read from the Prefect API; the root is the last."""
     yield flow_run, name
     while (call := _calls.get(str(flow_run.id))) is not None and str(call.flow_run_id) in _outer:
         flow_run, name = _outer[str(call.flow_run_id)]
@@ -170,8 +170,8 @@ def _outwards(flow_run: FlowRun, name: str) -> Iterator[tuple[FlowRun, str]]:
 
 
 async def _learn_calls(flow_run: FlowRun, *, to_root: bool) -> None:
-    """Asks where a child flow run was called; and for all around it, where the context does not reach to the root."""
-    # What `run_deployment` has started is a separate root.
+    """Reads the call of a child flow run; with `to_root`, also the calls of the runs around it."""
+    # A run that `run_deployment` has started is a separate root.
     while flow_run.parent_task_run_id is not None and flow_run.deployment_id is None:
         if str(flow_run.id) not in _calls:
             _calls[str(flow_run.id)] = await _read_call(flow_run.parent_task_run_id)
@@ -198,7 +198,7 @@ async def _read_call(task_run_id: UUID) -> _Call:
 
 
 def _steps(around: list[RunContext], places: Mapping[UUID, Place]) -> Iterator[Step]:
-    """The runs between the root and a call, outermost first."""
+    """Yields the runs between the root and a call, outermost first."""
     flows = [run for run in around if isinstance(run, FlowRunContext)]
     root: UUID | None = None
     if flows and flows[-1].flow_run is not None:
@@ -216,7 +216,7 @@ def _steps(around: list[RunContext], places: Mapping[UUID, Place]) -> Iterator[S
 
 
 def _place_of_flow(flow_run: FlowRun, place: Place) -> Place:
-    """Adds Prefect's number to the place of a child flow where its own number is unknown or may not be enough."""
+    """Adds Prefect's number to the position of a child flow whose own number is unknown or may not suffice."""
     call = _calls.get(str(flow_run.id))
     if call is None or call.number is None:
         return place

@@ -60,7 +60,7 @@ class FlowRunJournal:
     """
 
     def __init__(self, flow_run_id: UUID | str, *, patience: float = 60.0) -> None:
-        """Opens the journal; nothing is asked before the first call.
+        """Opens the journal; sends no request before the first call.
 
         Args:
             flow_run_id: The scope: the root flow run.
@@ -95,12 +95,12 @@ class FlowRunJournal:
         return None if text is None else self._inputs.decode(key, text)
 
     def is_absent(self, key: str, *, max_age: float) -> bool:
-        """Whether a record was not there a moment ago; see `CachedJournal.is_absent`."""
+        """Returns whether a record was absent a moment ago; see `CachedJournal.is_absent`."""
         log = self._log()
         return log.is_current(max_age) and key not in log.records
 
     async def check_kept(self) -> None:
-        """Checks that what was read is still there; see `CachedJournal.check_kept`."""
+        """Checks that the records that were read still exist; see `CachedJournal.check_kept`."""
         number = await self._log().missing()
         if number is not None:
             raise JournalError(
@@ -125,7 +125,7 @@ class FlowRunJournal:
             yield name
 
     async def jobs_with(self, *kinds: str) -> list[str]:
-        """Lists the keys of the jobs that have a record of one of some kinds, such as `intent`.
+        """Lists the keys of the jobs that have a record of one of the given kinds, such as `intent`.
 
         Args:
             kinds: The kinds.
@@ -158,7 +158,7 @@ class FlowRunJournal:
     async def _create_format(self, record: Mapping[str, Any], text: str) -> bool:
         if await self._inputs.create(_PREFIX + FORMAT_KEY, text):
             return True
-        # Prefect's client sends a creation again whose answer was lost: the record in the way may be this one.
+        # Prefect's client resends a creation whose response was lost: the existing record may be this one.
         there = await self._read_format()
         return there is not None and "token" in record and there.get("token") == record["token"]
 
@@ -168,7 +168,7 @@ class FlowRunJournal:
 
 
 def _make_room(logs: LruCache[_LogKey, RecordLog]) -> None:
-    """Drops logs that were used least recently, while they are too large together; a log in use lives on."""
+    """Drops the least recently used logs while all logs together are too large; a log in use stays alive."""
     sizes = {key: log.records.size for key, log in logs.items()}
     total = sum(sizes.values())
     for key, size in sizes.items():
@@ -179,7 +179,7 @@ def _make_room(logs: LruCache[_LogKey, RecordLog]) -> None:
 
 
 class _Inputs:
-    """The inputs of one flow run, as the place of a log's entries; see `record_log.Store`."""
+    """The inputs of one flow run, as the storage of a log's entries; see `record_log.Store`."""
 
     def __init__(self, flow_run_id: UUID, patience: float) -> None:
         self._flow_run_id = flow_run_id
@@ -204,7 +204,7 @@ class _Inputs:
         return await self.read(_entry_name(number))
 
     async def _oldest(self) -> tuple[Mapping[int, str], bool]:
-        """Reads the first entries, and sees whether a version without a log has written in this scope."""
+        """Reads the first entries, and checks whether a version without a log has written in this scope."""
         found = await self._filter(_PREFIX, leaving_out=())
         written = _PREFIX + FORMAT_KEY
         if written in found:
@@ -212,7 +212,7 @@ class _Inputs:
         entries = _numbered(found)
         if len(found) < PAGE:
             return entries, False
-        # The API sorts by the time of creation, which is a clock's: a page's entries may have gaps.
+        # The API sorts by the time of creation, and clocks differ: a page's entries may have gaps.
         whole = {number: entries[number] for number in takewhile(entries.__contains__, count(1))}
         if whole:
             return whole, True
@@ -228,7 +228,7 @@ class _Inputs:
             )
 
     async def create(self, name: str, text: str) -> bool:
-        """Creates an input; False where there is one of this name."""
+        """Creates an input; returns False if it exists."""
         try:
             await self._ask(f"write {name}", lambda api: api.create_flow_run_input(self._flow_run_id, name, text))
         except _Exists:
@@ -251,7 +251,7 @@ class _Inputs:
         return {one.key: one.value for one in found}
 
     async def _ask(self, doing: str, request: Callable[[PrefectClient], Awaitable[_T]]) -> _T:
-        """Sends one request, again while that may help; every other failure leaves as a `JournalError`."""
+        """Sends one request, with retries as long as they may help; raises every other failure as a `JournalError`."""
         try:
             async for attempt in stamina.retry_context(
                 on=_may_pass, attempts=None, timeout=self.patience, wait_initial=0.2
@@ -308,11 +308,11 @@ def _numbered(inputs: Mapping[str, str]) -> dict[int, str]:
 
 
 class _Exists(JournalError):
-    """There is a record of this key already."""
+    """The error for a key that already has a record."""
 
 
 class _NotFound(JournalError):
-    """There is no such record, or no such flow run: a reader of one record cannot tell the two apart."""
+    """The error for a missing record or flow run; a reader of one record cannot distinguish the two."""
 
 
 def _may_pass(error: Exception) -> bool:

@@ -79,8 +79,8 @@ ask_whether_deployed(is_deployed)
 def flow_running_elsewhere() -> str | None:
     """Finds a flow run that is active in this process, for a caller without its own run context.
 
-    A context variable tells nothing of other threads, so this looks at all objects that there are: some 15 ms, spent
-    only where a call would otherwise belong to nothing. Prefect enters a context for as long as its flow run goes on.
+    A context variable is not visible to other threads, so this checks all objects in memory, in about 15 ms, spent
+    only where a call would otherwise belong to nothing. Prefect enters a context for as long as its flow run lasts.
     """
     for one in gc.get_objects():
         if type(one) is FlowRunContext and is_entered(one) and one.flow_run is not None:
@@ -92,12 +92,12 @@ def is_entered(context: RunContext) -> bool:
     """Whether the run is still active."""
     try:
         return context._token is not None
-    except (AttributeError, TypeError):  # another thread is making it this very moment
+    except (AttributeError, TypeError):  # another thread is creating it at this moment
         return False
 
 
 def _outwards(context: _C) -> Iterator[_C]:
-    """Walks from a context to those that it was entered in: each remembers, in its token, the one that it replaced."""
+    """Walks from a context to those around it: each one's token holds the context that it replaced."""
     inner: _C | None = context
     while inner is not None:
         yield inner
@@ -138,9 +138,9 @@ def add_hook(flow: Flow[..., Any], event: FlowEvent, hook: FlowStateHook[..., An
 
 
 def runs_in_order(frame: FrameType | None) -> Iterator[bool]:
-    """Yields each active Prefect run, innermost first, with whether it makes this call itself.
+    """Yields, for each active Prefect run, innermost first, whether the run makes this call itself.
 
-    It does not where something lies between that the caller has started beside its run.
+    It does not if the call is made in an asyncio task, a thread or a loop that was started within the run.
     """
     is_own = True
     while frame is not None:

@@ -41,7 +41,7 @@ FIRST_OF_A_BATCH = 1001
 
 @dataclass(frozen=True)
 class RecordedScope:
-    """The scope of a flow run that is read from outside of the run, for hooks and the command line."""
+    """The scope of a flow run that is read from outside the run, for hooks and the command line."""
 
     journal: FlowRunJournal
     run: str
@@ -59,7 +59,7 @@ class RecordedScope:
 
 
 def run_folder(flow_run: FlowRun) -> str:
-    """The short name of a flow run in names of files: the day on which it was created, and the end of its id.
+    """Returns a flow run's short name for file names: the day on which it was created, and the end of its id.
 
     The end, because the start of an id may be a time stamp that runs started together share.
     """
@@ -68,7 +68,7 @@ def run_folder(flow_run: FlowRun) -> str:
 
 
 def scope_of(flow_run: FlowRun, flow_name: str) -> RecordedScope:
-    """The scope of a flow run, from outside of it."""
+    """Returns the scope of a flow run, for a reader outside the run."""
     return RecordedScope(
         journal=FlowRunJournal(flow_run.id),
         run=run_folder(flow_run),
@@ -85,7 +85,7 @@ async def recorded_scope(flow_run_id: str) -> RecordedScope:
 
 
 def is_flow_run(scope: str) -> bool:
-    """Tells whether a scope is a flow run, or the name of a folder."""
+    """Returns whether a scope is a flow run, and not a folder."""
     try:
         UUID(scope)
     except ValueError:
@@ -94,7 +94,7 @@ def is_flow_run(scope: str) -> bool:
 
 
 def journal_of(scope: str) -> Journal:
-    """The journal of a scope by its name: a flow run's, the works of pipelines, or a folder below RH_JOURNAL.
+    """Returns the journal of a scope: of a flow run, of the works of pipelines, or of a folder below RH_JOURNAL.
 
     Raises:
         ConfigError: It is a flow run's, and no Prefect API is configured.
@@ -157,7 +157,7 @@ async def scopes_of(scope: Scope) -> list[Scope]:
 
 
 async def batches_of(scope: Scope) -> list[Scope]:
-    """Returns the scopes of the batches in a run, each with the number of the attempt that the run is."""
+    """Returns the scopes of the batches in a run, each with this run's attempt number in the batch."""
     if not isinstance(scope, RecordedScope):
         return []
     records = (await scope.journal.job(BATCH)).values()
@@ -168,7 +168,7 @@ _ENDED: Final = [StateType.CANCELLED, StateType.CRASHED, StateType.FAILED]
 
 
 async def read_flow_run(flow_run_id: UUID | str) -> FlowRun:
-    """Reads one flow run; `ConfigError` where there is none of this id."""
+    """Reads one flow run; raises `ConfigError` if it does not exist."""
     connection = await connect()
     try:
         async with connection.gate:
@@ -182,7 +182,7 @@ async def read_flow_run(flow_run_id: UUID | str) -> FlowRun:
 
 
 def _own_server() -> str:
-    """Names the server that the command line starts for itself, where it has runs that the configured one lacks."""
+    """Returns a hint to the server that the command line starts for itself, if that server has runs."""
     if not PREFECT_API_URL.value() or not (get_settings().state_dir / "prefect" / "prefect.db").exists():
         return ""
     return (
@@ -216,14 +216,14 @@ async def ended_runs(*, hours: float) -> AsyncIterator[FlowRun]:
     seen: set[UUID] = set()
     for wanted in (cancelling, ended):
         async for flow_run in find_flow_runs(wanted, sort=FlowRunSort.END_TIME_DESC):
-            # A run that ends meanwhile moves the pages on, so that one may be seen twice.
+            # A run that ends meanwhile shifts the pages, so that a run may be listed twice.
             if flow_run.id not in seen:
                 seen.add(flow_run.id)
                 yield flow_run
 
 
 async def has_records(journal: FlowRunJournal) -> bool:
-    """Tells whether a flow run has paid jobs, in its own scope or in that of a batch; one or two requests."""
+    """Returns whether a flow run has paid jobs, in its own scope or in that of a batch; one or two requests."""
     try:
         return bool(await _paid_jobs(journal) or await journal.job(BATCH))
     except UnreadableRecord as error:
@@ -232,7 +232,7 @@ async def has_records(journal: FlowRunJournal) -> bool:
 
 
 async def _paid_jobs(journal: FlowRunJournal) -> list[str]:
-    """The jobs of a flow run that were or may have been submitted, and the works that a pipeline's run has claimed.
+    """Returns the jobs of a flow run that were or may have been submitted, and the works that a pipeline run claimed.
 
     A journal has other records of jobs, too: of calls before they submit, of reused results, and, in a pipeline's run,
     of the takes that it chose and of the tasks of other runs that it waits for.

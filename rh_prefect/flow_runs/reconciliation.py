@@ -88,7 +88,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """The result of checking flow runs; `runs` counts those that had something to look after."""
+    """The result of checking flow runs; `runs` is the number of runs that needed a check of their jobs."""
 
     runs: int
     findings: tuple[Finding, ...]
@@ -127,7 +127,7 @@ async def _runs(flow_run_id: UUID | None, hours: float) -> AsyncIterator[FlowRun
 
 
 def _mark(flow_run: FlowRun) -> str:
-    """The record that nothing is left to do for an attempt, so that the next look is short."""
+    """Returns the key of the record that an attempt needs no further action, which shortens the next check."""
     return f"reconciled-{max(flow_run.run_count, 1)}"
 
 
@@ -192,7 +192,7 @@ async def _cancel(scope: RecordedScope) -> _Judge:
 
 
 async def _keep(view: JobView, submit: Submit, scope: Scope) -> _Judged:
-    """Downloads the results of ended tasks before their links expire; a running task is left to a resumed run."""
+    """Downloads the results of ended tasks before their links expire; running tasks are left to a resumed run."""
     match submit.state:
         case "open" | "unknown":
             job = f"{scope.journal.scope}/{view.key}"

@@ -46,14 +46,14 @@ _LATER: Final = {"answer": 1, "end": 2}
 
 
 class EntryRefused(JournalError):
-    """The store rejects an entry as a whole; its records may be accepted one by one, except for one."""
+    """The error for an entry that the store rejects as a whole; all but one of its records may still be accepted."""
 
 
 class Store(Protocol):
-    """Where the entries are."""
+    """The storage of the entries."""
 
     async def append(self, number: int, text: str) -> bool:
-        """Creates an entry exclusively; False where there is one of this number."""
+        """Creates an entry exclusively; returns False if the number is taken."""
         ...
 
     async def newer(self, number: int) -> tuple[Mapping[int, str], bool]:
@@ -61,7 +61,7 @@ class Store(Protocol):
         ...
 
     async def entry(self, number: int) -> str | None:
-        """Reads one entry; None where there is none of this number."""
+        """Reads one entry; returns None if it does not exist."""
         ...
 
 
@@ -135,7 +135,7 @@ class Records:
         return self._job_keys.copy()
 
     def jobs_with(self, kinds: Collection[str]) -> list[str]:
-        """The keys of the jobs that have a record of one of some kinds, as in `<job>-<kind>-<n>`."""
+        """Returns the keys of the jobs that have a record of one of the given kinds, as in `<job>-<kind>-<n>`."""
         return [
             name
             for name in self._job_keys
@@ -178,7 +178,7 @@ class RecordLog:
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = chance,
     ) -> None:
-        """Opens a log; nothing is asked before the first call.
+        """Opens a log; sends no request before the first call.
 
         Args:
             store: Where its entries are.
@@ -220,7 +220,7 @@ class RecordLog:
         return await item.done
 
     def _note_job(self, key: str) -> None:
-        """Counts the jobs of this process of which more records will come."""
+        """Tracks the jobs of this process that will have more records."""
         name, _, rest = key.partition("-")
         what = rest.partition("-")[0]
         if what == "intent":
@@ -236,7 +236,7 @@ class RecordLog:
         """Returns the records in their state at the time of the call, or later."""
         began = self._clock()
         async with self._turn:
-            # What was read after this call began serves all who wait here.
+            # A read that started after this call began serves all waiting callers.
             if self._read_at < began:
                 await self._read_newer()
         return self.records
@@ -289,7 +289,7 @@ class RecordLog:
         self._last = by
 
     def _is_same(self, key: str, token: object) -> bool:
-        """Whether a record that is there is the one to be created: the answer to its creation may have been lost."""
+        """Returns whether an existing record is the one to be created: the response to its creation may be lost."""
         text = self.records.get(key)
         with suppress(ValueError):
             there = json.loads(text or "{}")
@@ -297,7 +297,7 @@ class RecordLog:
         return False
 
     async def _write(self) -> None:
-        """Appends what is to be created, until nothing is left."""
+        """Appends queued records until the queue is empty."""
         in_a_row = 0
         try:
             while self._queue:
@@ -328,14 +328,14 @@ class RecordLog:
                     await asyncio.wait_for(self._is_urgent.wait(), left)
 
     def _send_at(self) -> float:
-        """When the next entry is sent, by what is there to be recorded now."""
+        """Returns the time at which to send the next entry, by the records in the queue."""
         linger = LINGER if len(self._under_way) > 1 else 0.0
         waiting = (item for item in self._queue if not item.done.done())
         due = (item.since + (0.0 if item.urgency == _PROMPT else linger) for item in waiting)
         return max(self._sent_at + SPACING, min(due, default=0.0))
 
     def _next_batch(self) -> list[_Item]:
-        """Takes the next records out of the queue, the most urgent first; answers those that are there already."""
+        """Takes the next records from the queue, the most urgent first; completes those that already exist."""
         batch: dict[str, _Item] = {}
         left, size = [], 0
         for item in sorted(self._drain(), key=lambda item: item.urgency):
@@ -365,7 +365,7 @@ class RecordLog:
             for item in batch if len(batch) > 1 else ():
                 await self._append_or_fail([item])
         except JournalError as error:
-            # Those that have waited as long as this one have waited long enough.
+            # Records that have waited as long as this one are due, too.
             late = [item for item in self._queue if item.since < began - self._patience]
             self._queue = [item for item in self._queue if item not in late]
             self._fail([*batch, *late], error)
@@ -381,7 +381,7 @@ class RecordLog:
                 item.done.cancel()
 
     async def _append(self, batch: list[_Item]) -> None:
-        """Appends one entry; records that another process was first to create are answered on the way."""
+        """Appends one entry; completes the records that another process has created first."""
         if self._read_at == float("-inf"):
             await self.read()  # another version may have written here
             batch = [item for item in batch if not self._settle(item)]
@@ -405,7 +405,7 @@ class RecordLog:
             tries += 1
             await self.read()
             if by in self._seen_mine:
-                # An earlier sending had arrived: its answer was lost.
+                # An earlier request had arrived, and its response was lost.
                 self._seen_mine.discard(by)
                 _answer(batch, is_mine=True)
                 return
@@ -418,7 +418,7 @@ class RecordLog:
         return True
 
     async def _pause(self, in_a_row: int) -> None:
-        """Gives other processes, which have to read before they append, the room for it."""
+        """Pauses, so that other processes, which must read before they append, can append entries."""
         if not self._queue:
             return
         pause = min(_LONGEST_PAUSE, self._took * (1.5 + self._jitter()))

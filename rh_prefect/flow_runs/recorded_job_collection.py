@@ -43,7 +43,7 @@ async def confirmed_end(submit: Submit, task_id: str, *, records: JobRecords) ->
 
 
 async def _attempt(scope: str, submit: Submit, view: TaskView) -> Attempt:
-    # Who may pay for a failed job again depends on the attempt that saw it fail; a success is one in any.
+    # Which attempt may pay for a failed job again depends on the attempt in which it failed; a success counts in all.
     if view.status == "SUCCESS":
         return AttemptInfo(submit.intent.attempt)
     # A batch's attempts have separate numbers, above those of the flow run whose journal it uses: with that one's
@@ -60,7 +60,7 @@ async def store_of(intent: Intent) -> MediaStore:
 
 
 async def bring_home(view: JobView, scope: Scope) -> Result | None:
-    """Downloads the results of a paid job, on the loop thread, and submits nothing; None where nothing was paid."""
+    """Downloads the results of a paid job on the loop thread, and submits nothing; returns None if nothing was paid."""
     if view.last is None:
         return None
     intent = view.last.intent

@@ -55,13 +55,13 @@ async def rerun(flow: Flow[..., Any], flow_run_id: UUID | str, *, equal: Equal =
 
 
 async def set_budget(flow_run: FlowRun, budget: float) -> None:
-    """Sets what a flow run may cost from its next attempt on; what it has paid counts."""
+    """Sets the budget of a flow run from its next attempt on; earlier payments count."""
     parameters = {**flow_run.parameters, "budget": budget}
     await ask(lambda api: api.update_flow_run(flow_run.id, parameters=parameters))
 
 
 async def _end_cancellation(flow_run_id: UUID) -> None:
-    """Does what a worker does for its runs: without it a cancelled run would stay `Cancelling`."""
+    """Ends the cancellation of a run, as a worker does; otherwise the run would stay `Cancelling`."""
     # The run ends in the same way if this fails.
     with suppress(httpx.HTTPError, ConfigError, ObjectNotFound):
         flow_run = await ask(lambda api: api.read_flow_run(flow_run_id))
@@ -125,7 +125,7 @@ async def create(flow: Flow[..., Any], parameters: dict[str, Any]) -> UUID:
 
 
 def _wrong(error: Exception) -> str:
-    """What Prefect found wrong, without its heading and on one line."""
+    """Returns the problems that Prefect found, without the heading and on one line."""
     heading, *found = str(error).split("\n - ")
     return " ".join("; ".join(found or [heading]).split()).rstrip(".")
 

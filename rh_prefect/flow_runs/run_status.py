@@ -50,7 +50,7 @@ class RunStatus:
     results: dict[str, Media] = field(default_factory=dict)
     progress: Progress = field(init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    # Counted as it changes: every event asks, and a run may have thousands of rows.
+    # Counted on each change: every event reads the counts, and a run may have thousands of rows.
     _states: Counter[str] = field(default_factory=Counter)
     _steps: dict[str, None] = field(default_factory=dict)
 
@@ -85,17 +85,17 @@ class RunStatus:
 
     @property
     def done(self) -> int:
-        """How many jobs have a result."""
+        """The number of jobs with a result."""
         return self._states["succeeded"] + self._states["reused"]
 
     @property
     def total(self) -> int:
-        """How many jobs there are, or will be."""
+        """The number of jobs, including expected ones."""
         return max(self.expected, len(self.rows))
 
     @property
     def percent(self) -> float:
-        """How much has ended, 0 to 100."""
+        """The percentage of jobs that have ended, 0 to 100."""
         return 100.0 * self.ended / self.total if self.total else 0.0
 
     @property
@@ -132,7 +132,7 @@ class RunStatus:
 
     @property
     def cost(self) -> Costs:
-        """What all jobs have cost together, as far as it is known."""
+        """The total cost of all jobs, as far as it is known."""
         return Costs.total(event.costs for event in self.rows.values())
 
     def files(self) -> dict[str, str]:
@@ -172,7 +172,7 @@ def _status_in(scope: FlowScope) -> RunStatus:
     run, context = UUID(scope.journal.scope), flow_contexts()[-1]
     if context.flow is not None and context.flow_run is not None and context.flow_run.id == run:
         return run_status_of(Page.of(context.flow, run))
-    return run_status_of(Page(scope.flow, run))  # a worker process knows the name of the root only
+    return run_status_of(Page(scope.flow, run))  # a worker process has only the name of the root
 
 
 def known_run_status(flow_run_id: str) -> RunStatus | None:
@@ -189,7 +189,7 @@ _EVENTS: Final[frozenset[JobEventState]] = frozenset(
     {"submitted", "adopted", "succeeded", "failed", "cancelled", "unknown"}
 )
 _LEVELS: Final[dict[JobEventState, int]] = {
-    # A batch has hundreds of these, and the run's table says them too.
+    # A batch has hundreds of these, and the run's table shows them, too.
     "submitted": logging.DEBUG,
     "running": logging.DEBUG,
     "collecting": logging.DEBUG,
@@ -243,7 +243,7 @@ _failed: set[Callable[[JobEvent], None]] = set()
 
 
 def _guarded(listener: Callable[[JobEvent], None], event: JobEvent) -> None:
-    """Calls a listener; an error of it is logged the first time."""
+    """Calls a listener; logs only its first error."""
     try:
         listener(event)
     except Exception as error:

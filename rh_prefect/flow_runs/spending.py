@@ -35,12 +35,12 @@ _AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True)
 class TaskCharge:
-    """What one task cost, or may have cost.
+    """The cost, or possible cost, of one task.
 
     Attributes:
         run: The scope of its job: a flow run's id, or a name.
         model: The model's name.
-        account: Who paid.
+        account: The account that paid.
         at: When it ended; of one without an end, when it was submitted. ISO 8601, UTC.
         charge: How much.
         site: RunningHub's host.
@@ -64,7 +64,7 @@ class TaskCharge:
 
 @dataclass(frozen=True, slots=True)
 class Charges:
-    """What all tasks cost, each task once; `unread` says which places could not be read, and why."""
+    """The cost of all tasks, each task once; `unread` has the locations that could not be read, with the reasons."""
 
     tasks: tuple[TaskCharge, ...]
     unread: Mapping[str, str]
@@ -94,8 +94,8 @@ class _Reader:
     """Reads the charges of all places.
 
     Attributes:
-        recorded: What the journals know.
-        made: What the manifests know.
+        recorded: The charges in the journals.
+        made: The charges in the manifests.
         unread: Why places could not be read, by their names.
     """
 
@@ -199,7 +199,7 @@ def once_each(recorded: Sequence[TaskCharge], made: Iterable[TaskCharge]) -> lis
         if one.task_id is None:
             continue
         known = found.setdefault((one.site, one.task_id), one)
-        # What RunningHub reports stands for more than a price from before the submit, and that for more than nothing.
+        # A cost that RunningHub reports takes precedence over a price from before the submit, and that over no cost.
         if _weakness(known.charge) > _weakness(one.charge):
             found[one.site, one.task_id] = replace(known, charge=one.charge, at=one.at)
     return [*unnamed, *found.values()]

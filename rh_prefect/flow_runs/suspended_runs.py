@@ -53,7 +53,7 @@ _log = logging.getLogger("rh_prefect")
 
 @dataclass(frozen=True, slots=True)
 class SuspendedRun:
-    """A flow run that has suspended itself until its tasks have ended; `n` is which of its suspensions it is."""
+    """A flow run that is suspended until its tasks have ended; `n` is the number of the suspension."""
 
     flow_run_id: UUID
     name: str
@@ -68,9 +68,9 @@ class SuspendedRun:
 async def wake_suspended() -> list[UUID]:
     """Resumes each suspended run whose tasks have ended or whose wait has expired; on the loop thread.
 
-    RunningHub itself is asked, so that a webhook that never came costs time and nothing else. Of each run's tasks only
-    as many are asked for as have ended, and one more. It can be done at any time, by several at once, and as often as
-    one likes: a run is woken once.
+    RunningHub itself is queried, so that a lost webhook costs only time. Of each run's tasks, it queries only
+    as many as have ended, and one more. It can be called at any time, concurrently, and as often as needed: a run is
+    resumed once.
 
     Returns:
         The flow runs that were woken.
@@ -95,7 +95,7 @@ async def suspended_runs_with_tasks() -> AsyncIterator[SuspendedRun]:
 
 @dataclass(slots=True)
 class _Watched:
-    """A suspension, and which of its tasks have not ended as far as is known."""
+    """A suspension, and its tasks that have not ended as far as is known."""
 
     suspension: Suspension
     running: list[PendingTask] = field(default_factory=list)
@@ -105,11 +105,11 @@ class Resumer:
     """Resumes suspended runs, and keeps between checks which tasks have ended; runs on the loop thread."""
 
     def __init__(self) -> None:
-        """Starts with nothing known."""
+        """Starts without suspensions."""
         self._watched: dict[SuspendedRun, _Watched] = {}
 
     async def look(self, *, asks: bool) -> list[UUID]:
-        """Checks the suspended runs once; without `asks` by the journals only, and not at RunningHub."""
+        """Checks the suspended runs once; without `asks`, only by the journals and not at RunningHub."""
         found = [sleeper async for sleeper in suspended_runs_with_tasks()]
         self._watched = {one: known for one, known in self._watched.items() if one in found}
         return [sleeper.flow_run_id for sleeper in found if await self._can_wake(sleeper, asks=asks)]
@@ -125,7 +125,7 @@ class Resumer:
         return False
 
     async def _reason(self, sleeper: SuspendedRun, *, asks: bool) -> str | None:
-        """Why a run is to be woken; None where it may sleep on."""
+        """Returns the reason to resume a run; None if it may stay suspended."""
         watched = self._watched.get(sleeper) or await self._begin(sleeper)
         if watched is None:
             return None
@@ -160,12 +160,12 @@ async def _has_ended(task: PendingTask, *, asks: bool) -> bool:
         return await confirmed_end(submit, task.task_id, records=records) is not None
     except TaskNotFound as error:
         _log.warning("%s: its end cannot be waited for: %s", task.job, error)
-        return True  # the run itself will say so
+        return True  # the run itself will report it
 
 
 async def _wake(sleeper: SuspendedRun, why: str) -> bool:
     done = await ask(lambda api: api.resume_flow_run(sleeper.flow_run_id))
-    # A second time is refused: somebody else has woken it, or it was cancelled.
+    # A second resume is refused: another process has resumed it, or it was cancelled.
     is_woken = done.status == SetStateStatus.ACCEPT
     if is_woken:
         _log.info("resumed the suspended run %s: %s", sleeper.name, why)
@@ -182,7 +182,7 @@ class SuspendedRunResumer:
         shortest: float = SHORTEST,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Starts idle; `every` is the time between two looks by the clock, `shortest` between any two, in seconds."""
+        """Starts idle; `every` is the time between two regular checks, `shortest` between any two, in seconds."""
         self._every = every
         self._shortest = shortest
         self._clock = clock
@@ -242,5 +242,5 @@ class SuspendedRunResumer:
     async def _look(self, *, asks: bool) -> None:
         try:
             await self._waker.look(asks=asks)
-        except Exception as error:  # the Prefect API may be away for a while, and is asked again
+        except Exception as error:  # the Prefect API may be unavailable for a while; the request is repeated
             _log.warning("suspended runs cannot be watched now: %s", error)

@@ -95,7 +95,7 @@ class SuspendGroup:
     """A group of job sequences in one run; the run is suspended only when all of them wait."""
 
     def __init__(self, decide: Callable[[Sequence[PendingTask]], Awaitable[Verdict]]) -> None:
-        """Starts without a party; `decide` is called when every party waits, with all tasks that run."""
+        """Starts without members; `decide` is called with all running tasks when every member waits."""
         self._decide = decide
         self._busy = 0
         self._waiting: list[tuple[PendingTask, Callable[[], None]]] = []
@@ -151,7 +151,7 @@ class SuspendGroup:
 
     async def _settle(self) -> None:
         decided: list[PendingTask] = []
-        # A party that goes on meanwhile may submit another job: it is decided again when that job is submitted.
+        # A member that continues meanwhile may submit another job: the decision is repeated when it is submitted.
         while self._is_ripe and decided != self._tasks:
             decided = self._tasks
             try:
@@ -184,7 +184,7 @@ class RunSuspender(SuspendGroup):
         self._pause: Pause | None = None
 
     async def _decide_for_run(self, tasks: Sequence[PendingTask]) -> Verdict:
-        # Woken before the end, or with nothing new to wait for: it would sleep for the same again and again.
+        # Resumed before the end, or with nothing new to wait for: it would be suspended for the same tasks repeatedly.
         if all(task.task_id in self._slept_for for task in tasks):
             return "stay"
         wake_by = datetime.now(UTC) + timedelta(seconds=self._wake_after)
@@ -256,11 +256,11 @@ async def open_suspend_group(wait: Wait, *, deadline: float | None = None) -> Ru
 
 
 class _StaysError(Exception):
-    """Why the caller's run cannot be suspended, or should not be."""
+    """The error with the reason why the caller's run is not suspended."""
 
 
 def _suspendable() -> FlowRun:
-    """The caller's run, as far as can be seen here."""
+    """Returns the caller's run; raises an error if the run evidently cannot be suspended."""
     flow = FlowRunContext.get()
     if flow is None or flow.flow_run is None:
         raise _StaysError("there is no run: it was called outside of a flow.")
@@ -284,7 +284,7 @@ async def _new_group(flow_run_id: UUID, deadline: float | None) -> RunSuspender:
         # Prefect 3.9 hands such a run to no worker, also when it is resumed: it would stay `Resuming`.
         raise _StaysError("it is being retried by the flow's own `retries`, and no worker would resume it.")
     records = await LOOP.call(FlowRunJournal(flow_run_id).job(SUSPEND))
-    # Of a suspension that was written down and did not come about, Prefect has no key.
+    # Prefect has no key of a suspension that was recorded but did not happen.
     keys = pause_keys(flow_run)
     had = [
         Suspension.model_validate(record)
@@ -307,7 +307,7 @@ def in_suspend_group(group: SuspendGroup | None) -> Iterator[None]:
 
 
 def current_suspend_group() -> SuspendGroup | None:
-    """The group that a paid call is a member of."""
+    """Returns the group that the caller's paid calls are members of; None outside of a group."""
     return _group.get()
 
 
@@ -322,7 +322,7 @@ async def party(group: SuspendGroup | None) -> AsyncIterator[None]:
 
 
 async def wait_for(task: PendingTask) -> Result:
-    """Waits for a job that was left for a suspension, in a run that then could not be suspended."""
+    """Waits for a job that was left for a suspension, if the run could not be suspended."""
     scope = borrowed_scope() or current_scope()
     if scope is None:
         raise InputError(f"{task.job}: only the flow run that has submitted it can wait for it.")

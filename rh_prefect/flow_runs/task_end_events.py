@@ -68,7 +68,7 @@ def subscribe(listener: EndListener) -> None:
 
 
 class Subscription:
-    """Listens at one Prefect API, and connects again after every break."""
+    """A subscription to one Prefect API, which reconnects after every interruption."""
 
     def __init__(self, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         """Starts without listeners and without a connection."""
@@ -103,11 +103,11 @@ class Subscription:
                     async for event in events:
                         self._notify(event.resource.id)
                 why = "it was closed"
-            except Exception as error:  # waiting goes on without events
+            except Exception as error:  # waiting continues without events
                 why = f"{type(error).__name__}: {error}"
             self._turn(is_on=False)
             breaks += 1
-            if breaks == 2:  # one break is nothing: servers are restarted
+            if breaks == 2:  # a single interruption is normal: servers are restarted
                 _log.warning(
                     "the ends of tasks are detected only by polling, because Prefect's events are not received: %s", why
                 )

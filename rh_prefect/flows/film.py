@@ -41,7 +41,7 @@ _LATER = "the-file-of-an-earlier-step"
 
 
 class FilmResult(BaseModel):
-    """What the flow `film` returns.
+    """The result of the flow `film`.
 
     Attributes:
         film: H.264 video with an AAC track.
@@ -123,7 +123,7 @@ async def film(
 def _shot_prices(
     prompt: str, image: str | None, *, aspect: Aspect, seconds: ClipSeconds, resolution: Resolution
 ) -> list[Costs]:
-    """What the steps of one shot cost by the catalogue."""
+    """Returns the catalogue prices of the steps of one shot."""
     steps = [price_of(motion_request(_LATER, prompt, seconds))]
     steps.append(price_of(upscale_request(_LATER, resolution), seconds=seconds))
     return steps if image else [price_of(picture_request(prompt, aspect)), *steps]
@@ -139,7 +139,7 @@ async def _shot(
     resolution: Resolution,
     blocks: Blocks,
 ) -> list[Result]:
-    """One shot, step by step; the last step is its finished clip."""
+    """Makes one shot, step by step; the last result is the finished clip."""
     steps: list[Result] = []
     framing, move = FRAMINGS[(number - 1) % len(FRAMINGS)], MOVES[(number - 1) % len(MOVES)]
     if image is None:

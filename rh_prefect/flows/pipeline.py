@@ -109,7 +109,7 @@ def pipeline_flow(
         try:
             return await run_pipeline(pipeline, given, options, reviewed)
         except RunningHubError as error:
-            # Returned and not raised: the state says the cause in words, and the log has no traceback of this package.
+            # Returned and not raised: the state has the cause as text, and the log has no traceback of this package.
             return Failed(message=str(error), data=error)
 
     run.__module__ = module or __name__
@@ -117,7 +117,7 @@ def pipeline_flow(
     run.__doc__ = docstring_of(pipeline)
     run.__signature__ = signature_of(pipeline)  # type: ignore[attr-defined]  # how `inspect` lets a function say its own
     mark_pipeline(run)
-    # What is made lies in the store; Prefect keeps no second copy of the result.
+    # The outputs are in the store; Prefect keeps no second copy of the result.
     return flow(name=pipeline.name, flow_run_name=run_name, persist_result=False)(run)
 
 
@@ -163,7 +163,7 @@ async def run_pipeline(
 
 
 async def _compared(run: PipelineRun, pipeline: files.Pipeline) -> Plan:
-    """The plan with what changed since the last run."""
+    """Returns the plan with the changes since the last run."""
     last = await run.last_runs.read(run.plan.pipeline, _deployment())
     if last is not None:
         since(run.plan, last, pipeline.file.params)
@@ -171,7 +171,7 @@ async def _compared(run: PipelineRun, pipeline: files.Pipeline) -> Plan:
 
 
 async def _keep_plan(run: PipelineRun, scope: FlowScope) -> None:
-    """Keeps the plan for the next one to compare with; without it, the next plan compares with an earlier run."""
+    """Stores the plan for comparison with the next one; without it, the next plan is compared with an earlier run."""
     last = LastRun(run=scope.journal.scope, deployment=_deployment(), plan=run.plan.as_json())
     try:
         await run.last_runs.write(run.plan.pipeline, last)
@@ -235,14 +235,14 @@ async def _prepare(
 
 
 def _scheduled_date() -> str | None:
-    """The date for which the root flow run was scheduled, UTC: a late, retried or resumed run keeps it."""
+    """Returns the scheduled date of the root flow run in UTC; a late, retried or resumed run keeps its date."""
     flow_run = flow_contexts()[-1].flow_run
     began = flow_run.expected_start_time if flow_run is not None else None
     return began.astimezone(UTC).date().isoformat() if began is not None else None
 
 
 def _refuse_secrets(options: RunOptions) -> None:
-    """Refuses a key where a block's name belongs, before it is looked for and named in messages."""
+    """Rejects a key in place of a block's name, before the name is looked up and shown in messages."""
     for option, value in (("credentials", options.credentials), ("storage", options.storage)):
         if what := secret_in(value or ""):
             raise InputError(

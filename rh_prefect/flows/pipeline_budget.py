@@ -22,7 +22,7 @@ from rh_prefect.settings import get_settings
 def run_limit(
     plan: Plan, price: Money, *, budget: float | None, counted: Decimal, reviewed: ReviewedPlan | None = None
 ) -> Decimal:
-    """Returns what a flow run may cost in all, earlier attempts of it included.
+    """Returns the maximum total cost of a flow run, including its earlier attempts.
 
     It is the given budget, else the file's, else the highest price of what is left. With a reviewed plan it is at most
     the plan's highest price, and at most that of what is left of the plan: a part may exist already or not be selected.
@@ -59,7 +59,7 @@ def run_limit(
 
 @dataclass(slots=True)
 class RunBudget:
-    """Decides whether a step may begin."""
+    """A check of whether a step may start within the budget."""
 
     spending: SpendTracker
     limit: Decimal | None = None
@@ -74,7 +74,7 @@ class RunBudget:
         Args:
             instance: The step.
             plan: The latest plan.
-            running: The steps that have begun and not ended.
+            running: The steps that have started and not ended.
             lost: Addresses of the steps that this run does not make.
 
         Returns:
@@ -90,7 +90,7 @@ class RunBudget:
         return short
 
     def _run_refusal(self, instance: Instance, budget: Budget, left: Iterable[Instance]) -> BudgetExceeded | None:
-        """With `whole_items`: the item's rest, beside all that was begun, must fit into the run's budget."""
+        """Checks `whole_items`: the rest of the item and of all started items must fit into the run's budget."""
         item = top_item(instance)
         if not budget.whole_items or self.limit is None or item in self._items:
             return None
@@ -107,7 +107,7 @@ class RunBudget:
     def _item_refusal(
         self, instance: Instance, plan: Plan, left: Iterable[Instance], running: Collection[Instance]
     ) -> BudgetExceeded | None:
-        """With `item`: the works that no other item shares must fit into the item's budget."""
+        """Checks `item`: the works that no other item shares must fit into the item's budget."""
         budget, item = plan.budget, top_item(instance)
         if budget is None or budget.item is None:
             return None
@@ -125,20 +125,20 @@ class RunBudget:
 
 
 def top_item(instance: Instance) -> str:
-    """The item of the outermost fan-out that a step belongs to; empty outside of fan-outs."""
+    """Returns the item of the outermost fan-out that a step belongs to; empty outside of fan-outs."""
     return instance.item.partition("/")[0]
 
 
 def _own_works(plan: Plan, item: str) -> set[str]:
-    """The works that only steps of one item need."""
+    """Returns the works that only steps of one item need."""
     own = {work.key for one in plan.instances if top_item(one) == item for work in one.works}
     return own - {work.key for one in plan.instances if top_item(one) != item for work in one.works}
 
 
 def _most(instances: Iterable[Instance], among: Collection[str] | None = None) -> Decimal:
-    """The highest price of the works that steps have yet to pay, each work once.
+    """Returns the highest price of the works that the steps have not paid for yet, each work once.
 
-    A task of another run counts, too: should it fail, this run pays for the next one.
+    A task of another run counts, too: if it fails, this run pays for the next one.
     """
     works = {work.key: work for one in instances for work in one.works if one.is_paid and work.is_needed}
     prices = [

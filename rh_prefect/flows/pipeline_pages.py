@@ -83,11 +83,11 @@ async def show_plan(plan: Plan) -> None:
 async def show_results(
     outputs: Mapping[str, Any], *, head: str, report: str, edits: EditResults, store: MediaStore
 ) -> None:
-    """Shows what a run is for: its outputs with a picture of them, and what it paid.
+    """Shows the results of a run: its outputs with a contact sheet, and its cost.
 
     Args:
         outputs: The file's outputs by name.
-        head: What became of the run, in one line.
+        head: The outcome of the run, in one line.
         report: Where the report is.
         edits: Makes the picture, and keeps it.
         store: Where the files are.
@@ -111,7 +111,7 @@ async def show_steps(steps: Sequence[StepReport], *, head: str, report: str, sto
 
     Args:
         steps: The steps, in the order of the file.
-        head: What became of the run, in one line.
+        head: The outcome of the run, in one line.
         report: Where the report is, with all steps.
         store: Where the files are.
     """
@@ -151,7 +151,7 @@ async def sheets(
 
 
 async def _sheet(pictures: Sequence[tuple[str, Media]], edits: EditResults, store: MediaStore) -> str:
-    """A contact sheet as an image in Markdown; empty where it cannot be made."""
+    """Returns a contact sheet as an image in Markdown; empty if it cannot be made."""
     given = {"of": [file for _, file in pictures], "captions": [visible(name) for name, _ in pictures]}
     try:
         made = await LOOP.call(edits.make("contact_sheet", given))
@@ -161,7 +161,7 @@ async def _sheet(pictures: Sequence[tuple[str, Media]], edits: EditResults, stor
     except RunningHubError as error:
         _log.warning("The dashboard has no picture of the results: %s", error.message)
         return ""
-    # Inline: the browser that looks at it reaches neither a local folder nor a private bucket.
+    # Inline: the browser that shows it reaches neither a local folder nor a private bucket.
     return f"![contact sheet](data:image/jpeg;base64,{base64.b64encode(jpeg).decode()})"
 
 
@@ -175,7 +175,7 @@ def is_visible(file: Media) -> bool:
 
 
 def linked(uri: str) -> str:
-    """An address in Markdown: a link where a browser can follow it.
+    """Formats an address in Markdown: as a link if a browser can open it.
 
     Args:
         uri: A link, a path or a URI.
@@ -184,7 +184,7 @@ def linked(uri: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """A text of a model as a separate block: it must not be read as Markdown.
+    """Formats a model's text as a separate block, so that it is not read as Markdown.
 
     Args:
         text: The text.
@@ -193,7 +193,7 @@ def quoted(text: str) -> str:
 
 
 def counted(states: Iterable[str]) -> str:
-    """How many of each, as in `3 made, 2 reused`.
+    """Counts equal states, as in `3 made, 2 reused`.
 
     Args:
         states: What is counted.
@@ -202,7 +202,7 @@ def counted(states: Iterable[str]) -> str:
 
 
 def _values(outputs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Single values of the outputs, each with its name."""
+    """Yields the single values of the outputs, each with its name."""
     for name, value in outputs.items():
         if isinstance(value, list):
             yield from _values({f"{name}[{number}]": one for number, one in enumerate(value, 1)})
@@ -217,7 +217,7 @@ def _shown(value: Any) -> str:
 
 
 def _cell(text: str) -> str:
-    """A text as code in a cell of a table in Markdown."""
+    """Formats a text as code for a cell of a Markdown table."""
     text = visible(" ".join(text.split())).replace("`", "'").replace("|", "¦")
     return f"`{text[:_LONGEST_TEXT]}{'…' if len(text) > _LONGEST_TEXT else ''}`"
 

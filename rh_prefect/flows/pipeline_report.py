@@ -131,7 +131,7 @@ def _state(run: PipelineRun, options: RunOptions, result: PipelineResult, waitin
 
 
 def summary(result: PipelineResult) -> str:
-    """One line: how many steps are in which state, and what the run paid.
+    """Returns one line: the number of steps in each state, and the amount that the run paid.
 
     Args:
         result: The run's result.
@@ -189,7 +189,7 @@ def _state_of(one: Instance, run: PipelineRun, blocked: Mapping[str, str]) -> tu
 
 
 def _output(value: Any, saved: Mapping[str, Media]) -> Any:
-    """An output as a plain value: files as `Media`, under the name that `save_as` gave them."""
+    """Converts an output to a plain value: files as `Media`, under the name that `save_as` gave them."""
     match value:
         case Made():
             return _output(value.value, saved)

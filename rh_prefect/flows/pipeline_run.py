@@ -94,10 +94,10 @@ class KnownResults:
     """The recorded works and those made by this run; each record is read once."""
 
     def __init__(self, records: KnownWorks) -> None:
-        """Begins with what the records know.
+        """Starts with the recorded works only.
 
         Args:
-            records: They.
+            records: The recorded works.
         """
         self._records = records
         self._found: dict[WorkQuery, KnownWork | None] = {}
@@ -117,7 +117,7 @@ class KnownResults:
         return self._new_takes[base]
 
     def result(self, query: WorkQuery) -> KnownWork | None:
-        """The result of a work that was looked up; None where there is none."""
+        """Returns the result of a work that was looked up; None if there is none."""
         return self._found.get(query)
 
     def add(self, work: str, shape: str, known: KnownWork, *, is_edit: bool = False) -> None:
@@ -159,7 +159,7 @@ class PipelineRun:
     """
 
     def __init__(self, pipeline: Pipeline, tools: Tools, selection: Selection, **planning: Any) -> None:
-        """Takes the pipeline; nothing is planned yet.
+        """Stores the arguments; makes no plan yet.
 
         Args:
             pipeline: The pipeline.
@@ -194,11 +194,11 @@ class PipelineRun:
 
     @property
     def last_runs(self) -> LastRuns:
-        """The last runs of pipelines, for what changed since."""
+        """The last runs of pipelines, with which the plan is compared."""
         return self._tools.last_runs
 
     def limit(self, budget: Decimal) -> None:
-        """Sets what the run may cost.
+        """Sets the run's budget.
 
         Args:
             budget: In the account's currency.
@@ -208,7 +208,7 @@ class PipelineRun:
         self._tools.budget.limit = budget
 
     async def make_plan(self) -> Plan:
-        """Plans with all that is known now."""
+        """Makes a plan from all results that are known now."""
         began = time.thread_time()  # reads of records are not counted: other steps are made while they last
         lost = frozenset(self.outcome.errors) | frozenset(self.blocked())
         self.plan = await self._pipeline.plan(
@@ -219,7 +219,7 @@ class PipelineRun:
         return self.plan
 
     def _jobs(self) -> set[tuple[str, int]]:
-        """The paid works of this run: those that it has begun, and those that follow."""
+        """Returns the paid works of this run, started or still to start."""
         instances = (one for one in self.plan.instances if one.is_paid)
         return {
             (work.key, work.take)
@@ -229,7 +229,7 @@ class PipelineRun:
         }
 
     def _estimate(self) -> Costs | None:
-        """What the first plan says that the run will cost; of a later one, a part is paid."""
+        """Returns the expected cost by the first plan; None for later plans, in which a part is already paid."""
         expected = self.price.expected
         return Costs.of(round(expected, 2), self.plan.currency) if not self._begun and expected else None
 
@@ -251,7 +251,7 @@ class PipelineRun:
                     await self._wait()
                 elif not self._refused:
                     return
-                else:  # nothing that runs can make room any more
+                else:  # no running step can free any budget
                     self.outcome.errors.update(self._refused)
                 if self._has_more() or not self._running:
                     await self.make_plan()
@@ -261,7 +261,7 @@ class PipelineRun:
             await asyncio.gather(*self._running, return_exceptions=True)
 
     def _has_more(self) -> bool:
-        """Whether a step is left to begin; without one, the last plan is made when all have ended."""
+        """Returns whether a step is left to start; if not, the last plan is made when all steps have ended."""
         left = (one for one in self.plan.instances if one.address not in self._begun)
         return any(one.is_pending or (one.is_needed and one.state not in "=x") for one in left)
 
@@ -332,9 +332,9 @@ class PipelineRun:
                 self.outcome.errors.setdefault(one.address, self._spoilt(one))
 
     def stopped_by(self) -> str:
-        """The failed step whose `on_error`, or that of a group around it, is `fail`; empty where there is none.
+        """Returns the failed step whose `on_error`, or that of a group around it, is `fail`; empty if there is none.
 
-        What runs goes on to its end; nothing more is begun.
+        Running steps continue to their end; no further step is started.
         """
         if not self._stopped_by and self.outcome.errors:
             failed = (one for one in self.plan.instances if one.address in self.outcome.errors)
@@ -359,7 +359,7 @@ class PipelineRun:
         return refusal is None
 
     def _ready(self) -> list[Instance]:
-        """Steps whose inputs are known and that are not begun: item by item, so that the first ones are done first."""
+        """Returns the steps that can start, in the order of their items, so that the first items are done first."""
         items: dict[str, int] = {}
         found: list[tuple[int, int, Instance]] = []
         for number, one in enumerate(self.plan.instances):
@@ -388,11 +388,11 @@ class PipelineRun:
 
     @property
     def counted(self) -> Decimal:
-        """What the flow run has spent, and what its running tasks may cost."""
+        """The amount that the flow run has spent, plus the possible cost of its running tasks."""
         return self._tools.budget.spending.all_counted
 
     async def count_costs(self) -> None:
-        """Counts what the whole run has paid, in earlier processes, too."""
+        """Adds up the payments of the whole run, including earlier processes."""
         self.outcome.costs = await LOOP.call(self._tools.runner.costs(self._tools.call))
 
     def costs_by_step(self) -> dict[str, Costs]:
@@ -414,7 +414,7 @@ class PipelineRun:
             await self._save(instance)
 
     def _made_for(self, instance: Instance) -> list[State[Any]]:
-        """The task runs whose results a step takes, for the arrows in the dashboard; a review's are its candidates'."""
+        """Returns the task runs that a step depends on, for the dashboard's arrows; for a review, its candidates'."""
         found: dict[str, State[Any]] = {}
         for need in instance.needs:
             for one in (need, *(need.needs if need.model == "review" else ())):
@@ -459,7 +459,7 @@ class PipelineRun:
                 await self._edit(instance)
 
     async def _edit(self, instance: Instance) -> bool:
-        """Makes an edit, or finds its result; tells whether it was rendered now."""
+        """Makes an edit, or finds its result; returns whether it was rendered now."""
         counts_as = files_that_stand_in(instance)
         made = await LOOP.call(self._tools.edits.make(instance.model, known_values(instance), counts_as=counts_as))
         if made.is_new:
@@ -486,7 +486,7 @@ class PipelineRun:
     # -- names -----------------------------------------------------------------------------------------------------
 
     async def find_saved(self) -> None:
-        """Finds the results of steps that were not selected under the names that earlier runs gave them."""
+        """Finds the results of unselected steps under the names that earlier runs gave them."""
         left = [one for one in self.plan.instances if one.save_as and one.address not in self.outcome.saved]
         if self.selection != Selection():  # else the run saves all results itself
             await asyncio.gather(*map(self._find_saved, left))

@@ -55,7 +55,7 @@ def _log(one: Finding) -> None:
 
 
 def _state(done: Reconciled) -> State[Any]:
-    """Fails where something is left that only a person can repair."""
+    """Returns a failed state if a job remains that only a user can repair."""
     if not done.stuck:
         return Completed(message=str(done))
     said = (_said(done, kind, what) for kind, what in _STUCK.items())

@@ -64,7 +64,7 @@ def _candidates(review: Instance) -> Iterator[tuple[str, KnownWork]]:
 
 
 def _how(reviews: Sequence[Instance]) -> str:
-    """The value of the form's `choices`, with the first candidate of each review, and the same as a command."""
+    """Returns the form's value for `choices`, with the first candidate of each review, and the same as a command."""
     choices = {review.address: {"of": review.request["of"], "take": 1} for review in reviews}
     written = [f"  {json.dumps(name)}: {json.dumps(one)}" for name, one in choices.items()]
     kept = [one for one, size in zip(written, accumulate(map(size_of, written))) if size <= _ROOM_FOR_CHOICES]

@@ -44,7 +44,7 @@ MOVES = (
 
 
 class Blocks(TypedDict):
-    """What all calls of a flow share: the names of the blocks, and the limits of what they may pay."""
+    """The parameters that all calls of a flow share: the block names and the spending limits."""
 
     credentials: str | None
     storage: str | None
@@ -67,7 +67,7 @@ async def gather_all(*steps: Awaitable[T]) -> list[T]:
 
 
 def price_of(asked: models.ModelInput, *, seconds: float | None = None) -> Costs:
-    """What a step will cost by the catalogue; unknown where it has no price.
+    """Returns the catalogue price of a step; unknown if there is none.
 
     Args:
         asked: The model and its parameters; files need not exist yet.
@@ -79,7 +79,7 @@ def price_of(asked: models.ModelInput, *, seconds: float | None = None) -> Costs
 
 
 async def expect(prices: Sequence[Costs], *, blocks: Blocks) -> None:
-    """Shows how many jobs a run will have and what they will cost, before the first of them is paid for."""
+    """Shows the number of jobs and their expected cost before the run pays for the first one."""
     scope, estimate = current_scope(), Costs.total(prices)
     expect_jobs(len(prices), estimate=estimate)
     if scope is None or scope.attempt > 1:
@@ -103,7 +103,7 @@ async def expect(prices: Sequence[Costs], *, blocks: Blocks) -> None:
 
 
 async def _currency(credentials: str | None) -> str:
-    """The currency of the account, in which the budget is; the catalogue's where the account names none."""
+    """Returns the currency of the account and its budget; the catalogue's if the account reports none."""
     account = (await load_engine(credentials)).pool.members[0].account
     return await LOOP.call(account.prices.currency()) or CURRENCY
 
@@ -114,26 +114,26 @@ async def make(request: models.ModelInput, *, label: str, blocks: Blocks) -> Res
 
 
 def picture_request(prompt: str, aspect: Aspect) -> models.ModelInput:
-    """A picture from a text."""
+    """Builds the request for a picture from a text."""
     return models.ZImageTurbo(prompt=prompt, aspect_ratio=aspect, output_format="png")
 
 
 def motion_request(image: MediaLike, prompt: str, seconds: ClipSeconds) -> models.ModelInput:
-    """A silent video that starts with a picture."""
+    """Builds the request for a silent video that starts with a picture."""
     duration: Literal["5", "10"] = "5" if seconds == 5 else "10"
     return models.KlingV26ProImageToVideo(image_url=image, prompt=prompt, duration=duration, sound="false")
 
 
 def upscale_request(video: MediaLike, resolution: Resolution) -> models.ModelInput:
-    """A video in a higher resolution."""
+    """Builds the request for a video in a higher resolution."""
     return models.RhVideoUpscaler(video_url=video, target_resolution=resolution)
 
 
 def speech_request(text: str) -> models.ModelInput:
-    """Speech from a text."""
+    """Builds the request for speech from a text."""
     return models.MinimaxSpeech28Hd(text=text)
 
 
 def music_request(description: str) -> models.ModelInput:
-    """Instrumental music."""
+    """Builds the request for instrumental music."""
     return models.SunoSingleV55(description=description, make_instrumental="true")

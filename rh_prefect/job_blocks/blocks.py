@@ -71,7 +71,7 @@ class RunningHubJob(JobBlock[Result], ABC):
 
     @model_validator(mode="after")
     def _check_defaults(self) -> Self:
-        """Refuses to save what could never be started."""
+        """Rejects saved values with which the job could never start."""
         try:
             self._check()
         except InputError as error:
@@ -80,14 +80,14 @@ class RunningHubJob(JobBlock[Result], ABC):
 
     @abstractmethod
     def _check(self) -> None:
-        """Raises `InputError` where the saved values are wrong with every addition of `trigger`."""
+        """Raises `InputError` if the saved values are invalid with any arguments of `trigger`."""
 
     @abstractmethod
     def _request(self, overrides: Mapping[str, Any]) -> Request:
-        """Makes the request of the saved values, overridden by the arguments of `trigger`."""
+        """Builds the request from the saved values, overridden by the arguments of `trigger`."""
 
     def _place(self, overrides: Mapping[str, Any]) -> Place:
-        """The place of this call in its run, which only the caller's own thread can tell."""
+        """Returns the position of this call in its run, which can only be determined in the caller's own thread."""
         from rh_prefect.flow_runs.call_positions import NOT_OF_THE_REQUEST, take_place
 
         saved = {name: getattr(self, name) for name in type(self).model_fields}
@@ -95,7 +95,7 @@ class RunningHubJob(JobBlock[Result], ABC):
         return take_place(type(self).__name__, values)
 
     async def _start(self, overrides: Mapping[str, Any], place: Place) -> RunningHubJobRun:
-        # Heavy, and needed by none who only looks a block type up, as Prefect's server does at its start.
+        # Slow to import, and not needed to look up a block type, as Prefect's server does at its start.
         from rh_prefect.job_blocks.job_handle import start
         from rh_prefect.jobs.options import JobOptions, Options
 
@@ -128,7 +128,7 @@ class RunningHubGraphJob(RunningHubJob, ABC):
         self._request({})
 
     def _machine(self) -> dict[str, Any]:
-        """The saved values of these fields, as inputs take them."""
+        """Returns the saved values of these fields, in the form of an input."""
         return {name: getattr(self, name) for name in RunningHubGraphJob.__annotations__}
 
 

@@ -36,7 +36,7 @@ _going: set[asyncio.Task[Any]] = set()
 
 
 def background(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """Starts work that goes on without a caller; its observer reports a failure."""
+    """Starts a task without a waiting caller; its observer reports a failure."""
     task = asyncio.ensure_future(coroutine)
     _going.add(task)
     task.add_done_callback(_over)
@@ -51,7 +51,7 @@ def _over(task: asyncio.Task[Any]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Handle:
-    """One paid job, and `work`, which waits for it and fetches it; every method runs on the loop thread."""
+    """One paid job; `work` waits for it and downloads its outputs. Every method runs on the loop thread."""
 
     task_id: str
     job: str
@@ -78,7 +78,7 @@ class Handle:
             return
         view = await cancel_task(await self.accounts.client_for(submit.intent), self.task_id)
         end = await self._records.end(submit.n, end_of(submit, view, scope=self.scope, queued=0.0, ran=0.0))
-        # RunningHub may go on to call it running, and waiting for it would never end.
+        # RunningHub may continue to report it as running, and waiting for it would never end.
         if end.status == "CANCELLED" and self.work().cancel():
             self._tell(submit)
 
@@ -214,14 +214,14 @@ async def _fetch(
 
 
 def _manifest_of(store: MediaStore, task_id: str) -> Manifest | None:
-    """What the storage has of a task already, whichever job it was: fetched twice it would count twice in `spend`."""
+    """Returns the stored manifest of a task, of whichever job: a second download would count twice in `spend`."""
     names = [name for name in store.list(manifests.FOLDER) if name.endswith(f"/{task_id}.json")]
     found = (manifests.read(store, name) for name in names)
     return next((one for one in found if one is not None), None)
 
 
 def _attached_scope() -> FolderScope:
-    """The scope of a task that another program has started; its files lie beside those of the caller's run."""
+    """Returns the scope of a task that another program started; its files are stored beside the caller's run's."""
     scope, here = FolderScope(PassingJournal()), current_scope()
     if here is not None:
         scope.run, scope.flow, scope.details = here.run, here.flow, here.details
@@ -237,7 +237,7 @@ def _intent(
     storage: str | None,
     label: str | None,
 ) -> Intent:
-    """The record that a task of our own would have; what was asked for is not known, so its id stands for it."""
+    """Builds the record that a task of our own would have; its id stands for the unknown request."""
     site, payload = paid_on.client.site, {"taskId": task_id}
     return Intent(
         owner=current_owner(),

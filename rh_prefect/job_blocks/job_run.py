@@ -43,7 +43,7 @@ class RunningHubJobRun(JobRun[Result]):
             label: A name for the output, in its file's name.
 
         Raises:
-            InputError: This is no task id.
+            InputError: This is not a task id.
             TaskNotFound: RunningHub does not know the task, or no longer.
         """
         return LOOP.call_sync(cls._attached(task_id, credentials=credentials, storage=storage, label=label))
@@ -103,10 +103,10 @@ class RunningHubJobRun(JobRun[Result]):
     def cancel(self) -> None:
         """Cancels the task at RunningHub; waiting for it then raises `JobCancelled`.
 
-        A task that has ended stays as it is: one that had succeeded meanwhile is fetched as ever.
+        A task that has ended is not changed: the outputs of a successful one are still downloaded.
 
         Raises:
-            RunningHubError: It could not be cancelled; it may go on and cost.
+            RunningHubError: It could not be cancelled; it may continue and cost money.
         """
         LOOP.call_sync(self._handle.cancel())
 

@@ -286,7 +286,7 @@ class JobDriver:
         return BEFORE_CLAIM if as_cached(self.context.scope.journal) else REMEMBER
 
     def _since_answer(self) -> float:
-        """Seconds since the answer was sent to the journal: a later cancellation finds the ticket there."""
+        """Returns the seconds since the answer was sent to the journal: a later cancellation finds the ticket there."""
         return 0.0 if self._answered_at is None else self.context.services.clock() - self._answered_at
 
     async def _record_answer(self, intent: Intent, n: int, answer: Answer) -> Submit:

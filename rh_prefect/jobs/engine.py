@@ -76,7 +76,7 @@ class Submitted:
 
     @property
     def end(self) -> End | None:
-        """The task's end, where it is recorded already."""
+        """The task's end, if it is already recorded."""
         return self.accepted.submit.end
 
     def poll_now(self) -> None:
@@ -84,7 +84,7 @@ class Submitted:
         self.driver.context.lease.account.poller.wake(self.task_id)
 
     def release(self) -> None:
-        """Gives the slot back without completing the job."""
+        """Releases the slot without completing the job."""
         self.driver.release()
 
 
@@ -289,7 +289,7 @@ class JobEngine:
     async def _reusable(
         self, request: JobRequest, scope: Scope, store: MediaStore, options: Options
     ) -> Manifest | None:
-        """The finished job whose result a call reuses: the recorded or the newest one; None if there is none."""
+        """Returns the finished job whose result a call reuses: the recorded or the newest one, or None."""
         key = reused_key(request.with_graph().request_id) if options.key is None else request.key(options.key)
         await self._scopes.open(scope, store)
         records = JobRecords(scope.journal, key)

@@ -209,7 +209,7 @@ def _accepted(policy: Policy, job: JobView, *, adopted: bool) -> Accepted | None
 
 
 def _submit(policy: Policy, job: JobView) -> Generator[Step, Any, JobView]:
-    """Posts until there is a ticket, an unknown answer, or another process that was first."""
+    """Posts until there is a ticket or an unknown answer, or until another process is first."""
     refusals = undelivered = 0
     while True:
         yield Prepare()
@@ -302,7 +302,7 @@ def _settle_unknown(policy: Policy, job: JobView, submit: Submit) -> Generator[S
 
 
 def _task_list_of(intent: Intent) -> tuple[str, str]:
-    """The list that has the tasks of an endpoint, and the form of an id from it."""
+    """Returns the list that contains the tasks of an endpoint, and the format of its ids."""
     if intent.endpoint in get_args(NativeSubmit):
         shown = f"{intent.endpoint}/<key>/history and {intent.endpoint}/<key>/queue"
         prefix = f"{intent.endpoint.lstrip('/')}."
@@ -323,7 +323,7 @@ def _to_its_end(policy: Policy, submit: Submit, *, adopted: bool) -> Generator[S
 
 
 def _is_used_up(policy: Policy, job: JobView) -> bool:
-    """Whether the job has paid for `max_attempts` tasks; a run that a person starts resets the count."""
+    """Returns whether the job has paid for `max_attempts` tasks; a run that a user starts resets the count."""
     return job.payments(since=policy.first_attempt) >= policy.max_attempts
 
 

@@ -312,5 +312,5 @@ async def _forbid(scope: Scope, *, by: str) -> None:
 
 
 def _is_of(scope: Scope, view: JobView, since: int) -> bool:
-    """Whether a job is one of this attempt, or of an earlier one: a later run of a batch is not cancelled with it."""
+    """Returns whether a job is of this attempt or an earlier one: a later run of a batch is not cancelled with it."""
     return view.last is not None and since <= view.last.intent.attempt <= scope.attempt

@@ -82,7 +82,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """Send POST n; the outcome is an `Answer` in every case."""
+    """A step that sends POST n; its result is an `Answer` in every case."""
 
     intent: Intent
     n: int

@@ -30,10 +30,10 @@ class ExpiryRule:
 
 
 def expiry_rules(url: str, options: Mapping[str, object]) -> list[ExpiryRule]:
-    """Reads the rules that delete objects of a place: those of its bucket whose prefix covers a part of it.
+    """Reads the rules that delete objects at a location: those of its bucket whose prefix covers a part of it.
 
     Args:
-        url: The place. For other places than S3 there are none.
+        url: The location. Storages other than S3 have no rules.
         options: fsspec's storage options.
 
     Raises:
@@ -56,7 +56,7 @@ def expiry_rules(url: str, options: Mapping[str, object]) -> list[ExpiryRule]:
 
 
 def _is_none(error: Exception) -> bool:
-    """Whether the answer says that the bucket has no rules."""
+    """Returns whether the error says that the bucket has no rules."""
     causes = (error, error.__cause__, error.__context__)
     codes = [getattr(one, "response", {}).get("Error", {}).get("Code") for one in causes if one is not None]
     return _NONE in codes or _NONE in str(error)

@@ -30,7 +30,7 @@ class Stamp:
     changed_at: float | None = None
 
     def is_proof(self, *, read_at: float) -> bool:
-        """Whether a file with this stamp still has the content that was read then.
+        """Returns whether a file with this stamp still has the content that was read then.
 
         Args:
             read_at: When the reading began, in seconds since 1970. What is changed shortly after another change may
@@ -69,7 +69,7 @@ def of_headers(headers: Mapping[str, str]) -> Stamp | None:
 
 
 def _seconds(when: object) -> float:
-    """A time as seconds since 1970; one that cannot be read proves nothing, as if it were in the future."""
+    """Converts a time to seconds since 1970; an unreadable one is infinite, as if in the future, and proves nothing."""
     if isinstance(when, int | float):
         return float(when)
     with suppress(ValueError, TypeError):

@@ -99,7 +99,7 @@ _POINT = re.compile(rb"^v\s+-?\d+\.?\d*(?:e[-+]?\d+)?\s+-?\d", re.MULTILINE)
 
 
 def sniff(head: bytes, *, size: int) -> FileType:
-    """Tells the type of a file by its first bytes, `HEAD` of them or all; `UNKNOWN` where nothing fits."""
+    """Detects the type of a file by its first `HEAD` bytes, or all bytes; `UNKNOWN` if no type matches."""
     if head[:4] == b"RIFF" and head[8:12] in _RIFF:
         return _RIFF[head[8:12]]
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
@@ -114,7 +114,7 @@ def sniff(head: bytes, *, size: int) -> FileType:
 
 
 def _sniff_frames(head: bytes) -> FileType | None:
-    """Finds raw MP3 or AAC, which begin with the sync bits of a first frame."""
+    """Detects raw MP3 or AAC, which begin with the sync bits of a first frame."""
     if len(head) < 4 or head[0] != 0xFF:
         return None
     if head[1] & 0xF6 == 0xF0:
@@ -158,7 +158,7 @@ def _is_json(text: str) -> bool:
 
 
 def _sniff_stl(head: bytes, size: int) -> FileType | None:
-    """Finds a binary STL, which has no magic but whose number of triangles gives its size."""
+    """Detects a binary STL, which has no magic bytes, but whose number of triangles determines its size."""
     triangles = int.from_bytes(head[80:84], "little")
     return STL if len(head) >= 84 and triangles and size == 84 + 50 * triangles else None
 
@@ -170,7 +170,7 @@ _SEGMENT = b"\x18\x53\x80\x67"
 
 
 def missing_bytes(path: Path, found: FileType) -> int:
-    """How many bytes are missing at the end, by the lengths written in the file; 0 where none are known."""
+    """Returns the number of bytes missing at the end, by the lengths in the file; 0 if no lengths are known."""
     size = path.stat().st_size
     with path.open("rb") as file:
         if found in _ISO:
@@ -189,7 +189,7 @@ def missing_bytes(path: Path, found: FileType) -> int:
 
 
 def _end_of_boxes(file: BinaryIO, size: int) -> int:
-    """Walks the boxes at the top of an MP4 or MOV file; none of them is read."""
+    """Walks the top-level boxes of an MP4 or MOV file, without reading their content."""
     at = 0
     while at + 8 <= size:
         file.seek(at)
@@ -207,7 +207,7 @@ def _end_of_boxes(file: BinaryIO, size: int) -> int:
 
 
 def _end_of_png(file: BinaryIO, size: int) -> int:
-    """Walks the chunks of a PNG up to its end chunk, which Pillow does not miss."""
+    """Walks the chunks of a PNG up to its end chunk, whose absence Pillow does not report."""
     at = 8
     while at + 8 <= size:
         file.seek(at)

@@ -35,7 +35,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(frozen=True, slots=True)
 class InputAccess:
-    """What may be read as an input.
+    """The rules for what may be read as an input.
 
     Attributes:
         roots: Folders and URL prefixes below which everything may be read.
@@ -187,7 +187,7 @@ class CheckedTransport(httpx.BaseTransport):
         self._by_proxy: dict[str, httpx.HTTPTransport] = {}
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Sends a request; `MediaError` where it leads to what may not be read."""
+        """Sends a request; raises `MediaError` if its address may not be read."""
         actual = actual_request(request)
         response = self._send(actual)
         hide_redirect(request, response, to=actual.url)
@@ -207,7 +207,7 @@ class CheckedTransport(httpx.BaseTransport):
         return self._by_proxy[proxy].handle_request(request)
 
     def _check_name(self, host: str) -> None:
-        """Checks a name that a proxy connects to; one that only the proxy knows is left to it."""
+        """Checks the addresses of a name that a proxy connects to; accepts a name that only the proxy can resolve."""
         with suppress(OSError):
             for address in self._resolve(host, 0):
                 self._access.check_address(address, host=host)

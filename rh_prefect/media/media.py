@@ -96,7 +96,7 @@ def as_media_input(value: object) -> Media | str:
 
 
 def _whole(media: Media) -> Media:
-    """Rejects a damaged file: a job with it would be paid for in vain."""
+    """Rejects a damaged file, because a job with it would be paid for in vain."""
     if media.defect is not None:
         raise InputError(
             f"{media.uri} is damaged ({media.defect}): every download from RunningHub returned it "
@@ -107,7 +107,7 @@ def _whole(media: Media) -> Media:
 
 
 def _refuse_unfinished(value: object) -> None:
-    """Says how a result is got of what is still being made: of a future, of Prefect or of Python, or of a coroutine."""
+    """Raises an error for a coroutine, or a future of Prefect or Python, that explains how to get its result."""
     name = type(value).__name__
     if inspect.isawaitable(value) and not hasattr(value, "result"):
         raise InputError(f"Expected a file, not a {name} that was never awaited. Put `await` before it.")

@@ -38,7 +38,7 @@ _WITH_PICTURE = {"audio/ogg": FileType("video", "video/ogg", "ogv"), "audio/mp4"
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a file is, by its content; in the units of `Media`, and with its usual extension, without a dot."""
+    """The facts of a file by its content, in the units of `Media`, and its usual extension without a dot."""
 
     kind: Kind
     mime: str
@@ -76,7 +76,7 @@ def probe(path: Path) -> Facts:
 
 
 def file_type(path: Path) -> FileType:
-    """Tells the type of a local file by its first bytes; `MediaError` where it is missing, a folder or empty."""
+    """Detects the type of a local file by its first bytes; `MediaError` if it is missing, a folder or empty."""
     with as_media_error(str(path)):
         size = size_of(path)
         with path.open("rb") as file:
@@ -101,7 +101,7 @@ def _look_at_picture(path: Path, facts: Facts) -> Facts:
     with Image.open(path) as image:
         width, height = image.size
         if width * height > _FULL_DECODE and image.format != "JPEG":
-            # Its checksums only; to look for an orientation would decode all of a PNG.
+            # Its checksums only; a search for an orientation would decode all of a PNG.
             image.verify()
             return replace(facts, width=width, height=height)
         if width * height > _FULL_DECODE:
@@ -146,7 +146,7 @@ def _seconds(file: InputContainer) -> float | None:
 
 
 def _renamed(facts: Facts, names: dict[str, FileType]) -> Facts:
-    """One container may hold a film or only its sound."""
+    """Returns the facts with the type in `names`, since one container may hold a film or only its sound."""
     found = names.get(facts.mime)
     return facts if found is None else replace(facts, kind=found.kind, mime=found.mime, extension=found.extension)
 
@@ -180,12 +180,12 @@ _NO_TEXT: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class DownloadDefect:
-    """What is wrong with a file.
+    """A defect of a downloaded file.
 
     Attributes:
-        what: In words, as in "a web page".
-        sha256: The hash of what came. Where it may be so at RunningHub itself, and not for what happened on the way,
-            the same comes again; empty where that is out of the question.
+        what: A description, as in "a web page".
+        sha256: The hash of the received content. If the file is damaged at RunningHub itself, a second download has
+            the same hash. Empty if that is impossible.
     """
 
     what: str

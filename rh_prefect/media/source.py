@@ -47,17 +47,17 @@ _TELLING = frozenset({401, 403, 404, 410, 429, 500, 502, 503, 504})
 
 _DIGITS = 19
 
-# Of what is compressed on the way, the length says nothing, and some servers give each form a separate ETag.
+# The length of a compressed response is not that of the file, and some servers give each form a separate ETag.
 _PLAIN = {"Accept-Encoding": "identity"}
 
 
 class Fetched(NamedTuple):
-    """What was read.
+    """The result of reading a file.
 
     Attributes:
-        sha256: Of its content.
+        sha256: The hash of the content.
         size: Bytes.
-        stamp: Of the state that was read, as its place says it.
+        stamp: The stamp of the state that was read, as its storage reports it.
         is_proof: Whether an equal stamp means the same content.
     """
 
@@ -69,7 +69,7 @@ class Fetched(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The state of a file before it is read; None for what its place does not say."""
+    """The state of a file before it is read; None for a value that its storage does not report."""
 
     stamp: Stamp | None = None
     size: int | None = None
@@ -211,7 +211,7 @@ def _settled(
     options: Mapping[str, object] | None,
     clock: Callable[[], float],
 ) -> Fetched:
-    """Reads until the file was in one state before and after: half of one and half of another is neither."""
+    """Reads until the file's state is the same before and after the reading, since a mix of two states is invalid."""
     if is_link(source):
         return read(None)  # its state comes with the response that is read
     for _ in range(_TRIES):
@@ -296,7 +296,7 @@ def _check(text: str) -> None:
 def _open_local(stack: ExitStack, text: str) -> tuple[Callable[[int], bytes], Look]:
     path = Path(local_path(text))
     _regular(path.stat(), text)
-    # Not blocking: a pipe that has taken the file's place since would be waited for until it is written to.
+    # Not blocking: opening a pipe that has replaced the file would wait until it is written to.
     file = stack.enter_context(FileIO(path, "rb", opener=_at_once))
     found = _regular(os.fstat(file.fileno()), text)
     return file.read, Look(of_stat(found), found.st_size)
@@ -319,7 +319,7 @@ def _regular(found: os.stat_result, text: str) -> os.stat_result:
 
 
 def _look_at_object(fs: AbstractFileSystem, path: str) -> Look:
-    """Asks again: a cached listing may be older than the file that is read."""
+    """Reads an object's state without the listing cache, which may be older than the file that is read."""
     fs.invalidate_cache()
     info = fs.info(path)
     if info["type"] == "directory":
@@ -333,7 +333,7 @@ def _look_at_object(fs: AbstractFileSystem, path: str) -> Look:
 
 
 def _look_at_link(url: str) -> Look:
-    """Reads the first byte: presigned links refuse HEAD."""
+    """Requests only the first byte, because presigned links refuse HEAD."""
     with ExitStack() as stack:
         response = _get(stack, url, {"Range": "bytes=0-0"})
         if response.status_code in _TELLING:

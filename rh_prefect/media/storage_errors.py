@@ -170,7 +170,7 @@ def _fault_of(error: Exception) -> _Fault:
 
 
 def _names(error: BaseException) -> Iterator[str]:
-    """The names by which an error may be known: its classes, its S3 code, and those of its causes."""
+    """Yields the names that may identify an error: its classes, its S3 code, and those of its causes."""
     for one in _chain(error):
         yield from (kind.__name__ for kind in type(one).__mro__)
         response = getattr(one, "response", None)
@@ -179,7 +179,7 @@ def _names(error: BaseException) -> Iterator[str]:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what led to it, as a traceback shows them."""
+    """Yields an error and its causes, as a traceback shows them."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
@@ -202,7 +202,7 @@ BUFFER = 2**20
 class GuardedReader(io.RawIOBase):
     """A reader that converts the errors of each read of another reader.
 
-    What the code of a `with` block raises by itself is not touched, as it would be if the door stood around the block.
+    An error that the code of a `with` block raises itself is not converted; a conversion around the block would do so.
     """
 
     def __init__(self, read: Callable[[int], bytes], door: Door) -> None:

@@ -102,7 +102,7 @@ class MediaStore:
     def name_for(
         self, *, run: str, flow: str, model: str, key: str, index: int, ext: str, task: str = "", label: str = ""
     ) -> str:
-        """The name that the template gives to one file of a job.
+        """Returns the name that the template gives to one file of a job.
 
         Args:
             run: Short name of the run.
@@ -123,11 +123,11 @@ class MediaStore:
         return check_name(fill(self.template, fields))
 
     def uri(self, name: str) -> str:
-        """Where a file of this name is: a path or an fsspec URI, without credentials."""
+        """Returns the location of a file: a path or an fsspec URI, without credentials."""
         return f"{self._root}{check_name(name)}"
 
     def name_of(self, uri: str) -> str | None:
-        """The name of a file by its URI; None if it is not in this store."""
+        """Returns the name of a file by its URI; None if it is not in this store."""
         if self.protocol == "file" and is_local(uri):
             uri = local_path(uri)
         return uri[len(self._root) :] if uri.startswith(self._root) and len(uri) > len(self._root) else None
@@ -170,7 +170,7 @@ class MediaStore:
         return self.publish(local, name, known=known) if tally is None else self._media(name, facts, tally)
 
     def describe(self, local: Path, name: str) -> Media:
-        """The same as `publish` returns, for a file that is in the store already; nothing is written."""
+        """Returns the same as `publish` for a file that is already in the store; writes nothing."""
         facts, tally = facts_or_type(local), Tally()
         with local.open("rb") as reader:
             for _ in tally.chunks(reader):
@@ -226,7 +226,7 @@ class MediaStore:
         with as_store_error(f"list {folder or 'files'}", self._shown, options=self._options):
             fs, root = self._filesystem()
             top = f"{root}/{check_name(folder.rstrip('/'))}" if folder else root
-            # A missing bucket must be said, a missing folder is an empty one.
+            # A missing bucket must be reported; a missing folder is an empty one.
             if self.protocol != "s3" and not fs.exists(top):
                 return []
             start = len(root) + 1
@@ -253,7 +253,7 @@ class MediaStore:
                 return None
 
     def check(self) -> None:
-        """Writes, reads and deletes a small file; a `StoreError` says which of these the place refuses."""
+        """Writes, reads and deletes a small file; a `StoreError` names the operation that the storage refuses."""
         name, data = f"rh-prefect-check-{uuid.uuid4().hex[:12]}.txt", os.urandom(64)
         self.write_bytes(name, data)
         try:
@@ -289,7 +289,7 @@ class MediaStore:
             yield fs, f"{root}/{name}"
 
     def _filesystem(self) -> _Opened:
-        """The place's file system and root, opened again after a fork."""
+        """Returns the storage's file system and root, opened again after a fork."""
         opened = self._opened
         if opened is None or opened[0] != os.getpid():
             opened = self._opened = (os.getpid(), _open(self._where, self.protocol, self._options))
@@ -297,7 +297,7 @@ class MediaStore:
 
 
 def _facts(local: Path, known: Media | None) -> Facts:
-    """The facts of a file: those that are known of it, or what it says itself."""
+    """Returns the facts of a file: the known ones, or those that its content shows."""
     if known is None:
         return facts_or_type(local)
     of = {name: getattr(known, name) for name in ("width", "height", "seconds", "fps", "has_audio")}
@@ -305,8 +305,8 @@ def _facts(local: Path, known: Media | None) -> Facts:
 
 
 def _open(where: str, protocol: str, options: Mapping[str, object]) -> _Opened:
-    """Gives this process's file system of a place and its root; stores with the same options share it."""
-    # By a hash, since it holds secrets; an object among the options is only ever the same as itself.
+    """Returns this process's file system and root for a location; stores with the same options share them."""
+    # By a hash, since the key has secrets; an object among the options is equal only to itself.
     around = sorted((key, value) for key, value in os.environ.items() if key.startswith(_CREDENTIALS))
     name = hashlib.sha256(repr((where, protocol, sorted(options.items()), around)).encode()).hexdigest()
     known = _OPEN.get(name)
@@ -318,7 +318,7 @@ def _open(where: str, protocol: str, options: Mapping[str, object]) -> _Opened:
 
 
 def _signing(protocol: str, options: Mapping[str, object]) -> dict[str, object]:
-    """Asks for S3's present way of signing: botocore signs links in the first way, which many services refuse."""
+    """Selects S3's current signature version: botocore signs links with the first one, which many services refuse."""
     config = options.get("config_kwargs") or {}
     if protocol != "s3" or not isinstance(config, Mapping):
         return {}

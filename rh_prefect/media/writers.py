@@ -51,7 +51,7 @@ class Writer(Protocol):
     """Writes a stream to a path, atomically."""
 
     def __call__(self, fs: AbstractFileSystem, path: str, reader: BinaryIO, *, mime: str) -> Tally:
-        """Writes until the reader ends, and keeps the type where the place can; returns size and hash."""
+        """Writes until the reader ends, and stores the type if the storage supports it; returns size and hash."""
 
 
 def writer_for(protocol: str) -> Writer:
@@ -114,7 +114,7 @@ def to_s3(fs: AbstractFileSystem, path: str, reader: BinaryIO, *, mime: str) -> 
 
 
 def to_memory(fs: AbstractFileSystem, path: str, reader: BinaryIO, *, mime: str) -> Tally:
-    """Writes the whole file at once: it must fit in memory anyway."""
+    """Writes the whole file at once, because it must fit in memory anyway."""
     del mime
     tally = Tally()
     fs.pipe_file(path, b"".join(tally.chunks(reader)))
@@ -154,11 +154,11 @@ def read_exactly(reader: BinaryIO, length: int) -> bytes:
 
 
 def _next_part(chunks: Iterator[bytes]) -> io.BytesIO:
-    """The next part as a file in memory: a plain string of bytes would be copied whole into the socket's buffer."""
+    """Returns the next part as a file in memory; plain bytes would be copied whole into the socket's buffer."""
     part = io.BytesIO()
     for number, chunk in enumerate(islice(chunks, PART_SIZE // _CHUNK)):
         if number == 1:
-            # More than one chunk: room for the whole part at once, for growing bit by bit leaves holes in the memory.
+            # More than one chunk: allocates the whole part at once, because gradual growth fragments the memory.
             part.seek(PART_SIZE - 1)
             part.write(b"\0")
             part.seek(_CHUNK)
@@ -192,7 +192,7 @@ async def _send_batch(
     client = await fs.get_s3(target["Bucket"])
     client.meta.events.register("provide-client-params.s3.UploadPart", _rewind, unique_id="rh-prefect-rewind")
     sent = [fs._call_s3("upload_part", Body=part, PartNumber=number + n, **target) for n, part in enumerate(batch)]
-    # All are waited for, also when one fails: a part that is still under way would survive the abort.
+    # Waits for all, even if one fails: a part that is still being sent would survive the abort.
     answers = await asyncio.gather(*sent, return_exceptions=True)
     etags = []
     for answer in answers:

@@ -75,7 +75,7 @@ def known_values(instance: Instance) -> dict[str, Any]:
 
 
 def files_that_stand_in(instance: Instance) -> dict[str, str]:
-    """For rendered-again files, maps each file's actual hash to the hash that requests use.
+    """Maps the actual hash of each file that was rendered again to the hash that requests use.
 
     Args:
         instance: The step.
@@ -109,7 +109,7 @@ def _sent(value: Any) -> Any:
 
 
 def _stand_ins(value: Any) -> Iterator[tuple[str, str]]:
-    """What counts in the request, by what is sent: ids that end, and files that were rendered again."""
+    """Yields sent values with the values that requests use: ids that expire, and files that were rendered again."""
     for one in _leaves(value):
         if isinstance(one, Unknown) and one.sent is not None:
             yield one.sent, one.key

@@ -57,7 +57,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One thing that is wrong with a file, and where.
+    """One problem of a file, with its position.
 
     Attributes:
         file: The file's name, as the user gave it.
@@ -203,7 +203,7 @@ class Problems:
         return len(self._found)
 
     def __iter__(self) -> Iterator[Problem]:
-        """In the order of the file."""
+        """Iterates over the problems in the order of the file."""
         return iter(sorted(self._found.values()))
 
     def add(self, document: Document, path: Path, message: str, needle: str = "", *, key: bool = False) -> None:
@@ -237,7 +237,7 @@ class Problems:
 
 
 def not_replaced(missing: Iterable[str], unknown: Iterable[str], *, cutoff: float = 0.0) -> list[str]:
-    """Returns the missing names for which no unknown name was written by mistake.
+    """Returns the missing names that no misspelt name accounts for.
 
     One misspelt name makes another one missing; only the misspelt one is reported.
 

@@ -16,7 +16,7 @@ Params: TypeAlias = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """What an edit has made.
+    """The result of rendering an edit.
 
     Attributes:
         path: The file; None where it is a text.
@@ -143,7 +143,7 @@ def _given(params: Params, *names: str) -> dict[str, Any]:
 
 
 def _picture_format(source: Path, form: str | None = None) -> str:
-    """The extension of a picture or video that is made of another one."""
+    """Returns the extension of a picture or video that is made from another one."""
     kind = file_type(source)
     if kind.kind == "video":
         return "mp4"

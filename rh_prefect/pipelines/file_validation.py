@@ -39,7 +39,7 @@ _WHAT: Mapping[type[BaseModel], str] = {
 
 
 def keys_of(model: type[BaseModel]) -> list[str]:
-    """The keys that one of the models above takes.
+    """Returns the keys of one of the models above.
 
     Args:
         model: The model.
@@ -70,9 +70,9 @@ def build(document: Document, problems: Problems) -> PipelineFile | None:
 
 
 def _independent(errors: list[Any]) -> Iterator[Any]:
-    """The errors without those that follow from others.
+    """Yields the errors that do not follow from other errors.
 
-    These are the keys that are missing because they are misspelt, and that a list is no text where its items are wrong.
+    Those are the keys that are missing because they are misspelt, and that a list with wrong items is not a text.
     """
     for one in errors:
         if one["loc"][-1:] == ("str",) and isinstance(one["input"], list):
@@ -135,7 +135,7 @@ def _real_path(document: Document, loc: tuple[str | int, ...]) -> tuple[Path, ty
 
 
 def _model_at(path: Path) -> type[BaseModel]:
-    """Which model the last key of a path belongs to."""
+    """Returns the model to which the last key of a path belongs."""
     model: type[BaseModel] = PipelineFile
     parts = list(path[:-1])
     while parts:

@@ -48,7 +48,7 @@ _KINDS = {"image": "an image", "video": "a video", "audio": "audio", "3d": "a 3D
 
 @dataclass
 class Access:
-    """From where files may be read, and with which options.
+    """The locations from which files may be read, and the options for reading them.
 
     Attributes:
         allow: Folders and prefixes below which a row may name files, beside that of its table.
@@ -60,10 +60,10 @@ class Access:
 
 
 class InputReader:
-    """Reads what one plan is given."""
+    """A reader of the inputs of one plan."""
 
     def __init__(self, checked: Checked, problems: Problems, access: Access) -> None:
-        """Starts with nothing read.
+        """Starts without inputs.
 
         Args:
             checked: The file.
@@ -236,7 +236,7 @@ class InputReader:
             self._add(place, f"{name}: {error.message}", where)
 
     def _check_access(self, source: str, root: str) -> None:
-        """Refuses what a row may not name: it is below the table's folder, or behind https.
+        """Rejects a file that a row may not name: it must be below the table's folder, or behind https.
 
         Rows that the caller gives as a list are the caller's own words, as are the parameters beside them.
         """
@@ -254,7 +254,7 @@ class InputReader:
 
 
 def input_roots(params: Mapping[str, Param], given: Mapping[str, Any]) -> list[str]:
-    """The folders and prefixes of the tables and files that a run is given: what lies below them may be read.
+    """Returns the folders and prefixes of a run's given tables and files, below which files may be read.
 
     Links are left out: a form may name any address, and each link is checked where it is opened.
 
@@ -283,7 +283,7 @@ def _parent(place: str) -> str:
 
 
 def identify(source: str, options: Mapping[str, object]) -> Media:
-    """Finds out what a file is: its content's hash and its facts.
+    """Reads a file, and returns its content's hash and its facts.
 
     Args:
         source: A path or URI.
@@ -340,7 +340,7 @@ def _is_kind(name: str, kind: str) -> bool:
 
 
 def read_rows(value: Any, options: Mapping[str, object]) -> tuple[str, str, list[Mapping[str, Any]]]:
-    """The rows of a table.
+    """Reads the rows of a table.
 
     Args:
         value: A place, or the rows.
@@ -378,7 +378,7 @@ def _values(row: Row, name: str) -> Mapping[str, Any]:
 
 
 def _few(rows: Iterator[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]]:
-    """The rows, counted while they are read."""
+    """Reads rows, up to the maximum number."""
     found: list[Mapping[str, Any]] = []
     for row in rows:
         if len(found) == MOST_ROWS:
@@ -388,7 +388,7 @@ def _few(rows: Iterator[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]
 
 
 def _content_of(rows: Sequence[Mapping[str, Any]], columns: Iterable[str]) -> str:
-    """The hash of what a table says in some columns."""
+    """Returns the hash of a table's values in some columns."""
     names = list(columns)
     text = json.dumps([[row.get(name) for name in names] for row in rows], default=str)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -401,7 +401,7 @@ def _below(source: str, root: str) -> str:
 
 
 def _read(param: Param, value: Any) -> Any:
-    """A value as its type takes it: tables and command lines have texts only."""
+    """Converts a value to its parameter's type, since tables and command lines contain only texts."""
     if param.kind == "string" and isinstance(value, int | float) and not isinstance(value, bool):
         return text_of(value)
     if not isinstance(value, str):

@@ -38,7 +38,7 @@ class StoredWorks:
         cache: HomeCache | None = None,
         run: Journal | None = None,
     ) -> None:
-        """Names the records; nothing is read yet.
+        """Stores the arguments; reads nothing yet.
 
         Args:
             works: The records of works.
@@ -99,7 +99,7 @@ class StoredWorks:
         return self._names
 
     def _is_here(self, home: Home) -> bool:
-        """Whether the files lie in this store, so that its listing has them."""
+        """Returns whether a result's files are in this store, so that its listing has them."""
         return home.store == self._store.url or self._works.is_beside(self._store)
 
     async def new_take(self, base: str) -> int:
@@ -139,7 +139,7 @@ class StoredWorks:
         return KnownWork(state="=", outputs=files, texts=() if result.text is None else (result.text,))
 
     async def _begun(self, works: Sequence[str]) -> dict[str, KnownWork]:
-        """Works without a result that were submitted."""
+        """Returns the works that were submitted and have no result."""
         intents = await self._works.read_many(f"{work}-intent-1" for work in works)
         begun = [work for work in works if f"{work}-intent-1" in intents]
         found = await asyncio.gather(*map(self._state, begun))
@@ -168,17 +168,17 @@ def open_records(store: MediaStore, settings: Settings) -> StoredWorks:
 
 
 def cache_of(works: WorksJournal, settings: Settings) -> HomeCache:
-    """Names this machine's copies of the results of some records."""
+    """Returns this machine's cache of the results of some records."""
     return HomeCache(settings.state_dir / "pipelines" / "homes.sqlite", works.scope)
 
 
 def _has_files(home: Home, names: Collection[str]) -> bool:
-    """Whether a listing has all files of a result; of a result without files no copy is kept."""
+    """Returns whether a listing has all files of a result; results without files are not cached."""
     return all(file.uri in names for file in home.outputs)
 
 
 def _state_of(submit: Submit) -> KnownWork | None:
-    """What a submission means for a plan; None where another one is to be made."""
+    """Returns the state of a submission for a plan; None if another submission is to be made."""
     task_id = submit.task_id or ""
     match submit.state:
         case "unknown":

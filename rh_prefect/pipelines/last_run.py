@@ -29,10 +29,10 @@ _LATEST = "latest"
 
 
 class LastRun(BaseModel):
-    """What is kept of a run.
+    """The stored data of a run.
 
     Attributes:
-        version: Of this form.
+        version: The version of this form.
         run: The flow run.
         at: When it ended, UTC.
         deployment: The deployment's name; `cli` outside of deployments.
@@ -59,10 +59,10 @@ class LastRun(BaseModel):
 
 
 class LastRuns:
-    """The last runs of pipelines, at the place of the records."""
+    """The last runs of pipelines, in the storage of the records."""
 
     def __init__(self, place: MediaStore) -> None:
-        """Names the place; nothing is read.
+        """Stores the location; reads nothing.
 
         Args:
             place: The place of the records.
@@ -109,7 +109,7 @@ class LastRuns:
 
 
 def open_last_runs(store: MediaStore, settings: Settings) -> LastRuns:
-    """Opens the last runs at the place of the records.
+    """Opens the last runs in the storage of the records.
 
     Args:
         store: Where the files go.

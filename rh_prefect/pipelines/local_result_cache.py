@@ -25,14 +25,14 @@ _log = logging.getLogger("rh_prefect")
 
 
 class HomeCache:
-    """The copies, in one SQLite file. A result never changes once it is recorded, but its record can be deleted.
+    """The cached results, in one SQLite file. A recorded result never changes, but its record can be deleted.
 
     `StoredWorks` uses a copy only while the result's files exist, and keeps none of a result without files. If the file
     cannot be used, results are read from their records, which only takes longer.
     """
 
     def __init__(self, path: Path, place: str, *, most: int = MOST) -> None:
-        """Names the file; nothing is opened.
+        """Stores the path; does not open the file.
 
         Args:
             path: The file, which several processes may use.
@@ -44,7 +44,7 @@ class HomeCache:
         self._most = most
 
     def read(self, keys: Sequence[str]) -> dict[str, Home]:
-        """Reads copies; returns those that exist, by key."""
+        """Reads results; returns those in the cache, by key."""
 
         def read(database: sqlite3.Connection) -> list[tuple[str, str]]:
             query = "SELECT key, record FROM homes WHERE place = ? AND key IN (SELECT value FROM json_each(?))"
@@ -57,7 +57,7 @@ class HomeCache:
         return found
 
     def write(self, homes: Mapping[str, Home]) -> None:
-        """Keeps copies."""
+        """Adds results to the cache."""
         rows = [(self._place, key, home.model_dump_json()) for key, home in homes.items()]
 
         def write(database: sqlite3.Connection) -> None:

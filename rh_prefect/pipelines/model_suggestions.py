@@ -31,7 +31,7 @@ def _nearest(name: str, kinds: Sequence[str]) -> list[Model]:
 
 
 def _takes(model: Model, kinds: Sequence[str]) -> bool:
-    """Whether it takes one file of each kind, and needs no other."""
+    """Returns whether a model takes one file of each kind, and requires no other file."""
     one = [param.type for param in model.media_params if not param.multiple]
     needed = [param.type for param in model.media_params if param.required]
     return all(kind in one for kind in kinds) and (not kinds or sorted(needed) in ([], sorted(kinds)))

@@ -156,7 +156,7 @@ class Pipeline:
             allow: Folders and prefixes below which rows may name files, beside that of their table.
             options: fsspec's storage options for files in other places.
             run_id: The value of `$(run.id)`, of a flow run that plans.
-            failed: Addresses of steps that this run cannot make; a step with `require: any` goes on without them.
+            failed: Addresses of steps that this run cannot make; a step with `require: any` continues without them.
             new: Steps whose next take is made, by step or address; `*` for all paid steps.
             selection: The part that is made; only its steps get a next take.
             decided: All takes and choices, from `decided`, of a run that plans again; the takes file is not read.
@@ -205,7 +205,7 @@ class Pipeline:
         return Choices({**found.takes, **takes}, {**found.choices, **choices})
 
     def plan_now(self, params: Mapping[str, Any] | None = None, /, **more: Any) -> Plan:
-        """Like `plan`, where there is no event loop.
+        """Makes a plan like `plan`, for callers without an event loop.
 
         Args:
             params: See `plan`.
@@ -244,7 +244,7 @@ def site_of(base_url: str) -> str:
 
 
 def _is_hidden(value: Any, shown_value: Any) -> bool:
-    """Whether a plan shows less of a parameter than its value, which a run needs."""
+    """Returns whether a plan shows a parameter only in part, although a run needs its whole value."""
     if isinstance(value, Mapping):
         return any(_is_hidden(one, shown_value[name]) for name, one in value.items())
     if isinstance(value, list | tuple):
@@ -253,7 +253,7 @@ def _is_hidden(value: Any, shown_value: Any) -> bool:
 
 
 def _as_json(value: Any) -> Any:
-    """A parameter as the plan may show it: links without their signature and password."""
+    """Returns a parameter in the form for a plan: links without their signature and password."""
     if isinstance(value, str):
         return shown(value) if "://" in value else value
     if isinstance(value, Mapping):

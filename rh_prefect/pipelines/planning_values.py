@@ -23,7 +23,7 @@ FRAME_SECONDS = 1 / 24
 
 
 class Span(NamedTuple):
-    """A number that is known between bounds."""
+    """A number that is known within bounds."""
 
     least: float
     expected: float
@@ -47,7 +47,7 @@ class Absent:
     """A missing value: an empty field, a skipped step, or the previous item of the first item."""
 
     def __repr__(self) -> str:
-        """For messages of tests."""
+        """Returns a text for messages of tests."""
         return "ABSENT"
 
 
@@ -193,7 +193,7 @@ class Group:
 
 
 def lookup(reference: Reference, frame: Frame) -> Any:
-    """The value of a reference: the first of its options that exists.
+    """Returns the value of a reference: the first of its options that exists.
 
     Args:
         reference: It.
@@ -221,7 +221,7 @@ def _result(value: Any) -> Any:
 
 
 def part(value: Any, name: str) -> Any:
-    """A field of a value; of a list, that of each item.
+    """Returns a field of a value; of a list, the field of each item.
 
     Args:
         value: The value.
@@ -260,7 +260,7 @@ def _of_items(group: Group, name: str) -> Any:
 
 
 def _flat(found: Iterable[tuple[Any, Frame | None, bool]]) -> Items:
-    """One list of all values, in order, without those that are absent; lists do not nest."""
+    """Returns one list of all present values, in order; lists do not nest."""
     values: list[Any] = []
     owners: list[Frame | None] = []
     sure: list[bool] = []
@@ -315,7 +315,7 @@ def _length(file: File, name: str) -> Any:
 
 
 def evaluate(value: Any, frame: Frame) -> Any:
-    """A value of the file with its references replaced.
+    """Returns a value of the file with its references replaced.
 
     Args:
         value: Plain JSON data.
@@ -361,7 +361,7 @@ def _unknown_text(parts: Sequence[Any]) -> Unknown:
 
 
 def characters(value: Any) -> Span:
-    """How many characters a value has as a text."""
+    """Returns the number of characters of a value as text."""
     if isinstance(value, Unknown):
         return value.span if value.kind == "string" and value.span is not None else Span(0, 300, 2000)
     return exactly(0 if value is ABSENT else len(text_of(value)))
@@ -374,7 +374,7 @@ def digest(value: Any) -> str:
 
 
 def makers(value: Any) -> Iterator[Instance]:
-    """The steps that a value comes from."""
+    """Yields the steps that a value comes from."""
     match value:
         case File() | Unknown():
             if value.maker is not None:

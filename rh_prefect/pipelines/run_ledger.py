@@ -45,7 +45,7 @@ class Noted(Record):
 
 
 class RecordsPlace(Record):
-    """Where the works of a flow run are recorded, for its cancellation from another process.
+    """The location of the records of a flow run's works, for its cancellation from another process.
 
     Attributes:
         url: The place.
@@ -57,7 +57,7 @@ class RecordsPlace(Record):
 
 
 async def note_place(run: Journal, place: RecordsPlace) -> None:
-    """Notes in a flow run's journal where its works are recorded.
+    """Records the location of a flow run's works in the flow run's journal.
 
     Args:
         run: The flow run's journal.
@@ -67,7 +67,7 @@ async def note_place(run: Journal, place: RecordsPlace) -> None:
 
 
 async def read_place(run: Journal) -> RecordsPlace | None:
-    """Reads where the works of a flow run are recorded; None for a run that is no pipeline's.
+    """Reads the location of a flow run's works; returns None if the run is not a pipeline run.
 
     Args:
         run: The flow run's journal.
@@ -82,7 +82,7 @@ class CancelledWorks:
 
     Attributes:
         cancelled: Tasks that were cancelled.
-        continued: Tasks that go on, since another run waits for them.
+        continued: Tasks that continue, since another run waits for them.
         failed: Tasks that could not be cancelled, and why.
     """
 
@@ -95,7 +95,7 @@ class WorksLedger:
     """The claims of one flow run; as a job source, it returns the submissions that this run pays for."""
 
     def __init__(self, run: Scope, works: WorksJournal) -> None:
-        """Names the run; nothing is read.
+        """Stores the arguments; reads nothing.
 
         Args:
             run: The flow run.
@@ -128,7 +128,7 @@ class WorksLedger:
         return any(note is not None for note in notes)
 
     async def claims(self) -> list[tuple[str, int]]:
-        """Lists what this run has claimed, or was about to."""
+        """Lists the submissions that this run has claimed, or was about to claim."""
         found = [key async for _, records in self._run.journal.jobs() for key in records]
         return sorted({(claim[1], int(claim[2])) for claim in map(_CLAIM.fullmatch, found) if claim})
 
@@ -142,7 +142,7 @@ class WorksLedger:
             yield work, records
 
     async def cancel(self, client_for: Callable[[Intent], Awaitable[Cancels]]) -> CancelledWorks:
-        """Cancels the tasks of this run which no other run waits for.
+        """Cancels the tasks of this run that no other run waits for.
 
         Args:
             client_for: Finds the client of the account that an intent names.
@@ -196,7 +196,7 @@ class WorksLedger:
 
 
 def run_name(flow_run: str) -> str:
-    """The name of a run as a record's key can hold it.
+    """Returns the name of a run in a form that is valid in a record's key.
 
     Args:
         flow_run: A flow run's id, or the name of a scope outside of flows.

@@ -35,7 +35,7 @@ class SavedNames:
     """The names of results in one store, and a record of each content that was saved under a name."""
 
     def __init__(self, url: str, store: MediaStore, *, options: Mapping[str, Any] | None = None) -> None:
-        """Names the places; nothing is read.
+        """Stores the locations; reads nothing.
 
         Args:
             url: The place of the records: a folder or any fsspec URL.
@@ -46,7 +46,7 @@ class SavedNames:
         self._store = store
 
     async def save(self, file: Media, name: str) -> Media:
-        """Copies a result to a name, unless it is there.
+        """Copies a result to a name, unless the name already has it.
 
         Args:
             file: The result.
@@ -72,7 +72,7 @@ class SavedNames:
         return file.model_copy(update={"uri": self._store.uri(name)})
 
     async def find(self, file: Media, name: str) -> Media | None:
-        """Finds a result that was saved under a name; returns None where the name has no file or another one.
+        """Finds a result that was saved under a name; returns None if the name has no file or another one.
 
         Args:
             file: The result.

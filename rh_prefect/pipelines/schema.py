@@ -61,7 +61,7 @@ def _known(names: Iterable[str]) -> Iterator[Model]:
 
 
 def _allow(parts: dict[str, Any], name: str, short: Mapping[str, Any]) -> None:
-    """Lets the short form stand beside the mapping."""
+    """Allows the short form as an alternative to the mapping."""
     parts[name] = {"anyOf": [short, parts[name]]}
 
 
@@ -101,7 +101,7 @@ def _param(param: Param) -> dict[str, Any]:
 
 
 def _spelled(options: Iterable[str]) -> Iterator[Any]:
-    """The options as YAML reads them without quotes: `5`, `true`."""
+    """Yields the options as YAML reads them without quotes: `5`, `true`."""
     for option in options:
         if option in ("true", "false"):
             yield option == "true"

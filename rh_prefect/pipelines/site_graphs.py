@@ -20,7 +20,7 @@ from rh_prefect.pipelines.planning_values import digest
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SavedGraph:
-    """What the site has under one id.
+    """A graph that the site has under one id.
 
     Attributes:
         nodes: Of a workflow: node id -> `class_type` and `inputs`; of an app: `<node id>.<field>` -> what it takes.
@@ -75,7 +75,7 @@ def ids_in(checked: Checked) -> Iterator[tuple[str, str]]:
 
 
 async def read_saved_graphs(checked: Checked, client: Client) -> dict[tuple[str, str], SavedGraph | UnreadGraph]:
-    """Reads each graph once; that costs nothing. One that cannot be read stops only the steps that need it.
+    """Reads each graph once, at no cost. A graph that cannot be read stops only the steps that need it.
 
     Args:
         checked: The file that names them.
@@ -98,7 +98,7 @@ async def _read(client: Client, action: str, name: str) -> SavedGraph | UnreadGr
 
 
 def unread(what: str, error: RunningHubError) -> str:
-    """Says that a graph cannot be read, and what to do.
+    """Builds the message for a graph that cannot be read, with advice.
 
     Args:
         what: The workflow or the app.
@@ -110,7 +110,7 @@ def unread(what: str, error: RunningHubError) -> str:
 
 
 def with_used_graphs(saved: SavedGraphs, plan: Mapping[str, Any]) -> SavedGraphs:
-    """Returns the graphs, those that cannot be read with what the last run used of them.
+    """Returns the graphs; those that cannot be read contain the data that the last run used.
 
     Args:
         saved: What was read.
@@ -119,7 +119,7 @@ def with_used_graphs(saved: SavedGraphs, plan: Mapping[str, Any]) -> SavedGraphs
     used: dict[str, dict[frozenset[str], UsedGraph]] = {}
     for step in plan.get("steps", ()):
         request, nodes = step.get("request") or {}, step.get("nodes") or {}
-        # What a step pins says nothing about the graph of the site, which the other steps use.
+        # A pinned graph is not the current graph of the site, which the other steps use.
         if "graph" in request and request["graph"] == digest(nodes):
             used.setdefault(step["model"], {})[frozenset(request) - {"graph"}] = UsedGraph(request["graph"], nodes)
     return {
@@ -139,7 +139,7 @@ def node_digests(nodes: Mapping[str, Any], fields: Collection[str]) -> dict[str,
 
 
 def _without(node: str, content: Any, fields: Collection[str]) -> Any:
-    """A node without its title, which counts for nothing, and without the fields that are set."""
+    """Returns a node without its title, which has no effect, and without the fields that are set."""
     if not isinstance(content, Mapping) or "class_type" not in content:
         return content
     inputs = content.get("inputs") or {}

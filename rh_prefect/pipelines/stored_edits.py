@@ -39,12 +39,12 @@ FILES = "pipelines"
 
 
 class EditResult(Record):
-    """What an edit has made, recorded once.
+    """The result of an edit, recorded once.
 
     Attributes:
         edit: The edit.
         params: Its parameters, files by content.
-        version: Of the package that rendered it: no part of the recipe.
+        version: The version of the package that rendered it; not a part of the recipe.
         store: The place of its file.
         file: Its file; `uri` is the name in the store, made of the content.
         text: Its text.
@@ -89,7 +89,7 @@ class EditResults:
         options: Mapping[str, Any] | None = None,
         rendering: Rendering = render,
     ) -> None:
-        """Names the place; nothing is read before the first call.
+        """Stores the location; reads nothing before the first call.
 
         Args:
             url: The place of the records: a folder or any fsspec URL.
@@ -103,7 +103,7 @@ class EditResults:
         self._is_beside = self._records.url == shown_url(store.url)
 
     async def read(self, recipe: str) -> EditResult | None:
-        """Reads the result of a recipe; None where it was never rendered."""
+        """Reads the result of a recipe; returns None if it was never rendered."""
         key = f"{recipe}-result"
         record = await self._records.read(key)
         return None if record is None else _parse(key, record)
@@ -114,7 +114,7 @@ class EditResults:
         return {key.removesuffix("-result"): _parse(key, record) for key, record in found.items()}
 
     async def make(self, edit: str, params: Mapping[str, Any], *, counts_as: Mapping[str, str] | None = None) -> Made:
-        """Gives the result of an edit, and renders it where there is none or its file is missing.
+        """Returns the result of an edit; renders it if it does not exist or its file is missing.
 
         Args:
             edit: The edit's name.
@@ -183,7 +183,7 @@ class EditResults:
         return self._rendering(edit, {name: local(value) for name, value in params.items()}, made)
 
     async def _find(self, recipe: str, first: EditResult) -> Made | None:
-        """The result of a recipe where a file of it is still there; None where it must be rendered again."""
+        """Returns the result of a recipe if one of its files still exists; None if it must be rendered again."""
         found: EditResult | None = first
         for n in count(1):
             if found is None:
@@ -207,7 +207,7 @@ class EditResults:
         return None if record is None else _parse(key, record)
 
     async def _record_further(self, recipe: str, first: EditResult, again: EditResult) -> None:
-        """Records a file that was rendered again, unless one of the same content is recorded."""
+        """Records a file that was rendered again, unless one with the same content is recorded."""
         found: EditResult | None = first
         for n in count(1):
             if found is None or (found.file and again.file and found.file.sha256 == again.file.sha256):

@@ -22,12 +22,12 @@ _ADDRESS = re.compile(r"[A-Za-z][\w.-]*(?:\[.+\]\.[\w-]+)?", re.DOTALL)
 
 @dataclass
 class Choices:
-    """What a person has decided about single results.
+    """A user's decisions about single results.
 
     Attributes:
         takes: The first take of a step or of one item's step, by its address.
         choices: Of a review: `of` says what was shown, `take` which was chosen, `text` corrects it.
-        failed: Addresses of steps that this run cannot make; a step with `require: any` goes on without them.
+        failed: Addresses of steps that this run cannot make; a step with `require: any` continues without them.
         new: Steps whose next take is made, by step or address; `*` for all paid steps.
     """
 
@@ -83,7 +83,7 @@ def takes_file(pipeline: Path) -> Path:
 
 
 def read_choices(file: Path) -> Choices:
-    """Reads takes and choices; none where there is no such file.
+    """Reads takes and choices; empty if the file does not exist.
 
     Args:
         file: See `takes_file`.

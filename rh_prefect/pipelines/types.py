@@ -125,12 +125,12 @@ def of_param(param: Param, guard: str = "") -> Type:
 
 
 def file_kind(name: str) -> str:
-    """The kind of a file by the name of its type."""
+    """Returns the kind of a file by the name of its type."""
     return "3d" if name == "model3d" else name
 
 
 def negated(guard: str) -> str:
-    """The condition that holds where another one does not."""
+    """Returns the condition that holds if another one does not."""
     return guard[1:] if guard.startswith("!") else f"!{guard}"
 
 
@@ -150,7 +150,7 @@ def of_literal(value: Any) -> Type:
 
 
 def merged(types: list[Type]) -> Type:
-    """The type of values of several types: what they have in common."""
+    """Returns the common type of values of several types."""
     if not types:
         return Type("any")
     kinds = {one.kind for one in types}

@@ -48,7 +48,7 @@ class Scope:
 
     @property
     def holding(self) -> frozenset[str]:
-        """All conditions that hold here."""
+        """All conditions that hold in this scope."""
         return frozenset(guard for scope in self for guard in scope.guards)
 
     def known(self) -> list[str]:
@@ -119,7 +119,7 @@ def _alike(one: Type, other: Type) -> bool:
 
 
 def _missing(types: list[Type], holding: frozenset[str], text: str) -> frozenset[str]:
-    """Conditions under which the first of several values that exists is there; empty for: always."""
+    """Returns the conditions under which one of several alternatives exists; empty if one always does."""
     left = [one.guards - holding for one in types]
     if UNKNOWN_GUARD in holding or any(not guards for guards in left):
         return frozenset()

@@ -69,7 +69,7 @@ class Home(Record):
         outputs: Its files; `uri` is the name in the store, made of the content.
         texts: Its texts.
         value: The answer as `parse` read it; None without `parse`.
-        cost: What the task cost, where RunningHub says.
+        cost: The cost of the task, if RunningHub reports it.
         currency: Of the cost.
         coins: The coins of a task that cost coins beside its money.
     """
@@ -216,7 +216,7 @@ WorkStep: TypeAlias = (
 
 @dataclass(slots=True)
 class _Progress:
-    """What this process has seen of the work so far.
+    """The state of the work as far as this process has seen it.
 
     Attributes:
         waits: Numbers whose task it waited for.
@@ -238,13 +238,13 @@ def run_work(policy: WorkPolicy) -> Generator[WorkStep, Any, Home]:
         policy: What the run wants.
 
     Yields:
-        Steps; each class says what it comes back as.
+        Steps; each class documents its result.
 
     Returns:
         The result, which is the same for every run.
 
     Raises:
-        SubmissionUnknown: Whether a submission was accepted is not known; a person decides.
+        SubmissionUnknown: It is unknown whether a submission was accepted; a user decides.
         JobFailed: The task failed, or its answer was invalid, and this run may not pay for another.
         JobCancelled: The run was cancelled, or its own task was.
         BudgetExceeded: The price does not fit into the run's budget.
@@ -343,7 +343,7 @@ def _retry_or_raise(policy: WorkPolicy, refused: Answer, progress: _Progress) ->
 
 
 def _finish(policy: WorkPolicy, submit: Submit, progress: _Progress) -> Generator[WorkStep, Any, Home | None]:
-    """Brings a submission with a task to the result; None where the next number may be tried."""
+    """Completes a submission that has a task, and returns the result; None if the next number may be tried."""
     end = submit.end or (yield from _wait(policy, submit, progress))
     if end.status == "SUCCESS":
         made: Home | Invalid = yield Publish(submit, end)
@@ -358,9 +358,9 @@ def _finish(policy: WorkPolicy, submit: Submit, progress: _Progress) -> Generato
 
 
 def _wait(policy: WorkPolicy, submit: Submit, progress: _Progress) -> Generator[WorkStep, Any, End]:
-    """Waits for the end of a task, which is recorded before it comes back."""
+    """Waits for the end of a task, which is recorded before it is returned."""
     is_own = policy.is_own(submit)
-    # A graph that RunningHub itself calls broken fails, or runs in part: to wait for it is to pay for nothing.
+    # A graph that RunningHub reports as broken fails or runs in part, so waiting for it would pay for nothing.
     if submit.answer is not None and submit.answer.node_errors:
         broken: End = yield CancelTask(submit)
         return broken

@@ -144,7 +144,7 @@ class WorkRunner:
         self._running: SharedTasks[tuple[str, str, str], Home] = SharedTasks()
 
     async def prepare(self, asked: WorkCall, call: JobCall) -> tuple[str, JobRequest]:
-        """Checks all that can be checked of a work without paying.
+        """Checks a work as far as possible without paying.
 
         Args:
             asked: What the step wants.
@@ -154,7 +154,7 @@ class WorkRunner:
             The work, and its request with files by content.
 
         Raises:
-            RunningHubError: What is wrong.
+            RunningHubError: The work is invalid.
         """
         journal = call.scope.journal
 
@@ -200,7 +200,7 @@ class WorkRunner:
         return WorkResult(work, home, self._works.files_of(home, call.store), home.flow_run == flow_run)
 
     async def costs(self, call: JobCall) -> dict[str, Costs]:
-        """What a flow run has paid for each work, by its id: failed tasks and refused answers included.
+        """Returns a flow run's payments for each work, by its id, including failed tasks and refused answers.
 
         Args:
             call: The flow run.
@@ -211,7 +211,7 @@ class WorkRunner:
         return await spend_tracker_of(WorksLedger(call.scope, self._works)).costs()
 
     def spent_on(self, work: str, call: JobCall) -> Costs:
-        """What a flow run has paid for a work in this process.
+        """Returns a flow run's payments for a work in this process.
 
         Args:
             work: The work's id.
@@ -285,7 +285,7 @@ class WorkDriver(JobDriver):
         finally:
             self.release()
 
-    async def _do(self, step: Step | WorkStep) -> Any:  # each step says what it comes back as
+    async def _do(self, step: Step | WorkStep) -> Any:  # each step documents its result
         match step:
             case protocol.ReadHome():
                 return self._told(await self._works.read_home(self._key, shape=self._asked.shape))
@@ -338,11 +338,11 @@ class WorkDriver(JobDriver):
         return await self._await_record(submit)
 
     async def _can_poll(self, submit: Submit) -> bool:
-        """Finds out whether an account of this run knows the task of another run."""
+        """Returns whether an account of this run can query the task of another run."""
         try:
             account = await self._lease.switch_to(submit.intent)
             if self._lease.member.name != submit.intent.account:
-                # Without names of blocks this may be the same account under a new key, or another one.
+                # Without block names, this may be the same account with a new key, or another account.
                 await account.client.query(submit.task_id or "")
         except (ConfigError, TaskNotFound):
             return False
@@ -494,7 +494,7 @@ def _refuse_edited(asked: WorkCall, request: JobRequest) -> None:
 
 
 def _base(request: JobRequest, stands_for: Mapping[str, str]) -> str:
-    """The hash of a request, where some of its texts stand for others."""
+    """Returns the hash of a request in which other texts replace some of its texts."""
     if not stands_for:
         return request.with_graph().base
     payload = replace_marks(request.request, stands_for)

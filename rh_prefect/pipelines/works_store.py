@@ -33,7 +33,7 @@ _AFTER_INTENT = ("answer", "resolution", "end", "lost", "late")
 
 
 class Chosen(Record):
-    """Which take a run chose for a request that is to be made again.
+    """The take that a run chose for a request that is to be made again.
 
     Attributes:
         take: Its number.
@@ -51,7 +51,7 @@ class WorksJournal:
     """
 
     def __init__(self, url: str, *, options: Mapping[str, Any] | None = None) -> None:
-        """Names the place; nothing is read before the first call.
+        """Stores the location; reads nothing before the first call.
 
         Args:
             url: A folder or any fsspec URL.
@@ -59,7 +59,7 @@ class WorksJournal:
         """
         self._files = FolderJournal(url, scope=FOLDER, options=options, readers="all")
         self.url = self._files.url
-        # The spool of a machine and the jobs in progress of a process tell places apart by this name alone.
+        # A machine's spool and a process's running jobs distinguish storages by this name only.
         self.scope = f"{FOLDER}-{hashlib.sha256(self.url.encode()).hexdigest()[:8]}"
 
     def __repr__(self) -> str:
@@ -90,7 +90,7 @@ class WorksJournal:
         return await self._files.read(key)
 
     async def job(self, job_key: str) -> dict[str, JSON]:
-        """Reads the submissions of a work, by number and not by a listing."""
+        """Reads the submissions of a work, by number instead of a listing."""
         found: dict[str, JSON] = {}
         for n in count(1):
             records = await self.numbered(job_key, n)
@@ -167,7 +167,7 @@ class WorksJournal:
         return self.url == shown_url(store.url)
 
     def files_of(self, home: Home, store: MediaStore) -> tuple[Media, ...]:
-        """The files of a result with their addresses.
+        """Returns the files of a result with their addresses.
 
         Args:
             home: The result.

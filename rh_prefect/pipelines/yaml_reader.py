@@ -54,11 +54,11 @@ def read(text: str, name: str, *, loader: Any = None) -> Document:
 
 
 def default_loader() -> Any:
-    """The loader with libyaml where PyYAML was built with it, else the one in Python; both give equal trees."""
+    """Returns the loader with libyaml if PyYAML has it, else the Python loader; both give equal trees."""
     return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _WrongAt(Exception):  # carries a message from where an event is looked at to where the problem is made
+class _WrongAt(Exception):  # carries a message from the reading of an event to the creation of the problem
     def __init__(self, place: Place, message: str) -> None:
         super().__init__(message)
         self.place, self.message = place, message
@@ -66,7 +66,7 @@ class _WrongAt(Exception):  # carries a message from where an event is looked at
 
 @dataclass(slots=True)
 class _Open:
-    """A list or mapping whose end has not come yet."""
+    """A list or mapping whose end has not been read yet."""
 
     node: Node
     is_mapping: bool
@@ -198,7 +198,7 @@ def _value(text: str) -> Any:
 
 
 def _syntax_problem(name: str, text: str, error: yaml.YAMLError) -> Problem:
-    """The problem in words that do not depend on the loader: the one in Python says what it has met."""
+    """Builds the problem from the Python loader's error, so that the message does not depend on the loader."""
     lines = text.split("\n")
     try:
         _Reader(lines).read(yaml.parse(text, Loader=yaml.SafeLoader))

@@ -20,7 +20,7 @@ def __getattr__(name: str) -> Endpoint[...]:
     if entry is None:
         near = ", ".join(get(known).snake_name for known in nearest(name))
         raise AttributeError(f"module {__name__!r} has no task {name!r}; the nearest are {near}")
-    with _LOCK:  # one task for all threads: it is told by what it is
+    with _LOCK:  # one task for all threads: tasks are compared by identity
         if name not in globals():
             globals()[name] = build(entry)
         made: Endpoint[...] = globals()[name]

@@ -57,7 +57,7 @@ PROMPT_SHOWN = 40
 async def can_help(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001, Prefect's signature
     """Checks whether a retry of the task may succeed without the risk of paying twice for the same job.
 
-    The journal makes every retry safe; this only keeps the hopeless ones away. A failed job is retried where
+    The journal makes every retry safe; this only avoids hopeless ones. A failed job is retried where
     RunningHub's code says that a new task may succeed, and pays for that new task, within `max_attempts`; one that
     has used these up is not retried.
     """
@@ -97,7 +97,7 @@ def _name() -> str:
 def run_name(parameters: Mapping[str, Any]) -> str:
     """Names a task run after its model and the beginning of its prompt."""
     request = parameters["request"]
-    # Something else in its place is the body's to refuse.
+    # The body rejects a value of another type.
     model, params = getattr(request, "model", type(request).__name__), getattr(request, "__dict__", {})
     params = request.params if isinstance(request, CustomInput) else params
     return titled(str(model), params, label=parameters.get("label"))
@@ -188,7 +188,7 @@ def _submitted(task: PendingTask) -> Any:
 
 
 async def run_job(request: Request, options: Options, *, scope: str | None = None) -> Result:
-    """Runs one paid job in the scope of the caller: what `generate` and every model's own task do."""
+    """Runs one paid job in the caller's scope; used by `generate` and every model's own task."""
     return await _run(request, options, scope, JobEngine.run)
 
 
@@ -211,7 +211,7 @@ async def _run(
 
 @contextmanager
 def _named(step: str) -> Iterator[None]:
-    """Has errors name the step that they ended, and leaves out the frames of the loop thread."""
+    """Adds the failed step's name to errors, and removes the frames of the loop thread."""
     try:
         yield
     except RunningHubError as error:

@@ -59,7 +59,7 @@ class Endpoint(PaidTask[P]):
     """The task of one model; it is pickled as its name, so that another process builds it from its own catalogue."""
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[str, Place | None, dict[str, Any]]]:
-        """Says how it is found again."""
+        """Returns the call by which another process finds the task."""
         return _find, (self.fn.__name__, self.place, dict(self.changed))
 
 
@@ -79,7 +79,7 @@ def endpoint(fn: Callable[P, Coroutine[Any, Any, Result]], *, model: str) -> End
 
 def build(model: Model) -> Endpoint[...]:
     """Builds the task of a model."""
-    # Nothing but the name: where the function itself is pickled, it must not carry the catalogue with it.
+    # Only the name: if the function itself is pickled, the catalogue must not be pickled with it.
     name = model.name
 
     async def run(**given: Any) -> Result:
@@ -132,7 +132,7 @@ def options() -> Mapping[str, inspect.Parameter]:
 
 
 def option_docs() -> Mapping[str, str]:
-    """What the options of `generate` mean; see `OPTION_DOCS`."""
+    """Returns the descriptions of the options of `generate`; see `OPTION_DOCS`."""
     return {name: OPTION_DOCS.get(name, "") for name in ("unchecked", *options())}
 
 

@@ -45,7 +45,7 @@ async def ask(
 ) -> T:
     """Sends a request on the package's loop thread, over the connections that its jobs use.
 
-    Of several accounts the one that has the task `of_task` is asked, else the first.
+    Of several accounts, it uses the one that has the task `of_task`, else the first.
     """
     payer = await load_engine(credentials)
 
@@ -71,7 +71,7 @@ def _task(name: str | Callable[[], str], may_help: CanHelp) -> Callable[[Body[P,
     def made(body: Body[P, R]) -> Task[P, Coroutine[Any, Any, R]]:
         wrap = task(
             task_run_name=name,
-            # What was true a moment ago is not what was asked for.
+            # A cached result would not be the current state.
             cache_policy=NO_CACHE,
             retries=2,
             retry_delay_seconds=[2, 10],
@@ -89,7 +89,7 @@ async def unanswered(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> b
 
 
 async def undelivered(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001, Prefect's signature
-    """Tells whether the request never left this machine."""
+    """Returns whether the request never left this machine."""
     return isinstance(await state.aresult(raise_on_failure=False), ConnectFailed)
 
 
@@ -267,7 +267,7 @@ async def resend_webhook(event_id: str, *, url: str | None = None, credentials: 
         credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
 
     Raises:
-        InputError: This is no address; nothing was sent.
+        InputError: This is not an address; nothing was sent.
     """
     if url is not None and not url.startswith(("http://", "https://")):
         raise InputError("url must be the http(s) address of a receiver, or be omitted. Nothing was sent.")

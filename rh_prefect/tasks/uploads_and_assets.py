@@ -37,7 +37,7 @@ _LINKS = ("http://", "https://", "asset://")
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """A file as it is sent, under a name of plain ASCII, since RunningHub goes by the extension."""
+    """A file to send, under a plain ASCII name, since RunningHub detects the type by the extension."""
 
     source: str
     path: Path
@@ -89,7 +89,7 @@ async def upload_file_legacy(
 
     Args:
         source: As of `upload_file`.
-        file_type: What older texts of the API want to be told.
+        file_type: The type, which older documentation of the API requires.
         credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
         storage: As of `upload_file`.
 
@@ -177,7 +177,7 @@ async def register_asset(
         The asset; give its `uri` where a model takes media.
 
     Raises:
-        InputError: A kind or a name that is none, or a file that cannot be read; nothing was registered.
+        InputError: An invalid kind or name, or an unreadable file; nothing was registered.
         RequestRejected: RunningHub could not use the file.
     """
     one_of("kind", kind, get_args(AssetKind))
@@ -298,7 +298,7 @@ async def price_preview(
     """Requests the price of a model with these parameters; nothing is created, and nothing is paid.
 
     Args:
-        request: The model and its parameters, from `rh_prefect.models`; files that are no links are uploaded first.
+        request: The model and its parameters, from `rh_prefect.models`; files that are not links are uploaded first.
         credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
         storage: Name of the `MediaStorage` block whose options open the files.
 
@@ -306,7 +306,7 @@ async def price_preview(
         The price, and whether this very call would be free.
 
     Raises:
-        InputError: A parameter or a file is not what the model takes; nothing was asked.
+        InputError: A parameter or a file is not what the model takes; nothing was sent.
     """
     if not isinstance(request, ModelInput):
         raise InputError(f"Only a model has a price preview, not {type(request).__name__}. Nothing was asked.")

@@ -28,7 +28,7 @@ async def run_workflow(
     scope: str | None = None,
     **options: Unpack[JobOptions],
 ) -> Result:
-    """Runs a saved ComfyUI workflow, pays for it once, and brings its outputs into your storage.
+    """Runs a saved ComfyUI workflow, pays for it once, and saves its outputs in your storage.
 
     Args:
         workflow_id: RunningHub's id of the workflow.
@@ -79,7 +79,7 @@ async def run_app(
     scope: str | None = None,
     **options: Unpack[JobOptions],
 ) -> Result:
-    """Runs an AI app, pays for it once, and brings its outputs into your storage.
+    """Runs an AI app, pays for it once, and saves its outputs in your storage.
 
     Args:
         webapp_id: RunningHub's id of the app.
@@ -120,7 +120,7 @@ async def quick_create(
     scope: str | None = None,
     **options: Unpack[JobOptions],
 ) -> Result:
-    """Runs a module of the site's quick create, pays for it once, and brings its outputs into your storage.
+    """Runs a module of the site's quick create, pays for it once, and saves its outputs in your storage.
 
     Args:
         webapp_id: The module's id.
@@ -162,7 +162,7 @@ async def run_graph(
         What the graph's nodes saved, in the storage.
 
     Raises:
-        InputError: This is no graph in API format, or a node or field does not exist; nothing was sent.
+        InputError: This is not a graph in API format, or a node or field does not exist; nothing was sent.
         RequestRejected: ComfyUI says that the graph is not valid; the message names the nodes.
         SubmissionUnknown: The answer to the submit was lost. There is no call log of these runs: look at ComfyUI's own
             history on the machine.

@@ -50,13 +50,13 @@ _log = logging.getLogger("rh_prefect")
 def create_app(
     *, token: SecretStr | None = None, confirmer: Verifier | None = None, watchman: SuspendedRunResumer | None = None
 ) -> Starlette:
-    """Makes the receiver, to be served as it is or mounted in a web service of your own.
+    """Creates the receiver, to be served alone or mounted in a web service of your own.
 
         uvicorn --factory rh_prefect.webhook:create_app
 
     Args:
         token: The secret part of the address; by default RH_WEBHOOK_TOKEN.
-        confirmer: Looks into what was told.
+        confirmer: Verifies the deliveries.
         watchman: Wakes suspended runs; it begins with the server, or with the first delivery where the receiver is a
             part of another service.
 
@@ -80,7 +80,7 @@ async def _health(_: Request) -> Response:
 
 
 class _Unlogged:
-    """Hides the address from the server's access log, which reads it from the scope when the answer begins."""
+    """A wrapper that hides the address from the server's access log, which reads it when the response begins."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -94,14 +94,14 @@ class _Unlogged:
 
 
 class _Refused(Exception):
-    """A request is answered with a status and nothing else."""
+    """The error for a request that gets only a status as its response."""
 
     def __init__(self, status: int) -> None:
         self.status = status
 
 
 class _Receiver:
-    """Takes deliveries."""
+    """The handler of deliveries."""
 
     def __init__(self, token: SecretStr, confirmer: Verifier, watchman: SuspendedRunResumer) -> None:
         self._token = token.get_secret_value().encode()
@@ -118,7 +118,7 @@ class _Receiver:
             await LOOP.call(self._watchman.close())
 
     async def take(self, request: Request) -> Response:
-        """Answers one delivery; RunningHub sends it again where the answer is not 2xx."""
+        """Responds to one delivery; RunningHub sends it again unless the status is 2xx."""
         try:
             told = await self._read(request)
         except _Refused as refused:
@@ -255,7 +255,7 @@ def serve(on_ready: Callable[[str], object], *, host: str, port: int, token: Sec
         ws="none",
     )
     with _listen(host, port) as listener:
-        # The socket listens already: what comes before the server runs waits in line.
+        # The socket listens already: requests that arrive before the server runs are queued.
         on_ready(f"http://{host}:{listener.getsockname()[1]}")
         try:
             uvicorn.Server(config).run(sockets=[listener])

@@ -38,7 +38,7 @@ _log = logging.getLogger("rh_prefect")
 
 @dataclass(frozen=True, slots=True)
 class DeliveryVerdict:
-    """What a webhook claims: in its address a submission of a job, in its body the task that has ended."""
+    """The claim of a webhook: its address names a job's submission, and its body the task that has ended."""
 
     scope: str
     key: str
@@ -71,12 +71,12 @@ class Verifier:
         self._done: dict[DeliveryVerdict, None] = {}
 
     def take(self, told: DeliveryVerdict) -> bool:
-        """Accepts a delivery, from any thread, and returns at once; False where there is too much to do already."""
+        """Accepts a delivery, from any thread, and returns at once; returns False if too many are pending."""
         with self._lock:
             if told in self._done:
                 return True
             if told in self._at_work:
-                # The first of the two may have been a forgery, and this one the truth.
+                # The first of the two may have been forged, and this one genuine.
                 self._at_work[told] = True
                 return True
             if len(self._at_work) >= MOST_WAITING:
@@ -149,7 +149,7 @@ async def _confirm(told: DeliveryVerdict, *, is_last: bool) -> Verdict:
 
 
 async def _adopt(told: DeliveryVerdict, submit: Submit, records: JobRecords, *, is_last: bool) -> Verdict:
-    """Settles a submit whose answer was lost, where RunningHub itself says that this task's webhook goes to it."""
+    """Settles a submit whose answer was lost, if RunningHub itself confirms that this task's webhook belongs to it."""
     if submit.state == "open" and not is_last:
         return "later"
     if submit.state not in ("open", "unknown"):

@@ -30,7 +30,7 @@ _MEDIA: Final[dict[str, Literal["image", "video", "audio"]]] = {"IMAGE": "image"
 
 
 class AppOption(Value):
-    """One value that a field of an app may have: `value` is what is sent."""
+    """One value that a field of an app may have; `value` is sent."""
 
     value: str
     name: str = ""
@@ -60,7 +60,7 @@ class AppNode(Value):
 
     @property
     def media(self) -> Literal["image", "video", "audio"] | None:
-        """What kind of file the field takes, as an upload's `file_name`; None where it takes none."""
+        """The kind of file that the field takes, as an upload's `file_name`; None if it takes no file."""
         return _MEDIA.get(self.field_type)
 
 
@@ -168,7 +168,7 @@ def _read_field_data(data: object, *, current: str) -> tuple[tuple[AppOption, ..
 
 
 def _listed_options(listed: list[dict[str, object]], *, current: str) -> tuple[AppOption, ...]:
-    # `index` is what is sent, in every published sample; where the current value says otherwise, it is believed.
+    # `index` is sent in every published sample; if the current value contradicts it, the current value counts.
     indexes, names = ([shown(row.get(key)) for row in listed] for key in ("index", "name"))
     values = names if current in names and current not in indexes else indexes
     return tuple(
@@ -178,7 +178,7 @@ def _listed_options(listed: list[dict[str, object]], *, current: str) -> tuple[A
 
 
 def read_app_page(data: dict[str, object], *, number: int) -> Page[AppListing]:
-    """Reads a page of the app list (api.md 3.9); an entry without an id is of no use and left out."""
+    """Reads a page of the app list (api.md 3.9); omits entries without an id."""
     items = (_read_listing(table(row)) for row in rows(data.get("records")))
     return AppPage(
         items=tuple(item for item in items if item is not None),
@@ -263,7 +263,7 @@ class ComfyRun(Value):
 
 
 def read_comfy_prompt(source: dict[str, object]) -> ComfyPrompt | None:
-    """Reads the answer to a prompt; None where it names no id."""
+    """Reads the response to a prompt; returns None if it has no id."""
     prompt_id = first_text(source, "prompt_id")
     return ComfyPrompt(prompt_id=prompt_id, node_errors=read_node_errors(source)) if prompt_id else None
 
@@ -301,7 +301,7 @@ def _files_of(node: str, saved: dict[str, object]) -> list[ComfyFile]:
 
 
 def read_comfy_file(row: dict[str, object], *, node_id: str = "") -> ComfyFile | None:
-    """Reads one file; None where it has no name."""
+    """Reads one file; returns None if it has no name."""
     name = first_text(row, "filename", "name")
     kind = first_text(row, "type") or "output"
     return ComfyFile(name=name, subfolder=first_text(row, "subfolder"), kind=kind, node_id=node_id) if name else None

@@ -31,7 +31,7 @@ class QueueStatus(Value):
 
 
 class PricePreview(Value):
-    """What a request would cost; nothing is created."""
+    """The price of a request; nothing is created."""
 
     amount: Decimal
     currency: str | None
@@ -55,7 +55,7 @@ class Download(Value):
 
 
 def read_upload(data: dict[str, object], *, size: int) -> Upload | None:
-    """Reads an upload's answer (api.md 3.18 and 3.19); None where it names no file."""
+    """Reads the response to an upload (api.md 3.18 and 3.19); returns None if it names no file."""
     url, file_name = first_text(data, "download_url", "downloadUrl", "url"), first_text(data, "fileName", "file_name")
     if not url and not file_name:
         return None
@@ -75,7 +75,7 @@ def read_queue_status(data: dict[str, object]) -> QueueStatus:
 
 
 def read_price(source: dict[str, object]) -> PricePreview | None:
-    """Reads a price preview (api.md 3.22); None where it gives no price."""
+    """Reads a price preview (api.md 3.22); returns None if it has no price."""
     price, free = amount(source.get("estimatedPrice")), source.get("isFreeThisCall") is True
     if price is None and not free:
         return None
@@ -192,7 +192,7 @@ def _read_version(row: dict[str, object]) -> ResourceVersion:
 
 AssetKind = Literal["Image", "Video", "Audio"]
 
-# What official code tolerates; which of them the service really uses is not confirmed.
+# The forms that official code tolerates; which of them the service really uses is not confirmed.
 _READY: Final = frozenset({"ACTIVE", "SUCCESS", "SUCCEEDED", "COMPLETED", "DONE", "READY", "AVAILABLE"})
 _FAILED: Final = frozenset({"FAILED", "ERROR", "CANCEL", "CANCELED", "CANCELLED"})
 
@@ -241,7 +241,7 @@ class GroupPage(Page[AssetGroup]):
 
 
 def read_asset(data: dict[str, object], *, known: Asset | None = None) -> Asset | None:
-    """Reads an asset, of which most answers tell only a part, on top of what is known; None without an id."""
+    """Reads an asset and adds the known data, since most responses are partial; returns None without an id."""
     base = known or Asset(asset_id="")
     asset = Asset(
         asset_id=first_text(data, "assetId", "id") or base.asset_id,

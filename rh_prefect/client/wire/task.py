@@ -69,7 +69,7 @@ class RemoteOutput(Value):
 
 
 class Usage(Value):
-    """What a task used.
+    """The resources and money that a task used.
 
     Attributes:
         money: Wallet money for run time.
@@ -150,7 +150,7 @@ class TaskView(Value):
 
 
 def read_task(source: dict[str, object], *, task_id: str, code: str = "", reason: str = "") -> TaskView | None:
-    """Reads a v2 task object (api.md 3.12); None where it says nothing about a task's state."""
+    """Reads a v2 task object (api.md 3.12); returns None if it has no task state."""
     status = read_status(first_text(source, "status", "taskStatus"))
     if status is None:
         return None
@@ -209,7 +209,7 @@ def _outputs_of(row: object) -> list[RemoteOutput]:
     words = _values(row, "text") if links else _values(row, "text", "content", "output")
     if not links and not words and any(isinstance(row.get(name), str) for name in _LINKS):
         links = [""]
-    # What stands under a name of a link is one: taken for a text, a file would be lost without a word.
+    # A value under a link's name is a link: read as a text, a file would be lost without an error.
     files = [_link(compact(value).strip(), kind=kind, node_id=node_id) for value in links]
     return files + [_output(value, kind=kind, node_id=node_id) for value in words]
 
@@ -273,7 +273,7 @@ def read_usage(usage: object) -> Usage:
 
 
 def _billed(source: dict[str, object], name: str) -> Decimal | None:
-    """An amount that a task used; a negative one would lower the sums of a run, so it counts as not known."""
+    """Reads an amount that a task used; a negative one would lower the sums of a run, so it counts as unknown."""
     billed = amount(source.get(name))
     if billed is not None and billed < 0:
         _log.warning("RunningHub reports a negative %s of a task, %s; its cost is treated as unknown.", name, billed)
@@ -375,7 +375,7 @@ class WebhookEvent(Value):
 
 
 def read_webhook_event(data: dict[str, object], *, task_id: str, view: TaskView | None) -> WebhookEvent | None:
-    """Reads an event's detail without its `userApiKey`; None where it has no id."""
+    """Reads an event's detail without its `userApiKey`; returns None if it has no id."""
     event_id = first_text(data, "id", "webhookId")
     if not event_id:
         return None

@@ -94,7 +94,7 @@ def strip(size: Size, text: str, *, part: float = 0.5) -> Image.Image:
 
 
 def label(size: Size, text: str) -> Image.Image:
-    """Draws the words small, on a dark label at the upper left, where no picture of ours has words of its own.
+    """Draws the words small, on a dark label at the upper left, where our pictures have no text of their own.
 
     Returns:
         RGBA of the picture's size: made once, pasted on many frames.
@@ -120,7 +120,7 @@ def _shadow(size: Size, top: int) -> Image.Image:
 
 
 def _set(text: str, size: Size, part: float, *, largest: float, across: float = 1 - 2 * _MARGIN) -> _Setting:
-    """Finds the largest setting whose lines fit; the smallest one is cut short."""
+    """Finds the largest setting whose lines fit; in the smallest one, the text is cut."""
     width, height = size[0] * across, size[1] * (part - _MARGIN)
     first = max(_SMALLEST, round((size[0] * size[1]) ** 0.5 * largest))
     smallest = max(_SMALLEST, round(first * 0.55))
@@ -150,13 +150,13 @@ def _wrap(text: str, font: Font, width: float) -> list[str]:
 
 
 def _fitting(line: str, font: Font, width: float) -> int:
-    """How many letters fit, at least one; found by halving, since a text of one endless word is long to measure."""
+    """Returns how many letters fit, at least one; bisects, since a text with one very long word is slow to measure."""
     fits = bisect_right(range(len(line) + 1), width, key=lambda letters: font.getlength(line[:letters])) - 1
     return max(1, fits)
 
 
 def _balance(text: str, font: Font, width: float, lines: list[str]) -> list[str]:
-    """Narrows the column as long as the text takes no more lines: no last line of one word."""
+    """Narrows the column while the number of lines stays the same, to avoid a last line of one word."""
     for narrow in (0.6, 0.7, 0.8, 0.9):
         if len(again := _wrap(text, font, width * narrow)) == len(lines):
             return again
@@ -171,9 +171,9 @@ def _shorten(lines: list[str], font: Font, width: float) -> list[str]:
 
 
 def drawable(text: str) -> str:
-    """Rewrites a text so that it can be drawn here: no boxes in place of letters.
+    """Rewrites a text so that it can be drawn here without boxes in place of letters.
 
-    Accents are dropped where no font has them. A script that no font of this machine has is told of in words.
+    Accents are dropped where no font has them. A script that no font of this machine has is described in words.
     """
     text = " ".join(text.split())[:1200]
     if _covers(_built_in(16), text) or _system_font(text) is not None:
@@ -226,5 +226,5 @@ def _covers(font: Font, text: str) -> bool:
 
 @lru_cache(8192)
 def _has(font: Font, letter: str) -> bool:
-    """A letter that a font lacks is drawn like the one that no font has."""
+    """Returns whether a font has a letter; a missing letter is drawn like one that no font has."""
     return bytes(font.getmask(letter)) != bytes(font.getmask(_MISSING))

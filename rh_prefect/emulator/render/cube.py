@@ -46,7 +46,7 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def _mesh() -> tuple[_Floats, _Floats, NDArray[np.uint16]]:
-    """Six faces with four separate corners, so that each face has its own normal."""
+    """Builds six faces with four separate corners each, so that each face has its own normal."""
     points: list[list[float]] = []
     normals: list[list[float]] = []
     indices: list[int] = []

@@ -46,7 +46,7 @@ _ZEROS: Final = bytes(1 << 20)
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Bytes that decoders skip: a head, so many zeros, and what follows them."""
+    """Bytes that decoders skip: a head, a number of zeros, and a tail."""
 
     head: bytes
     zeros: int
@@ -55,12 +55,12 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Filling:
-    """How a file is made larger.
+    """The changes that make a file larger.
 
     Attributes:
-        at: Where the blocks go in.
-        blocks: What goes in there.
-        changes: Bytes of the file itself that must change with it, by where they are.
+        at: The offset at which the blocks are inserted.
+        blocks: The inserted blocks.
+        changes: Bytes of the file itself that must change, too, by offset.
     """
 
     at: int
@@ -69,11 +69,11 @@ class Filling:
 
 
 def pad(path: Path, *, least_bytes: int) -> Path:
-    """Makes a file larger; the zeros that are added take no room on the disk.
+    """Makes a file larger; the added zeros take no space on the disk.
 
     Args:
-        path: The file, which stays as it is.
-        least_bytes: The least size; a few bytes more where the kind of file wants it.
+        path: The file, which is not changed.
+        least_bytes: The least size; a few bytes more if the file type requires it.
 
     Returns:
         The larger file beside it, created once: a second one would have another ETag, and a client with half of it
@@ -109,7 +109,7 @@ def _write(source: BinaryIO, file: BinaryIO, filling: Filling) -> None:
 
 
 def _behind(source: BinaryIO, size: int, missing: int) -> Filling:  # noqa: ARG001
-    """JPEG: nothing is read behind its end."""
+    """Adds bytes after the end of a JPEG, where nothing is read."""
     return Filling(size, (Block(b"", missing),))
 
 
@@ -123,7 +123,7 @@ def _mp4(source: BinaryIO, size: int, missing: int) -> Filling:  # noqa: ARG001
 
 
 def _png(source: BinaryIO, size: int, missing: int) -> Filling:  # noqa: ARG001
-    """A private chunk, before the one that ends the file."""
+    """Adds a private chunk to a PNG, before the chunk that ends the file."""
     zeros, kind = max(missing - 12, 0), b"rhPd"
     checksum = zlib.crc32(kind)
     for piece in _pieces(zeros, len(_ZEROS)):
@@ -132,7 +132,7 @@ def _png(source: BinaryIO, size: int, missing: int) -> Filling:  # noqa: ARG001
 
 
 def _riff(source: BinaryIO, size: int, missing: int) -> Filling:  # noqa: ARG001
-    """WAV and WebP: a chunk of junk, at an even place and of an even size."""
+    """Adds a junk chunk to a WAV or WebP, at an even position and of an even size."""
     odd = size % 2
     zeros = max(missing - odd - 8, 0)
     zeros += zeros % 2
@@ -141,7 +141,7 @@ def _riff(source: BinaryIO, size: int, missing: int) -> Filling:  # noqa: ARG001
 
 
 def _glb(source: BinaryIO, size: int, missing: int) -> Filling:  # noqa: ARG001
-    """A chunk of an unknown kind, which readers must skip."""
+    """Adds a chunk of an unknown kind to a GLB, which readers must skip."""
     zeros = -(-max(missing - 8, 0) // 4) * 4
     return Filling(
         size, (Block(struct.pack("<I4s", zeros, b"PAD\0"), zeros),), {8: struct.pack("<I", size + 8 + zeros)}
@@ -149,7 +149,7 @@ def _glb(source: BinaryIO, size: int, missing: int) -> Filling:  # noqa: ARG001
 
 
 def _mp3(source: BinaryIO, size: int, missing: int) -> Filling:  # noqa: ARG001
-    """ID3 tags that hold nothing but their padding, before all else."""
+    """Adds ID3 tags with nothing but padding to the start of an MP3."""
     blocks = []
     for piece in _pieces(missing, _ID3_MOST + 10):
         zeros = max(piece - 10, 0)
@@ -159,7 +159,7 @@ def _mp3(source: BinaryIO, size: int, missing: int) -> Filling:  # noqa: ARG001
 
 
 def _flac(source: BinaryIO, size: int, missing: int) -> Filling:  # noqa: ARG001
-    """FLAC: padding blocks after the first block, which describes the stream."""
+    """Adds padding blocks to a FLAC after the first block, which describes the stream."""
     source.seek(4)
     was_last = source.read(1)[0] & _LAST_BLOCK
     sizes = [max(piece - 4, 0) for piece in _pieces(missing, _FLAC_MOST + 4)]

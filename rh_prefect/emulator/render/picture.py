@@ -40,7 +40,7 @@ def load(path: Path) -> Image.Image:
     """Opens a picture upright and without transparency.
 
     Raises:
-        MediaError: If it is no picture.
+        MediaError: If it is not a picture.
     """
     try:
         with Image.open(path) as opened:
@@ -57,7 +57,7 @@ def load(path: Path) -> Image.Image:
 
 
 def fill(picture: Image.Image, size: Size) -> Image.Image:
-    """Brings a picture to a size: cropped where the shapes are alike, else whole, on a blurred ground of itself."""
+    """Scales a picture to a size: cropped if the shapes are similar, else whole, on a blurred background of itself."""
     shape, wanted = picture.width / picture.height, size[0] / size[1]
     covered = ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
     if abs(shape / wanted - 1) < _SAME_SHAPE:
@@ -83,7 +83,7 @@ def inset(picture: Image.Image, small: Sequence[Image.Image]) -> Image.Image:
 
 
 def grain(picture: Image.Image, variant: str) -> Image.Image:
-    """Lays a fine grain over a picture, another one for each variant; none where there is no variant."""
+    """Adds a fine grain to a picture, a different one for each variant; none without a variant."""
     if not variant:
         return picture
     random = np.random.default_rng(int.from_bytes(hashlib.sha256(variant.encode()).digest()[:8], "big"))

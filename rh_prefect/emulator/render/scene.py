@@ -199,7 +199,7 @@ def _sky(light: Light, size: Size, horizon: float) -> Array:
 
 
 def _grid(canvas: Array) -> tuple[Array, Array]:
-    """Returns the columns' and the rows' places, both in heights of the picture."""
+    """Returns the positions of the columns and the rows, both in units of the picture's height."""
     height, width = canvas.shape[:2]
     across = (np.arange(width, dtype=np.float32) + 0.5) / height
     return across[None, :], ((np.arange(height, dtype=np.float32) + 0.5) / height)[:, None]
@@ -218,7 +218,7 @@ def _add_stars(canvas: Array, light: Light, horizon: float, random: np.random.Ge
 
 
 def _cloud_cover(size: Size, random: np.random.Generator) -> Array:
-    """Soft noise, stretched sideways: three layers of it, each finer than the one before."""
+    """Draws soft noise, stretched sideways, in three layers, each finer than the one before."""
     total = np.zeros((size[1], size[0]), np.float32)
     for octave in (1, 2, 4):
         knots = random.random((5 * octave + 2, 3 * octave + 2), np.float32)

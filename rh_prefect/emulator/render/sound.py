@@ -30,7 +30,7 @@ def write_sound(to: Path, samples: Array, *, rate: int, bit_rate: int = 128_000,
         samples: Shape (channels, samples), -1 to 1; one or two channels. Louder ones are turned down as a whole.
         rate: Samples per second.
         bit_rate: Bits per second, where the format has a choice.
-        comment: What is written beside the sound.
+        comment: Text for the file's metadata.
     """
     container_format, codec, sample_format = _CODECS[to.suffix]
     layout = "mono" if samples.shape[0] == 1 else "stereo"
@@ -130,7 +130,7 @@ def _say(heard: str, pitch: float, speed: float) -> Array:
 
 
 def _syllable(text: str, seconds: float, pitch: float) -> Array:
-    """One hummed vowel: harmonics under two formants, a falling or rising tone, a soft beginning and end."""
+    """Synthesizes one hummed vowel: harmonics under two formants, a falling or rising tone, a soft start and end."""
     count = max(64, round(seconds * SPEECH_RATE))
     at = np.linspace(0, 1, count, dtype=np.float32)
     bend = (number(text + "bend", below=7) - 3) * 0.03
@@ -168,7 +168,7 @@ _KEPT_NOTES = 32
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What is played.
+    """A piece of music to play.
 
     Attributes:
         seconds: Its length, a whole number of bars.
@@ -233,7 +233,7 @@ def compose(text: str, seconds: float, *, variant: str = "") -> Score:
 
 
 def perform(score: Score) -> Array:
-    """Plays a score; what rings on past the end is heard at the beginning, so that it can be looped."""
+    """Plays a score; notes that ring past the end continue at the beginning, so that it can be looped."""
     total = max(1, round(score.seconds * SOUND_RATE))
     out = np.zeros((2, total), np.float32)
     length = total / score.bars
@@ -257,7 +257,7 @@ def _frequency(note: float) -> float:
 
 @lru_cache(_KEPT_NOTES)
 def _pad(note: int, seconds: float) -> Array:
-    """Three slightly detuned voices that swell in and overlap with the next chord."""
+    """Synthesizes three slightly detuned voices that swell in and overlap with the next chord."""
     count = round((seconds * 1.25) * SOUND_RATE)
     at = np.arange(count, dtype=np.float32) / SOUND_RATE
     wave = np.zeros(count, np.float32)
@@ -280,7 +280,7 @@ def _pluck(note: int, seconds: float, *, soft: float) -> Array:
 
 
 def _add(out: Array, start: int, wave: Array, *, pan: float) -> None:
-    """Adds a note, round the end of the loop if it must be."""
+    """Adds a note, which wraps around the end of the loop if necessary."""
     total = out.shape[1]
     gains = np.array([[np.cos(pan * np.pi / 2)], [np.sin(pan * np.pi / 2)]], np.float32)
     while wave.size:
@@ -291,7 +291,7 @@ def _add(out: Array, start: int, wave: Array, *, pan: float) -> None:
 
 
 def _reverb(dry: Array) -> Array:
-    """A room of 1.6 seconds, convolved in a circle: the loop has no seam."""
+    """Adds the reverb of a room of 1.6 seconds by circular convolution, so that the loop has no seam."""
     total = dry.shape[1]
     count = min(total, round(1.6 * SOUND_RATE))
     random = np.random.default_rng(7)

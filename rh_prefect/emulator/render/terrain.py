@@ -29,7 +29,7 @@ def ridge(land: Land, *, width: int, depth: float, random: np.random.Generator) 
 
 
 def smooth_noise(width: int, waves: float, random: np.random.Generator) -> Array:
-    """Draws a smooth random line from 0 to 1 with about so many waves over the width."""
+    """Draws a smooth random line from 0 to 1 with about the given number of waves over the width."""
     knots = random.random(int(waves) + 4)
     places = np.linspace(0.5, waves + 1.5, width)
     left = places.astype(int)
@@ -60,7 +60,7 @@ def _mountains(width: int, depth: float, random: np.random.Generator) -> Array:
 
 
 def _dunes(width: int, depth: float, random: np.random.Generator) -> Array:
-    """A dune rises slowly and falls steeply."""
+    """Draws dunes, each of which rises slowly and falls steeply."""
     phase = smooth_noise(width, 2, random) * 0.8 + np.linspace(0, 1.7 + depth, width) + random.random()
     saw = phase % 1
     peak = 0.66
@@ -69,7 +69,7 @@ def _dunes(width: int, depth: float, random: np.random.Generator) -> Array:
 
 
 def _forest(width: int, depth: float, random: np.random.Generator) -> Array:
-    """A hill with firs on it, each a triangle of a different height."""
+    """Draws a hill with firs on it, each a triangle of a different height."""
     ground = 0.6 * _hills(width, depth, random)
     columns = np.arange(width) / width
     trees = np.zeros(width, np.float32)

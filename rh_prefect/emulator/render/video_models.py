@@ -61,7 +61,7 @@ def pan(pictures: Sequence[Image.Image], *, size: Size, count: int, seed: str) -
 
 
 def _view(ground: Size, at: float, seed: str) -> tuple[float, float, float, float]:
-    """The part of the picture that is seen at a moment; never wholly at an edge, so that captions stay in view."""
+    """Returns the part of the picture that is seen at a moment, never wholly at an edge, to keep captions in view."""
     eased = at * at * (3 - 2 * at) * 0.6 + at * 0.4
     near = eased if number(seed + "zoom", below=2) else 1 - eased
     scale = 1 / (1 + _ZOOM * (0.15 + 0.85 * near))
@@ -98,7 +98,7 @@ _LARGEST = 2
 def rework(request: Request, to: Path) -> None:
     """Makes a video of a video: the same pictures, with the prompt written into them.
 
-    An extension goes on after the last picture for the seconds that are asked for. Reference pictures are laid into
+    An extension continues after the last picture for the requested number of seconds. Reference pictures are laid into
     a corner. The sound is the request's own sound file, else the video's own.
     """
     source = request.videos[0]
@@ -129,7 +129,7 @@ def _scenes(source: Path, size: Size, fps: Fraction, seconds: float) -> Iterator
 
 
 def approach(still: Image.Image, count: int) -> Iterator[Image.Image]:
-    """Zooms into the middle of a picture, for so many frames."""
+    """Zooms into the middle of a picture, for the given number of frames."""
     width, height = still.size
     for index in range(count):
         edge = 0.07 * (index + 1) / count

@@ -38,7 +38,7 @@ async def preview(call: Call) -> Response:
 
 ENDPOINTS: Final = (
     Endpoint("/openapi/v2/price-preview/{endpoint:path}", preview, auth.bearer, responses.price, on="price"),
-    # This one catches every path under /openapi/v2 that no other route takes: it must stay the last of all.
+    # This route matches every path under /openapi/v2 that no other route matches, so it must stay the last one.
     Endpoint(
         "/openapi/v2/{endpoint:path}",
         submit,

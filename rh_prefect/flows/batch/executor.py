@@ -37,17 +37,17 @@ _RUNNING: frozenset[JobEventState] = frozenset({"submitted", "adopted", "running
 
 @dataclass(slots=True)
 class Progress:
-    """The counts of one batch; written on several threads, each count by one of them.
+    """The counts of one batch; several threads write them, each count by one thread.
 
     Attributes:
         batch: Its id.
         total: How many items it has.
-        ended: Items by how they stand at their end.
-        earlier: How many of these an earlier run had done.
-        at_start: How many had ended before this run began with any: those, and bad ones.
-        spent: What items have cost, those of earlier runs included.
-        budget: What they may cost; None for no limit.
-        set_aside: How many the budget has too little left for as it stands; some of them may be tried again.
+        ended: The number of ended items by state.
+        earlier: The number of these that an earlier run has done.
+        at_start: The number that had ended before this run started any: those, and invalid ones.
+        spent: The cost of the items, including earlier runs.
+        budget: Their maximum total cost; None for no limit.
+        set_aside: The number for which the rest of the budget is too small now; some may be tried again.
     """
 
     batch: str
@@ -65,17 +65,17 @@ class Progress:
 
     @property
     def done(self) -> int:
-        """How many items are done."""
+        """The number of items that are done."""
         return self.ended["done"]
 
     @property
     def running(self) -> int:
-        """How many jobs run at RunningHub."""
+        """The number of jobs that run at RunningHub."""
         return len(self._running)
 
     @property
     def failed(self) -> int:
-        """How many items have failed."""
+        """The number of items that have failed."""
         return self.ended["failed"]
 
     @property
@@ -85,13 +85,13 @@ class Progress:
 
     @property
     def queued(self) -> int:
-        """How many items wait."""
+        """The number of items that wait."""
         return max(0, self._open - self.running)
 
     @property
     def seconds_left(self) -> float | None:
         """The estimated remaining time at the current rate; None if there is no rate yet."""
-        # What is not started takes no time, so it says nothing of the pace.
+        # Items that are not started take no time, so they do not count for the rate.
         now = sum(self.ended.values()) - self.ended["not started"] - self.at_start
         if now <= 0:
             return None
@@ -100,11 +100,11 @@ class Progress:
 
     @property
     def _open(self) -> int:
-        """How many items have not ended and may still be started."""
+        """The number of items that have not ended and may still be started."""
         return self.total - sum(self.ended.values()) - self.set_aside
 
     def _affordable(self, now: int) -> int:
-        """For how many more items the budget suffices, if they cost as much as those of this run on average."""
+        """Returns the number of further items that the budget allows, at the average cost of this run's items."""
         if self.budget is None or len(self.spent.amounts) != 1:
             return self._open
         ((currency, spent),) = self.spent.amounts.items()
@@ -155,9 +155,9 @@ listeners: list[Callable[[Progress, RowResult | None], None]] = []
 
 
 async def _costs_nothing(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
-    """Tells whether trying again can help and pays for nothing.
+    """Returns whether a retry may help and costs nothing.
 
-    The person who runs the batch again decides whether a failed row is worth another task: other rows may need the
+    The user who runs the batch again decides whether a failed row is worth another task: other rows may need the
     budget more.
     """
     failed = isinstance(await state.aresult(raise_on_failure=False), JobFailed)
@@ -172,7 +172,7 @@ WIDTH = 500
 
 @dataclass(frozen=True, slots=True)
 class _Short:
-    """A row that the budget had too little left for."""
+    """A row for which the rest of the budget is too small."""
 
     work: Work
     results: list[Result]
@@ -181,7 +181,7 @@ class _Short:
 
 @dataclass(frozen=True, slots=True)
 class _Gone:
-    """A row whose task goes on while no process waits for it."""
+    """A row whose task continues while no process waits for it."""
 
     work: Work
 
@@ -202,7 +202,7 @@ class RowExecutor:
     _owners: dict[str, int] = field(default_factory=dict)
 
     def know(self, item: RowResult) -> None:
-        """Loads the jobs of each row from an earlier run's report."""
+        """Loads a row's jobs from an earlier run's report."""
         self._keys[item.id] = [job.rpartition("/")[2] for job in item.jobs]
 
     def keep(self, work: Work) -> None:
@@ -234,7 +234,7 @@ class RowExecutor:
         return []
 
     async def _pass(self, works: Sequence[Work], together: SuspendGroup | None) -> tuple[list[_Short], list[_Gone]]:
-        """Runs rows; those that the budget had too little left for, or that were left, are not ended but returned."""
+        """Runs rows; returns those that the budget did not allow, or whose tasks were left for a suspension."""
         open_: list[_Short | _Gone] = []
         room = asyncio.Semaphore(WIDTH)
         if together is not None:
@@ -264,7 +264,7 @@ class RowExecutor:
                 group.create_task(one(work))
 
     def _affordable(self, short: Iterable[_Short]) -> set[int]:
-        """The rows, by number, that what is left now suffices for, the first ones first."""
+        """Returns the numbers of the rows that the rest of the budget allows, the first rows first."""
         budget, taken = Decimal(str(self.options["budget"])), defaultdict[str, Decimal](Decimal)
         found: set[int] = set()
         for one in short:
@@ -276,11 +276,11 @@ class RowExecutor:
         return found
 
     def keys(self, row: str) -> list[str]:
-        """The names of a row's jobs in their scope, in step order, up to the last step reached."""
+        """Returns the keys of a row's jobs in their scope, in step order, up to the last step reached."""
         return self._keys.get(row, [])
 
     async def _key(self, work: Work, step: int, asked: ModelInput, label: str | None) -> str:
-        """The key of a row's step: by what it asks for, files by content, and which of the equal ones it is."""
+        """Returns the key of a row's step: its request, with files by content, and its number among equal requests."""
         number = work.copy
         while True:
             key = f"batch {self.batch} step {step + 1} label {label!r} number {number} request {REQUEST}"
@@ -288,7 +288,7 @@ class RowExecutor:
                 payer = await load_engine(self.options["credentials"])
                 job = await LOOP.call(payer.key_of(asked, scope=self.scope, store=self.store, label=label, key=key))
             except RunningHubError:
-                return key  # its task meets the same, and tries again what may pass
+                return key  # its task gets the same error, and retries a temporary one
             if self._owners.setdefault(job, work.number) == work.number:
                 self._keys[work.id] = [*self.keys(work.id)[:step], job]
                 return key
@@ -314,7 +314,7 @@ class RowExecutor:
         stages = self.plan.stages
         for step, stage in enumerate(stages):
             asked = stage.asked(work.params[step], before=results[-1].first_output if results else None)
-            # Only the last step's output bears the name alone; the others say whose they are.
+            # Only the last step's output has the plain name; the others include the step.
             label = work.label if step == len(stages) - 1 else f"{work.label or 'item'}-step-{step + 1}"
             key = await self._key(work, step, asked, label)
             done = await run_or_leave(asked, by=_paid_once, label=label, key=key, **self.options)
@@ -324,7 +324,7 @@ class RowExecutor:
         return None
 
     def _leave(self, work: Work, results: list[Result], left: PendingTask) -> None:
-        """Says how a row stands while the run is suspended."""
+        """Records the state of a row while the run is suspended."""
         self.items[work.number] = self.items[work.number].model_copy(
             update={
                 "reason": f"task {left.task_id} runs; the run is suspended and resumes when the task has ended",
@@ -334,10 +334,10 @@ class RowExecutor:
         )
 
     def _told(self, error: Exception, work: Work, step: int) -> tuple[RowState, str]:
-        """How an item stands whose step has raised this."""
+        """Returns the state and the reason of an item whose step has raised an error."""
         state = _state(error)
         reason = error.message if isinstance(error, RunningHubError) else f"{type(error).__name__}: {error}"
-        # The item names its job and says how it stands: without them, what ends many rows reads the same for each.
+        # The item has its job and its state in other fields: without them, a common error has one text for many rows.
         for key in self.keys(work.id)[step : step + 1]:
             reason = reason.removeprefix(f"{self.scope.journal.scope}/{key}: ").removeprefix(f"{state}: ")
         if isinstance(error, InputError):

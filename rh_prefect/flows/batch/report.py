@@ -182,7 +182,7 @@ def summarise(
 
 
 def _budget(missing: Costs, counted: Callable[[str], Decimal]) -> Decimal | None:
-    """The least budget that suffices for these prices beside what is spent."""
+    """Returns the lowest budget that allows these prices in addition to the amount already spent."""
     if missing.unknown or len(missing.amounts) != 1:
         return None
     ((currency, amount),) = missing.amounts.items()
@@ -213,7 +213,7 @@ def earlier(batch: str, *, store: MediaStore) -> dict[str, RowResult]:
     try:
         rows = [RowResult.model_validate(row) for row in json.loads(store.read_bytes(name))["rows"]]
     except (ValueError, KeyError, TypeError):
-        return {}  # The journal knows it as well, only slower.
+        return {}  # The journal has the same data, but is slower to read.
     return {row.id: row for row in rows if row.id}
 
 
@@ -238,7 +238,7 @@ async def filled_in(
 ) -> list[RowResult]:
     """Fills in the tasks and costs of rows that are not done; runs on the loop thread.
 
-    A run that breaks off knows little of its rows, and two that do the same batch at once know half of it each.
+    An interrupted run has little data of its rows, and two concurrent runs of one batch have half of the data each.
     """
     if all(row.state == "done" for row in rows):
         return list(rows)
@@ -270,7 +270,7 @@ def _filled_in(row: RowResult, views: Sequence[JobView], scope: str, ledger: Spe
 
 
 def _how(row: RowResult, view: JobView) -> dict[str, str]:
-    """What the record of an row's last step says better than what this run has seen of it."""
+    """Returns what the record of a row's last step states more precisely than this run."""
     last = view.last
     if last is None:
         return {}

@@ -77,13 +77,13 @@ class InvalidRow:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is done with each row; make it with `make_plan`.
+    """The plan for every row; create it with `make_plan`.
 
     Attributes:
         stages: The chain; one step for a single model.
-        values: Parameters for every row, by step; a row's own come first.
+        values: Parameters for every row, by step; a row's own values take precedence.
         label_column: The column that names outputs.
-        ignored: Columns that are no parameters.
+        ignored: Columns that are not parameters.
     """
 
     stages: tuple[Stage, ...]
@@ -118,7 +118,7 @@ class Plan:
             yield work
 
     def _takes(self, row: Row) -> bool:
-        """Whether a folder's file is of the kind that the first model takes, by its name."""
+        """Returns whether a folder's file, by its name, is of the kind that the first model takes."""
         suffix = PurePath(str(row.file)).suffix.lower().lstrip(".")
         param = self.file_param
         known = {"image": _IMAGES, "video": _VIDEOS, "audio": _AUDIOS}.get(param.type if param else "", frozenset())
@@ -171,7 +171,7 @@ class Plan:
         return tuple(params)
 
     def _named(self, columns: Iterable[str]) -> list[str]:
-        """The columns that are to be parameters."""
+        """Returns the columns that are parameters."""
         return [name for name in columns if name != self.label_column and name not in self.ignored]
 
     def _check_columns(self, table: str, columns: Iterable[str]) -> None:
@@ -180,10 +180,10 @@ class Plan:
             raise InputError(f"{table}: it has {same}")
 
     def _same(self, names: Iterable[str]) -> str:
-        """Finds two columns that are one parameter: it is not clear which of them is to be paid for."""
+        """Finds two columns for the same parameter, which leave it unclear what to pay for."""
         known: dict[tuple[int, str], str] = {}
         for name in names:
-            with suppress(InputError):  # one that no model knows is the trouble of the rows that use it
+            with suppress(InputError):  # an unknown parameter is an error of the rows that use it
                 number, key, _ = place(self.stages, name)
                 first = known.setdefault((number, key), name)
                 if first != name:
@@ -202,7 +202,7 @@ def make_plan(
     label_column: str | None = None,
     ignored: Iterable[str] = (),
 ) -> Plan:
-    """Checks what is to be done with each row; the arguments are those of `batch`.
+    """Checks and creates the plan for every row; the arguments are those of `batch`.
 
     Raises:
         InputError: There is no such model, parameter, or way from one model to the next.
@@ -268,7 +268,7 @@ def _first_file(model: Model) -> Param | None:
 
 
 def _read(param: Param | None, value: object, base: str | None) -> object:
-    """A cell as its parameter takes it; what does not fit is left for the catalogue to complain of."""
+    """Converts a cell for its parameter; the catalogue rejects invalid values later."""
     if param is None:
         return value
     if param.multiple and isinstance(value, str):
@@ -306,7 +306,7 @@ def _one(param: Param, value: object, base: str | None) -> object:
 
 
 def _file(given: str, base: str | None) -> str:
-    """The absolute address of a file; what lies on this machine must be there."""
+    """Returns the absolute address of a file; a local file must exist."""
     if _SCHEME.match(given) and not is_local(given):
         return _link(given)
     if base is not None and not _SCHEME.match(given) and not given.startswith("~") and not Path(given).is_absolute():
@@ -340,12 +340,12 @@ def _short(text: str) -> str:
 
 
 def _legible(text: str) -> str:
-    """The text as it can be written down: the report is UTF-8, and an odd cell may be none."""
+    """Returns a text that can be written as UTF-8, since a cell may contain invalid characters."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _plain(params: Mapping[str, object]) -> dict[str, object]:
-    """Parameters as they count for a row's identity: as they are written; only files that are known go by content."""
+    """Returns the parameters for a row's identity: known files by content, all other values as written."""
     return {name: _plain_value(value) for name, value in sorted(params.items())}
 
 

@@ -31,7 +31,7 @@ Given: TypeAlias = str | Sequence[Any]
 
 
 def open_source(given: Given, *, store: MediaStore, fields: Mapping[str, str] | None = None) -> Source:
-    """Finds out what a batch's rows are; they are read later.
+    """Opens the source of a batch's rows; the rows are read later.
 
     Raises:
         InputError: It is none of these, or the files of a folder or a glob could be this batch's own outputs.
@@ -41,7 +41,7 @@ def open_source(given: Given, *, store: MediaStore, fields: Mapping[str, str] | 
     if not given.strip():
         raise InputError("batch: no rows were given. What to do: pass a table, a folder, a glob or a list.")
     form = form_of(given)
-    # A name may hold brackets: what is there under this very name is meant.
+    # A name may contain brackets: an existing file with exactly this name is meant.
     if _is_pattern(given) and not _exists(given, store.options_for(given)):
         return _globbed(given, store, fields or {})
     if form is not None:
@@ -57,7 +57,7 @@ def _listed(given: Iterable[Any]) -> Source:
 
 
 def _row(number: int, value: object) -> tuple[Row, str]:
-    """One row of a list, and what stands for it in the list's identity; what cannot be read is a bad row."""
+    """Returns one row of a list, and its text in the list's identity; an unreadable row is marked as bad."""
     try:
         if isinstance(value, Mapping) and not {"uri", "sha256", "kind"} <= value.keys():  # a `Media` as JSON
             row = Row(number, {str(name): snapshot(one) for name, one in value.items()})
@@ -76,7 +76,7 @@ def _text(row: Row) -> str:
 
 
 def _named(value: object) -> object:
-    """Values as they tell a list from another: a link that is merely signed again is the same one."""
+    """Normalises values for the identity of a list: a link with a new signature stays the same."""
     if isinstance(value, Mapping):
         return {name: _named(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
@@ -85,7 +85,7 @@ def _named(value: object) -> object:
 
 
 def _content(value: object) -> str:
-    """What stands for a value in the identity of a list: a known file's content, else the value as it is written."""
+    """Returns a value's text in the identity of a list: a known file's content hash, else the value as written."""
     if value is None:
         return ""
     try:
@@ -105,7 +105,7 @@ def _exists(given: str, options: Mapping[str, object]) -> bool:
             return Path(local_path(given)).exists()
         fs, path = url_to_fs(given, **read_options(protocol_of(given), options))
         return bool(fs.exists(path))
-    except Exception:  # then it is listed as a pattern, and that says what is wrong with the place
+    except Exception:  # then it is listed as a pattern, which reports what is wrong with the location
         return False
 
 
@@ -180,7 +180,7 @@ def refuse_own(name: str, folder: str, rest: Sequence[str], store: MediaStore, f
 
 
 def _own_names(store: MediaStore, fields: Mapping[str, str]) -> list[str]:
-    """What the names of this batch's outputs look like: a pattern for each part of the path.
+    """Returns the name patterns of this batch's outputs, one for each part of the path.
 
     This run's own name suffices: later runs of a batch name their outputs after the first one, and that was refused
     if its rows could be its outputs.
@@ -193,7 +193,7 @@ def _own_names(store: MediaStore, fields: Mapping[str, str]) -> list[str]:
 
 
 def _could_meet(sought: Sequence[str], made: Sequence[str]) -> bool:
-    """Whether one path may fit both patterns; where that is not certainly impossible, it may."""
+    """Returns whether one path may fit both patterns; False only if that is certainly impossible."""
     for one, other in zip(sought, made):
         if "**" in one:
             return True
@@ -209,12 +209,12 @@ def _fit(one: str, other: str) -> bool:
 
 
 def _where(url: str) -> str:
-    """Where a place really is: a link to it is no other place."""
+    """Returns the real location of a path, with symbolic links resolved."""
     return os.path.realpath(_spelt(url)) if is_local(url) else _spelt(url)
 
 
 def _spelt(url: str) -> str:
-    """The one spelling of a place or a file, to compare it."""
+    """Returns the normalised form of a location, for comparisons."""
     if is_local(url):
         return local_path(url)
     return f"{protocol_of(url)}://{without_user(url).partition('://')[2].strip('/')}"

@@ -73,14 +73,14 @@ async def batch(
             before.
         values: Parameters for every row; a name is of the first model that has it, `2.name` is the second's.
         label_column: The column that names outputs.
-        ignore_columns: Columns that are no parameters.
+        ignore_columns: Columns that are not parameters.
         budget: What all paid jobs of the flow run that began the batch may cost together: those of all runs of the
             batch, and what else that flow run has paid for.
         strict: Whether one bad row, or one bad file, stops the batch before anything is paid.
         max_attempts: Maximum number of tasks paid for one job in one run, failed ones and automatic retries included.
         reuse: `always` serves identical earlier requests from the storage, at no cost.
         wait: How to wait: `suspend` suspends the run when every row's job is submitted, so that it holds no worker, and
-            goes on when these have ended; once for each step of a chain. See `generate_many`.
+            continues when these have ended; once for each step of a chain. See `generate_many`.
         credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block; by default RH_API_KEY and RH_BASE_URL.
         storage: Name of a `MediaStorage` block; by default RH_STORAGE_URL.
 
@@ -94,7 +94,7 @@ async def batch(
     here = current_scope()
     if here is None:
         raise ConfigError("batch: called outside of a flow. What to do: call it in a flow, or: rh-prefect batch ROWS.")
-    # Here, and not row by row: what is wrong with an option is wrong with all of them.
+    # Here, and not row by row: an invalid option is invalid for all rows.
     Options(budget=budget, max_attempts=max_attempts, reuse=reuse)
     plan = make_plan(model, chain=chain, values=values, label_column=label_column, ignored=ignore_columns)
     payer, store = await load_engine(credentials), await load_storage(storage)
@@ -213,7 +213,7 @@ class _Run:
     def _turns(
         self, works: Sequence[Work], known: Mapping[str, RowResult], together: SuspendGroup | None
     ) -> list[Sequence[Work]]:
-        """What is run one after the other: a budget shall suffice for what was never tried before what has failed."""
+        """Splits the rows into turns: within a budget, rows that were never tried come before rows that have failed."""
         failed = [work for work in works if work.id in known and known[work.id].state == "failed"]
         again = {work.number for work in failed}
         if self.options["budget"] is None or together is not None or not failed:
@@ -223,7 +223,7 @@ class _Run:
     async def _run(
         self, crew: RowExecutor, turns: Sequence[Sequence[Work]], together: SuspendGroup | None
     ) -> tuple[BatchReport, list[Work]]:
-        """Runs rows in turns, gives the report, and says which are to be run again when their tasks have ended."""
+        """Runs rows in turns; returns the report, and the rows to run again when their tasks have ended."""
         run_status.listeners.append(crew.progress.hear)
         try:
             with borrow(self.scope):
@@ -234,14 +234,14 @@ class _Run:
             raise
         finally:
             run_status.listeners.remove(crew.progress.hear)
-            # Also when it is interrupted: what is known by then is what the next person wants to see.
+            # Also after an interruption: the results so far are useful to the user.
             done = await asyncio.shield(self._account(crew))
         return done, left
 
     async def _take_earlier(
         self, works: Sequence[Work], crew: RowExecutor, known: Mapping[str, RowResult]
     ) -> list[Work]:
-        """Takes over what an earlier run's report says is done, and still is there; what is missing is left."""
+        """Takes over the results of an earlier run that still exist; returns the rows that are left to run."""
         candidates = [work for work in works if self._is_same(known.get(work.id), crew.items[work.number])]
         there = await asyncio.to_thread(self._still_there, [known[work.id] for work in candidates])
         for work in candidates:

@@ -116,7 +116,7 @@ async def _unfit(place: StatePlace) -> NotExclusive | None:
     except NotExclusive as error:
         return error
     except JournalError:
-        return None  # another fault, which the check of the store tells
+        return None  # another error, which the check of the store reports
     return None
 
 
@@ -195,7 +195,7 @@ async def _check(lender: State, batch: str, files: FolderJournal) -> None:
 
 
 async def _note(state: State, batch: str, here: FlowScope) -> None:
-    """Tells the flow run where it works, so that its cancellation cancels there."""
+    """Records the batch's state in the flow run's journal, so that a cancellation of the flow run finds it."""
     await here.journal.create(f"{BATCH}-{batch}-{state.attempt}", state.model_dump(mode="json"))
 
 
@@ -224,7 +224,7 @@ def _addresses(value: object) -> Iterator[str]:
 
 
 def _state(address: str, options_for: Callable[[str], Mapping[str, object]]) -> str:
-    """A file's state; never the same twice where its place does not say it."""
+    """Returns a file's state; a unique text if the file's storage reports none."""
     try:
         stamp = look(address, options=options_for(address)).stamp
     except MediaError:

@@ -111,11 +111,11 @@ class SpendTracker:
         """Whether a call of the scope has a budget; then the others determine their price before they claim."""
 
     def spent(self, currency: str = CURRENCY) -> Decimal:
-        """What ended jobs have cost in a currency."""
+        """Returns the cost of ended jobs in a currency."""
         return self._sums[currency, True]
 
     def reserved(self, currency: str = CURRENCY) -> Decimal:
-        """What may still be paid for in a currency."""
+        """Returns the reserved amount in a currency, which may still be paid."""
         return self._sums[currency, False]
 
     def counted(self, currency: str = CURRENCY) -> Decimal:

@@ -149,7 +149,7 @@ def _compare(call: Address, record: RecordedCall, version: str) -> _Compared:
 
 
 def _only(candidates: list[_Compared]) -> RecordedCall | None:
-    """The only candidate, or of several the only one at the same place."""
+    """Returns the only candidate; of several, the only one at the same position."""
     at_place = [compared for compared in candidates if compared.place == "same"]
     for group in (at_place, candidates):
         if len(group) == 1:

@@ -104,11 +104,11 @@ class JobView:
 
     @property
     def tickets(self) -> int:
-        """How many tasks this job has had, each of them paid for."""
+        """The number of tasks that this job has had, each of them paid for."""
         return sum(1 for submit in self.submits if submit.task_id)
 
     def payments(self, *, since: int) -> int:
-        """How many tasks this job may have paid for: its tickets, and submissions with an unknown outcome.
+        """Returns the number of tasks that this job may have paid for: its tickets, and unknown submissions.
 
         Args:
             since: The first flow-run attempt whose submissions count.
@@ -117,7 +117,7 @@ class JobView:
         return sum(1 for submit in counted if submit.task_id or submit.may_be_paid)
 
     def find(self, n: int) -> Submit | None:
-        """The submission of a number; None where the job has none."""
+        """Returns the submission of a number; None if the job has none."""
         return next((submit for submit in self.submits if submit.n == n), None)
 
     def adding(self, submit: Submit) -> JobView:
@@ -134,7 +134,7 @@ class JobView:
             records: Full record key -> JSON object, as `Journal.job` returns them.
 
         Raises:
-            UnreadableRecord: One of them has a form that this version does not know.
+            UnreadableRecord: One of them has a form that this version does not support.
         """
         by_number: dict[int, dict[str, Mapping[str, Any]]] = {}
         for name, record in records.items():
@@ -169,15 +169,15 @@ class JobRecords:
         return (await self.view()).find(n)
 
     async def intent(self, n: int, record: Intent) -> bool:
-        """Creates intent n; False where another process has created it."""
+        """Creates intent n; returns False if another process has created it."""
         return await self._create("intent", n, record)
 
     async def answer(self, n: int, record: Answer) -> bool:
-        """Creates answer n; False where one is recorded already."""
+        """Creates answer n; returns False if one is already recorded."""
         return await self._create("answer", n, record)
 
     async def resolve(self, n: int, record: Resolution) -> bool:
-        """Creates the resolution of unknown answer n; False where one is recorded already."""
+        """Creates the resolution of unknown answer n; returns False if one is already recorded."""
         return await self._create("resolution", n, record)
 
     async def late(self, n: int, record: Answer) -> bool:
@@ -205,7 +205,7 @@ class JobRecords:
         return None if record is None else _parse(name, End, record)
 
     async def call(self, record: CallRecord) -> bool:
-        """Records where in the run the job is called."""
+        """Records the position in the run at which the job is called."""
         return await self._create("call", 1, record)
 
     async def reuse(self, record: Reused) -> bool:

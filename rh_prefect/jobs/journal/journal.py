@@ -43,7 +43,7 @@ _MODES: Final[dict[Readers, tuple[int, int]]] = {"owner": (FILE_MODE, FOLDER_MOD
 
 
 class JobSource(Protocol):
-    """Records of jobs that can all be read."""
+    """A source of the records of jobs, all of which can be read."""
 
     def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
         """Reads all jobs of the scope, in pages and in no order: each job's key, and its records by full key.
@@ -54,7 +54,7 @@ class JobSource(Protocol):
 
 
 class Journal(JobSource, Protocol):
-    """Where a scope's records are kept.
+    """The storage of a scope's records.
 
     Keys are lower-case letters, digits and dashes: `<job key>-<what>-<n>` with a job key of hexadecimal digits, and
     others that begin with a word. Every method raises `JournalError` when the place cannot be used.
@@ -425,7 +425,7 @@ class _LocalFiles:
 
 
 class _StoreFiles:
-    """Any other fsspec place whose `pipe_file(mode="create")` is exclusive."""
+    """Any other fsspec storage whose `pipe_file(mode="create")` is exclusive."""
 
     _exclusive_in_process = threading.Lock()
 

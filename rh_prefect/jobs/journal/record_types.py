@@ -173,7 +173,7 @@ GAVE_UP = "gave-up"
 
 
 class Answer(Record):
-    """How a POST was answered.
+    """The outcome of a POST.
 
     Attributes:
         outcome: `ticket`, `refused` (definitely not accepted) or `unknown`.
@@ -193,7 +193,7 @@ class Answer(Record):
 
 
 class Resolution(Record):
-    """How an unknown answer was settled.
+    """The settlement of an unknown answer.
 
     Attributes:
         outcome: `adopted`, with the task, or `forgotten`: the next call pays again.
@@ -284,7 +284,7 @@ class MediaRecord(Record):
 
 
 class FoundName(Record):
-    """Whether a text was the name of one of the caller's files, decided at the job's first request.
+    """The record of whether a text was the name of one of the caller's files, decided at the job's first request.
 
     Attributes:
         folder: The working folder.

@@ -108,7 +108,7 @@ def _parse(text: str) -> Any:
 
 
 def _bracketed(text: str) -> list[str]:
-    """The parts of a text from the first to the last bracket of a kind, ordered by their start."""
+    """Returns the parts of a text from the first to the last bracket of a kind, ordered by their start."""
     spans = [(text.find(left), text.rfind(right) + 1) for left, right in ("{}", "[]")]
     return [text[start:end] for start, end in sorted(spans) if 0 <= start < end]
 

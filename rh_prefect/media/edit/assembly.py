@@ -20,7 +20,7 @@ from rh_prefect.media.edit.video_reader import Canvas, Fit, even, fitted, opened
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """The result of joining clips: lengths and starts in seconds, the size in pixels, and frames a second."""
+    """The result of joining clips: lengths and starts in seconds, the size in pixels, and frames per second."""
 
     seconds: float
     starts: tuple[float, ...]
@@ -112,7 +112,7 @@ def _copyable(source: InputContainer, stream: VideoStream) -> bool:
 
 
 def _copy(source: InputContainer, stream: VideoStream, video: Path, file: OutputContainer) -> Iterator[float]:
-    """Copies the picture, and says how far the sound may go: after each packet, and its whole length at last."""
+    """Copies the picture; yields the time up to which sound may be written, after each packet and at the end."""
     return _copied(stream, _packets(source, stream, video), file, file.add_stream_from_template(stream))
 
 
@@ -138,7 +138,7 @@ def _packets(source: InputContainer, stream: VideoStream, video: Path) -> Iterat
 
 
 def _encode(video: Path, file: OutputContainer) -> Iterator[float]:
-    """As `_copy`, for what cannot be copied."""
+    """Encodes a picture that cannot be copied; yields the same as `_copy`."""
     canvas = Canvas.around([shape_of(video)])
     return _encoded(fitted(video, canvas), Picture(file, canvas))
 

@@ -50,7 +50,7 @@ class Sound:
         self.close()
 
     def read(self, samples: int) -> Samples:
-        """The next samples: fewer than asked for at the end, then none."""
+        """Returns the next samples: fewer than requested at the end, then none."""
         parts, held = [self._held], self._held.shape[1]
         while held < samples and (piece := next(self._pieces, None)) is not None:
             parts.append(piece)
@@ -76,13 +76,13 @@ def endless_silence() -> Pieces:
 
 
 def recording(path: Path, start: float = 0.0) -> Pieces:
-    """The sound of a file from a second on, in stereo at `RATE`; opened at the first read."""
+    """Yields the sound of a file from `start` seconds on, in stereo at `RATE`; opens the file at the first read."""
     with opened(path) as file:
         yield from _without_first(round(start * RATE), _decoded(file, _sound_of(file, path), path))
 
 
 def sound_with_picture(path: Path, start: float = 0.0) -> Pieces:
-    """The sound of a video from a second after its first frame on, since the sound may start earlier or later."""
+    """Yields a video's sound from `start` seconds after its first frame on; the sound may start earlier or later."""
     with opened(path) as file:
         stream, picture = _sound_of(file, path), picture_of(file, path)
         late = round((_begin(stream) - _begin(picture)) * RATE)
@@ -108,7 +108,7 @@ def looped(path: Path) -> Pieces:
 
 
 def exactly(samples: int, sound: Sound) -> Pieces:
-    """A sound cut, or filled up with silence, to a length."""
+    """Yields a sound that is cut, or filled up with silence, to a length."""
     left = samples
     while left:
         wanted = min(PIECE, left)
@@ -119,7 +119,7 @@ def exactly(samples: int, sound: Sound) -> Pieces:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A piece of speech with its first and last sample, and what its samples are multiplied with."""
+    """A piece of speech with its first and last sample, and the gain of its samples."""
 
     path: Path
     start: int
@@ -213,7 +213,7 @@ def _without_first(samples: int, pieces: Iterable[Samples]) -> Pieces:
 
 
 def _crossfade(old: Samples, new: Samples) -> Samples:
-    """Lays the end of `old` over the beginning of `new`, as far as both reach."""
+    """Cross-fades the end of `old` into the beginning of `new`, as far as both reach."""
     both = min(old.shape[1], new.shape[1])
     if not both:
         return np.concatenate([old, new], axis=1)
@@ -239,7 +239,7 @@ _K_WEIGHTING = (
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """How loud something is; `FLOOR` stands for silence.
+    """The loudness of a sound; `FLOOR` stands for silence.
 
     Attributes:
         seconds: Its length.
@@ -277,7 +277,7 @@ def audio_level(path: Path, *, start: float = 0.0, seconds: float | None = None)
 
 
 def decibels(power: float) -> float:
-    """A mean square, full scale at 1, in dB."""
+    """Converts a mean square, with full scale at 1, to dB."""
     return max(FLOOR, 10 * math.log10(power)) if power > 0 else FLOOR
 
 
@@ -300,7 +300,7 @@ class _Meter:
 
 
 class _Ear:
-    """K-weighted power per tenth of a second: an hour is 36 000 numbers."""
+    """A meter of the K-weighted power per tenth of a second; an hour has 36 000 numbers."""
 
     def __init__(self) -> None:
         self._graph = _weighting()
@@ -336,7 +336,7 @@ def _weighting() -> Graph:
 
 
 def _power(samples: Samples) -> float:
-    """The channels' mean squares, added up as BS.1770 has it."""
+    """Returns the sum of the channels' mean squares, as BS.1770 defines it."""
     return float(np.sum(np.mean(np.square(samples, dtype=np.float64), axis=1)))
 
 

@@ -65,7 +65,7 @@ def thumbnail(source: Path, *, max_bytes: int = 30_000, side: int = _SIDES[0]) -
 
 
 def still(source: Path, *, side: int) -> Image.Image:
-    """A picture in RGB, upright; or the middle frame of a video.
+    """Returns a picture in RGB, upright; or the middle frame of a video.
 
     Args:
         source: The file.
@@ -83,7 +83,7 @@ def still(source: Path, *, side: int) -> Image.Image:
 
 
 def _frame(video: Path, share: Fraction) -> Image.Image:
-    """The frame after so much of a video; found by a jump to a key frame, or where none is found, from the start."""
+    """Returns the frame at a share of a video; jumps to a key frame, or else decodes from the start."""
     image = _look(video, share, jump=True) or _look(video, share, jump=False)
     if image is None:
         raise MediaError(f"The video {video} has no frames. What to do: create or download it again.")
@@ -104,7 +104,7 @@ def _look(video: Path, share: Fraction, *, jump: bool) -> Image.Image | None:
 
 
 def _time_at(file: InputContainer, stream: VideoStream, share: Fraction) -> int:
-    """Where in a stream that is, in units of its time base."""
+    """Returns the time of a share of a stream, in units of its time base."""
     length = Fraction(stream.duration or 0)
     if not length and file.duration and stream.time_base:
         length = Fraction(file.duration, av.time_base) / stream.time_base
@@ -120,7 +120,7 @@ def _jumped(file: InputContainer, stream: VideoStream, wanted: int) -> bool:
 
 
 def frame_image(frame: av.VideoFrame, stream: VideoStream) -> Image.Image:
-    """A frame as a player shows it."""
+    """Returns a frame as a player shows it."""
     image: Image.Image = frame.to_image()  # type: ignore[no-untyped-call]
     turn = _TURNS.get(frame.rotation % 360)
     if stream.sample_aspect_ratio not in (None, 0, 1):
@@ -129,7 +129,7 @@ def frame_image(frame: av.VideoFrame, stream: VideoStream) -> Image.Image:
 
 
 def flat(image: Image.Image) -> Image.Image:
-    """A picture in RGB, its transparent parts filled."""
+    """Returns a picture in RGB, its transparent parts filled."""
     if not image.has_transparency_data:
         return image.convert("RGB")
     over = image.convert("RGBA")
@@ -148,7 +148,7 @@ _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """Where everything goes, in pixels; the caption is a strip under a cell, of height 0 without captions."""
+    """The layout in pixels; the caption is a strip under a cell, of height 0 without captions."""
 
     columns: int
     rows: int
@@ -206,7 +206,7 @@ def contact_sheet(
 
 
 def _small(source: Path, across: int) -> Image.Image:
-    """A picture no larger than a cell can need: a hundred large ones must not be in memory at once."""
+    """Returns a picture no larger than a cell needs, since a hundred large ones must not be in memory at once."""
     picture = still(source, side=across)
     picture.thumbnail((across, 2 * across))
     return picture
@@ -231,7 +231,7 @@ def _write(draw: ImageDraw.ImageDraw, corner: tuple[int, int], caption: str, gri
 
 
 def _font(text: str, size: int) -> _Font:
-    """Pillow's own font, or a font of this machine for characters that Pillow's lacks."""
+    """Returns Pillow's own font, or a font of this machine for characters that Pillow's lacks."""
     if any(ord(letter) > 0x2E7F for letter in text):
         for name in _FONTS:
             try:

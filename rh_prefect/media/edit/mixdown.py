@@ -48,7 +48,7 @@ _LIMIT = "limit=0.79:attack=5:release=50:level=0:latency=1"
 
 @dataclass(frozen=True, slots=True)
 class _Score:
-    """All that has to be known before the first sample is made."""
+    """The values that must be known before the first sample is made."""
 
     lines: tuple[Line, ...]
     music: Path | None
@@ -148,7 +148,7 @@ def _line(start: float, path: Path, loudness: float) -> Line:
 
 
 def _gain(lufs: float, target: float) -> float:
-    """The factor from a loudness to a target; the gain is limited so that noise is not amplified."""
+    """Returns the factor from a loudness to a target; the gain is limited so that noise is not amplified."""
     return float(10 ** (min(_MOST_GAIN, target - lufs) / 20))
 
 
@@ -163,7 +163,7 @@ def _mixed(score: _Score) -> Iterator[Samples]:
 
 
 class _Desk:
-    """Speech goes to the mix and controls the compressor that lowers the music."""
+    """The mixer: speech goes to the mix and controls the compressor that lowers the music."""
 
     def __init__(self, score: _Score) -> None:
         self._graph = graph = Graph()

@@ -44,7 +44,7 @@ def write_image(image: Image.Image, to: Path, *, quality: int = 92) -> None:
     out = io.BytesIO()
     image.save(out, image_format(to), quality=quality, optimize=True)
     with product(to) as part:
-        # Pillow itself takes no notice when a full disk takes only some of the bytes.
+        # Pillow does not notice when only some of the bytes fit on a full disk.
         part.write_bytes(out.getvalue())
 
 
@@ -61,7 +61,7 @@ BT709 = 1
 VIDEO_RANGE = 1
 _BIT_RATE = 192_000
 
-# At this rate FFmpeg's fast coder is as true as its default one, truer for tones, and takes half the time.
+# At this rate FFmpeg's fast coder is as accurate as its default one, better for tones, and takes half the time.
 _CODERS: dict[str, dict[str, str]] = {"aac": {"aac_coder": "fast"}, "pcm_s16le": {}}
 
 

@@ -179,7 +179,7 @@ def extract_audio(source: Path, to: Path, *, loudness: float | None = None) -> f
     Args:
         source: The video, or another sound.
         to: The sound, `.m4a` or `.wav`.
-        loudness: LUFS that it is brought to; None leaves it.
+        loudness: The target loudness in LUFS; None leaves it unchanged.
 
     Returns:
         The length in seconds.
@@ -215,7 +215,7 @@ def add_sounds(video: Path, audio: Path, to: Path) -> float:
 
 
 def has_sound(video: Path) -> bool:
-    """Whether a video has a sound track."""
+    """Returns whether a video has a sound track."""
     return shape_of(video).has_audio
 
 
@@ -232,7 +232,7 @@ def _canvas_of(video: Path, width: int | None = None, height: int | None = None)
 def _write_film(
     to: Path, canvas: Canvas, frames: Iterable[av.VideoFrame], source: Path, *, start: float = 0.0
 ) -> float:
-    """Writes frames with the sound that the source has from a second on."""
+    """Writes frames with the source's sound from `start` seconds on."""
     has_audio = shape_of(source).has_audio
     pieces = sound_with_picture(source, start) if has_audio else endless_silence()
     with Sound(pieces) as sound, product(to) as part, create_mp4(part) as file:
@@ -286,7 +286,7 @@ def _open_image(path: Path) -> Image.Image:
 
 
 def _image_of(path: Path, to: Path) -> Image.Image:
-    """A picture as the format of its new name can hold it."""
+    """Opens a picture and converts it to a mode that the new file's format supports."""
     form, image = image_format(to), _open_image(path)
     if form == "JPEG":
         return flat(image)
@@ -305,7 +305,7 @@ def _fitted_image(image: Image.Image, width: int, height: int, fit: Fit) -> Imag
 
 
 def _logo(path: Path, size: tuple[int, int], share: float, opacity: float) -> Image.Image:
-    """The logo at its size: a share of the width, and never higher than the file."""
+    """Returns the logo at its size: a share of the width, and never higher than the file."""
     logo = _open_image(path).convert("RGBA")
     scale = min(share * size[0] / logo.width, size[1] * (1 - 2 * _MARGIN) / logo.height)
     logo = logo.resize((max(1, round(logo.width * scale)), max(1, round(logo.height * scale))))
@@ -359,7 +359,7 @@ def _size_of(picture: Image.Image, width: int | None, height: int | None) -> tup
 
 
 def _zoomed(picture: Image.Image, zoom: Zoom, share: float) -> Image.Image:
-    """The part of a picture that the camera sees, after a share of its way."""
+    """Returns the part of a picture that the camera sees, at a share of its movement."""
     if zoom == "none":
         return picture
     scale = 1 + _ZOOM * (share if zoom == "in" else 1 - share)

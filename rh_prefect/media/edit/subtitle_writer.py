@@ -22,7 +22,7 @@ _ARROW = re.compile(r"-{2,}>")
 
 @dataclass(frozen=True, slots=True)
 class Cue:
-    """A text and when it is shown, in seconds."""
+    """A text, with the start and the end of its display in seconds."""
 
     start: float
     end: float
@@ -79,7 +79,7 @@ def _cues_at(texts: Sequence[str], at: Sequence[float], seconds: float | None) -
 
 
 def _end(start: float, texts: Sequence[str], following: float | None, seconds: float | None) -> float:
-    """When the texts that begin at a time are no longer shown."""
+    """Returns the time at which the texts that begin together are no longer shown."""
     if following is not None:
         return following - _GAP if following - start > 2 * _GAP else following
     return seconds if seconds is not None else start + sum(max(_SHORTEST, len(text) / _READ) for text in texts)
@@ -104,7 +104,7 @@ def _cues_over(texts: Sequence[str], seconds: float | None) -> list[Cue]:
 
 
 def _shared(parts: Sequence[str], start: float, end: float) -> list[Cue]:
-    """Shares a time among texts, in their order and by their characters."""
+    """Divides a period among texts, in their order and in proportion to their lengths."""
     read = list(accumulate(map(len, parts), initial=0))
     bounds = [start + (end - start) * one / (read[-1] or 1) for one in read]
     return [Cue(since, until, part) for part, (since, until) in zip(parts, pairwise(bounds), strict=True)]
@@ -117,7 +117,7 @@ def sentences(text: str) -> list[str]:
 
 
 def _one_cue(text: str) -> str:
-    """A text without empty lines, which would end its cue."""
+    """Removes the empty lines of a text, which would end its cue."""
     return "\n".join(line.strip() for line in text.splitlines() if line.strip())
 
 

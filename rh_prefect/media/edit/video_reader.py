@@ -58,7 +58,7 @@ def opened(path: Path) -> Iterator[InputContainer]:
 
 
 def picture_of(file: InputContainer, path: Path) -> VideoStream:
-    """The video stream of a file; a cover picture does not count."""
+    """Returns the video stream of a file; a cover picture does not count."""
     if file.format.name == "image2" or file.format.name.endswith("_pipe"):
         raise MediaError(f"The file {path} is a still picture. What to do: give a video.")
     for stream in file.streams.video:
@@ -76,7 +76,7 @@ def frames_of(file: InputContainer, stream: VideoStream, path: Path) -> Iterator
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How a video is shown.
+    """The properties of a video as it is shown.
 
     Attributes:
         width: Pixels, upright and square.

@@ -170,7 +170,7 @@ class FileCheck(GroupCheck):
 
     @staticmethod
     def _misplaced(step: Step) -> dict[str, Type]:
-        """The names of an item for a step that has keys of a fan-out and is none: the keys are the mistake."""
+        """Returns the names of an item for a step with misplaced fan-out keys, so that only the keys are reported."""
         if not any(_has_group_key(step, key) for key in _ONLY_GROUPS) or (step.action == "steps" and step.is_fan_out):
             return {}
         names = ("item", "number", "id", "previous", "matrix", *([step.as_] if step.as_ is not None else []))
@@ -219,7 +219,7 @@ def _has_group_key(step: Step, key: str) -> bool:
 
 
 def secret_in(name: str) -> str:
-    """Returns what kind of secret a block's name looks like, a key or an address; empty for a name.
+    """Returns the kind of secret that a block's name looks like, a key or an address; empty for a plain name.
 
     Args:
         name: The name.

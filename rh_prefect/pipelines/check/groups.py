@@ -95,7 +95,7 @@ class GroupCheck(OtherCheck):
         return Type("object", fields=ahead.names, guards=frozenset([guard]))
 
     def _ahead(self, step: Step, scope: Scope) -> Type:
-        """The type of what a step makes, found out before the step is checked."""
+        """Returns the type of a step's output before the step is checked."""
         match step.action:
             case "model":
                 try:

@@ -72,7 +72,7 @@ class OtherCheck(PaidCheck):
             self._say((*path, "edit"), said)
 
     def _fit_edit(self, path: Path, value: Any, found: Type, param: Any) -> bool:
-        """Whether a value fits a parameter of an edit; what is wrong is reported."""
+        """Returns whether a value fits a parameter of an edit; reports the problem if not."""
         if param.takes_files and not is_reference(value) and not isinstance(value, list):
             kinds = " or ".join(param.kinds)
             self._say(path, f"{param.name} takes a file of kind {kinds}, and {shown_value(value)}; use a reference")

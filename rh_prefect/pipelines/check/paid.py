@@ -68,7 +68,7 @@ class PaidCheck(ValueCheck):
         return kind_of(kind) if kind else "any"
 
     def _file_below(self, path: Path, name: str) -> FilePath | None:
-        """The file that a name means, below this file's folder."""
+        """Returns the path of a file below this file's folder; reports a name outside of it."""
         folder = self._checked.folder
         if folder is None:
             self._say(path, f"{name} lies beside the pipeline's file, and this pipeline was not read from a file")
@@ -161,7 +161,7 @@ class PaidCheck(ValueCheck):
             self._check_values(path, step, model, given, is_fed=is_fed)
 
     def _check_values(self, path: Path, step: Step, model: Model, given: Mapping[str, Any], *, is_fed: bool) -> None:
-        """Has the catalogue check what is written, with stand-ins for what is referred to."""
+        """Checks the written values with the catalogue; stand-ins replace the references."""
         names = {param.name: name for name in step.with_ if (param := model.find_param(name)) is not None}
         for problem in check(model, given).problems:
             name = names.get(problem.partition(" ")[0])
@@ -219,7 +219,7 @@ class PaidCheck(ValueCheck):
         )
 
     def _feed(self, path: Path, step: Step, scope: Scope, model: Model, given: dict[str, Any]) -> bool:
-        """Whether the kinds of all values of `from` are known, so that each has its parameter in `given`."""
+        """Adds the values of `from` to `given`, each under its parameter; returns whether all their kinds are known."""
         feeds: dict[str, list[int]] = {}
         is_known = True
         for n, (at, text) in enumerate(self._from(path, step)):

@@ -44,7 +44,7 @@ class ValueCheck:
             self._say(path, f"reuse takes always, never, or a time such as 30m, 12h or 7d, and {shown_value(reuse)}")
 
     def _check_name(self, path: Path, name: str, scope: Scope, *, key: bool = True) -> bool:
-        """Whether a step or an item may have a name."""
+        """Checks whether a step or an item may have a name."""
         if not NAME.fullmatch(name):
             self._say(
                 path, f"{name} is not a name; a name has letters, digits, _ and - and begins with a letter", key=key
@@ -88,7 +88,7 @@ class ValueCheck:
         return f"{reference.text} can be absent: {why}; write {other}, or give this step {condition}"
 
     def _value(self, path: Path, value: Any, scope: Scope, *, may_be_absent: bool = False) -> Type | None:
-        """The type of a value in a file, its references checked."""
+        """Returns the type of a value in a file, and checks its references."""
         if isinstance(value, dict):
             found = {key: self._value((*path, key), one, scope) for key, one in value.items()}
             return Type("object", fields={key: one or Type("any") for key, one in found.items()})
@@ -120,7 +120,7 @@ class ValueCheck:
                 self._say(path, f"{path[-1]} takes a whole number, and {value} is {found.words}")
 
     def _condition(self, path: Path, value: Any, scope: Scope) -> frozenset[str]:
-        """Checks a condition; gives what holds where it is true."""
+        """Checks a condition; returns the guards that hold if it is true."""
         if not check_condition(self._document, path, value, self._problems):
             self._said += 1
             return frozenset([UNKNOWN_GUARD])

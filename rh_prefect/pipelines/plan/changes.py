@@ -54,7 +54,7 @@ def _reasons(step: Mapping[str, Any], one: Instance) -> list[dict[str, Any]]:
 
 
 def step_differences(step: Mapping[str, Any], one: Instance) -> list[dict[str, Any]]:
-    """The parameters of a step that differ from an earlier plan, and the nodes of its graph.
+    """Returns the parameters of a step, and the nodes of its graph, that differ from an earlier plan.
 
     Args:
         step: The step in the earlier plan's JSON data.
@@ -72,7 +72,7 @@ def step_differences(step: Mapping[str, Any], one: Instance) -> list[dict[str, A
 
 
 def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The parameters that differ between two requests; what is not known yet is not compared.
+    """Returns the parameters that differ between two requests; values that are not known yet are not compared.
 
     Args:
         was: The earlier request.
@@ -126,7 +126,7 @@ def _given(value: Any, default: Any) -> Any:
 
 
 def _comparable(value: Any) -> str:
-    """A parameter as it counts: a command line has texts only."""
+    """Converts a parameter to a text for comparisons, since a command line has only texts."""
     if isinstance(value, str | int | float):
         return text_of(value)
     return json.dumps(value, sort_keys=True, default=str)
@@ -137,7 +137,7 @@ def _digits(sha256: str | None) -> str | None:
 
 
 def shown_change(change: Mapping[str, Any]) -> str:
-    """A change as one line: `clip: duration: 5 -> 10`.
+    """Formats a change as one line: `clip: duration: 5 -> 10`.
 
     Args:
         change: `what`, `was` and `is`.
@@ -146,7 +146,7 @@ def shown_change(change: Mapping[str, Any]) -> str:
 
 
 def shown_value(value: Any) -> str:
-    """A value of a request in at most some 60 characters.
+    """Formats a value of a request with at most about 60 characters.
 
     Args:
         value: The value; None where there is none.

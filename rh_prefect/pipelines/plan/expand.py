@@ -149,21 +149,21 @@ class Expander:
 
     @property
     def _failed(self) -> set[str]:
-        """Addresses of steps without a result; a step with `require: any` goes on without them."""
+        """The addresses of steps without a result; a step with `require: any` does not need them."""
         return {*self.choices.failed, *self._lost}
 
     def _waits_for(self, step: Step, frame: Frame) -> list[Instance]:
-        """The steps that decide whether a step is made: those that its conditions refer to, and those of its item."""
+        """Returns the steps that decide whether a step is made: those of its conditions, and those of its item."""
         failed = self._failed if step.require == "any" else ()
         found = _condition_steps([step.when, step.expect], frame)
         return list(dict.fromkeys([*frame.waits_for, *(one for one in found if one.address not in failed)]))
 
     def _cause(self, instance: Instance) -> Instance | None:
-        """The step without a result because of which this one cannot be made; None where it can."""
+        """Returns the step whose missing result prevents this one; None if this one can be made."""
         return next((need for need in (*instance.waits_for, *instance.needs) if need.address in self._lost), None)
 
     def _block(self, instance: Instance, cause: Instance) -> Made:
-        """Leaves a step out of the run, with those that need it."""
+        """Removes a step from the run, together with those that need it."""
         first = self._lost[cause.address]
         instance.state, instance.works = "x", []
         instance.needs = list(dict.fromkeys([*instance.needs, cause]))
@@ -182,7 +182,7 @@ class Expander:
         self.instances.append(instance)
 
     def _is_strict(self, at: Path) -> bool:
-        """Whether `on_error` of a step, or of a group around it, is `fail` in its file."""
+        """Returns whether `on_error` of a step, or of a group around it, is `fail` in its file."""
         key = (id(self._checked), at)
         if key not in self._strict:
             strict = (path for path, step in self._checked.file.walk() if step.on_error == "fail")
@@ -192,7 +192,7 @@ class Expander:
     # -- works -----------------------------------------------------------------------------------------------------
 
     async def _work_out(self, drafts: list[Draft], step: Step) -> list[Made]:
-        """Finds the works of many items at once, and what they make."""
+        """Determines the works of many items at once, and their results."""
         blocked: dict[int, Made] = {}
         for draft in drafts:
             draft.instance.row = _row(draft.frame)
@@ -228,7 +228,7 @@ class Expander:
             self.notes[f"{instance.path}: {note}"] = None
 
     def _nearest(self, instance: Instance, where: Path) -> Path:
-        """The path of a value, or of `from` where the value came from there."""
+        """Returns the path of a value, or of `from` if the value came from there."""
         document = self._checked.document
         at = (*instance.at, *where)
         if where[-1] in document.node(at[:-1]).keys:
@@ -266,7 +266,7 @@ class Expander:
         return found
 
     async def _new_takes(self, draft: Draft, base: str, takes: list[int]) -> list[int]:
-        """The takes of a step that is to be made again: they begin with one that was never submitted."""
+        """Returns the takes of a step; of a step to be made again, they begin with one that was never submitted."""
         instance = draft.instance
         if not (instance.is_paid and draft.is_settled and self._wants_new(instance)):
             return takes
@@ -275,7 +275,7 @@ class Expander:
         return [first + number for number in range(len(takes))]
 
     def _wants_new(self, one: Instance) -> bool:
-        """Whether a step is to be made again."""
+        """Returns whether a step is to be made again."""
         names, selection = {one.path, one.address}, self._selection
         if one.item or not (selection.items or selection.sample):
             names.add("*")  # a new result of a step that the selected items share would change the other items
@@ -300,7 +300,7 @@ class Expander:
         return step.is_paid and (step.reuse or self._checked.file.reuse or "always") != "always"
 
     async def _fresh_take(self, base: str, take: int, draft: Draft, step: Step) -> int:
-        """The first take from this one on that `reuse` lets count."""
+        """Returns the first take from the given one on that `reuse` allows."""
         reuse = step.reuse or self._checked.file.reuse or "always"
         for number in range(take, take + _TAKES_TRIED):
             query = self._query(base, number, draft)
@@ -498,7 +498,7 @@ class Expander:
         twice = {name: count for name, count in Counter(one.id for one in frames).items() if count > 1}
         rows = {name: [one.row for one in frames if one.id == name and one.row] for name in twice}
         for name in twice:
-            # Stems of files in several folders, or what a model has answered: the number tells them apart.
+            # Stems of files in several folders, or a model's answers, may be equal: the number distinguishes them.
             for one in [frame for frame in frames if frame.id == name][1:]:
                 one.id = f"{one.id}-{one.number}"
         if not twice or step.id is None:
@@ -510,7 +510,7 @@ class Expander:
 
 
 def _row(frame: Frame) -> str:
-    """The row that an item comes from, or the item around it."""
+    """Returns the row of an item, or of the item around it."""
     around: Frame | None = frame
     while around is not None and not around.row:
         around = around.outer
@@ -528,7 +528,7 @@ def _is_unmade(instances: Sequence[Instance]) -> bool:
 
 
 def _is_open(step: Step, frame: Frame, waits_for: Sequence[Instance]) -> bool:
-    """Whether it is not known yet if a step is to be made."""
+    """Returns whether it is still unknown if a step is to be made."""
     conditions = (step.when, step.expect)
     is_unknown = any(one is not None and truth(one, frame) is None for one in conditions)
     return frame.is_pending or is_unknown or _is_unmade(waits_for)

@@ -21,7 +21,7 @@ from rh_prefect.pipelines.takes_file import step_of
 
 @dataclass(repr=False)
 class Plan:
-    """What a run would do.
+    """The plan of a run.
 
     Attributes:
         pipeline: The pipeline's name.
@@ -72,7 +72,7 @@ class Plan:
     open_fan_outs: Mapping[str, bool] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        """Short: all of its steps name each other."""
+        """Returns a short text, because all steps refer to each other."""
         return f"<Plan of {self.pipeline}: {len(self.instances)} steps, {len(self.problems)} problems>"
 
     @property
@@ -86,7 +86,7 @@ class Plan:
         return grouped(self.instances)
 
     def price_of(self, instances: Sequence[Instance]) -> Money:
-        """What some steps would cost; a work that they share counts once.
+        """Returns the price of some steps; a work that they share counts once.
 
         Args:
             instances: The steps.
@@ -95,7 +95,7 @@ class Plan:
         return total((work.price, work.is_sure) for work in works.values() if work.is_paid)
 
     def may_have(self, address: str) -> bool:
-        """Whether a step with an address exists, or can exist when the items of its fan-out are known.
+        """Returns whether a step has an address, or may have it when the items of its fan-out are known.
 
         Args:
             address: As in `each.picture` or `each[A-17].picture`.
@@ -105,7 +105,7 @@ class Plan:
         return (is_possible and path in self.paths) or any(one.address == address for one in self.instances)
 
     def refuse_unknown(self, selection: Selection) -> None:
-        """Refuses a selection of steps or items that do not exist, of which a run would make nothing.
+        """Rejects a selection of steps or items that do not exist, for which a run would make nothing.
 
         Args:
             selection: The selection.
@@ -123,7 +123,7 @@ class Plan:
 
     @property
     def counts(self) -> Counter[str]:
-        """How many steps are in each state."""
+        """The number of steps in each state."""
         return Counter(one.state for one in self.instances)
 
     def as_json(self) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def _refuse(what: str, name: str, known: Iterable[str]) -> None:
 
 
 def finish(expander: Expander, checked: Checked, problems: Problems, plan: Plan) -> Plan:
-    """Completes a plan after its file was expanded: what is needed, what is equal, what is saved twice.
+    """Completes the plan of an expanded file: marks needed works, and reports equal requests and equal file names.
 
     Args:
         expander: Has expanded the file.
@@ -194,7 +194,7 @@ def _paths(checked: Checked, before: str = "") -> Iterator[str]:
 
 
 def _mark_needed(instances: Sequence[Instance]) -> None:
-    """From the bottom up: a step whose result exists needs nothing above it."""
+    """Marks needed works, from the last step up: a step with an existing result needs none of the steps before it."""
     consumers: dict[int, list[Instance]] = {}
     for one in instances:
         for need in (*one.needs, *one.waits_for):
@@ -211,7 +211,7 @@ def _mark_needed(instances: Sequence[Instance]) -> None:
 
 
 def _refuse_equal(instances: Sequence[Instance], checked: Checked, problems: Problems) -> None:
-    """Equal requests of one fan-out would be one result (P8)."""
+    """Reports equal requests of one fan-out, which would have one result (P8)."""
     for path, items in grouped(instances).items():
         largest = _equal(items)
         if len(largest) < 2 or _is_meant(items[0], checked):
@@ -228,7 +228,7 @@ def _refuse_equal(instances: Sequence[Instance], checked: Checked, problems: Pro
 
 
 def _equal(items: Sequence[Instance]) -> list[Instance]:
-    """The most items that ask for the same."""
+    """Returns the largest group of items with equal requests."""
     if len(items) < 2 or not items[0].is_paid:
         return []
     sets: dict[str, list[Instance]] = {}
@@ -244,7 +244,7 @@ def _is_meant(one: Instance, checked: Checked) -> bool:
 
 
 def _refuse_same_names(instances: Sequence[Instance], checked: Checked, problems: Problems) -> None:
-    """Two files cannot be saved under one name."""
+    """Reports two files that would be saved under one name."""
     seen: dict[str, Instance] = {}
     for one in instances:
         if not one.save_as:
@@ -273,7 +273,7 @@ def _note_unknown_addresses(expander: Expander) -> None:
 
 
 def _is_listed(expander: Expander, name: str) -> bool:
-    """Whether `$(name.takes)` is used anywhere."""
+    """Returns whether `$(name.takes)` is used anywhere."""
     return f"{name}.takes" in expander.text
 
 

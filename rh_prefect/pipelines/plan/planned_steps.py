@@ -62,7 +62,7 @@ class Money:
     is_open: bool = False
 
     def __add__(self, other: Money) -> Money:
-        """The sum; open if either is."""
+        """Returns the sum, which is open if either amount is open."""
         return Money(
             self.least + other.least,
             self.expected + other.expected,
@@ -118,7 +118,7 @@ class WorkQuery:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which part of a pipeline a run makes.
+    """The part of a pipeline that a run makes.
 
     Attributes:
         steps: Names of steps, as in `each.clip`, or of single items, as in `each[A-17].clip`; empty for all.
@@ -212,7 +212,7 @@ class Work:
 
     @property
     def is_paid(self) -> bool:
-        """Whether it is among what this plan pays for."""
+        """Whether this plan pays for the work."""
         return self.state in PAYING and self.is_needed
 
 
@@ -293,7 +293,7 @@ class Instance:
 
     @property
     def address(self) -> str:
-        """Names it in reports: `each[A-17].clip`."""
+        """The step's name in reports: `each[A-17].clip`."""
         group, _, name = self.path.rpartition(".")
         return f"{group}[{self.item}].{name}" if self.item else self.path
 

@@ -20,7 +20,7 @@ _MOST_REASONS = 20
 
 
 def amount(value: Decimal, *, is_open: bool = False) -> str:
-    """An amount of money with two digits; `>=` where it can be more.
+    """Formats an amount of money with two digits, with `>=` if it can be more.
 
     Args:
         value: How much.
@@ -37,7 +37,7 @@ def prices(money: Money) -> tuple[str, str, str]:
 
 
 def head(plan: Plan) -> str:
-    """The first line: what is planned, compared with what, and where the records are."""
+    """Returns the first line: the pipeline and its size, the compared run, and the location of the records."""
     parts = [f"{plan.pipeline}: {_size(plan)}"]
     parts.extend([f"compared with {plan.compared_with}"] if plan.compared_with else [])
     parts.extend([f"records in {plan.records}"] if plan.records else [])
@@ -55,7 +55,7 @@ def _size(plan: Plan) -> str:
 
 
 def table(plan: Plan) -> str:
-    """A plan as a table.
+    """Formats a plan as a table.
 
     Args:
         plan: The plan.
@@ -134,7 +134,7 @@ def _more(plan: Plan) -> Iterator[str]:
 
 
 def tree(plan: Plan) -> str:
-    """A plan as a tree of groups and steps.
+    """Formats a plan as a tree of groups and steps.
 
     Args:
         plan: The plan.
@@ -159,7 +159,7 @@ def _line(plan: Plan, items: Sequence[Instance]) -> str:
 
 
 def mermaid(plan: Plan) -> str:
-    """A plan as a Mermaid graph: one box for each step, with the number of its items and its expected price.
+    """Formats a plan as a Mermaid graph: one box for each step, with its number of items and its expected price.
 
     Args:
         plan: The plan.
@@ -180,7 +180,7 @@ def mermaid(plan: Plan) -> str:
 
 
 def _box(plan: Plan, path: str, items: Sequence[Instance]) -> tuple[str, ...]:
-    """The lines of a box, in words: a sign such as `>` needs an encoding, and Prefect's older UI shows the source."""
+    """Returns the lines of a box, without signs such as `>`, which would appear encoded in Prefect's older UI."""
     counts = Counter(one.state for one in items)
     states = ", ".join(f"{counts[state]} {SIGNS[state]}" for state in STATES if counts[state])
     price = prices(plan.price_of(items))[1] if any(one.is_paid for one in items) else "free"
@@ -188,7 +188,7 @@ def _box(plan: Plan, path: str, items: Sequence[Instance]) -> tuple[str, ...]:
 
 
 def _escaped(text: str) -> str:
-    """A text within a box of Mermaid: everything that has a meaning there as its number.
+    """Escapes a text within a box of Mermaid: every special character becomes its number.
 
     Parentheses have none within quotes.
     """
@@ -196,7 +196,7 @@ def _escaped(text: str) -> str:
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
-    """A plan as plain JSON data.
+    """Converts a plan to plain JSON data.
 
     Args:
         plan: The plan.

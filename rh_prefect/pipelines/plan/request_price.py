@@ -21,7 +21,7 @@ _CHARACTERS_PER_SECOND = Span(30, 15, 3)
 def price_of(
     model: Model | None, payload: Mapping[str, Any], *, seconds: Span | None, assume: Assume | None, attempts: int
 ) -> Money:
-    """What one take costs.
+    """Returns the price of one take.
 
     Args:
         model: The model; None for workflows, apps and graphs.
@@ -45,7 +45,7 @@ def price_of(
 
 
 def _by_table(model: Model, attempts: int) -> Money:
-    """Where a length or an option is not known: at least one unit at the lowest price, and nothing else is said."""
+    """Returns an open price for an unknown length or option: at least one unit at the lowest price."""
     table = model.price
     assert table is not None  # noqa: S101 - the caller has looked
     least = table.least if table.unit in ("call", "image") else Decimal(0)
@@ -61,7 +61,7 @@ def _estimate(model: Model, payload: Mapping[str, Any], seconds: Span | None, le
 
 
 def _at(value: Any, level: int) -> Any:
-    """A value at one of the three levels; a text that is not known as one of as many characters."""
+    """Returns a value at one of the three levels; an unknown text becomes a text of its estimated length."""
     if not isinstance(value, Unknown):
         return value
     if value.kind == "string":
@@ -91,7 +91,7 @@ def input_seconds(files: Iterable[File], assume: Span | None) -> Span | None:
 
 
 def length_of(file: File) -> Span | None:
-    """How long a file is.
+    """Returns the length of a file.
 
     Args:
         file: The file, there or not.

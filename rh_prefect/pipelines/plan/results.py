@@ -14,7 +14,7 @@ from rh_prefect.pipelines.types import FILES, Type
 
 
 def value_of(draft: Draft, work: Work) -> Any:
-    """The result of one take.
+    """Returns the result of one take.
 
     Args:
         draft: What was asked for.
@@ -36,7 +36,7 @@ def value_of(draft: Draft, work: Work) -> Any:
 
 
 def _answer(draft: Draft, work: Work, parse: Parse) -> Any:
-    """A parsed answer: what it says, or as many items as it can have."""
+    """Returns a parsed answer: its known content, or as many placeholders as it can have items."""
     kind, _ = answer_type(parse)
     found = _known(work, parse)
     if isinstance(found, list):
@@ -64,7 +64,7 @@ def _with_handles(draft: Draft, value: dict[str, Any], kind: Type, number: int) 
 
 
 def _handle(draft: Draft, name: str, number: int, sent: str | None = None) -> Unknown:
-    """An id that ends at RunningHub: for requests it counts as what was asked for, whichever take it is of."""
+    """Returns an id that expires at RunningHub; requests use its request in its place, for any take."""
     key = f"handle:{draft.base}.{number}.{name}"
     return Unknown("handle", key, Span(1, 20, 100), draft.instance, draft.is_settled, sent)
 

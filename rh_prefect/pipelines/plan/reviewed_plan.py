@@ -30,7 +30,7 @@ _DIGITS = Decimal("0.00001")
 
 @dataclass(frozen=True, repr=False)
 class ReviewedPlan:
-    """A plan's JSON data, and what a run may pay for by it.
+    """The JSON data of a reviewed plan, and the payments that it allows.
 
     Attributes:
         data: The data.
@@ -69,7 +69,7 @@ class ReviewedPlan:
 
     @property
     def most(self) -> Decimal:
-        """What a run of it can cost at most, in the account's currency."""
+        """The maximum cost of a run of the plan, in the account's currency."""
         return Decimal(str(self.data["price"]["most"]))
 
     @property
@@ -100,7 +100,7 @@ class ReviewedPlan:
         """
         changed = list(head_changes(self.data, plan, params))
         steps = list(self._step_changes(plan))
-        # Another catalogue matters only where it makes another request or another price of a step.
+        # A different catalogue matters only if it changes the request or the price of a step.
         if not steps and {one["what"] for one in changed} <= {"catalogue"}:
             return
         lines = [*map(shown_change, changed), *steps[:_MOST_NAMED]]
@@ -147,12 +147,12 @@ class ReviewedPlan:
 
     @cached_property
     def _paid(self) -> frozenset[str]:
-        """The works that the plan pays for, as far as their inputs were there."""
+        """The works that the plan pays for, as far as their inputs were known."""
         return frozenset(work for step in self.data["steps"] if step["price"]["most"] for work in _works_of(step))
 
 
 def _works_of(step: Mapping[str, Any]) -> list[str]:
-    """The works that a plan names; none where their inputs were not there yet."""
+    """Returns the works of a step in a plan; empty if their inputs were not known yet."""
     return list(step.get("works") or ([step["work"]] if "work" in step else []))
 
 

@@ -107,7 +107,7 @@ def draft_paid(
 
 
 def _of_graph(step: Step, instance: Instance, frame: Frame, failed: Collection[str]) -> Draft:
-    """A saved workflow, an app or a graph of nodes: no catalogue knows their fields."""
+    """Drafts a saved workflow, an app or a graph of nodes, whose fields are in no catalogue."""
     name = str(getattr(step, step.action))
     instance.model = f"{step.action} {name}"
     kind = step.assume.kind if step.assume is not None else None
@@ -148,7 +148,7 @@ def _add_graph(draft: Draft, checked: Checked, saved: SavedGraphs) -> None:
 
 
 def _add_unread(draft: Draft, found: UnreadGraph | None) -> None:
-    """Adds the pinned fingerprint, or that of the last run: a result which exists does not need the graph itself."""
+    """Adds the pinned fingerprint, or that of the last run: an existing result does not need the graph itself."""
     instance, pin = draft.instance, draft.instance.step.pin
     instance.unread_graph = found.reason if found is not None else ""
     used = found.used.get(frozenset(draft.given)) if found is not None else None
@@ -185,7 +185,7 @@ def _of_model(step: Step, instance: Instance, frame: Frame, failed: Collection[s
 
 
 def _made(value: Any, step: Step, failed: Collection[str]) -> Any:
-    """A list without what this run cannot make, for a step that goes on without it."""
+    """Removes the values of steps that this run cannot make from a list, for a step with `require: any`."""
     if step.require != "any" or not failed or not isinstance(value, Items):
         return value
     kept = [one for one in value.pairs() if not any(maker.address in failed for maker in makers(one[0]))]
@@ -208,7 +208,7 @@ def _values(
 
 
 def _plain(value: Any) -> Any:
-    """A list's results in place of its steps."""
+    """Replaces the steps in a list by their results."""
     if isinstance(value, Items):
         return list(results(value))
     if isinstance(value, list):
@@ -241,7 +241,7 @@ def _files(value: Any) -> list[File]:
 
 
 def _check(draft: Draft, model: Model, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Checks the values with stand-ins for what is not known yet; gives them by wire names for the price."""
+    """Checks the values, with stand-ins for unknown ones; returns them by wire names, for the price."""
     params = {name: model.find_param(name) for name in values}
     stand_ins = {name: _stand_in(value, params[name]) for name, value in values.items()}
     found = check(model, stand_ins)
@@ -277,7 +277,7 @@ def _stand_in(value: Any, param: Param | None) -> Any:
 
 
 def _likely(value: Unknown, param: Param | None) -> Any:
-    """A value that the parameter takes, for one that is not known yet."""
+    """Returns a value that the parameter accepts, for one that is not known yet."""
     if param is not None and param.options:
         return param.default if isinstance(param.default, str) and param.default else param.options[0]
     if param is not None and param.type == "bool":
@@ -296,7 +296,7 @@ def _likely(value: Unknown, param: Param | None) -> Any:
 
 
 def _key_of(problem: str, values: Mapping[str, Any]) -> Path:
-    """Where a problem of the catalogue is: at the parameter that it begins with, else at the model."""
+    """Returns the position of a problem from the catalogue: the parameter at its beginning, else the model."""
     name = problem.partition(" ")[0]
     return ("with", name) if name in values else ("model",)
 
@@ -392,7 +392,7 @@ def _as_list(value: Any, param: EditParam) -> Any:
 
 
 def _aligned(values: dict[str, Any]) -> dict[str, Any]:
-    """Lists of one group without the items that one of them lacks."""
+    """Removes from the lists of one group the items that one of the lists lacks."""
     lists = {name: value for name, value in values.items() if isinstance(value, Items) and any(value.owners)}
     if len(lists) < 2:
         return values
@@ -451,7 +451,7 @@ def _sum(listed: Any, files: list[File]) -> Span | None:
 
 
 def _starts(listed: Any, files: list[Any]) -> Items:
-    """Where each clip begins: known as far as the lengths of those before it are."""
+    """Returns the start of each clip, known as far as the lengths of the earlier clips are."""
     owners = listed.owners if isinstance(listed, Items) else ()
     starts: list[Any] = []
     at, before = exactly(0), list[str]()

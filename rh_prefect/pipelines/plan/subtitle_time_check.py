@@ -43,7 +43,7 @@ def _named(*texts: Any) -> str:
 
 
 def _are_given(written: Any, frame: Frame) -> bool:
-    """Whether the file, its parameters or the rows of a table have a value, and no step has made it."""
+    """Returns whether a value comes from the file, its parameters or a table's rows, and not from a step."""
     names = [names for _, reference in references_in(written) for names in reference.options]
     return all(_is_given(one, frame) for one in names)
 
