@@ -23,7 +23,6 @@ from rh_prefect.media.source import fetch
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import STATES
 from rh_prefect.pipelines.plan.render import prices
 from rh_prefect.pipelines.stored_edits import EditResults
 
@@ -72,10 +71,7 @@ async def show_plan(plan: Plan) -> None:
     least, expected, most = prices(plan.price)
     budget = f", budget {plan.budget.amount:g}" if plan.budget is not None else ""
     said = f"Least {least}, expected {expected}, most {most} {plan.currency}{budget}"
-    counts = plan.counts
-    signs = [f"- `{sign}` {words}" for sign, words in STATES.items() if counts[sign]]
-    text = "\n".join([f"```\n{plan.table()}\n```", "", *signs])
-    await artifacts.markdown(text, what="plan", description=said)
+    await artifacts.markdown(f"```\n{plan.table()}\n```", what="plan", description=said)
     graph = f"```mermaid\n{plan.mermaid()}\n```"
     await artifacts.markdown(graph, what="graph", description="Steps and their prices; drawn by the dashboard's V2 UI")
 
