@@ -176,10 +176,13 @@ class Client:
         answer = await self._session.call("openapi/v2/queue/status", None, ask)
         return read_queue_status(responses.with_data(answer, ask))
 
-    async def account(self) -> Account:
-        """Returns the account's balance."""
-        # Jobs wait for the currency, and do without it if RunningHub is busy.
-        ask = RequestInfo("account status", pace_seconds=2.0)
+    async def account(self, *, pace_seconds: float | None = None) -> Account:
+        """Returns the account's balance.
+
+        Args:
+            pace_seconds: How long the request is repeated while RunningHub is too busy; None for the client's default.
+        """
+        ask = RequestInfo("account status", pace_seconds=pace_seconds)
         # This endpoint alone spells the field in lower case.
         answer = await self._session.call("uc/openapi/accountStatus", {}, ask, key_field="apikey")
         return read_account(responses.with_data(answer, ask))

@@ -66,6 +66,7 @@ class JobDriver:
         self._links: dict[str, str] = {}
         self._currency: str | None = None
         self._price: Money | None = None
+        self._guess: Money | None = None
         self._prices: SingleFlight[Account, Money | None] = SingleFlight(10)
         self._reserved: int | None = None
         self._is_refused = False
@@ -222,7 +223,7 @@ class JobDriver:
             return  # RunningHub reports neither price nor cost of these.
         prices = self._lease.account.prices
         self._currency = await prices.currency()
-        self._price = await prices.listed(self._listed)
+        self._price, self._guess = await prices.listed(self._listed), prices.guess(self._listed)
         if self.context.policy.budget is not None:
             return  # `Reserve` requests it.
         self._spending.expect(self._key, self._price, self._ask_price)
@@ -269,9 +270,9 @@ class JobDriver:
     async def _claim(self, n: int) -> Intent | None:
         # From here on the journal determines the amount, however this call ends.
         self._reserved = None
-        price = self._price
         # Before the answer is recorded, so that a concurrent job with a budget counts it.
-        self._spending.claim(self._key, n, price, self._ask_price)
+        self._spending.claim(self._key, n, self._price, self._ask_price)
+        price = self._price or self._guess
         cost = {"estimate": price and price.amount, "currency": price.currency if price else self._currency}
         claimed: Intent | None = None
         try:

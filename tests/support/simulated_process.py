@@ -430,6 +430,9 @@ class _Prices:
     async def listed(self, known: Money | None) -> Money | None:
         return known
 
+    def guess(self, known: Money | None) -> Money | None:
+        return known
+
     async def of(self, endpoint: str, payload: Mapping[str, object], known: Money | None) -> Money | None:
         return known
 

@@ -130,12 +130,13 @@ class Pool:
 
         Raises:
             ConfigError: The accounts have different currencies.
+            RunningHubError: RunningHub does not respond; the next call queries the accounts again.
         """
         if not self.is_single:
             await self._currency.get(None, self._compare_currencies)
 
     async def _compare_currencies(self) -> None:
-        currencies = await asyncio.gather(*(member.account.prices.currency() for member in self.members))
+        currencies = await asyncio.gather(*(member.account.prices.certain_currency() for member in self.members))
         known = {member: currency for member, currency in zip(self.members, currencies, strict=True) if currency}
         if len(set(known.values())) > 1:
             raise ConfigError(

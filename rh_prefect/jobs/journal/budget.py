@@ -15,12 +15,13 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from typing import Any, TypeAlias
 
 from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.catalog.model import is_placeholder
 from rh_prefect.client import Client
-from rh_prefect.errors import BudgetExceeded, RunningHubError, Transient
+from rh_prefect.errors import ApiError, BudgetExceeded, RunningHubError, Transient
 from rh_prefect.jobs.journal.costs import COINS, CURRENCY, Costs, amount_text, charge_of
 from rh_prefect.jobs.journal.job_records import JobView, Submit, jobs_of
 from rh_prefect.jobs.journal.journal import JobSource
@@ -32,7 +33,10 @@ _NEXT = 0
 """The number of a submit that has no number yet: of a call without a budget, before its claim."""
 
 _RETRY_SECONDS = 5.0
-"""Seconds between a failed request for an account's currency and the next one."""
+"""Seconds between a failed request for an account's currency and the next one, if it is only a label."""
+
+_LABEL_SECONDS = 2.0
+"""Seconds for which such a request is repeated while RunningHub is busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,17 +303,23 @@ class Prices:
         """
         self._client = client
         self._clock = clock
-        self._currency: SingleFlight[None, str | None] = SingleFlight()
+        self._requests: SingleFlight[bool, str | None] = SingleFlight()
+        self._reported: tuple[str | None] | None = None
         self._failed_at = -math.inf
 
-    async def listed(self, price: Money | None) -> Money | None:
-        """The catalogue's price; None if it has none, or if it is in another currency than the account's."""
+    def guess(self, price: Money | None) -> Money | None:
+        """Returns the catalogue's price unless the account is known to have another currency; no budget may use it."""
         if price is None or is_placeholder(price.amount):
             return None
-        currency = await self.currency()
+        currency = self._reported[0] if self._reported else None
         # An account that reports no currency has the catalogue's.
         is_comparable = currency is None or price.currency is None or currency == price.currency
         return Money(price.amount, price.currency or currency) if is_comparable else None
+
+    async def listed(self, price: Money | None) -> Money | None:
+        """Returns the catalogue's price; None if it has none, or if the account's currency is another one or unknown."""
+        await self.currency()
+        return self.guess(price) if self._reported else None
 
     async def of(self, endpoint: str, payload: Mapping[str, Any], catalogue_price: Money | None) -> Money | None:
         """Finds a price in the account's currency.
@@ -321,34 +331,60 @@ class Prices:
 
         Returns:
             The price; None where neither the catalogue nor RunningHub has one.
+
+        Raises:
+            RunningHubError: RunningHub does not respond, so that the price or its currency is not known now.
         """
-        listed = await self.listed(catalogue_price)
-        if listed is not None:
+        currency, unknown = None, None
+        try:
+            currency = await self.certain_currency()
+        except RunningHubError as error:
+            unknown = error
+        listed = self.guess(catalogue_price)
+        if listed is not None and unknown is None:
             return listed
         try:
             preview = await self._client.price_preview(endpoint, payload)
         except RunningHubError as error:
             # A failed connection says nothing about the price; a later request may succeed.
-            if isinstance(error, Transient):
+            if unknown is not None or isinstance(error, Transient):
                 raise
             return None
+        if unknown is not None and preview.currency is None:
+            raise unknown
         if not preview.free and is_placeholder(preview.amount):
             return None
-        return Money(Decimal(0) if preview.free else preview.amount, preview.currency or await self.currency())
+        return Money(Decimal(0) if preview.free else preview.amount, preview.currency or currency)
 
     async def currency(self) -> str | None:
-        """The currency of the account, requested once; None if RunningHub does not report it."""
+        """Returns the account's currency for a label; None if it is not reported, or unknown while RunningHub is busy."""
         # The next callers do not repeat a request that has just failed.
-        if self._clock() - self._failed_at < _RETRY_SECONDS:
-            return None
+        if self._reported or self._clock() - self._failed_at < _RETRY_SECONDS:
+            return self._reported[0] if self._reported else None
         try:
-            return await self._currency.get(None, self._ask_currency)
+            return await self._requests.get(False, partial(self._request, pace_seconds=_LABEL_SECONDS))
         except RunningHubError:
             self._failed_at = self._clock()
             return None
 
-    async def _ask_currency(self) -> str | None:
-        return (await self._client.account()).currency
+    async def certain_currency(self) -> str | None:
+        """Returns the currency in which the account pays; None if RunningHub does not report it.
+
+        Raises:
+            RunningHubError: RunningHub does not respond, so that it is not known now.
+        """
+        if self._reported:
+            return self._reported[0]
+        try:
+            return await self._requests.get(True, self._request)
+        except ApiError as error:
+            if isinstance(error, Transient):
+                raise
+            return None  # the key may not read its account
+
+    async def _request(self, *, pace_seconds: float | None = None) -> str | None:
+        self._reported = ((await self._client.account(pace_seconds=pace_seconds)).currency,)
+        return self._reported[0]
 
 
 def exceeded(job: str, *, budget: Decimal, short: Shortfall) -> BudgetExceeded:

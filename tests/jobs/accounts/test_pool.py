@@ -219,6 +219,48 @@ async def test_a_budget_for_wallets_of_two_currencies_is_refused(run: PooledRun,
     results(await run.all(pictures(1)))
 
 
+async def test_a_budget_holds_where_the_currency_is_not_known_at_first(again: Again, rh: Emulator) -> None:
+    """The first jobs were reserved in the catalogue's currency, the later ones in the account's."""
+    rh.keys.add("dollars", limit=10, currency="USD")
+    run = again(members=("dollars",))
+    rh.clock.factor = 0
+    rh.faults.add(Fault("account", kind="429"))
+    first = asyncio.ensure_future(run.all(pictures(2, "early"), budget=Decimal("0.10")))
+    await asyncio.sleep(3)
+    rh.faults.clear()
+    await asyncio.to_thread(wait_until, lambda: len(rh.recorder.submissions) == 2, seconds=20)
+    second = asyncio.ensure_future(run.all(pictures(2, "late"), budget=Decimal("0.10")))
+    await asyncio.sleep(0.5)
+    rh.clock.factor = 50
+    done = [*await first, *await second]
+    assert [type(one) for one in done] == [Result, Result, BudgetExceeded, BudgetExceeded]
+    assert rh.recorder.charged <= Decimal("0.10")
+
+
+async def test_a_job_without_a_budget_counts_in_the_accounts_currency(again: Again, rh: Emulator) -> None:
+    rh.keys.add("dollars", limit=10, currency="USD")
+    run = again(members=("dollars",))
+    rh.clock.factor = 0
+    rh.faults.add(Fault("account", kind="429"))
+    free = asyncio.ensure_future(run.all(pictures(2, "early")))
+    await asyncio.to_thread(wait_until, lambda: len(rh.recorder.submissions) == 2, seconds=20)
+    rh.faults.clear()
+    limited = asyncio.ensure_future(run.all(pictures(1, "late"), budget=Decimal("0.10")))
+    await asyncio.sleep(0.5)
+    rh.clock.factor = 50
+    assert [type(one) for one in [*await free, *await limited]] == [Result, Result, BudgetExceeded]
+
+
+async def test_currencies_are_compared_again_if_one_was_not_known(run: PooledRun, rh: Emulator) -> None:
+    rh.keys.add("dollars", limit=3, currency="USD")
+    run.members = ("main", "dollars")
+    rh.faults.add(Fault("account", kind="429", times=4))
+    for _ in range(2):
+        done = await run.all(pictures(1), budget=Decimal(1))
+        assert [type(one) for one in done] == [ConfigError]
+    assert rh.recorder.submissions == []
+
+
 class TestPaidOn:
     """A job that was paid, or may have been, keeps its account."""
 

@@ -345,7 +345,7 @@ class Account:
         self.answers, self.preview, self.requests = list(answers), preview, 0
         self.is_silent = False
 
-    async def account(self) -> Any:
+    async def account(self, *, pace_seconds: float | None = None) -> Any:
         self.requests += 1
         if self.is_silent:
             await asyncio.Event().wait()
@@ -386,9 +386,9 @@ async def test_a_request_that_takes_long_to_fail_is_not_repeated_at_once() -> No
     now = [1000.0]
 
     class Slow(Account):
-        async def account(self) -> Any:
+        async def account(self, *, pace_seconds: float | None = None) -> Any:
             now[0] += 60
-            return await super().account()
+            return await super().account(pace_seconds=pace_seconds)
 
     account = Slow(ResponseLost("silence"))
     prices = prices_of(account, clock=lambda: now[0])
