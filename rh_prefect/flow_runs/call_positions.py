@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from itertools import count, zip_longest
-from types import FunctionType, MappingProxyType, MethodType
+from types import CellType, FunctionType, MappingProxyType, MethodType
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Self, TypeVar, overload
 from uuid import UUID
 
@@ -267,9 +267,9 @@ class PlacedFlow(Flow[P, R]):
             """Runs the flow; see `prefect.Flow`."""
             if self.place is not None or FlowRunContext.get() is None:
                 return Flow.__call__(self, *args, **kwargs)
-            given = {**_given_of(self, _bound(self, args, kwargs)), **_held_by(self.fn)}
+            given = _given_of(self, _bound(self, args, kwargs))
             made = placed(self, take_place(self.name, given))
-            arguments = argument_hash(sorted(arguments_of(given).items())) or ""
+            arguments = argument_hash([self.name, sorted(arguments_of(given).items()), _distinction(self.fn)]) or ""
             made.fn = _named_by_place(self.fn, arguments, made.place)
             return Flow.__call__(made, *args, **kwargs)
 
@@ -286,6 +286,9 @@ class PlacedFlow(Flow[P, R]):
 
 _named_functions: weakref.WeakKeyDictionary[Any, FunctionType] = weakref.WeakKeyDictionary()
 """Copies of flows' functions -> the originals."""
+
+_SIMPLE = (str, bytes, int, float)
+"""Types of the variables that distinguish functions and objects; others often change during a run."""
 
 _PLACE_IN_KEY = re.compile(r"\[\w*:(\w*):(\d+):([io])\]-")
 
@@ -308,15 +311,32 @@ class _Named:
         return getattr(self.named, name)
 
 
-def _held_by(fn: Callable[..., Any]) -> dict[str, object]:
-    """Returns what a partial function, or a method's object, adds to the arguments of each call, if comparable."""
+def _distinction(fn: object) -> list[object]:
+    """Returns what distinguishes a callable from others whose flows have the same name, as far as it is comparable.
+
+    It is not part of the position of paid calls: an object may change during a run.
+    """
     if isinstance(fn, partial):
-        held: object = [list(fn.args), dict(fn.keywords)]
-    elif isinstance(fn, MethodType):
-        held = fn.__self__
-    else:
-        return {}
-    return {} if argument_hash(held) is None else {"partial()": held}
+        arguments = [*map(argument_hash, fn.args), sorted(arguments_of(fn.keywords).items())]
+        return ["partial", _distinction(fn.func), arguments]
+    if isinstance(fn, MethodType):
+        return [_distinction(fn.__func__), _distinction(fn.__self__)]
+    if isinstance(fn, FunctionType):
+        variables = zip(fn.__code__.co_freevars, map(_cell, fn.__closure__ or ()), strict=True)
+        owner = getattr(fn, "__prefect_self__", None)  # of a flow that is a method
+        return [fn.__qualname__, _simple(dict(variables)), [] if owner is None else _distinction(owner)]
+    return [type(fn).__qualname__, _simple(vars(fn)) if hasattr(fn, "__dict__") else argument_hash(fn)]
+
+
+def _simple(values: Mapping[str, object]) -> list[object]:
+    return [[name, argument_hash(value)] for name, value in sorted(values.items()) if isinstance(value, _SIMPLE)]
+
+
+def _cell(cell: CellType) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not assigned yet
+        return None
 
 
 def _original(fn: Callable[..., Any]) -> Callable[..., Any]:

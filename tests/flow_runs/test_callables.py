@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,8 @@ from prefect import Flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ProcessPoolTaskRunner
 
-from rh_prefect import flow
+from rh_prefect import flow, generate, models
+from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.call_positions import PlacedFlow
 from rh_prefect.flow_runs.resume import create, rerun, resume
 
@@ -142,17 +144,63 @@ async def test_an_async_method_is_awaited() -> None:
     assert await outer() == ["calm dawn", "calm noon"]
 
 
-async def test_a_persisted_result_goes_to_the_callable_that_made_it() -> None:
-    """Two flows of one name, whose calls have equal arguments."""
-    shots = {
-        mood: flow(name="shot", persist_result=True, validate_parameters=False)(a_partial(mood))
-        for mood in ("calm", "wild")
-    }
+def painted(mood: str, row: str) -> str:
+    return f"{mood} {row}"
+
+
+def a_closure(mood: str) -> Callable[..., str]:
+    def shot(row: str) -> str:
+        return f"{mood} {row}"
+
+    return shot
+
+
+@dataclass
+class Studio:
+    mood: str
+
+    def take(self, row: str) -> str:
+        return f"{self.mood} {row}"
+
+    @flow(persist_result=True, validate_parameters=False)
+    def shoot(self, row: str) -> str:
+        return f"{self.mood} {row}"
+
+
+def _partial_of_another_function(mood: str) -> Callable[..., str]:
+    made: Any = partial(joined if mood == "calm" else painted, mood)
+    made.__name__ = "shot"
+    return made  # type: ignore[no-any-return]  # with the name that Prefect needs
+
+
+UNLIKE: dict[str, Callable[[str], Callable[..., str]]] = {
+    "partials": a_partial,
+    "partials of two functions": _partial_of_another_function,
+    "objects": Shot,
+    "methods": lambda mood: Shot(mood).take,
+    "methods of data": lambda mood: Studio(mood).take,
+    "closures": a_closure,
+    "flows that are methods": lambda mood: Studio(mood).shoot,
+}
+"""Callables for each mood, whose calls have equal arguments."""
+
+
+@pytest.mark.parametrize("name", ["one name", "two names"])
+@pytest.mark.parametrize("kind", UNLIKE)
+async def test_a_persisted_result_goes_to_the_callable_that_made_it(kind: str, name: str) -> None:
+    def shot_of(mood: str) -> Callable[[str], str]:
+        made = UNLIKE[kind](mood)
+        if isinstance(made, Flow):
+            return made
+        named = "shot" if name == "one name" else f"shot-{mood}"
+        options: Any = {"name": named, "persist_result": True, "validate_parameters": False}
+        child: Any = flow(**options)(made)
+        return child  # type: ignore[no-any-return]  # the decorator is typed for functions
 
     @flow
     def outer() -> list[str]:
         moods = each_attempt.pop(0)
-        found = [shots[mood]("dawn") for mood in moods]
+        found = [shot_of(mood)("dawn") for mood in moods]
         if each_attempt:
             raise Broken
         return found
@@ -162,3 +210,42 @@ async def test_a_persisted_result_goes_to_the_callable_that_made_it() -> None:
     with pytest.raises(Broken):
         await rerun(outer, run_id)
     assert resume(outer, run_id) == ["wild dawn", "calm dawn"]
+
+
+@dataclass
+class Diary:
+    shots: list[str] = field(default_factory=list)
+    count: int = 0
+
+    async def shot(self, subject: str) -> str:
+        made = await generate(models.ZImageTurbo(prompt=subject))
+        self.shots.append(subject)
+        self.count += 1
+        return str(made.task_id)
+
+
+async def _noted(shots: list[str], subject: str) -> str:
+    return await Diary(shots).shot(subject)
+
+
+def _noting() -> Callable[..., Coroutine[Any, Any, str]]:
+    made: Any = partial(_noted, [])
+    made.__name__ = "shot"
+    return made  # type: ignore[no-any-return]  # with the name that Prefect needs
+
+
+@pytest.mark.parametrize("kind", ["method", "partial"])
+async def test_equal_calls_of_what_changes_during_the_run_are_found_again(rh: Emulator, kind: str) -> None:
+    shot: Any = flow(name="shot", validate_parameters=False)(Diary().shot if kind == "method" else _noting())
+    attempts: list[int] = []
+
+    @flow(retries=1)
+    async def outer() -> list[str]:
+        attempts.append(1)
+        both = [await shot("a lighthouse"), await shot("a lighthouse")]
+        if len(attempts) == 1:
+            raise Broken
+        return both
+
+    assert await outer() == [one.task_id for one in rh.recorder.paid]
+    assert (len(attempts), len(rh.recorder.paid)) == (2, 2)

@@ -50,6 +50,8 @@ _QUIET = {
     "PREFECT_SERVER_SERVICES_FOREMAN_ENABLED": "false",
 }
 _START_SECONDS = 120
+_ADDRESS = pytest.StashKey[str]()
+"""The address of the session's server, once it has started."""
 
 
 class PrefectServer:
@@ -177,7 +179,9 @@ def prefect_template(pytestconfig: pytest.Config) -> Path:
 
 
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory, prefect_template: Path) -> Iterator[PrefectServer]:
+def prefect_server(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory, prefect_template: Path
+) -> Iterator[PrefectServer]:
     """The session's Prefect server; this process's settings point at it from here on.
 
     A server of ours instead of `prefect_test_harness`: other processes can be pointed at it too, and it is up in a
@@ -186,6 +190,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory, prefect_template: P
     with ExitStack() as stack:
         server = stack.enter_context(PrefectServer(tmp_path_factory.mktemp("prefect"), template=prefect_template))
         stack.enter_context(temporary_settings(_settings(server)))
+        pytestconfig.stash[_ADDRESS] = server.api
         yield server
         _drain()
 
@@ -201,10 +206,12 @@ def no_earlier_flow_runs(prefect_server: PrefectServer) -> None:
 @pytest.fixture(autouse=True)
 def _only_the_server_asked_for(request: pytest.FixtureRequest) -> Iterator[None]:
     """Hides the session's server from tests that do not ask for it: its flow runs are those of other tests."""
+    address = request.config.stash.get(_ADDRESS, None)
     outside = prefect.context.GLOBAL_SETTINGS_CONTEXT
-    if "prefect_server" in request.fixturenames or outside is None or not PREFECT_API_URL.value():
+    if "prefect_server" in request.fixturenames or address is None or PREFECT_API_URL.value() != address:
         yield
         return
+    assert outside is not None
     with outside.model_copy():
         yield
 

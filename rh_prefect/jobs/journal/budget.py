@@ -317,7 +317,7 @@ class Prices:
         return Money(price.amount, price.currency or currency) if is_comparable else None
 
     async def listed(self, price: Money | None) -> Money | None:
-        """Returns the catalogue's price; None if it has none, or if the account's currency is another one or unknown."""
+        """Returns the catalogue's price; None if there is none, or the account's currency is another one or unknown."""
         await self.currency()
         return self.guess(price) if self._reported else None
 
@@ -357,7 +357,7 @@ class Prices:
         return Money(Decimal(0) if preview.free else preview.amount, preview.currency or currency)
 
     async def currency(self) -> str | None:
-        """Returns the account's currency for a label; None if it is not reported, or unknown while RunningHub is busy."""
+        """Returns the account's currency for a label; None if it is not reported, or unknown at the moment."""
         # The next callers do not repeat a request that has just failed.
         if self._reported or self._clock() - self._failed_at < _RETRY_SECONDS:
             return self._reported[0] if self._reported else None
