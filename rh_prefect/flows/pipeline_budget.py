@@ -26,6 +26,7 @@ def run_limit(
 
     It is the given budget, else the file's, else the highest price of what is left. With a reviewed plan it is at most
     the plan's highest price, and at most that of what is left of the plan: a part may exist already or not be selected.
+    If a price of the plan is not known, it is at most the budget of the reviewed file.
 
     Args:
         plan: The first plan of this attempt.
@@ -45,7 +46,7 @@ def run_limit(
         )
     limits = [counted + price.most if written is None else Decimal(str(written)), get_settings().max_budget]
     if reviewed is not None:
-        limits += [reviewed.budget] if price.is_open else [reviewed.most, counted + price.most]
+        limits += [reviewed.budget] if reviewed.is_open or price.is_open else [reviewed.most, counted + price.most]
     limit = min(one for one in limits if one is not None)
     whole_items = plan.budget is not None and plan.budget.whole_items
     if price.least > limit and not whole_items:

@@ -64,7 +64,8 @@ def build(document: Document, problems: Problems) -> PipelineFile | None:
     try:
         return PipelineFile.model_validate(data)
     except ValidationError as error:
-        for one in _independent(error.errors(include_url=False)):
+        errors = error.errors(include_url=False)
+        for one in list(_independent(errors)) or errors:
             _report(document, problems, one)
         return None
 
@@ -75,12 +76,19 @@ def _independent(errors: list[Any]) -> Iterator[Any]:
     Those are the keys that are missing because they are misspelt, and that a list with wrong items is not a text.
     """
     for one in errors:
-        if one["loc"][-1:] == ("str",) and isinstance(one["input"], list):
+        if _is_other_form(one, errors):
             continue
         at, name = one["loc"][:-1], str(one["loc"][-1])
         unknown = (str(other["loc"][-1]) for other in errors if _is_unknown_key(other) and other["loc"][:-1] == at)
         if one["type"] != "missing" or not_replaced([name], unknown, cutoff=_SIMILAR):
             yield one
+
+
+def _is_other_form(error: Any, errors: list[Any]) -> bool:
+    """Returns whether an error says that a list is not a text, where an item of the list is wrong as well."""
+    at, form = error["loc"][:-1], error["loc"][-1:]
+    items = (one["loc"][len(at)] for one in errors if one["loc"][: len(at)] == at and len(one["loc"]) > len(at))
+    return form == ("str",) and isinstance(error["input"], list) and any(str(one).startswith("list[") for one in items)
 
 
 def _is_unknown_key(error: Any) -> bool:

@@ -373,13 +373,16 @@ async def test_whole_items_counts_the_selected_steps_only(rh: Emulator) -> None:
 def test_a_reviewed_plan_limits_a_run_to_the_price_of_what_is_left_of_it(
     rh: Emulator, written: float | None, counted: str, left: tuple[str, str], limit: str
 ) -> None:
-    reviewed = ReviewedPlan({"price": {"most": 0.32}, "steps": [], "budget": {"amount": 9}})
+    reviewed = ReviewedPlan({"price": {"most": 0.32, "open": False}, "steps": [], "budget": {"amount": 9}})
     price = Money(Decimal(left[0]), Decimal(left[0]), Decimal(left[1]))
     plan = Plan("pictures")
     assert run_limit(plan, price, budget=written, counted=Decimal(counted), reviewed=reviewed) == Decimal(limit)
 
 
 def test_a_reviewed_plan_of_unknown_price_limits_a_run_to_the_budget_that_was_reviewed(rh: Emulator) -> None:
-    reviewed = ReviewedPlan({"price": {"most": 0.32}, "steps": [], "budget": {"amount": 9}})
+    reviewed = ReviewedPlan({"price": {"most": 0.32, "open": True}, "steps": [], "budget": {"amount": 9}})
     price = Money(PRICE, PRICE, PRICE, is_open=True)
     assert run_limit(Plan("pictures"), price, budget=500, counted=Decimal(0), reviewed=reviewed) == 9
+    left = Money(PRICE, PRICE, PRICE)
+    counted = Decimal(1)  # for the step whose price was not known
+    assert run_limit(Plan("pictures"), left, budget=500, counted=counted, reviewed=reviewed) == 9

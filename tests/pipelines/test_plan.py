@@ -416,10 +416,10 @@ steps:
 
 
 class OneUnderWay(NoWorks):
-    """Records in which another run has submitted the task of one work."""
+    """Records in which another run has submitted the task of the last work."""
 
     async def look(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
-        return [KnownWork(state="…", task_id="1") for _ in queries]
+        return [*([None] * (len(queries) - 1)), KnownWork(state="…", task_id="1")]
 
 
 async def test_a_reviewed_plan_does_not_pay_again_for_the_task_of_another_run_that_fails() -> None:
@@ -428,8 +428,17 @@ async def test_a_reviewed_plan_does_not_pay_again_for_the_task_of_another_run_th
     (one,) = waiting.instances
     assert one.state == "…"
     assert not waiting.price.most
-    assert "-> up to 0.04" in ReviewedPlan(waiting.as_json()).refusal(one, one.works[0])
+    assert "its task was in progress" in ReviewedPlan(waiting.as_json()).refusal(one, one.works[0])
     assert not ReviewedPlan(new.as_json()).refusal(one, one.works[0])
+
+
+async def test_of_two_takes_a_reviewed_plan_pays_only_for_the_one_that_is_not_in_progress() -> None:
+    pipeline = Pipeline.from_text("steps:\n  a: {model: z-image/turbo, takes: 2, with: {prompt: x}}\n")
+    plan = await pipeline.plan(known=OneUnderWay())
+    (one,) = plan.instances
+    refusals = [ReviewedPlan(plan.as_json()).refusal(one, work) for work in one.works]
+    assert [work.state for work in one.works] == ["+", "…"]
+    assert [bool(refusal) for refusal in refusals] == [False, True]
 
 
 CHAPTERS = """
@@ -452,6 +461,13 @@ async def test_texts_that_begin_together_are_a_problem_before_anything_is_paid(t
     assert ("'Two' and 'Three'" in problem.message) is ("title" in text)
     rows[2]["start"] = 6
     assert not (await pipeline.plan(chapters=rows)).problems
+
+
+@pytest.mark.parametrize("start", ["nan", "inf", "1e999"])
+async def test_a_time_that_is_no_number_is_a_problem(start: str) -> None:
+    pipeline = Pipeline.from_text(CHAPTERS.replace("TEXT", "$(each.item.title)"))
+    (problem,) = (await pipeline.plan(chapters=[{"title": "One", "start": start}])).problems
+    assert "at takes a number from 0 to 86400" in problem.message
 
 
 async def test_an_empty_text_needs_no_time_of_its_own() -> None:

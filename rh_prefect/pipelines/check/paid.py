@@ -167,16 +167,16 @@ class PaidCheck(ValueCheck):
             name = names.get(problem.partition(" ")[0])
             missing = problem.partition(" is missing")
             lacks = missing[0] if missing[1] and " " not in missing[0] else ""
-            if not is_fed and name is None and not self._is_plain(model, lacks):
+            if not is_fed and name is None and self._names_file(model, problem):
                 continue  # `from` may give what is missing
             if lacks:
                 problem = f"{missing[0]} is missing; {model.name} needs it"
             self._say((*path, "with", name) if name is not None else (*path, "model"), problem)
 
     @staticmethod
-    def _is_plain(model: Model, name: str) -> bool:
-        param = model.find_param(name) if name else None
-        return param is not None and not param.is_media
+    def _names_file(model: Model, problem: str) -> bool:
+        words = set(re.findall(r"\w+", problem))
+        return any(words & {param.name, param.key} for param in model.media_params)
 
     def _fit(self, path: Path, value: Any, found: Type, param: catalog.Param, model: Model) -> None:
         if isinstance(value, str) and value in ("no", "yes", "on", "off") and is_switch(param):

@@ -253,6 +253,7 @@ def _step(one: Instance) -> dict[str, Any]:
         "works": [each.key for each in one.works]
         if len(one.works) > 1 and work is not None and work.is_settled
         else None,
+        "in_progress": [each.key for each in one.works if each.state == "…"],
         "request": one.request,
         "nodes": dict(one.nodes),
         "why": one.why,

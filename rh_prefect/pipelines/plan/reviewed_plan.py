@@ -73,6 +73,11 @@ class ReviewedPlan:
         return Decimal(str(self.data["price"]["most"]))
 
     @property
+    def is_open(self) -> bool:
+        """Whether a price of the plan was not known, so that its maximum cost is not known either."""
+        return bool(self.data["price"]["open"])
+
+    @property
     def budget(self) -> Decimal | None:
         """The budget of the file when it was reviewed."""
         budget = self.data.get("budget")
@@ -128,6 +133,9 @@ class ReviewedPlan:
             work: The work of one of its takes.
         """
         step = self._steps.get(instance.address)
+        # If the task of another run fails, this run would submit it again.
+        if step is not None and work.key in step.get("in_progress", ()):
+            return "the plan pays nothing for it, because its task was in progress"
         if work.is_settled and work.key in self._paid:
             return "" if step is None else _why_dearer(step, instance)
         if step is None or step["state"] == "x":
@@ -167,10 +175,7 @@ def _why_other(step: Mapping[str, Any], instance: Instance, work: Work) -> str:
 
 def _why_dearer(step: Mapping[str, Any], instance: Instance) -> str:
     planned = Decimal(str(step["price"]["most"]))
-    # A plan pays nothing for a step that waits for the tasks of other runs. If such a task fails, this run would pay.
-    is_free = not planned and not step["price"]["open"]
-    works = (work for work in instance.works if work.is_paid or (is_free and work.state == "…"))
-    now = sum((work.price for work in works), Money())
+    now = sum((work.price for work in instance.works if work.is_paid), Money())
     if now.most.quantize(_DIGITS) > planned:
         return f"price: up to {planned} -> up to {now.most.normalize():f}"
     if now.is_open and not step["price"]["open"]:

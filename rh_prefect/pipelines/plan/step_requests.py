@@ -375,7 +375,8 @@ def draft_edit(step: Step, at: Path, path: str, frame: Frame, failed: Collection
         if param.name in values:
             values[param.name] = _as_list(values[param.name], param)
             draft.problems.extend(_wrong_edit_value(param, values[param.name]))
-    if edit.name == "subtitles" and (wrong := equal_times(step, frame, values)):
+    is_timed = edit.name == "subtitles" and not any(key[:2] == ("with", "at") for key, _ in draft.problems)
+    if is_timed and (wrong := equal_times(step, frame, values)):
         draft.problems.append((("with", "at"), wrong))
     draft.given = {name: mark(value) for name, value in values.items()}
     draft.is_settled = is_settled(values)
