@@ -105,9 +105,10 @@ class FlowRunJournal:
         if number is not None:
             raise JournalError(
                 f"Entry {number} of the journal of flow run {self.scope}, which this process has read, is gone: "
-                "somebody has deleted inputs of the flow run. Nothing was paid in this attempt. What to do: "
-                f"rh-prefect jobs recover {self.scope}, which restores the records from the manifests in the storage; "
-                "then start this process again, and run the flow run again."
+                "somebody has deleted inputs of the flow run. Nothing was paid in this attempt. What to do: for a "
+                "pipeline, start a new run, in which existing results cost nothing; else rh-prefect jobs recover "
+                f"{self.scope}, which restores the records from the manifests in the storage; then start this process "
+                "again, and run the flow run again."
             )
 
     async def job(self, job_key: str) -> dict[str, JSON]:

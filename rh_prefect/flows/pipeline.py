@@ -196,6 +196,8 @@ async def _prepare(
     storage = pipeline.file.storage if options.storage is None else options.storage or None
     engine = await load_engine(credentials)
     store = await load_storage(storage)
+    # Without the notes of earlier attempts, their costs would not count in the budget.
+    await LOOP.call(engine.open(scope, store))
     works = await LOOP.call(open_works(store, settings))
     place = RecordsPlace(url=works.url, storage=storage)
     await LOOP.call(note_place(scope.journal, place))

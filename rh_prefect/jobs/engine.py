@@ -142,6 +142,10 @@ class JobEngine:
         self._inputs: LruCache[tuple[str, str], Inputs] = LruCache(50)
         self._scopes = OpenScopes()
 
+    async def open(self, scope: Scope, store: MediaStore) -> bool:
+        """Checks a scope before the first payment of an attempt; see `OpenScopes.open`."""
+        return await self._scopes.open(scope, store)
+
     async def run(self, request: Request, call: JobCall) -> Result:
         """Runs one job: submits it, which pays for it once, and completes it.
 
@@ -291,7 +295,7 @@ class JobEngine:
     ) -> Manifest | None:
         """Returns the finished job whose result a call reuses: the recorded or the newest one, or None."""
         key = reused_key(request.with_graph().request_id) if options.key is None else request.key(options.key)
-        await self._scopes.open(scope, store)
+        await self.open(scope, store)
         records = JobRecords(scope.journal, key)
         view = await records.view()
         if view.submits:
@@ -312,7 +316,7 @@ class JobEngine:
     async def _find(
         self, request: JobRequest, scope: Scope, store: MediaStore, caller: Caller, options: Options
     ) -> CallJob:
-        is_empty = await self._scopes.open(scope, store)
+        is_empty = await self.open(scope, store)
         if options.key is not None:
             return CallJob(request.key(options.key), is_new=is_empty)
         if options.reuse == "always":

@@ -12,7 +12,7 @@ from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit, job
 from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.jobs.journal.process_identity import current_owner, is_surely_dead
 from rh_prefect.jobs.journal.record_types import Answer, End, Intent, Link, Lost, Resolution
-from rh_prefect.jobs.journal.scope import begin_scope
+from rh_prefect.jobs.journal.scope import begin_scope, is_empty
 from rh_prefect.jobs.journal.spool import Spool, Spooled
 from rh_prefect.jobs.outputs.manifest import Manifest, read_all
 from rh_prefect.media.store import MediaStore
@@ -155,17 +155,17 @@ async def recover(journal: Journal, store: MediaStore) -> list[str]:
         store: Where its outputs went.
 
     Returns:
-        The keys of the jobs.
+        The keys of the jobs; empty if only the scope's format is recorded again.
 
     Raises:
-        InputError: The store has no manifest of this scope.
+        InputError: The scope has no record, and the store has no manifest of it.
     """
     manifests = [
         manifest
         for manifest in await asyncio.to_thread(lambda: list(read_all(store)))
         if manifest.job.startswith(f"{journal.scope}/")
     ]
-    if not manifests:
+    if not manifests and await is_empty(journal):
         raise InputError(
             f"{store.url} has no manifest of a job of {journal.scope}; nothing was recorded. What to do: "
             "pass with --storage the name of the MediaStorage block that contains the run's outputs."

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
 
@@ -13,14 +17,20 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from rh_prefect.errors import JournalError
+from rh_prefect.emulator import DEFAULT, Emulator, Fault
+from rh_prefect.errors import JournalError, PipelineIncomplete
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import RecordedScope, recorded_scope
 from rh_prefect.flow_runs.record_log import encode
+from rh_prefect.flow_runs.resume import create, rerun
+from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.jobs.journal.record_types import FORMAT_KEY
 from rh_prefect.jobs.journal.scope import OpenScopes
+from rh_prefect.jobs.manual_repair import recover
 from rh_prefect.media.store import MediaStore
 from rh_prefect.prefect_api import disconnect
+from tests.support.emulator_env import environment
+from tests.support.prefect_server import PrefectServer
 from tests.support.resume_scenario import open_trial
 from tests.support.run_inputs import RUN, RunInputs, job_keys, logged, serve, submitted
 
@@ -29,6 +39,16 @@ pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 KEY, OTHER = job_keys(2)
 FORMAT_INPUT = f"rh-{FORMAT_KEY}"
 GONE = r"Entry 1 of the journal of flow run {run}.*this process has read.*is gone.*Nothing was paid.*start this process"
+
+
+TWO_PICTURES = """
+name: two
+budget: 0.08
+steps:
+  a: {model: z-image/turbo, with: {prompt: one}}
+  b: {model: z-image/turbo, with: {prompt: two}}
+outputs: {a: $(a), b: $(b)}
+"""
 
 
 @flow
@@ -99,6 +119,47 @@ async def test_entries_of_another_process_in_place_of_the_deleted_ones_are_notic
     for _ in range(2):
         assert "which this process has read, is gone" in await refusal(scope, store)
         await scope.journal.job(OTHER)
+
+
+async def test_a_deleted_format_is_written_again_before_anything_is_collected(store: MediaStore) -> None:
+    """The advice of the message works for a run whose jobs have no manifest yet."""
+    scope = await begun(store)
+    await delete(scope.journal.scope, lambda name: name == FORMAT_INPUT)
+    assert "write it again with rh-prefect jobs recover" in await refusal(scope, store, is_fresh=True)
+    assert await recover(scope.journal, store) == []
+    assert not await OpenScopes().open(scope, store)
+
+
+RUN_AGAIN = """
+import asyncio
+import sys
+from rh_prefect import resume
+from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
+asyncio.run(resume(pipeline_flow(Pipeline.from_file(sys.argv[1])), sys.argv[2]))
+"""
+
+
+async def test_a_pipeline_whose_records_were_deleted_pays_nothing_beyond_its_budget(
+    prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "two.yaml"
+    file.write_text(TWO_PICTURES)
+    with Emulator(assumptions=replace(DEFAULT, refund_failed_models=False), long_side=48, fps=6) as rh:
+        rh.faults.add(Fault("submit", prompt="one", kind="fail", code="1504", times=1))
+        for name, value in (env := environment(rh, tmp_path)).items():
+            monkeypatch.setenv(name, value)
+        pipeline = pipeline_flow(Pipeline.from_file(file))
+        run = str(await create(pipeline, {}))
+        with pytest.raises(PipelineIncomplete):
+            await rerun(pipeline, run)
+        charged = rh.recorder.charged
+        await delete(run)
+        command = [sys.executable, "-c", RUN_AGAIN, str(file), run]
+        done = await asyncio.to_thread(
+            subprocess.run, command, env={**prefect_server.env, **env}, capture_output=True, text=True, timeout=90
+        )
+        assert rh.recorder.charged == charged == Decimal("0.08")
+    assert "for a pipeline, start a new run" in done.stderr
 
 
 @pytest.mark.parametrize("deleted", [range(1, 2), range(1, 150), range(1, 320), range(201, 202)])

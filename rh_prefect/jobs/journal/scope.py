@@ -236,7 +236,7 @@ def _is_restored(journal: Journal, store: MediaStore, marker: str) -> JournalErr
     return JournalError(
         f"The flow run {journal.scope} has started to pay for jobs, as {store.uri(marker)} shows, but "
         "none of its jobs is recorded: its records were deleted, or they are older than the run, because Prefect's "
-        "database was restored from a backup. Nothing was paid in this attempt. What to do: rh-prefect "
-        f"jobs recover {journal.scope}, which restores the records from the manifests in the storage; "
-        "then run it again."
+        "database was restored from a backup. Nothing was paid in this attempt. What to do: for a pipeline, start a "
+        f"new run, in which existing results cost nothing; else rh-prefect jobs recover {journal.scope}, which "
+        "restores the records from the manifests in the storage, and run it again."
     )
