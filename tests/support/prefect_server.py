@@ -24,6 +24,7 @@ from typing import Self
 import httpx
 import prefect.context
 import pytest
+import stamina
 from prefect.context import SettingsContext
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
@@ -198,8 +199,15 @@ def prefect_server(
 @pytest.fixture(scope="module")
 def no_earlier_flow_runs(prefect_server: PrefectServer) -> None:
     """Deletes the flow runs of earlier tests, for tests of what reads all flow runs: their emulators have stopped."""
+
+    # The server deletes the logs of the flow runs in the background, and answers 503 while it has locked its database.
+    @stamina.retry(on=httpx.HTTPStatusError, attempts=None, timeout=60)
+    def delete_some() -> list[str]:
+        deleted: list[str] = http.post("/flow_runs/bulk_delete", json={}).raise_for_status().json()["deleted"]
+        return deleted
+
     with httpx.Client(base_url=prefect_server.api, timeout=60) as http:
-        while http.post("/flow_runs/bulk_delete", json={}).raise_for_status().json()["deleted"]:
+        while delete_some():
             pass
 
 
