@@ -21,6 +21,7 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import ConfigError, InputError, SubmissionUnknown
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.resume import create, rerun
+from rh_prefect.flows.pipeline import Pipeline
 from rh_prefect.job_blocks import RunningHubJobRun, RunningHubModel
 from rh_prefect.jobs.journal.job_records import jobs_of
 from rh_prefect.jobs.journal.journal import FolderJournal, Journal
@@ -70,6 +71,16 @@ class Blocks:
 @pytest.fixture
 def blocks(rh: Emulator) -> Blocks:
     return Blocks(rh, uuid.uuid4().hex[:8])
+
+
+async def test_a_pipeline_with_a_budget_refuses_wallets_of_two_currencies(rh: Emulator, blocks: Blocks) -> None:
+    rh.keys.add("dollars", limit=2, currency="USD")
+    await blocks.save("spare", "dollars")
+    pool = await blocks.pool("spare", "dollars")
+    text = "budget: 1\nsteps:\n  a: {model: z-image/turbo, with: {prompt: x}}\n"
+    with pytest.raises(ConfigError, match="do not all have the same currency"):
+        await Pipeline.from_text(text).run(credentials=pool)
+    assert not rh.recorder.submissions
 
 
 @flow
