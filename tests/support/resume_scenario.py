@@ -121,7 +121,7 @@ class Scenario:
         """Makes the flow run."""
         _trials[self.name] = self
         # On a busy machine SQLite's lock can outlast the retries of Prefect's client, before any part of the trial.
-        async for attempt in stamina.retry_context(on=_is_busy, attempts=4, wait_initial=2.0):
+        async for attempt in stamina.retry_context(on=_is_busy, attempts=None, timeout=90.0, wait_initial=2.0):
             with attempt:
                 self.run = str(await create(trial, {"name": self.name}))
 
