@@ -11,7 +11,7 @@ from rh_prefect.errors import InputError
 from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit, jobs_of, read_job
 from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.jobs.journal.process_identity import current_owner, is_surely_dead
-from rh_prefect.jobs.journal.record_types import Answer, End, Intent, Link, Lost, Resolution
+from rh_prefect.jobs.journal.record_types import FORMAT_KEY, Answer, End, Intent, Link, Lost, Resolution
 from rh_prefect.jobs.journal.scope import begin_scope, is_empty
 from rh_prefect.jobs.journal.spool import Spool, Spooled
 from rh_prefect.jobs.outputs.manifest import Manifest, read_all
@@ -158,14 +158,15 @@ async def recover(journal: Journal, store: MediaStore) -> list[str]:
         The keys of the jobs; empty if only the scope's format is recorded again.
 
     Raises:
-        InputError: The scope has no record, and the store has no manifest of it.
+        InputError: The store has no manifest of this scope, and the scope's format was not deleted.
     """
     manifests = [
         manifest
         for manifest in await asyncio.to_thread(lambda: list(read_all(store)))
         if manifest.job.startswith(f"{journal.scope}/")
     ]
-    if not manifests and await is_empty(journal):
+    lacks_format = await journal.read(FORMAT_KEY) is None and not await is_empty(journal)
+    if not manifests and not lacks_format:
         raise InputError(
             f"{store.url} has no manifest of a job of {journal.scope}; nothing was recorded. What to do: "
             "pass with --storage the name of the MediaStorage block that contains the run's outputs."

@@ -18,7 +18,7 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.emulator import DEFAULT, Emulator, Fault
-from rh_prefect.errors import JournalError, PipelineIncomplete
+from rh_prefect.errors import InputError, JournalError, PipelineIncomplete
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import RecordedScope, recorded_scope
 from rh_prefect.flow_runs.record_log import encode
@@ -128,6 +128,8 @@ async def test_a_deleted_format_is_written_again_before_anything_is_collected(st
     assert "write it again with rh-prefect jobs recover" in await refusal(scope, store, is_fresh=True)
     assert await recover(scope.journal, store) == []
     assert not await OpenScopes().open(scope, store)
+    with pytest.raises(InputError, match="has no manifest of a job"):  # the storage may be the wrong one
+        await recover(scope.journal, store)
 
 
 RUN_AGAIN = """
