@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from cyclopts import Parameter
+from fsspec.core import url_to_fs
 
 from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.jobs.journal.costs import amount_text
+from rh_prefect.media.storage_errors import as_store_error
+from rh_prefect.media.urls import protocol_of, read_options, shown_url
 from rh_prefect.settings import get_settings
 
 if TYPE_CHECKING:
     from rh_prefect.client import Client
+
 
 Check: TypeAlias = tuple[str, Callable[[], Awaitable[str]]]
 """What is checked, and how: the check says what it has found, or raises what is wrong."""
@@ -164,8 +169,8 @@ async def _storage(storage: str | None) -> str:
 async def _records(storage: str | None) -> str:
     """Checks the location of the pipelines' records, because works whose records are lost are paid for again."""
     from rh_prefect.blocks.lookup import load_storage
+    from rh_prefect.cli.doctor import expiry_rules
     from rh_prefect.errors import StoreError
-    from rh_prefect.media.bucket_lifecycle import expiry_rules
     from rh_prefect.media.urls import shown_url
 
     store = await load_storage(storage)
@@ -214,3 +219,66 @@ async def _machine() -> str:
             "What to do: `rh-prefect jobs adopt --spool`."
         )
     return f"temporary files are in {folder}; all tickets are recorded in their journals"
+
+
+_NO_RULES = "NoSuchLifecycleConfiguration"
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiryRule:
+    """A rule that deletes objects.
+
+    Attributes:
+        name: Its id.
+        prefix: The prefix of the objects' keys; empty for the whole bucket.
+        when: `after 30 days`, or `on 2027-01-01`.
+    """
+
+    name: str
+    prefix: str
+    when: str
+
+
+def expiry_rules(url: str, options: Mapping[str, object]) -> list[ExpiryRule]:
+    """Reads the rules that delete objects at a location: those of its bucket whose prefix covers a part of it.
+
+    Args:
+        url: The location. Storages other than S3 have no rules.
+        options: fsspec's storage options.
+
+    Raises:
+        StoreError: The rules cannot be read; the key may lack the right `s3:GetLifecycleConfiguration`.
+    """
+    if protocol_of(url) != "s3":
+        return []
+    fs, root = url_to_fs(url, **read_options("s3", options))
+    bucket, _, prefix = str(root).partition("/")
+    with as_store_error("read the expiry rules of", shown_url(url), options=options):
+        try:
+            found = fs.call_s3("get_bucket_lifecycle_configuration", Bucket=bucket)
+        except Exception as error:
+            if _has_no_rules(error):
+                return []
+            raise
+    covered = f"{prefix}/" if prefix else ""
+    rules = (rule for one in found.get("Rules", ()) if one.get("Status") == "Enabled" for rule in _expiry_rules_of(one))
+    return [rule for rule in rules if rule.prefix.startswith(covered) or covered.startswith(rule.prefix)]
+
+
+def _has_no_rules(error: Exception) -> bool:
+    """Returns whether the error says that the bucket has no rules."""
+    causes = (error, error.__cause__, error.__context__)
+    codes = [getattr(one, "response", {}).get("Error", {}).get("Code") for one in causes if one is not None]
+    return _NO_RULES in codes or _NO_RULES in str(error)
+
+
+def _expiry_rules_of(one: Mapping[str, Any]) -> Iterator[ExpiryRule]:
+    expiration, chosen = one.get("Expiration") or {}, one.get("Filter") or {}
+    both = chosen.get("And") or {}
+    if "Tag" in chosen or both.get("Tags"):
+        return  # objects of this package have no tags
+    prefix = chosen.get("Prefix") or both.get("Prefix") or one.get("Prefix") or ""
+    if expiration.get("Days"):
+        yield ExpiryRule(one.get("ID", ""), prefix, f"after {expiration['Days']} days")
+    elif expiration.get("Date"):
+        yield ExpiryRule(one.get("ID", ""), prefix, f"on {expiration['Date']:%Y-%m-%d}")

@@ -15,10 +15,17 @@ from rh_prefect.artifacts import Page
 from rh_prefect.errors import BudgetExceeded, PipelineIncomplete
 from rh_prefect.flow_runs.flow_scope import FlowScope
 from rh_prefect.flow_runs.run_status import mark_reported
-from rh_prefect.flows.pipeline_pages import StepReport, StepState, counted, show_results, show_steps
+from rh_prefect.flows.pipeline_pages import (
+    StepReport,
+    StepState,
+    counted,
+    show_candidates,
+    show_results,
+    show_steps,
+    waiting_reviews,
+)
 from rh_prefect.flows.pipeline_parameters import RunOptions
 from rh_prefect.flows.pipeline_run import PipelineRun
-from rh_prefect.flows.review_page import show_candidates, waiting_reviews
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media.media import Media

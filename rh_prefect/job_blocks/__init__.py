@@ -6,6 +6,6 @@ They stand above the tasks and not beside the other blocks, since what they star
 from __future__ import annotations
 
 from rh_prefect.job_blocks.blocks import RunningHubApp, RunningHubModel, RunningHubWorkflow
-from rh_prefect.job_blocks.job_run import RunningHubJobRun
+from rh_prefect.job_blocks.job_handle import RunningHubJobRun
 
 __all__ = ["RunningHubApp", "RunningHubJobRun", "RunningHubModel", "RunningHubWorkflow"]

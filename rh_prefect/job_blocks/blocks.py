@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, SecretStr, model_validator
 
 from rh_prefect import catalog
 from rh_prefect.errors import InputError
-from rh_prefect.job_blocks.job_run import RunningHubJobRun
+from rh_prefect.job_blocks.job_handle import RunningHubJobRun
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.workflows import AppInput, InstanceType, WorkflowInput

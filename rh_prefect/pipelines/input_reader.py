@@ -23,9 +23,9 @@ from rh_prefect.media.source import shown
 from rh_prefect.media.storage_errors import as_store_error
 from rh_prefect.media.urls import is_local, local_path, protocol_of, read_options
 from rh_prefect.pipelines.check import Checked, wrong_value
+from rh_prefect.pipelines.check.checked import ItemProblems
 from rh_prefect.pipelines.document import Path, Problems, nearest, visible
 from rh_prefect.pipelines.file_model import FILE_TYPES, Param
-from rh_prefect.pipelines.plan.merged_problems import ItemProblems
 from rh_prefect.pipelines.planning_values import ABSENT, File, Items
 from rh_prefect.pipelines.types import file_kind
 from rh_prefect.settings import get_settings

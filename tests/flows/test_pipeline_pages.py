@@ -14,8 +14,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 
 from rh_prefect.artifacts import MAX_PAGE, Page, markdown, table
 from rh_prefect.flow_runs.flow import flow_with
-from rh_prefect.flows.pipeline_pages import show_results
-from rh_prefect.flows.review_page import MOST_SHOWN, show_candidates
+from rh_prefect.flows.pipeline_pages import MOST_SHOWN, show_candidates, show_results
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.file_model import Step

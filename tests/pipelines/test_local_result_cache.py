@@ -11,8 +11,7 @@ import pytest
 
 from rh_prefect.emulator import Emulator
 from rh_prefect.media.media import Media
-from rh_prefect.pipelines.known_works import StoredWorks, cache_of
-from rh_prefect.pipelines.local_result_cache import HomeCache
+from rh_prefect.pipelines.known_works import HomeCache, StoredWorks, cache_of
 from rh_prefect.pipelines.plan.planned_steps import WorkQuery
 from rh_prefect.pipelines.stored_edits import open_edits
 from rh_prefect.pipelines.work_lifecycle import Home

@@ -1,9 +1,9 @@
-"""Checks paid steps: the model, the types of its connections, its parameters and rules."""
+"""Checks paid steps: the model, the types of its connections, its parameters and rules; suggests models."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
@@ -19,7 +19,6 @@ from rh_prefect.pipelines.check.literals import has_reference, is_reference, is_
 from rh_prefect.pipelines.check.values import ValueCheck
 from rh_prefect.pipelines.document import Path, nearest
 from rh_prefect.pipelines.file_model import Step, shown_value
-from rh_prefect.pipelines.model_suggestions import no_such_model
 from rh_prefect.pipelines.parsed_answers import answer_type
 from rh_prefect.pipelines.types import Type
 from rh_prefect.pipelines.visible_names import Scope
@@ -285,3 +284,37 @@ def wrong_fields(graph: Mapping[str, Any], name: str, values: Iterable[str]) -> 
         except InputError as error:
             found.append((("with", one), re.sub(r"[.;] [Nn]othing was sent\.$", "", error.message)))
     return found
+
+
+_MOST_SUGGESTED = 5
+
+
+def no_such_model(name: str, kinds: Sequence[str] = ()) -> str:
+    """Builds the message for an unknown model name, with the closest names.
+
+    Args:
+        name: The wrong name.
+        kinds: The kinds of the files that it is given, where these are known.
+    """
+    taken = [kind for kind in kinds if kind in ("image", "video", "audio")]
+    among = f"of the models that take {' and '.join(f'one {kind}' for kind in taken)} the" if taken else "the"
+    near = _nearest(name, taken)
+    return f"there is no model {name}; {among} nearest are {', '.join(map(_described, near))}"
+
+
+def _nearest(name: str, kinds: Sequence[str]) -> list[Model]:
+    by_words = [model for model in catalog.find(name) if _takes(model, kinds)]
+    by_letters = [catalog.get(one) for one in catalog.nearest(name, limit=60)]
+    found = [*by_words, *(model for model in by_letters if _takes(model, kinds))]
+    return list(dict.fromkeys(found))[:_MOST_SUGGESTED]
+
+
+def _takes(model: Model, kinds: Sequence[str]) -> bool:
+    """Returns whether a model takes one file of each kind, and requires no other file."""
+    one = [param.type for param in model.media_params if not param.multiple]
+    needed = [param.type for param in model.media_params if param.required]
+    return all(kind in one for kind in kinds) and (not kinds or sorted(needed) in ([], sorted(kinds)))
+
+
+def _described(model: Model) -> str:
+    return f"{model.name} ({model.output}, {model.price or 'price unknown'})"

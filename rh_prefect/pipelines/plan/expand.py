@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from rh_prefect.pipelines.check import Checked
+from rh_prefect.pipelines.check.checked import ItemProblems
 from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
 from rh_prefect.pipelines.conditions import truth
 from rh_prefect.pipelines.document import Path, Problems, visible
@@ -14,7 +15,6 @@ from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.parsed_answers import shape_of
 from rh_prefect.pipelines.plan.fan_out import is_selected, items_of, matrix_of, name_item, ordered, uses_previous
 from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, recipe_id, request_base, work_id
-from rh_prefect.pipelines.plan.merged_problems import ItemProblems
 from rh_prefect.pipelines.plan.planned_steps import FREE, Instance, KnownWork, KnownWorks, Selection, Work, WorkQuery
 from rh_prefect.pipelines.plan.results import not_made, unchosen, value_of
 from rh_prefect.pipelines.plan.step_requests import Draft, draft_edit, draft_paid

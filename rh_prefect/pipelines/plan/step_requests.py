@@ -11,10 +11,10 @@ from rh_prefect.catalog.model import Model, Param
 from rh_prefect.catalog.validation import check, check_file
 from rh_prefect.errors import MediaError, UnknownModelError
 from rh_prefect.pipelines.check import Checked, feed, wrong_fields
+from rh_prefect.pipelines.check.paid import no_such_model
 from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.edits import EDITS, Edit, EditParam
 from rh_prefect.pipelines.file_model import Step
-from rh_prefect.pipelines.model_suggestions import no_such_model
 from rh_prefect.pipelines.plan.identity import is_settled, mark
 from rh_prefect.pipelines.plan.planned_steps import FREE, Instance, Money
 from rh_prefect.pipelines.plan.request_price import input_seconds, length_of, output_seconds, price_of

@@ -11,8 +11,7 @@ import pytest
 from rh_prefect.client import Client, Upload
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import InputError, MediaError, ResponseLost
-from rh_prefect.jobs.accounts.account import Account
-from rh_prefect.jobs.accounts.uploads import AT_ONCE, LIFETIME, Uploads
+from rh_prefect.jobs.accounts.account import UPLOAD_LIFETIME, UPLOADS_AT_ONCE, Account, Uploads
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.requests.input_identification import Input, Inputs
 from rh_prefect.jobs.requests.request import JobRequest
@@ -134,9 +133,9 @@ async def test_a_link_that_expires_soon_is_replaced(
     uploads: Uploads, rh: RunningHub, photo: Input, clock: Clock
 ) -> None:
     first = await uploads.link(photo, options={})
-    clock.now = LIFETIME - 1
+    clock.now = UPLOAD_LIFETIME - 1
     assert await uploads.link(photo, options={}) == first
-    clock.now = LIFETIME
+    clock.now = UPLOAD_LIFETIME
     assert await uploads.link(photo, options={}) != first
     assert len(rh.uploads) == 2
 
@@ -161,7 +160,7 @@ async def test_a_link_that_expired_while_the_machine_slept_is_replaced(
 
 
 def test_a_link_is_used_for_less_than_its_lifetime() -> None:
-    assert LIFETIME < 24 * 3600
+    assert UPLOAD_LIFETIME < 24 * 3600
 
 
 async def test_a_failed_upload_is_repeated_by_the_next_call(uploads: Uploads, rh: RunningHub, photo: Input) -> None:
@@ -198,14 +197,14 @@ async def test_a_remote_file_is_uploaded_from_a_temporary_copy(
 async def test_the_number_of_concurrent_uploads_is_limited(
     uploads: Uploads, rh: RunningHub, inputs: Inputs, tmp_path: Path
 ) -> None:
-    files = [samples.png(tmp_path / f"{n}.png", text=str(n)) for n in range(3 * AT_ONCE)]
+    files = [samples.png(tmp_path / f"{n}.png", text=str(n)) for n in range(3 * UPLOADS_AT_ONCE)]
     identified = [await inputs.identify(str(path)) for path in files]
     rh.may_go_on.clear()
     sending = asyncio.gather(*(uploads.link(one, options={}) for one in identified))
-    await rh.sends(AT_ONCE)
+    await rh.sends(UPLOADS_AT_ONCE)
     rh.may_go_on.set()
     assert len(set(await sending)) == len(files)
-    assert rh.most_in_flight == AT_ONCE
+    assert rh.most_in_flight == UPLOADS_AT_ONCE
 
 
 async def test_the_number_of_stored_uploads_is_limited(clock: Clock, inputs: Inputs, tmp_path: Path) -> None:

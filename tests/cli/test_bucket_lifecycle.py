@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from rh_prefect.cli.doctor import doctor
+from rh_prefect.cli.doctor import doctor, expiry_rules
 from rh_prefect.emulator import Emulator
-from rh_prefect.media.bucket_lifecycle import expiry_rules
 from tests.support.s3 import BUCKET, S3Server
 
 
