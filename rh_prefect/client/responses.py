@@ -65,8 +65,8 @@ class ApiResponse:
 
     @property
     def is_throttled(self) -> bool:
-        """Whether the request was not accepted because of a limit. The code of a failed task does not count."""
-        is_task = bool(first_text(self.task, "status", "taskStatus"))
+        """Whether the request was not accepted because of a limit. The code of an existing task does not count."""
+        is_task = bool(first_text(self.task, "status", "taskStatus") or read_task_id(self.task))
         return bool(self.code) and not is_task and explain(self.code, self.reason).retry == "throttled"
 
 
@@ -75,13 +75,14 @@ def read(status: int, body: bytes, ask: RequestInfo) -> ApiResponse:
 
     Raises:
         ResponseLost: It is not readable, or the error came from a gateway.
-        Busy: HTTP 429.
+        Busy: HTTP 429, without the id of a paid task.
         RequestRejected: By its HTTP status, a paid request was not acted on.
         KeyRejected: HTTP 401.
     """
     source = loads(body)
     answer = judge(source) if isinstance(source, dict) else None
-    if status == 429:
+    # A task id means that the task exists and is paid for, even beside a status that asks for another submission.
+    if status == 429 and not (answer and ask.paid and read_task_id(answer.task)):
         reason = answer.reason if answer and answer.reason else "HTTP 429"
         raise api_error("429", reason, doing=ask.doing)
     if answer and _is_believed(status, answer, ask):

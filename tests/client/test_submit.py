@@ -154,6 +154,22 @@ async def test_an_error_inside_an_answer_is_raised_by_the_table(
     assert len(wire.asked) == 1
 
 
+TASK = {"taskId": "2031112223334445057"}
+
+
+@pytest.mark.parametrize("status", [200, 429])
+@pytest.mark.parametrize("answer", [task(), {**task(), "errorCode": "421"}, {**TASK, "errorCode": "421"}, TASK])
+async def test_a_task_id_is_believed_beside_a_code_or_status_that_asks_for_another_submission(
+    answer: dict[str, object], status: int, wire: WireServer
+) -> None:
+    """A task that exists is paid for: submitted again, it would be paid for twice."""
+    wire.plays(reply(answer, status=status), reply(task("2"), status=status))
+    async with Client(KEY, base_url=wire.url) as client:
+        view = await client.submit(MODEL, {})
+    assert view.task_id == TASK["taskId"]
+    assert len(wire.asked) == 1
+
+
 async def test_every_listed_code_raises_its_class(client: Client, wire: WireServer) -> None:
     for code, row in CODES.items():
         wire.plays(reply({"errorCode": code, "errorMessage": "said so"}))
