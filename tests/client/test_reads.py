@@ -137,6 +137,8 @@ OUTPUTS: list[tuple[object, list[tuple[str | None, str | None, str | None]]]] = 
     ([{"url": None, "text": "hello", "outputType": "txt"}], [(None, "hello", "txt")]),
     ([{"text": '{"a": 1.10}'}], [(None, '{"a": 1.10}', None)]),
     ([{"content": "hello"}], [(None, "hello", None)]),
+    ([{"url": None, "text": "https://h/a.png"}], [(None, "https://h/a.png", None)]),
+    ([{"content": "http://127.0.0.1/secret"}], [(None, "http://127.0.0.1/secret", None)]),
     ([{"output": "https://h/a.png"}], [("https://h/a.png", None, "png")]),
     ([{"output": "https://h/a.png is the picture"}], [(None, "https://h/a.png is the picture", None)]),
     ([{"output": {"score": 1}}], [(None, '{"score": 1}', None)]),

@@ -206,12 +206,15 @@ def _outputs_of(row: object) -> list[RemoteOutput]:
     node_id = first_text(row, "nodeId") or None
     kind = read_extension(first_text(row, "outputType", "fileType"))
     links = _values(row, *_LINKS)
-    words = _values(row, "text") if links else _values(row, "text", "content", "output")
-    if not links and not words and any(isinstance(row.get(name), str) for name in _LINKS):
+    words = _values(row, "text") if links else _values(row, "text", "content")
+    either = [] if links or words else _values(row, "output")
+    if not (links or words or either) and any(isinstance(row.get(name), str) for name in _LINKS):
         links = [""]
-    # A value under a link's name is a link: read as a text, a file would be lost without an error.
+    # The name decides. A link read as a text would lose a file; a text read as a link would lose the answer of a
+    # language model, and download from an address that the model wrote.
     files = [_link(compact(value).strip(), kind=kind, node_id=node_id) for value in links]
-    return files + [_output(value, kind=kind, node_id=node_id) for value in words]
+    texts = [RemoteOutput(text=compact(value), type=kind, node_id=node_id) for value in words]
+    return [*files, *texts, *(_output(value, kind=kind, node_id=node_id) for value in either)]
 
 
 def _values(row: dict[str, object], *names: str) -> list[object]:
