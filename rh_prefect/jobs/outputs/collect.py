@@ -24,6 +24,7 @@ from rh_prefect.jobs.requests.request import JobRequest
 from rh_prefect.media.media import Media
 from rh_prefect.media.probe import DownloadDefect, defect_of
 from rh_prefect.media.store import MediaStore
+from rh_prefect.redaction import bare
 
 _log = logging.getLogger("rh_prefect")
 
@@ -222,8 +223,7 @@ class Collector:
         await self.pause(longest * (0.5 + self.jitter() / 2))
 
     async def _newer_link(self, end: End, index: int) -> str | None:
-        links = await self._newer_links(end)
-        return links[index].url if index < len(links) else None
+        return _renewed(_file_links(end.links), index, await self._newer_links(end))
 
     async def _newer_links(self, end: End) -> list[Link]:
         """Queries the task again: RunningHub may return links with a new signature."""
@@ -249,6 +249,36 @@ class Collector:
 
 def _file_links(links: tuple[Link, ...]) -> list[Link]:
     return [link for link in links if link.url]
+
+
+def _renewed(recorded: list[Link], index: int, newer: list[Link]) -> str | None:
+    """Finds the new link of a recorded output. RunningHub may list a task's outputs in another order each time.
+
+    The address without the signature decides. If it is new, the output is the only one of its node and type, or all
+    outputs of these have new addresses, and then only their order is left to go by.
+    """
+    link = recorded[index]
+    addresses = {_address(one) for one in recorded}
+    for one in newer:
+        if _address(one) == _address(link):
+            return one.url
+    old = [one for one in recorded if _kind(one) == _kind(link)]
+    new = [one for one in newer if _kind(one) == _kind(link)]
+    renewed = {_address(one) for one in new} & addresses
+    missing = [one for one in old if _address(one) not in renewed]
+    unknown = [one for one in new if _address(one) not in addresses]
+    if len(missing) != len(unknown) or (renewed and len(missing) > 1):
+        return None
+    return unknown[next(n for n, one in enumerate(missing) if one is link)].url
+
+
+def _address(link: Link) -> str:
+    url = link.url or ""
+    return url if url.startswith("data:") else bare(url)
+
+
+def _kind(link: Link) -> tuple[str | None, str | None]:
+    return link.node_id, link.type
 
 
 def _extension(link: Link) -> str:

@@ -296,3 +296,55 @@ async def test_a_manifest_records_the_number_of_its_call_among_equal_calls(
     await collect(FileHost(PICTURE), journal, tmp_path, order=3)
     (manifest,) = manifests.read_all(store_in(tmp_path))
     assert manifest.order == 3
+
+
+def numbered(*names: str, sign: int, node: str | None = None) -> tuple[Link, ...]:
+    return tuple(Link(url=f"https://files/{name}.png?sign={sign}", type="png", node_id=node) for name in names)
+
+
+class ChangingHost(FileHost):
+    """RunningHub lists other links in each response, and the file host refuses those with the first signature."""
+
+    def __init__(self, *listed: tuple[Link, ...]) -> None:
+        super().__init__()
+        self.listed = listed
+
+    async def download(self, url: str, to: Path) -> Download:
+        self.urls.append(url)
+        if url.endswith("sign=1") and "/kept" not in url:
+            raise dead()
+        name = url.rpartition("/")[2].partition(".")[0]
+        to.write_bytes(samples.picture("PNG", text=name))
+        return Download(size=to.stat().st_size)
+
+    async def query(self, task_id: str) -> TaskView:
+        links = self.listed[min(self.queries, len(self.listed) - 1)]
+        self.queries += 1
+        outputs = tuple(RemoteOutput(url=one.url, type=one.type, node_id=one.node_id) for one in links)
+        return TaskView(task_id=task_id, status="SUCCESS", outputs=outputs)
+
+
+@pytest.mark.parametrize("order", [("red", "kept", "blue"), ("blue", "red", "kept"), ("kept", "blue", "red")])
+async def test_a_new_link_is_that_of_the_same_file_in_whatever_order_it_is_listed(
+    journal: FolderJournal, tmp_path: Path, order: tuple[str, ...]
+) -> None:
+    """Taken by its place in the list, one file would be published twice and another one lost."""
+    first, second = numbered("red", "kept", "blue", sign=1), numbered(*order, sign=2)
+    result = await collect(ChangingHost(second, second[::-1]), journal, tmp_path, links=first)
+    found = [Path(media.uri).read_bytes() for media in result.outputs]
+    assert found == [samples.picture("PNG", text=name) for name in ("red", "kept", "blue")]
+
+
+async def test_a_new_link_with_another_address_is_found_by_its_node(journal: FolderJournal, tmp_path: Path) -> None:
+    first = numbered("a", sign=1, node="7") + numbered("b", sign=1, node="9")
+    second = numbered("c", sign=2, node="9") + numbered("d", sign=2, node="7")
+    result = await collect(ChangingHost(second), journal, tmp_path, links=first)
+    found = [Path(media.uri).read_bytes() for media in result.outputs]
+    assert found == [samples.picture("PNG", text=name) for name in ("d", "c")]
+
+
+async def test_a_new_link_that_could_be_of_two_files_is_not_taken(journal: FolderJournal, tmp_path: Path) -> None:
+    first, second = numbered("kept", "a", "b", sign=1), numbered("c", "kept", "d", sign=2)
+    with pytest.raises(OutputsExpired):
+        await collect(host := ChangingHost(second), journal, tmp_path, links=first)
+    assert not any("/c" in url or "/d" in url for url in host.urls)
