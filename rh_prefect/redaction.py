@@ -86,12 +86,12 @@ def mask_url(url: httpx.URL, *, key: SecretStr) -> MaskedUrl:
 
 
 def without_query(url: str) -> MaskedUrl:
-    """Hides the query, which may hold a signature; `httpx.InvalidURL` where it is not a URL."""
-    return MaskedUrl(str(httpx.URL(bare(url))), SecretStr(url))
+    """Hides user, password and query, which may hold a signature; `httpx.InvalidURL` where it is not a URL."""
+    return MaskedUrl(str(httpx.URL(bare(url)).copy_with(userinfo=b"")), SecretStr(url))
 
 
 def hide_signature(request: httpx.Request) -> None:
-    """Hides the query of the request's URL from logs; `actual_request` restores it in the transport."""
+    """Hides password and query of the request's URL from logs; `actual_request` restores them in the transport."""
     hidden = without_query(str(request.url))
     request.url = httpx.URL(hidden.shown)
     request.extensions[HIDDEN] = hidden
@@ -118,7 +118,7 @@ def actual_request(request: httpx.Request) -> httpx.Request:
     headers = request.headers.copy()
     if isinstance(field, KeyField):
         headers.pop("Content-Length", None)
-    return httpx.Request(
+    actual = httpx.Request(
         request.method,
         url.actual.get_secret_value() if isinstance(url, MaskedUrl) and is_hidden else request.url,
         headers=headers,
@@ -126,6 +126,15 @@ def actual_request(request: httpx.Request) -> httpx.Request:
         content=field.whole() if isinstance(field, KeyField) else None,
         extensions={name: value for name, value in request.extensions.items() if name not in (HIDDEN, KEY_FIELD)},
     )
+    return _with_user(actual)
+
+
+def _with_user(request: httpx.Request) -> httpx.Request:
+    """Adds the header for the user in the URL; httpx reads it from the shown URL, which has none."""
+    url = request.url
+    if not url.userinfo or "Authorization" in request.headers:
+        return request
+    return next(httpx.BasicAuth(url.username, url.password).auth_flow(request))
 
 
 class HiddenAddressTransport(httpx.AsyncBaseTransport):

@@ -316,8 +316,8 @@ def _usable_key(api_key: str | SecretStr) -> SecretStr:
 def _usable_url(base_url: str) -> httpx.URL:
     try:
         url = httpx.URL(base_url.strip())
-    except httpx.InvalidURL as error:
-        raise ConfigError(f"The base URL {base_url!r} is not a valid URL ({error}). Set RH_BASE_URL.") from error
+    except httpx.InvalidURL:  # neither its text nor the URL is quoted: they may contain a password
+        raise ConfigError("The base URL is not valid. Set RH_BASE_URL, as in https://www.runninghub.cn.") from None
     if url.scheme not in {"http", "https"} or not url.host or url.userinfo or url.query or url.fragment:
         raise ConfigError(
             "The base URL must look like https://www.runninghub.cn, and must not contain a key. Set RH_BASE_URL."

@@ -189,6 +189,9 @@ def _secrets(value: object, name: str = "") -> Iterator[str]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _secrets(inner, str(key))
+    elif isinstance(value, list | tuple | set):
+        for inner in value:
+            yield from _secrets(inner, name)
     elif isinstance(value, str) and len(value) >= 4 and name not in _OPEN:
         yield value
 

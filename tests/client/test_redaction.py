@@ -57,6 +57,26 @@ async def test_a_signature_is_hidden() -> None:
     assert "q-signature" not in repr(vars(request))
 
 
+async def test_a_user_and_a_password_are_hidden_and_sent_as_the_header(caplog: pytest.LogCaptureFixture) -> None:
+    """httpx logs the URL of each request, and reads the user from it."""
+    url = "http://user:Passw0rd@files.example/a.png?token=abcdefghijkl"
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(302 if len(seen) == 1 else 200, headers={"Location": "/b.png"} if len(seen) == 1 else {})
+
+    transport = HiddenAddressTransport(httpx.MockTransport(answer))
+    async with httpx.AsyncClient(transport=transport, follow_redirects=True) as client:
+        request = client.build_request("GET", url)
+        hide_signature(request)
+        with caplog.at_level("INFO"):
+            response = await client.send(request)
+    assert [one.headers["Authorization"] for one in seen] == ["Basic dXNlcjpQYXNzdzByZA=="] * 2
+    assert "Passw0rd" not in caplog.text + repr(response.request.url) + repr(response.history)
+    assert "files.example/a.png" in caplog.text
+
+
 async def test_what_hides_nothing_goes_on_as_it_is() -> None:
     _, recorder = await send(httpx.Request("GET", "https://rh.example/***"))
     assert recorder.urls == ["https://rh.example/***"]

@@ -146,3 +146,8 @@ def test_the_clients_mask_hides_passwords_and_control_characters() -> None:
 def test_a_port_and_an_at_sign_are_kept() -> None:
     assert masked_url("http://127.0.0.1:80/a@b") == "http://127.0.0.1:80/a@b"
     assert masked_url("http://[::1]:80/a@b") == "http://[::1]:80/a@b"
+
+
+@pytest.mark.parametrize("auth", [["user", "ListSecret8888"], {"inner": ("user", {"pw": "ListSecret8888"})}])
+def test_the_values_of_nested_options_are_masked(auth: object) -> None:
+    assert masked("login user/ListSecret8888 refused", {"auth": auth}) == "login ***/*** refused"

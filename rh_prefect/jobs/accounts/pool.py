@@ -12,7 +12,16 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from rh_prefect.caches_and_locks import LruCache, SingleFlight
-from rh_prefect.errors import AccountError, ApiError, ConfigError, KeyRejected, RefusalScope, TaskNotFound, explain
+from rh_prefect.errors import (
+    AccountError,
+    ApiError,
+    ConfigError,
+    KeyRejected,
+    RefusalScope,
+    RunningHubError,
+    TaskNotFound,
+    explain,
+)
 from rh_prefect.jobs.accounts.account import Accounts, Member, at_machine, is_native
 from rh_prefect.jobs.journal.record_types import Answer, Intent
 from rh_prefect.jobs.journal.scope import Scope
@@ -115,15 +124,19 @@ class Pool:
 
         Raises:
             TaskNotFound: No account has it.
+            KeyRejected: An account's key is refused, and no other account has it.
+            AccountError: An account cannot be asked, and no other account has it.
         """
-        for member in self.members[:-1]:
+        errors: list[RunningHubError] = []
+        for member in self.members:
             try:
                 await member.client.query(task_id)
-            except TaskNotFound:
-                continue
-            return member
-        await self.members[-1].client.query(task_id)
-        return self.members[-1]
+            except (TaskNotFound, KeyRejected, AccountError) as error:
+                errors.append(error)
+            else:
+                return member
+        # An account that cannot be asked may have it, so its error says more than those of the others.
+        raise min(errors, key=lambda error: isinstance(error, TaskNotFound))
 
     async def check_currency(self) -> None:
         """Rejects a budget for accounts with wallets in different currencies; queries each account once.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ from rh_prefect.errors import (
     RunningHubError,
     SubmissionUnknown,
 )
-from rh_prefect.jobs.accounts.pool import account_specific
+from rh_prefect.jobs.accounts.account import member
+from rh_prefect.jobs.accounts.pool import Pool, account_specific
 from rh_prefect.jobs.journal.record_types import Answer
+from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.workflows import WorkflowInput
 from tests.support import samples
@@ -259,6 +262,21 @@ async def test_currencies_are_compared_again_if_one_was_not_known(run: PooledRun
         done = await run.all(pictures(1), budget=Decimal(1))
         assert [type(one) for one in done] == [ConfigError]
     assert rh.recorder.submissions == []
+
+
+@pytest.mark.parametrize("refused", ["main", "two"])
+async def test_the_owner_of_a_task_is_found_beside_an_account_whose_key_is_refused(
+    run: PooledRun, rh: Emulator, refused: str
+) -> None:
+    owner = {"main": "two", "two": "main"}[refused]
+    (result,) = results(await replace(run, members=(owner,)).all(pictures(1)))
+    names = ("main", "two")
+    run = replace(run, secrets={refused: "0" * 32})
+    pool = Pool([member(run.key(name), settings=run.settings) for name in names])
+    found = await LOOP.call(pool.find_owner(result.task_id))
+    assert found is pool.members[names.index(owner)]
+    with pytest.raises(KeyRejected):
+        await LOOP.call(pool.find_owner("1234567890123456789"))
 
 
 class TestPaidOn:
