@@ -15,8 +15,7 @@ from prefect.logging.loggers import flow_run_logger
 
 from rh_prefect.blocks.lookup import RECORDED, load_storage
 from rh_prefect.errors import ConfigError, RunningHubError
-from rh_prefect.flow_runs.queries import FIRST_OF_A_BATCH, RecordedScope, batches_of, scope_of, scopes_of
-from rh_prefect.jobs.journal.journal import Journal
+from rh_prefect.flow_runs.queries import RecordedScope, batches_of, first_of_batch, scope_of
 from rh_prefect.jobs.journal.scope import Scope, forbid_attempt
 from rh_prefect.jobs.journal.spool import Spool
 from rh_prefect.jobs.loop_thread import LOOP
@@ -34,20 +33,16 @@ if TYPE_CHECKING:
 async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
     """Cancels a run's tasks, each on the account that paid for it; runs on the loop thread."""
     reports: list[CancelReport] = []
-    forbidden: list[tuple[Journal, int]] = []
-    if isinstance(scope, RecordedScope):
-        # An earlier attempt may have been abandoned while its process, disconnected from Prefect, continued.
-        forbidden += [(scope.journal, attempt) for attempt in range(1, scope.attempt + 1)]
-    for batch in await batches_of(scope):
-        # An earlier run of a batch that still runs would find its tasks cancelled, and pay for the rest.
-        forbidden += [(batch.journal, attempt) for attempt in range(FIRST_OF_A_BATCH, batch.attempt + 1)]
-    for journal, attempt in forbidden:
-        await forbid_attempt(journal, attempt, by=by)
-    for one in await scopes_of(scope):
+    scopes = [(scope, 1), *((batch, first_of_batch(batch.attempt)) for batch in await batches_of(scope))]
+    for one, first in scopes:
+        if isinstance(one, RecordedScope):
+            # An earlier attempt may have been abandoned while its process, disconnected from Prefect, continued; and
+            # an earlier run of a batch that still runs would find its tasks cancelled, and pay for the rest.
+            for attempt in range(first, one.attempt + 1):
+                await forbid_attempt(one.journal, attempt, by=by)
+    for one, first in scopes:
         await replay_spool(Spool(get_settings().state_dir / "spool"), one.journal)
-        # All other running jobs of the flow run that began a batch are its own.
-        since = 1 if one.journal.scope == scope.journal.scope else FIRST_OF_A_BATCH
-        reports.append(await cancel_scope(one, RECORDED.client_for, by=by, since=since))
+        reports.append(await cancel_scope(one, RECORDED.client_for, by=by, since=first))
     reports.append(await _cancel_works(scope))
     return CancelReport(
         cancelled=tuple(task for report in reports for task in report.cancelled),

@@ -35,8 +35,16 @@ _log = logging.getLogger("rh_prefect")
 BATCH = "batch"
 """Begins the keys of a flow run's records of the batches that it runs: in which scope, and as which attempt."""
 
-FIRST_OF_A_BATCH = 1001
-"""A batch's first attempt: the flow run that lends its journal has its own attempts there, small numbers."""
+ATTEMPTS_OF_A_BATCH = 1_000_000
+"""Each batch has numbers of its own for its attempts in the journal that it uses, beside those of the flow run.
+
+A cancellation applies to numbers: batches that one flow run has begun share its journal.
+"""
+
+
+def first_of_batch(attempt: int) -> int:
+    """Returns the number of a batch's first attempt, from that of any of its attempts."""
+    return attempt - attempt % ATTEMPTS_OF_A_BATCH + 1
 
 
 @dataclass(frozen=True)
@@ -147,21 +155,22 @@ async def latest_runs() -> AsyncIterator[tuple[FlowRun, str, int]]:
 
 
 async def scopes_of(scope: Scope) -> list[Scope]:
-    """Returns the scopes that a run uses: its own, and those of the batches that it continues."""
+    """Returns the scopes that a run uses, one for each journal: its own, and those of the batches that it continues."""
     found = {scope.journal.scope: scope}
     for batch in await batches_of(scope):
-        known = found.get(batch.journal.scope)
-        if known is None or known.attempt < batch.attempt:
-            found[batch.journal.scope] = batch
+        found.setdefault(batch.journal.scope, batch)
     return list(found.values())
 
 
 async def batches_of(scope: Scope) -> list[Scope]:
-    """Returns the scopes of the batches in a run, each with this run's attempt number in the batch."""
+    """Returns the scopes of the batches in a run, each with the number of this run's newest attempt of the batch."""
     if not isinstance(scope, RecordedScope):
         return []
-    records = (await scope.journal.job(BATCH)).values()
-    return [replace(scope, journal=FlowRunJournal(one["scope"]), attempt=one["attempt"]) for one in records]
+    newest: dict[tuple[str, int], int] = {}
+    for one in (await scope.journal.job(BATCH)).values():
+        batch = one["scope"], first_of_batch(one["attempt"])
+        newest[batch] = max(newest.get(batch, 0), one["attempt"])
+    return [replace(scope, journal=FlowRunJournal(where), attempt=attempt) for (where, _), attempt in newest.items()]
 
 
 _ENDED: Final = [StateType.CANCELLED, StateType.CRASHED, StateType.FAILED]

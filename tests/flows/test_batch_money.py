@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 
+from rh_prefect import batch as batch_in_a_flow
+from rh_prefect import flow
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import BatchIncomplete, JournalError, StoreError
 from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.queries import recorded_scope
+from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.flows import batch
 from rh_prefect.flows.batch import BatchReport
 from rh_prefect.flows.batch import executor as batches
@@ -207,6 +210,52 @@ async def test_a_later_run_s_cancellation_ends_an_earlier_one_that_lives(slow: E
     # One that was just being submitted is cancelled right after.
     assert sorted(one.task_id for one in slow.recorder.paid) == sorted(slow.recorder.cancelled)
     assert len(slow.recorder.paid) < len(rows)
+
+
+@flow
+async def two_batches(first: str, second: str) -> list[BatchReport]:
+    return [await batch_in_a_flow(rows, model=PICTURE) for rows in (first, second)]
+
+
+def append(table: Path, row: str) -> None:
+    with table.open("a") as file:
+        file.write(f"{row}\n")
+
+
+async def paid_jobs(rh: Emulator, number: int) -> None:
+    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == number, seconds=60)
+
+
+async def test_a_cancellation_leaves_another_batch_of_the_same_flow_run_alone(slow: Emulator, tmp_path: Path) -> None:
+    """Both batches write into the journal of the flow run that began them."""
+    gulls, ships = tmp_path / "gulls.csv", tmp_path / "ships.csv"
+    for table in (gulls, ships):
+        table.write_text("prompt\n")
+        append(table, f"{table.stem} 1")
+    begin = asyncio.create_task(two_batches(str(gulls), str(ships)))
+    for n in (1, 2):
+        await paid_jobs(slow, n)
+        slow.clock.advance(600)
+    assert [report.is_complete for report in await begin] == [True, True]
+    for table in (gulls, ships):
+        append(table, f"{table.stem} 2")
+    stopped = await create(batch, {"rows": str(gulls), "model": PICTURE})
+    others = [asyncio.create_task(rerun(batch, stopped)), asyncio.create_task(run(str(ships)))]
+    await paid_jobs(slow, 4)
+    report = await LOOP.call(cancel_run(await recorded_scope(str(stopped)), by="a test"))
+    (cancelled,) = [one.task_id for one in slow.recorder.paid if one.payload["prompt"] == "gulls 2"]
+    assert (report.cancelled, slow.recorder.cancelled) == ((cancelled,), [cancelled])
+    slow.clock.advance(600)
+    done = await asyncio.gather(*others, return_exceptions=True)
+    assert isinstance(done[0], BatchIncomplete)
+    assert [item["state"] for item in items(done[0].report)] == ["done", "cancelled"]
+    assert isinstance(done[1], BatchReport)
+    assert done[1].is_complete, "the other batch is not affected"
+    append(ships, "ships 3")
+    later = asyncio.create_task(run(str(ships)))
+    await paid_jobs(slow, 5)
+    slow.clock.advance(600)
+    assert (await later).is_complete
 
 
 async def test_a_place_that_cannot_be_written_is_said_before_anything_is_begun(

@@ -21,12 +21,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rh_prefect.errors import ConfigError, JournalError, MediaError
 from rh_prefect.flow_runs.flow_scope import FlowScope
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.queries import BATCH, FIRST_OF_A_BATCH, RecordedScope, recorded_scope
+from rh_prefect.flow_runs.queries import ATTEMPTS_OF_A_BATCH, BATCH, RecordedScope, recorded_scope
 from rh_prefect.flows.batch.row_plan import Stage
 from rh_prefect.jobs.journal.journal import FolderJournal, NotExclusive
 from rh_prefect.media.source import look
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
+
+_PLACE = "batchplace"
+"""Begins the keys of a flow run's records of the batches that it began: `batchplace-1` names the first one."""
 
 FOLDER = "batches"
 """Where batches keep state and report, in the store."""
@@ -153,7 +156,7 @@ async def _begin(files: FolderJournal, batch: str, here: FlowScope, about: Mappi
             await _check(lender, batch, files)
         if known is not None:
             return known
-        attempt = runs[-1].attempt + 1 if runs else FIRST_OF_A_BATCH
+        attempt = runs[-1].attempt + 1 if runs else await _first_attempt(batch, here)
         same = (run.attempt for run in runs if run.flow_run == mine[0] and run.run_count >= here.first_attempt)
         state = State(
             scope=lender.scope if lender else here.journal.scope,
@@ -167,6 +170,19 @@ async def _begin(files: FolderJournal, batch: str, here: FlowScope, about: Mappi
         )
         if await files.create(f"state-{len(runs) + 1}", state.model_dump(mode="json")):
             return state
+
+
+async def _first_attempt(batch: str, here: FlowScope) -> int:
+    """Returns the number of a batch's first attempt in the journal of a flow run that begins it; see `first_of_batch`.
+
+    The place among the batches of the flow run is created exclusively: a flow run may begin several at the same time.
+    """
+    places = await here.journal.job(_PLACE)
+    while not any(place["batch"] == batch for place in places.values()):
+        await here.journal.create(f"{_PLACE}-{len(places) + 1}", {"batch": batch})
+        places = await here.journal.job(_PLACE)
+    (mine,) = (_number(key) for key, place in places.items() if place["batch"] == batch)
+    return mine * ATTEMPTS_OF_A_BATCH + 1
 
 
 def _runs(records: Mapping[str, Mapping[str, Any]]) -> list[State]:
