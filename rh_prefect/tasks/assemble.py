@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -74,15 +77,28 @@ async def assemble(
     if not clips:
         raise InputError(f"{name}: there are no clips to join. What to do: give at least one video.")
     store = await load_storage(storage)
-    scope = current_scope()
-    folder = f"{scope.flow}/{scope.run}" if scope else "films"
     with TemporaryDirectory(prefix="rh-film-") as scratch:
         cut = _Cut(Path(scratch), store)
-        film = await asyncio.to_thread(cut.make, clips, speech, music, captions, f"{folder}/{name}")
+        recipe = await asyncio.to_thread(cut.make, clips, speech, music, captions)
+        film = await asyncio.to_thread(cut.publish, await _name(name, recipe))
         thumbnail = await asyncio.to_thread(edit.thumbnail, cut.sheet)
     await artifacts.contact_sheet(thumbnail, film.contact_sheet.uri)
     add_results({name: film.film, f"{name}, contact sheet": film.contact_sheet})
     return film
+
+
+async def _name(name: str, recipe: str) -> str:
+    """Returns the film's name in the storage: the same one in each attempt, and another one for each other film."""
+    scope = current_scope()
+    if scope is None:
+        return f"films/{recipe[:12]}/{name}"
+    for number in count(1):
+        candidate = name if number == 1 else f"{name}-{number}"
+        key = f"film{hashlib.sha256(candidate.encode()).hexdigest()[:24]}-recipe"
+        mine = {"name": candidate, "recipe": recipe}
+        if await scope.journal.create(key, mine) or await scope.journal.read(key) == mine:
+            return f"{scope.flow}/{scope.run}/{candidate}"
+    raise AssertionError("count has no end")
 
 
 async def check_video(given: MediaLike, *, storage: str | None = None) -> None:
@@ -106,6 +122,7 @@ class _Cut:
 
     def __init__(self, scratch: Path, store: MediaStore) -> None:
         self.sheet = scratch / "sheet.jpg"
+        self._film = scratch / "film.mp4"
         self._scratch = scratch
         self._store = store
 
@@ -115,26 +132,32 @@ class _Cut:
         speech: MediaLike | None,
         music: MediaLike | None,
         captions: Sequence[str],
-        name: str,
-    ) -> Film:
+    ) -> str:
+        """Makes the film and its contact sheet; returns a hash of everything that they are made of."""
         videos = [self._local(clip, f"clip-{number}") for number, clip in enumerate(clips)]
-        film = self._scratch / "film.mp4"
-        self._join(videos, film, speech, music)
+        spoken, played = self._optional(speech, "speech"), self._optional(music, "music")
+        self._join(videos, spoken, played)
         edit.contact_sheet(videos, self.sheet, columns=min(len(videos), SHEET_COLUMNS), captions=list(captions) or None)
+        files = [*videos, spoken, played]
+        parts = [file and _digest(file) for file in files]
+        return hashlib.sha256(json.dumps([parts, list(captions)]).encode("utf-8", "surrogatepass")).hexdigest()
+
+    def publish(self, name: str) -> Film:
+        """Publishes the film and its contact sheet."""
         return Film(
-            film=self._store.publish(film, f"{name}.mp4"),
+            film=self._store.publish(self._film, f"{name}.mp4"),
             contact_sheet=self._store.publish(self.sheet, f"{name}-contact-sheet.jpg"),
         )
 
-    def _join(self, videos: list[Path], film: Path, speech: MediaLike | None, music: MediaLike | None) -> None:
+    def _join(self, videos: list[Path], speech: Path | None, music: Path | None) -> None:
         joined = self._scratch / "joined.mp4"
         cut = edit.concat(videos, joined)
         if speech is None and music is None:
-            joined.replace(film)
+            joined.replace(self._film)
             return
         track = self._scratch / "track.wav"
-        edit.mix(self._optional(speech, "speech"), self._optional(music, "music"), track, seconds=cut.seconds)
-        edit.mux(joined, track, film)
+        edit.mix(speech, music, track, seconds=cut.seconds)
+        edit.mux(joined, track, self._film)
 
     def _optional(self, given: MediaLike | None, name: str) -> Path | None:
         return None if given is None else self._local(given, name)
@@ -144,3 +167,8 @@ class _Cut:
         path = self._scratch / name
         fetch(source, path, options=self._store.options_for(source))
         return path
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

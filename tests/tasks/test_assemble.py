@@ -1,0 +1,55 @@
+"""Each film of a run has a file of its own, which a retry writes again."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from rh_prefect import assemble, flow
+from rh_prefect.emulator import Emulator
+from rh_prefect.flow_runs.resume import create, rerun
+from rh_prefect.tasks.assemble import Film
+from tests.support import samples
+
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+
+FAILS = [True]
+
+
+@flow
+async def cuts(first: str, second: str) -> list[Film]:
+    made = [await assemble([first]), await assemble([second, first]), await assemble([first]), await assemble([second])]
+    if FAILS:
+        FAILS.clear()
+        raise RuntimeError("after the films")
+    return made
+
+
+def is_whole(film: Film) -> bool:
+    files = (film.film, film.contact_sheet)
+    return all(hashlib.sha256(Path(one.uri).read_bytes()).hexdigest() == one.sha256 for one in files)
+
+
+async def test_a_later_film_does_not_replace_another_one(rh: Emulator, tmp_path: Path) -> None:
+    clips = {
+        "first": str(samples.mp4(tmp_path / "a.mp4", seconds=1)),
+        "second": str(samples.mp4(tmp_path / "b.mp4", seconds=2)),
+    }
+    FAILS[:] = [True]
+    run = await create(cuts, clips)
+    with pytest.raises(RuntimeError, match="after the films"):
+        await rerun(cuts, run)
+    films = await rerun(cuts, run)
+    assert [Path(one.film.uri).name for one in films] == ["film.mp4", "film-2.mp4", "film.mp4", "film-3.mp4"]
+    assert all(map(is_whole, films))
+    folder = Path(films[0].film.uri).parent
+    assert len(list(folder.glob("film*.mp4"))) == 3, "the retry writes the same files again"
+
+
+async def test_films_outside_of_flows_have_files_of_their_own(rh: Emulator, tmp_path: Path) -> None:
+    first = str(samples.mp4(tmp_path / "a.mp4", seconds=1))
+    second = str(samples.mp4(tmp_path / "b.mp4", seconds=2))
+    films = [await assemble.fn([first]), await assemble.fn([second])]
+    assert all(map(is_whole, films))
