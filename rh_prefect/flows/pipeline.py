@@ -206,7 +206,7 @@ async def _prepare(
     edits = open_edits(store, settings)
     allow_below(*input_roots(pipeline.file.params, params))
     url = (settings.records or store.url).rstrip("/")
-    spending = spend_tracker_of(WorksLedger(scope, works))
+    spending = spend_tracker_of(WorksLedger(scope, works), attempt=scope.calls.number)
     await LOOP.call(spending.complete())
     tools = Tools(
         runner=WorkRunner(engine, works, settings=settings, pipeline=pipeline.name),

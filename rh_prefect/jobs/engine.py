@@ -265,7 +265,7 @@ class JobEngine:
             ),
             lease=SlotLease(pool, pool.exclusions(call.scope), model=request.model, job=records.name),
             services=self.services,
-            spending=spend_tracker_of(call.scope.journal),
+            spending=spend_tracker_of(call.scope.journal, attempt=call.scope.calls.number),
             options=call.options,
             caller=call.caller,
             order=call_job.order,

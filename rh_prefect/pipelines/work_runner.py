@@ -208,7 +208,8 @@ class WorkRunner:
         Raises:
             JournalError: The records cannot be read.
         """
-        return await spend_tracker_of(WorksLedger(call.scope, self._works)).costs()
+        ledger = WorksLedger(call.scope, self._works)
+        return await spend_tracker_of(ledger, attempt=call.scope.calls.number).costs()
 
     def spent_on(self, work: str, call: JobCall) -> Costs:
         """Returns a flow run's payments for a work in this process.
@@ -233,7 +234,7 @@ class WorkRunner:
             policy=policy,
             lease=SlotLease(pool, pool.exclusions(scope), model=request.model, job=records.name),
             services=engine.services,
-            spending=spend_tracker_of(ledger),
+            spending=spend_tracker_of(ledger, attempt=scope.calls.number),
             options=call.options,
             caller=call.caller,
             flow_run=ledger.flow_run,

@@ -24,7 +24,7 @@ from rh_prefect.flows.batch.row_sources import Given, open_source
 from rh_prefect.flows.batch.saved_state import batch_id, enter, find_state_place, mark_of
 from rh_prefect.jobs.journal.budget import SpendTracker, spend_tracker_of
 from rh_prefect.jobs.journal.call_registry import REQUESTED_KEYS
-from rh_prefect.jobs.journal.journal import Journal
+from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options, Reuse
 from rh_prefect.media.input_access import allow_below
@@ -196,7 +196,7 @@ class _Run:
         budget = self.options["budget"]
         limit = None if budget is None else Decimal(str(budget))
         progress = Progress(self.name, len(rows), self.scope.journal.scope, budget=limit)
-        ledger = await LOOP.call(_ledger(self.scope.journal))
+        ledger = await LOOP.call(_ledger(self.scope))
         crew = RowExecutor(self.name, self.plan, self.options, self.scope, self.store, ledger, progress, items)
         for item in known.values():
             crew.know(item)
@@ -294,5 +294,5 @@ def _item(row: Work | InvalidRow, plan: Plan, store: MediaStore) -> RowResult:
     return RowResult(row=row.number, id=row.id, label=row.label, reason=reason, files=mark)
 
 
-async def _ledger(journal: Journal) -> SpendTracker:
-    return spend_tracker_of(journal)
+async def _ledger(scope: Scope) -> SpendTracker:
+    return spend_tracker_of(scope.journal, attempt=scope.calls.number)

@@ -111,6 +111,8 @@ class SpendTracker:
         # Running sums, since each of thousands of jobs reads them.
         self._sums: defaultdict[tuple[str, bool], Decimal] = defaultdict(Decimal)
         self._is_complete = False
+        self._attempts: set[int] = set()
+        self._changed: set[str] = set()
         self.is_limited = False
         """Whether a call of the scope has a budget; then the others determine their price before they claim."""
 
@@ -141,8 +143,18 @@ class SpendTracker:
         entries = tuple(self._entries.get(key, {}).values())
         return sum((entry.amount or Decimal(0) for entry in entries if entry.is_spent), Decimal(0))
 
+    def begin(self, attempt: int) -> None:
+        """Lets a new attempt read the journal again: another process may have paid since the last one of this process.
+
+        Args:
+            attempt: Its number in this process; see `CallRegistry`.
+        """
+        if attempt not in self._attempts:
+            self._attempts.add(attempt)
+            self._is_complete = False
+
     async def complete(self) -> None:
-        """Reads the costs of the scope from its journal, unless they were read.
+        """Reads the costs of the scope from its journal, unless this attempt has read them.
 
         Raises:
             JournalError: It cannot be read.
@@ -167,6 +179,7 @@ class SpendTracker:
 
     def take(self, view: JobView) -> None:
         """Replaces the stored data of a job with newly read data."""
+        self._changed.add(view.key)
         for n in tuple(self._entries.setdefault(view.key, {})):
             self.release(view.key, n)
         for submit in view.submits:
@@ -174,6 +187,7 @@ class SpendTracker:
 
     def note(self, key: str, submit: Submit) -> None:
         """Records the outcome of one submission."""
+        self._changed.add(key)
         self._entries.setdefault(key, {})
         self.release(key, submit.n)
         entry = entry_of(submit)
@@ -242,6 +256,7 @@ class SpendTracker:
             self._sums[entry.currency, entry.is_spent] -= entry.amount or 0
 
     def _reserve(self, key: str, n: int, price: Money | None, ask: Ask | None = None) -> None:
+        self._changed.add(key)
         self.release(key, n)
         if price is not None:
             self._put(key, n, Entry(price.amount, is_spent=False, currency=price.currency or CURRENCY))
@@ -265,11 +280,22 @@ class SpendTracker:
                     self._reserve(key, n, prices[ask])
 
     async def _rebuild(self) -> None:
+        self._changed.clear()
+        attempts = len(self._attempts)
         async for view in jobs_of(self._journal):
-            # The entries of this process's own jobs are newer than the journal's.
-            if view.key not in self._entries:
-                self.take(view)
-        self._is_complete = True
+            # What this process has recorded meanwhile is newer than what was read.
+            if view.key not in self._changed:
+                self._merge(view)
+        self._is_complete = attempts == len(self._attempts)  # another one may have begun meanwhile
+
+    def _merge(self, view: JobView) -> None:
+        """Adds what the journal says of a job; keeps the entries of submissions that this process is about to make."""
+        known = self._entries.setdefault(view.key, {})
+        for submit in view.submits:
+            entry = entry_of(submit)
+            # A reservation of this process has a price, or asks for one, and the record of the claim says no more.
+            if submit.n not in known or entry is None or entry.is_spent:
+                self.note(view.key, submit)
 
 
 _ledgers: OrderedDict[str, SpendTracker] = OrderedDict()
@@ -277,15 +303,19 @@ _ledgers: OrderedDict[str, SpendTracker] = OrderedDict()
 os.register_at_fork(after_in_child=_ledgers.clear)
 
 
-def spend_tracker_of(journal: JobSource) -> SpendTracker:
+def spend_tracker_of(journal: JobSource, *, attempt: int | None = None) -> SpendTracker:
     """Returns this process's only `SpendTracker` of a scope; call it on the loop thread.
 
     Args:
         journal: The scope's journal; two journals of one description are one.
+        attempt: The number of the attempt in this process, which reads the journal at its first job with a budget;
+            None for no attempt of its own.
     """
     name = repr(journal)
     ledger = _ledgers.setdefault(name, SpendTracker(journal))
     _ledgers.move_to_end(name)
+    if attempt is not None:
+        ledger.begin(attempt)
     while len(_ledgers) > _KEPT:
         _ledgers.popitem(last=False)
     return ledger

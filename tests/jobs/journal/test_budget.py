@@ -175,6 +175,32 @@ async def test_the_spending_is_rebuilt_from_the_journal(tmp_path: Path) -> None:
     assert (ledger.spent(), ledger.reserved()) == (Decimal("0.35"), Decimal("0.65"))
 
 
+async def test_a_later_attempt_counts_what_another_process_has_paid(tmp_path: Path) -> None:
+    """A process that keeps running is followed by others, and goes on after them."""
+    records, requests = journal(tmp_path), []
+    mine, unpriced, theirs, new = (letter * 24 for letter in "abcd")
+
+    async def ask() -> Money:
+        requests.append("price")
+        return Money(Decimal("0.10"), "CNY")
+
+    ledger, price = SpendTracker(records), Money(Decimal("0.30"), "CNY")
+    ledger.begin(1)
+    assert await ledger.reserve(mine, 1, price, budget=BUDGET) is None
+    ledger.claim(unpriced, 1, None, ask)
+    for key in (mine, unpriced):  # its own claims are in the journal too
+        await write(records, {"intent-1": INTENT.model_copy(update={"estimate": None})}, key=key)
+    await write(records, {"intent-1": INTENT, "answer-1": ticket(), "end-1": end("0.55")}, key=theirs)
+    ledger.begin(1)
+    assert await ledger.reserve(new, 1, price, budget=BUDGET) is None, "one attempt reads the journal once"
+    ledger.release(new, 1)
+    ledger.claim(unpriced, 1, None, ask)
+    ledger.begin(2)
+    short = await ledger.reserve(new, 1, price, budget=BUDGET)
+    assert short == Shortfall(price, spent=Decimal("0.55"), reserved=Decimal("0.40"))
+    assert requests == ["price", "price"]
+
+
 async def test_a_reservation_is_replaced_by_the_cost_or_released(tmp_path: Path) -> None:
     ledger, price = SpendTracker(journal(tmp_path)), Money(Decimal("0.40"), "CNY")
     assert await ledger.reserve("a", 1, price, budget=BUDGET) is None
