@@ -1,4 +1,4 @@
-"""Every pipeline that comes with the package runs on an emulator, within its plan's price, and a second run is free."""
+"""Shipped pipelines run on an emulator within their plans' prices, also if tasks fail; a second run is free."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ from tests.support.small_frames import smaller
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(300)]
 
-LONG = pytest.mark.long
 GIVEN: dict[str, Callable[[Path], dict[str, Any]]] = {
     "product-video": lambda folder: {"products": products(folder), "size": "1080p"},
     "film": lambda _: {"idea": "a lighthouse", "count": 2},
@@ -64,7 +63,7 @@ def products(folder: Path) -> list[dict[str, str]]:
     return [rows[0], rows[1] | {"photo": photo(folder / "mug.jpg")}]
 
 
-@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=LONG) for name in GIVEN])
+@pytest.mark.parametrize("name", QUICK)  # tests/cli/test_example_runs.py has all of them, by the commands
 async def test_it_runs_within_its_price_and_a_second_run_is_free(rh: Emulator, tmp_path: Path, name: str) -> None:
     given = GIVEN[name](tmp_path)
     pipeline = without_blocks(name, tmp_path)

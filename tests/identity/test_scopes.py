@@ -50,7 +50,7 @@ def test_a_named_scope(world: World, tmp_path: Path, shape: Shape, form: Form) -
     world.run(shape, form, tmp_path).check(shape)
 
 
-@both_forms
+@pytest.mark.parametrize("form", ["sync"])
 @pytest.mark.parametrize("shape", OUTAGES, ids=str)
 def test_an_outage_of_downloads(world: World, tmp_path: Path, shape: Shape, form: Form) -> None:
     """A2: the package's own retries pay once, however many downloads fail."""

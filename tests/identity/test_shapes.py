@@ -64,7 +64,7 @@ def test_a_process_pool_in_a_child_flow(world: World, tmp_path: Path, form: Form
     world.run(shape, form, tmp_path).check(shape)
 
 
-@both_forms
+@pytest.mark.parametrize("form", ["async"])
 @pytest.mark.parametrize("shape", ARGUMENTS, ids=str)
 def test_arguments_that_differ_in_each_attempt(world: World, tmp_path: Path, shape: Shape, form: Form) -> None:
     """A1: a task's argument that is another one in each attempt does not make its jobs new ones."""

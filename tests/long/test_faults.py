@@ -66,6 +66,8 @@ AS_OFTEN: Final[dict[str, tuple[Often, ...]]] = {
     "price": ("once", "ever"),  # asked once by each job
     "account": ("once", "ever"),  # asked once by each account
     "queue": ("once", "ever"),
+    "upload": ("once", "ever"),  # once for each input
+    "cancel": ("once", "ever"),
     **dict.fromkeys(("500", "502", "504", "empty"), ("once",)),  # as 503 and html, which are all three
     "slow": ("once",),  # nothing goes wrong, it only takes longer
     "hold": ("once",),

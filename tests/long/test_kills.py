@@ -74,7 +74,7 @@ def hold_query(stage: FilmRun, endpoint: str) -> FlowProcess:
     return child
 
 
-@pytest.mark.parametrize("endpoint", [PICTURE, MOTION, UPSCALE, SPEECH])
+@pytest.mark.parametrize("endpoint", [PICTURE, UPSCALE])
 def test_after_a_post_was_accepted_and_before_its_answer(stage: FilmRun, endpoint: str) -> None:
     child = hold_submit(stage, endpoint)
     unknown = stage.kill(child)
@@ -222,11 +222,11 @@ def test_again_and_again(stage: FilmRun) -> None:
     stage.check(child.wait_for("done"))
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_somewhere(stage: FilmRun, seed: int) -> None:
     drawn = random.Random(seed)
     # Measured in what the film has come to, not in seconds: a busy machine is killed at the same points.
-    change, delay = drawn.randrange(seed * CHANGES // 6, (seed + 1) * CHANGES // 6), drawn.uniform(0, 0.05)
+    change, delay = drawn.randrange(seed * CHANGES // 4, (seed + 1) * CHANGES // 4), drawn.uniform(0, 0.05)
     child = stage.begin()
     child.wait_until_heard("job", change)
     time.sleep(delay)
