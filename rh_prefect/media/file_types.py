@@ -163,6 +163,17 @@ def _sniff_stl(head: bytes, size: int) -> FileType | None:
     return STL if len(head) >= 84 and triangles and size == 84 + 50 * triangles else None
 
 
+_PAGE = re.compile(
+    rb"(?:\xef\xbb\xbf)?(?>\s|<\?xml[^>]*>|<!--.*?-->)*+<(?:!doctype\s+html|html|head|body)[\s>]",
+    re.DOTALL | re.IGNORECASE,
+)
+
+
+def is_web_page(head: bytes) -> bool:
+    """Whether a file that begins with these bytes is a web page, in any encoding that begins like ASCII."""
+    return _PAGE.match(head) is not None
+
+
 _ISO = (MP4, MOV, M4A, AVIF, HEIC)
 _RIFF_TYPES = (AVI, WAV, WEBP)
 _EBML = (WEBM, MKV)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from rh_prefect.errors import MediaError
 from rh_prefect.media import file_types as types
-from rh_prefect.media.file_types import FileType, missing_bytes, size_of, sniff
+from rh_prefect.media.file_types import FileType, is_web_page, missing_bytes, size_of, sniff
 from rh_prefect.media.media import Kind
 from rh_prefect.media.storage_errors import as_media_error
 
@@ -170,12 +170,20 @@ _LOOKS: dict[Kind, Callable[[Path, Facts], Facts]] = {
 }
 
 
-_NO_TEXT: Final = frozenset(
-    found.extension
-    for found in vars(types).values()
-    if isinstance(found, FileType) and found.kind in ("image", "video", "audio")
-) | {"jpeg", "tif", "zip", "glb"}
+_NO_TEXT: Final = (
+    {found.extension for found in vars(types).values() if isinstance(found, FileType) and found.kind in _LOOKS}
+    | {"jpeg", "jpe", "jfif", "tif", "heif", "psd", "psb", "exr", "ico", "jxl"}
+    | {"m4v", "mpg", "mpeg", "ts", "m2ts", "wmv", "ogv"}
+    | {"oga", "opus", "mka", "aif", "aiff", "wma", "amr"}
+    | {"glb", "usdz", "3mf", "blend", "zip", "7z", "rar", "gz", "tar", "pdf", "npy", "npz", "safetensors"}
+)
 """Extensions of files that are never a text."""
+
+_OTHER_TEXT: Final = {"fbx", "stl", "obj", "mtl", "ply", "usda", "dae", "srt", "vtt", "ass", "ssa", "lrc"}
+"""Extensions of texts that are neither JSON nor a web page."""
+
+_NO_PAGE: Final = _NO_TEXT | _OTHER_TEXT | {"json", "gltf", "svg", "csv", "yaml", "yml"}
+_PAGES: Final = {"html", "htm", "xhtml"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,17 +202,25 @@ class DownloadDefect:
 
 def defect_of(path: Path, *, extension: str) -> DownloadDefect | None:
     """Checks a file that has just been downloaded, and returns its defect, if any."""
-    is_media = extension in _NO_TEXT
     if not path.stat().st_size:
-        return DownloadDefect("an empty file") if is_media else DownloadDefect("an empty file", _hash(path))
+        return DownloadDefect("an empty file", "" if extension in _NO_TEXT else _hash(path))
     found = file_type(path)
-    if found.kind == "text" and is_media:
-        return DownloadDefect("a web page or a message")
+    if _is_message(path, found, extension):
+        # A text, or a file of unknown format, may be a web page after all: then each download gives the same one.
+        return DownloadDefect("a web page or a message", "" if extension in _NO_PAGE else _hash(path))
     try:
         probe(path)
     except MediaError:
         return DownloadDefect(f"a broken {found.extension}", _hash(path))
     return None
+
+
+def _is_message(path: Path, found: FileType, extension: str) -> bool:
+    """Whether a server has answered with a page or a message in place of the file."""
+    if found.kind == "text" and (extension in _NO_TEXT or (found is types.JSON and extension in _OTHER_TEXT)):
+        return True
+    with path.open("rb") as file:
+        return extension not in _PAGES and is_web_page(file.read(types.HEAD))
 
 
 def _hash(path: Path) -> str:
