@@ -192,6 +192,12 @@ def missing_bytes(path: Path, found: FileType) -> int:
             return max(0, _end_of_riff(file.read(8)) - size)
         if found in _EBML:
             return max(0, _end_of_segment(file.read(256)) - size)
+        if found is OGG:
+            return max(0, _end_of_pages(file, size) - size)
+        if found is FLV:
+            return max(0, _end_of_tags(file, size) - size)
+        if found is MP3:
+            return _missing_of_mp3(file, size)
         if found is GLB:
             return max(0, int.from_bytes(file.read(12)[8:12], "little") - size)
         if found is ZIP:
@@ -244,6 +250,107 @@ def _end_of_segment(head: bytes) -> int:
     width = 9 - head[at].bit_length()
     data = int.from_bytes(head[at : at + width], "big") & ((1 << 7 * width) - 1)
     return 0 if data == (1 << 7 * width) - 1 else at + width + data
+
+
+def _end_of_pages(file: BinaryIO, size: int) -> int:
+    """Walks the pages of an Ogg file; live encoders do not mark the last one, so its mark proves nothing."""
+    at = 0
+    while at < size:
+        file.seek(at)
+        head = file.read(27)
+        if not head.startswith(b"OggS"[: len(head)]):
+            return at  # something else, such as a tag, follows
+        if len(head) < 27:
+            return at + 27
+        lengths = file.read(head[26])
+        at += 27 + head[26] + sum(lengths)
+    return at
+
+
+def _end_of_tags(file: BinaryIO, size: int) -> int:
+    """Walks the tags of an FLV file; the length after each, in four bytes, may be missing at the end."""
+    at = int.from_bytes(file.read(9)[5:], "big") + 4
+    while at < size:
+        file.seek(at)
+        head = file.read(4)
+        if head[0] & 0x1F not in _FLV_TAGS:
+            return at
+        at += 11 + int.from_bytes(head[1:], "big") + 4
+    return at - 4
+
+
+_FLV_TAGS = (8, 9, 18)
+"""Sound, picture, data."""
+
+_BIT_RATES = (
+    (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+)
+"""kbit/s of MPEG 2's and MPEG 1's layer III, by the bits of a frame's header."""
+_SAMPLE_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
+_COUNTED = 3
+"""The flags of a Xing header that has the numbers of frames and bytes."""
+
+
+def _missing_of_mp3(file: BinaryIO, size: int) -> int:
+    """Returns what is missing by an MP3's Xing header, if both its number of bytes and that of frames say so.
+
+    Taggers and editors leave one of them wrong; a sound without this header does not say its length.
+    """
+    start = _after_tags(file)
+    file.seek(start)
+    head = file.read(64)
+    if not _frame_length(head[:4]):
+        return 0
+    # Its place depends on whether the frame is stereo, and on the version of MPEG.
+    is_first, is_mono = head[1] & 0x08 != 0, head[3] & 0xC0 == 0xC0
+    xing = head[4 + ((17 if is_mono else 32) if is_first else (9 if is_mono else 17)) :]
+    if xing[:4] not in (b"Xing", b"Info") or xing[7] & _COUNTED != _COUNTED:
+        return 0
+    frames, length = int.from_bytes(xing[8:12], "big"), int.from_bytes(xing[12:16], "big")
+    missing = start + length - size
+    return missing if missing > 0 and _whole_frames(file, start, size) < frames else 0
+
+
+def _after_tags(file: BinaryIO) -> int:
+    """Returns where an MP3's first frame begins, after any ID3 tags."""
+    at = 0
+    while True:
+        file.seek(at)
+        head = file.read(10)
+        if len(head) < 10 or not head.startswith(b"ID3"):
+            return at
+        length = 0
+        for byte in head[6:]:
+            length = length << 7 | byte & 0x7F
+        at += length + (20 if head[5] & 0x10 else 10)
+
+
+def _whole_frames(file: BinaryIO, at: int, size: int) -> int:
+    """Counts the whole frames of an MP3 after the one with its Xing header."""
+    count = -1
+    while at < size:
+        file.seek(at)
+        at += _frame_length(file.read(4)) or size
+        count += at <= size
+    return count
+
+
+def _frame_length(head: bytes) -> int:
+    """Returns the length of an MP3 frame in bytes by its header; 0 if this is no frame's header."""
+    if len(head) < 4 or _sniff_frames(head) is not MP3:
+        return 0
+    version, rate = head[1] >> 3 & 0x03, head[2] >> 2 & 0x03
+    if version not in _SAMPLE_RATES or rate == 0x03:
+        return 0
+    is_first = version == 0x03
+    slots = (144_000 if is_first else 72_000) * _BIT_RATES[is_first][head[2] >> 4] // _SAMPLE_RATES[version][rate]
+    return slots + (head[2] >> 1 & 0x01)
+
+
+def samples_of_flac(head: bytes) -> int:
+    """Returns how many samples a FLAC file has for each channel, by its first bytes; 0 if they do not say it."""
+    return int.from_bytes(head[18:26], "big") & ((1 << 36) - 1)
 
 
 def size_of(path: Path) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
 import av
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.video.stream import VideoStream
 from PIL import Image
@@ -26,6 +28,9 @@ _FULL_DECODE = 16_000_000
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
 """Values of EXIF's orientation that swap width and height."""
+
+_FLAC_TOLERANCE = 0.02
+"""Seconds by which a FLAC file may be shorter than it says."""
 
 _SOUND_ONLY = {
     "video/mp4": types.M4A,
@@ -54,7 +59,7 @@ def probe(path: Path) -> Facts:
     """Reads the properties of a file; memory use does not depend on its size.
 
     A picture is decoded, of a video or audio the first frame; that no bytes are missing at the end is checked by the
-    lengths that are written in the file.
+    lengths that are written in the file. Raw AAC, MPEG-TS and MP3 without a Xing header have none.
 
     Raises:
         MediaError: It is missing, a folder, empty, cut short or broken.
@@ -122,7 +127,30 @@ def _look_at_stream(path: Path, facts: Facts) -> Facts:
         if pictures:
             return _look_at_video(file, pictures[0], _renamed(facts, _WITH_PICTURE), sound)
         next(file.decode(file.streams.audio[0]))
+        if facts.mime == types.FLAC.mime:
+            _check_end_of_flac(file, path)
         return _renamed(facts, _SOUND_ONLY)
+
+
+def _check_end_of_flac(file: InputContainer, path: Path) -> None:
+    """Checks that the samples that a FLAC file announces are there; raises a `ValueError` if not."""
+    with path.open("rb") as content:
+        announced = types.samples_of_flac(content.read(types.HEAD))
+    stream = file.streams.audio[0]
+    least = announced - stream.rate * _FLAC_TOLERANCE
+    # If the last second is not found, the index of the file may be wrong, so all of it is decoded.
+    if announced and all(_end_of_sound(file, stream, start) < least for start in (announced - stream.rate, 0)):
+        raise ValueError("its end is missing")
+
+
+def _end_of_sound(file: InputContainer, stream: AudioStream, start: int) -> int:
+    """Decodes a sound from about a sample on, and returns the first sample after its end."""
+    end = 0
+    with suppress(av.FFmpegError):
+        file.seek(max(0, start), stream=stream)
+        for frame in file.decode(stream):
+            end = (frame.pts or 0) + frame.samples
+    return end
 
 
 def _look_at_video(file: InputContainer, stream: VideoStream, facts: Facts, sound: bool) -> Facts:

@@ -53,11 +53,12 @@ SAMPLES: dict[str, tuple[Callable[[Path], Path], Facts]] = {
     "flac": (lambda p: samples.flac(p), Facts("audio", "audio/flac", "flac", seconds=1.0)),
     "ogg": (lambda p: samples.ogg(p), Facts("audio", "audio/ogg", "ogg", seconds=1.006)),
     "m4a": (lambda p: samples.m4a(p), Facts("audio", "audio/mp4", "m4a", seconds=1.0)),
+    "flv": (
+        lambda p: samples.video(p, container="flv", size=(320, 240)),
+        Facts("video", "video/x-flv", "flv", seconds=1.167, **VIDEO | {"width": 320, "height": 240}),
+    ),
     "glb": (lambda p: samples.glb(p), Facts("3d", "model/gltf-binary", "glb")),
 }
-
-RAW = {"mp3", "flac", "ogg"}
-"""A stream of frames that does not say its length."""
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -72,13 +73,76 @@ def test_tells_what_it_is_whatever_its_name(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", [0.3, 0.6, 0.9, 0.999])
-@pytest.mark.parametrize("name", sorted(set(SAMPLES) - RAW))
+@pytest.mark.parametrize("name", sorted(SAMPLES))
 def test_a_file_that_was_cut_is_refused(name: str, part: float, tmp_path: Path) -> None:
     whole = SAMPLES[name][0](tmp_path / "whole").read_bytes()
     cut = tmp_path / "cut.bin"
     cut.write_bytes(whole[: int(len(whole) * part)])
     with pytest.raises(MediaError, match=r"cut\.bin is a damaged .*Create or download it again"):
         probe(cut)
+
+
+def without_xing(song: bytes) -> bytes:
+    return song.replace(b"Xing", b"    ").replace(b"Info", b"    ")
+
+
+def with_field(song: bytes, at: int, value: int) -> bytes:
+    """A number of a Xing header: of frames at 8, of bytes at 12."""
+    start = max(song.find(b"Xing"), song.find(b"Info")) - 8 + at
+    return song[: start + 8] + value.to_bytes(4, "big") + song[start + 12 :]
+
+
+def with_samples(song: bytes, samples: int) -> bytes:
+    """A FLAC that announces another number of samples."""
+    return song[:22] + samples.to_bytes(4, "big") + song[26:]
+
+
+TAG = b"TAG" + b"a title".ljust(125, b"\0")
+WHOLE: dict[str, Callable[[], bytes]] = {
+    "mp3 without a length": lambda: without_xing(samples.sound("mp3", "mp3", 2)),
+    "mp3 that ends within a frame": lambda: without_xing(samples.sound("mp3", "mp3", 2))[:-90],
+    "mp3 of MPEG 2": lambda: samples.sound("mp3", "mp3", 2, rate=22050),
+    "mp3 of MPEG 2 in stereo": lambda: samples.sound("mp3", "mp3", 2, rate=22050, layout="stereo"),
+    "mp3 in stereo": lambda: samples.sound("mp3", "mp3", 2, layout="stereo"),
+    "mp3 with tags": lambda: b"ID3\x04\0\0\0\0\x02\0" + bytes(256) + samples.sound("mp3", "mp3", 2) + TAG,
+    "mp3 with a wrong number of bytes": lambda: with_field(samples.sound("mp3", "mp3", 2), 12, 10**6),
+    "mp3 with a wrong number of frames": lambda: with_field(samples.sound("mp3", "mp3", 2), 8, 10**6),
+    "two mp3 in one": lambda: samples.sound("mp3", "mp3", 2) * 2,
+    "flac without a length": lambda: with_samples(samples.sound("flac", "flac"), 0),
+    "flac that is longer": lambda: with_samples(samples.sound("flac", "flac"), 20_000),
+    "flac with a tag": lambda: samples.sound("flac", "flac") + TAG,
+    "ogg without a last page": lambda: samples.sound("ogg", "libopus").replace(b"OggS\0\4", b"OggS\0\0"),
+    "ogg with a tag": lambda: samples.sound("ogg", "libopus") + TAG,
+    "two ogg in one": lambda: samples.sound("ogg", "libopus") * 2,
+    "flv with a wrong length": lambda: samples.film("flv").replace(b"duration\0?", b"duration\0@"),
+    "flv without its last length": lambda: samples.film("flv")[:-4],
+    "flv with a tag": lambda: samples.film("flv") + TAG,
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_whole_file_is_never_called_damaged(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(WHOLE[name]())
+    assert probe(tmp_path / "file").extension in name
+
+
+@pytest.mark.parametrize(
+    "song",
+    [
+        lambda: samples.sound("mp3", "mp3", 2, rate=22050),
+        lambda: samples.sound("mp3", "mp3", 2, rate=22050, layout="stereo"),
+        lambda: samples.sound("mp3", "mp3", 2, layout="stereo"),
+        lambda: b"ID3\x04\0\0\0\0\x02\0" + bytes(256) + samples.sound("mp3", "mp3", 2),
+        lambda: samples.sound("ogg", "libopus") * 2,
+    ],
+    ids=["mp3 of MPEG 2", "mp3 of MPEG 2 in stereo", "mp3 in stereo", "mp3 with a tag", "two ogg in one"],
+)
+@pytest.mark.parametrize("part", [0.6, 0.99])
+def test_a_sound_that_was_cut_is_refused(song: Callable[[], bytes], part: float, tmp_path: Path) -> None:
+    whole = song()
+    (tmp_path / "cut").write_bytes(whole[: int(len(whole) * part)])
+    with pytest.raises(MediaError, match="its end is missing"):
+        probe(tmp_path / "cut")
 
 
 @pytest.mark.parametrize("name", ["mp4", "webm", "mkv", "png", "jpg", "gif", "webp", "flac", "wav"])

@@ -125,10 +125,12 @@ def film(
 
 
 @cache
-def sound(container: str, codec: str, seconds: float = 1, hz: int = 440) -> bytes:
+def sound(
+    container: str, codec: str, seconds: float = 1, hz: int = 440, rate: int = RATE, layout: str = "mono"
+) -> bytes:
     out = io.BytesIO()
     with av.open(out, "w", format=container) as file:
-        _encode_tone(file, _add_track(file, codec), seconds, hz)
+        _encode_tone(file, _add_track(file, codec, rate, layout), seconds, hz)
     return out.getvalue()
 
 
@@ -166,8 +168,10 @@ def _frame(size: tuple[int, int], phase: float) -> np.ndarray:
     return np.stack([np.roll(across, round(phase * width), axis=1), down, np.full_like(down, 96)], axis=2)
 
 
-def _add_track(file: av.container.OutputContainer, codec: str) -> av.AudioStream:
-    track = file.add_stream(codec, rate=48000 if codec == "libopus" else RATE, layout="mono")
+def _add_track(
+    file: av.container.OutputContainer, codec: str, rate: int = RATE, layout: str = "mono"
+) -> av.AudioStream:
+    track = file.add_stream(codec, rate=48000 if codec == "libopus" else rate, layout=layout)
     assert isinstance(track, av.AudioStream)
     return track
 
