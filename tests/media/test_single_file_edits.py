@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from rh_prefect.errors import InputError, MediaError
-from rh_prefect.media.edit import audio_level, concat, mix
+from rh_prefect.media.edit import audio_level, concat, mix, thumbnail
 from rh_prefect.media.edit.single_file_edits import (
     Corner,
     Zoom,
@@ -195,3 +195,56 @@ def test_loudness_and_the_level_of_the_music_can_be_given(tmp_path: Path) -> Non
     assert audio_level(tmp_path / "quiet.wav").lufs == pytest.approx(-24, abs=0.5)
     mix(None, music, tmp_path / "bed.wav", music_level=-30)
     assert audio_level(tmp_path / "bed.wav").lufs == pytest.approx(-30, abs=1.5)
+
+
+def grey(values: list[float], kind: str, path: Path) -> Path:
+    """A picture of 8 x 8 pixels for each of the values, from left to right."""
+    Image.fromarray(np.repeat(np.repeat([values], 8, 0), 8, 1).astype(kind)).save(path)
+    return path
+
+
+def greys(path: Path, count: int) -> list[int]:
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("L"))
+    return [int(pixels[4, 8 * number + 4]) for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "values", "expected"),
+    [
+        ("depth.png", "uint16", [0, 16384, 32768, 65535], [0, 64, 128, 255]),
+        ("depth.tiff", "uint16", [0, 16384, 32768, 65535], [0, 64, 128, 255]),
+        ("big_endian.tiff", ">u2", [0, 16384, 32768, 65535], [0, 64, 128, 255]),
+        ("dark.png", "uint16", [0, 257, 514], [0, 1, 2]),
+        ("integers.tiff", "int32", [0, 16384, 65535], [0, 64, 255]),
+        ("small_integers.tiff", "int32", [0, 64, 255], [0, 64, 255]),
+        ("distances.tiff", "int32", [-100_000, 0, 100_000], [0, 128, 255]),
+        ("floats.tiff", "float32", [0, 0.25, 1], [0, 64, 255]),
+        ("bytes.tiff", "float32", [0, 64, 255], [0, 64, 255]),
+        ("metres.tiff", "float32", [-2, 0, 2], [0, 128, 255]),
+        ("nowhere.tiff", "float32", [0, float("nan"), 1, float("inf")], [0, 0, 255, 255]),
+    ],
+)
+def test_a_picture_of_more_than_eight_bits_keeps_its_greys(
+    name: str, kind: str, values: list[float], expected: list[int], tmp_path: Path
+) -> None:
+    source, size = grey(values, kind, tmp_path / name), (8 * len(values), 8)
+    resize(source, tmp_path / "a.png", width=size[0], height=size[1])
+    resize(source, tmp_path / "a.jpg", width=size[0], height=size[1])
+    (tmp_path / "small.jpg").write_bytes(thumbnail(source))
+    for result in ("a.png", "a.jpg", "small.jpg"):
+        assert greys(tmp_path / result, len(values)) == pytest.approx(expected, abs=3), result
+
+
+def test_a_clip_of_a_depth_map_is_as_grey_as_the_map(tmp_path: Path) -> None:
+    still_clip(grey([30_000] * 8, "uint16", tmp_path / "depth.png"), tmp_path / "clip.mp4", seconds=0.2)
+    frame(tmp_path / "clip.mp4", tmp_path / "frame.png")
+    assert greys(tmp_path / "frame.png", 1) == pytest.approx([117], abs=3)
+
+
+def test_the_transparent_value_of_sixteen_bits_stays_transparent(tmp_path: Path) -> None:
+    with Image.open(grey([0, 30_000], "uint16", tmp_path / "plain.png")) as image:
+        image.save(tmp_path / "source.png", transparency=30_000)
+    resize(tmp_path / "source.png", tmp_path / "a.png", width=16, height=8)
+    with Image.open(tmp_path / "a.png") as result:
+        assert np.asarray(result)[4, [2, 13], 3].tolist() == [255, 0]

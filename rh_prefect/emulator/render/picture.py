@@ -14,6 +14,7 @@ from rh_prefect.emulator.render.caption import label, write
 from rh_prefect.emulator.render.request import Request, Size
 from rh_prefect.emulator.render.scene import paint
 from rh_prefect.errors import MediaError
+from rh_prefect.media.edit.frames_and_thumbnails import in_eight_bits
 
 _SQUARE, _WIDE = (1, 1), (16, 9)
 _SAME_SHAPE = 0.12
@@ -44,7 +45,7 @@ def load(path: Path) -> Image.Image:
     """
     try:
         with Image.open(path) as opened:
-            upright = ImageOps.exif_transpose(opened)
+            upright = in_eight_bits(ImageOps.exif_transpose(opened))
             if "A" in upright.getbands() or "transparency" in upright.info:
                 solid = upright.convert("RGBA")
                 ground = Image.new("RGBA", solid.size, "white")

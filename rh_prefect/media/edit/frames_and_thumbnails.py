@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 
 import av
+import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
@@ -75,7 +76,7 @@ def still(source: Path, *, side: int) -> Image.Image:
         with reading(source), Image.open(source) as image:
             # JPEG can be decoded at an eighth of its size, with as little memory.
             image.draft("RGB", (side, side))
-            return flat(ImageOps.exif_transpose(image))
+            return flat(in_eight_bits(ImageOps.exif_transpose(image)))
     except MediaError as error:
         if isinstance(error.__cause__, UnidentifiedImageError):
             return _frame(source, _MIDDLE)
@@ -126,6 +127,34 @@ def frame_image(frame: av.VideoFrame, stream: VideoStream) -> Image.Image:
     if stream.sample_aspect_ratio not in (None, 0, 1):
         image = image.resize((max(1, round(frame.width * stream.sample_aspect_ratio)), frame.height))
     return image.transpose(turn) if turn is not None else image
+
+
+_WHITES = {"I": (0xFF, 0xFFFF), "F": (1, 0xFF, 0xFFFF)}
+"""The values that can be white in pictures of integers and of floats; the others have 16 bits."""
+
+
+def in_eight_bits(image: Image.Image) -> Image.Image:
+    """Returns a picture whose values have 8 bits; Pillow would convert all greater ones, as of a depth map, to white.
+
+    Values of integers and floats that fit no usual range, such as distances in millimetres, are spread over all greys.
+    """
+    if image.mode not in _WHITES and not image.mode.startswith("I;16"):
+        return image
+    values = np.asarray(image).astype(np.float32)
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    white = next((one for one in _WHITES.get(image.mode, (0xFFFF,)) if low >= 0 and high <= one), None)
+    black, span = (0.0, white) if white is not None else (low, high - low)
+    clear = image.info.get("transparency")
+    alpha = np.where(values == clear, 0, 255).astype(np.uint8) if isinstance(clear, int) else None
+    # In place, since a large picture of floats takes much memory.
+    np.nan_to_num(values, copy=False, nan=low, posinf=high, neginf=low)
+    values -= black
+    values *= 255 / (span or 1)
+    grey = Image.fromarray(np.rint(values, out=values).astype(np.uint8))
+    if alpha is not None:
+        grey.putalpha(Image.fromarray(alpha))
+    return grey
 
 
 def flat(image: Image.Image) -> Image.Image:

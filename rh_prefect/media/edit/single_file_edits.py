@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.edit.audio_samples import RATE, Sound, endless_silence, recording, sound_with_picture
-from rh_prefect.media.edit.frames_and_thumbnails import flat, frame_image, last_frame
+from rh_prefect.media.edit.frames_and_thumbnails import flat, frame_image, in_eight_bits, last_frame
 from rh_prefect.media.edit.mixdown import create_track, mix
 from rh_prefect.media.edit.output import (
     BT709,
@@ -282,7 +282,7 @@ def _frame_at(video: Path, seconds: float) -> Image.Image:
 
 def _open_image(path: Path) -> Image.Image:
     with reading(path), Image.open(path) as image:
-        return ImageOps.exif_transpose(image)
+        return in_eight_bits(ImageOps.exif_transpose(image))
 
 
 def _image_of(path: Path, to: Path) -> Image.Image:
