@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 from rh_prefect.errors import InputError
-from rh_prefect.media.edit import concat
+from rh_prefect.media.edit import concat, extract_audio, trim
 from tests.support import clip_samples, samples
 from tests.support.clip_samples import BLACK, BLUE, GREEN, RED, near
 
@@ -80,6 +82,32 @@ def test_sound_that_begins_before_or_after_the_picture_is_kept_in_time(tmp_path:
     assert abs(np.argmax(loud) / 48000 - 1) < 0.03
 
 
+@pytest.mark.parametrize(("codec", "rate"), [("pcm_s16le", 48000), ("aac", 44100)])
+def test_a_gap_in_the_sound_is_silent(tmp_path: Path, codec: str, rate: int) -> None:
+    """The tone sounds from 0 to 1 s and from 3 to 4 s; nothing was recorded in between."""
+    clip = _with_tones(tmp_path / "gap.mkv", [0, 3], codec=codec, rate=rate)
+    concat([clip], tmp_path / "joined.mp4", audio="keep")
+    trim(clip, tmp_path / "cut.mp4", start=0.5, seconds=3.5)
+    extract_audio(clip, tmp_path / "sound.wav")
+    for name, since in (("joined.mp4", 0.0), ("cut.mp4", 0.5), ("sound.wav", 0.0)):
+        sound = clip_samples.heard(tmp_path / name)
+        heard = [round((at - since) * 48000) for at in (0.6, 1.2, 2.5, 3.1, 3.6)]
+        loud = [bool(np.abs(sound[0, at : at + 12_000]).max() > 0.1) for at in heard]
+        assert loud == [True, False, False, True, True], name
+        assert sound.shape[1] / 48000 == pytest.approx(4 - since, abs=0.06)
+
+
+@pytest.mark.parametrize("starts", [[0, 1.05], [0, 0.5], [0, 5000]], ids=["rounded", "back", "beyond the end"])
+def test_times_that_are_no_gap_change_no_sound(tmp_path: Path, starts: list[float]) -> None:
+    clip = _with_tones(tmp_path / "clip.mkv", starts)
+    if starts[1] == 5000:
+        header = re.sub(
+            rb"\x44\x89\x88.{8}", b"\x44\x89\x88" + struct.pack(">d", 4000), clip.read_bytes(), flags=re.DOTALL
+        )
+        clip.write_bytes(header)
+    assert clip_samples.heard(clip).shape[1] / 48000 == pytest.approx(2 * 46 * 1024 / 48000, abs=0.01)
+
+
 def test_colours_are_the_same_whether_a_clip_names_its_matrix_or_not(tmp_path: Path) -> None:
     plain = clip_samples.solid(tmp_path / "plain.mp4", [RED] * 4)
     tagged = clip_samples.solid(tmp_path / "tagged.mp4", [RED] * 4, tagged=True)
@@ -144,4 +172,31 @@ def _with_shifted_sound(path: Path, late: float) -> Path:
         tone.sample_rate, tone.pts, tone.time_base = 48000, round((1 + late) * 48000), Fraction(1, 48000)
         file.mux(track.encode(tone))
         file.mux(track.encode(None))
+    return path
+
+
+def _with_tones(path: Path, starts: list[float], *, codec: str = "pcm_s16le", rate: int = 48000) -> Path:
+    """A film of 4 s with a tone of about a second from each of these times on."""
+    with av.open(str(path), "w", format="matroska") as file:
+        picture = file.add_stream("libx264", rate=12)
+        picture.width, picture.height = 64, 48
+        track = file.add_stream(codec, rate=rate, layout="mono")
+        assert isinstance(track, av.AudioStream)
+        packets = []
+        for number in range(48):
+            frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 12)
+            packets += picture.encode(frame)
+        packets += picture.encode(None)
+        tone = (0.5 * np.sin(2 * np.pi * 440 * np.arange(1024) / rate))[None, :]
+        form = "s16" if codec == "pcm_s16le" else "fltp"
+        piece = (tone * 32767).astype(np.int16) if form == "s16" else tone.astype(np.float32)
+        for start in starts:
+            for at in range(0, rate - 1023, 1024):
+                sound = av.AudioFrame.from_ndarray(piece, format=form, layout="mono")
+                sound.sample_rate, sound.pts, sound.time_base = rate, round(start * rate) + at, Fraction(1, rate)
+                packets += track.encode(sound)
+        packets += track.encode(None)
+        for packet in sorted(packets, key=lambda packet: (packet.dts or 0) * packet.time_base):
+            file.mux(packet)
     return path

@@ -32,6 +32,9 @@ Samples = NDArray[np.float32]
 
 Pieces = Generator[Samples, None, None]
 
+_LEAST_GAP = 0.1
+"""Seconds between two frames that are a gap; times of less are inexact, and encoders put padding at the start."""
+
 _OVERLAP = RATE // 4
 """How much of a loop's end is heard together with its next beginning."""
 
@@ -86,7 +89,7 @@ def sound_with_picture(path: Path, start: float = 0.0) -> Pieces:
     with opened(path) as file:
         stream, picture = _sound_of(file, path), picture_of(file, path)
         late = round((_begin(stream) - _begin(picture)) * RATE)
-        pieces = chain([silence(max(0, late))], _decoded(file, stream, path))
+        pieces = chain(_silent(max(0, late)), _decoded(file, stream, path))
         yield from _without_first(round(start * RATE) + max(0, -late), pieces)
 
 
@@ -184,9 +187,16 @@ def _begin(stream: av.stream.Stream) -> float:
 
 
 def _decoded(file: InputContainer, stream: AudioStream, path: Path) -> Pieces:
+    """Decodes a sound in stereo at `RATE`; what its times leave out is silent, so that it stays with its picture."""
     with reading(path):
         resampler: av.AudioResampler | None = None
+        clock = _Clock(longest=file.duration / av.time_base if file.duration else math.inf)
         for frame in file.decode(stream):
+            gap = clock.gap_before(frame)
+            if gap and resampler is not None:
+                yield from map(_stereo, resampler.resample(None))
+                yield from _silent(round(gap * RATE))
+                resampler = None
             if resampler is None:
                 # FFmpeg makes mono quieter when it makes stereo of it; here it is simply doubled.
                 layout = "mono" if frame.layout.nb_channels == 1 else "stereo"
@@ -194,6 +204,33 @@ def _decoded(file: InputContainer, stream: AudioStream, path: Path) -> Pieces:
             yield from map(_stereo, resampler.resample(frame))
         if resampler is not None:
             yield from map(_stereo, resampler.resample(None))
+
+
+@dataclass(slots=True)
+class _Clock:
+    """Finds gaps between the frames of a sound by their times.
+
+    Attributes:
+        longest: Seconds of a file, which no gap exceeds: a greater one is an error in its times.
+    """
+
+    longest: float
+    _due: float | None = None
+
+    def gap_before(self, frame: av.AudioFrame) -> float:
+        """Returns how many seconds are missing before the next frame; 0 if there is no gap."""
+        time = frame.time if frame.time is not None else self._due or 0.0
+        gap = time - self._due if self._due is not None else 0.0
+        is_jump = abs(gap) > _LEAST_GAP
+        # Small differences are summed up, since a container may round each time.
+        since = time if is_jump or self._due is None else self._due
+        self._due = since + frame.samples / frame.sample_rate
+        return gap if is_jump and 0 < gap <= self.longest else 0.0
+
+
+def _silent(samples: int) -> Pieces:
+    for start in range(0, samples, PIECE):
+        yield silence(min(PIECE, samples - start))
 
 
 def _stereo(frame: av.AudioFrame) -> Samples:
