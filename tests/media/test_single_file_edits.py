@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
@@ -41,6 +42,17 @@ def test_a_video_is_cut_to_the_frame(three: Path, tmp_path: Path) -> None:
     assert len(film.frames) == 18
     assert [near(film.frames[n].getpixel((9, 9)), c) for n, c in ((0, GREEN), (11, GREEN), (12, BLUE))] == [True] * 3
     assert film.codecs == ("h264",)
+
+
+@pytest.mark.parametrize("fps", [Fraction(1, 10), Fraction(2, 3), Fraction(2)])
+def test_a_cut_of_a_slow_video_is_as_long_as_asked_for(fps: Fraction, tmp_path: Path) -> None:
+    each = float(1 / fps)
+    slow = clip_samples.solid(tmp_path / "slow.mp4", [RED, GREEN, BLUE, RED], fps=fps)
+    seconds = trim(slow, tmp_path / "cut.mp4", start=0.7 * each, seconds=1.1 * each)
+    film = clip_samples.play(tmp_path / "cut.mp4")
+    assert [seconds, film.seconds] == pytest.approx([1.1 * each] * 2, abs=0.06)
+    shown = [near(film.frames[round(share * (len(film.frames) - 1))].getpixel((9, 9)), GREEN) for share in (0, 0.5, 1)]
+    assert shown == [False, True, True]
 
 
 def test_the_sound_of_a_cut_begins_with_its_picture(tmp_path: Path) -> None:

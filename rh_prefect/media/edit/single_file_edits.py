@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
@@ -48,6 +50,8 @@ Corner: TypeAlias = Literal["top-left", "top-right", "bottom-left", "bottom-righ
 Zoom: TypeAlias = Literal["none", "in", "out"]
 
 _STILL_RATE = Fraction(25)
+_LEAST_RATE = 10
+"""Frames a second that make the length of a cut exact enough."""
 _ZOOM = 0.12
 _MARGIN = 0.03
 
@@ -86,7 +90,7 @@ def trim(source: Path, to: Path, *, seconds: float, start: float = 0.0) -> float
     """
     if _kind_of(source) != "video":
         return _write_sound(to, Sound(recording(source, start)), round(seconds * RATE), source, start)
-    canvas = _canvas_of(source)
+    canvas = _canvas_to_cut(source)
     first, count = round(start * canvas.rate), max(1, round(seconds * canvas.rate))
     frames = islice(fitted(source, canvas), first, first + count)
     opening = next(frames, None)
@@ -227,6 +231,12 @@ def _kind_of(path: Path) -> Kind:
 def _canvas_of(video: Path, width: int | None = None, height: int | None = None) -> Canvas:
     shape = shape_of(video)
     return Canvas(even(width or shape.width), even(height or shape.height), min(FASTEST, shape.rate), shape.tagged)
+
+
+def _canvas_to_cut(video: Path) -> Canvas:
+    """Returns a video's canvas; a slow video shows each frame several times, since a cut has only whole frames."""
+    canvas = _canvas_of(video)
+    return replace(canvas, rate=canvas.rate * max(1, math.ceil(_LEAST_RATE / canvas.rate)))
 
 
 def _write_film(
