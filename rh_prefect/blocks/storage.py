@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from prefect.blocks.core import Block
@@ -103,19 +101,12 @@ class MediaStorage(Block):
 
     def get_store(self) -> MediaStore:
         """Opens the storage; `ConfigError` where the URL or the template cannot be used."""
+        from rh_prefect.media.store import MediaStore
+
         # A relative folder is another one after a change of the working directory.
         url = local_path(self.url) if is_local(self.url) else self.url
-        return _open(
-            url, json.dumps(self.options.get_secret_value(), sort_keys=True), self.signed_inputs, self.template
-        )
-
-
-@lru_cache(maxsize=16)
-def _open(url: str, options: str, signed_inputs: bool, template: str) -> MediaStore:
-    """Opens one shared store for each location, because creating an S3 client takes 15 MB and 0.2 s."""
-    from rh_prefect.media.store import MediaStore
-
-    return MediaStore(url, options=json.loads(options), signed_inputs=signed_inputs, template=template)
+        options = self.options.get_secret_value()
+        return MediaStore(url, options=options, signed_inputs=self.signed_inputs, template=self.template)
 
 
 def _s3_options(bucket: S3Bucket) -> dict[str, Any]:

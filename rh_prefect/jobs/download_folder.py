@@ -55,7 +55,7 @@ class StoreChecks:
             ConfigError: The local folder cannot be written to.
             StoreError: The store cannot be written to.
         """
-        await self._checks.get(store.url, lambda: asyncio.to_thread(self._check, store))
+        await self._checks.get(store.identity, lambda: asyncio.to_thread(self._check, store))
 
     def _check(self, store: MediaStore) -> None:
         check_folder(self._folder)

@@ -424,7 +424,7 @@ class JobEngine:
         return None if own or is_native(request.endpoint) else callback_of(self._settings)
 
     def _inputs_of(self, scope: Scope, store: MediaStore) -> Inputs:
-        name = (scope.journal.scope, store.url)
+        name = (scope.journal.scope, store.identity)
         if name not in self._inputs or self._inputs[name].attempt != scope.attempt:
             self._inputs[name] = Inputs(
                 scope.journal,

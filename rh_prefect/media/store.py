@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import uuid
 from collections.abc import Iterator, Mapping
@@ -24,7 +23,16 @@ from rh_prefect.media.media import Media
 from rh_prefect.media.names import DEFAULT_TEMPLATE, check_name, check_template, extension_of, fill
 from rh_prefect.media.probe import Facts, facts_or_type
 from rh_prefect.media.storage_errors import as_store_error, guarded
-from rh_prefect.media.urls import is_local, local_path, locate, protocol_of, read_options, shown_url, without_user
+from rh_prefect.media.urls import (
+    identity_of,
+    is_local,
+    local_path,
+    locate,
+    protocol_of,
+    read_options,
+    shown_url,
+    without_user,
+)
 from rh_prefect.media.writers import BLOCK_SIZE, Tally, move_to_folder, writer_for
 
 _Opened: TypeAlias = "tuple[AbstractFileSystem, str]"
@@ -32,9 +40,6 @@ _Opened: TypeAlias = "tuple[AbstractFileSystem, str]"
 _OPEN: LruCache[str, _Opened] = LruCache(16)
 """This process's file systems and their roots, by place and options: one for S3 takes 1.5 MB, and a store is made for
 each flow run. They are not those that fsspec keeps, one for each thread and without a limit."""
-
-_CREDENTIALS = ("AWS_", "GOOGLE_", "AZURE_", "FSSPEC_")
-"""Begin the names of what the libraries behind fsspec read from the environment when they open a file system."""
 
 _INHERITED: list[object] = []
 """File systems of a parent process, kept: to end one here would take the parent's connections off its event loop."""
@@ -69,6 +74,8 @@ class MediaStore:
         protocol: fsspec's name for the kind of place; "file" for a local folder.
         signed_inputs: As given.
         template: As given.
+        identity: Equal for stores of one place with the same options, in this process only: two services can have
+            buckets of one name. What a process remembers of a store is kept by it, not by the URL.
 
     Raises:
         ConfigError: The URL or the template cannot be used.
@@ -88,6 +95,7 @@ class MediaStore:
         self._where = locate(os.fspath(url))
         self.protocol = protocol_of(self._where)
         self.url = without_user(self._where)
+        self.identity = identity_of(self._where, self._options)
         self._shown = shown_url(self._where)
         self._opened: tuple[int, _Opened] | None = None
 
@@ -306,9 +314,7 @@ def _facts(local: Path, known: Media | None) -> Facts:
 
 def _open(where: str, protocol: str, options: Mapping[str, object]) -> _Opened:
     """Returns this process's file system and root for a location; stores with the same options share them."""
-    # By a hash, since the key has secrets; an object among the options is equal only to itself.
-    around = sorted((key, value) for key, value in os.environ.items() if key.startswith(_CREDENTIALS))
-    name = hashlib.sha256(repr((where, protocol, sorted(options.items()), around)).encode()).hexdigest()
+    name = identity_of(where, options)
     known = _OPEN.get(name)
     if known is None:
         given = {**read_options(protocol, options), **_signing(protocol, options)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -35,6 +36,11 @@ _KEYS_IN_OPTIONS = {"s3", "gs", "abfs", "memory"}
 
 _REMEMBERING = {"s3", "gs", "abfs"}
 """Places whose library remembers listings, and so would not see what another process wrote."""
+
+_ENVIRONMENT = ("AWS_", "GOOGLE_", "AZURE_", "FSSPEC_")
+"""Begin the names of what the libraries behind fsspec read from the environment when they open a file system."""
+
+_PROCESS_KEY = os.urandom(32)
 
 
 def protocol_of(url: str) -> str:
@@ -124,6 +130,19 @@ def locate(url: str) -> str:
 def read_options(protocol: str, options: Mapping[str, object]) -> dict[str, object]:
     """Returns the storage options, with the options that this package requires for the storage's library."""
     return {"use_listings_cache": False, **options} if protocol in _REMEMBERING else dict(options)
+
+
+def identity_of(where: str, options: Mapping[str, object]) -> str:
+    """Returns what identifies a place and its options, and their environment, in this process; it shows no secret.
+
+    Args:
+        where: The URL.
+        options: fsspec's storage options; an object among them is equal only to itself.
+    """
+    around = sorted((key, value) for key, value in os.environ.items() if key.startswith(_ENVIRONMENT))
+    text = repr((where, sorted(options.items()), around))
+    # With a key of this process, since a plain hash of a short password can be guessed.
+    return hashlib.blake2b(text.encode(), key=_PROCESS_KEY, digest_size=16).hexdigest()
 
 
 _SCHEMES: tuple[tuple[frozenset[str], frozenset[str]], ...] = tuple(

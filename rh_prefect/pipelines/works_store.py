@@ -63,7 +63,7 @@ class WorksJournal:
         self.scope = f"{FOLDER}-{hashlib.sha256(self.url.encode()).hexdigest()[:8]}"
 
     def __repr__(self) -> str:
-        return f"WorksJournal({self.url!r})"
+        return f"WorksJournal({self._files!r})"
 
     async def check(self) -> None:
         """Checks whether records can be created exclusively in this storage.

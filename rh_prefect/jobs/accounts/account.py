@@ -158,7 +158,7 @@ class Account:
         if mark == file_mark(file.record.sha256):
             return await self._uploads.file_name(file, options=store.options_for(file.source))
         if store.signed_inputs:
-            async with self._copy_locks.of(f"{store.url} {file.record.sha256}"):
+            async with self._copy_locks.of(f"{store.identity} {file.record.sha256}"):
                 signed = await asyncio.to_thread(self._link_to_copy, file, store)
             if signed:
                 return signed

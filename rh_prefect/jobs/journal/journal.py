@@ -20,7 +20,7 @@ import fsspec
 from rh_prefect.errors import InputError, JournalError, RunningHubError
 from rh_prefect.local_files import FILE_MODE, FOLDER_MODE, write_atomic
 from rh_prefect.media.storage_errors import describe
-from rh_prefect.media.urls import is_local, local_path, shown_url
+from rh_prefect.media.urls import identity_of, is_local, local_path, shown_url
 
 JSON: TypeAlias = "dict[str, Any]"
 """A JSON object; the classes of `record_types` define its fields."""
@@ -238,7 +238,9 @@ class FolderJournal:
         self._files = _open_files(url, self._options, readers)
 
     def __repr__(self) -> str:
-        return f"FolderJournal({self.url!r}, scope={self.scope!r})"
+        # What a process remembers of a journal is kept by this text: two services can have buckets of one name.
+        place = f", place={identity_of(self.url, self._options)!r}" if self._options else ""
+        return f"FolderJournal({self.url!r}, scope={self.scope!r}{place})"
 
     async def check(self) -> None:
         """Checks whether records can be created exclusively.

@@ -163,7 +163,7 @@ class OpenScopes:
             StoreError: The store cannot be read or written.
         """
         # A later attempt in this process has to read the records of earlier ones.
-        name = (repr(scope.journal), store.url, scope.calls.number)
+        name = (repr(scope.journal), store.identity, scope.calls.number)
         return await self._were_empty.get(name, lambda: _open(scope, store))
 
 

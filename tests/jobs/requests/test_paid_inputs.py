@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
+import uuid
 import zlib
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from rh_prefect import models
 from rh_prefect.blocks.lookup import load_engine
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.recorder import Submission
-from rh_prefect.errors import JobFailed
+from rh_prefect.errors import JobFailed, StoreError
 from rh_prefect.jobs.job_context import JobCall
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.scope import FolderScope
@@ -28,6 +29,7 @@ from rh_prefect.media.store import MediaStore
 from tests.support import samples
 from tests.support.link_server import LinkHost
 from tests.support.s3 import S3Server
+from tests.support.twin_filesystem import register
 
 ENLARGER = "hypir-ultra"
 
@@ -204,3 +206,31 @@ async def test_an_output_as_input_is_linked_through_a_content_named_copy(
     await run.pay(enlarge(first))
     assert f"/inputs/{first.first_output.sha256}.png?" in str(rh.recorder.paid[1].payload["imageUrl"])
     assert not rh.recorder.uploads
+
+
+async def test_stores_of_one_url_and_other_options_have_their_own_files(
+    rh: Emulator, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As two buckets of one name on two services: each job gets its own store's file, and writes there."""
+    register()
+    monkeypatch.setenv("RH_INPUT_ROOTS", "twin://bucket")
+    name = uuid.uuid4().hex
+    for where in "ab":
+        run.store = MediaStore(f"twin://bucket/{name}", options={"where": f"{name}-{where}"})
+        run.store.write_bytes("photo.png", picture(where))
+        result = await run.pay(enlarge(run.store.uri("photo.png")), key=where)
+        assert run.store.exists(run.store.name_of(result.first_output.uri) or "")
+    assert [sent(rh, one) for one in rh.recorder.paid] == [sha(picture("a")), sha(picture("b"))]
+
+
+async def test_a_store_of_the_same_url_that_cannot_be_written_to_is_found_before_payment(
+    rh: Emulator, run: Run
+) -> None:
+    """The check of another store with the same URL does not count."""
+    register()
+    run.store = MediaStore("twin://checked", options={"where": "first"})
+    await run.pay(models.ZImageTurbo(prompt="a"))
+    run.store = MediaStore("twin://checked", options={"where": "read-only"})
+    with pytest.raises(StoreError):
+        await run.pay(models.ZImageTurbo(prompt="b"))
+    assert len(rh.recorder.paid) == 1
