@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from pathlib import PurePosixPath
 from typing import Any
 
 from prefect import Task
@@ -509,14 +508,7 @@ class PipelineRun:
         queries = [WorkQuery(work.key, shape, is_edit=not instance.is_paid) for work in instance.works]
         found = [self._known.result(query) for query in queries]
         files = [one.outputs[0] for one in found if one is not None and one.outputs]
-        names = [numbered(instance.save_as, number) for number in range(1, len(files) + 1)]
-        return list(zip(files, names, strict=True))
-
-
-def numbered(name: str, number: int) -> str:
-    """Returns the file name of one of several takes: the second gets `-2` before its extension."""
-    path = PurePosixPath(name)
-    return name if number == 1 else str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
+        return list(zip(files, instance.saved_names(len(files)), strict=True))
 
 
 async def _task_run(instance: Instance, body: Coroutine[Any, Any, None], *, after: list[State[Any]]) -> State[Any]:

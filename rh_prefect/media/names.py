@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from itertools import pairwise
 from string import Formatter
 
@@ -100,6 +101,11 @@ def check_name(name: str) -> str:
             f"{name!r} is not a valid file name. Use a relative path with forward slashes, as in shots/1.mp4."
         )
     return name
+
+
+def folded(name: str) -> str:
+    """Returns the form in which a store that ignores case or Unicode forms, as on macOS or Windows, compares names."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
 
 
 def _hint() -> str:

@@ -9,10 +9,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from rh_prefect.caches_and_locks import NamedLocks
 from rh_prefect.errors import StoreError
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.record_types import Record
 from rh_prefect.media.media import Media
+from rh_prefect.media.names import folded
 from rh_prefect.media.source import fetch
 from rh_prefect.media.store import MediaStore
 
@@ -44,6 +46,7 @@ class SavedNames:
         """
         self._records = FolderJournal(url, scope=FOLDER, options=options, readers="all")
         self._store = store
+        self._locks = NamedLocks()
 
     async def save(self, file: Media, name: str) -> Media:
         """Copies a result to a name, unless the name already has it.
@@ -56,6 +59,11 @@ class SavedNames:
             StoreError: A file has this name which no pipeline has saved, or the store refuses the file.
             JournalError: The records cannot be read or written.
         """
+        # A store that ignores case has one file for two such names; the second one finds the first one's.
+        async with self._locks.of(folded(name)):
+            return await self._save(file, name)
+
+    async def _save(self, file: Media, name: str) -> Media:
         job = hashlib.sha256(name.encode()).hexdigest()[:40]
         size, known = await asyncio.to_thread(self._store.size, name), await self._records.job(job)
         if size is not None and not known:

@@ -115,10 +115,10 @@ async def answered(*titles: str) -> Plan:
 
 
 async def test_an_answer_s_text_is_one_part_of_a_name_outside_of_the_records() -> None:
-    plan = await answered("a/../../b", "works", "mug")
+    plan = await answered("a/../../b", "Works", "mug")
     said = [" ".join(one.problems) for one in plan.steps["each.sign"]]
     assert "it must be one part of a name" in said[0]
-    assert "works/ is a folder of this package's own records" in said[1]
+    assert "Works/ is a folder of this package's own records" in said[1]
     assert said[2] == ""
 
 

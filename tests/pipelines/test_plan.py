@@ -355,6 +355,29 @@ async def test_two_results_of_one_name_are_a_problem() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("Mug", "mug"), ("café", "cafe\u0301"), ("STRASSE", "straße")],
+    ids=["case", "NFD", "casefold"],
+)
+async def test_two_names_that_some_storages_take_for_one_are_a_problem(first: str, second: str) -> None:
+    rows = [{"title": title, "mood": "calm"} for title in (first, second)]
+    plan = await Pipeline.from_text(SHOTS, name="f.yaml").plan(rows=rows)
+    assert [one.message.partition(";")[0] for one in plan.problems] == [
+        f"each[{first}].video and each[{second}].video are both saved as {second}.mp4"
+    ]
+
+
+async def test_the_name_of_a_further_take_is_a_name_too() -> None:
+    text = """\
+steps:
+  a: {model: z-image/turbo, takes: 2, with: {prompt: x}, save_as: mug.png}
+  b: {model: z-image/turbo, with: {prompt: y}, save_as: Mug-2.png}
+"""
+    plan = await Pipeline.from_text(text, name="f.yaml").plan()
+    assert [one.message.partition(";")[0] for one in plan.problems] == ["a and b are both saved as Mug-2.png"]
+
+
 async def test_equal_ids_are_a_problem() -> None:
     plan = await Pipeline.from_text(SHOTS).plan(rows=[ROWS[0], {**ROWS[0], "mood": "wild"}])
     assert next(one.message for one in plan.problems if "id" in one.message) == (

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from pathlib import Path
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from rh_prefect.errors import StoreError
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.save_as import SavedNames
 from tests.support import samples
+
+
+class Folding(MemoryFileSystem):
+    """A disk that ignores case in names."""
+
+    protocol = "folding"
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(MemoryFileSystem._strip_protocol(path.removeprefix("folding://"))).lower()
 
 
 @pytest.fixture
@@ -53,3 +66,19 @@ async def test_another_result_takes_the_name_and_a_file_of_somebody_else_is_kept
     with pytest.raises(StoreError, match="no pipeline has saved it"):
         await names(store).save(picture, "mine.png")
     assert store.read_bytes("mine.png") == b"mine"
+
+
+async def test_on_a_disk_that_ignores_case_a_name_keeps_its_own_content(
+    store: MediaStore, picture: Media, tmp_path: Path
+) -> None:
+    """The second of two names for one file is refused; it was returned with the other one's content."""
+    fsspec.register_implementation("folding", Folding, clobber=True)
+    disk = MediaStore(f"folding://{uuid.uuid4().hex}")
+    other = store.publish(samples.png(tmp_path / "b.png", size=(20, 20)), "pipelines/b.png")
+    saved = SavedNames(store.url, disk)
+    first, second = await asyncio.gather(
+        saved.save(picture, "Mug.png"), saved.save(other, "mug.png"), return_exceptions=True
+    )
+    assert isinstance(first, Media)
+    assert disk.read_bytes("Mug.png") == store.read_bytes("pipelines/a.png")
+    assert isinstance(second, StoreError)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from rh_prefect.media.names import folded
 from rh_prefect.pipelines import types
 from rh_prefect.pipelines.check.checked import Checked
 from rh_prefect.pipelines.check.literals import are_whole
@@ -166,7 +167,7 @@ class ValueCheck:
         self._value(path, name, scope)
         literal = re.sub(r"\$\([^)]*\)", "x", name)
         parts = literal.split("/")
-        if parts[0] in RESERVED_FOLDERS:
+        if folded(parts[0]) in RESERVED_FOLDERS:
             self._say(path, f"{parts[0]}/ is a folder of this package's own records; save_as takes another one")
         elif (
             name.startswith(("/", "~"))

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from rh_prefect.media.names import folded
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.check.checked import ItemProblems
 from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
@@ -360,7 +361,7 @@ class Expander:
                 self._refuse_name(instance, said)
         instance.save_as = _name(step.save_as, draft.frame)
         first = instance.save_as.partition("/")[0]
-        if first in RESERVED_FOLDERS:
+        if folded(first) in RESERVED_FOLDERS:
             self._refuse_name(
                 instance, f"{first}/ is a folder of this package's own records; save_as takes another one"
             )

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from rh_prefect.errors import InputError
+from rh_prefect.media.names import folded
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.document import Problem, Problems, nearest, visible
 from rh_prefect.pipelines.file_model import Budget
@@ -244,15 +245,16 @@ def _is_meant(one: Instance, checked: Checked) -> bool:
 
 
 def _refuse_same_names(instances: Sequence[Instance], checked: Checked, problems: Problems) -> None:
-    """Reports two files that would be saved under one name."""
+    """Reports two files that would be saved under one name, also one that only some stores take for the same."""
     seen: dict[str, Instance] = {}
     for one in instances:
-        if not one.save_as:
-            continue
-        other = seen.setdefault(one.save_as, one)
-        if other is not one:
+        names = one.saved_names(max(len(one.works), 1)) if one.save_as else []
+        for name in names:
+            other = seen.setdefault(folded(name), one)
+            if other is one:
+                continue
             at = one.used_at or (*one.at, "save_as")
-            said = f"{visible(other.address)} and {visible(one.address)} are both saved as {visible(one.save_as)}"
+            said = f"{visible(other.address)} and {visible(one.address)} are both saved as {visible(name)}"
             one.problems.append(said)
             problems.add(checked.document, at, f"{said}; use $(id) or $(item…) in the name")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from pathlib import PurePosixPath
 from typing import Any, Literal, Protocol
 
 from rh_prefect.media.media import Media
@@ -305,6 +306,16 @@ class Instance:
         """
         there = {0: "none", 1: "1", 2: "1 and 2"}.get(self.candidates, f"1 to {self.candidates}")
         return f"there is no candidate {number}; it has {there}"
+
+    def saved_names(self, count: int) -> list[str]:
+        """Returns the names of its takes in the storage: the second gets `-2` before its extension.
+
+        Args:
+            count: The number of takes.
+        """
+        path = PurePosixPath(self.save_as)
+        further = (str(path.with_name(f"{path.stem}-{number}{path.suffix}")) for number in range(2, count + 1))
+        return [self.save_as, *further][:count]
 
     @property
     def top_item(self) -> str:
