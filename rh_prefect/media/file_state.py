@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from fsspec import AbstractFileSystem
+
 SETTLED = 2.0
 """Seconds after which a file that is changed gets another time stamp on every file system, FAT included."""
 
@@ -55,6 +57,15 @@ def of_info(info: Mapping[str, object], *, modified: object = None) -> Stamp | N
         return Stamp(f"etag {tag} {info.get('size')}")
     when = next((info[name] for name in _TIMES if info.get(name)), modified)
     return None if when is None else Stamp(f"time {when} {info.get('size')}", _seconds(when))
+
+
+def of_object(fs: AbstractFileSystem, path: str, info: Mapping[str, object]) -> Stamp | None:
+    """Returns the stamp of an object, also where its file system reports the time separately."""
+    modified = None
+    if not names_a_time(info):
+        with suppress(Exception):  # each kind of place refuses in its own way
+            modified = fs.modified(path)
+    return of_info(info, modified=modified)
 
 
 def names_a_time(info: Mapping[str, object]) -> bool:

@@ -7,7 +7,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -20,7 +20,7 @@ from fsspec.core import url_to_fs
 
 from rh_prefect.errors import MediaError
 from rh_prefect.local_files import atomic_path
-from rh_prefect.media.file_state import Stamp, names_a_time, of_headers, of_info, of_stat
+from rh_prefect.media.file_state import Stamp, of_headers, of_object, of_stat
 from rh_prefect.media.input_access import current_access, open_client
 from rh_prefect.media.media import Media
 from rh_prefect.media.storage_errors import as_media_error, from_pieces, guarded, in_time
@@ -324,12 +324,8 @@ def _look_at_object(fs: AbstractFileSystem, path: str) -> Look:
     info = fs.info(path)
     if info["type"] == "directory":
         raise IsADirectoryError
-    modified = None
-    if not names_a_time(info):
-        with suppress(Exception):  # each kind of place refuses in its own way
-            modified = fs.modified(path)
     size = info.get("size")
-    return Look(of_info(info, modified=modified), size if isinstance(size, int) else None)
+    return Look(of_object(fs, path, info), size if isinstance(size, int) else None)
 
 
 def _look_at_link(url: str) -> Look:

@@ -18,6 +18,7 @@ from fsspec.core import url_to_fs
 from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.errors import StoreError
 from rh_prefect.local_files import PART
+from rh_prefect.media.file_state import Stamp, of_object, of_stat
 from rh_prefect.media.file_types import sniff
 from rh_prefect.media.media import Media
 from rh_prefect.media.names import DEFAULT_TEMPLATE, check_name, check_template, extension_of, fill
@@ -228,6 +229,22 @@ class MediaStore:
         if size is None:
             raise StoreError(f"{name} does not exist in {self._shown}. Check whether it was deleted or moved.")
         return size
+
+    def stamp(self, name: str) -> Stamp | None:
+        """The state of a file, by which a later change is noticed; None if it is missing or its storage tells none."""
+        with self._at(name, "look at") as (fs, path):
+            try:
+                return of_stat(Path(path).stat()) if self.protocol == "file" else of_object(fs, path, fs.info(path))
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    def digest(self, name: str) -> str:
+        """The SHA-256 of a file, which is read."""
+        tally = Tally()
+        with self.open(name) as reader:
+            for _ in tally.chunks(reader):
+                pass
+        return tally.digest.hexdigest()
 
     def list(self, folder: str = "") -> list[str]:
         """The names of all files below a folder, sorted; empty if the folder does not exist."""

@@ -11,10 +11,12 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from rh_prefect.errors import StoreError
+from rh_prefect.media.file_state import SETTLED
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.save_as import SavedNames
 from tests.support import samples
+from tests.support.s3 import S3Server
 
 
 class Folding(MemoryFileSystem):
@@ -66,6 +68,67 @@ async def test_another_result_takes_the_name_and_a_file_of_somebody_else_is_kept
     with pytest.raises(StoreError, match="no pipeline has saved it"):
         await names(store).save(picture, "mine.png")
     assert store.read_bytes("mine.png") == b"mine"
+
+
+RETOUCHED = b"hours of work by a designer"
+
+
+@pytest.mark.parametrize("next_result", ["a.png", "b.png"])
+@pytest.mark.parametrize("has_same_size", [False, True])
+async def test_a_saved_file_that_a_person_has_changed_is_kept(
+    store: MediaStore, picture: Media, tmp_path: Path, next_result: str, has_same_size: bool
+) -> None:
+    other = store.publish(samples.png(tmp_path / "b.png", size=(20, 20)), "pipelines/b.png")
+    await names(store).save(picture, "film.png")
+    retouched = (RETOUCHED * 100)[: picture.size] if has_same_size else RETOUCHED
+    store.write_bytes("film.png", retouched)
+    with pytest.raises(StoreError, match="was changed after a pipeline saved it"):
+        await names(store).save({"a.png": picture, "b.png": other}[next_result], "film.png")
+    assert await names(store).find(picture, "film.png") is None
+    assert store.read_bytes("film.png") == retouched
+
+
+async def test_a_file_that_has_the_result_s_content_already_is_kept_as_it_is(
+    store: MediaStore, picture: Media, tmp_path: Path
+) -> None:
+    """Also one that no pipeline saved, or that an older result was put back to."""
+    other = store.publish(samples.png(tmp_path / "b.png", size=(20, 20)), "pipelines/b.png")
+    store.write_bytes("mine.png", store.read_bytes("pipelines/a.png"))
+    before = Path(store.uri("mine.png")).stat().st_ino
+    assert (await names(store).save(picture, "mine.png")).uri == store.uri("mine.png")
+    assert Path(store.uri("mine.png")).stat().st_ino == before
+    with pytest.raises(StoreError, match="no pipeline has saved it"):
+        await names(store).save(other, "mine.png")
+
+
+class Counting(MediaStore):
+    reads = 0
+
+    def digest(self, name: str) -> str:
+        self.reads += 1
+        return super().digest(name)
+
+
+async def test_a_saved_file_is_read_once(store: MediaStore, picture: Media) -> None:
+    """Later runs know a film by the state that its disk reports, and do not read it again."""
+    counting = Counting(store.url)
+    await names(counting).save(picture, "film.png")
+    await asyncio.sleep(SETTLED + 0.1)  # a time stamp is no proof right after a change
+    for _ in range(3):
+        await names(counting).save(picture, "film.png")
+        assert await names(counting).find(picture, "film.png") is not None
+    assert counting.reads == 1
+
+
+async def test_a_saved_object_is_not_read(s3: S3Server, picture: Media) -> None:
+    """An object's ETag is noted when it is saved."""
+    bucket = Counting(s3.url("out"), options=s3.options)
+    for _ in range(3):
+        await SavedNames(bucket.url, bucket, options=s3.options).save(picture, "film.png")
+    assert bucket.reads == 0
+    bucket.write_bytes("film.png", RETOUCHED)
+    with pytest.raises(StoreError, match="was changed"):
+        await SavedNames(bucket.url, bucket, options=s3.options).save(picture, "film.png")
 
 
 async def test_on_a_disk_that_ignores_case_a_name_keeps_its_own_content(

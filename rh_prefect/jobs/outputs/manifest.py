@@ -7,7 +7,6 @@ output may be another job's, or incomplete. So each output's hash and size are r
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -187,9 +186,6 @@ def _has_file(store: MediaStore, file: Media) -> bool:
     return name is not None and store.size(name) == file.size
 
 
-_BLOCK = 1 << 20
-
-
 def write_record(store: MediaStore, task_id: str, index: int, media: Media) -> None:
     """Records a file before it is published.
 
@@ -227,7 +223,7 @@ def find_published(
     candidates = [media for media in (pending, *earlier) if media and media.uri == uri and media.defect is None]
     if not candidates or store.size(name) not in {media.size for media in candidates}:
         return None
-    sha256 = _hash(store, name)
+    sha256 = store.digest(name)
     return next((media for media in candidates if media.sha256 == sha256), None)
 
 
@@ -242,11 +238,3 @@ def _read_pending(store: MediaStore, name: str) -> Media | None:
         return Media.model_validate_json(store.read_bytes(name))
     except ValidationError:
         return None
-
-
-def _hash(store: MediaStore, name: str) -> str:
-    digest = hashlib.sha256()
-    with store.open(name) as reader:
-        while block := reader.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
