@@ -14,7 +14,7 @@ from rh_prefect.catalog.input_class_builder import InputBase, build_input
 from rh_prefect.catalog.registry import nearest, of_class
 from rh_prefect.custom import CustomInput, FileValue, custom
 from rh_prefect.errors import InputError
-from rh_prefect.media.media import MediaInput, as_media_input
+from rh_prefect.media.media import MediaInput, as_media_input, without_mark
 
 _LOCK = RLock()
 
@@ -73,14 +73,7 @@ def any_input(
     if price is not None:
         raise InputError(f"{model}: the catalogue has a price for this model. What to do: omit `price`.")
     files = {name for param in known.entry.media_params for name in (param.name, param.key)}
-    return known(**{name: _without_mark(value) if name in files else value for name, value in params.items()})
-
-
-def _without_mark(value: object) -> object:
-    """Removes the mark of a file, which a parameter that the catalogue knows as a file does not need."""
-    if isinstance(value, list):
-        return [_without_mark(one) for one in value]
-    return value["file"] if isinstance(value, Mapping) and value.keys() == {"file"} else value
+    return known(**{name: without_mark(value) if name in files else value for name, value in params.items()})
 
 
 def __getattr__(name: str) -> type[ModelInput]:

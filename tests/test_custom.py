@@ -11,7 +11,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from rh_prefect import catalog, models
-from rh_prefect.cli.preflight_checks import read_assignments
+from rh_prefect.cli.preflight_checks import batch_values, read_assignments
 from rh_prefect.errors import InputError, UnknownModelError
 from rh_prefect.media.media import Media
 from rh_prefect.models import CustomInput, FileValue, ModelInput
@@ -189,3 +189,13 @@ def test_assignments_on_a_command_line(given: list[str], read: dict[str, Any]) -
 def test_a_text_of_a_known_model_stays_one() -> None:
     read = read_assignments("kling-v2.6-pro/image-to-video", ["prompt=5", "duration=5", "image_url=a.png"])
     assert read == {"prompt": "5", "duration": "5", "image_url": {"file": "a.png"}}
+
+
+def test_the_values_of_a_batch_are_files_lists_and_texts_for_its_plan() -> None:
+    """The last of several values was taken alone, and the name of a file as a text."""
+    given = ["duration=5", "image_urls=a.png", "image_urls=@b.png", "prompt=@prompt.txt", "prompt=[1]", "prompt=c"]
+    assert batch_values(given) == {
+        "duration": "5",
+        "image_urls": ["a.png", {"file": "b.png"}],
+        "prompt": [{"file": "prompt.txt"}, "[1]", "c"],
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -272,20 +272,27 @@ def read_assignments(model: str | None, given: Iterable[str]) -> dict[str, Any]:
     Raises:
         InputError: One is not an assignment.
     """
-    found: dict[str, Any] = {}
-    several: set[str] = set()
+    return _assignments("run model", given, lambda name, text: _value(_param(model, name), text))
+
+
+def batch_values(given: Iterable[str]) -> dict[str, Any]:
+    """Reads the values of a batch, as `read_assignments` does; its plan reads the texts, as those of a table's cells.
+
+    Raises:
+        InputError: One is not an assignment.
+    """
+    return _assignments("batch", given, lambda _, text: _file(text) if text.startswith("@") else text)
+
+
+def _assignments(command: str, given: Iterable[str], read: Callable[[str, str], Any]) -> dict[str, Any]:
+    found: dict[str, list[Any]] = {}
     for one in given:
         name, sign, text = one.partition("=")
         if not sign or not name:
-            raise InputError(f"run model: --set {one!r} is not an assignment. What to do: write it as NAME=VALUE.")
-        refuse_hidden(f"run model: --set {name}", text)
-        value = _value(_param(model, name), text)
-        if name in found:
-            found[name] = [*(found[name] if name in several else [found[name]]), value]
-            several.add(name)
-        else:
-            found[name] = value
-    return found
+            raise InputError(f"{command}: --set {one!r} is not an assignment. What to do: write it as NAME=VALUE.")
+        refuse_hidden(f"{command}: --set {name}", text)
+        found.setdefault(name, []).append(read(name, text))
+    return {name: values if len(values) > 1 else values[0] for name, values in found.items()}
 
 
 def files_in(params: Any) -> list[str]:

@@ -18,12 +18,12 @@ from cyclopts import App, Parameter
 from rh_prefect.cli.flow_commands import FlowSignature, as_command, composed_flows, flow_signature, options
 from rh_prefect.cli.prefect_server import prefect_api
 from rh_prefect.cli.preflight_checks import (
+    batch_values,
     check_account,
     check_batch,
     check_call,
     check_store,
     printable,
-    refuse_hidden,
 )
 from rh_prefect.cli.run_pipeline import in_new_flow_run, run_to_end
 from rh_prefect.cli.run_pipeline import run as run_pipeline
@@ -111,7 +111,7 @@ def _batch_command() -> Callable[..., None]:
 
 def _run_batch(rows: str, *, model: str, set_: list[str] | None, out: str | None, quiet: bool, **more: Any) -> None:
     check_batch(rows, [model, *(more["chain"] or ())], out=out, storage=more["storage"])
-    parameters = {"rows": rows, "model": model, "values": dict(map(_pair, set_ or ())), **more}
+    parameters = {"rows": rows, "model": model, "values": batch_values(set_ or ()), **more}
     if out is not None:
         os.environ["RH_STORAGE_URL"] = out
     check_account("batch", more["credentials"])
@@ -232,14 +232,6 @@ async def _in_flow_run(flow: Flow[..., Any], parameters: dict[str, Any], resume:
     await _go_on_where_its_files_are(resume)
     watch.started(resume, is_resumed=True)
     return await run_to_end(flow, resume)
-
-
-def _pair(given: str) -> tuple[str, str]:
-    name, equals, value = given.partition("=")
-    if not (name and equals):
-        raise InputError(f"batch: --set {given!r} is not NAME=VALUE. What to do: write it as in --set duration=5.")
-    refuse_hidden(f"batch: --set {name}", value)
-    return name, value
 
 
 batch = _batch_command()

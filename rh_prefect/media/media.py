@@ -95,6 +95,13 @@ def as_media_input(value: object) -> Media | str:
     )
 
 
+def without_mark(value: object) -> object:
+    """Removes the mark of a file, which a parameter that the catalogue knows as a file does not need."""
+    if isinstance(value, list):
+        return [without_mark(one) for one in value]
+    return value["file"] if isinstance(value, Mapping) and value.keys() == {"file"} else value
+
+
 def _whole(media: Media) -> Media:
     """Rejects a damaged file, because a job with it would be paid for in vain."""
     if media.defect is not None:

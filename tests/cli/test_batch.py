@@ -121,6 +121,10 @@ def test_it_runs_says_what_is_missing_and_does_it_the_next_time(
     report = Path(re.findall(r"each row: (.*)", second.stdout)[0])
     assert report.is_relative_to(tmp_path / "batch")
     assert report.read_text().count(",done,") == 3
+    twice = call("--set", "aspect_ratio=9:16")
+    assert twice.returncode == 1
+    assert "aspect_ratio must be one of" in twice.stdout + twice.stderr
+    assert len(rh.recorder.paid) == 3
     wrong = call("--set", "nonsense")
     assert (wrong.returncode, "NAME=VALUE" in wrong.stderr, "Traceback" in wrong.stderr) == (1, True, False)
 

@@ -423,14 +423,46 @@ def test_equal_rows_are_rows_of_their_own_and_have_the_same_ids_each_time() -> N
 
 def test_a_chain_s_parameters_go_to_the_first_step_that_has_them_or_to_the_one_named(folder: Path) -> None:
     photo = str(samples.png(folder / "one.png"))
-    plan = make_plan(KLING, chain=[UPSCALER], values={"target_resolution": "1080p", "2.targetResolution": "720p"})
-    (work,) = rows_of([{"image_url": photo, "prompt": "waves"}], plan)
-    assert isinstance(work, Work)
-    assert work.params[1] == {"target_resolution": "720p"}
+    for name in ("target_resolution", "2.targetResolution"):
+        plan = make_plan(KLING, chain=[UPSCALER], values={name: "720p"})
+        (work,) = rows_of([{"image_url": photo, "prompt": "waves"}], plan)
+        assert isinstance(work, Work)
+        assert work.params[1] == {"target_resolution": "720p"}
     with pytest.raises(InputError, match="does not accept image"):
         make_plan(PICTURE, chain=[UPSCALER])
     with pytest.raises(InputError, match="not a parameter"):
         make_plan(PICTURE, values={"nonsense": 1})
+
+
+@pytest.mark.parametrize(
+    ("steps", "values", "said"),
+    [
+        ([], {"prompt": "a", "1.prompt": "b"}, "values: it has both 'prompt' and '1.prompt', which are the same"),
+        ([], {"aspect_ratio": "16:9", "aspectRatio": "9:16"}, "both 'aspect_ratio' and 'aspectRatio'"),
+        (
+            [{"target_resolution": "720p", "targetResolution": "4k"}],
+            {},
+            r"chain\[0\]: it has both 'target_resolution' and 'targetResolution'",
+        ),
+        ([{"target_resolution": "720p"}], {"2.target_resolution": "4k"}, "values: '2.target_resolution' .* chain"),
+        ([{"target_resolution": "720p"}], {"targetResolution": "720p"}, "values: 'targetResolution' .* chain"),
+    ],
+)
+def test_a_second_value_for_one_parameter_of_one_step_is_refused(
+    steps: list[dict[str, Any]], values: dict[str, Any], said: str
+) -> None:
+    """The last one was paid for."""
+    model, chain = (KLING, [{"model": UPSCALER, **step} for step in steps]) if steps else (PICTURE, [])
+    with pytest.raises(InputError, match=f"{said}.*What to do"):
+        make_plan(model, chain=chain, values=values)
+
+
+def test_a_value_marked_as_a_file_is_one_for_parameters_that_take_files_only(folder: Path) -> None:
+    photo = str(samples.png(folder / "one.png"))
+    values = {"image_url": {"file": photo}, "prompt": "waves"}
+    assert make_plan(KLING, values=values).values[0]["image_url"] == photo
+    (text,) = rows_of([{"aspect_ratio": "1:1"}], make_plan(PICTURE, values={"prompt": {"file": photo}}))
+    assert "prompt must be a string" in why(text)
 
 
 # What becomes of them.

@@ -16,7 +16,7 @@ from rh_prefect import catalog
 from rh_prefect.catalog import Model, Param
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.options import Options
-from rh_prefect.media.media import Media, as_media_input
+from rh_prefect.media.media import Media, as_media_input, without_mark
 from rh_prefect.media.source import identity_uri, shown
 from rh_prefect.media.urls import is_local, local_path
 from rh_prefect.models import ModelInput, input_for
@@ -162,7 +162,7 @@ class Plan:
                     f"{self.stages[0].model.name} does not accept files. What to do: pass rows of parameters."
                 )
             given[self.file_param.name] = row.file
-        same = self._same(given)
+        same = _same(self.stages, given)
         if same:
             raise InputError(f"it has {same}")
         for name, value in given.items():
@@ -175,23 +175,7 @@ class Plan:
         return [name for name in columns if name != self.label_column and name not in self.ignored]
 
     def _check_columns(self, table: str, columns: Iterable[str]) -> None:
-        same = self._same(self._named(columns))
-        if same:
-            raise InputError(f"{table}: it has {same}")
-
-    def _same(self, names: Iterable[str]) -> str:
-        """Finds two columns for the same parameter, which leave it unclear what to pay for."""
-        known: dict[tuple[int, str], str] = {}
-        for name in names:
-            with suppress(InputError):  # an unknown parameter is an error of the rows that use it
-                number, key, _ = place(self.stages, name)
-                first = known.setdefault((number, key), name)
-                if first != name:
-                    return (
-                        f"both {first!r} and {name!r}, which are the same parameter {key} of "
-                        f"{self.stages[number].model.name}. What to do: leave one of them out."
-                    )
-        return ""
+        _refuse_same(self.stages, self._named(columns), table)
 
 
 def make_plan(
@@ -213,11 +197,39 @@ def make_plan(
         own = dict(step) if isinstance(step, Mapping) else {"model": step}
         entry = catalog.get(str(own.pop("model", "")))
         stages.append(Stage(entry, fed=_fed(stages[-1].model, entry)))
+        _refuse_same(stages[-1:], own, f"chain[{len(stages) - 2}]")
         fixed.append({entry.param(name).name: value for name, value in own.items()})
+    _refuse_same(stages, values or {}, "values")
     for name, value in (values or {}).items():
         number, key, param = place(tuple(stages), name)
+        if key in fixed[number]:
+            raise InputError(
+                f"values: {name!r} is the parameter {key} of {stages[number].model.name}, for which chain has a value "
+                "already. What to do: leave one of them out."
+            )
         fixed[number][key] = _read(param, value, None)
     return Plan(tuple(stages), tuple(fixed), label_column, frozenset(ignored), _first_file(stages[0].model))
+
+
+def _refuse_same(stages: Sequence[Stage], names: Iterable[str], where: str) -> None:
+    same = _same(stages, names)
+    if same:
+        raise InputError(f"{where}: it has {same}")
+
+
+def _same(stages: Sequence[Stage], names: Iterable[str]) -> str:
+    """Finds two names of the same parameter, which leave it unclear what to pay for."""
+    known: dict[tuple[int, str], str] = {}
+    for name in names:
+        with suppress(InputError):  # an unknown parameter is an error of its own
+            number, key, _ = place(stages, name)
+            first = known.setdefault((number, key), name)
+            if first != name:
+                return (
+                    f"both {first!r} and {name!r}, which are the same parameter {key} of "
+                    f"{stages[number].model.name}. What to do: leave one of them out."
+                )
+    return ""
 
 
 def place(stages: Sequence[Stage], name: str) -> tuple[int, str, Param | None]:
@@ -290,7 +302,7 @@ def _items(text: str) -> list[object]:
 
 def _one(param: Param, value: object, base: str | None) -> object:
     if param.is_media:
-        given = as_media_input(value)
+        given = as_media_input(without_mark(value))
         return _file(given.strip(), base) if isinstance(given, str) else given
     if not isinstance(value, str):
         return value
