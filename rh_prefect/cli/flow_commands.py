@@ -76,13 +76,15 @@ def as_command(
 ) -> Callable[..., None]:
     """Builds a command from a function, with the given parameters as its signature and a flow's docstring.
 
-    The function takes options by keyword and all of them, the rest as `*args`.
+    The function takes options by keyword and all of them, the rest as `*args`; with `resume`, only what is given: the
+    rest is the resumed run's own, and a default is no other value than the run's.
     """
     signature = inspect.Signature(sorted(parameters, key=lambda parameter: parameter.kind))
 
     def command(*given: Any, **named: Any) -> None:
         bound = signature.bind(*given, **named)
-        bound.apply_defaults()
+        if "resume" not in bound.arguments:
+            bound.apply_defaults()
         run(*bound.args, **bound.kwargs)
 
     command.__signature__ = signature  # type: ignore[attr-defined]  # how a function states its own

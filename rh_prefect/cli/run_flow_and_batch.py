@@ -65,8 +65,11 @@ def _flow_command(flow: FlowSignature) -> Callable[..., None]:
     """Builds the command of a composed flow; a required list is given as positional arguments."""
     listed = [name for name in flow.required if "list[str]" in str(flow.parameters[name].annotation)]
 
-    def run(*given: str, out: str | None, resume: str | None, quiet: bool, **parameters: Any) -> None:
-        parameters |= {name: list(given) or None for name in listed}
+    def run(
+        *given: str, out: str | None = None, resume: str | None = None, quiet: bool = False, **parameters: Any
+    ) -> None:
+        if given or resume is None:
+            parameters |= {name: list(given) for name in listed}
         files = tuple(name for name in _FILES if name in parameters)
         needs = tuple(flow.required)
         _run(flow.function, parameters, needs=needs, files=files, out=out, resume=resume, quiet=quiet)
@@ -83,7 +86,13 @@ def _model_command() -> Callable[..., None]:
 
 
 def _run_model(
-    model: str | None, *, set_: list[str] | None, out: str | None, resume: str | None, quiet: bool, **more: Any
+    model: str | None = None,
+    *,
+    set_: list[str] | None = None,
+    out: str | None = None,
+    resume: str | None = None,
+    quiet: bool = False,
+    **more: Any,
 ) -> None:
     from rh_prefect.cli.preflight_checks import files_in, read_assignments
     from rh_prefect.models import any_input
@@ -93,12 +102,14 @@ def _run_model(
             "run model: no model is given. What to do: pass a model or endpoint, or pass `--resume RUN_ID`."
         )
     params = read_assignments(model, set_ or [])
-    is_custom = model is not None and "/" in model and not _is_known(model)
-    if model is not None:  # errors are reported before a server is started
+    own: dict[str, Any] = {"model": model, "params": params}
+    if resume is not None:
+        own = {name: value for name, value in own.items() if value}
+    elif model is not None:  # errors are reported before a server is started
+        own["is_custom"] = is_custom = "/" in model and not _is_known(model)
         any_input(model, params, is_custom=is_custom, price=more["price"])
         check_call("run model", {"set": files_in(params)}, files=("set",))
-    parameters = {"model": model, "params": params, "is_custom": is_custom, **more}
-    _run("model", parameters, needs=(), out=out, resume=resume, quiet=quiet)
+    _run("model", own | more, needs=(), out=out, resume=resume, quiet=quiet)
 
 
 def _batch_command() -> Callable[..., None]:
@@ -199,22 +210,22 @@ async def _go_on_where_its_files_are(flow_run_id: str) -> None:
 
 
 async def _keep_parameters(flow: Flow[..., Any], flow_run: FlowRun, parameters: dict[str, Any]) -> None:
-    """Rejects changed parameters of a resumed run, except the budget, which replaces the earlier one."""
+    """Rejects changed parameters of a resumed run, except the budget, which replaces the earlier one.
+
+    `parameters` are those that the command gives: one that equals its default may differ from the run's, too.
+    """
     from rh_prefect.flow_runs.resume import set_budget
 
     known = inspect.signature(flow.fn).parameters
-    changed = {
-        name: value
-        for name, value in parameters.items()
-        if name in known and value not in (None, {}, known[name].default) and value != flow_run.parameters.get(name)
-    }
+    kept = {name: flow_run.parameters.get(name, parameter.default) for name, parameter in known.items()}
+    changed = {name: value for name, value in parameters.items() if name in known and value != kept[name]}
     budget = changed.pop("budget", None)
     if changed:
         name, value = next(iter(changed.items()))
-        option = name.replace("_", "-")
+        option = {"params": "set"}.get(name, name).replace("_", "-")
         raise InputError(
             f"run {_command(flow.name, None)}: --{option} {value} is not what flow run {flow_run.id} began with "
-            f"({flow_run.parameters.get(name)}); a resumed run keeps its parameters. Nothing was sent. What to do: "
+            f"({kept[name]}); a resumed run keeps its parameters. Nothing was sent. What to do: "
             f"leave --{option} out, or begin a new run without --resume."
         )
     if budget is not None:

@@ -52,6 +52,23 @@ def test_another_budget_holds_for_a_resumed_run_and_other_parameters_are_refused
 
 @pytest.mark.prefect
 @pytest.mark.usefixtures("prefect_server")
+def test_a_default_that_is_not_what_the_run_began_with_is_refused(
+    rh: Emulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only values other than the default were compared: this paid for 4k."""
+    code, out, _ = call(capsys, "run film --prompt pier --shots 1 --resolution 4k --budget 0.001")
+    assert (code, len(rh.recorder.paid)) == (1, 0)
+    (run,) = set(re.findall(r"flow run ([0-9a-f-]{36})", out))
+    code, _, err = call(capsys, f"run film --resume {run} --resolution 1080p --budget 50")
+    assert (code, len(rh.recorder.paid)) == (1, 0)
+    assert f"--resolution 1080p is not what flow run {run} began with (4k)" in err
+    code, _, err = call(capsys, f"run film --resume {run} --resolution 4k --shots 1 --budget 0.002")
+    assert (code, len(rh.recorder.paid)) == (1, 0)
+    assert "of the budget of 0.002 CNY" in err  # what the run began with is no other value
+
+
+@pytest.mark.prefect
+@pytest.mark.usefixtures("prefect_server")
 def test_the_jobs_of_a_pipeline_run_have_a_step_a_state_a_task_and_a_cost(
     rh: Emulator, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
