@@ -147,9 +147,26 @@ def _csv(delimiter: str, name: str) -> Callable[[BinaryIO], Iterator[Row]]:
         for number, cells in enumerate(lines, 1):
             more = len(cells) - len(columns)
             problem = f"it has {more} more cell(s) than the header" if more > 0 else ""
-            yield Row(number, dict(zip_longest(columns, cells[: len(columns)], fillvalue="")), problem=problem)
+            yield _row(number, columns, cells[: len(columns)], problem)
 
     return read
+
+
+def _row(number: int, columns: Sequence[str], cells: Sequence[object], problem: str = "") -> Row:
+    """Returns a row of a table; a cell in a column without a name belongs to no parameter, and makes the row bad."""
+    pairs = list(zip_longest(columns, cells, fillvalue=""))
+    nameless = next((n for n, (column, cell) in enumerate(pairs, 1) if not (column or is_empty(cell))), None)
+    if nameless is not None and not problem:
+        problem = (
+            f"it has a cell in column {nameless}, which has no name. What to do: name the column, or empty the cell; "
+            "a value that contains a separator is written in quotes."
+        )
+    return Row(number, {column: cell for column, cell in pairs if column}, problem=problem)
+
+
+def is_empty(cell: object) -> bool:
+    """Returns whether a cell contains nothing, or white space only."""
+    return cell is None or (isinstance(cell, str) and not cell.strip())
 
 
 def _lines(text: Iterable[str], delimiter: str, name: str) -> Iterator[list[str]]:
@@ -221,9 +238,9 @@ def _parquet(given: str, options: Mapping[str, object], most_bytes: int | None) 
             _refuse_twice(file.schema_arrow.names, shown(given))
             number = 0
             for batch in file.iter_batches(batch_size=1000):
-                for values in batch.to_pylist():
+                for cells in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                     number += 1
-                    yield Row(number, {column: _cell(value) for column, value in values.items()})
+                    yield _row(number, batch.schema.names, [_cell(cell) for cell in cells])
         except (ValueError, OSError, NotImplementedError) as error:  # the base classes of Arrow's own errors
             raise InputError(f"{shown(given)}: cannot be read as Parquet: {error}.") from None
 

@@ -29,7 +29,7 @@ from rh_prefect.pipelines.file_model import FILE_TYPES, Param
 from rh_prefect.pipelines.planning_values import ABSENT, File, Items
 from rh_prefect.pipelines.types import file_kind
 from rh_prefect.settings import get_settings
-from rh_prefect.table_files import Row, form_of, open_table
+from rh_prefect.table_files import Row, form_of, is_empty, open_table
 
 MOST_ROWS = 50_000
 MOST_OBJECTS = 100_000
@@ -195,7 +195,7 @@ class InputReader:
         cells: dict[str, Any] = {"\0row": where}
         for name, column in columns.items():
             value = row.get(name)
-            if value is None or (isinstance(value, str) and not value.strip()):
+            if is_empty(value):
                 value = column.default
             if value is None:
                 cells[name] = ABSENT

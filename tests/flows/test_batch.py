@@ -404,6 +404,26 @@ def test_an_ignored_column_a_nameless_one_and_the_same_of_another_step_are_no_se
     assert [step["duration"] for step in work.params] == ["5", "10"]
 
 
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.parquet"])
+def test_a_cell_without_a_column_s_name_and_a_cell_of_white_space_are_not_paid_for(folder: Path, name: str) -> None:
+    """Of several nameless columns only the last was looked at: "a mug,in red" was paid for as "a mug"."""
+    rows = [("a mug", "in red", "", ""), ("  ", "", "", ""), ("a jug", "", "in blue", ""), ("a pot", " ", "", " \t ")]
+    columns = ["prompt", "", "", "aspect_ratio"]
+    if name.endswith("parquet"):
+        arrays = [pyarrow.array(cells) for cells in zip(*rows, strict=True)]
+        pyarrow.parquet.write_table(pyarrow.Table.from_arrays(arrays, names=columns), folder / name)
+    else:
+        with (folder / name).open("w", newline="") as file:
+            csv.writer(file, delimiter="\t" if name.endswith("tsv") else ",").writerows([columns, *rows])
+    first, blank, third, good = rows_of(str(folder / name), make_plan(PICTURE))
+    assert "a cell in column 2, which has no name" in why(first)
+    assert "prompt is missing" in why(blank)
+    assert "a cell in column 3, which has no name" in why(third)
+    assert asked([good]) == [{"prompt": "a pot"}]
+    (listed,) = rows_of([{"prompt": " \n"}], make_plan(PICTURE))
+    assert "prompt is missing" in why(listed)
+
+
 def test_an_object_that_says_a_thing_twice_is_a_bad_row(folder: Path) -> None:
     lines = ['{"prompt": "a", "prompt": "b"}', '{"aspect_ratio": "1:1", "aspectRatio": "16:9"}', '{"prompt": "c"}']
     (folder / "rows.jsonl").write_text("\n".join(lines))

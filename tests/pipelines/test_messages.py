@@ -126,6 +126,19 @@ async def test_equal_requests_of_a_fan_out() -> None:
     ]
 
 
+async def test_a_cell_in_a_column_without_a_name(tmp_path: Path) -> None:
+    (tmp_path / "mugs.csv").write_text("title,,\na mug,in red,\n")
+    pipeline = Pipeline.from_text(
+        "params:\n  rows:\n    type: table\n    columns:\n        title: string\nsteps:\n  each:\n"
+        "    foreach: $(params.rows)\n    steps:\n"
+        "      picture: {model: z-image/turbo, with: {prompt: $(item.title)}}\n",
+        name="film.yaml",
+    )
+    plan = await pipeline.plan(rows=str(tmp_path / "mugs.csv"))
+    (problem,) = plan.problems
+    assert "rows: mugs.csv row 1: it has a cell in column 2, which has no name" in problem.head
+
+
 async def test_an_empty_cell(tmp_path: Path) -> None:
     file = photo(tmp_path / "mug.png")
     cells = [f"t{n},{'' if n == 17 or 30 <= n < 42 else Path(file).name}" for n in range(1, 61)]

@@ -20,7 +20,7 @@ from rh_prefect.media.media import Media, as_media_input, without_mark
 from rh_prefect.media.source import identity_uri, shown
 from rh_prefect.media.urls import is_local, local_path
 from rh_prefect.models import ModelInput, input_for
-from rh_prefect.table_files import Row, Source, trouble
+from rh_prefect.table_files import Row, Source, is_empty, trouble
 
 ChainStep = str | Mapping[str, Any]
 """A further model of a chain: its name, or an object with `model` and parameters."""
@@ -155,7 +155,7 @@ class Plan:
         if self.label_column and row.file is None and self.label_column not in row.values:
             raise InputError(f"it has no column {self.label_column!r}, which should contain the name of its output.")
         params = [dict(values) for values in self.values]
-        given = {name: row.values[name] for name in self._named(row.values) if row.values[name] not in (None, "")}
+        given = {name: row.values[name] for name in self._named(row.values) if not is_empty(row.values[name])}
         if row.file is not None:
             if self.file_param is None:
                 raise InputError(
