@@ -9,9 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from rh_prefect.flows.batch.report import BatchReport, RowResult, earlier, summarise, write
+from rh_prefect.flows.batch.report import BatchReport, RowResult, RowState, earlier, filled_in, summarise, write
+from rh_prefect.jobs.journal.budget import SpendTracker
 from rh_prefect.jobs.journal.costs import COINS, Costs
+from rh_prefect.jobs.journal.record_types import Answer, End, Record, Resolution
 from rh_prefect.media.store import MediaStore
+from tests.support.job_records import KEY, TASK, intent, ticket, unknown
+from tests.support.job_records import write as record
+from tests.support.memory_journal import MemoryJournal, MemoryPlace
 
 FORMULAS = ['=HYPERLINK("https://x")', "+1+1", "-2", "@SUM(A1)", "\tx", "\r=1"]
 
@@ -66,3 +71,47 @@ def test_the_budget_that_suffices_is_what_is_spent_and_the_prices_of_what_was_no
     unpriced = RowResult(row=3, state="not started", price=Costs.of(None, None))
     assert written(tmp_path, *short, unpriced)[0].budget is None
     assert written(tmp_path, RowResult(row=1, state="done"))[0].budget is None
+
+
+REFUSED = Answer(outcome="refused", code="416", reason="no")
+AGAIN = {"intent-1": intent(), "answer-1": REFUSED, "intent-2": intent(), "answer-2": ticket()}
+END = End(status="SUCCESS", task_id=TASK)
+
+
+@pytest.mark.parametrize(
+    ("state", "records"),
+    [
+        ("failed", AGAIN),
+        ("failed", {**AGAIN, "end-2": END}),
+        ("cancelled", AGAIN),
+        ("unknown", {"intent-1": intent(), "answer-1": unknown(), "resolution-1": Resolution(outcome="forgotten")}),
+        (
+            "unknown",
+            {
+                "intent-1": intent(),
+                "answer-1": unknown(),
+                "resolution-1": Resolution(outcome="adopted", task_id=TASK),
+            },
+        ),
+    ],
+)
+async def test_what_another_run_submitted_in_the_meantime_is_not_as_this_run_saw_it(
+    state: RowState, records: dict[str, Record]
+) -> None:
+    """The run that ended last reported a row as failed that the other one had done."""
+    journal = MemoryJournal(MemoryPlace(), "run")
+    await record(journal, records)
+    row = RowResult(row=1, id="one", state=state, reason="refused: no", jobs=(f"run/{KEY}",))
+
+    async def how(tasks: set[str]) -> RowResult:
+        (told,) = await filled_in([row], lambda _: [KEY], journal=journal, ledger=SpendTracker(journal), tasks=tasks)
+        return told
+
+    assert (await how({TASK})).state == state, "its own task, which it could not wait for or download"
+    other = await how(set())
+    if any(TASK in str(one) for one in records.values()):
+        assert (other.state, other.tasks) == ("unfinished", (TASK,))
+        assert f"another run of this batch submitted task {TASK}; run this batch again" in other.reason
+        assert (row.reason in other.reason) is (state != "unknown")
+    else:
+        assert other.state == state

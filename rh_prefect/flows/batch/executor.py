@@ -48,6 +48,7 @@ class Progress:
         spent: The cost of the items, including earlier runs.
         budget: Their maximum total cost; None for no limit.
         set_aside: The number for which the rest of the budget is too small now; some may be tried again.
+        tasks: The newest task of each job, as far as this process knows.
     """
 
     batch: str
@@ -58,6 +59,7 @@ class Progress:
     spent: Costs = field(default_factory=Costs)
     budget: Decimal | None = None
     set_aside: int = 0
+    tasks: dict[str, str] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
     at_start: int = 0
     _spent_at_start: Costs = field(default_factory=Costs)
@@ -115,6 +117,8 @@ class Progress:
         """Records a change of a job."""
         if not event.job.startswith(f"{self.scope}/"):
             return
+        if event.task_id:
+            self.tasks[event.job] = event.task_id
         if event.state in _RUNNING:
             self._running.add(event.job)
         else:
@@ -188,7 +192,10 @@ class _Gone:
 
 @dataclass(frozen=True)
 class RowExecutor:
-    """Runs the rows of one batch run, with the state that all rows share; `items` has the result of each row."""
+    """Runs the rows of one batch run, with the state that all rows share.
+
+    `items` has the result of each row, `known_tasks` the tasks that the rows had when they ended.
+    """
 
     batch: str
     plan: Plan
@@ -198,6 +205,7 @@ class RowExecutor:
     ledger: SpendTracker
     progress: Progress
     items: dict[int, RowResult]
+    known_tasks: set[str] = field(default_factory=set)
     _keys: dict[str, list[str]] = field(default_factory=dict)
     _owners: dict[str, int] = field(default_factory=dict)
 
@@ -364,6 +372,7 @@ class RowExecutor:
             jobs=tuple(f"{self.scope.journal.scope}/{key}" for key in keys[: len(results) + (state != "done")]),
         )
         self.items[work.number] = item
+        self.known_tasks.update(filter(None, map(self.progress.tasks.get, item.jobs)))
         self.progress.end(item)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final, Literal, NamedTuple
@@ -18,7 +18,7 @@ from rh_prefect.flows.batch.saved_state import FOLDER
 from rh_prefect.jobs.events import JobEventState
 from rh_prefect.jobs.journal.budget import SpendTracker
 from rh_prefect.jobs.journal.costs import Costs
-from rh_prefect.jobs.journal.job_records import JobState, JobView, jobs_of
+from rh_prefect.jobs.journal.job_records import JobState, JobView, Submit, jobs_of
 from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.media.store import MediaStore
 from rh_prefect.table_files import csv_text
@@ -234,11 +234,17 @@ def _name(batch: str, extension: str) -> str:
 
 
 async def filled_in(
-    rows: Sequence[RowResult], keys: Callable[[str], Sequence[str]], *, journal: Journal, ledger: SpendTracker
+    rows: Sequence[RowResult],
+    keys: Callable[[str], Sequence[str]],
+    *,
+    journal: Journal,
+    ledger: SpendTracker,
+    tasks: Collection[str] = (),
 ) -> list[RowResult]:
     """Fills in the tasks and costs of rows that are not done; runs on the loop thread.
 
     An interrupted run has little data of its rows, and two concurrent runs of one batch have half of the data each.
+    `tasks` are those of which this run knew when their rows ended.
     """
     if all(row.state == "done" for row in rows):
         return list(rows)
@@ -254,10 +260,12 @@ async def filled_in(
     for view in found.values():
         ledger.take(view)
     views = [[found[key] for key in some if key in found] for some in wanted]
-    return [_filled_in(row, some, journal.scope, ledger) if some else row for row, some in zip(rows, views)]
+    return [_filled_in(row, some, journal.scope, ledger, tasks) if some else row for row, some in zip(rows, views)]
 
 
-def _filled_in(row: RowResult, views: Sequence[JobView], scope: str, ledger: SpendTracker) -> RowResult:
+def _filled_in(
+    row: RowResult, views: Sequence[JobView], scope: str, ledger: SpendTracker, known: Collection[str]
+) -> RowResult:
     costs = [cost for cost in (ledger.spent_on(view.key) for view in views) if cost is not None]
     tasks = [submit.task_id for view in views for submit in view.submits if submit.task_id]
     more = {
@@ -266,11 +274,11 @@ def _filled_in(row: RowResult, views: Sequence[JobView], scope: str, ledger: Spe
         "jobs": row.jobs or tuple(f"{scope}/{view.key}" for view in views),
     }
     stands = {view.key: view for view in views}.get(row.jobs[-1].rpartition("/")[2]) if row.jobs else views[-1]
-    return row.model_copy(update=more | (_how(row, stands) if stands is not None else {}))
+    return row.model_copy(update=more | (_how(row, stands, known) if stands is not None else {}))
 
 
-def _how(row: RowResult, view: JobView) -> dict[str, str]:
-    """Returns what the record of a row's last step states more precisely than this run."""
+def _how(row: RowResult, view: JobView, known: Collection[str]) -> dict[str, str]:
+    """Returns what the record of a row's last step states more precisely than this run; `known` are the run's tasks."""
     last = view.last
     if last is None:
         return {}
@@ -285,6 +293,18 @@ def _how(row: RowResult, view: JobView) -> dict[str, str]:
             "state": "unfinished",
             "reason": "another run of this batch submitted it in the meantime; run this batch again to use its result",
         }
+    if row.state in ("failed", "unknown", "cancelled") and _is_under_way(last) and last.task_id not in known:
+        outcome = "" if row.state == "unknown" else f"; before, in this run: {row.reason}"
+        return {
+            "state": "unfinished",
+            "reason": f"another run of this batch submitted task {last.task_id}; run this batch again to use its "
+            f"result{outcome}",
+        }
     if row.state == "unfinished" and last.state == "ticket" and not row.tasks:
         return {"reason": f"task {last.task_id} is still running at RunningHub; run this batch again to wait for it"}
     return {}
+
+
+def _is_under_way(submit: Submit) -> bool:
+    """Returns whether a submission's task runs or has succeeded."""
+    return submit.state == "ticket" or (submit.end is not None and submit.end.status == "SUCCESS")

@@ -266,7 +266,8 @@ class _Run:
 
     async def _account(self, crew: RowExecutor) -> BatchReport:
         items, journal = [crew.items[number] for number in sorted(crew.items)], self.scope.journal
-        items = await LOOP.call(filled_in(items, crew.keys, journal=journal, ledger=crew.ledger))
+        known = crew.known_tasks
+        items = await LOOP.call(filled_in(items, crew.keys, journal=journal, ledger=crew.ledger, tasks=known))
         report = reports.summarise(
             self.name,
             items,
