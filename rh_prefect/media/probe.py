@@ -91,6 +91,22 @@ def file_type(path: Path) -> FileType:
     return sniff(head, size=size)
 
 
+_BY_CONTENT: Final = {
+    found.mime: found.extension
+    for found in (
+        *(one for one in vars(types).values() if isinstance(one, FileType)),
+        *_SOUND_ONLY.values(),
+        *_WITH_PICTURE.values(),
+    )
+    if found.kind not in ("text", "other") and found is not types.FBX
+}
+
+
+def extension_for(mime: str, name: str) -> str:
+    """Returns the extension of a file: by its content, unless that says less than its name, as for texts."""
+    return _BY_CONTENT.get(mime) or Path(name).suffix.lower().removeprefix(".")
+
+
 def facts_or_type(path: Path) -> Facts:
     """The facts of a file, or only its type if it is broken; `MediaError` where it is missing."""
     try:
@@ -199,13 +215,14 @@ _LOOKS: dict[Kind, Callable[[Path, Facts], Facts]] = {
 
 
 _NO_TEXT: Final = (
-    {found.extension for found in vars(types).values() if isinstance(found, FileType) and found.kind in _LOOKS}
+    set(_LOOKS)
+    | {found.extension for found in vars(types).values() if isinstance(found, FileType) and found.kind in _LOOKS}
     | {"jpeg", "jpe", "jfif", "tif", "heif", "psd", "psb", "exr", "ico", "jxl"}
     | {"m4v", "mpg", "mpeg", "ts", "m2ts", "wmv", "ogv"}
     | {"oga", "opus", "mka", "aif", "aiff", "wma", "amr"}
     | {"glb", "usdz", "3mf", "blend", "zip", "7z", "rar", "gz", "tar", "pdf", "npy", "npz", "safetensors"}
 )
-"""Extensions of files that are never a text."""
+"""Extensions, and kinds in place of one, of files that are never a text."""
 
 _OTHER_TEXT: Final = {"fbx", "stl", "obj", "mtl", "ply", "usda", "dae", "srt", "vtt", "ass", "ssa", "lrc"}
 """Extensions of texts that are neither JSON nor a web page."""

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, cast
 
 from rh_prefect.caches_and_locks import SharedTasks
@@ -36,7 +36,7 @@ from rh_prefect.jobs.journal.identity import base_hash
 from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit
 from rh_prefect.jobs.journal.record_types import End, Intent
 from rh_prefect.jobs.options import Request, policy_of
-from rh_prefect.jobs.outputs.collect import Collector
+from rh_prefect.jobs.outputs.collect import Collector, Names, extension_of_output
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.requests.request import JobRequest, as_recorded, replace_marks
 from rh_prefect.jobs.step_types import Step
@@ -469,15 +469,17 @@ class WorkCollector(Collector):
         job: str,
         end: End,
         index: int,
-        name: str,
+        names: Names,  # noqa: ARG002 - of the base class
         *,
         earlier: Sequence[Media],  # noqa: ARG002 - of the base class
         first_time: bool,  # noqa: ARG002 - of the base class
     ) -> Media:
         with part_file(self.folder, f"{end.task_id}-{index}") as part:
             defect = await self._download(job, end, index, part)
-            suffix = PurePosixPath(name).suffix
-            return await asyncio.to_thread(self._publish_content, part, suffix, defect.what if defect else None)
+            extension = await asyncio.to_thread(extension_of_output, end, index, part)
+            return await asyncio.to_thread(
+                self._publish_content, part, f".{extension}", defect.what if defect else None
+            )
 
     def _publish_content(self, part: Path, extension: str, defect: str | None) -> Media:
         file, _ = publish_content(self.store, part, extension=extension)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rh_prefect import models
+from rh_prefect.client import Download, TaskView
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import (
@@ -22,13 +23,21 @@ from rh_prefect.errors import (
     RequestRejected,
     SubmissionUnknown,
 )
+from rh_prefect.jobs.journal.job_records import Submit
+from rh_prefect.jobs.journal.journal import FolderJournal
+from rh_prefect.jobs.journal.record_types import End, Link
+from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.manual_repair import adopt, mark_refused
+from rh_prefect.jobs.requests.request import JobRequest
+from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.run_ledger import WorksLedger
-from rh_prefect.pipelines.work_runner import WorkCall, WorkResult
+from rh_prefect.pipelines.work_runner import WorkCall, WorkCollector, WorkResult
 from rh_prefect.pipelines.works_store import WorksJournal
 from rh_prefect.workflows import WorkflowInput
+from tests.support import samples
 from tests.support.forkserver import FORKS
+from tests.support.job_records import KEY, TASK, intent, ticket
 from tests.support.pipeline_runs import PipelineRun, picture, run_and_be_killed
 from tests.support.s3 import S3Server
 
@@ -180,6 +189,25 @@ async def test_an_invalid_answer_is_asked_for_again_and_kept_for_another_shape(
     free = await PipelineRun(**given, name="two").one(words(parse=str.upper, shape="bb"))
     assert len(rh.recorder.paid) == 2
     assert (free.home.n, free.home.value) == (1, "\n\n".join(free.home.texts).upper())
+
+
+@pytest.mark.parametrize(("kind", "extension"), [(None, "png"), ("image", "png"), ("webp", "webp")])
+async def test_the_content_gives_the_extension_that_a_link_does_not_name(
+    tmp_path: Path, kind: str | None, extension: str
+) -> None:
+    async def download(_: str, to: Path) -> Download:
+        return Download(size=samples.png(to).stat().st_size)
+
+    async def query(task_id: str) -> TaskView:
+        return TaskView(task_id=task_id, status="SUCCESS", outputs=())
+
+    scope = FolderScope(FolderJournal(str(tmp_path / "journal"), scope="run"))
+    collector = WorkCollector(download, query, MediaStore(tmp_path / "out"), scope, tmp_path / "parts", grace=1)
+    end, submit = End(status="SUCCESS", task_id=TASK, links=(Link(url="https://files/a?id=7", type=kind),)), intent()
+    result = await collector.collect(
+        JobRequest.of(submit), job="w", key=KEY, submit=Submit(1, submit, answer=ticket()), end=end, first_time=True
+    )
+    assert Path(result.first_output.uri).suffix == f".{extension}"
 
 
 async def test_a_lost_answer_is_a_question_for_every_run(rh: Emulator, given: dict[str, Any]) -> None:

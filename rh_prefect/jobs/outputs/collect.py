@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import TypeAlias
 from urllib.parse import urlsplit
 
 from rh_prefect.client import Download, TaskView, discard_partial
@@ -18,11 +19,12 @@ from rh_prefect.jobs.journal.job_records import Submit
 from rh_prefect.jobs.journal.record_types import End, Link
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.outputs import manifest as manifests
-from rh_prefect.jobs.outputs.manifest import Manifest, drop_record, find_published, write_record
+from rh_prefect.jobs.outputs.manifest import Manifest, drop_record, find_published, read_pending, write_record
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.requests.request import JobRequest
 from rh_prefect.media.media import Media
-from rh_prefect.media.probe import DownloadDefect, defect_of
+from rh_prefect.media.names import extension_of
+from rh_prefect.media.probe import DownloadDefect, defect_of, facts_or_type
 from rh_prefect.media.store import MediaStore
 from rh_prefect.redaction import bare
 
@@ -33,6 +35,10 @@ TRIES = 5
 
 LONGEST_PAUSE = 30.0
 """Maximum time in seconds between two requests for a file that its host refuses."""
+
+
+Names: TypeAlias = Callable[[str], str]
+"""Returns the name of one output in the store for an extension."""
 
 
 @dataclass(slots=True)
@@ -129,7 +135,7 @@ class Collector:
         published = earlier.outputs if earlier is not None else ()
         end = await self._with_all_links(job, end, count=len(published))
         files = _file_links(end.links)
-        names = [self._name(request, key, end, index, link) for index, link in enumerate(files, 1)]
+        names = [self._names(request, key, end, index) for index, _ in enumerate(files, 1)]
         # The links of a job expire at the same time, so its files are downloaded concurrently.
         return tuple(
             await asyncio.gather(
@@ -155,15 +161,24 @@ class Collector:
         return end.model_copy(update={"links": (*newer, *texts)})
 
     async def _output(
-        self, job: str, end: End, index: int, name: str, *, earlier: Sequence[Media], first_time: bool
+        self, job: str, end: End, index: int, names: Names, *, earlier: Sequence[Media], first_time: bool
     ) -> Media:
         if not first_time:
-            published = await asyncio.to_thread(find_published, self.store, end.task_id, index, name, earlier)
+            published = await asyncio.to_thread(self._published, end, index, names, earlier)
             if published is not None:
                 return published
         with part_file(self.folder, f"{end.task_id}-{index}") as part:
             defect = await self._download(job, end, index, part)
+            name = names(await asyncio.to_thread(extension_of_output, end, index, part))
             return await asyncio.to_thread(self._publish, part, name, end.task_id, index, defect)
+
+    def _published(self, end: End, index: int, names: Names, earlier: Sequence[Media]) -> Media | None:
+        """Finds a published output; if its link names no extension, under that of a recorded file."""
+        task_id, extension = end.task_id, _extension(_file_links(end.links)[index])
+        recorded = [] if extension else [read_pending(self.store, task_id, index), *earlier]
+        extensions = [extension] if extension else [_suffix(media.name) for media in recorded if media]
+        found = (find_published(self.store, task_id, index, names(one), earlier) for one in dict.fromkeys(extensions))
+        return next((media for media in found if media), None)
 
     def _publish(self, part: Path, name: str, task_id: str, index: int, defect: DownloadDefect | None) -> Media:
         media = self.store.describe(part, name).model_copy(update={"defect": defect.what if defect else None})
@@ -192,7 +207,7 @@ class Collector:
 
     async def _check(self, part: Path, link: Link, failures: _Failures, *, task: str) -> DownloadDefect | None:
         """Discards an invalid file: a response with HTTP 200 can be a web page or half a file."""
-        extension = _extension(link)
+        extension = _extension(link) or link.type or ""
         defect = await asyncio.to_thread(defect_of, part, extension=extension)
         is_last = failures.downloads == TRIES - 1
         # Equal damaged bytes twice mean that the file is damaged at RunningHub. It was paid for, so it is kept.
@@ -202,7 +217,8 @@ class Collector:
         await asyncio.to_thread(discard_partial, part)
         raise ResponseLost(
             f"{task} was paid for, but the file host returned {defect.what} instead of a complete "
-            f"{extension} file, which was discarded. What to do: run again within a day, at no cost."
+            f"{f'{extension} file' if extension else 'file'}, which was discarded. What to do: run again within a day, "
+            "at no cost."
         )
 
     async def _pause_after_refusal(self, failures: _Failures, job: str, end: End, error: LinkExpired) -> None:
@@ -234,17 +250,20 @@ class Collector:
             return []
         return [Link.model_validate(output.model_dump()) for output in view.outputs if output.url and output.is_usable]
 
-    def _name(self, request: JobRequest, key: str, end: End, index: int, link: Link) -> str:
-        return self.store.name_for(
-            run=self.scope.run,
-            flow=self.scope.flow,
-            label=request.label or "",
-            model=request.model,
-            key=key,
-            task=end.task_id,
-            index=index,
-            ext=_extension(link),
-        )
+    def _names(self, request: JobRequest, key: str, end: End, index: int) -> Names:
+        def name_for(extension: str) -> str:
+            return self.store.name_for(
+                run=self.scope.run,
+                flow=self.scope.flow,
+                label=request.label or "",
+                model=request.model,
+                key=key,
+                task=end.task_id,
+                index=index,
+                ext=extension,
+            )
+
+        return name_for
 
 
 def _file_links(links: tuple[Link, ...]) -> list[Link]:
@@ -281,8 +300,23 @@ def _kind(link: Link) -> tuple[str | None, str | None]:
     return link.node_id, link.type
 
 
+_NO_EXTENSIONS = frozenset({"image", "video", "audio", "3d", "model", "text", "file", "other", "bin", "unknown"})
+"""Types and endings of links that leave the extension open; the content then determines it."""
+
+
 def _extension(link: Link) -> str:
-    return link.type or PurePosixPath(urlsplit(link.url or "").path).suffix.lower().removeprefix(".") or "bin"
+    """Returns the extension that a link names, or an empty text."""
+    named = (link.type or "", _suffix(urlsplit(link.url or "").path))
+    return next((one for one in named if one and one not in _NO_EXTENSIONS), "")
+
+
+def extension_of_output(end: End, index: int, part: Path) -> str:
+    """Returns the extension of a downloaded output: the one that its link names, or else that of its content."""
+    return extension_of(_extension(_file_links(end.links)[index]) or facts_or_type(part).extension)
+
+
+def _suffix(path: str) -> str:
+    return PurePosixPath(path).suffix.lower().removeprefix(".")
 
 
 def _expired(job: str, end: End, error: LinkExpired, *, waited: float) -> OutputsExpired:

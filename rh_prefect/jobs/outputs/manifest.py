@@ -219,7 +219,7 @@ def find_published(
         The file; None if the file is missing, damaged or has other content.
     """
     uri = store.uri(name)
-    pending = _read_pending(store, _pending_name(task_id, index))
+    pending = read_pending(store, task_id, index)
     candidates = [media for media in (pending, *earlier) if media and media.uri == uri and media.defect is None]
     if not candidates or store.size(name) not in {media.size for media in candidates}:
         return None
@@ -231,7 +231,9 @@ def _pending_name(task_id: str, index: int) -> str:
     return f"{PENDING}/{task_id}-{index}.json"
 
 
-def _read_pending(store: MediaStore, name: str) -> Media | None:
+def read_pending(store: MediaStore, task_id: str, index: int) -> Media | None:
+    """Reads the record of an output that was published without a manifest yet."""
+    name = _pending_name(task_id, index)
     if not store.exists(name):
         return None
     try:

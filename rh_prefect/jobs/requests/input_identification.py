@@ -22,7 +22,7 @@ from rh_prefect.jobs.requests.input_copies import Copies
 from rh_prefect.local_files import make_folder
 from rh_prefect.media.file_state import Stamp
 from rh_prefect.media.media import Media
-from rh_prefect.media.probe import probe
+from rh_prefect.media.probe import extension_for, probe
 from rh_prefect.media.source import (
     READ_SECONDS,
     CheckSize,
@@ -474,13 +474,12 @@ def _described(source: str, file: LocalFile) -> MediaRecord:
 
 
 def _record_of(media: Media) -> MediaRecord:
-    suffix = Path(media.name).suffix.lower().removeprefix(".")
     return MediaRecord(
         uri=shown(media.uri),
         sha256=media.sha256,
         size=media.size,
         kind=media.kind,
         mime=media.mime,
-        extension=suffix,
+        extension=extension_for(media.mime, media.name),
         seconds=media.seconds,
     )

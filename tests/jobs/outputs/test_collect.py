@@ -280,6 +280,53 @@ async def test_a_file_that_was_published_before_a_crash_is_found_by_its_record(
     assert store.list(manifests.PENDING) == []
 
 
+@pytest.mark.parametrize(
+    ("link", "extension"),
+    [
+        (Link(url="https://files/a?id=7"), "png"),
+        (Link(url="https://files/a.bin"), "png"),
+        (Link(url="https://files/a", type="image"), "png"),
+        (Link(url="https://files/a.webp", type="image"), "webp"),
+        (Link(url="https://files/a.webp"), "webp"),
+        (Link(url="https://files/a", type="jpg"), "jpg"),
+    ],
+)
+async def test_the_content_gives_the_extension_that_a_link_does_not_name(
+    journal: FolderJournal, tmp_path: Path, link: Link, extension: str
+) -> None:
+    result = await collect(FileHost(PICTURE), journal, tmp_path, links=(link,))
+    assert Path(result.first_output.uri).suffix == f".{extension}"
+    store = store_in(tmp_path)
+    for name_of_manifest in store.list(manifests.FOLDER):
+        store.delete(name_of_manifest)
+    manifests.write_record(store, TASK, 0, result.first_output)
+    again = await collect(host := FileHost(dead()), journal, tmp_path, first_time=False, links=(link,))
+    assert (again, host.times) == (result, 0)
+
+
+async def test_an_output_that_an_earlier_version_named_bin_is_found(journal: FolderJournal, tmp_path: Path) -> None:
+    link = (Link(url="https://files/a?id=7"),)
+    store, result = store_in(tmp_path), await collect(FileHost(PICTURE), journal, tmp_path, links=link)
+    (before,) = manifests.read_all(store)
+    name = str(store.name_of(result.first_output.uri))
+    store.publish(Path(result.first_output.uri), name.replace(".png", ".bin"))
+    store.delete(name)
+    media = result.first_output.model_copy(update={"uri": store.uri(name.replace(".png", ".bin"))})
+    other = media.model_copy(update={"uri": store.uri("gone.png")})
+    manifests.write(store, before.model_copy(update={"outputs": (media, other)}))
+    host = FileHost(PICTURE, links=["https://files/b?id=8"])
+    again = await collect(host, journal, tmp_path, first_time=False, links=(*link, Link(url="https://files/b?id=8")))
+    assert (again.first_output, host.urls) == (media, ["https://files/b?id=8"])
+
+
+@pytest.mark.parametrize("kind", ["image", "video", "audio"])
+async def test_a_web_page_of_a_link_with_only_a_kind_is_never_published(
+    journal: FolderJournal, tmp_path: Path, kind: str
+) -> None:
+    with pytest.raises(ResponseLost, match=f"a web page or a message instead of a complete {kind} file"):
+        await collect(FileHost(PAGE), journal, tmp_path, links=(Link(url="https://files/a", type=kind),))
+
+
 async def test_a_file_with_different_damage_in_each_download_is_not_published(
     journal: FolderJournal, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from rh_prefect.jobs.journal.identity import media_mark
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.requests.input_copies import Copies
 from rh_prefect.jobs.requests.input_identification import Inputs, check_unchanged, open_local
-from rh_prefect.media.media import Media
+from rh_prefect.media.media import Kind, Media
 from rh_prefect.media.store import MediaStore
 from tests.support import samples
 from tests.support.link_server import LinkHost
@@ -152,6 +152,28 @@ async def test_a_media_is_identified_without_being_read(
     assert (file.record.extension, file.record.seconds, file.source) == ("mp4", 5.0, "s3://b/film.MP4")
     assert not options.accesses
     assert not Path(journal.url).exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "mime", "extension"),
+    [
+        ("a.bin", "image", "image/png", "png"),
+        ("a", "image", "image/jpeg", "jpg"),
+        ("a.image", "image", "image/webp", "webp"),
+        ("a.mp4", "audio", "audio/mp4", "m4a"),
+        ("a.webm", "audio", "audio/webm", "webm"),
+        ("a.bin", "3d", "model/gltf-binary", "glb"),
+        ("a.fbx", "3d", "application/octet-stream", "fbx"),
+        ("a.srt", "text", "text/plain", "srt"),
+        ("a.zip", "other", "application/zip", "zip"),
+        ("a.bin", "other", "application/octet-stream", "bin"),
+    ],
+)
+async def test_the_extension_of_a_media_is_that_of_its_content(
+    inputs: Inputs, name: str, kind: Kind, mime: str, extension: str
+) -> None:
+    file = await inputs.identify(Media(uri=f"s3://b/{name}", kind=kind, mime=mime, size=9, sha256="a" * 64))
+    assert file.record.extension == extension
 
 
 async def test_a_missing_file_is_read_again_by_the_next_call(inputs: Inputs, tmp_path: Path) -> None:
