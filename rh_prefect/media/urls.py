@@ -121,6 +121,11 @@ def locate(url: str) -> str:
             "block."
         )
     path = url.partition("://")[2]
+    if "//" in path.strip("/"):
+        raise ConfigError(
+            f"{masked_url(url)} has an empty folder name, and not all storages find files there. Write single slashes "
+            "between folders, as in s3://bucket/prefix."
+        )
     path = path.rstrip("/")
     if not path and protocol != "memory":
         raise ConfigError(f"{masked_url(url)!r} contains no bucket. Add one, as in {protocol}://bucket/prefix.")

@@ -224,3 +224,10 @@ def test_a_forked_process_goes_on_and_does_not_disturb_its_parent(s3: S3Server) 
         assert store.list() == ["a.txt", "b.txt"]
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=30)
+
+
+@pytest.mark.parametrize("url", ["s3://media/a//b", "s3://media//a", "gs://media/a///b"])
+def test_a_storage_url_with_an_empty_folder_name_is_refused(url: str) -> None:
+    """An S3 listing would not find what lies there, so that `reuse` would pay again."""
+    with pytest.raises(ConfigError, match="empty folder name"):
+        MediaStore(url)

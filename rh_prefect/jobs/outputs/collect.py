@@ -120,7 +120,7 @@ class Collector:
             if earlier is None or not is_complete:
                 raise
             return earlier.result(self.store)
-        manifest = _manifest(request, self.scope, job=job, key=key, submit=submit, end=end, outputs=outputs)
+        manifest = _manifest(request, self.scope, self.store, job=job, key=key, submit=submit, end=end, outputs=outputs)
         await asyncio.to_thread(self._write_manifest, manifest)
         return manifest.result(self.store)
 
@@ -342,7 +342,15 @@ def _without_links(job: str, end: End, count: int) -> OutputsExpired:
 
 
 def _manifest(
-    request: JobRequest, scope: Scope, *, job: str, key: str, submit: Submit, end: End, outputs: tuple[Media, ...]
+    request: JobRequest,
+    scope: Scope,
+    store: MediaStore,
+    *,
+    job: str,
+    key: str,
+    submit: Submit,
+    end: End,
+    outputs: tuple[Media, ...],
 ) -> Manifest:
     seed = request.payload.get("seed")
     return Manifest(
@@ -371,4 +379,5 @@ def _manifest(
         outputs=outputs,
         texts=tuple(link.text for link in end.links if link.text),
         run=dict(scope.details),
+        store=store.url,
     )

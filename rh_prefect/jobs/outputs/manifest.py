@@ -8,12 +8,13 @@ output may be another job's, or incomplete. So each output's hash and size are r
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rh_prefect.errors import InputError
 from rh_prefect.jobs.journal.identity import Address, graph_base
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.media import Media
@@ -55,6 +56,8 @@ class Manifest(BaseModel):
         outputs: The task's files; a damaged one has a `defect`.
         texts: The task's texts.
         run: Details of the run, such as the flow run's id and name.
+        store: The URL of its store when it was written; empty in manifests of earlier versions.
+        is_moved: Whether its store has another URL now; `outputs` have the present one. Not written.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -85,6 +88,8 @@ class Manifest(BaseModel):
     outputs: tuple[Media, ...] = ()
     texts: tuple[str, ...] = ()
     run: Mapping[str, str] = Field(default_factory=dict)
+    store: str = ""
+    is_moved: bool = Field(default=False, exclude=True)
 
     @property
     def name(self) -> str:
@@ -133,13 +138,35 @@ def write(store: MediaStore, manifest: Manifest) -> None:
 
 
 def read(store: MediaStore, name: str) -> Manifest | None:
-    """Reads a manifest; returns None if it is missing or invalid."""
+    """Reads a manifest, with the present URIs of its files; returns None if it is missing or invalid."""
     if not store.exists(name):
         return None
     try:
-        return Manifest.model_validate_json(store.read_bytes(name))
+        manifest = Manifest.model_validate_json(store.read_bytes(name))
     except ValidationError:
         return None
+    outputs = tuple(_present(store, manifest, file) for file in manifest.outputs)
+    is_moved = outputs != manifest.outputs
+    return manifest.model_copy(update={"outputs": outputs, "is_moved": True}) if is_moved else manifest
+
+
+def _present(store: MediaStore, manifest: Manifest, file: Media) -> Media:
+    """Returns a file with its URI in this store, which may have been moved since the manifest was written.
+
+    Whether the file is there, and is the same, is for `has_all_files` to check.
+    """
+    if store.name_of(file.uri) is not None:
+        return file
+    if manifest.store:
+        root = manifest.store.rstrip("/") + "/"
+        name = file.uri.removeprefix(root) if file.uri.startswith(root) else ""
+    else:
+        # A file has as many folders below its store as the naming template has.
+        name = "/".join(file.uri.split("/")[-1 - store.template.count("/") :])
+    try:
+        return file.model_copy(update={"uri": store.uri(name)})
+    except InputError:
+        return file
 
 
 def find(store: MediaStore, base: str, graph: str = "") -> Manifest | None:
@@ -152,14 +179,18 @@ def find(store: MediaStore, base: str, graph: str = "") -> Manifest | None:
             graph are not found.
     """
     names = [name for folder in {base, graph_base(base, graph)} for name in store.list(f"{FOLDER}/{folder}")]
-    manifests = [manifest for name in names if (manifest := read(store, name)) and manifest.graph == graph]
+    manifests = [manifest for manifest in _read_valid(store, names) if manifest.graph == graph]
     newest_first = sorted(manifests, key=lambda manifest: manifest.ended_at, reverse=True)
     return next((manifest for manifest in newest_first if is_complete(store, manifest)), None)
 
 
 def read_all(store: MediaStore) -> Iterator[Manifest]:
     """Reads all valid manifests of a store; the log names damaged ones."""
-    for name in store.list(FOLDER):
+    return _read_valid(store, store.list(FOLDER))
+
+
+def _read_valid(store: MediaStore, names: Iterable[str]) -> Iterator[Manifest]:
+    for name in names:
         manifest = read(store, name)
         if manifest is not None:
             yield manifest
@@ -177,13 +208,16 @@ def is_complete(store: MediaStore, manifest: Manifest) -> bool:
 
 
 def has_all_files(store: MediaStore, manifest: Manifest) -> bool:
-    """Whether all files of a manifest are in the store, each with its recorded size."""
-    return all(_has_file(store, file) for file in manifest.outputs)
+    """Whether all files of a manifest are in the store, each with its recorded size; of a moved store, its content."""
+    return all(_has_file(store, file, is_moved=manifest.is_moved) for file in manifest.outputs)
 
 
-def _has_file(store: MediaStore, file: Media) -> bool:
+def _has_file(store: MediaStore, file: Media, *, is_moved: bool) -> bool:
     name = store.name_of(file.uri)
-    return name is not None and store.size(name) == file.size
+    if name is None or store.size(name) != file.size:
+        return False
+    # Manifests that were copied to another store can name files of that store which are not theirs.
+    return not is_moved or store.digest(name) == file.sha256
 
 
 def write_record(store: MediaStore, task_id: str, index: int, media: Media) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ def store(tmp_path: Path) -> MediaStore:
     return MediaStore(tmp_path / "out")
 
 
-def manifest(store: MediaStore, **facts: Any) -> Manifest:
+def manifest(store: MediaStore, /, **facts: Any) -> Manifest:
     said: dict[str, Any] = {
         "key": KEY,
         "job": f"run/{KEY}",
@@ -106,6 +108,47 @@ def test_files_of_another_store_count_as_missing(store: MediaStore, tmp_path: Pa
     elsewhere = MediaStore(tmp_path / "elsewhere")
     manifests.write(store, manifest(store, outputs=(published(elsewhere, tmp_path, "1.png"),)))
     assert manifests.find(store, BASE) is None
+
+
+NAME = "films/1/shot-1.png"
+
+
+@pytest.mark.parametrize("move", [os.rename, os.symlink, shutil.copytree])
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_store_that_was_moved_keeps_its_results(store: MediaStore, tmp_path: Path, move: Any, is_old: bool) -> None:
+    """Also by manifests of earlier versions, which do not name their store."""
+    media = published(store, tmp_path, NAME)
+    manifests.write(store, manifest(store, outputs=(media,), **({} if is_old else {"store": store.url})))
+    place = tmp_path / "moved"
+    move(store.url, place)
+    moved = MediaStore(place)
+    found = manifests.find(moved, BASE)
+    assert found is not None
+    assert found.outputs == (media.model_copy(update={"uri": moved.uri(NAME)}),)
+    assert found.result(moved).first_output.uri == moved.uri(NAME)
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_manifest_never_names_another_file_of_another_store(store: MediaStore, tmp_path: Path, is_old: bool) -> None:
+    media = published(store, tmp_path, NAME)
+    other = MediaStore(tmp_path / "other")
+    manifests.write(other, manifest(store, outputs=(media,), **({} if is_old else {"store": store.url})))
+    assert manifests.find(other, BASE) is None
+    other.write_bytes(NAME, b"x" * media.size)
+    assert manifests.find(other, BASE) is None
+    outside = media.model_copy(update={"uri": f"{store.url}/../secret.png"})
+    manifests.write(other, manifest(store, outputs=(outside,), store=store.url))
+    assert manifests.find(other, BASE) is None
+
+
+def test_the_lookup_names_a_damaged_manifest(store: MediaStore, caplog: pytest.LogCaptureFixture) -> None:
+    """A request whose result is not found is paid for again."""
+    name = manifests.manifest_name(BASE, TASK)
+    store.write_bytes(name, b"{")
+    assert manifests.find(store, BASE) is None
+    assert [record.message.partition(" is damaged")[0] for record in caplog.records] == [
+        f"The manifest {store.uri(name)}"
+    ]
 
 
 def test_all_manifests_are_read(store: MediaStore, tmp_path: Path) -> None:
