@@ -18,7 +18,7 @@ from fsspec.core import url_to_fs
 from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.errors import StoreError
 from rh_prefect.local_files import PART
-from rh_prefect.media.file_state import Stamp, of_object, of_stat
+from rh_prefect.media.file_state import Stamp, of_object
 from rh_prefect.media.file_types import sniff
 from rh_prefect.media.media import Media
 from rh_prefect.media.names import DEFAULT_TEMPLATE, check_name, check_template, extension_of, fill
@@ -234,7 +234,7 @@ class MediaStore:
         """The state of a file, by which a later change is noticed; None if it is missing or its storage tells none."""
         with self._at(name, "look at") as (fs, path):
             try:
-                return of_stat(Path(path).stat()) if self.protocol == "file" else of_object(fs, path, fs.info(path))
+                return _stamp_of(Path(path)) if self.protocol == "file" else of_object(fs, path, fs.info(path))
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
@@ -327,6 +327,12 @@ def _facts(local: Path, known: Media | None) -> Facts:
         return facts_or_type(local)
     of = {name: getattr(known, name) for name in ("width", "height", "seconds", "fps", "has_audio")}
     return Facts(known.kind, known.mime, "", **of)
+
+
+def _stamp_of(path: Path) -> Stamp:
+    """Returns the state of a local file that is the same on each machine that mounts its disk, and after a move."""
+    found = path.stat()
+    return Stamp(f"time {found.st_mtime_ns} {found.st_size}", found.st_mtime_ns / 1e9)
 
 
 def _open(where: str, protocol: str, options: Mapping[str, object]) -> _Opened:

@@ -120,12 +120,12 @@ class Collector:
             if earlier is None or not is_complete:
                 raise
             return earlier.result(self.store)
-        manifest = _manifest(request, self.scope, self.store, job=job, key=key, submit=submit, end=end, outputs=outputs)
+        manifest = _manifest(request, self.scope, job=job, key=key, submit=submit, end=end, outputs=outputs)
         await asyncio.to_thread(self._write_manifest, manifest)
         return manifest.result(self.store)
 
     def _write_manifest(self, manifest: Manifest) -> None:
-        manifests.write(self.store, manifest)
+        manifests.write(self.store, manifests.noted(self.store, manifest))
         for index, _ in enumerate(manifest.outputs):
             drop_record(self.store, manifest.task_id, index)
 
@@ -344,7 +344,6 @@ def _without_links(job: str, end: End, count: int) -> OutputsExpired:
 def _manifest(
     request: JobRequest,
     scope: Scope,
-    store: MediaStore,
     *,
     job: str,
     key: str,
@@ -379,5 +378,4 @@ def _manifest(
         outputs=outputs,
         texts=tuple(link.text for link in end.links if link.text),
         run=dict(scope.details),
-        store=store.url,
     )

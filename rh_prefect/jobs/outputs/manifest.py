@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rh_prefect.errors import InputError
+from rh_prefect.errors import InputError, StoreError
 from rh_prefect.jobs.journal.identity import Address, graph_base
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.media import Media
@@ -57,6 +58,8 @@ class Manifest(BaseModel):
         texts: The task's texts.
         run: Details of the run, such as the flow run's id and name.
         store: The URL of its store when it was written; empty in manifests of earlier versions.
+        states: The state in which the store reported each file right after it was published; a file in the same
+            state is not read again. Empty in manifests of earlier versions.
         is_moved: Whether its store has another URL now; `outputs` have the present one. Not written.
     """
 
@@ -89,6 +92,7 @@ class Manifest(BaseModel):
     texts: tuple[str, ...] = ()
     run: Mapping[str, str] = Field(default_factory=dict)
     store: str = ""
+    states: tuple[str, ...] = ()
     is_moved: bool = Field(default=False, exclude=True)
 
     @property
@@ -208,16 +212,40 @@ def is_complete(store: MediaStore, manifest: Manifest) -> bool:
 
 
 def has_all_files(store: MediaStore, manifest: Manifest) -> bool:
-    """Whether all files of a manifest are in the store, each with its recorded size; of a moved store, its content."""
-    return all(_has_file(store, file, is_moved=manifest.is_moved) for file in manifest.outputs)
+    """Whether all files of a manifest are in the store, each with its recorded size and content.
+
+    A file whose state is not the recorded one is read and hashed. Its state is recorded then, so that it is read once.
+    Of manifests of earlier versions in their own store, only the sizes are compared: nothing tells whether a file has
+    changed, and reading thousands of films in each run costs too much.
+    """
+    checks = [_check(store, manifest, index) for index, _ in enumerate(manifest.outputs)]
+    if "read" in checks and "missing" not in checks:
+        with suppress(StoreError):  # the next lookup reads the files again
+            write(store, noted(store, manifest))
+    return "missing" not in checks
 
 
-def _has_file(store: MediaStore, file: Media, *, is_moved: bool) -> bool:
-    name = store.name_of(file.uri)
-    if name is None or store.size(name) != file.size:
-        return False
+def noted(store: MediaStore, manifest: Manifest) -> Manifest:
+    """Returns a manifest with the present place and states of its files, whose contents are known to be right."""
+    stamps = [store.stamp(store.name_of(file.uri) or "") for file in manifest.outputs]
+    states = tuple(stamp.text if stamp is not None else "" for stamp in stamps)
+    return manifest.model_copy(update={"store": store.url, "states": states})
+
+
+def _check(store: MediaStore, manifest: Manifest, index: int) -> Literal["same", "read", "missing"]:
+    """Checks one file of a manifest; "read" if it had to be read for this."""
+    file, name = manifest.outputs[index], store.name_of(manifest.outputs[index].uri)
+    state = manifest.states[index] if index < len(manifest.states) else ""
+    if name is None:
+        return "missing"
+    if state and (stamp := store.stamp(name)) is not None and stamp.text == state:
+        return "same"
+    if store.size(name) != file.size:
+        return "missing"
     # Manifests that were copied to another store can name files of that store which are not theirs.
-    return not is_moved or store.digest(name) == file.sha256
+    if not state and not manifest.is_moved:
+        return "same"
+    return "read" if store.digest(name) == file.sha256 else "missing"
 
 
 def write_record(store: MediaStore, task_id: str, index: int, media: Media) -> None:
@@ -252,13 +280,15 @@ def find_published(
     Returns:
         The file; None if the file is missing, damaged or has other content.
     """
-    uri = store.uri(name)
     pending = read_pending(store, task_id, index)
-    candidates = [media for media in (pending, *earlier) if media and media.uri == uri and media.defect is None]
+    # By the end of the URI, since the store may have been moved; the content decides.
+    named = [media for media in (pending, *earlier) if media and media.uri.endswith(f"/{name}")]
+    candidates = [media for media in named if media.defect is None]
     if not candidates or store.size(name) not in {media.size for media in candidates}:
         return None
     sha256 = store.digest(name)
-    return next((media for media in candidates if media.sha256 == sha256), None)
+    found = next((media for media in candidates if media.sha256 == sha256), None)
+    return None if found is None else found.model_copy(update={"uri": store.uri(name)})
 
 
 def _pending_name(task_id: str, index: int) -> str:

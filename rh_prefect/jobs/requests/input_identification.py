@@ -414,9 +414,10 @@ def check_unchanged(file: Input, sha256: str) -> None:
     if sha256 != file.record.sha256:
         raise InputError(
             f"{file.record.uri} was changed after this job had read it, so RunningHub would receive a "
-            "different file from the one in the job's record. Nothing was sent for it. What to do: run "
-            "it again, which makes a new job with the current file; to keep both, give each version its "
-            "own name."
+            "different file from the one in the job's record. Nothing was sent for it. "
+            "What to do: if it is a result of an "
+            "earlier job, put the original file back, or pass the path of the changed one instead of the result; "
+            "if it was given by its path, run it again, which makes a new job with the current file."
         )
 
 

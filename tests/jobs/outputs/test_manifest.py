@@ -15,6 +15,7 @@ from rh_prefect.jobs.outputs.manifest import Manifest
 from rh_prefect.media.store import MediaStore
 from tests.support import samples
 from tests.support.job_records import BASE, KEY, TASK
+from tests.support.s3 import S3Server
 
 
 @pytest.fixture
@@ -139,6 +140,46 @@ def test_a_manifest_never_names_another_file_of_another_store(store: MediaStore,
     outside = media.model_copy(update={"uri": f"{store.url}/../secret.png"})
     manifests.write(other, manifest(store, outputs=(outside,), store=store.url))
     assert manifests.find(other, BASE) is None
+
+
+class Counting(MediaStore):
+    reads = 0
+
+    def digest(self, name: str) -> str:
+        self.reads += 1
+        return super().digest(name)
+
+
+def test_another_file_of_the_same_size_is_not_the_output(store: MediaStore, tmp_path: Path) -> None:
+    media = published(store, tmp_path, NAME)
+    manifests.write(store, manifests.noted(store, manifest(store, outputs=(media,))))
+    assert manifests.find(store, BASE) is not None
+    store.write_bytes(NAME, b"x" * media.size)
+    assert manifests.find(store, BASE) is None
+
+
+def test_a_file_is_read_only_if_the_storage_reports_another_state(tmp_path: Path) -> None:
+    """And then once."""
+    store = Counting(tmp_path / "out")
+    media = published(store, tmp_path, NAME)
+    manifests.write(store, manifests.noted(store, manifest(store, outputs=(media,))))
+    for reads in (0, 1, 1):
+        assert manifests.find(store, BASE) is not None
+        assert store.reads == reads
+        os.utime(media.uri, (1, 1))
+    moved = Counting(Path(store.url).rename(tmp_path / "moved"))
+    assert manifests.find(moved, BASE) is not None
+    assert moved.reads == 0
+
+
+def test_an_object_is_not_read_to_find_it(s3: S3Server, tmp_path: Path) -> None:
+    store = Counting(s3.url("out"), options=s3.options)
+    media = published(store, tmp_path, NAME)
+    manifests.write(store, manifests.noted(store, manifest(store, outputs=(media,))))
+    assert manifests.find(store, BASE) is not None
+    assert store.reads == 0
+    store.write_bytes(NAME, b"x" * media.size)
+    assert manifests.find(store, BASE) is None
 
 
 def test_the_lookup_names_a_damaged_manifest(store: MediaStore, caplog: pytest.LogCaptureFixture) -> None:

@@ -72,6 +72,12 @@ def test_a_missing_or_replaced_file_is_not_found(store: MediaStore, media: Media
     assert found(store) is None
 
 
+def test_a_recorded_file_is_found_after_its_store_was_moved(store: MediaStore, media: Media, tmp_path: Path) -> None:
+    manifest.write_record(store, TASK, 0, media)
+    moved = MediaStore(Path(store.url).rename(tmp_path / "moved"))
+    assert found(moved) == media.model_copy(update={"uri": moved.uri(NAME)})
+
+
 def test_a_truncated_record_is_ignored(store: MediaStore, media: Media) -> None:
     store.write_bytes(f"{manifest.PENDING}/{TASK}-0.json", b'{"uri": "')
     assert found(store) is None
