@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from decimal import ROUND_CEILING, Decimal
 from types import TracebackType
@@ -61,7 +61,8 @@ class Watch:
         self._began = time.monotonic()
         self._flow_run_id = ""
         self._is_resumed = False
-        self._submitted: set[str] = set()
+        self._before: dict[str, Costs] = {}
+        """What each job that this process has submitted had cost before."""
         self._live = Live(
             console=self._console, get_renderable=lambda: Text(self._line()), refresh_per_second=2, transient=True
         )
@@ -132,25 +133,20 @@ class Watch:
         self._see_estimate()
         self._board.take(event)
         if event.state == "submitted":
-            self._submitted.add(event.job)
+            self._before.setdefault(event.job, event.costs)
         if event.state in _SHOWN:
             mark = _MARKS.get(event.state, "·")
             seconds = time.monotonic() - self._began
             self._console.print(f"{seconds:6.1f} s {mark} {event.label or event.model}: {event.message}", markup=False)
 
     def _total(self) -> str:
-        now, earlier = (
-            self._sum(event for event in self._board.rows.values() if (event.job in self._submitted) is is_new)
-            for is_new in (True, False)
-        )
+        paid = {
+            event.job: event.costs or Costs.of(event.cost or Decimal(0), event.currency)
+            for event in self._board.rows.values()
+        }
+        before = {job: self._before.get(job, costs) for job, costs in paid.items()}
+        now, earlier = Costs.total(paid[job] - before[job] for job in paid), Costs.total(before.values())
         return f"paid {now or 'nothing'}" + (f" now; {earlier} was already paid" if earlier else "")
-
-    @staticmethod
-    def _sum(events: Iterable[JobEvent]) -> str:
-        # Of a job that has succeeded now, an earlier attempt was paid for earlier.
-        paid = (event.costs if event.cost is None else Costs.of(event.cost, event.currency) for event in events)
-        total = Costs.total(paid)
-        return str(total) if total else ""
 
     def _say_how_to_go_on(self) -> None:
         running = [event for event in self._board.rows.values() if event.state not in ENDED and event.task_id]

@@ -62,8 +62,8 @@ class RunStatus:
         """Records a change of a job."""
         with self._lock:
             known = self.rows.get(event.job)
-            if known is not None and not event.task_id:
-                event = replace(event, task_id=known.task_id)
+            if known is not None:
+                event = replace(event, task_id=event.task_id or known.task_id, costs=event.costs or known.costs)
             self.rows[event.job] = event
             self._states[event.state] += 1
             if known is not None:

@@ -25,6 +25,7 @@ from rh_prefect.flows.shared_requests import (
     make,
     motion_request,
     music_request,
+    paid_for,
     picture_request,
     price_of,
     speech_request,
@@ -47,7 +48,7 @@ class FilmResult(BaseModel):
         film: H.264 video with an AAC track.
         contact_sheet: A JPEG with one picture of each shot.
         steps: Every paid job, in the order of the film.
-        costs: What the steps cost, by unit.
+        costs: What the steps cost, by unit, with the tasks that failed before they succeeded.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -116,7 +117,7 @@ async def film(
         storage=storage,
     )
     steps = (*(step for each in shot_steps for step in each), speech, music_track)
-    costs = Costs.total(Costs.of(step.cost, step.currency) for step in steps)
+    costs = await paid_for(steps)
     return FilmResult(film=cut.film, contact_sheet=cut.contact_sheet, steps=steps, costs=costs)
 
 

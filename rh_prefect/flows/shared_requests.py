@@ -6,7 +6,7 @@ They are plain functions, so that a repeated flow finds its jobs again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from decimal import Decimal
 from typing import Literal, TypedDict, TypeVar
 
@@ -14,11 +14,13 @@ from prefect.logging import get_run_logger
 
 from rh_prefect import catalog, models
 from rh_prefect.blocks.lookup import load_engine
-from rh_prefect.errors import BudgetExceeded, jobs_failed
+from rh_prefect.errors import BudgetExceeded, JournalError, jobs_failed
 from rh_prefect.flow_runs.flow_scope import current_scope
 from rh_prefect.flow_runs.parameter_types import Aspect, ClipSeconds, Resolution
 from rh_prefect.flow_runs.run_status import expect_jobs
+from rh_prefect.jobs.journal.budget import spend_tracker_of
 from rh_prefect.jobs.journal.costs import CURRENCY, Costs, amount_text
+from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks.assemble import MediaLike
@@ -64,6 +66,20 @@ async def gather_all(*steps: Awaitable[T]) -> list[T]:
     if failed:
         raise failed[0]
     return [one for one in done if not isinstance(one, BaseException)]
+
+
+async def paid_for(steps: Sequence[Result]) -> Costs:
+    """Returns the recorded cost of all tasks of some jobs: a result has that of its last task only."""
+    scope = current_scope()
+    known = {} if scope is None else await LOOP.call(_recorded_costs(scope.journal))
+    return Costs.total(known.get(step.key) or Costs.of(step.cost, step.currency) for step in steps)
+
+
+async def _recorded_costs(journal: Journal) -> Mapping[str, Costs]:
+    try:
+        return await spend_tracker_of(journal).costs()
+    except JournalError:  # the results are made and paid for
+        return {}
 
 
 def price_of(asked: models.ModelInput, *, seconds: float | None = None) -> Costs:

@@ -297,7 +297,9 @@ class JobDriver:
         if submit.state == "refused" and self.context.policy.budget is None:
             self._spending.expect(self._key, self._price, self._ask_price)
         if submit.state == "ticket":
-            self.context.notify("submitted", f"submitted as task {submit.task_id}", task_id=submit.task_id)
+            before = self._spending.spent_on(self._key)
+            said = f"submitted as task {submit.task_id}"
+            self.context.notify("submitted", said, task_id=submit.task_id, costs=before)
         return submit
 
     async def _pause(self, refusals: int, code: str, reason: str) -> None:

@@ -40,7 +40,7 @@ class JobEvent:
         message: One line for the log.
         cost: Its cost, at the end.
         currency: Of the cost.
-        costs: The cost of all tasks of the job, including earlier attempts; at the end.
+        costs: The cost of all ended tasks of the job, including earlier attempts; at a submission and at the end.
         queued_seconds: At the end.
         run_seconds: At the end.
         output: URI of the first file, at the end.

@@ -257,7 +257,7 @@ class JobContext:
             message: One line for the log.
             task_id: RunningHub's task id, once it is known.
             is_step: The state is the same: the message reports the progress of the task.
-            costs: What the job's tasks have cost, at its end.
+            costs: What the job's tasks have cost, at a submission and at its end.
         """
         event = JobEvent(
             state=state,

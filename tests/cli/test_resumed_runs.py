@@ -5,15 +5,22 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
+from rh_prefect import generate
 from rh_prefect.cli import app, main
-from rh_prefect.emulator import Emulator
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.emulator.assumptions import DEFAULT
+from rh_prefect.flows import film
+from rh_prefect.jobs.journal.costs import Costs
 from tests.support.cli_process import run_each
+from tests.support.emulator_env import environment
 
 
 def call(capsys: pytest.CaptureFixture[str], command: str) -> tuple[int, str, str]:
@@ -65,6 +72,41 @@ def test_a_default_that_is_not_what_the_run_began_with_is_refused(
     code, _, err = call(capsys, f"run film --resume {run} --resolution 4k --shots 1 --budget 0.002")
     assert (code, len(rh.recorder.paid)) == (1, 0)
     assert "of the budget of 0.002 CNY" in err  # what the run began with is no other value
+
+
+@pytest.fixture
+def charging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """An emulator that charges failed tasks."""
+    with Emulator(long_side=96, fps=6, assumptions=replace(DEFAULT, refund_failed_models=False)) as emulator:
+        for name, value in environment(emulator, tmp_path).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(generate, "retry_delay_seconds", [0.0, 0.0])
+        yield emulator
+
+
+@pytest.mark.prefect
+@pytest.mark.usefixtures("prefect_server")
+def test_what_a_failed_task_cost_is_in_each_sum(charging: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only the last task of each job was counted."""
+    charging.faults.add(Fault("submit", number=1, kind="fail", code="1006"))
+    code, out, err = call(capsys, "run model z-image/turbo --set prompt=pier")
+    assert (code, charging.recorder.charged) == (0, Decimal("0.08")), err
+    assert re.search(r"; paid 0\.08 CNY$", out, re.MULTILINE), out
+    (run,) = set(re.findall(r"flow run ([0-9a-f-]{36})", out))
+    _, out, _ = call(capsys, f"jobs list {run}")
+    assert out.rstrip().endswith("0.08 CNY")
+    _, out, _ = call(capsys, f"jobs list {run} --json")
+    (job,) = json.loads(out)
+    assert (job["cost"], job["currency"], job["unknown"]) == ("0.08", "CNY", 0)
+
+
+@pytest.mark.prefect
+@pytest.mark.usefixtures("prefect_server")
+async def test_what_a_failed_task_cost_is_in_the_sum_of_a_film(charging: Emulator) -> None:
+    charging.faults.add(Fault("submit", number=1, kind="fail", code="1006", prompt="wide establishing"))
+    made = await film("a pier", shots=1)
+    assert len(charging.recorder.paid) == len(made.steps) + 1
+    assert made.costs == Costs({"CNY": charging.recorder.charged})
 
 
 @pytest.mark.prefect

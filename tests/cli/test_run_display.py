@@ -45,6 +45,24 @@ def test_what_was_paid_is_a_sum_for_each_unit_and_counts_failed_tasks(capsys: py
     assert "paid 0.04 CNY, 7 coins, unknown: 1 now; 2.00 CNY was already paid" in capsys.readouterr().out
 
 
+def test_a_failed_task_of_now_is_paid_now_and_one_of_an_earlier_attempt_was_already(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    job, each = "run/a", Decimal("0.04")
+    with Watch(command="film") as watch:
+        for listener in run_status.listeners:
+            listener(JobEvent("submitted", job, "a-model", task_id="2", costs=Costs({"CNY": each})))
+            listener(JobEvent("failed", job, "a-model", costs=Costs({"CNY": 2 * each})))
+            listener(JobEvent("submitted", job, "a-model", task_id="3", costs=Costs({"CNY": 2 * each})))
+            listener(JobEvent("running", job, "a-model", task_id="3"))
+        assert watch._total() == "paid 0.04 CNY now; 0.04 CNY was already paid"
+        for listener in run_status.listeners:
+            costs = Costs({"CNY": 3 * each})
+            listener(JobEvent("succeeded", job, "a-model", task_id="3", cost=each, currency="CNY", costs=costs))
+        watch.summary(None)
+    assert "paid 0.08 CNY now; 0.04 CNY was already paid" in capsys.readouterr().out
+
+
 def test_a_damaged_output_is_named_as_such(capsys: pytest.CaptureFixture[str]) -> None:
     """A12: the summary of a run does not show half a picture as any other."""
     files = [Media(uri=f"/out/{n}.png", kind="image", mime="image/png", size=1, sha256="0" * 64) for n in (1, 2)]

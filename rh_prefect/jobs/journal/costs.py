@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from rh_prefect.jobs.journal.job_records import Submit
+from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.record_types import End
 
 COINS = "coins"
@@ -66,6 +66,11 @@ class Costs:
     def __add__(self, other: Costs) -> Costs:
         return Costs.total((self, other))
 
+    def __sub__(self, part: Costs) -> Costs:
+        """The rest of these costs without a part of them."""
+        minus = Costs({unit: -amount for unit, amount in part.amounts.items()}, unknown=-part.unknown)
+        return Costs.total((self, minus))
+
     def __bool__(self) -> bool:
         """Whether anything was paid, or may have been."""
         return bool(self.unknown) or any(self.amounts.values())
@@ -95,6 +100,11 @@ def costs_of(end: End) -> Costs:
         return Costs.of(end.cost, end.currency)
     coins = Costs.of(end.coins, COINS)
     return coins if end.cost is None else coins + Costs.of(end.cost, end.currency)
+
+
+def ended_costs(job: JobView) -> Costs:
+    """The cost of all tasks of a job that have ended, failed ones included."""
+    return Costs.total(costs_of(submit.end) for submit in job.submits if submit.end is not None)
 
 
 def charge_of(submit: Submit) -> Charge | None:

@@ -33,7 +33,8 @@ class Result(BaseModel):
         task_id: RunningHub's task id.
         outputs: The task's files, in the order of RunningHub's response; a damaged one has a `Media.defect`.
         texts: The task's texts; text models return nothing else.
-        cost: What this call paid; 0 if an earlier result was reused, None if RunningHub does not report it.
+        cost: What this task cost; 0 if an earlier result was reused, None if RunningHub does not report it. The job's
+            failed tasks are not included; `rh-prefect jobs list` shows the cost of all.
         currency: Of the cost.
         queued_seconds: Measured time in RunningHub's queue.
         run_seconds: Time that the task ran.
