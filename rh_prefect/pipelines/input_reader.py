@@ -404,13 +404,17 @@ def _read(param: Param, value: Any) -> Any:
     """Converts a value to its parameter's type, since tables and command lines contain only texts."""
     if param.kind == "string" and isinstance(value, int | float) and not isinstance(value, bool):
         return text_of(value)
+    if param.kind == "integer" and isinstance(value, float):
+        return _whole(value)
     if not isinstance(value, str):
         return value
     text = value.strip()
     match param.kind:
         case "boolean":
             return _WORDS.get(text.lower(), value)
-        case "integer" | "number":
+        case "integer":
+            return _whole(_number(text, value))
+        case "number":
             return _number(text, value)
         case "enum":
             return next((one for one in param.options if text_of(one) == text), value)
@@ -423,3 +427,8 @@ def _number(text: str, value: str) -> Any:
     except ValueError:
         return value
     return int(text) if text.lstrip("+-").isdecimal() else number
+
+
+def _whole(value: Any) -> Any:
+    """Converts a float such as 2.0 to an integer; spreadsheets and forms write whole numbers so."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -505,3 +505,55 @@ def test_equal_times_that_a_step_has_made_are_no_problem(written: str, *, is_ref
     frame = Frame(names={"params": {"at": [5, 5]}, "answer": Made({"at": [5, 5]})})
     step = Step.model_validate({"edit": "subtitles", "with": {"text": ["a", "b"], "at": at}})
     assert bool(equal_times(step, frame, {"text": ["a", "b"], "at": [5, 5]})) is is_refused
+
+
+COUNTED = """\
+params: {rows: {type: table, columns: {title: string, count: integer}}}
+steps:
+  each:
+    foreach: $(params.rows)
+    as: row
+    id: $(item.title)
+    steps:
+      picture: {model: z-image/turbo, with: {prompt: "$(item.title)"}, takes: $(item.count)}
+      some: {foreach: [x, y, z], limit: $(row.count), steps: {one: {model: z-image/turbo, with: {prompt: "$(item)"}}}}
+      shots:
+        model: rhart-text-g-3-flash-preview/text-to-text
+        with: {prompt: "$(item.title)"}
+        parse: {list: {line: string}, at_most: $(item.count)}
+      drawn: {foreach: $(shots), steps: {one: {model: z-image/turbo, with: {prompt: "$(item.line)"}}}}
+"""
+
+
+@pytest.mark.parametrize("count", [2, 2.0, "2", "2.0", "2e0", " 2.0 "])
+async def test_a_whole_number_counts_in_each_of_its_forms(count: object) -> None:
+    plan = await Pipeline.from_text(COUNTED).plan(rows=[{"title": "mug", "count": count}])
+    assert plan.problems == []
+    assert len(plan.steps["each.picture"][0].works) == 2
+    assert [len(plan.steps[path]) for path in ("each.some.one", "each.drawn.one")] == [2, 2]
+    assert plan.steps["each.shots"][0].at_most == 2
+
+
+@pytest.mark.parametrize("count", [0, -1, "-1.0"])
+async def test_a_count_below_one_is_a_problem_at_its_key(count: object) -> None:
+    plan = await Pipeline.from_text(COUNTED).plan(rows=[{"title": "mug", "count": count}])
+    said = f"must be a whole number from 1 on, and $({{}}.count) is {int(float(str(count)))}"
+    assert [(problem.line, problem.message) for problem in plan.problems] == [
+        (8, f"each[mug].picture: takes {said.format('item')}"),
+        (9, f"each[mug].some: limit {said.format('row')}"),
+        (13, f"each[mug].shots: at_most {said.format('item')}"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        'more: {model: z-image/turbo, with: {prompt: x}, takes: "$(shots.count)"}',
+        'more: {foreach: [a], limit: "$(shots.count)", steps: {m: {model: z-image/turbo, with: {prompt: x}}}}',
+    ],
+)
+async def test_a_count_that_a_step_makes_is_a_problem_because_the_price_depends_on_it(step: str) -> None:
+    text = "model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: x}"
+    shots = f"shots: {{{text}, parse: {{object: {{count: integer}}}}}}"
+    (problem,) = (await Pipeline.from_text(f"steps:\n  {shots}\n  {step}\n").plan()).problems
+    assert "is known before the run, and $(shots.count) is made by a step" in problem.message

@@ -14,6 +14,7 @@ from rh_prefect.pipelines.conditions import truth
 from rh_prefect.pipelines.document import Path, Problems, visible
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.parsed_answers import shape_of
+from rh_prefect.pipelines.plan.counts import count_of
 from rh_prefect.pipelines.plan.fan_out import is_selected, items_of, matrix_of, name_item, ordered, uses_previous
 from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, recipe_id, request_base, work_id
 from rh_prefect.pipelines.plan.planned_steps import FREE, Instance, KnownWork, KnownWorks, Selection, Work, WorkQuery
@@ -238,11 +239,10 @@ class Expander:
 
     def _take_numbers(self, draft: Draft, step: Step) -> list[int]:
         instance = draft.instance
-        count = evaluate(step.takes, draft.frame) if isinstance(step.takes, str) else step.takes or 1
-        number = count if isinstance(count, int) and count >= 1 else 1
+        number, _ = count_of("takes", step.takes, draft.frame)
         chosen = self.choices.takes
         first = chosen.get(instance.address, chosen.get(instance.path, 1))
-        return list(range(first, first + number))
+        return list(range(first, first + (number or 1)))
 
     async def _look_up(self, drafts: list[Draft], takes: list[list[int]], step: Step) -> list[list[Work]]:
         bases = [self._base(draft) for draft in drafts]
@@ -485,8 +485,7 @@ class Expander:
         found = [one for one in found if step.where is None or is_selected(step, one)]
         if step.sort is not None:
             found = ordered(found, step.sort.by, descending=step.sort.descending)
-        limit = evaluate(step.limit, frame) if isinstance(step.limit, str) else step.limit
-        found = found[:limit] if isinstance(limit, int) else found
+        found = found[: self._limit(step, at, frame, path)]
         for number, one in enumerate(found, 1):
             one.number = one.names["number"] = number
             is_open |= not name_item(step, one, frame)
@@ -494,6 +493,13 @@ class Expander:
             self.open_fan_outs[path] = not frame.id
         self._check_ids(step, at, found, path)
         return found
+
+    def _limit(self, step: Step, at: Path, frame: Frame, path: str) -> int | None:
+        limit, wrong = count_of("limit", step.limit, frame)
+        if wrong and not any(maker.address in self._lost for maker in makers(evaluate(step.limit, frame))):
+            address = Instance(path, frame.id, step, at).address if frame.id else ""
+            self.item_problems.add(self._checked, (*at, "limit"), wrong, address)
+        return limit
 
     def _check_ids(self, step: Step, at: Path, frames: list[Frame], path: str) -> None:
         twice = {name: count for name, count in Counter(one.id for one in frames).items() if count > 1}

@@ -9,7 +9,7 @@ from rh_prefect.pipelines.file_model import Parse
 from rh_prefect.pipelines.parsed_answers import InvalidAnswerError, answer_type, read_answer
 from rh_prefect.pipelines.plan.planned_steps import Instance, Work
 from rh_prefect.pipelines.plan.step_requests import Draft
-from rh_prefect.pipelines.planning_values import File, Items, Span, Unknown, digest, evaluate, exactly
+from rh_prefect.pipelines.planning_values import File, Items, Span, Unknown, digest, exactly
 from rh_prefect.pipelines.types import FILES, Type
 
 
@@ -43,7 +43,7 @@ def _answer(draft: Draft, work: Work, parse: Parse) -> Any:
         return Items(tuple(_with_handles(draft, one, kind, number) for number, one in enumerate(found)))
     if isinstance(found, dict):
         return _with_handles(draft, found, kind, 0)
-    return _unknown(draft, work, kind, parse) if found is None else found
+    return _unknown(draft, work, kind) if found is None else found
 
 
 def _known(work: Work, parse: Parse) -> Any:
@@ -69,7 +69,7 @@ def _handle(draft: Draft, name: str, number: int, sent: str | None = None) -> Un
     return Unknown("handle", key, Span(1, 20, 100), draft.instance, draft.is_settled, sent)
 
 
-def _unknown(draft: Draft, work: Work, kind: Type, parse: Parse) -> Any:
+def _unknown(draft: Draft, work: Work, kind: Type) -> Any:
     def one(name: str, type_: Type, number: int) -> Any:
         if type_.kind == "handle":
             return _handle(draft, name, number)
@@ -80,8 +80,7 @@ def _unknown(draft: Draft, work: Work, kind: Type, parse: Parse) -> Any:
         return Unknown("string", f"{work.key}.text", text_span(kind), draft.instance)
     if not kind.many:
         return {name: one(name, type_, 0) for name, type_ in kind.fields.items()}
-    count = evaluate(parse.at_most, draft.frame) if isinstance(parse.at_most, str) else parse.at_most
-    size = count if isinstance(count, int) and count >= 1 else 1
+    size = draft.instance.at_most or 1
     values = tuple({name: one(name, t, number) for name, t in kind.fields.items()} for number in range(size))
     bounds = Unknown("integer", f"{work.key}.count", Span(1, size, size), draft.instance)
     return Items(values, (None,) * size, tuple(number == 0 for number in range(size)), bounds)

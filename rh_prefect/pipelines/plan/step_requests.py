@@ -15,6 +15,7 @@ from rh_prefect.pipelines.check.paid import no_such_model
 from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.edits import EDITS, Edit, EditParam
 from rh_prefect.pipelines.file_model import Step
+from rh_prefect.pipelines.plan.counts import count_of
 from rh_prefect.pipelines.plan.identity import is_settled, mark
 from rh_prefect.pipelines.plan.planned_steps import FREE, Instance, Money
 from rh_prefect.pipelines.plan.request_price import input_seconds, length_of, output_seconds, price_of
@@ -96,14 +97,25 @@ def draft_paid(
     """
     instance = Instance(path, frame.id, step, at, is_sure=frame.is_sure)
     instance.attempts = step.attempts or checked.file.attempts or 1
-    if step.parse is not None:
-        at_most = evaluate(step.parse.at_most, frame) if isinstance(step.parse.at_most, str) else step.parse.at_most
-        instance.at_most = at_most if isinstance(at_most, int) else None
     if step.model is not None:
-        return _of_model(step, instance, frame, failed)
-    draft = _of_graph(step, instance, frame, failed)
-    _add_graph(draft, checked, saved or {})
+        draft = _of_model(step, instance, frame, failed)
+    else:
+        draft = _of_graph(step, instance, frame, failed)
+        _add_graph(draft, checked, saved or {})
+    _count(draft)
     return draft
+
+
+def _count(draft: Draft) -> None:
+    """Evaluates `takes` and `at_most`; a wrong one is a problem, since each multiplies the price."""
+    step, instance = draft.instance.step, draft.instance
+    _, wrong = count_of("takes", step.takes, draft.frame)
+    if wrong:
+        draft.problems.append((("takes",), wrong))
+    if step.parse is not None:
+        instance.at_most, wrong = count_of("at_most", step.parse.at_most, draft.frame)
+        if wrong:
+            draft.problems.append((("parse", "at_most"), wrong))
 
 
 def _of_graph(step: Step, instance: Instance, frame: Frame, failed: Collection[str]) -> Draft:
