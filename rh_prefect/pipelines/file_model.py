@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from math import inf
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -78,6 +79,7 @@ def _number(value: Any) -> bool:
 Text = Annotated[str, _read(lambda value: isinstance(value, str), "takes a text in quotes")]
 Bool = Annotated[bool, BeforeValidator(_boolean)]
 Number = Annotated[float, _read(_number, "takes a number")]
+Amount = Annotated[float, _read(lambda v: _number(v) and 0 <= v < inf, "takes an amount of 0 or more")]
 NumberOrText = Annotated[
     float | str, _read(lambda v: _number(v) or holds_reference(v), "takes a number or a reference")
 ]
@@ -167,6 +169,14 @@ class AssumedPrice(_Strict):
     def _short(cls, value: Any) -> Any:
         return {"expected": value, "most": value} if isinstance(value, int | float) else value
 
+    @model_validator(mode="after")
+    def _are_bounds(self) -> AssumedPrice:
+        if self.expected < 0:
+            raise _wrong(f"takes amounts of 0 or more, and {self.expected:g} is less")
+        if self.expected > self.most:
+            raise _wrong(f"takes expected up to most, and {self.expected:g} is more than {self.most:g}")
+        return self
+
 
 class Assume(_Strict):
     """The author's assumptions about facts that no catalogue has."""
@@ -181,7 +191,7 @@ class Budget(_Strict):
 
     amount: Number
     whole_items: Bool = False
-    item: Number | None = None
+    item: Amount | None = None
 
     @model_validator(mode="before")
     @classmethod
