@@ -13,7 +13,6 @@ from typing import Any
 
 from fsspec.core import url_to_fs
 
-from rh_prefect.catalog.model import text_of
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.requests.input_identification import open_local
 from rh_prefect.media.input_access import InputAccess
@@ -22,12 +21,13 @@ from rh_prefect.media.probe import facts_or_type
 from rh_prefect.media.source import shown
 from rh_prefect.media.storage_errors import as_store_error
 from rh_prefect.media.urls import is_local, local_path, protocol_of, read_options
-from rh_prefect.pipelines.check import Checked, wrong_value
+from rh_prefect.pipelines.check import Checked, read_value, wrong_value
 from rh_prefect.pipelines.check.checked import ItemProblems
 from rh_prefect.pipelines.document import Path, Problems, nearest, visible
 from rh_prefect.pipelines.file_model import FILE_TYPES, Param
 from rh_prefect.pipelines.planning_values import ABSENT, File, Items
 from rh_prefect.pipelines.types import file_kind
+from rh_prefect.pipelines.used_values import KINDS, used_value, wrong_file
 from rh_prefect.settings import get_settings
 from rh_prefect.table_files import Row, form_of, is_empty, open_table
 
@@ -42,8 +42,6 @@ _SUFFIXES = {
     "audio": frozenset({"mp3", "wav", "flac", "m4a", "aac", "ogg", "opus"}),
     "3d": frozenset({"glb", "gltf", "obj", "fbx", "stl", "usdz"}),
 }
-_WORDS = {"true": True, "false": False}
-_KINDS = {"image": "an image", "video": "a video", "audio": "audio", "3d": "a 3D model"}
 
 
 @dataclass
@@ -75,13 +73,16 @@ class InputReader:
         self._files: dict[str, asyncio.Task[Media]] = {}
         self._tables: dict[str, str] = {}
         self._room = asyncio.Semaphore(_AT_ONCE)
+        self._used: dict[int, InputReader] = {}
+        self._defaults: dict[str, Any] = {}
 
     @property
     def inputs(self) -> list[dict[str, str]]:
         """The files that were read: where they are, and the hash of their content, or of a table's values."""
         done = [task.result() for task in self._files.values() if task.done() and task.exception() is None]
         files = [{"uri": shown(media), "sha256": media.sha256} for media in done]
-        return [*({"uri": uri, "sha256": sha256} for uri, sha256 in self._tables.items()), *files]
+        further = (one for reader in self._used.values() for one in reader.inputs)
+        return [*({"uri": uri, "sha256": sha256} for uri, sha256 in self._tables.items()), *files, *further]
 
     async def bind(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Gives each parameter its value.
@@ -97,6 +98,39 @@ class InputReader:
         values = await asyncio.gather(*(self._param(name, param, given) for name, param in params.items()))
         self._rows.flush()
         return dict(zip(params, values, strict=True))
+
+    async def bind_used(self, used: Checked, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+        """Gives each parameter of a used file its value.
+
+        Args:
+            used: The used file.
+            given: The values that the step gives, by parameter; they may be unknown or absent.
+
+        Returns:
+            The values by parameter, and what is wrong with given ones, by parameter.
+        """
+        reader = self._used.setdefault(id(used), InputReader(used, self._problems, self._access))
+        values: dict[str, Any] = {}
+        wrong: dict[str, str] = {}
+        for name, param in used.file.params.items():
+            value = given.get(name, ABSENT)
+            if value is ABSENT or (isinstance(value, str) and not value):
+                values[name] = await reader._default(name, param)
+                continue
+            values[name], clause = used_value(name, param, value)
+            wrong |= {name: clause} if clause else {}
+        return values, wrong
+
+    async def _default(self, name: str, param: Param) -> Any:
+        """Reads the default of a used file's parameter once; its path is relative to that file."""
+        if name not in self._defaults:
+            value, folder = param.default, self._checked.folder
+            if isinstance(value, str) and param.kind in ("table", "files", *FILE_TYPES) and folder is not None:
+                value = _below(value, folder.as_posix())
+            at = ("params", name)
+            self._defaults[name] = ABSENT if value is None else await self._value(at, name, param, value)
+            self._rows.flush()
+        return self._defaults[name]
 
     def _say(self, path: Path, message: str, *, key: bool = True) -> None:
         self._problems.add(self._checked.document, path, visible(message), key=key)
@@ -122,7 +156,7 @@ class InputReader:
         except InputError as error:
             self._say(path, f"{name}: {error.message}")
             return ABSENT
-        value = _read(param, value)
+        value = read_value(param, value)
         wrong = wrong_value(param, value)
         if wrong:
             self._say(path, f"{name} {wrong}")
@@ -132,16 +166,9 @@ class InputReader:
 
     async def _file(self, param: Param, source: Media | str, what: str) -> File:
         media = source if isinstance(source, Media) else await self._identified(source)
-        wanted = file_kind(param.of or param.kind)
-        if wanted != "file" and media.kind != wanted:
-            this = _KINDS.get(media.kind, f"a file of kind {media.kind}")
-            raise InputError(f"{what} takes {_KINDS[wanted]}, and {media.name} is {this}")
-        if param.max_mb is not None and media.size > param.max_mb * 1024 * 1024:
-            size = f"{media.size / 1024 / 1024:.1f} MB"
-            raise InputError(f"{media.name} has {size}; at most {param.max_mb:g} MB are taken")
-        if param.max_seconds is not None and (media.seconds or 0) > param.max_seconds:
-            raise InputError(f"{media.name} has {media.seconds:g} s; at most {param.max_seconds:g} s are taken")
-        kind = media.kind if media.kind in _KINDS else "file"
+        if wrong := wrong_file(param, media, what):
+            raise InputError(wrong)
+        kind = media.kind if media.kind in KINDS else "file"
         address = media.uri if isinstance(source, Media) else source
         return File(kind, f"sha256:{media.sha256}", media, label=media.name, address=address)
 
@@ -210,7 +237,7 @@ class InputReader:
         return cells
 
     def _cell(self, name: str, column: Param, value: Any, place: Path, where: str) -> Any:
-        value = _read(column, value)
+        value = read_value(column, value)
         wrong = wrong_value(column, value)
         if isinstance(value, str) and len(value) > MOST_CELL:
             wrong = "has more than 1 MiB in one cell"
@@ -398,37 +425,3 @@ def _below(source: str, root: str) -> str:
     if "://" in source or source.startswith(("/", "~")) or not root:
         return source
     return f"{root.rstrip('/')}/{source}"
-
-
-def _read(param: Param, value: Any) -> Any:
-    """Converts a value to its parameter's type, since tables and command lines contain only texts."""
-    if param.kind == "string" and isinstance(value, int | float) and not isinstance(value, bool):
-        return text_of(value)
-    if param.kind == "integer" and isinstance(value, float):
-        return _whole(value)
-    if not isinstance(value, str):
-        return value
-    text = value.strip()
-    match param.kind:
-        case "boolean":
-            return _WORDS.get(text.lower(), value)
-        case "integer":
-            return _whole(_number(text, value))
-        case "number":
-            return _number(text, value)
-        case "enum":
-            return next((one for one in param.options if text_of(one) == text), value)
-    return value
-
-
-def _number(text: str, value: str) -> Any:
-    try:
-        number = float(text)
-    except ValueError:
-        return value
-    return int(text) if text.lstrip("+-").isdecimal() else number
-
-
-def _whole(value: Any) -> Any:
-    """Converts a float such as 2.0 to an integer; spreadsheets and forms write whole numbers so."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value

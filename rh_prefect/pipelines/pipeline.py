@@ -185,8 +185,10 @@ class Pipeline:
             run={"date": today, "id": run_id or Unknown("string", "run.id", Span(8, 8, 8))},
             saved=saved_graphs,
             selection=selection or Selection(),
+            bind_used=reader.bind_used,
         )
         await expander.expand(values)
+        plan.inputs = reader.inputs
         finish(expander, self.checked, problems, plan)
         if earlier is not None:
             compare(plan, earlier, self.file.params)

@@ -158,6 +158,7 @@ class Frame:
         is_pending: Whether it is not known yet that there is such an item.
         waits_for: The steps that decide whether the item's steps are made: those that conditions refer to, and those
             without a result that the item is taken from.
+        problems: What is wrong with the values that a used file's parameters were given.
     """
 
     outer: Frame | None = None
@@ -168,6 +169,7 @@ class Frame:
     row: str = ""
     is_pending: bool = False
     waits_for: Sequence[Instance] = ()
+    problems: Sequence[str] = ()
 
     def find(self, name: str) -> Any:
         """The value of a name; absent where there is none."""

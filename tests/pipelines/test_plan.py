@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Literal
 import pytest
 
 from rh_prefect.media.media import Media
+from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, NoWorks, Plan, ReviewedPlan, WorkQuery
@@ -557,3 +559,86 @@ async def test_a_count_that_a_step_makes_is_a_problem_because_the_price_depends_
     shots = f"shots: {{{text}, parse: {{object: {{count: integer}}}}}}"
     (problem,) = (await Pipeline.from_text(f"steps:\n  {shots}\n  {step}\n").plan()).problems
     assert "is known before the run, and $(shots.count) is made by a step" in problem.message
+
+
+USED = """\
+params:
+  count: {type: integer, max: 2, default: 1}
+  flag: {type: boolean, default: false}
+  look: {enum: [studio, outdoors], default: studio}
+  photo: {type: image, max_mb: 1, default: ./photo.png}
+  rows: {type: table, columns: {title: string, sold: {type: integer, min: 0, optional: true}}, default: ./rows.csv}
+steps:
+  picture: {model: z-image/turbo, with: {prompt: "$(params.look) $(params.flag)"}, takes: $(params.count)}
+  each: {foreach: $(params.rows), steps: {one: {model: z-image/turbo, with: {prompt: "$(item.title)"}}}}
+  small: {edit: resize, with: {file: $(params.photo), width: 20, height: 20}}
+outputs: {picture: $(picture)}
+"""
+
+
+def using(folder: Path, params: str, given: str, *before: str) -> Pipeline:
+    (folder / "used.yaml").write_text(USED)
+    (folder / "rows.csv").write_text("title\nmug\njug\n")
+    photo(folder / "photo.png")
+    steps = "".join(f"  {step}\n" for step in before)
+    (folder / "outer.yaml").write_text(f"params: {params}\nsteps:\n{steps}  u: {{use: ./used.yaml, with: {given}}}\n")
+    return Pipeline.from_file(folder / "outer.yaml")
+
+
+async def test_the_defaults_of_a_used_file_are_read_relative_to_that_file(tmp_path: Path) -> None:
+    plan = await using(tmp_path, "{}", "{}").plan()
+    assert plan.problems == []
+    assert [one.request["prompt"] for one in plan.steps["u.each.one"]] == ["mug", "jug"]
+    assert {Path(one["uri"]).name for one in plan.inputs} == {"rows.csv", "photo.png"}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "value", "said"),
+    [
+        ("count", "integer", 50, "count takes a whole number up to 2, and 50 is more"),
+        ("flag", "string", "maybe", "flag takes true or false, and 'maybe' is a text"),
+        ("look", "string", "none", "look takes studio or outdoors, and 'none' is a text"),
+        (
+            "rows",
+            "{type: table, columns: {title: string, sold: integer}}",
+            [{"title": "mug", "sold": -1}],
+            "row 1 of rows",
+        ),
+    ],
+)
+async def test_a_used_file_takes_no_value_that_it_does_not_take_alone(
+    name: str, kind: str, value: object, said: str, tmp_path: Path
+) -> None:
+    pipeline = using(tmp_path, f"{{k: {kind}}}", f"{{{name}: $(params.k)}}")
+    (problem,) = (await pipeline.plan(k=value)).problems
+    assert said in problem.message
+    assert problem.line == 3
+
+
+async def test_a_used_file_reads_a_text_as_its_parameter_s_type(tmp_path: Path) -> None:
+    plan = await using(tmp_path, "{k: string}", "{flag: $(params.k)}").plan(k="True")
+    assert plan.problems == []
+    assert plan.steps["u.picture"][0].request["prompt"] == "studio true"
+
+
+async def test_an_answer_that_a_used_file_does_not_take_fails_its_steps_before_they_are_paid(tmp_path: Path) -> None:
+    text = "look: {model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: x}}"
+    pipeline, records = using(tmp_path, "{}", "{look: $(look)}", text), Records()
+    records.make(await pipeline.plan(known=records))
+    plan = await pipeline.plan(known=records)
+    assert plan.steps["u.picture"][0].problems == ["look takes studio or outdoors, and 'a text' is a text"]
+
+
+@pytest.mark.parametrize(
+    ("params", "value", "said"),
+    [
+        ("{k: {type: table, columns: {name: string}}}", "$(params.k)", "rows needs the column title, and $(params.k)"),
+        ("{}", "[{name: a}]", "rows needs the column title, and this list has none; there are name"),
+        ("{}", "[a, b]", "rows takes rows of columns, and this list has no columns"),
+    ],
+)
+def test_a_table_without_the_columns_that_a_used_file_needs_is_refused_by_check(
+    params: str, value: str, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(PipelineError, match=re.escape(said)):
+        using(tmp_path, params, f"{{rows: {value}}}")

@@ -2,7 +2,7 @@
 
 from rh_prefect.pipelines.check.checked import SHIPPED, Checked, read_text
 from rh_prefect.pipelines.check.file import check_document, secret_in
-from rh_prefect.pipelines.check.literals import wrong_value
+from rh_prefect.pipelines.check.literals import read_value, wrong_value
 from rh_prefect.pipelines.check.paid import feed, wrong_fields
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "check_document",
     "feed",
     "read_text",
+    "read_value",
     "secret_in",
     "wrong_fields",
     "wrong_value",

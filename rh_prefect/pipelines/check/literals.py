@@ -11,6 +11,50 @@ from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.file_model import Param, shown_value
 from rh_prefect.pipelines.references import WrongReferenceError, parse, references_in
 
+_WORDS = {"true": True, "false": False}
+
+
+def read_value(param: Param, value: Any) -> Any:
+    """Converts a value to its parameter's type, since tables and command lines contain only texts.
+
+    Args:
+        param: The parameter, or the column.
+        value: Plain JSON data.
+
+    Returns:
+        The converted value; the value itself if it cannot be converted, which `wrong_value` then reports.
+    """
+    if param.kind == "string" and isinstance(value, int | float) and not isinstance(value, bool):
+        return text_of(value)
+    if param.kind == "integer" and isinstance(value, float):
+        return _whole(value)
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    match param.kind:
+        case "boolean":
+            return _WORDS.get(text.lower(), value)
+        case "integer":
+            return _whole(_number(text, value))
+        case "number":
+            return _number(text, value)
+        case "enum":
+            return next((one for one in param.options if text_of(one) == text), value)
+    return value
+
+
+def _number(text: str, value: str) -> Any:
+    try:
+        number = float(text)
+    except ValueError:
+        return value
+    return int(text) if text.lstrip("+-").isdecimal() else number
+
+
+def _whole(value: Any) -> Any:
+    """Converts a float such as 2.0 to an integer; spreadsheets and forms write whole numbers so."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
 
 def wrong_value(param: Param, value: Any) -> str:
     """Returns a clause that explains why a value is invalid for a parameter; empty if it is valid.

@@ -108,6 +108,9 @@ class OtherCheck(PaidCheck):
             return  # the other file has this problem
         wanted = types.of_param(param)
         written = shown(value)
+        if param.kind == "table" and found.many and found.kind != "any":
+            self._fit_columns(path, written if is_reference(value) else "this list", found, param)
+            return
         if not is_reference(value) and param.kind not in ("table", "files", *FILE_TYPES):
             wrong = wrong_value(param, value)
         elif found.many != wanted.many and found.kind != "any":
@@ -123,6 +126,19 @@ class OtherCheck(PaidCheck):
             wrong = f"takes {wanted.words}, and {written} is {found.words}" if numbers or plain else ""
         if wrong:
             self._say(path, f"{path[-1]} {wrong}")
+
+    def _fit_columns(self, path: Path, written: str, found: Type, param: Param) -> None:
+        """Checks whether a list has the columns that the table of a used file needs."""
+        known = found.fields
+        if found.kind not in ("object", "group"):
+            self._say(path, f"{path[-1]} takes rows of columns, and {written} has no columns")
+            return
+        needed = (
+            name for name, column in (param.columns or {}).items() if not column.optional and column.default is None
+        )
+        missing = next((name for name in needed if name not in known), None)
+        if missing is not None and known:
+            self._say(path, f"{path[-1]} needs the column {missing}, and {written} has none; {nearest(missing, known)}")
 
     def _used(self, path: Path, name: str) -> Checked | None:
         if self._depth >= DEEPEST_USE:

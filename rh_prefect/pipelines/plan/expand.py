@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from rh_prefect.media.names import folded
 from rh_prefect.pipelines.check import Checked
@@ -26,6 +26,8 @@ from rh_prefect.pipelines.site_graphs import SavedGraphs
 from rh_prefect.pipelines.takes_file import Choices
 from rh_prefect.pipelines.types import Type
 
+BindUsed: TypeAlias = Callable[[Checked, Mapping[str, Any]], Awaitable[tuple[dict[str, Any], dict[str, str]]]]
+
 MOST_WORKS = 8000
 _TAKES_TRIED = 1000
 _SECONDS = {"m": 60, "h": 3600, "d": 86400}
@@ -44,6 +46,7 @@ class Expander:
         problems: Problems,
         run: Mapping[str, Any],
         selection: Selection,
+        bind_used: BindUsed,
         saved: SavedGraphs | None = None,
     ) -> None:
         """Starts with nothing expanded.
@@ -56,9 +59,10 @@ class Expander:
             problems: Takes what is wrong.
             run: The values of `$(run.…)`.
             selection: The part that is made, which limits `Choices.new`.
+            bind_used: Gives the parameters of a used file their values.
             saved: The graphs of workflows and apps; None where they were not read.
         """
-        self._saved, self._selection = saved, selection
+        self._saved, self._selection, self._bind_used = saved, selection, bind_used
         self._top, self._site, self._known, self.choices = checked, site, known, choices
         self._run = dict(run)
         self.problems, self.item_problems = problems, ItemProblems(problems)
@@ -205,6 +209,7 @@ class Expander:
         for draft in drafts:
             self._report(draft)
             instance = draft.instance
+            instance.problems += _problems_around(draft.frame)
             instance.is_pending = _is_open(step, draft.frame, instance.waits_for)
             instance.is_sure &= (id(draft.frame), instance.at) not in self._doubtful
             if instance.forbidden:
@@ -418,7 +423,7 @@ class Expander:
 
     async def _use(self, step: Step, at: Path, frames: list[Frame], path: str) -> list[Made]:
         used = self._checked.uses[at]
-        inner = [self._bound(step, used, frame) for frame in frames]
+        inner = [await self._bound(step, at, path, used, frame) for frame in frames]
         outer = self._checked, self._used_at, self._stops_run
         stops_run = self._stops_run or self._is_strict(at)
         self._checked, self._used_at, self._stops_run = used, self._used_at or at, stops_run
@@ -429,15 +434,17 @@ class Expander:
         outputs = [{name: evaluate(value, frame) for name, value in used.file.outputs.items()} for frame in inner]
         return [Made({name: one for name, one in found.items() if one is not ABSENT}) for found in outputs]
 
-    def _bound(self, step: Step, used: Checked, frame: Frame) -> Frame:
+    async def _bound(self, step: Step, at: Path, path: str, used: Checked, frame: Frame) -> Frame:
         given = {name: evaluate(value, frame) for name, value in step.with_.items()}
-        params: dict[str, Any] = {}
-        for name, param in used.file.params.items():
-            value = given.get(name, ABSENT)
-            params[name] = value if value is not ABSENT else ABSENT if param.default is None else param.default
+        params, wrong = await self._bind_used(used, given)
+        address = Instance(path, frame.id, step, at).address if frame.id else ""
+        for name, clause in wrong.items():
+            self.item_problems.add(self._checked, (*at, "with", name), clause, address)
         waits_for, names = self._waits_for(step, frame), {"params": params, "run": self._run}
         pending = _is_open(step, frame, waits_for)
-        return Frame(names=names, id=frame.id, is_sure=frame.is_sure, is_pending=pending, waits_for=waits_for)
+        found = Frame(names=names, id=frame.id, is_sure=frame.is_sure, is_pending=pending, waits_for=waits_for)
+        found.problems = (*_problems_around(frame), *wrong.values())
+        return found
 
     # -- groups ----------------------------------------------------------------------------------------------------
 
@@ -514,6 +521,15 @@ class Expander:
         where = f" ({' and '.join(rows[name][:2])})" if len(rows[name]) > 1 else ""
         message = f"{count} items of {path} have the id {visible(name)}{where}; an id names one item"
         self.problems.add(self._checked.document, (*at, "id"), message)
+
+
+def _problems_around(frame: Frame | None) -> list[str]:
+    """Returns what is wrong with the values of the file around a step; a run knows them only later than its plan."""
+    found: list[str] = []
+    while frame is not None:
+        found += frame.problems
+        frame = frame.outer
+    return found
 
 
 def _row(frame: Frame) -> str:

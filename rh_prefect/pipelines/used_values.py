@@ -1,0 +1,107 @@
+"""Reads the values that a step gives to the parameters of the file that it uses, known and unknown ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from rh_prefect.media.media import Media
+from rh_prefect.pipelines.check import read_value, wrong_value
+from rh_prefect.pipelines.file_model import FILE_TYPES, Param, shown_value
+from rh_prefect.pipelines.planning_values import ABSENT, File, Items, Made, Unknown
+from rh_prefect.pipelines.types import file_kind
+
+KINDS = {"image": "an image", "video": "a video", "audio": "audio", "3d": "a 3D model"}
+
+
+def used_value(name: str, param: Param, value: Any) -> tuple[Any, str]:
+    """Converts a value to the type of a used file's parameter.
+
+    Args:
+        name: The parameter, or the column.
+        param: Its declaration.
+        value: The value; what is not known yet is returned as it is.
+
+    Returns:
+        The value, and why it is invalid; empty if it is valid.
+    """
+    value = value.value if isinstance(value, Made) else value
+    if isinstance(value, Unknown):
+        return value, ""
+    if param.kind == "table":
+        return _table(name, param, value)
+    if param.kind == "files":
+        items = value if isinstance(value, Items) else Items(tuple(value) if isinstance(value, list) else (value,))
+        return items, _first(_wrong_file(name, param, one) for one in items.values)
+    if param.kind in FILE_TYPES:
+        return value, _wrong_file(name, param, value)
+    value = read_value(param, value)
+    wrong = wrong_value(param, value)
+    return value, f"{name} {wrong}" if wrong else ""
+
+
+def wrong_file(param: Param, media: Media, what: str) -> str:
+    """Returns why a parameter does not take a file; empty if it does.
+
+    Args:
+        param: The parameter, or the column.
+        media: The file.
+        what: How the message names the parameter.
+    """
+    wanted = file_kind(param.of or "file") if param.kind == "files" else file_kind(param.kind)
+    if wanted not in ("file", media.kind):
+        return (
+            f"{what} takes {KINDS[wanted]}, and {media.name} is {KINDS.get(media.kind, f'a file of kind {media.kind}')}"
+        )
+    if param.max_mb is not None and media.size > param.max_mb * 1024 * 1024:
+        return f"{media.name} has {media.size / 1024 / 1024:.1f} MB; at most {param.max_mb:g} MB are taken"
+    if param.max_seconds is not None and (media.seconds or 0) > param.max_seconds:
+        return f"{media.name} has {media.seconds:g} s; at most {param.max_seconds:g} s are taken"
+    return ""
+
+
+def _first(clauses: Any) -> str:
+    return next(filter(None, clauses), "")
+
+
+def _wrong_file(name: str, param: Param, value: Any) -> str:
+    value = value.value if isinstance(value, Made) else value
+    if isinstance(value, File):
+        # Of a file that a step will make, `check` has compared the kind.
+        return wrong_file(param, value.media, name) if value.media is not None else ""
+    return "" if isinstance(value, Unknown) else f"{name} takes a file, and {shown_value(value)}"
+
+
+def _table(name: str, param: Param, value: Any) -> tuple[Any, str]:
+    if not isinstance(value, Items | list):
+        return value, f"{name} takes a table, and {shown_value(value)}"
+    items = value if isinstance(value, Items) else Items(tuple(value))
+    rows: list[dict[str, Any]] = []
+    wrong = ""
+    for number, one in enumerate(items.values, 1):
+        row = one.value if isinstance(one, Made) else one
+        if not isinstance(row, dict):
+            return value, f"{name} takes rows, which are mappings of columns to values, and row {number} is none"
+        where = row.get("\0row") or f"row {number}"
+        cells, clause = _row(param.columns or {}, row)
+        rows.append({"\0row": where, **cells})
+        wrong = wrong or (f"{where} of {name}: {clause}" if clause else "")
+    return replace(items, values=tuple(rows)), wrong
+
+
+def _row(columns: Mapping[str, Param], row: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    cells: dict[str, Any] = {}
+    clauses: list[str] = []
+    for name, column in columns.items():
+        value = row.get(name)
+        if value is None or value is ABSENT or (isinstance(value, str) and not value.strip()):
+            # The default of a file is a path, which a step does not open.
+            value = None if column.kind in FILE_TYPES else column.default
+        if value is None:
+            cells[name] = ABSENT
+            clauses.append("" if column.optional else f"{name} is empty; the column is required")
+        else:
+            cells[name], wrong = used_value(name, column, value)
+            clauses.append(wrong)
+    return cells, _first(clauses)
