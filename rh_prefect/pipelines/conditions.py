@@ -8,7 +8,20 @@ from typing import Any
 from rh_prefect.catalog.model import text_of
 from rh_prefect.pipelines.document import Document, Path, Problems, nearest
 from rh_prefect.pipelines.file_model import shown_value
-from rh_prefect.pipelines.planning_values import ABSENT, Frame, Unknown, evaluate, number_of
+from rh_prefect.pipelines.planning_values import (
+    ABSENT,
+    Doubts,
+    File,
+    Frame,
+    Group,
+    Items,
+    Made,
+    Unknown,
+    evaluate,
+    number_of,
+    part,
+)
+from rh_prefect.pipelines.references import Names, references_in
 
 CONDITIONS = ("exists", "missing", "equals", "in", "lt", "gt", "not", "all", "any")
 
@@ -84,17 +97,69 @@ def truth(condition: Any, frame: Frame) -> bool | None:
         return condition
     if isinstance(condition, str):
         value = evaluate(condition, frame)
-        return None if isinstance(value, Unknown) else value is True
+        return None if isinstance(value, Unknown) or doubts_in(condition, frame) else value is True
     [(operator, argument)] = condition.items()
     match operator:
-        case "exists" | "missing":
-            return (evaluate(argument, frame) not in (ABSENT, "")) is (operator == "exists")
         case "not":
             found = truth(argument, frame)
             return None if found is None else not found
         case "all" | "any":
             return _several([truth(one, frame) for one in argument], operator == "any")
+    if doubts_in(argument, frame):
+        return None
+    if operator in ("exists", "missing"):
+        return (evaluate(argument, frame) not in (ABSENT, "")) is (operator == "exists")
     return _compared(operator, [evaluate(one, frame) for one in argument])
+
+
+def doubts_in(value: Any, frame: Frame) -> Doubts:
+    """Returns the undecided conditions of the steps that a value refers to, without those of its own place.
+
+    Args:
+        value: As it stands in the file.
+        frame: The names at its place.
+    """
+    found: set[tuple[int, Path]] = set()
+    for _, reference in references_in(value):
+        for names in reference.options:
+            found |= _doubts_on(names, frame)
+    return frozenset(found) - frame.doubts
+
+
+def _doubts_on(names: Names, frame: Frame) -> set[tuple[int, Path]]:
+    value = frame.find(names[0])
+    found = {*doubts_of(value)}
+    for name in names[1:]:
+        if name == "count" and _is_open_list(value):
+            found.add((id(value), ("count",)))
+        value = part(value, name)
+        found |= doubts_of(value)
+    return found
+
+
+def doubts_of(value: Any) -> Doubts:
+    """Returns the undecided conditions of the step that a value comes from.
+
+    Args:
+        value: The value of a name, or a part of one.
+    """
+    match value:
+        case Made():
+            return value.doubts
+        case File() | Unknown():
+            return value.maker.doubts if value.maker is not None else frozenset()
+        case Items():
+            return frozenset[tuple[int, Path]]().union(*map(doubts_of, value.values))
+        case Group(is_fan_out=False):
+            return value.frames[0].doubts
+    return frozenset()
+
+
+def _is_open_list(value: Any) -> bool:
+    """Returns whether a list, or a group with items, may turn out shorter."""
+    if isinstance(value, Group):
+        return any(one.is_pending for one in value.frames)
+    return isinstance(value, Items) and not all(value.sure)
 
 
 def _several(found: list[bool | None], any_is_enough: bool) -> bool | None:
@@ -109,11 +174,26 @@ def _compared(operator: str, values: list[Any]) -> bool | None:
     first, second = values
     if operator in ("lt", "gt"):
         return _ordered(first, second) if operator == "lt" else _ordered(second, first)
-    if isinstance(first, Unknown) or isinstance(second, Unknown):
-        return None
     if operator == "in":
-        return any(text_of(first) == text_of(one) for one in second)
-    return text_of(first) == text_of(second)
+        return _several([_equal(first, one) for one in second], any_is_enough=True)
+    return _equal(first, second)
+
+
+def _equal(first: Any, second: Any) -> bool | None:
+    return None if _holds_unknown(first) or _holds_unknown(second) else text_of(first) == text_of(second)
+
+
+def _holds_unknown(value: Any) -> bool:
+    match value:
+        case Made():
+            return _holds_unknown(value.value)
+        case Items():
+            return value.count is not None or not all(value.sure) or any(map(_holds_unknown, value.values))
+        case dict():
+            return any(map(_holds_unknown, value.values()))
+        case list():
+            return any(map(_holds_unknown, value))
+    return isinstance(value, Unknown)
 
 
 def _ordered(low: Any, high: Any) -> bool | None:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from rh_prefect.catalog.model import text_of
 from rh_prefect.media.media import Media
@@ -17,6 +17,9 @@ from rh_prefect.pipelines.references import Names, Reference, Template, parse
 
 if TYPE_CHECKING:
     from rh_prefect.pipelines.plan.planned_steps import Instance
+
+Doubts: TypeAlias = frozenset[tuple[int, tuple[str | int, ...]]]
+"""Conditions that are not decided yet: each by the id of the frame and the path of the step that has it."""
 
 FRAME_SECONDS = 1 / 24
 """How much longer than asked a generated clip is: a 5 s clip has 121 frames of a 24th of a second."""
@@ -136,12 +139,14 @@ class Made:
         takes: Every take's.
         label: A short name of what made it.
         cost: What it cost.
+        doubts: The undecided conditions on which it depends whether the step is made.
     """
 
     value: Any
     takes: tuple[Any, ...] = ()
     label: str = ""
     cost: Any = ABSENT
+    doubts: Doubts = frozenset()
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -159,6 +164,7 @@ class Frame:
         waits_for: The steps that decide whether the item's steps are made: those that conditions refer to, and those
             without a result that the item is taken from.
         problems: What is wrong with the values that a used file's parameters were given.
+        doubts: The undecided conditions of the groups and files around it.
     """
 
     outer: Frame | None = None
@@ -170,6 +176,7 @@ class Frame:
     is_pending: bool = False
     waits_for: Sequence[Instance] = ()
     problems: Sequence[str] = ()
+    doubts: Doubts = frozenset()
 
     def find(self, name: str) -> Any:
         """The value of a name; absent where there is none."""

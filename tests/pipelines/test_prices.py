@@ -134,3 +134,45 @@ def test_beside_an_input_of_unknown_length_the_others_do_not_determine_the_price
     files = [File("video", "one", seconds=exactly(3)), File("video", "other")]
     assert input_seconds(files, None) is None
     assert input_seconds(files, exactly(2)) == (2, 3, 3)
+
+
+MOOD = "{model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: x}, parse: {object: {mood: string}}}"
+ONE = "model: z-image/turbo, with: {prompt: hi}"
+MAYBE = f"a: {{when: {{equals: [$(s.mood), calm]}}, {ONE}}}"
+
+
+@pytest.mark.parametrize(
+    ("steps", "least", "most"),
+    [
+        ((f"p: {{when: {{in: [$(params.a), [$(s.mood), b]]}}, {ONE}}}",), "0.02", "0.06"),
+        ((f"p: {{when: {{in: [$(params.a), [$(s.mood), calm]]}}, {ONE}}}",), "0.06", "0.06"),
+        ((f"p: {{when: {{equals: [[$(s.mood)], [$(params.a)]]}}, {ONE}}}",), "0.02", "0.06"),
+        ((MAYBE, f"p: {{when: {{missing: $(a)}}, {ONE}, takes: 2}}"), "0.02", "0.10"),
+        ((MAYBE, f"p: {{when: {{exists: $(a)}}, {ONE}, takes: 2}}"), "0.02", "0.10"),
+        ((MAYBE, f"p: {{when: {{not: {{exists: $(a)}}}}, {ONE}, takes: 2}}"), "0.02", "0.10"),
+        ((f"p: {{when: {{exists: $(s)}}, {ONE}}}",), "0.06", "0.06"),
+    ],
+)
+async def test_a_condition_on_what_is_not_known_yet_is_not_decided(
+    steps: tuple[str, ...], least: str, most: str
+) -> None:
+    text = "params: {a: string}\nsteps:\n" + "".join(f"  {step}\n" for step in (f"s: {MOOD}", *steps))
+    price = (await Pipeline.from_text(text).plan(a="calm")).price
+    assert (str(price.least), str(price.most)) == (least, most)
+
+
+async def test_in_a_group_that_may_be_absent_a_step_beside_another_one_is_certain() -> None:
+    text = (
+        f"steps:\n  s: {MOOD}\n  g:\n    when: {{equals: [$(s.mood), calm]}}\n    steps:\n"
+        f"      a: {{{ONE}}}\n      b: {{when: {{missing: $(a)}}, {ONE}, takes: 5}}\n"
+    )
+    price = (await Pipeline.from_text(text).plan()).price
+    assert (str(price.least), str(price.most)) == ("0.02", "0.06")
+
+
+async def test_a_used_file_whose_condition_is_not_decided_does_not_count_for_the_least(tmp_path: Path) -> None:
+    (tmp_path / "used.yaml").write_text(f"steps: {{p: {{{ONE}}}}}\noutputs: {{p: $(p)}}\n")
+    outer = tmp_path / "outer.yaml"
+    outer.write_text(f"steps:\n  s: {MOOD}\n  u: {{when: {{equals: [$(s.mood), calm]}}, use: ./used.yaml}}\n")
+    price = (await Pipeline.from_file(outer).plan()).price
+    assert (str(price.least), str(price.most)) == ("0.02", "0.06")

@@ -10,7 +10,7 @@ from rh_prefect.media.names import folded
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.check.checked import ItemProblems
 from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
-from rh_prefect.pipelines.conditions import truth
+from rh_prefect.pipelines.conditions import doubts_in, doubts_of, truth
 from rh_prefect.pipelines.document import Path, Problems, visible
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.parsed_answers import shape_of
@@ -20,7 +20,18 @@ from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, r
 from rh_prefect.pipelines.plan.planned_steps import FREE, Instance, KnownWork, KnownWorks, Selection, Work, WorkQuery
 from rh_prefect.pipelines.plan.results import not_made, unchosen, value_of
 from rh_prefect.pipelines.plan.step_requests import Draft, draft_edit, draft_paid
-from rh_prefect.pipelines.planning_values import ABSENT, File, Frame, Group, Items, Made, evaluate, makers, results
+from rh_prefect.pipelines.planning_values import (
+    ABSENT,
+    Doubts,
+    File,
+    Frame,
+    Group,
+    Items,
+    Made,
+    evaluate,
+    makers,
+    results,
+)
 from rh_prefect.pipelines.references import references_in
 from rh_prefect.pipelines.site_graphs import SavedGraphs
 from rh_prefect.pipelines.takes_file import Choices
@@ -132,6 +143,7 @@ class Expander:
         instance = Instance(
             path, frame.id, step, at, step.model or step.edit or step.action, "x", is_sure=frame.is_sure
         )
+        instance.doubts = self._doubts(frame, at)
         if found is False:
             frame.names[name] = ABSENT
         else:
@@ -140,6 +152,10 @@ class Expander:
         if step.action != "steps":
             self._add(instance)
         return False
+
+    def _doubts(self, frame: Frame, at: Path) -> Doubts:
+        """Returns the undecided conditions on which a step depends: its own, and those around it."""
+        return frame.doubts | {(id(frame), at)} if (id(frame), at) in self._doubtful else frame.doubts
 
     def _fail_unmet(self, instance: Instance, *, is_run: bool) -> None:
         """Fails a step whose `expect` is false; while `when` is not known, the run decides later."""
@@ -180,7 +196,8 @@ class Expander:
 
     def _not_made(self, instance: Instance) -> Made:
         kind = self._checked.types.get(instance.at, Type("any"))
-        return Made(not_made(kind, instance, f"not made:{instance.address}"), label=instance.model)
+        value = not_made(kind, instance, f"not made:{instance.address}")
+        return Made(value, label=instance.model, doubts=instance.doubts)
 
     def _add(self, instance: Instance) -> None:
         instance.used_at = self._used_at
@@ -202,6 +219,7 @@ class Expander:
         blocked: dict[int, Made] = {}
         for draft in drafts:
             draft.instance.row = _row(draft.frame)
+            draft.instance.doubts = self._doubts(draft.frame, draft.instance.at)
             draft.instance.waits_for = self._waits_for(step, draft.frame)
             if (cause := self._cause(draft.instance)) is not None:
                 blocked[id(draft)] = self._block(draft.instance, cause)
@@ -353,7 +371,7 @@ class Expander:
         takes = tuple(value_of(draft, work) for work in works)
         label = f"{instance.model}, take {works[0].take}" if len(works) > 1 else instance.model
         cost = works[0].known.cost if works[0].known is not None else None
-        return Made(takes[0], takes, label, cost if cost is not None else ABSENT)
+        return Made(takes[0], takes, label, cost if cost is not None else ABSENT, instance.doubts)
 
     def _save_as(self, draft: Draft) -> None:
         step, instance = draft.instance.step, draft.instance
@@ -381,6 +399,7 @@ class Expander:
         given = step.review if isinstance(step.review, list) else [step.review]
         shown = [one for text in given for one in self._candidates(str(text), frame)]
         instance = Instance(path, frame.id, step, at, "review", is_sure=frame.is_sure)
+        instance.doubts = self._doubts(frame, at)
         instance.needs = list(dict.fromkeys(maker for one in shown for maker in makers(one)))
         instance.request = {"of": candidates_id([str(mark(one)) for one in shown])}
         instance.candidates = len(shown)
@@ -393,7 +412,8 @@ class Expander:
         chosen = self._chosen(instance, shown)
         instance.state = "r" if chosen is None else "="
         value = chosen if chosen is not None else shown[0] if shown else ABSENT
-        return Made(unchosen(value, instance) if chosen is None else value, tuple(shown), "review")
+        value = unchosen(value, instance) if chosen is None else value
+        return Made(value, tuple(shown), "review", doubts=instance.doubts)
 
     def _candidates(self, text: str, frame: Frame) -> list[Any]:
         takes = evaluate(text.replace(")", ".takes)"), frame) if " or " not in text else ABSENT
@@ -431,8 +451,7 @@ class Expander:
             await self._steps(used.file.steps, ("steps",), inner, path)
         finally:
             self._checked, self._used_at, self._stops_run = outer
-        outputs = [{name: evaluate(value, frame) for name, value in used.file.outputs.items()} for frame in inner]
-        return [Made({name: one for name, one in found.items() if one is not ABSENT}) for found in outputs]
+        return [_outputs(used, frame) for frame in inner]
 
     async def _bound(self, step: Step, at: Path, path: str, used: Checked, frame: Frame) -> Frame:
         given = {name: evaluate(value, frame) for name, value in step.with_.items()}
@@ -442,7 +461,9 @@ class Expander:
             self.item_problems.add(self._checked, (*at, "with", name), clause, address)
         waits_for, names = self._waits_for(step, frame), {"params": params, "run": self._run}
         pending = _is_open(step, frame, waits_for)
-        found = Frame(names=names, id=frame.id, is_sure=frame.is_sure, is_pending=pending, waits_for=waits_for)
+        is_sure = frame.is_sure and (id(frame), at) not in self._doubtful
+        found = Frame(names=names, id=frame.id, is_sure=is_sure, is_pending=pending, waits_for=waits_for)
+        found.doubts = self._doubts(frame, at)
         found.problems = (*_problems_around(frame), *wrong.values())
         return found
 
@@ -481,11 +502,14 @@ class Expander:
     def _frames(self, step: Step, at: Path, frame: Frame, path: str) -> list[Frame]:
         waits_for = self._waits_for(step, frame)
         pending = _is_open(step, frame, waits_for)
+        doubts = self._doubts(frame, at)
         if not step.is_fan_out:
-            return [Frame(frame, {}, frame.id, frame.number, frame.is_sure, frame.row, pending, waits_for)]
+            one = Frame(frame, {}, frame.id, frame.number, frame.is_sure, frame.row, pending, waits_for, doubts=doubts)
+            return [one]
         found = matrix_of(step, frame) if step.matrix is not None else items_of(step, frame)
         is_open = any(one.is_pending for one in found)
         for one in found:
+            one.doubts = doubts | doubts_of(one.names.get("item"))
             lost = [maker for maker in makers(one.names.get("item")) if maker.address in self._lost]
             one.waits_for = [*waits_for, *lost, *_condition_steps(step.where, one)]
             one.is_pending |= pending or _is_unmade(one.waits_for)
@@ -530,6 +554,13 @@ def _problems_around(frame: Frame | None) -> list[str]:
         found += frame.problems
         frame = frame.outer
     return found
+
+
+def _outputs(used: Checked, frame: Frame) -> Made:
+    """Returns the outputs of a used file."""
+    outputs = {name: evaluate(value, frame) for name, value in used.file.outputs.items()}
+    doubts = frame.doubts.union(*(doubts_in(value, frame) for value in used.file.outputs.values()))
+    return Made({name: one for name, one in outputs.items() if one is not ABSENT}, doubts=doubts)
 
 
 def _row(frame: Frame) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.file_model import Step
+from rh_prefect.pipelines.planning_values import Doubts
 
 State = Literal["=", "…", "+", "~", ">", "?", "!", "r", "x", "-"]
 """See `STATES`."""
@@ -235,6 +236,7 @@ class Instance:
         kind: What it makes.
         at_most: The most items of a list that `parse` reads.
         is_pending: Whether a condition on it, or the list that it is an item of, is not known yet.
+        doubts: The undecided conditions on which it depends whether the step is made.
         seconds: How long the result is, where that is known or estimated.
         needs: The steps that it takes something from.
         waits_for: The steps that its conditions refer to, and those of its groups.
@@ -270,6 +272,7 @@ class Instance:
     kind: str = ""
     at_most: int | None = None
     is_pending: bool = False
+    doubts: Doubts = frozenset()
     seconds: float | None = None
     needs: list[Instance] = field(default_factory=list)
     waits_for: list[Instance] = field(default_factory=list)
