@@ -460,7 +460,15 @@ class PipelineRun:
     async def _edit(self, instance: Instance) -> bool:
         """Makes an edit, or finds its result; returns whether it was rendered now."""
         counts_as = files_that_stand_in(instance)
-        made = await LOOP.call(self._tools.edits.make(instance.model, known_values(instance), counts_as=counts_as))
+        try:
+            made = await LOOP.call(self._tools.edits.make(instance.model, known_values(instance), counts_as=counts_as))
+        except RunningHubError:
+            raise
+        except Exception as error:  # an edit's defect: the other steps continue
+            raise MediaError(
+                f"{instance.address}: {instance.model} failed with {type(error).__name__}: {error}. Nothing was paid "
+                "for it. What to do: change its parameters or its files."
+            ) from error
         if made.is_new:
             self.outcome.made.add(instance.address)
         texts = () if made.result.text is None else (made.result.text,)

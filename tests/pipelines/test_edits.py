@@ -5,18 +5,25 @@ from __future__ import annotations
 import asyncio
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from rh_prefect.errors import MediaError
+from rh_prefect.flows.pipeline_run import PipelineRun
 from rh_prefect.media.media import Media
 from rh_prefect.media.probe import probe
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.edit_rendering import Params, Rendered, render
+from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.plan import NoWorks
 from rh_prefect.pipelines.plan.identity import recipe_id
+from rh_prefect.pipelines.plan.planned_steps import Selection
 from rh_prefect.pipelines.stored_edits import EditResults, Rendering, as_recorded, open_edits
 from rh_prefect.settings import Settings, get_settings
+from tests.pipelines.assets import photo
 from tests.support import clip_samples, samples
 from tests.support.clip_samples import BLUE, GREEN, RED, near
 from tests.support.s3 import S3Server
@@ -201,3 +208,19 @@ def test_a_picture_of_a_lost_colour_is_not_made(tmp_path: Path, out: Path) -> No
         pixel = image.convert("RGBA").getpixel((1, 1))
         assert isinstance(pixel, tuple)
         assert not near(pixel[3:], (255,))
+
+
+class BrokenEdits:
+    """Edits that end with an error of another library."""
+
+    async def make(self, *_: object, **__: object) -> None:
+        raise ValueError("a defect")
+
+
+async def test_an_unexpected_error_of_an_edit_is_the_failure_of_its_step(tmp_path: Path) -> None:
+    text = "params: {f: image}\nsteps: {a: {edit: resize, with: {file: $(params.f), width: 20, height: 20}}}\n"
+    pipeline = Pipeline.from_text(text)
+    plan = await pipeline.plan(f=str(photo(tmp_path / "mug.png")))
+    tools: Any = SimpleNamespace(known=NoWorks(), edits=BrokenEdits())
+    with pytest.raises(MediaError, match="a: resize failed with ValueError: a defect"):
+        await PipelineRun(pipeline, tools, Selection(), params={})._edit(plan.steps["a"][0])

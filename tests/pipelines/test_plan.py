@@ -642,3 +642,34 @@ def test_a_table_without_the_columns_that_a_used_file_needs_is_refused_by_check(
 ) -> None:
     with pytest.raises(PipelineError, match=re.escape(said)):
         using(tmp_path, params, f"{{rows: {value}}}")
+
+
+RESIZED = (
+    "params: {f: image, w: WIDTH}\nsteps: {a: {edit: resize, with: {file: $(params.f), width: VALUE, height: 20}}}\n"
+)
+
+
+@pytest.mark.parametrize("written", ['"20"', '"2e1"', "20.0", "20"])
+async def test_an_edit_takes_a_number_in_each_of_its_forms(written: str, tmp_path: Path) -> None:
+    pipeline = Pipeline.from_text(RESIZED.replace(", w: WIDTH", "").replace("VALUE", written))
+    plan = await pipeline.plan(f=str(photo(tmp_path / "mug.png")))
+    assert plan.problems == []
+    assert repr(plan.steps["a"][0].values["width"]) == "20"
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("20.5", "width takes a whole number, and 20.5 is none"),
+        ('"20.5"', "width takes a whole number, and 20.5 is none"),
+        ('"9"', "width takes a number from 16 to 8192, not 9"),
+    ],
+)
+async def test_a_number_that_an_edit_does_not_take_is_refused_by_check_and_plan(
+    written: str, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(PipelineError, match=re.escape(said)):
+        Pipeline.from_text(RESIZED.replace(", w: WIDTH", "").replace("VALUE", written))
+    pipeline = Pipeline.from_text(RESIZED.replace("WIDTH", "number").replace("VALUE", "$(params.w)"))
+    plan = await pipeline.plan(f=str(photo(tmp_path / "mug.png")), w=written.strip('"'))
+    assert [problem.message for problem in plan.problems] == [said]

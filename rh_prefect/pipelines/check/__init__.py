@@ -2,13 +2,14 @@
 
 from rh_prefect.pipelines.check.checked import SHIPPED, Checked, read_text
 from rh_prefect.pipelines.check.file import check_document, secret_in
-from rh_prefect.pipelines.check.literals import read_value, wrong_value
+from rh_prefect.pipelines.check.literals import edit_value, read_value, wrong_value
 from rh_prefect.pipelines.check.paid import feed, wrong_fields
 
 __all__ = [
     "SHIPPED",
     "Checked",
     "check_document",
+    "edit_value",
     "feed",
     "read_text",
     "read_value",

@@ -8,6 +8,7 @@ from typing import Any
 from rh_prefect import catalog
 from rh_prefect.catalog.model import text_of
 from rh_prefect.pipelines.document import Path
+from rh_prefect.pipelines.edits import EditParam
 from rh_prefect.pipelines.file_model import Param, shown_value
 from rh_prefect.pipelines.references import WrongReferenceError, parse, references_in
 
@@ -142,10 +143,33 @@ def texts_in(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
             yield from texts_in(one, (*path, key))
 
 
-def out_of_range(param: Any, value: Any) -> str:
-    """Returns a clause that explains why an edit does not accept a number; empty if it does."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return ""
-    if (param.min is not None and value < param.min) or (param.max is not None and value > param.max):
-        return f"{param.name} takes a number from {param.min:g} to {param.max:g}, not {value:g}"
-    return ""
+def edit_value(param: EditParam, value: Any) -> tuple[Any, str]:
+    """Converts a value to the type of an edit's parameter.
+
+    Args:
+        param: The parameter, which takes no files.
+        value: One value that is known.
+
+    Returns:
+        The value, and a clause that explains why the edit does not accept it; empty if it does.
+    """
+    if {"integer", "number"} & {*param.kinds}:
+        return _edit_number(param, value)
+    if param.kinds == ("boolean",) and not isinstance(value, bool):
+        return value, f"{param.name} takes true or false, and {shown_value(value)}"
+    if param.kinds == ("enum",) and text_of(value) not in param.options:
+        return value, f"{param.name} takes {' or '.join(param.options)}, and {shown_value(value)}"
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return (text_of(value) if param.kinds == ("string",) and is_number else value), ""
+
+
+def _edit_number(param: EditParam, value: Any) -> tuple[Any, str]:
+    if isinstance(value, str) and value in param.options:
+        return value, ""
+    kind = "integer" if param.kinds == ("integer",) else "number"
+    number = read_value(Param(type=kind), value)
+    if wrong := wrong_value(Param(type=kind), number):
+        return value, f"{param.name} {wrong}"
+    if param.min is not None and param.max is not None and not param.min <= number <= param.max:
+        return value, f"{param.name} takes a number from {param.min:g} to {param.max:g}, not {number:g}"
+    return number, ""

@@ -9,7 +9,7 @@ from typing import Any
 
 from rh_prefect.pipelines import types
 from rh_prefect.pipelines.check.checked import SHIPPED, Checked, read_text
-from rh_prefect.pipelines.check.literals import is_reference, out_of_range, shown, wrong_value
+from rh_prefect.pipelines.check.literals import edit_value, has_reference, is_reference, shown, wrong_value
 from rh_prefect.pipelines.check.paid import PaidCheck
 from rh_prefect.pipelines.document import Document, Path, PipelineError, Problems, nearest, not_replaced
 from rh_prefect.pipelines.edits import EDITS, Edit
@@ -78,7 +78,7 @@ class OtherCheck(PaidCheck):
             self._say(path, f"{param.name} takes a file of kind {kinds}, and {shown_value(value)}; use a reference")
             return False
         wrong = types.edit_misfit(found, param, shown(value))
-        wrong = wrong or ("" if is_reference(value) or isinstance(value, list) else out_of_range(param, value))
+        wrong = wrong or ("" if has_reference(value) or isinstance(value, list) else edit_value(param, value)[1])
         if wrong:
             self._say(path, wrong)
         return not wrong

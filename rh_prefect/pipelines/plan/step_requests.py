@@ -10,7 +10,7 @@ from rh_prefect import catalog
 from rh_prefect.catalog.model import Model, Param
 from rh_prefect.catalog.validation import check, check_file
 from rh_prefect.errors import MediaError, UnknownModelError
-from rh_prefect.pipelines.check import Checked, feed, wrong_fields
+from rh_prefect.pipelines.check import Checked, edit_value, feed, wrong_fields
 from rh_prefect.pipelines.check.paid import no_such_model
 from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.edits import EDITS, Edit, EditParam
@@ -385,8 +385,8 @@ def draft_edit(step: Step, at: Path, path: str, frame: Frame, failed: Collection
     draft = Draft(instance, frame, kind)
     for param in edit.params:
         if param.name in values:
-            values[param.name] = _as_list(values[param.name], param)
-            draft.problems.extend(_wrong_edit_value(param, values[param.name]))
+            values[param.name], wrong = _edit_values(param, _as_list(values[param.name], param))
+            draft.problems.extend([(("with", param.name), wrong)] if wrong else [])
     is_timed = edit.name == "subtitles" and not any(key[:2] == ("with", "at") for key, _ in draft.problems)
     if is_timed and (wrong := equal_times(step, frame, values)):
         draft.problems.append((("with", "at"), wrong))
@@ -424,15 +424,12 @@ def _aligned(values: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _wrong_edit_value(param: EditParam, value: Any) -> list[tuple[Path, str]]:
-    for one in value if isinstance(value, list) else [value]:
-        number = one if isinstance(one, int | float) and not isinstance(one, bool) else None
-        if number is None or param.min is None or param.max is None:
-            continue
-        if not param.min <= number <= param.max:
-            said = f"{param.name} takes a number from {param.min:g} to {param.max:g}, not {number:g}"
-            return [(("with", param.name), said)]
-    return []
+def _edit_values(param: EditParam, value: Any) -> tuple[Any, str]:
+    """Converts the known values of an edit's parameter; returns them, and what is wrong with the first wrong one."""
+    if isinstance(value, list):
+        found = [_edit_values(param, one) for one in value]
+        return [one for one, _ in found], next((wrong for _, wrong in found if wrong), "")
+    return (value, "") if param.takes_files or isinstance(value, File | Unknown | Made) else edit_value(param, value)
 
 
 def _edit_seconds(edit: Edit, lists: Mapping[str, Any], values: Mapping[str, Any]) -> Span | None:
