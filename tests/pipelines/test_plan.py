@@ -492,7 +492,7 @@ async def test_texts_that_begin_together_are_a_problem_before_anything_is_paid(t
 async def test_a_time_that_is_no_number_is_a_problem(start: str) -> None:
     pipeline = Pipeline.from_text(CHAPTERS.replace("TEXT", "$(each.item.title)"))
     (problem,) = (await pipeline.plan(chapters=[{"title": "One", "start": start}])).problems
-    assert "at takes a number from 0 to 86400" in problem.message
+    assert "start takes a number, and this one is not finite" in problem.message
 
 
 async def test_an_empty_text_needs_no_time_of_its_own() -> None:
@@ -673,3 +673,15 @@ async def test_a_number_that_an_edit_does_not_take_is_refused_by_check_and_plan(
     pipeline = Pipeline.from_text(RESIZED.replace("WIDTH", "number").replace("VALUE", "$(params.w)"))
     plan = await pipeline.plan(f=str(photo(tmp_path / "mug.png")), w=written.strip('"'))
     assert [problem.message for problem in plan.problems] == [said]
+
+
+@pytest.mark.parametrize("kind", ["integer", "number", "{type: number, min: 0, max: 3}"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-1e999", "9" * 5000, 10**400, float("nan"), float("inf")])
+async def test_a_number_that_is_not_finite_or_too_long_is_a_problem(kind: str, value: object) -> None:
+    pipeline = Pipeline.from_text(
+        f"params: {{n: {kind}}}\nsteps: {{p: {{model: z-image/turbo, with: {{prompt: k $(params.n)}}}}}}"
+    )
+    (problem,) = (await pipeline.plan(n=value)).problems
+    assert re.match(
+        r"n takes a (whole )?number, and ('9{37}...' is a text|this one is not finite or has)", problem.message
+    )

@@ -12,6 +12,9 @@ from rh_prefect.pipelines.edits import EditParam
 from rh_prefect.pipelines.file_model import Param, shown_value
 from rh_prefect.pipelines.references import WrongReferenceError, parse, references_in
 
+LONGEST_NUMBER = 300
+LARGEST_NUMBER = 10**LONGEST_NUMBER
+"""Python does not convert each larger number to a decimal, or to a text."""
 _WORDS = {"true": True, "false": False}
 
 
@@ -45,6 +48,8 @@ def read_value(param: Param, value: Any) -> Any:
 
 
 def _number(text: str, value: str) -> Any:
+    if len(text) > LONGEST_NUMBER:
+        return value
     try:
         number = float(text)
     except ValueError:
@@ -88,6 +93,8 @@ def _wrong_number(param: Param, value: Any) -> str:
     kind = "a whole number" if param.kind == "integer" else "a number"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"takes {kind}, and {shown_value(value)}"
+    if not -LARGEST_NUMBER <= value <= LARGEST_NUMBER:
+        return f"takes {kind}, and this one is not finite or has more than {LONGEST_NUMBER} digits"
     if param.kind == "integer" and value != int(value):
         return f"takes {kind}, and {value} is none"
     if param.min is not None and value < param.min:
