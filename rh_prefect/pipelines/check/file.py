@@ -18,6 +18,7 @@ from rh_prefect.pipelines.edits import EDITS
 from rh_prefect.pipelines.file_model import ACTIONS, FILE_TYPES, TYPES, Param, Step, shown_value
 from rh_prefect.pipelines.file_validation import build
 from rh_prefect.pipelines.parsed_answers import answer_type
+from rh_prefect.pipelines.references import references_in
 from rh_prefect.pipelines.types import FILES, Type
 from rh_prefect.pipelines.visible_names import UNKNOWN_GUARD, Scope
 
@@ -226,7 +227,7 @@ class FileCheck(OtherCheck):
                 is_right = self._check_name((*path, "as"), step.as_, scope, key=False)
                 inner.names[step.as_] = item if is_right else Type("any")
         if step.is_fan_out:
-            self._items(path, step, inner)
+            self._items(path, step, inner, scope)
             fields["id"] = inner.names["id"] = Type("string")
             inner.names["previous"] = self._previous(path, step, inner)
         steps = step.steps or {}
@@ -252,8 +253,9 @@ class FileCheck(OtherCheck):
             return Type("any")
         return found.one
 
-    def _items(self, path: Path, step: Step, inner: Scope) -> None:
+    def _items(self, path: Path, step: Step, inner: Scope, outer: Scope) -> None:
         if step.where is not None:
+            self._check_unnumbered((*path, "where"), step)
             held = self._condition((*path, "where"), step.where, inner)
             inner.guards |= held
         if step.sort is not None:
@@ -261,9 +263,15 @@ class FileCheck(OtherCheck):
             if columns and step.sort.by not in columns:
                 where = (*path, "sort", "by") if self._document.node((*path, "sort")).keys else (*path, "sort")
                 self._say(where, f"an item has no {step.sort.by}; {nearest(step.sort.by, columns)}")
-        self._whole((*path, "limit"), step.limit, inner)
+        self._whole((*path, "limit"), step.limit, outer)
         if step.id is not None:
             self._value((*path, "id"), step.id, inner)
+
+    def _check_unnumbered(self, path: Path, step: Step) -> None:
+        for at, reference in references_in(step.where):
+            if any(option[0] == "number" for option in reference.options):
+                said = f"where selects items before they are numbered, so that {reference.text} is not known in it"
+                self._say((*path, *at), f"{said}; use limit for the first items", reference.text)
 
     def _matrix(self, path: Path, step: Step, scope: Scope) -> Type:
         fields = {}
