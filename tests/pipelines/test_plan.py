@@ -16,6 +16,7 @@ from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, NoWorks, Plan, ReviewedPlan, WorkQuery
+from rh_prefect.pipelines.plan.fan_out import uses_previous
 from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES
 from rh_prefect.pipelines.plan.subtitle_time_check import equal_times
 from rh_prefect.pipelines.planning_values import Frame, Made
@@ -685,3 +686,32 @@ async def test_a_number_that_is_not_finite_or_too_long_is_a_problem(kind: str, v
     assert re.match(
         r"n takes a (whole )?number, and ('9{37}...' is a text|this one is not finite or has)", problem.message
     )
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"save_as": "$(previous.p.label or id).png"},
+        {"model": "$(previous.p.label or params.m)"},
+        {"takes": "$(previous.p.n or item.n)"},
+        {"parse": {"list": {"a": "string"}, "at_most": "$(previous.p.n or item.n)"}},
+        {"assume": {"seconds": "$(previous.p.n or item.n)"}},
+        {"foreach": ["x"], "id": "$(previous.p.a or item)", "steps": {}},
+        {"foreach": ["x"], "where": {"exists": "$(previous.p)"}, "steps": {}},
+        {"foreach": ["x"], "limit": "$(previous.p.n or params.n)", "steps": {}},
+        {"matrix": {"x": ["$(previous.p.a or id)"]}, "steps": {}},
+    ],
+    ids=lambda step: next(name for name in reversed(step) if name != "steps"),
+)
+def test_previous_is_found_in_each_key_of_a_step(step: dict[str, Any]) -> None:
+    assert uses_previous(Step.model_validate({"foreach": ["a"], "steps": {"q": step}}))
+
+
+async def test_a_name_with_the_label_of_the_item_before_is_the_label() -> None:
+    pipeline = Pipeline.from_text(
+        "params: {t: {type: table, columns: {a: string}}}\nsteps:\n  g:\n    foreach: $(params.t)\n    steps:\n"
+        "      p: {model: z-image/turbo, with: {prompt: $(item.a)}}\n"
+        '      q: {edit: resize, with: {file: $(p), width: 20, height: 20}, save_as: "$(previous.q.label or id).png"}\n'
+    )
+    plan = await pipeline.plan(t=[{"a": "x"}, {"a": "y"}])
+    assert [one.save_as for one in plan.steps["g.q"]] == ["1.png", "resize.png"]

@@ -88,8 +88,7 @@ def uses_previous(step: Step) -> bool:
     return any(
         option[0] == "previous"
         for _, one in step.walk(())
-        for value in (one.with_, one.from_, one.when, one.review, one.foreach, one.expect)
-        for _, reference in references_in(value)
+        for _, reference in references_in(one.model_dump(exclude={"steps"}))
         for option in reference.options
     )
 
