@@ -176,3 +176,14 @@ async def test_a_used_file_whose_condition_is_not_decided_does_not_count_for_the
     outer.write_text(f"steps:\n  s: {MOOD}\n  u: {{when: {{equals: [$(s.mood), calm]}}, use: ./used.yaml}}\n")
     price = (await Pipeline.from_file(outer).plan()).price
     assert (str(price.least), str(price.most)) == ("0.02", "0.06")
+
+
+@pytest.mark.parametrize("fan_out", ["foreach: $(s)", "matrix: {x: $(s.a)}", "matrix: {y: [1], x: $(s.a)}"])
+async def test_of_an_answer_s_items_only_the_first_is_certain(fan_out: str) -> None:
+    text = (
+        "steps:\n  s: {model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: x}, "
+        f"parse: {{list: {{a: string}}, at_most: 6}}}}\n  g: {{{fan_out}, steps: {{p: {{model: z-image/turbo, "
+        f"with: {{prompt: {'$(item.a)' if 'foreach' in fan_out else '$(matrix.x)'}}}}}}}}}\n"
+    )
+    price = (await Pipeline.from_text(text).plan()).price
+    assert (str(price.least), str(price.most)) == ("0.06", "0.26")

@@ -52,11 +52,19 @@ def items_of(step: Step, frame: Frame) -> list[Frame]:
 def matrix_of(step: Step, frame: Frame) -> list[Frame]:
     """The items of `matrix`: all combinations of its lists."""
     lists = {name: evaluate(value, frame) for name, value in (step.matrix or {}).items()}
-    plain = {name: list(results(one)) if isinstance(one, Items) else list(one) for name, one in lists.items()}
-    return [
-        Frame(frame, {"matrix": dict(zip(plain, values, strict=True))}, is_sure=frame.is_sure)
-        for values in product(*plain.values())
-    ]
+    found = []
+    for pairs in product(*map(_certainties, lists.values())):
+        values = dict(zip(lists, (value for value, _ in pairs), strict=True))
+        is_sure = all(is_sure for _, is_sure in pairs)
+        found.append(Frame(frame, {"matrix": values}, is_sure=frame.is_sure and is_sure, is_pending=not is_sure))
+    return found
+
+
+def _certainties(listed: Any) -> list[tuple[Any, bool]]:
+    """Returns the values of a list, each with whether it is there in the cheapest course of the run, too."""
+    if isinstance(listed, Items):
+        return [(value, is_sure) for value, (_, _, is_sure) in zip(results(listed), listed.pairs(), strict=True)]
+    return [(value, True) for value in listed]
 
 
 def name_item(step: Step, one: Frame, outer: Frame) -> bool:
