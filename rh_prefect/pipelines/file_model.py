@@ -56,6 +56,19 @@ def _read(test: Callable[[Any], bool], takes: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _options(value: Any) -> Any:
+    if not isinstance(value, list) or not value:
+        raise _wrong(f"takes a list of options, and {shown_value(value) if value != [] else 'this one is empty'}")
+    for one in value:
+        if not isinstance(one, str | int | float):
+            raise _wrong(f"takes texts, numbers, true and false as options, and one of them is {_kind_of(one)}")
+    return value
+
+
+def _kind_of(value: Any) -> str:
+    return "empty" if value is None else "a list" if isinstance(value, list) else "a mapping"
+
+
 def holds_reference(value: Any) -> bool:
     """Whether there is a reference in a value."""
     return isinstance(value, str) and "$(" in value
@@ -99,7 +112,7 @@ class Param(_Strict):
     """A parameter of a pipeline, or a column of a table."""
 
     type: Text | None = None
-    enum: Annotated[list[Any], _read(lambda v: isinstance(v, list) and v, "takes a list of options")] | None = None
+    enum: Annotated[list[Any], BeforeValidator(_options)] | None = None
     of: Text | None = None
     columns: Annotated[dict[str, Param], _read(lambda v: isinstance(v, dict) and v, "takes a mapping")] | None = None
     description: Text = ""
