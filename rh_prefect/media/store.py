@@ -16,7 +16,7 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
 from rh_prefect.caches_and_locks import LruCache
-from rh_prefect.errors import StoreError
+from rh_prefect.errors import ConfigError, StoreError
 from rh_prefect.local_files import PART
 from rh_prefect.media.file_state import Stamp, of_object
 from rh_prefect.media.file_types import sniff
@@ -25,6 +25,7 @@ from rh_prefect.media.names import DEFAULT_TEMPLATE, check_name, check_template,
 from rh_prefect.media.probe import Facts, facts_or_type
 from rh_prefect.media.storage_errors import as_store_error, guarded
 from rh_prefect.media.urls import (
+    WITHOUT_THREADS,
     identity_of,
     is_local,
     local_path,
@@ -278,7 +279,18 @@ class MediaStore:
                 return None
 
     def check(self) -> None:
-        """Writes, reads and deletes a small file; a `StoreError` names the operation that the storage refuses."""
+        """Writes, reads and deletes a small file; a `StoreError` names the operation that the storage refuses.
+
+        Raises:
+            ConfigError: Several jobs at once could not write to this kind of storage.
+            StoreError: An operation failed.
+        """
+        if self.protocol in WITHOUT_THREADS:
+            raise ConfigError(
+                f"Outputs cannot be stored at {self._shown}: the library for {self.protocol}:// does not support "
+                "several jobs at once, and paid results could be lost. No job was submitted. What to do: use a folder, "
+                "s3://, gs://, abfs:// or sftp://; or mount the server as a folder. Files that are there can be read."
+            )
         name, data = f"rh-prefect-check-{uuid.uuid4().hex[:12]}.txt", os.urandom(64)
         self.write_bytes(name, data)
         try:

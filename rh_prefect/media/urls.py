@@ -37,6 +37,10 @@ _KEYS_IN_OPTIONS = {"s3", "gs", "abfs", "memory"}
 _REMEMBERING = {"s3", "gs", "abfs"}
 """Places whose library remembers listings, and so would not see what another process wrote."""
 
+WITHOUT_THREADS = {"ftp"}
+"""Places whose library has one connection, which several threads use at once, and remembers listings: outputs of jobs
+that run at the same time would be lost or mixed up."""
+
 _ENVIRONMENT = ("AWS_", "GOOGLE_", "AZURE_", "FSSPEC_")
 """Begin the names of what the libraries behind fsspec read from the environment when they open a file system."""
 

@@ -17,7 +17,7 @@ from rh_prefect import models
 from rh_prefect.blocks.lookup import load_engine
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.recorder import Submission
-from rh_prefect.errors import JobFailed, StoreError
+from rh_prefect.errors import ConfigError, JobFailed, StoreError
 from rh_prefect.jobs.job_context import JobCall
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.scope import FolderScope
@@ -221,6 +221,14 @@ async def test_stores_of_one_url_and_other_options_have_their_own_files(
         result = await run.pay(enlarge(run.store.uri("photo.png")), key=where)
         assert run.store.exists(run.store.name_of(result.first_output.uri) or "")
     assert [sent(rh, one) for one in rh.recorder.paid] == [sha(picture("a")), sha(picture("b"))]
+
+
+async def test_outputs_on_an_ftp_server_are_refused_before_payment(rh: Emulator, run: Run) -> None:
+    """The library for FTP mixes up what several jobs write at once."""
+    run.store = MediaStore("ftp://127.0.0.1:9/films")
+    with pytest.raises(ConfigError, match="use a folder, s3://"):
+        await run.pay(models.ZImageTurbo(prompt="a"))
+    assert rh.recorder.paid == []
 
 
 async def test_a_store_of_the_same_url_that_cannot_be_written_to_is_found_before_payment(
