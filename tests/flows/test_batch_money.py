@@ -15,7 +15,7 @@ import pytest
 from rh_prefect import batch as batch_in_a_flow
 from rh_prefect import flow
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import BatchIncomplete, JournalError, StoreError
+from rh_prefect.errors import BatchIncomplete, InputError, JournalError, StoreError
 from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.queries import recorded_scope
 from rh_prefect.flow_runs.resume import create, rerun
@@ -85,6 +85,34 @@ async def test_a_failed_row_that_the_budget_allows_no_other_try_is_failed_and_sa
     assert "not started" in failed["reason"]
     assert report.costs == Costs({"CNY": rh.recorder.charged}, unknown=1)
     assert paid(rh) == ["a harbour", "doomed"]
+
+
+@pytest.mark.parametrize("strict", [False, True])
+async def test_a_row_that_is_done_stays_so_without_its_file_and_another_is_bad_and_shows_its_cost(
+    rh: Emulator, tmp_path: Path, strict: bool
+) -> None:
+    """The next run reported it as failed, without its outputs and its cost."""
+    files = [samples.png(tmp_path / f"{name}.png", text=name) for name in "ab"]
+    table = tmp_path / "rows.csv"
+    table.write_text("image_url\na.png\nb.png\na.png\n")
+    first = await run(str(table), model=ENLARGER)
+    files[0].unlink()
+    again = await run(str(table), model=ENLARGER, strict=strict)
+    assert (again.done, again.costs) == (3, Costs({"CNY": rh.recorder.charged}))
+    assert items(again) == items(first) == items(await run(str(table), model=ENLARGER))
+    assert len(rh.recorder.paid) == 3
+    for item in items(first):
+        Path(item["manifest"]).unlink()
+    if strict:
+        with pytest.raises(InputError, match=r"2 of 3 rows are invalid[^\0]*there is no file .*a\.png"):
+            await run(str(table), model=ENLARGER, strict=True)
+    else:
+        gone = items(await run(str(table), model=ENLARGER))
+        assert [item["state"] for item in gone] == ["failed", "done", "failed"]
+        assert "there is no file" in gone[0]["reason"]
+        assert [len(item["tasks"]) for item in gone] == [1, 1, 1]
+        assert [item["costs"] for item in gone] == [item["costs"] for item in items(first)]
+    assert len(rh.recorder.paid) == 3
 
 
 async def test_a_file_that_was_changed_under_its_name_is_another_job_and_one_that_was_touched_is_done(

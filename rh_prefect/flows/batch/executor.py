@@ -19,8 +19,8 @@ from rh_prefect.blocks.lookup import load_engine
 from rh_prefect.errors import BudgetExceeded, InputError, JobCancelled, JobFailed, RunningHubError, SubmissionUnknown
 from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.flow_runs.suspension import PendingTask, SuspendGroup, in_suspend_group, party
-from rh_prefect.flows.batch.report import RowResult, RowState
-from rh_prefect.flows.batch.row_plan import Plan, Work
+from rh_prefect.flows.batch.report import BAD_INPUT, RowResult, RowState
+from rh_prefect.flows.batch.row_plan import InvalidRow, Plan, Work
 from rh_prefect.jobs.events import JobEvent, JobEventState, summary_of
 from rh_prefect.jobs.journal.budget import SpendTracker
 from rh_prefect.jobs.journal.costs import CURRENCY, Costs
@@ -213,7 +213,7 @@ class RowExecutor:
         """Loads a row's jobs from an earlier run's report."""
         self._keys[item.id] = [job.rpartition("/")[2] for job in item.jobs]
 
-    def keep(self, work: Work) -> None:
+    def keep(self, work: Work | InvalidRow) -> None:
         """Reserves the jobs of a finished row, so that an equal row gets a separate job."""
         self._owners.update(dict.fromkeys(self.keys(work.id), work.number))
 
@@ -349,7 +349,7 @@ class RowExecutor:
         for key in self.keys(work.id)[step : step + 1]:
             reason = reason.removeprefix(f"{self.scope.journal.scope}/{key}: ").removeprefix(f"{state}: ")
         if isinstance(error, InputError):
-            reason = f"bad input: {reason}"
+            reason = f"{BAD_INPUT}{reason}"
         return state, f"step {step + 1} of {len(self.plan.stages)}: {reason}" if len(self.plan.stages) > 1 else reason
 
     def _end(

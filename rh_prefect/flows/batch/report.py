@@ -26,6 +26,9 @@ from rh_prefect.table_files import csv_text
 RowState = Literal["done", "failed", "unknown", "not started", "cancelled", "unfinished"]
 """The state of a row at the end of a run; see `STATES`."""
 
+BAD_INPUT = "bad input: "
+"""How the reason of a row begins that cannot be run as it is."""
+
 
 class State(NamedTuple):
     """One state of a job.
@@ -293,7 +296,8 @@ def _how(row: RowResult, view: JobView, known: Collection[str]) -> dict[str, str
             "state": "unfinished",
             "reason": "another run of this batch submitted it in the meantime; run this batch again to use its result",
         }
-    if row.state in ("failed", "unknown", "cancelled") and _is_under_way(last) and last.task_id not in known:
+    is_seen = last.task_id in known or BAD_INPUT in row.reason  # the next run would refuse such a row again
+    if row.state in ("failed", "unknown", "cancelled") and _is_under_way(last) and not is_seen:
         outcome = "" if row.state == "unknown" else f"; before, in this run: {row.reason}"
         return {
             "state": "unfinished",

@@ -68,11 +68,21 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class InvalidRow:
-    """One row that cannot be run."""
+    """One row that cannot be run.
+
+    Attributes:
+        number: The row, from 1.
+        reason: What is wrong.
+        label: A name for its output.
+        id: As of a `Work`, if only a file of the row is missing: an earlier run may have done it; else empty.
+        copy: As of a `Work`.
+    """
 
     number: int
     reason: str
     label: str | None = None
+    id: str = ""
+    copy: int = 1
 
 
 @dataclass(frozen=True)
@@ -111,7 +121,7 @@ class Plan:
             if source.is_folder and not self._takes(row):
                 continue
             work = self._work(row, source.base)
-            if isinstance(work, Work):
+            if work.id:
                 seen[work.id] += 1
                 if (copy := seen[work.id]) > 1:
                     work = replace(work, id=f"{work.id}-{copy}", copy=copy)
@@ -137,13 +147,24 @@ class Plan:
             reason = trouble(error)
         return InvalidRow(row.number, _legible(reason), _legible(label) if label is not None else None)
 
-    def _checked(self, row: Row, base: str | None, label: str | None) -> Work:
+    def _checked(self, row: Row, base: str | None, label: str | None) -> Work | InvalidRow:
         params = self._params(row, base)
         Options(label=label)  # refuses what is not a label
+        text = json.dumps([_plain(one) for one in params] + [label], sort_keys=True, ensure_ascii=False)
+        row_id = hashlib.sha256(text.encode()).hexdigest()[:16]
+        missing = next(filter(_is_missing, self._files(params)), None)
+        if missing is not None:
+            return InvalidRow(row.number, _legible(_no_file(missing)), label, row_id)
         for number, stage in enumerate(self.stages):
             stage.asked(params[number], before=_FED if number else None)
-        text = json.dumps([_plain(one) for one in params] + [label], sort_keys=True, ensure_ascii=False)
-        return Work(row.number, hashlib.sha256(text.encode()).hexdigest()[:16], label, params)
+        return Work(row.number, row_id, label, params)
+
+    def _files(self, params: Sequence[Mapping[str, object]]) -> Iterator[str]:
+        """Yields the addresses of a row's files."""
+        for stage, given in zip(self.stages, params, strict=True):
+            for param in stage.model.media_params:
+                value = given.get(param.name)
+                yield from (one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str))
 
     def _label(self, row: Row) -> str | None:
         if self.label_column:
@@ -208,7 +229,11 @@ def make_plan(
                 "already. What to do: leave one of them out."
             )
         fixed[number][key] = _read(param, value, None)
-    return Plan(tuple(stages), tuple(fixed), label_column, frozenset(ignored), _first_file(stages[0].model))
+    plan = Plan(tuple(stages), tuple(fixed), label_column, frozenset(ignored), _first_file(stages[0].model))
+    for address in plan._files(fixed):
+        if _is_missing(address):
+            raise InputError(_no_file(address))
+    return plan
 
 
 def _refuse_same(stages: Sequence[Stage], names: Iterable[str], where: str) -> None:
@@ -318,7 +343,7 @@ def _one(param: Param, value: object, base: str | None) -> object:
 
 
 def _file(given: str, base: str | None) -> str:
-    """Returns the absolute address of a file; a local file must exist."""
+    """Returns the absolute address of a file, which may be missing."""
     if _SCHEME.match(given) and not is_local(given):
         return _link(given)
     if base is not None and not _SCHEME.match(given) and not given.startswith("~") and not Path(given).is_absolute():
@@ -327,16 +352,22 @@ def _file(given: str, base: str | None) -> str:
             return given
     try:
         path = local_path(given)
-        is_there = Path(path).is_file()
+        Path(path).is_file()  # raises an error for what cannot be a file at all
     except (
         OSError,
         RuntimeError,
     ) as error:  # too long, in a closed folder, an unknown user's home
         said = getattr(error, "strerror", None) or str(error).rstrip(".")
         raise InputError(f"{_short(given)} cannot be read: {said}. What to do: correct the path.") from None
-    if not is_there:
-        raise InputError(f"there is no file {path}. What to do: correct the path.")
     return path
+
+
+def _is_missing(address: str) -> bool:
+    return is_local(address) and not Path(address).is_file()
+
+
+def _no_file(path: str) -> str:
+    return f"there is no file {path}. What to do: correct the path."
 
 
 def _link(given: str) -> str:

@@ -105,8 +105,10 @@ async def batch(
     sorted_out = await asyncio.to_thread(_sort_out, plan, source)
     about = {"source": source.name, "models": [stage.model.name for stage in plan.stages], "place": store.url}
     name = batch_id([source.identity, plan.identity, payer.pool.site, store.url])
+    known = await asyncio.to_thread(reports.earlier, name, store=store)
     if strict:
-        _refuse_bad(sorted_out)
+        done = await asyncio.to_thread(_done_earlier, sorted_out, known, store)
+        _refuse_bad([row for row in sorted_out if row.number not in done])
     await asyncio.to_thread(_check, store)
     scope = await enter(name, place, here, about=about)
     options = {
@@ -119,7 +121,7 @@ async def batch(
     run = _Run(name, plan, store, here, scope, about, options, wait)
     if strict:
         await run.check([work for work in sorted_out if isinstance(work, Work)])
-    return await run.whole(sorted_out)
+    return await run.whole(sorted_out, known)
 
 
 def _check(store: MediaStore) -> None:
@@ -188,11 +190,9 @@ class _Run:
             return InvalidRow(work.number, error.message, work.label)
         return work
 
-    async def whole(self, rows: Sequence[Work | InvalidRow]) -> BatchReport:
-        """Runs the rows that are not done yet, and always returns the report."""
-        known = await asyncio.to_thread(reports.earlier, self.name, store=self.store)
+    async def whole(self, rows: Sequence[Work | InvalidRow], known: Mapping[str, RowResult]) -> BatchReport:
+        """Runs the rows that are not done yet, and always returns the report; `known` are those of an earlier run."""
         items = await asyncio.to_thread(_items, rows, self.plan, self.store)
-        works = [row for row in rows if isinstance(row, Work)]
         budget = self.options["budget"]
         limit = None if budget is None else Decimal(str(budget))
         progress = Progress(self.name, len(rows), self.scope.journal.scope, budget=limit)
@@ -200,7 +200,7 @@ class _Run:
         crew = RowExecutor(self.name, self.plan, self.options, self.scope, self.store, ledger, progress, items)
         for item in known.values():
             crew.know(item)
-        missing = await self._take_earlier(works, crew, known)
+        missing = await self._take_earlier(rows, crew, known)
         expect_jobs(len(missing) * len(self.plan.stages))
         progress.start([item for item in items.values() if item.state != "unfinished"])
         together = await open_suspend_group(self.wait)
@@ -239,30 +239,25 @@ class _Run:
         return done, left
 
     async def _take_earlier(
-        self, works: Sequence[Work], crew: RowExecutor, known: Mapping[str, RowResult]
+        self, rows: Sequence[Work | InvalidRow], crew: RowExecutor, known: Mapping[str, RowResult]
     ) -> list[Work]:
-        """Takes over the results of an earlier run that still exist; returns the rows that are left to run."""
-        candidates = [work for work in works if self._is_same(known.get(work.id), crew.items[work.number])]
-        there = await asyncio.to_thread(self._still_there, [known[work.id] for work in candidates])
-        for work in candidates:
-            if work.id in there:
-                crew.items[work.number] = known[work.id].model_copy(update={"row": work.number, "label": work.label})
-                crew.keep(work)
-                REQUESTED_KEYS[crew.scope.journal.scope].update(crew.keys(work.id))
-        return [work for work in works if work.id not in there]
+        """Takes over the results of an earlier run that still exist; returns the rows that are left to run.
 
-    @staticmethod
-    def _is_same(earlier: RowResult | None, now: RowResult) -> bool:
-        return earlier is not None and earlier.state == "done" and earlier.files == now.files
+        A row that is done stays so without its input files: nothing is to be made from them.
+        """
 
-    def _still_there(self, items: Sequence[RowResult]) -> set[str]:
-        with ThreadPoolExecutor(_CHECKS) as pool:
-            return {item.id for item, is_there in zip(items, pool.map(self._is_there, items)) if is_there}
+        def is_same(row: Work | InvalidRow) -> bool:
+            files = crew.items[row.number].files
+            return row.id in known and (isinstance(row, InvalidRow) or known[row.id].files == files)
 
-    def _is_there(self, item: RowResult) -> bool:
-        # The manifest decides: outputs that a person has moved away are not made again.
-        name = self.store.name_of(item.manifest)
-        return name is not None and self.store.exists(name)
+        unchanged = list(filter(is_same, rows))
+        done = await asyncio.to_thread(_done_earlier, unchanged, known, self.store)
+        for row in unchanged:
+            if row.number in done:
+                crew.items[row.number] = known[row.id].model_copy(update={"row": row.number, "label": row.label})
+                crew.keep(row)
+                REQUESTED_KEYS[crew.scope.journal.scope].update(crew.keys(row.id))
+        return [row for row in rows if isinstance(row, Work) and row.number not in done]
 
     async def _account(self, crew: RowExecutor) -> BatchReport:
         items, journal = [crew.items[number] for number in sorted(crew.items)], self.scope.journal
@@ -282,6 +277,19 @@ class _Run:
         return report
 
 
+def _done_earlier(rows: Sequence[Work | InvalidRow], known: Mapping[str, RowResult], store: MediaStore) -> set[int]:
+    """Returns the numbers of the rows that an earlier run has done, and whose results still exist."""
+
+    def is_there(row: Work | InvalidRow) -> bool:
+        # The manifest decides: outputs that a person has moved away are not made again.
+        name = store.name_of(known[row.id].manifest)
+        return name is not None and store.exists(name)
+
+    done = [row for row in rows if row.id in known and known[row.id].state == "done"]
+    with ThreadPoolExecutor(_CHECKS) as pool:
+        return {row.number for row, found in zip(done, pool.map(is_there, done)) if found}
+
+
 def _items(rows: Sequence[Work | InvalidRow], plan: Plan, store: MediaStore) -> dict[int, RowResult]:
     with ThreadPoolExecutor(_CHECKS) as pool:
         return {row.number: item for row, item in zip(rows, pool.map(lambda row: _item(row, plan, store), rows))}
@@ -289,7 +297,8 @@ def _items(rows: Sequence[Work | InvalidRow], plan: Plan, store: MediaStore) -> 
 
 def _item(row: Work | InvalidRow, plan: Plan, store: MediaStore) -> RowResult:
     if isinstance(row, InvalidRow):
-        return RowResult(row=row.number, label=row.label, state="failed", reason=f"bad input: {row.reason}")
+        reason = f"{reports.BAD_INPUT}{row.reason}"
+        return RowResult(row=row.number, id=row.id, label=row.label, state="failed", reason=reason)
     reason = "the run stopped before it was complete; run it again"
     mark = mark_of(plan.stages, row.params, options_for=store.options_for)
     return RowResult(row=row.number, id=row.id, label=row.label, reason=reason, files=mark)
