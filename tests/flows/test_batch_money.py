@@ -115,6 +115,28 @@ async def test_a_row_that_is_done_stays_so_without_its_file_and_another_is_bad_a
     assert len(rh.recorder.paid) == 3
 
 
+async def test_paid_jobs_that_no_row_has_any_more_are_named_with_their_cost(
+    rh: Emulator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They were neither mentioned nor counted once a row, or its file, was corrected."""
+    table, photo = tmp_path / "rows.csv", samples.png(tmp_path / "a.png")
+    table.write_text("image_url,seed\na.png,1\na.png,2\n")
+    before = items(await run(str(table), model=ENLARGER, ignore_columns=["seed"]))
+    table.write_text("image_url,seed\na.png,1\n")
+    each = rh.recorder.charged / 2
+    for _ in range(2):
+        report = await run(str(table), model=ENLARGER, ignore_columns=["seed"])
+        assert (report.is_complete, report.costs) == (True, Costs({"CNY": each}))
+        assert (report.left_out, report.left_out_costs) == (tuple(before[1]["jobs"]), Costs({"CNY": each}))
+        assert str(report).endswith("; left out: 1 job(s) of no row, 0.10 CNY")
+        assert f"rh-prefect jobs collect {before[1]['jobs'][0].partition('/')[0]}" in caplog.text
+    samples.png(photo, text="another")
+    table.write_text("image_url,seed\na.png,1\na.png,2\n")
+    report = await run(str(table), model=ENLARGER, ignore_columns=["seed"])
+    assert report.left_out == tuple(sorted(job for item in before for job in item["jobs"]))
+    assert report.costs + report.left_out_costs == Costs({"CNY": rh.recorder.charged})
+
+
 async def test_a_file_that_was_changed_under_its_name_is_another_job_and_one_that_was_touched_is_done(
     rh: Emulator, tmp_path: Path
 ) -> None:

@@ -194,7 +194,8 @@ class _Gone:
 class RowExecutor:
     """Runs the rows of one batch run, with the state that all rows share.
 
-    `items` has the result of each row, `known_tasks` the tasks that the rows had when they ended.
+    `items` has the result of each row, `known_tasks` the tasks that the rows had when they ended,
+    `earlier_jobs` the jobs that an earlier run has reported.
     """
 
     batch: str
@@ -206,12 +207,14 @@ class RowExecutor:
     progress: Progress
     items: dict[int, RowResult]
     known_tasks: set[str] = field(default_factory=set)
+    earlier_jobs: set[str] = field(default_factory=set)
     _keys: dict[str, list[str]] = field(default_factory=dict)
     _owners: dict[str, int] = field(default_factory=dict)
 
     def know(self, item: RowResult) -> None:
         """Loads a row's jobs from an earlier run's report."""
         self._keys[item.id] = [job.rpartition("/")[2] for job in item.jobs]
+        self.earlier_jobs.update(item.jobs)
 
     def keep(self, work: Work | InvalidRow) -> None:
         """Reserves the jobs of a finished row, so that an equal row gets a separate job."""

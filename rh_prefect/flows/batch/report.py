@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final, Literal, NamedTuple
@@ -17,7 +17,7 @@ from rh_prefect.errors import RunningHubError
 from rh_prefect.flows.batch.saved_state import FOLDER
 from rh_prefect.jobs.events import JobEventState
 from rh_prefect.jobs.journal.budget import SpendTracker
-from rh_prefect.jobs.journal.costs import Costs
+from rh_prefect.jobs.journal.costs import Costs, costs_of, may_cost
 from rh_prefect.jobs.journal.job_records import JobState, JobView, Submit, jobs_of
 from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.media.store import MediaStore
@@ -136,6 +136,9 @@ class BatchReport(BaseModel):
         costs: What the rows have cost by unit, those of earlier runs included.
         budget: The least budget that suffices for the next job of each row that was not started; None where there is
             no such row, or the price of one is not known.
+        left_out: Jobs that earlier runs have paid for and that belong to no row any more, since the row, or a file of
+            it, was changed or removed; as `rh-prefect jobs` takes them.
+        left_out_costs: What they have cost; it is not in `costs`.
         csv_uri: Where the report is as a table.
         json_uri: Where it is as JSON.
     """
@@ -152,6 +155,8 @@ class BatchReport(BaseModel):
     unfinished: int = 0
     costs: Costs = Field(default_factory=Costs)
     budget: Decimal | None = None
+    left_out: tuple[str, ...] = ()
+    left_out_costs: Costs = Field(default_factory=Costs)
     csv_uri: str = ""
     json_uri: str = ""
 
@@ -165,19 +170,27 @@ class BatchReport(BaseModel):
         others = ("failed", "unknown", "not_started", "cancelled", "unfinished")
         said = [f"{getattr(self, name)} {name.replace('_', ' ')}" for name in others if getattr(self, name)]
         counts = ", ".join([f"{self.done} of {self.total} rows done", *said])
-        return f"{counts}; {self.costs}"
+        left_out = f"; left out: {len(self.left_out)} job(s) of no row, {self.left_out_costs}" if self.left_out else ""
+        return f"{counts}; {self.costs}{left_out}"
 
 
 def summarise(
-    batch: str, rows: Sequence[RowResult], *, store: MediaStore, counted: Callable[[str], Decimal]
+    batch: str,
+    rows: Sequence[RowResult],
+    *,
+    store: MediaStore,
+    counted: Callable[[str], Decimal],
+    left_out: Mapping[str, Costs] | None = None,
 ) -> BatchReport:
-    """Makes the report of a batch from its rows."""
+    """Makes the report of a batch from its rows, and from the jobs that belong to no row any more."""
     counts = Counter(row.state.replace(" ", "_") for row in rows)
     return BatchReport(
         batch=batch,
         total=len(rows),
         costs=Costs.total(row.costs for row in rows),
         budget=_budget(Costs.total(row.price for row in rows if row.state == "not started"), counted),
+        left_out=tuple(left_out or ()),
+        left_out_costs=Costs.total((left_out or {}).values()),
         csv_uri=store.uri(_name(batch, "csv")),
         json_uri=store.uri(_name(batch, "json")),
         **counts,
@@ -208,16 +221,25 @@ def write(report: BatchReport, rows: Sequence[RowResult], *, store: MediaStore, 
     )
 
 
-def earlier(batch: str, *, store: MediaStore) -> dict[str, RowResult]:
-    """Reads the rows of an earlier run's report, by their ids."""
+class Earlier(NamedTuple):
+    """What an earlier run has reported: its rows by their ids, and the jobs of no row."""
+
+    rows: Mapping[str, RowResult] = {}
+    left_out: Sequence[str] = ()
+
+
+def earlier(batch: str, *, store: MediaStore) -> Earlier:
+    """Reads the report of an earlier run."""
     name = _name(batch, "json")
     if not store.exists(name):
-        return {}
+        return Earlier()
     try:
-        rows = [RowResult.model_validate(row) for row in json.loads(store.read_bytes(name))["rows"]]
-    except (ValueError, KeyError, TypeError):
-        return {}  # The journal has the same data, but is slower to read.
-    return {row.id: row for row in rows if row.id}
+        report = json.loads(store.read_bytes(name))
+        rows = [RowResult.model_validate(row) for row in report["rows"]]
+        left_out = [str(job) for job in report.get("left_out", ())]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return Earlier()  # The journal has the same data, but is slower to read.
+    return Earlier({row.id: row for row in rows if row.id}, left_out)
 
 
 async def show(report: BatchReport, rows: Sequence[RowResult]) -> None:
@@ -264,6 +286,23 @@ async def filled_in(
         ledger.take(view)
     views = [[found[key] for key in some if key in found] for some in wanted]
     return [_filled_in(row, some, journal.scope, ledger, tasks) if some else row for row, some in zip(rows, views)]
+
+
+async def paid_jobs(jobs: Iterable[str], *, journal: Journal) -> dict[str, Costs]:
+    """Returns those jobs of a journal that were paid for, or may have been, with their costs; on the loop thread."""
+    # A job of another scope is one of a flow run that was deleted.
+    wanted = {job for job in jobs if job.rpartition("/")[0] == journal.scope}
+    if not wanted:
+        return {}
+    found: dict[str, Costs] = {}
+    try:
+        async for view in jobs_of(journal):
+            paid = [submit for submit in view.submits if may_cost(submit)]
+            if paid and (job := f"{journal.scope}/{view.key}") in wanted:
+                found[job] = Costs.total(costs_of(one.end) if one.end else Costs(unknown=1) for one in paid)
+    except RunningHubError:
+        return {job: Costs(unknown=1) for job in sorted(wanted)}
+    return dict(sorted(found.items()))
 
 
 def _filled_in(

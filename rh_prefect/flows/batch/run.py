@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from prefect.logging import get_run_logger
+
 from rh_prefect.blocks.lookup import load_engine, load_storage
 from rh_prefect.errors import ConfigError, InputError, StoreError
 from rh_prefect.flow_runs import run_status
@@ -33,6 +35,12 @@ from rh_prefect.table_files import Source
 
 _TOLD = 10
 """How many rows of one reason, and how many reasons, an error names."""
+
+_LEFT_OUT = (
+    "%d job(s) of earlier runs of this batch belong to no row any more, since the row or a file of it was changed or "
+    "removed. They have cost %s, which is not in the sum of the rows: %s. What to do: `rh-prefect jobs collect %s` "
+    "downloads their results at no cost"
+)
 
 _SETTLE = 5.0
 """Seconds that the report of a run that is broken off waits for submits in flight."""
@@ -107,7 +115,7 @@ async def batch(
     name = batch_id([source.identity, plan.identity, payer.pool.site, store.url])
     known = await asyncio.to_thread(reports.earlier, name, store=store)
     if strict:
-        done = await asyncio.to_thread(_done_earlier, sorted_out, known, store)
+        done = await asyncio.to_thread(_done_earlier, sorted_out, known.rows, store)
         _refuse_bad([row for row in sorted_out if row.number not in done])
     await asyncio.to_thread(_check, store)
     scope = await enter(name, place, here, about=about)
@@ -190,8 +198,9 @@ class _Run:
             return InvalidRow(work.number, error.message, work.label)
         return work
 
-    async def whole(self, rows: Sequence[Work | InvalidRow], known: Mapping[str, RowResult]) -> BatchReport:
-        """Runs the rows that are not done yet, and always returns the report; `known` are those of an earlier run."""
+    async def whole(self, rows: Sequence[Work | InvalidRow], earlier: reports.Earlier) -> BatchReport:
+        """Runs the rows that are not done yet, and always returns the report."""
+        known = earlier.rows
         items = await asyncio.to_thread(_items, rows, self.plan, self.store)
         budget = self.options["budget"]
         limit = None if budget is None else Decimal(str(budget))
@@ -200,6 +209,7 @@ class _Run:
         crew = RowExecutor(self.name, self.plan, self.options, self.scope, self.store, ledger, progress, items)
         for item in known.values():
             crew.know(item)
+        crew.earlier_jobs.update(earlier.left_out)
         missing = await self._take_earlier(rows, crew, known)
         expect_jobs(len(missing) * len(self.plan.stages))
         progress.start([item for item in items.values() if item.state != "unfinished"])
@@ -263,18 +273,28 @@ class _Run:
         items, journal = [crew.items[number] for number in sorted(crew.items)], self.scope.journal
         known = crew.known_tasks
         items = await LOOP.call(filled_in(items, crew.keys, journal=journal, ledger=crew.ledger, tasks=known))
+        left_out = await LOOP.call(reports.paid_jobs(crew.earlier_jobs - _jobs_of(items, crew), journal=journal))
         report = reports.summarise(
             self.name,
             items,
             store=self.store,
             counted=lambda unit: crew.ledger.spent(unit) + crew.ledger.reserved(unit),
+            left_out=left_out,
         )
         about = {**self.about, "flow_run": self.here.journal.scope, "scope": self.scope.journal.scope}
         try:
             await asyncio.to_thread(reports.write, report, items, store=self.store, about=about)
         finally:
             await reports.show(report, items)
+        self._say_left_out(report)
         return report
+
+    def _say_left_out(self, report: BatchReport) -> None:
+        jobs, scope = report.left_out, self.scope.journal.scope
+        if jobs:
+            more = f" and {len(jobs) - _TOLD} more" if len(jobs) > _TOLD else ""
+            named = ", ".join(jobs[:_TOLD]) + more
+            get_run_logger().warning(_LEFT_OUT, len(jobs), report.left_out_costs, named, scope)
 
 
 def _done_earlier(rows: Sequence[Work | InvalidRow], known: Mapping[str, RowResult], store: MediaStore) -> set[int]:
@@ -288,6 +308,13 @@ def _done_earlier(rows: Sequence[Work | InvalidRow], known: Mapping[str, RowResu
     done = [row for row in rows if row.id in known and known[row.id].state == "done"]
     with ThreadPoolExecutor(_CHECKS) as pool:
         return {row.number for row, found in zip(done, pool.map(is_there, done)) if found}
+
+
+def _jobs_of(items: Sequence[RowResult], crew: RowExecutor) -> set[str]:
+    """Returns the jobs of the rows, also those that this run has not reached."""
+    scope = crew.scope.journal.scope
+    reached = {job for item in items for job in item.jobs}
+    return reached | {f"{scope}/{key}" for item in items for key in crew.keys(item.id)}
 
 
 def _items(rows: Sequence[Work | InvalidRow], plan: Plan, store: MediaStore) -> dict[int, RowResult]:
