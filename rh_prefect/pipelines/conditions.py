@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from rh_prefect.catalog.model import text_of
@@ -110,6 +111,31 @@ def truth(condition: Any, frame: Frame) -> bool | None:
     if operator in ("exists", "missing"):
         return (evaluate(argument, frame) not in (ABSENT, "")) is (operator == "exists")
     return _compared(operator, [evaluate(one, frame) for one in argument])
+
+
+def not_numbers(condition: Any, frame: Frame) -> Iterator[tuple[Path, str]]:
+    """Yields the known values of `lt` and `gt` that are not numbers: their paths in the condition, and clauses.
+
+    Args:
+        condition: As it stands in the file, checked.
+        frame: The names at its place.
+    """
+    if not isinstance(condition, dict):
+        return
+    [(operator, argument)] = condition.items()
+    if operator in ("not", "all", "any"):
+        for n, one in enumerate(argument if isinstance(argument, list) else [argument]):
+            at = (operator, n) if isinstance(argument, list) else (operator,)
+            yield from (((*at, *path), clause) for path, clause in not_numbers(one, frame))
+    elif operator in ("lt", "gt"):
+        for n, written in enumerate(argument):
+            value = evaluate(written, frame)
+            if value is not ABSENT and not isinstance(value, Unknown) and number_of(value) is None:
+                yield (operator, n), f"{operator} compares numbers, and {written} is {_said(value)}"
+
+
+def _said(value: Any) -> str:
+    return shown_value(value).removesuffix(" is a text")
 
 
 def doubts_in(value: Any, frame: Frame) -> Doubts:

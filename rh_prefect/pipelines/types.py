@@ -291,6 +291,17 @@ def _is_number(value: Any) -> bool:
         return False
 
 
+def may_be_number(given: Type) -> bool:
+    """Returns whether a value of a type can be a number; a text is one if it is written like one.
+
+    Args:
+        given: The type.
+    """
+    if given.many or given.kind not in ("string", "enum", *NUMBERS, "any"):
+        return False
+    return not given.options or any(map(_is_number, given.options))
+
+
 def _spells_booleans(options: tuple[Any, ...]) -> bool:
     return all(text_of(one) in ("true", "false") for one in options)
 

@@ -715,3 +715,33 @@ async def test_a_name_with_the_label_of_the_item_before_is_the_label() -> None:
     )
     plan = await pipeline.plan(t=[{"a": "x"}, {"a": "y"}])
     assert [one.save_as for one in plan.steps["g.q"]] == ["1.png", "resize.png"]
+
+
+@pytest.mark.parametrize(
+    "where", ["{gt: [$(item.sold), 0]}", "{all: [{exists: $(item.sold)}, {gt: [$(item.sold), 0]}]}"]
+)
+async def test_a_text_that_is_no_number_is_not_compared_as_one(where: str) -> None:
+    pipeline = Pipeline.from_text(
+        "params: {t: {type: table, columns: {a: string, sold: string}}}\nsteps:\n  g:\n    foreach: $(params.t)\n"
+        f"    where: {where}\n    steps: {{p: {{model: z-image/turbo, with: {{prompt: $(item.a)}}}}}}\n"
+    )
+    rows = [{"a": "x", "sold": "many"}, {"a": "y", "sold": "1,000"}, {"a": "z", "sold": "3"}]
+    plan = await pipeline.plan(t=rows)
+    assert [problem.message for problem in plan.problems] == [
+        "row 1: gt compares numbers, and $(item.sold) is 'many'",
+        "row 2: gt compares numbers, and $(item.sold) is '1,000'",
+    ]
+    assert len((await pipeline.plan(t=rows[2:])).steps["g.p"]) == 1
+
+
+async def test_an_answer_that_is_no_number_fails_the_step_with_the_condition() -> None:
+    pipeline, records = (
+        Pipeline.from_text(
+            "steps:\n  s: {model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: x}}\n"
+            "  p: {when: {gt: [$(s), 3]}, model: z-image/turbo, with: {prompt: x}}\n"
+        ),
+        Records(),
+    )
+    records.make(await pipeline.plan(known=records))
+    (step,) = (await pipeline.plan(known=records)).steps["p"]
+    assert (step.state, step.problems) == ("x", ["gt compares numbers, and $(s) is 'a text'"])

@@ -12,7 +12,7 @@ from typing import Any
 from rh_prefect.media.names import folded
 from rh_prefect.pipelines import types
 from rh_prefect.pipelines.check.checked import Checked
-from rh_prefect.pipelines.check.literals import are_whole
+from rh_prefect.pipelines.check.literals import are_whole, shown
 from rh_prefect.pipelines.conditions import check_condition
 from rh_prefect.pipelines.document import Path, Problems
 from rh_prefect.pipelines.file_model import NAME, RESERVED, Step, shown_value
@@ -151,9 +151,12 @@ class ValueCheck:
         if operator in ("exists", "missing"):
             return self._existing(at, operator, argument, scope)
         for n, one in enumerate(argument):
-            self._holding((*at, n), one, scope) if operator == "any" else self._value(
-                (*at, n), one, scope, may_be_absent=True
-            )
+            if operator == "any":
+                self._holding((*at, n), one, scope)
+                continue
+            found = self._value((*at, n), one, scope, may_be_absent=True)
+            if operator in ("lt", "gt") and found is not None and not types.may_be_number(found):
+                self._say((*at, n), f"{operator} compares numbers, and {shown(one)} is {found.words}")
         return frozenset([f"{operator}:{argument}"])
 
     def _existing(self, path: Path, operator: str, text: str, scope: Scope) -> frozenset[str]:

@@ -10,7 +10,7 @@ from rh_prefect.media.names import folded
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.check.checked import ItemProblems
 from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
-from rh_prefect.pipelines.conditions import doubts_in, doubts_of, truth
+from rh_prefect.pipelines.conditions import doubts_in, doubts_of, not_numbers, truth
 from rh_prefect.pipelines.document import Path, Problems, visible
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.parsed_answers import shape_of
@@ -138,7 +138,8 @@ class Expander:
         held = True if step.expect is None or found is False else truth(step.expect, frame)
         if found is None:
             self._doubtful.add((id(frame), at))
-        if found is not False and held is not False:
+        wrong = self._not_numbers(step, at, frame, ("when", "expect")) if None in (found, held) else []
+        if found is not False and held is not False and not wrong:
             return True
         instance = Instance(
             path, frame.id, step, at, step.model or step.edit or step.action, "x", is_sure=frame.is_sure
@@ -148,22 +149,37 @@ class Expander:
             frame.names[name] = ABSENT
         else:
             frame.names[name] = self._not_made(instance)
-            self._fail_unmet(instance, is_run=found is True)
-        if step.action != "steps":
+            self._fail_unmet(instance, wrong or ["the expect condition is false"], is_run=bool(wrong) or found is True)
+        if step.action != "steps" or wrong:
             self._add(instance)
         return False
+
+    def _not_numbers(self, step: Step, at: Path, frame: Frame, keys: Sequence[str]) -> list[str]:
+        """Reports values that `lt` and `gt` of some conditions cannot compare; returns what is wrong with them."""
+        found: list[str] = []
+        for key in keys:
+            condition = getattr(step, key)
+            if condition is None or truth(condition, frame) is not None:
+                continue
+            for path, clause in not_numbers(condition, frame):
+                self.item_problems.add(self._checked, (*at, key, *path), clause, _row(frame))
+                found.append(clause)
+        return found
 
     def _doubts(self, frame: Frame, at: Path) -> Doubts:
         """Returns the undecided conditions on which a step depends: its own, and those around it."""
         return frame.doubts | {(id(frame), at)} if (id(frame), at) in self._doubtful else frame.doubts
 
-    def _fail_unmet(self, instance: Instance, *, is_run: bool) -> None:
-        """Fails a step whose `expect` is false; while `when` is not known, the run decides later."""
+    def _fail_unmet(self, instance: Instance, causes: list[str], *, is_run: bool) -> None:
+        """Fails a step whose `expect` is false, or whose conditions compare what is no number.
+
+        While `when` is not known, the run decides later.
+        """
         if not is_run:
             instance.is_pending = True
             return
-        instance.note = "the expect condition is false; this item fails before anything is paid for it"
-        instance.problems.append("the expect condition is false")
+        instance.note = f"{causes[0]}; this item fails before anything is paid for it"
+        instance.problems.extend(causes)
         self.notes[f"{instance.address}: {instance.note}."] = None
         self._lost[instance.address] = instance
 
@@ -513,7 +529,7 @@ class Expander:
             lost = [maker for maker in makers(one.names.get("item")) if maker.address in self._lost]
             one.waits_for = [*waits_for, *lost, *_condition_steps(step.where, one)]
             one.is_pending |= pending or _is_unmade(one.waits_for)
-        found = [one for one in found if step.where is None or is_selected(step, one)]
+        found = [one for one in found if step.where is None or self._is_selected(step, at, one)]
         if step.sort is not None:
             found = ordered(found, step.sort.by, descending=step.sort.descending)
         found = found[: self._limit(step, at, frame, path)]
@@ -524,6 +540,12 @@ class Expander:
             self.open_fan_outs[path] = not frame.id
         self._check_ids(step, at, found, path)
         return found
+
+    def _is_selected(self, step: Step, at: Path, one: Frame) -> bool:
+        """Returns whether `where` is not false; an item for which it cannot be evaluated stays, and its steps fail."""
+        wrong = self._not_numbers(step, at, one, ("where",))
+        one.problems = wrong
+        return bool(wrong) or is_selected(step, one)
 
     def _limit(self, step: Step, at: Path, frame: Frame, path: str) -> int | None:
         limit, wrong = count_of("limit", step.limit, frame)
