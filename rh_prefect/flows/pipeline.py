@@ -97,12 +97,6 @@ def pipeline_flow(
         name: Its name there.
         reviewed: A plan that was reviewed; runs of the flow pay for nothing else.
     """
-    taken = sorted(set(pipeline.file.params) & set(OPTIONS))
-    if taken:
-        raise InputError(
-            f"{pipeline.name}: the parameter {taken[0]} has the name of an option that every pipeline has. What to do: "
-            f"rename it. The options are {', '.join(OPTIONS)}."
-        )
 
     async def run(**given: Any) -> Any:
         options = RunOptions(**{name: given.pop(name) for name in OPTIONS if name in given})

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from rh_prefect.pipelines import pipeline as files
-from rh_prefect.pipelines.file_model import Param
+from rh_prefect.pipelines.file_model import RUN_OPTIONS, Param
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class RunOptions:
     storage: str | None = None
 
 
-OPTIONS = tuple(RunOptions.__dataclass_fields__)
+OPTIONS = RUN_OPTIONS
 
 
 def signature_of(pipeline: files.Pipeline) -> inspect.Signature:

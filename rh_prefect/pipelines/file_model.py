@@ -16,6 +16,20 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:-[A-Za-z0-9_]+)*")
 RESERVED = ("params", "run", "item", "number", "id", "previous", "matrix")
 """Names that a step and an `as` may not have."""
 
+RUN_OPTIONS = (
+    "budget",
+    "takes",
+    "choices",
+    "new",
+    "only",
+    "items",
+    "sample",
+    "require_new",
+    "credentials",
+    "storage",
+)
+"""The options of every run; a parameter of a file that is run has none of these names."""
+
 FILE_TYPES = ("image", "video", "audio", "model3d", "file")
 TYPES = ("string", "integer", "number", "boolean", "enum", *FILE_TYPES, "files", "table")
 ACTIONS = ("model", "workflow", "app", "graph", "edit", "use", "review", "steps")

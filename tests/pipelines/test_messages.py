@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from rh_prefect.flows.pipeline_parameters import RunOptions
 from rh_prefect.pipelines.document import PipelineError
+from rh_prefect.pipelines.file_model import RUN_OPTIONS
 from rh_prefect.pipelines.pipeline import Pipeline
 from tests.pipelines.assets import photo
 
@@ -156,3 +158,16 @@ async def test_an_empty_cell(tmp_path: Path) -> None:
             "{type: image, optional: true} (and 12 further rows)"
         )
     ]
+
+
+def test_the_names_that_a_parameter_may_not_have_are_those_of_the_options_of_a_run() -> None:
+    assert tuple(RunOptions.__dataclass_fields__) == RUN_OPTIONS
+
+
+def test_a_used_file_may_have_a_parameter_with_the_name_of_an_option(tmp_path: Path) -> None:
+    used = "params: {budget: string}\nsteps: {p: {model: z-image/turbo, with: {prompt: $(params.budget)}}}\n"
+    (tmp_path / "a&b.yaml").write_text(used)
+    (tmp_path / "outer.yaml").write_text("steps: {u: {use: ./a&b.yaml, with: {budget: x}}}\n")
+    assert Pipeline.from_file(tmp_path / "outer.yaml").name == "outer"
+    with pytest.raises(PipelineError, match="budget is an option of every run"):
+        Pipeline.from_text(used)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from keyword import iskeyword
 from pathlib import Path as FilePath
 
 from rh_prefect import catalog
@@ -15,7 +16,7 @@ from rh_prefect.pipelines.check.literals import is_reference, kind_of, wrong_val
 from rh_prefect.pipelines.check.other_steps import OtherCheck
 from rh_prefect.pipelines.document import Document, Path, Problems, nearest
 from rh_prefect.pipelines.edits import EDITS
-from rh_prefect.pipelines.file_model import ACTIONS, FILE_TYPES, TYPES, Param, Step, shown_value
+from rh_prefect.pipelines.file_model import ACTIONS, FILE_TYPES, RUN_OPTIONS, TYPES, Param, Step, shown_value
 from rh_prefect.pipelines.file_validation import build
 from rh_prefect.pipelines.parsed_answers import answer_type
 from rh_prefect.pipelines.references import references_in
@@ -23,6 +24,8 @@ from rh_prefect.pipelines.types import FILES, Type
 from rh_prefect.pipelines.visible_names import UNKNOWN_GUARD, Scope
 
 _KEY = re.compile(r"(?i)(?:sk-|rh[-_]?)?[0-9a-f]{32,}|bearer .+|[A-Za-z0-9+/_-]{40,}")
+_NOT_IN_NAMES = ("/", "%", "&", "<", ">")
+_PREFECT_NAMES = ("self", "return_state", "wait_for")
 _ONLY_PAID = ("takes", "attempts", "reuse", "parse", "assume", "pin")
 _ONLY_GROUPS = ("foreach", "matrix", "as", "id", "where", "sort", "limit")
 _RUN = Type("object", fields={"date": Type("string"), "id": Type("string")})
@@ -56,6 +59,7 @@ class FileCheck(OtherCheck):
     def whole(self) -> None:
         """Checks everything, in the order of the file."""
         self._check_blocks()
+        self._check_flow_name()
         params = {name: self._param(("params", name), name, param) for name, param in self._file.params.items()}
         top = Scope(names={"params": Type("object", fields=params), "run": _RUN})
         scope = self._steps(self._file.steps, ("steps",), top)
@@ -74,9 +78,25 @@ class FileCheck(OtherCheck):
             self._say(("budget",), "budget must be an amount of 0 or more")
         self._check_reuse(("reuse",), self._file.reuse)
 
-    def _param(self, path: Path, name: str, param: Param, *, owner: str = "params") -> Type:
-        if owner == "params" and not name.isidentifier():
+    def _check_flow_name(self) -> None:
+        """Refuses what the name of a flow may not have."""
+        name = self._file.name or FilePath(self._document.name).stem
+        wrong = next((sign for sign in _NOT_IN_NAMES if sign in name), "")
+        if wrong and self._depth == 0:
+            what = "name" if self._file.name else "the name of the file, without a key name,"
+            self._say(("name",) if self._file.name else (), f"{what} may not have {wrong}; Prefect refuses such flows")
+
+    def _check_param_name(self, path: Path, name: str) -> None:
+        if not name.isidentifier():
             self._say(path, f"{name} is not a name; a parameter's name has letters, digits and _", key=True)
+        elif iskeyword(name) or name in _PREFECT_NAMES:
+            self._say(path, f"{name} has a meaning of its own in Python; give this parameter another name", key=True)
+        elif self._depth == 0 and name in RUN_OPTIONS:
+            self._say(path, f"{name} is an option of every run; give this parameter another name", key=True)
+
+    def _param(self, path: Path, name: str, param: Param, *, owner: str = "params") -> Type:
+        if owner == "params":
+            self._check_param_name(path, name)
         before = self._said
         self._check_type(path, param, is_column=owner != "params")
         is_known = self._said == before
