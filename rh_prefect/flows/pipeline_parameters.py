@@ -6,7 +6,7 @@ import inspect
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter, WithJsonSchema
 
 from rh_prefect.pipelines import pipeline as files
 from rh_prefect.pipelines.file_model import RUN_OPTIONS, Param
@@ -70,8 +70,9 @@ def _default(param: Param) -> Any:
 
 
 def _annotation(param: Param) -> Any:
+    """Returns an annotation with the schema of the form that takes any value: the pipeline's reader checks values."""
     kind = _kind(param)
-    return kind | None if param.optional else kind
+    return Annotated[Any, WithJsonSchema(TypeAdapter(kind | None if param.optional else kind).json_schema())]
 
 
 def _kind(param: Param) -> Any:
@@ -85,6 +86,8 @@ def _kind(param: Param) -> Any:
             return bool
         case "table":
             return str | list[dict[str, Any]]
+        case "files":
+            return str | list[str]
         case "string":
             shortest, longest = (None if one is None else int(one) for one in (param.min, param.max))
             return Annotated[str, Field(min_length=shortest, max_length=longest)]

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import pytest
 
+from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.file_model import Step
@@ -745,3 +746,34 @@ async def test_an_answer_that_is_no_number_fails_the_step_with_the_condition() -
     records.make(await pipeline.plan(known=records))
     (step,) = (await pipeline.plan(known=records)).steps["p"]
     assert (step.state, step.problems) == ("x", ["gt compares numbers, and $(s) is 'a text'"])
+
+
+@pytest.mark.parametrize(
+    ("param", "value", "is_taken"),
+    [
+        ("{enum: [5, 10]}", "5", True),
+        ("{type: files, of: image}", ["PHOTO"], True),
+        ("string", 5, True),
+        ("integer", "1e1", True),
+        ("integer", "5.0", True),
+        ("{type: number, optional: true}", "", True),
+        ("{type: boolean}", "yes", False),
+        ("{type: boolean}", "1", False),
+        ("{type: boolean}", 1, False),
+        ("{type: integer, max: 3}", 4, False),
+    ],
+)
+async def test_a_flow_leaves_the_check_of_a_parameter_to_the_plan(
+    param: str, value: Any, is_taken: bool, tmp_path: Path
+) -> None:
+    text = f"params: {{x: {param}}}\nsteps: {{p: {{model: z-image/turbo, with: {{prompt: x}}}}}}\n"
+    value = [str(photo(tmp_path / "mug.png"))] if value == ["PHOTO"] else value
+    given = pipeline_flow(Pipeline.from_text(text)).validate_parameters({"x": value})
+    assert given["x"] is value
+    assert (not (await Pipeline.from_text(text).plan({"x": given["x"]})).problems) is is_taken
+
+
+def test_the_form_of_a_flow_shows_the_types_of_its_parameters() -> None:
+    text = "params: {x: {type: integer, min: 1, max: 3}}\nsteps: {p: {model: z-image/turbo, with: {prompt: x}}}\n"
+    schema = pipeline_flow(Pipeline.from_text(text)).parameters.properties["x"]
+    assert (schema["type"], schema["minimum"], schema["maximum"]) == ("integer", 1, 3)
