@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Coroutine, Mapping
 from datetime import UTC
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import Flow, get_run_logger
 from prefect.client.schemas.objects import State
@@ -15,6 +15,7 @@ from prefect.states import Failed
 from rh_prefect.artifacts import mark_pipeline
 from rh_prefect.blocks.lookup import load_engine, load_storage
 from rh_prefect.errors import InputError, RunningHubError, StoreError
+from rh_prefect.flow_runs.call_positions import PlacedFlow
 from rh_prefect.flow_runs.flow import flow, run_name
 from rh_prefect.flow_runs.flow_scope import FlowScope, current_scope
 from rh_prefect.flow_runs.prefect_internals import flow_contexts
@@ -29,6 +30,7 @@ from rh_prefect.jobs.job_context import JobCall
 from rh_prefect.jobs.journal.budget import spend_tracker_of
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options
+from rh_prefect.json_checks import flaw_of
 from rh_prefect.media.input_access import allow_below
 from rh_prefect.pipelines import pipeline as files
 from rh_prefect.pipelines.check import secret_in
@@ -112,7 +114,23 @@ def pipeline_flow(
     run.__signature__ = signature_of(pipeline)  # type: ignore[attr-defined]  # how `inspect` lets a function say its own
     mark_pipeline(run)
     # The outputs are in the store; Prefect keeps no second copy of the result.
-    return flow(name=pipeline.name, flow_run_name=run_name, persist_result=False)(run)
+    made: Any = flow(name=pipeline.name, flow_run_name=run_name, persist_result=False)(run)
+    made.__class__ = _PipelineFlow
+    return made  # type: ignore[no-any-return]
+
+
+class _PipelineFlow(PlacedFlow[..., Coroutine[Any, Any, Any]]):
+    """A flow that refuses parameters which Prefect's API cannot take, before a flow run is created with them."""
+
+    # A type checker sees Prefect's own overloads.
+    if not TYPE_CHECKING:
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            """Runs the flow; see `prefect.Flow`."""
+            for name, value in kwargs.items():
+                if isinstance(value, str | list | dict) and (flaw := flaw_of(value)):
+                    raise InputError(f"The parameter {name} {flaw}. Nothing was sent. What to do: correct it.")
+            return super().__call__(*args, **kwargs)
 
 
 async def run_pipeline(

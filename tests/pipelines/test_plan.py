@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import pytest
 
+from rh_prefect.errors import InputError
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.document import PipelineError
@@ -777,3 +778,14 @@ def test_the_form_of_a_flow_shows_the_types_of_its_parameters() -> None:
     text = "params: {x: {type: integer, min: 1, max: 3}}\nsteps: {p: {model: z-image/turbo, with: {prompt: x}}}\n"
     schema = pipeline_flow(Pipeline.from_text(text)).parameters.properties["x"]
     assert (schema["type"], schema["minimum"], schema["maximum"]) == ("integer", 1, 3)
+
+
+@pytest.mark.parametrize("value", ["a\ud800b", "\udcff"])
+async def test_half_of_a_surrogate_pair_is_refused_by_plan_and_before_a_flow_run_is_created(value: str) -> None:
+    text = "params: {x: string}\nsteps: {p: {model: z-image/turbo, with: {prompt: $(params.x)}}}\n"
+    (problem,) = (await Pipeline.from_text(text).plan(x=value)).problems
+    assert problem.message.startswith("x contains an incomplete character (a lone surrogate)")
+    flow: Any = pipeline_flow(Pipeline.from_text(text))
+    for given in ({"x": value}, {"x": [{"title": value}]}):
+        with pytest.raises(InputError, match="The parameter x contains an incomplete character"):
+            flow(**given)

@@ -7,6 +7,7 @@ from typing import Any
 
 from rh_prefect import catalog
 from rh_prefect.catalog.model import text_of
+from rh_prefect.json_checks import flaw_of
 from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.edits import EditParam
 from rh_prefect.pipelines.file_model import Param, shown_value
@@ -81,6 +82,8 @@ def wrong_value(param: Param, value: Any) -> str:
         case "string":
             if not isinstance(value, str):
                 return f"takes a text, and {shown_value(value)}; put it in quotes"
+            if flaw := flaw_of(value):
+                return flaw
             least, most = param.min or 0, param.max
             if len(value) < least:
                 return f"has {len(value)} characters; at least {least:g} are needed"
