@@ -142,7 +142,8 @@ def _look_at_stream(path: Path, facts: Facts) -> Facts:
         facts = replace(facts, seconds=_seconds(file))
         if pictures:
             return _look_at_video(file, pictures[0], _renamed(facts, _WITH_PICTURE), sound)
-        next(file.decode(file.streams.audio[0]))
+        if next(file.decode(file.streams.audio[0]), None) is None:
+            raise ValueError("its sound track has no samples")
         if facts.mime == types.FLAC.mime:
             _check_end_of_flac(file, path)
         return _renamed(facts, _SOUND_ONLY)
@@ -172,7 +173,9 @@ def _end_of_sound(file: InputContainer, stream: AudioStream, start: int) -> int:
 def _look_at_video(file: InputContainer, stream: VideoStream, facts: Facts, sound: bool) -> Facts:
     # One thread: each would hold its own frames, which for 4K is much memory.
     stream.codec_context.thread_count = 1
-    frame = next(file.decode(stream))
+    frame = next(file.decode(stream), None)
+    if frame is None:
+        raise ValueError("its picture track has no frames")
     turned = frame.rotation % 180 == 90
     width, height = (frame.height, frame.width) if turned else (frame.width, frame.height)
     rate: Fraction | None = stream.average_rate or stream.guessed_rate

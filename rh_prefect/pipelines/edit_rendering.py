@@ -94,7 +94,7 @@ def _resize(params: Params, folder: Path) -> Rendered:
 
 
 def _trim(params: Params, folder: Path) -> Rendered:
-    to = folder / f"trimmed.{'mp4' if file_type(params['file']).kind == 'video' else 'm4a'}"
+    to = folder / f"trimmed.{'mp4' if edit.has_picture(params['file']) else 'm4a'}"
     return Rendered(to, seconds=edit.trim(params["file"], to, **_given(params, "start", "seconds")))
 
 

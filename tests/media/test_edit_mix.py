@@ -121,7 +121,14 @@ def test_silence_can_be_asked_for_and_nothing_cannot(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("start", "name", "seconds", "says"),
-    [(-1, "t.wav", 1, "begin at -1"), (0, "t.ogg", 1, "ends in .wav or .m4a"), (0, "t.wav", 0, "0 seconds")],
+    [
+        (-1, "t.wav", 1, "begin at -1"),
+        (0, "t.ogg", 1, "ends in .wav or .m4a"),
+        (0, "t.wav", 0, "0 seconds"),
+        (float("nan"), "t.wav", 1, "begin at nan"),
+        (0, "t.wav", float("nan"), "nan seconds"),
+        (0, "t.wav", float("inf"), "inf seconds"),
+    ],
 )
 def test_what_makes_no_sense_is_refused(
     voice: Path, tmp_path: Path, start: float, name: str, seconds: float, says: str

@@ -90,3 +90,12 @@ def test_texts_that_begin_together_share_the_time_in_their_order_by_characters()
         "2\n00:00:05,000 --> 00:00:07,500\nFive!",
         "3\n00:00:07,500 --> 00:00:15,000\nAnd ten more...",
     ]
+
+
+@pytest.mark.parametrize("wrong", [-1, float("nan"), float("inf")])
+def test_a_time_that_is_none_is_refused(wrong: float) -> None:
+    with pytest.raises(InputError, match=r"`at` must be 0 or more seconds, not (-1|nan|inf)\."):
+        subtitles(["a", "b"], at=[0, wrong], seconds=4)
+    for at in (None, [0.0]):
+        with pytest.raises(InputError, match=r"`seconds` must be 0 or more seconds, not (-1|nan|inf)\."):
+            subtitles(["a"], at=at, seconds=wrong)

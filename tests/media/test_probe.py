@@ -201,6 +201,14 @@ def test_missing_folder_and_empty_are_said(tmp_path: Path) -> None:
             probe(path)
 
 
+def test_a_track_without_content_is_said(tmp_path: Path) -> None:
+    header = b"RIFF" + struct.pack("<I", 36) + b"WAVEfmt "
+    header += struct.pack("<IHHIIHH", 16, 1, 1, 48000, 96000, 2, 16) + b"data" + bytes(4)
+    (tmp_path / "empty.wav").write_bytes(header)
+    with pytest.raises(MediaError, match=r"empty\.wav is a damaged wav file: its sound track has no samples\. Create"):
+        probe(tmp_path / "empty.wav")
+
+
 def test_a_video_that_is_shown_turned(tmp_path: Path) -> None:
     upright = samples.mp4(tmp_path / "a.mp4", audio=False).read_bytes()
     # The matrix of the track header: a quarter turn.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
@@ -207,6 +208,41 @@ def test_loudness_and_the_level_of_the_music_can_be_given(tmp_path: Path) -> Non
     assert audio_level(tmp_path / "quiet.wav").lufs == pytest.approx(-24, abs=0.5)
     mix(None, music, tmp_path / "bed.wav", music_level=-30)
     assert audio_level(tmp_path / "bed.wav").lufs == pytest.approx(-30, abs=1.5)
+
+
+@pytest.mark.parametrize("wrong", [-1, float("nan"), float("inf")])
+def test_a_time_that_is_none_is_refused(three: Path, wrong: float, tmp_path: Path) -> None:
+    sound, to = samples.wav(tmp_path / "sound.wav"), tmp_path / "to.mp4"
+    logo = picture(tmp_path / "logo.png", RED)
+    edits: list[tuple[str, Callable[[], object]]] = [
+        ("at", lambda: frame(three, to.with_suffix(".png"), at=wrong)),
+        ("start", lambda: trim(three, to, start=wrong, seconds=1)),
+        ("seconds", lambda: trim(three, to, seconds=wrong)),
+        ("start", lambda: trim(sound, to.with_suffix(".wav"), start=wrong, seconds=1)),
+        ("seconds", lambda: still_clip(logo, to, seconds=wrong)),
+        ("start", lambda: audio_level(sound, start=wrong)),
+        ("seconds", lambda: audio_level(sound, seconds=wrong)),
+    ]
+    for name, edit in edits:
+        with pytest.raises(InputError, match=rf"`{name}` must be 0 or more seconds, not (-1|nan|inf)\. What to do"):
+            edit()
+    assert not list(tmp_path.glob("to.*"))
+
+
+@pytest.mark.parametrize("name", ["still.png", "moving.gif", "moving.webp"])
+def test_a_picture_is_not_cut(name: str, tmp_path: Path) -> None:
+    images = [Image.new("RGB", (32, 32), colour) for colour in (RED, GREEN)]
+    images[0].save(tmp_path / name, save_all=True, append_images=[] if name == "still.png" else images[1:])
+    with pytest.raises(MediaError, match=rf"{name} is a picture, which has no length\. What to do: give a video or a"):
+        trim(tmp_path / name, tmp_path / "cut.mp4", seconds=1)
+
+
+def test_what_a_file_has_decides_how_it_is_cut(tmp_path: Path) -> None:
+    stream = clip_samples.solid(tmp_path / "stream.ts", [RED] * 12 + [GREEN] * 12, container="mpegts")
+    assert trim(stream, tmp_path / "cut.mp4", start=1, seconds=0.5) == pytest.approx(0.5)
+    assert near(clip_samples.play(tmp_path / "cut.mp4").frames[0].getpixel((9, 9)), GREEN)
+    (tmp_path / "song.mp4").write_bytes(samples.sound("mp4", "aac", 2))
+    assert trim(tmp_path / "song.mp4", tmp_path / "cut.wav", seconds=0.5) == 0.5
 
 
 def grey(values: list[float], kind: str, path: Path) -> Path:

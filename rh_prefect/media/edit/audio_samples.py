@@ -19,6 +19,7 @@ from av.filter.context import FilterContext
 from numpy.typing import NDArray
 
 from rh_prefect.errors import MediaError
+from rh_prefect.media.edit.times import check_time
 from rh_prefect.media.edit.video_reader import opened, picture_of, reading
 
 RATE = 48_000
@@ -302,6 +303,8 @@ def audio_level(path: Path, *, start: float = 0.0, seconds: float | None = None)
     Returns:
         Its levels, as heard in stereo at 48 kHz.
     """
+    check_time("start", start)
+    check_time("seconds", seconds)
     with Sound(recording(path, start)) as sound:
         meter = _Meter()
         left = math.inf if seconds is None else round(seconds * RATE)

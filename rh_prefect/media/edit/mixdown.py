@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -124,7 +125,7 @@ def _score(
     lines = tuple(_line(start, path, loudness) for start, path in speech)
     level = audio_level(music) if music is not None else None
     length = _length(lines, level) if seconds is None else seconds
-    if length <= 0:
+    if not 0 < length < math.inf:
         raise InputError(
             f"There is nothing to mix in {length:g} seconds. What to do: give speech, music, or a length above 0."
         )
@@ -140,7 +141,7 @@ def _length(lines: Sequence[Line], music: Level | None) -> float:
 
 
 def _line(start: float, path: Path, loudness: float) -> Line:
-    if start < 0:
+    if not 0 <= start < math.inf:
         raise InputError(f"The speech {path} cannot begin at {start:g} s. What to do: pass a time of 0 or more.")
     level = audio_level(path)
     begin = round(start * RATE)

@@ -30,6 +30,7 @@ from rh_prefect.media.edit.output import (
     write_frames,
     write_image,
 )
+from rh_prefect.media.edit.times import check_time
 from rh_prefect.media.edit.video_reader import (
     FASTEST,
     Canvas,
@@ -88,7 +89,11 @@ def trim(source: Path, to: Path, *, seconds: float, start: float = 0.0) -> float
     Returns:
         The length in seconds.
     """
-    if _kind_of(source) != "video":
+    check_time("start", start)
+    check_time("seconds", seconds)
+    if _kind_of(source) == "image":
+        raise MediaError(f"The file {source} is a picture, which has no length. What to do: give a video or a sound.")
+    if not has_picture(source):
         return _write_sound(to, Sound(recording(source, start)), round(seconds * RATE), source, start)
     canvas = _canvas_to_cut(source)
     first, count = round(start * canvas.rate), max(1, round(seconds * canvas.rate))
@@ -144,7 +149,9 @@ def frame(video: Path, to: Path, *, at: float | Literal["first", "last"] = "firs
     if at == "last":
         last_frame(video, to)
         return
-    write_image(_frame_at(video, 0.0 if at == "first" else float(at)), to)
+    second = 0.0 if at == "first" else float(at)
+    check_time("at", second)
+    write_image(_frame_at(video, second), to)
 
 
 def still_clip(
@@ -163,6 +170,7 @@ def still_clip(
     Returns:
         The length in seconds.
     """
+    check_time("seconds", seconds)
     picture = flat(_open_image(image))
     wide, high = _size_of(picture, width, height)
     canvas = Canvas(even(wide), even(high), _STILL_RATE, tagged=True)
@@ -221,6 +229,12 @@ def add_sounds(video: Path, audio: Path, to: Path) -> float:
 def has_sound(video: Path) -> bool:
     """Returns whether a video has a sound track."""
     return shape_of(video).has_audio
+
+
+def has_picture(path: Path) -> bool:
+    """Returns whether a video or sound has a picture track; a cover picture does not count."""
+    with opened(path) as file:
+        return any(not one.disposition & av.stream.Disposition.attached_pic for one in file.streams.video)
 
 
 def _kind_of(path: Path) -> Kind:

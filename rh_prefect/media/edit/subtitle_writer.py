@@ -10,6 +10,7 @@ from itertools import accumulate, pairwise, zip_longest
 from typing import Literal
 
 from rh_prefect.errors import InputError
+from rh_prefect.media.edit.times import check_time
 
 _SENTENCE = re.compile(r".+?(?:[.!?…]+[\"'”’)]*(?=\s|$)|[。！？]+[」』”’）]*|$)", re.DOTALL)
 _READ = 15.0
@@ -46,6 +47,9 @@ def subtitles(
             left out; the last text is then shown as long as it takes to read it.
         form: `srt` or `vtt`.
     """
+    for start in at or ():
+        check_time("at", start)
+    check_time("seconds", seconds)
     cues = _cues_at(texts, at, seconds) if at is not None else _cues_over(texts, seconds)
     if form == "vtt":
         return "WEBVTT\n\n" + "".join(
