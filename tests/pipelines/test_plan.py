@@ -217,6 +217,19 @@ async def test_in_flight_unknown_and_missing_results_are_shown() -> None:
     assert plan.price_of(plan.steps["each.picture"]).most == 0
 
 
+@pytest.mark.parametrize(("ages", "expected"), [((7200, 7200), [3, 4]), ((7200, 60), [2, 3]), ((60, 7200), [1, 3])])
+async def test_takes_that_are_too_old_are_replaced_by_as_many_others(
+    ages: tuple[int, int], expected: list[int]
+) -> None:
+    text = "steps: {a: {model: z-image/turbo, with: {prompt: hi}, takes: 2, reuse: 1h}}\noutputs: {a: $(a.takes)}"
+    records, pipeline = Records(), Pipeline.from_text(text)
+    for work, age in zip((await pipeline.plan()).works, ages):
+        records.known[work.key] = result(work.key, "z-image/turbo", age=float(age))
+    plan = await pipeline.plan(known=records)
+    assert [work.take for work in plan.instances[0].works] == expected
+    assert [work.take for work in plan.works if work.is_paid] == [take for take in expected if take > 2]
+
+
 FACE = """\
 params: {video: video, words: string}
 steps:

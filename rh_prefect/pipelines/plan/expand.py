@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from itertools import count
 from typing import Any, TypeAlias
 
 from rh_prefect.media.names import folded
@@ -40,7 +41,6 @@ from rh_prefect.pipelines.types import Type
 BindUsed: TypeAlias = Callable[[Checked, Mapping[str, Any]], Awaitable[tuple[dict[str, Any], dict[str, str]]]]
 
 MOST_WORKS = 8000
-_TAKES_TRIED = 1000
 _SECONDS = {"m": 60, "h": 3600, "d": 86400}
 
 
@@ -286,16 +286,11 @@ class Expander:
     async def _look_up(self, drafts: list[Draft], takes: list[list[int]], step: Step) -> list[list[Work]]:
         bases = [self._base(draft) for draft in drafts]
         takes = [await self._new_takes(*one) for one in zip(drafts, bases, takes, strict=True)]
-        places = [(n, take) for n, numbers in enumerate(takes) for take in numbers]
         for draft, base in zip(drafts, bases, strict=True):
             draft.base = base
-        fresh = (
-            [await self._fresh_take(bases[n], take, drafts[n], step) for n, take in places]
-            if self._may_expire(step)
-            else []
-        )
-        if fresh:
-            places = [(n, take) for (n, _), take in zip(places, fresh)]
+        if self._may_expire(step):
+            takes = [await self._fresh_takes(*one) for one in zip(drafts, takes, strict=True)]
+        places = [(n, take) for n, numbers in enumerate(takes) for take in numbers]
         queries = [self._query(bases[n], take, drafts[n]) for n, take in places]
         asked = [query for query in queries if query is not None]
         answers = iter(await self._known.look(asked)) if asked else iter(())
@@ -339,15 +334,24 @@ class Expander:
     def _may_expire(self, step: Step) -> bool:
         return step.is_paid and (step.reuse or self._checked.file.reuse or "always") != "always"
 
-    async def _fresh_take(self, base: str, take: int, draft: Draft, step: Step) -> int:
-        """Returns the first take from the given one on that `reuse` allows."""
-        reuse = step.reuse or self._checked.file.reuse or "always"
-        for number in range(take, take + _TAKES_TRIED):
-            query = self._query(base, number, draft)
-            known = (await self._known.look([query]))[0] if query is not None else None
-            if known is None or (reuse != "never" and self._is_fresh(known, reuse, draft)):
-                return number
-        return take
+    async def _fresh_takes(self, draft: Draft, takes: list[int]) -> list[int]:
+        """Returns as many takes, the first ones from the given one on that `reuse` allows; none of them twice."""
+        if not draft.is_settled or draft.instance.address in self.new_takes:
+            return takes
+        found: list[int] = []
+        for number in count(takes[0]):
+            if await self._is_allowed(draft, number):
+                found.append(number)
+            if len(found) == len(takes):
+                return found
+        raise AssertionError("a count does not end")
+
+    async def _is_allowed(self, draft: Draft, take: int) -> bool:
+        """Returns whether `reuse` allows a take; one without records is always allowed."""
+        reuse = draft.instance.step.reuse or self._checked.file.reuse or "always"
+        query = self._query(draft.base, take, draft)
+        (known,) = await self._known.look([query]) if query is not None else (None,)
+        return known is None or (reuse != "never" and self._is_fresh(known, reuse, draft))
 
     def _is_fresh(self, known: KnownWork, reuse: str, draft: Draft) -> bool:
         if known.state != "=" or known.age is None:
