@@ -126,7 +126,7 @@ def _state(run: PipelineRun, options: RunOptions, result: PipelineResult, waitin
         where = f"the artifact {Page.current_key('review')}"
         message = f"Choose at {said}: {where} shows the candidates and says how. {summary(result)}"
         return Completed(name=WAITING, message=message, data=result)
-    if result.new == 0:
+    if result.new == 0 and not result.costs:
         message = (
             f"Nothing was made and nothing was paid: the results exist already{run.dated()}. What to do: change a "
             f'parameter; or for other results run with new: ["*"], on the command line with --new. {summary(result)}'

@@ -101,6 +101,7 @@ class KnownResults:
         self._records = records
         self._found: dict[WorkQuery, KnownWork | None] = {}
         self._new_takes: dict[str, int] = {}
+        self._takes: dict[str, Sequence[int]] = {}
 
     async def look(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
         """Looks up works; see `KnownWorks.look`."""
@@ -114,6 +115,17 @@ class KnownResults:
         if base not in self._new_takes:
             self._new_takes[base] = await LOOP.call(self._records.new_take(base))
         return self._new_takes[base]
+
+    async def kept_takes(self, choice: str) -> Sequence[int] | None:
+        """Returns the takes that the flow run has chosen; see `KnownWorks.kept_takes`."""
+        if choice not in self._takes and (kept := await LOOP.call(self._records.kept_takes(choice))) is not None:
+            self._takes[choice] = kept
+        return self._takes.get(choice)
+
+    async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:
+        """Keeps the takes that the flow run has chosen; see `KnownWorks.keep_takes`."""
+        self._takes[choice] = await LOOP.call(self._records.keep_takes(choice, takes))
+        return self._takes[choice]
 
     def result(self, query: WorkQuery) -> KnownWork | None:
         """Returns the result of a work that was looked up; None if there is none."""

@@ -23,7 +23,15 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.plan.planned_steps import KnownWork, WorkQuery
 from rh_prefect.pipelines.stored_edits import FILES, EditResult, EditResults, open_edits
 from rh_prefect.pipelines.work_lifecycle import Home
-from rh_prefect.pipelines.works_store import FOLDER, WorksJournal, choose_new_take, home_key, least_new_take
+from rh_prefect.pipelines.works_store import (
+    FOLDER,
+    WorksJournal,
+    choose_new_take,
+    home_key,
+    least_new_take,
+    note_takes,
+    read_takes,
+)
 from rh_prefect.settings import Settings
 
 T = TypeVar("T")
@@ -181,6 +189,14 @@ class StoredWorks:
         if self._run is None:
             return await least_new_take(self._works, base)
         return await choose_new_take(self._works, self._run, base)
+
+    async def kept_takes(self, choice: str) -> Sequence[int] | None:
+        """Returns the takes that the run has chosen for a step; see `KnownWorks.kept_takes`."""
+        return None if self._run is None else await read_takes(self._run, choice)
+
+    async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:
+        """Keeps the takes that the run has chosen for a step; see `KnownWorks.keep_takes`."""
+        return takes if self._run is None else await note_takes(self._run, choice, takes)
 
     def _answer(
         self, query: WorkQuery, homes: dict[str, Home], edits: dict[str, EditResult], begun: dict[str, KnownWork]

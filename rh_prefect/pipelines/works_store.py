@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -40,6 +40,16 @@ class Chosen(Record):
     """
 
     take: int
+
+
+class ChosenTakes(Record):
+    """The takes that a run chose for a step whose `reuse` does not allow the existing ones.
+
+    Attributes:
+        takes: Their numbers.
+    """
+
+    takes: tuple[int, ...]
 
 
 class WorksJournal:
@@ -250,6 +260,33 @@ async def choose_new_take(works: WorksJournal, run: Journal, base: str) -> int:
             return chosen.take
         noted = await run.read(key)
     return Chosen.model_validate(noted).take
+
+
+async def note_takes(run: Journal, choice: str, takes: Sequence[int]) -> Sequence[int]:
+    """Records the takes that a run chose; a resumed run keeps them, also when it has made them.
+
+    Args:
+        run: The flow run's own journal.
+        choice: Name of the choice.
+        takes: Their numbers.
+
+    Returns:
+        The takes that are recorded now.
+    """
+    if await run.create(f"{choice}-takes-1", ChosenTakes(takes=tuple(takes)).model_dump(mode="json")):
+        return takes
+    return await read_takes(run, choice) or takes
+
+
+async def read_takes(run: Journal, choice: str) -> Sequence[int] | None:
+    """Reads the takes that a run chose; None if it has recorded none.
+
+    Args:
+        run: The flow run's own journal.
+        choice: Name of the choice.
+    """
+    noted = await run.read(f"{choice}-takes-1")
+    return None if noted is None else ChosenTakes.model_validate(noted).takes
 
 
 async def least_new_take(works: WorksJournal, base: str) -> int:

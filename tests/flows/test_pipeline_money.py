@@ -15,7 +15,7 @@ from rh_prefect.errors import PipelineIncomplete
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.flows.pipeline_budget import run_limit
-from rh_prefect.flows.pipeline_report import OVER_BUDGET, PipelineResult
+from rh_prefect.flows.pipeline_report import NOTHING_NEW, OVER_BUDGET, PipelineResult
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan, ReviewedPlan
 from rh_prefect.pipelines.plan.planned_steps import Money
@@ -386,3 +386,36 @@ def test_a_reviewed_plan_of_unknown_price_limits_a_run_to_the_budget_that_was_re
     left = Money(PRICE, PRICE, PRICE)
     counted = Decimal(1)  # for the step whose price was not known
     assert run_limit(Plan("pictures"), left, budget=500, counted=counted, reviewed=reviewed) == 9
+
+
+ONCE = """
+name: once
+steps:
+  picture: {model: z-image/turbo, with: {prompt: a mug}, reuse: never, takes: 2}
+  small: {edit: resize, with: {file: $(picture), width: 20, height: 20}}
+outputs: {pictures: $(picture.takes), small: $(small)}
+"""
+
+
+async def test_a_step_that_reuses_nothing_is_paid_once_in_each_run_and_used(rh: Emulator) -> None:
+    seen: set[str] = set()
+    for number in (1, 2):
+        state, result = await run(ONCE)
+        assert state.is_completed() and state.name != NOTHING_NEW, state.message
+        assert [one.state for one in result.steps] == ["made", "made"]
+        assert result.costs.amounts == {"CNY": PRICE * 2}
+        assert rh.recorder.charged == PRICE * 2 * number
+        seen.update(one.sha256 for one in result["pictures"])
+        assert result["small"] is not None
+    assert len(seen) == 4
+
+
+async def test_a_retry_keeps_the_takes_of_a_step_that_reuses_nothing(rh: Emulator) -> None:
+    flow = pipeline_flow(Pipeline.from_text(ONCE))
+    fail(rh, "a mug", times=1)
+    run_id = await create(flow, {"budget": 1})
+    with pytest.raises(PipelineIncomplete):
+        await rerun(flow, run_id)
+    result: Any = await rerun(flow, run_id)
+    assert [one.state for one in result.steps] == ["made", "made"]
+    assert rh.recorder.charged == PRICE * 3

@@ -335,9 +335,17 @@ class Expander:
         return step.is_paid and (step.reuse or self._checked.file.reuse or "always") != "always"
 
     async def _fresh_takes(self, draft: Draft, takes: list[int]) -> list[int]:
-        """Returns as many takes, the first ones from the given one on that `reuse` allows; none of them twice."""
+        """Returns as many takes as given that `reuse` allows. A run chooses them once: the ones it makes stay its own."""
         if not draft.is_settled or draft.instance.address in self.new_takes:
             return takes
+        choice = f"{draft.base}-{self._reuse(draft)}-{takes[0]}x{len(takes)}"
+        kept = await self._known.kept_takes(choice)
+        if kept is None:
+            kept = await self._known.keep_takes(choice, await self._allowed_takes(draft, takes))
+        return list(kept)
+
+    async def _allowed_takes(self, draft: Draft, takes: list[int]) -> list[int]:
+        """Returns the first takes from the given one on that `reuse` allows; none of them twice."""
         found: list[int] = []
         for number in count(takes[0]):
             if await self._is_allowed(draft, number):
@@ -346,9 +354,12 @@ class Expander:
                 return found
         raise AssertionError("a count does not end")
 
+    def _reuse(self, draft: Draft) -> str:
+        return draft.instance.step.reuse or self._checked.file.reuse or "always"
+
     async def _is_allowed(self, draft: Draft, take: int) -> bool:
         """Returns whether `reuse` allows a take; one without records is always allowed."""
-        reuse = draft.instance.step.reuse or self._checked.file.reuse or "always"
+        reuse = self._reuse(draft)
         query = self._query(draft.base, take, draft)
         (known,) = await self._known.look([query]) if query is not None else (None,)
         return known is None or (reuse != "never" and self._is_fresh(known, reuse, draft))

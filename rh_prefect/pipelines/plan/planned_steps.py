@@ -172,6 +172,26 @@ class KnownWorks(Protocol):
         """
         ...
 
+    async def kept_takes(self, choice: str) -> Sequence[int] | None:
+        """Returns the takes that the run has chosen for a step; None if it has chosen none, and outside of runs.
+
+        Args:
+            choice: Name of the choice, valid in a record's key.
+        """
+        ...
+
+    async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:
+        """Keeps the takes that a run has chosen for a step, for its later plans and its retries.
+
+        Args:
+            choice: Name of the choice, valid in a record's key.
+            takes: Their numbers.
+
+        Returns:
+            The takes that are kept: those that were chosen first.
+        """
+        ...
+
 
 class NoWorks:
     """A source without recorded works: every work is new."""
@@ -183,6 +203,14 @@ class NoWorks:
     async def new_take(self, base: str) -> int:  # noqa: ARG002 - of the protocol
         """Finds a take number that was never submitted; see `KnownWorks.new_take`."""
         return 1
+
+    async def kept_takes(self, choice: str) -> Sequence[int] | None:  # noqa: ARG002 - of the protocol
+        """Returns no takes; see `KnownWorks.kept_takes`."""
+        return None
+
+    async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:  # noqa: ARG002 - of the protocol
+        """Keeps nothing; see `KnownWorks.keep_takes`."""
+        return takes
 
 
 @dataclass(slots=True, eq=False, repr=False)
