@@ -30,7 +30,6 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.call_builder import files_that_stand_in, known_values, work_call
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.last_run import LastRuns
-from rh_prefect.pipelines.parsed_answers import shape_of
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import (
@@ -328,13 +327,18 @@ class PipelineRun:
         for instance in self._ready():
             if len(self._running) >= MAX_IN_FLIGHT:
                 break
-            if instance.address in lost or not self._may_begin(instance, lost):
+            if instance.address in lost or self._is_asked_otherwise(instance) or not self._may_begin(instance, lost):
                 continue
             self._begun.add(instance.address)
             task = asyncio.ensure_future(self._make(instance))
             self._running[task] = instance
         for listener in listeners if self._running else ():
             listener(self.plan)  # the new tasks run from the next await on
+
+    def _is_asked_otherwise(self, instance: Instance) -> bool:
+        """Returns whether a running step makes the same work with another shape; its answer is there when it ends."""
+        shapes = {work.key: work.shape for one in self._running.values() if one.is_paid for work in one.works}
+        return any(shapes.get(work.key, work.shape) != work.shape for work in instance.works)
 
     def _fail_unmet(self) -> None:
         """Fails the steps whose `expect` is false; they are never paid for, and neither are those that need them."""
@@ -524,8 +528,7 @@ class PipelineRun:
 
     def _named(self, instance: Instance) -> list[tuple[Media, str]]:
         """The results of a step, each with the name that the file gives it."""
-        shape = shape_of(instance.step.parse)
-        queries = [WorkQuery(work.key, shape, is_edit=not instance.is_paid) for work in instance.works]
+        queries = [WorkQuery(work.key, work.shape, is_edit=not instance.is_paid) for work in instance.works]
         found = [self._known.result(query) for query in queries]
         files = [one.outputs[0] for one in found if one is not None and one.outputs]
         return list(zip(files, instance.saved_names(len(files)), strict=True))

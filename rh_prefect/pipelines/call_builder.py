@@ -10,7 +10,7 @@ from rh_prefect.catalog.model import text_of
 from rh_prefect.jobs.options import Request
 from rh_prefect.media.media import Media
 from rh_prefect.models import any_input
-from rh_prefect.pipelines.parsed_answers import read_answer, shape_of
+from rh_prefect.pipelines.parsed_answers import read_answer
 from rh_prefect.pipelines.plan.planned_steps import Instance, Work
 from rh_prefect.pipelines.planning_values import ABSENT, File, Items, Made, Unknown, results
 from rh_prefect.pipelines.work_runner import WorkCall
@@ -35,7 +35,7 @@ def work_call(instance: Instance, work: Work) -> WorkCall:
         take=work.take,
         attempts=instance.attempts,
         parse=partial(read_answer, parse=parse, at_most=instance.at_most) if parse is not None else None,
-        shape=shape_of(parse),
+        shape=instance.shape,
         stands_for=dict(_stand_ins(list(instance.values.values()))),
         planned=work.key,
         price=work.price.most / instance.attempts if instance.step.assume is not None else None,

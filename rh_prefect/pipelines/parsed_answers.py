@@ -63,15 +63,17 @@ def _field(value: Any) -> tuple[Any, int | None]:
     return value, None
 
 
-def shape_of(parse: Parse | None) -> str:
+def shape_of(parse: Parse | None, *, at_most: int | None = None) -> str:
     """Returns a short text that is different for each way to parse an answer; empty without `parse`.
 
     Args:
-        parse: How the answer is read. `at_most` is left out where it is a reference.
+        parse: How the answer is read.
+        at_most: The value of its `at_most`, where that is a reference.
     """
     if parse is None:
         return ""
-    return json.dumps(parse.model_dump(exclude_none=True), sort_keys=True)
+    asked = parse.model_dump(exclude_none=True) | ({} if at_most is None else {"at_most": at_most})
+    return json.dumps(asked, sort_keys=True)
 
 
 def read_answer(text: str, parse: Parse, *, at_most: int | None = None) -> Any:

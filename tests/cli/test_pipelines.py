@@ -11,7 +11,6 @@ import pytest
 
 from rh_prefect.cli import app, main
 from rh_prefect.cli.init import NAMES
-from rh_prefect.pipelines.parsed_answers import shape_of
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.work_lifecycle import Home
 from rh_prefect.pipelines.works_store import WorksJournal
@@ -105,7 +104,7 @@ async def script_is_there(store: str) -> None:
     [script] = (await pipeline.plan(idea="x")).steps["script"]
     value = [{"picture": "p", "move": "m", "line": "l"}]
     home = Home(task_id="1", n=1, texts=(json.dumps(value),), value=value)
-    await WorksJournal(store).create_home(script.works[0].key, home, shape=shape_of(script.step.parse))
+    await WorksJournal(store).create_home(script.works[0].key, home, shape=script.shape)
 
 
 def test_results_of_earlier_runs_are_found(

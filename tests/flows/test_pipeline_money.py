@@ -419,3 +419,68 @@ async def test_a_retry_keeps_the_takes_of_a_step_that_reuses_nothing(rh: Emulato
     result: Any = await rerun(flow, run_id)
     assert [one.state for one in result.steps] == ["made", "made"]
     assert rh.recorder.charged == PRICE * 3
+
+
+SHAPES = """
+name: shapes
+steps:
+  raw: {{model: rhart-text-g-3-flash-preview/text-to-text, with: {{prompt: {prompt}}}}}
+  lines:
+    model: rhart-text-g-3-flash-preview/text-to-text
+    with: {{prompt: {prompt}}}
+    parse: {{list: {{line: string}}, at_most: 5}}
+  shots:
+    model: rhart-text-g-3-flash-preview/text-to-text
+    with: {{prompt: {prompt}}}
+    parse: {{list: {{line: string, {field}: string}}, at_most: {count}}}
+  each:
+    foreach: $(shots)
+    steps: {{picture: {{model: z-image/turbo, with: {{prompt: "$(item.line), $(item.{field})"}}}}}}
+outputs: {{raw: $(raw), lines: $(lines), shots: $(shots)}}
+"""
+TWO_SHOTS = '"two shots as JSON, each shot has line and mood, about the sea"'
+
+
+async def test_steps_that_read_one_answer_in_several_shapes_have_their_own_values(rh: Emulator) -> None:
+    text = SHAPES.format(prompt=TWO_SHOTS, field="mood", count=5)
+    plan = await Pipeline.from_text(text).plan()
+    state, result = await run(text)
+    assert state.is_completed(), state.message
+    assert isinstance(result["raw"], str)
+    assert [set(one) for one in result["lines"]] == [{"line"}] * len(result["shots"])
+    pictures = [f"{one['line']}, {one['mood']}" for one in result["shots"]]
+    assert sorted(str(one.payload["prompt"]) for one in rh.recorder.paid)[: len(pictures)] == sorted(pictures)
+    assert len(rh.recorder.paid) == 1 + len(pictures)
+    assert plan.price.least <= rh.recorder.charged <= plan.price.most
+
+
+@pytest.mark.parametrize(("field", "count"), [("missing", 5), ("mood", 1)])
+async def test_an_answer_that_does_not_fit_one_of_its_shapes_fails_that_step_only(
+    rh: Emulator, field: str, count: int
+) -> None:
+    text = SHAPES.format(prompt=TWO_SHOTS, field=field, count=count)
+    plan = await Pipeline.from_text(text).plan()
+    state, result = await run(text)
+    assert state.is_failed()
+    states = {one.step: one.state for one in result.steps if not one.step.startswith("each")}
+    assert states == {"raw": "made", "lines": "made", "shots": "failed"}
+    assert len(rh.recorder.paid) == 1
+    assert rh.recorder.charged <= plan.price.most
+
+
+async def test_a_lower_at_most_of_a_parameter_counts_for_an_answer_that_exists(rh: Emulator) -> None:
+    text = f"""
+name: words
+params: {{n: integer}}
+steps:
+  shots:
+    model: rhart-text-g-3-flash-preview/text-to-text
+    with: {{prompt: {TWO_SHOTS}}}
+    parse: {{list: {{line: string}}, at_most: $(params.n)}}
+outputs: {{shots: $(shots)}}
+"""
+    assert len((await run(text, n=5))[1]["shots"]) > 1
+    state, _ = await run(text, n=1, budget=1)
+    assert state.is_failed()
+    assert "at most 1 are taken" in (state.message or "")
+    assert (await run(text, n=5))[0].name == NOTHING_NEW

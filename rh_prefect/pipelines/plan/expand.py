@@ -14,11 +14,19 @@ from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
 from rh_prefect.pipelines.conditions import doubts_in, doubts_of, not_numbers, truth
 from rh_prefect.pipelines.document import Path, Problems, visible
 from rh_prefect.pipelines.file_model import Step
-from rh_prefect.pipelines.parsed_answers import shape_of
 from rh_prefect.pipelines.plan.counts import count_of
 from rh_prefect.pipelines.plan.fan_out import is_selected, items_of, matrix_of, name_item, ordered, uses_previous
 from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, recipe_id, request_base, work_id
-from rh_prefect.pipelines.plan.planned_steps import FREE, Instance, KnownWork, KnownWorks, Selection, Work, WorkQuery
+from rh_prefect.pipelines.plan.planned_steps import (
+    FREE,
+    Instance,
+    KnownWork,
+    KnownWorks,
+    Money,
+    Selection,
+    Work,
+    WorkQuery,
+)
 from rh_prefect.pipelines.plan.results import not_made, unchosen, value_of
 from rh_prefect.pipelines.plan.step_requests import Draft, draft_edit, draft_paid
 from rh_prefect.pipelines.planning_values import (
@@ -78,7 +86,8 @@ class Expander:
         self._run = dict(run)
         self.problems, self.item_problems = problems, ItemProblems(problems)
         self.instances: list[Instance] = []
-        self.works: dict[str, Work] = {}
+        self.works: dict[tuple[str, str], Work] = {}  # by key and shape
+        self._prices: dict[str, Money] = {}
         self.notes: dict[str, None] = {}
         self.outputs: dict[str, Any] = {}
         self.new_takes: dict[str, int] = {}
@@ -329,13 +338,13 @@ class Expander:
             return None
         if not draft.endpoint:
             return WorkQuery(base, is_edit=True)
-        return WorkQuery(work_id(base, take), shape_of(draft.instance.step.parse))
+        return WorkQuery(work_id(base, take), draft.instance.shape)
 
     def _may_expire(self, step: Step) -> bool:
         return step.is_paid and (step.reuse or self._checked.file.reuse or "always") != "always"
 
     async def _fresh_takes(self, draft: Draft, takes: list[int]) -> list[int]:
-        """Returns as many takes as given that `reuse` allows. A run chooses them once: the ones it makes stay its own."""
+        """Returns as many takes as given that `reuse` allows. A run chooses them once: what it makes stays allowed."""
         if not draft.is_settled or draft.instance.address in self.new_takes:
             return takes
         choice = f"{draft.base}-{self._reuse(draft)}-{takes[0]}x{len(takes)}"
@@ -373,12 +382,15 @@ class Expander:
 
     def _work(self, draft: Draft, base: str, take: int, known: KnownWork | None) -> Work:
         key = (work_id(base, take) if draft.endpoint else base) if draft.is_settled else f"{base}/{take}"
-        work = self.works.get(key)
+        shape = draft.instance.shape
+        work = self.works.get((key, shape))
         if work is None:
             state = known.state if known is not None else self._new_state(draft)
-            work = Work(key, draft.is_settled, take, state, draft.price if draft.endpoint else FREE, known)
-            self.works[key] = work
-            self._count(draft)
+            if key not in self._prices:
+                self._prices[key] = draft.price if draft.endpoint else FREE
+                self._count(draft)
+            work = Work(key, draft.is_settled, take, state, self._prices[key], known, shape)
+            self.works[key, shape] = work
         work.is_sure |= draft.instance.is_sure
         work.users += 1
         return work

@@ -79,7 +79,7 @@ class Plan:
     @property
     def price(self) -> Money:
         """The cost of a run: minimum, expected and maximum."""
-        return total((work.price, work.is_sure) for work in self.works if work.is_paid)
+        return _price(self.works)
 
     @property
     def steps(self) -> dict[str, list[Instance]]:
@@ -92,8 +92,7 @@ class Plan:
         Args:
             instances: The steps.
         """
-        works = {id(work): work for one in instances for work in one.works}
-        return total((work.price, work.is_sure) for work in works.values() if work.is_paid)
+        return _price(work for one in instances for work in one.works)
 
     def may_have(self, address: str) -> bool:
         """Returns whether a step has an address, or may have it when the items of its fan-out are known.
@@ -154,6 +153,16 @@ class Plan:
         from rh_prefect.pipelines.plan.render import tree
 
         return tree(self)
+
+
+def _price(works: Iterable[Work]) -> Money:
+    """Returns the price of works, each request and take once, however many steps take its answer in how many shapes."""
+    paid: dict[str, tuple[Money, bool]] = {}
+    for work in works:
+        if work.is_paid:
+            _, is_sure = paid.get(work.key, (work.price, False))
+            paid[work.key] = work.price, is_sure or work.is_sure
+    return total(paid.values())
 
 
 def _refuse(what: str, name: str, known: Iterable[str]) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.file_model import Step
+from rh_prefect.pipelines.parsed_answers import shape_of
 from rh_prefect.pipelines.planning_values import Doubts
 
 State = Literal["=", "…", "+", "~", ">", "?", "!", "r", "x", "-"]
@@ -215,7 +216,7 @@ class NoWorks:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Work:
-    """One request with one take.
+    """One request with one take, and how its answer is read. Works that only differ in that are paid for once.
 
     Attributes:
         key: Its id; for one whose inputs are not there yet, what it is made by.
@@ -224,6 +225,7 @@ class Work:
         state: See `STATES`.
         price: What it costs.
         known: What the records say.
+        shape: How its answer is read; see `parsed_answers.shape_of`.
         is_sure: Whether it is made in the cheapest course of the run, too.
         is_needed: Whether anything needs it that is not there yet.
         users: How many steps share it.
@@ -236,6 +238,7 @@ class Work:
     state: State
     price: Money = FREE
     known: KnownWork | None = None
+    shape: str = ""
     is_sure: bool = False
     is_needed: bool = True
     users: int = 0
@@ -352,6 +355,11 @@ class Instance:
     def top_item(self) -> str:
         """The item of the outermost fan-out that it belongs to."""
         return self.item.partition("/")[0]
+
+    @property
+    def shape(self) -> str:
+        """How its answer is read; see `parsed_answers.shape_of`."""
+        return shape_of(self.step.parse, at_most=self.at_most)
 
     @property
     def is_paid(self) -> bool:

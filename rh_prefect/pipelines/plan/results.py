@@ -38,7 +38,7 @@ def value_of(draft: Draft, work: Work) -> Any:
 def _answer(draft: Draft, work: Work, parse: Parse) -> Any:
     """Returns a parsed answer: its known content, or as many placeholders as it can have items."""
     kind, _ = answer_type(parse)
-    found = _known(work, parse)
+    found = _known(draft, work, parse)
     if isinstance(found, list):
         return Items(tuple(_with_handles(draft, one, kind, number) for number, one in enumerate(found)))
     if isinstance(found, dict):
@@ -46,14 +46,14 @@ def _answer(draft: Draft, work: Work, parse: Parse) -> Any:
     return _unknown(draft, work, kind) if found is None else found
 
 
-def _known(work: Work, parse: Parse) -> Any:
+def _known(draft: Draft, work: Work, parse: Parse) -> Any:
     known = work.known
     if known is None or known.state != "=":
         return None
     if known.value is not None or not known.texts:
         return known.value
     try:
-        return read_answer(known.texts[0], parse)
+        return read_answer(known.texts[0], parse, at_most=draft.instance.at_most)
     except InvalidAnswerError:
         return None
 
@@ -77,7 +77,8 @@ def _unknown(draft: Draft, work: Work, kind: Type) -> Any:
         return Unknown(type_.kind, f"{work.key}.{number}.{name}", span, draft.instance)
 
     if kind.kind == "string":
-        return Unknown("string", f"{work.key}.text", text_span(kind), draft.instance)
+        # Not the key of the text without parse, which has the blanks and fences that parse removes.
+        return Unknown("string", f"{work.key}.answer", text_span(kind), draft.instance)
     if not kind.many:
         return {name: one(name, type_, 0) for name, type_ in kind.fields.items()}
     size = draft.instance.at_most or 1
