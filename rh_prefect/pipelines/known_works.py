@@ -20,6 +20,7 @@ from rh_prefect.jobs.journal.process_identity import is_surely_dead
 from rh_prefect.local_files import create, make_folder
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.parsed_answers import fits_shape
 from rh_prefect.pipelines.plan.planned_steps import KnownWork, WorkQuery
 from rh_prefect.pipelines.stored_edits import FILES, EditResult, EditResults, open_edits
 from rh_prefect.pipelines.work_lifecycle import Home
@@ -160,8 +161,7 @@ class StoredWorks:
             if not all(_has_files(home, names) for home in homes.values() if self._is_here(home)):
                 self._names = None  # another run may have made them since the last listing
                 await self._list_files()
-        missing = [query.work for query in paid if home_key(query.work, query.shape) not in homes]
-        begun = await self._begun(list(dict.fromkeys(missing)))
+        begun = await self._begun([query for query in paid if home_key(query.work, query.shape) not in homes])
         return [self._answer(query, homes, edits, begun) for query in queries]
 
     async def _homes(self, keys: Sequence[str]) -> dict[str, Home]:
@@ -199,13 +199,13 @@ class StoredWorks:
         return takes if self._run is None else await note_takes(self._run, choice, takes)
 
     def _answer(
-        self, query: WorkQuery, homes: dict[str, Home], edits: dict[str, EditResult], begun: dict[str, KnownWork]
+        self, query: WorkQuery, homes: dict[str, Home], edits: dict[str, EditResult], begun: dict[WorkQuery, KnownWork]
     ) -> KnownWork | None:
         if query.is_edit:
             result = edits.get(query.work)
             return None if result is None else self._edit(result)
         home = homes.get(home_key(query.work, query.shape))
-        return begun.get(query.work) if home is None else self._home(query, home)
+        return begun.get(query) if home is None else self._home(query, home)
 
     def _home(self, query: WorkQuery, home: Home) -> KnownWork:
         # The files may lie in another store, which is read when they are needed.
@@ -228,18 +228,18 @@ class StoredWorks:
         files: tuple[Media, ...] = () if file is None else (file,)
         return KnownWork(state="=", outputs=files, texts=() if result.text is None else (result.text,))
 
-    async def _begun(self, works: Sequence[str]) -> dict[str, KnownWork]:
-        """Returns the works that were submitted and have no result."""
-        intents = await self._works.read_many(f"{work}-intent-1" for work in works)
-        begun = [work for work in works if f"{work}-intent-1" in intents]
+    async def _begun(self, queries: Sequence[WorkQuery]) -> dict[WorkQuery, KnownWork]:
+        """Returns the works that were submitted and have no result in the shape that is asked for."""
+        intents = await self._works.read_many({f"{query.work}-intent-1": None for query in queries})
+        begun = [query for query in queries if f"{query.work}-intent-1" in intents]
         found = await asyncio.gather(*map(self._state, begun))
-        return {work: known for work, known in zip(begun, found) if known is not None}
+        return {query: known for query, known in zip(begun, found) if known is not None}
 
-    async def _state(self, work: str) -> KnownWork | None:
+    async def _state(self, query: WorkQuery) -> KnownWork | None:
         async with self._gate:
-            view = JobView.parse(work, await self._works.job(work))
+            view = JobView.parse(query.work, await self._works.job(query.work))
         for submit in view.submits:
-            state = _state_of(submit)
+            state = _state_of(submit, query.shape)
             if state is not None:
                 return state
         return None
@@ -267,7 +267,7 @@ def _has_files(home: Home, names: Collection[str]) -> bool:
     return all(file.uri in names for file in home.outputs)
 
 
-def _state_of(submit: Submit) -> KnownWork | None:
+def _state_of(submit: Submit, shape: str) -> KnownWork | None:
     """Returns the state of a submission for a plan; None if another submission is to be made."""
     task_id = submit.task_id or ""
     match submit.state:
@@ -278,5 +278,7 @@ def _state_of(submit: Submit) -> KnownWork | None:
         case "ticket":
             return KnownWork(state="…", task_id=task_id)
         case "ended" if submit.end is not None and submit.end.status == "SUCCESS":
-            return KnownWork(state="…", cost=submit.end.cost, task_id=task_id)
+            # A run takes an answer that fits without a payment, and asks again in place of another one.
+            fits = fits_shape("\n\n".join(link.text for link in submit.end.links if link.text), shape)
+            return KnownWork(state="…", cost=submit.end.cost, task_id=task_id) if fits else None
     return None

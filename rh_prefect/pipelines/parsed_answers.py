@@ -76,6 +76,23 @@ def shape_of(parse: Parse | None, *, at_most: int | None = None) -> str:
     return json.dumps(asked, sort_keys=True)
 
 
+def fits_shape(text: str, shape: str) -> bool:
+    """Checks whether a model's answer has a shape.
+
+    Args:
+        text: The answer.
+        shape: See `shape_of`; every answer has the empty one.
+    """
+    if not shape:
+        return True
+    parse = Parse.model_validate_json(shape)
+    try:
+        read_answer(text, parse, at_most=parse.at_most if isinstance(parse.at_most, int) else None)
+    except InvalidAnswerError:
+        return False
+    return True
+
+
 def read_answer(text: str, parse: Parse, *, at_most: int | None = None) -> Any:
     """Reads a model's answer.
 

@@ -16,9 +16,12 @@ from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.flows.pipeline_budget import run_limit
 from rh_prefect.flows.pipeline_report import NOTHING_NEW, OVER_BUDGET, PipelineResult
+from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.known_works import open_records
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan, ReviewedPlan
 from rh_prefect.pipelines.plan.planned_steps import Money
+from rh_prefect.settings import get_settings
 from tests.flows.test_pipeline import run
 from tests.support.emulator_env import environment
 
@@ -484,3 +487,34 @@ outputs: {{shots: $(shots)}}
     assert state.is_failed()
     assert "at most 1 are taken" in (state.message or "")
     assert (await run(text, n=5))[0].name == NOTHING_NEW
+
+
+async def plan_of(text: str, **params: Any) -> Plan:
+    """Plans with the results of earlier runs."""
+    settings = get_settings()
+    return await Pipeline.from_text(text).plan(params, known=open_records(MediaStore(settings.storage_url), settings))
+
+
+async def test_an_answer_that_does_not_fit_is_planned_and_paid_for_again(rh: Emulator) -> None:
+    text = """
+name: words
+steps:
+  words:
+    model: rhart-text-g-3-flash-preview/text-to-text
+    with: {prompt: Describe a mug}
+    parse: {text: {max: MAX}}
+outputs: {words: $(words)}
+"""
+    short, long = text.replace("MAX", "5"), text.replace("MAX", "9000")
+    price = (await plan_of(short)).price
+    for number in (1, 2):
+        plan = await plan_of(short)
+        assert (plan.instances[0].state, plan.price) == ("+", price)
+        state, _ = await run(short)
+        assert "does not match parse" in (state.message or "")
+        assert rh.recorder.charged == price.most * number
+    plan = await plan_of(long)  # its shape takes the first answer, and costs nothing
+    assert (plan.instances[0].state, plan.price.most) == ("…", Decimal(0))
+    state, _ = await run(long)
+    assert state.is_completed(), state.message
+    assert rh.recorder.charged == price.most * 2
