@@ -19,7 +19,7 @@ from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, NoWorks, Plan, ReviewedPlan, WorkQuery
 from rh_prefect.pipelines.plan.fan_out import uses_previous
-from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES
+from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES, Selection
 from rh_prefect.pipelines.plan.subtitle_time_check import equal_times
 from rh_prefect.pipelines.planning_values import Frame, Made
 from tests.pipelines.assets import photo
@@ -802,3 +802,46 @@ async def test_half_of_a_surrogate_pair_is_refused_by_plan_and_before_a_flow_run
     for given in ({"x": value}, {"x": [{"title": value}]}):
         with pytest.raises(InputError, match="The parameter x contains an incomplete character"):
             flow(**given)
+
+
+async def test_items_with_equal_names_have_addresses_and_ids_of_their_own(tmp_path: Path) -> None:
+    names = ("1/photo.png", "2/photo.png", "3/photo-2.png")
+    for name in names:
+        (tmp_path / name).parent.mkdir()
+    files = [photo(tmp_path / name, n) for n, name in enumerate(names)]
+    text = """
+params: {files: {type: files, of: image}}
+steps:
+  each:
+    foreach: $(params.files)
+    steps: {clip: {model: kling-v2.6-pro-image-to-video, from: $(item), with: {prompt: slow}, save_as: $(id).mp4}}
+"""
+    plan = await Pipeline.from_text(text).plan(files=files)
+    assert [problem.head for problem in plan.problems] == []
+    assert [one.address for one in plan.instances] == [f"each[{name}].clip" for name in ("photo", "photo-3", "photo-2")]
+    assert [one.save_as for one in plan.instances] == ["photo.mp4", "photo-3.mp4", "photo-2.mp4"]
+
+
+SLASHES = """
+params: {rows: {type: table, columns: {name: string}}}
+steps:
+  each:
+    foreach: $(params.rows)
+    as: outer
+    id: $(item.name)
+    steps:
+      inner:
+        foreach: [c, b/c]
+        id: $(item)
+        steps: {picture: {model: z-image/turbo, with: {prompt: "$(outer.name), $(item)"}}}
+"""
+
+
+async def test_a_slash_in_an_id_is_no_border_between_ids() -> None:
+    plan = await Pipeline.from_text(SLASHES).plan(rows=[{"name": "a"}, {"name": "a/b"}])
+    assert [problem.head for problem in plan.problems] == []
+    assert [one.item for one in plan.instances] == ["a/c", "a/b%2Fc", "a%2Fb/c", "a%2Fb/b%2Fc"]
+    for item, expected in (("a", ["a/c", "a/b%2Fc"]), ("a/b", ["a%2Fb/c", "a%2Fb/b%2Fc"])):
+        selection = Selection(items=frozenset([item]))
+        plan.refuse_unknown(selection)
+        assert [one.item for one in plan.instances if selection.has(one, plan.instances)] == expected

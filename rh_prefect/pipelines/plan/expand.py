@@ -15,7 +15,15 @@ from rh_prefect.pipelines.conditions import doubts_in, doubts_of, not_numbers, t
 from rh_prefect.pipelines.document import Path, Problems, visible
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.plan.counts import count_of
-from rh_prefect.pipelines.plan.fan_out import is_selected, items_of, matrix_of, name_item, ordered, uses_previous
+from rh_prefect.pipelines.plan.fan_out import (
+    is_selected,
+    items_of,
+    matrix_of,
+    name_item,
+    ordered,
+    rename,
+    uses_previous,
+)
 from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, recipe_id, request_base, work_id
 from rh_prefect.pipelines.plan.planned_steps import (
     FREE,
@@ -565,7 +573,7 @@ class Expander:
             is_open |= not name_item(step, one, frame)
         if is_open:
             self.open_fan_outs[path] = not frame.id
-        self._check_ids(step, at, found, path)
+        self._check_ids(step, at, found, path, frame)
         return found
 
     def _is_selected(self, step: Step, at: Path, one: Frame) -> bool:
@@ -581,18 +589,22 @@ class Expander:
             self.item_problems.add(self._checked, (*at, "limit"), wrong, address)
         return limit
 
-    def _check_ids(self, step: Step, at: Path, frames: list[Frame], path: str) -> None:
-        twice = {name: count for name, count in Counter(one.id for one in frames).items() if count > 1}
+    def _check_ids(self, step: Step, at: Path, frames: list[Frame], path: str, outer: Frame) -> None:
+        twice = {name: times for name, times in Counter(one.id for one in frames).items() if times > 1}
         rows = {name: [one.row for one in frames if one.id == name and one.row] for name in twice}
+        taken = {one.id for one in frames}
         for name in twice:
-            # Stems of files in several folders, or a model's answers, may be equal: the number distinguishes them.
+            # Stems of files in several folders, or a model's answers, may be equal: a number distinguishes them.
             for one in [frame for frame in frames if frame.id == name][1:]:
-                one.id = f"{one.id}-{one.number}"
+                own, number = one.names["id"], count(one.number)
+                while one.id in taken:
+                    rename(one, f"{own}-{next(number)}", outer)
+                taken.add(one.id)
         if not twice or step.id is None:
             return
-        name, count = next(iter(twice.items()))
+        name, times = next(iter(twice.items()))
         where = f" ({' and '.join(rows[name][:2])})" if len(rows[name]) > 1 else ""
-        message = f"{count} items of {path} have the id {visible(name)}{where}; an id names one item"
+        message = f"{times} items of {path} have the id {visible(name)}{where}; an id names one item"
         self.problems.add(self._checked.document, (*at, "id"), message)
 
 

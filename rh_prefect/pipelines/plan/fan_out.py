@@ -8,6 +8,7 @@ from typing import Any
 from rh_prefect.pipelines.conditions import truth
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.plan.identity import mark
+from rh_prefect.pipelines.plan.planned_steps import id_part
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
     File,
@@ -86,9 +87,20 @@ def name_item(step: Step, one: Frame, outer: Frame) -> bool:
         source = [stem]
         name = stem if isinstance(stem, str) else ""
     name = name or str(one.number)
-    one.names["id"] = name
-    one.id = f"{outer.id}/{name}" if outer.id else name
+    rename(one, name, outer)
     return not any(isinstance(value, Unknown) for value in source)
+
+
+def rename(one: Frame, name: str, outer: Frame) -> None:
+    """Gives an item an id, and the part of addresses that is made of it.
+
+    Args:
+        one: The item.
+        name: Its id.
+        outer: The frame around it.
+    """
+    one.names["id"] = name
+    one.id = f"{outer.id}/{id_part(name)}" if outer.id else id_part(name)
 
 
 def uses_previous(step: Step) -> bool:

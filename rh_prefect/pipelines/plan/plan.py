@@ -117,7 +117,7 @@ class Plan:
             if not self.may_have(name):
                 _refuse("step", name, self.paths if step_of(name) == name else [one.address for one in self.instances])
         items = dict.fromkeys(one.top_item for one in self.instances if one.item)
-        for name in sorted(selection.items - items.keys()):
+        for name in sorted(selection.top_items - items.keys()):
             if not any(self.open_fan_outs.values()):
                 _refuse("item", name, items)
 
@@ -183,6 +183,7 @@ def finish(expander: Expander, checked: Checked, problems: Problems, plan: Plan)
     _mark_needed(expander.instances)
     _refuse_equal(expander.instances, checked, problems)
     _refuse_same_names(expander.instances, checked, problems)
+    _refuse_same_addresses(expander.instances, checked, problems)
     _note_unused_takes(expander)
     _note_unknown_addresses(expander)
     plan.instances, plan.works = expander.instances, list(expander.works.values())
@@ -266,6 +267,15 @@ def _refuse_same_names(instances: Sequence[Instance], checked: Checked, problems
             said = f"{visible(other.address)} and {visible(one.address)} are both saved as {visible(name)}"
             one.problems.append(said)
             problems.add(checked.document, at, f"{said}; use $(id) or $(item…) in the name")
+
+
+def _refuse_same_addresses(instances: Sequence[Instance], checked: Checked, problems: Problems) -> None:
+    """Reports two steps with one address, under which a run could keep only one of them."""
+    seen: dict[str, Instance] = {}
+    for one in instances:
+        if seen.setdefault(one.address, one) is not one:
+            said = f"two items have the address {visible(one.address)}; give each item an id of its own"
+            problems.add(checked.document, one.used_at or one.at, said)
 
 
 def _note_unused_takes(expander: Expander) -> None:

@@ -119,6 +119,15 @@ class WorkQuery:
     is_edit: bool = False
 
 
+def id_part(name: str) -> str:
+    """Returns an item's id as a part of an address, in which `/` separates the ids of nested items.
+
+    Args:
+        name: The id.
+    """
+    return name.replace("/", "%2F")
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """The part of a pipeline that a run makes.
@@ -133,6 +142,11 @@ class Selection:
     items: frozenset[str] = frozenset()
     sample: int = 0
 
+    @property
+    def top_items(self) -> frozenset[str]:
+        """The items as `Instance.top_item` names them."""
+        return frozenset(map(id_part, self.items))
+
     def has(self, one: Instance, instances: Iterable[Instance]) -> bool:
         """Whether a step is in it.
 
@@ -141,7 +155,7 @@ class Selection:
             instances: The steps of the plan; it needs those of the first items.
         """
         in_steps = not self.steps or bool({one.path, one.address} & self.steps)
-        in_items = not self.items or not one.item or one.top_item in self.items
+        in_items = not self.items or not one.item or one.top_item in self.top_items
         return in_steps and in_items and (not self.sample or not one.item or self._is_sampled(one, instances))
 
     def _is_sampled(self, one: Instance, instances: Iterable[Instance]) -> bool:
@@ -255,7 +269,8 @@ class Instance:
 
     Attributes:
         path: The step with the groups around it: `each.clip`.
-        item: The item's id; empty outside of fan-outs.
+        item: The item's id with those of the items around it, as in `anna/calm-5`; empty outside of fan-outs. A `/` in
+            an id is written as `%2F`.
         step: Its declaration.
         at: Its path in the file.
         model: The model's name, or the edit's.
