@@ -75,7 +75,16 @@ async def load_storage(name: str | None = None) -> MediaStore:
         allow_below(store.url)
         return store
     settings = get_settings()
-    return MediaStorage(url=settings.storage_url, options=SecretDict(settings.storage_options)).get_store()
+    try:
+        block = MediaStorage(url=settings.storage_url, options=SecretDict(settings.storage_options))
+    except ValidationError as error:
+        said = "; ".join(wrong["msg"].removeprefix("Value error, ") for wrong in error.errors(include_input=False))
+        raise ConfigError(
+            f"RH_STORAGE_URL or RH_STORAGE_OPTIONS cannot be used: {said}. What to do: set RH_STORAGE_URL to a folder "
+            "or a URL without credentials, and credentials as JSON in RH_STORAGE_OPTIONS, such as "
+            '{"username": "…", "password": "…"}.'
+        ) from None
+    return block.get_store()
 
 
 async def find_block(kind: type[_B], name: str) -> _B | None:

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, field_validator
 
 from rh_prefect.errors import ConfigError
 from rh_prefect.media.names import DEFAULT_TEMPLATE
-from rh_prefect.media.urls import has_password, is_local, local_path
+from rh_prefect.media.urls import has_password, has_signature, is_local, local_path
 
 if TYPE_CHECKING:
     from prefect_aws import AwsCredentials, MinIOCredentials, S3Bucket
@@ -79,6 +79,8 @@ class MediaStorage(Block):
             raise ValueError("a folder or a URL is needed")
         if has_password(value):
             raise ValueError("the URL contains a password; put it in the storage options, which are kept secret")
+        if has_signature(value):
+            raise ValueError("the URL contains a signature or a token; put it in the storage options, as in sas_token")
         return value
 
     @classmethod

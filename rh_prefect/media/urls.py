@@ -41,6 +41,9 @@ WITHOUT_THREADS = {"ftp"}
 """Places whose library has one connection, which several threads use at once, and remembers listings: outputs of jobs
 that run at the same time would be lost or mixed up."""
 
+_SIGNATURES = {"sig", "signature", "token", "q-signature", "x-amz-signature", "x-goog-signature", "x-oss-signature"}
+"""Parameters of a URL, in lower case, that give access to whoever has the URL."""
+
 _ENVIRONMENT = ("AWS_", "GOOGLE_", "AZURE_", "FSSPEC_")
 """Begin the names of what the libraries behind fsspec read from the environment when they open a file system."""
 
@@ -85,6 +88,12 @@ def has_password(url: str) -> bool:
     return any(":" in found[0] for pattern in (_USER, _BROKEN_USER) for found in pattern.finditer(url))
 
 
+def has_signature(url: str) -> bool:
+    """Whether a URL with a protocol holds a signature or a token among its parameters, as Azure's `?sig=…`."""
+    query = url.partition("?")[2] if "://" in url else ""
+    return any(unquote(pair.partition("=")[0]).lower() in _SIGNATURES for pair in re.split("[&#?]", query))
+
+
 def shown_url(url: str) -> str:
     """Returns the URL for messages: without user and password, or masked if these cannot be identified."""
     masked = masked_url(url)
@@ -106,6 +115,7 @@ def locate(url: str) -> str:
         raise ConfigError(
             f"{masked_url(url)!r} is not a storage URL. Give a folder or an fsspec URL, as in s3://bucket/prefix."
         )
+    refuse_signature(url)
     protocol = protocol_of(url)
     if protocol == "file" and "://" in url and not _SCHEME.match(url):
         raise ConfigError(f"{masked_url(url)!r} is not a valid URL. Give a folder or an fsspec URL, as in s3://bucket.")
@@ -134,6 +144,20 @@ def locate(url: str) -> str:
     if not path and protocol != "memory":
         raise ConfigError(f"{masked_url(url)!r} contains no bucket. Add one, as in {protocol}://bucket/prefix.")
     return f"{protocol}://{path}"
+
+
+def refuse_signature(url: str) -> None:
+    """Refuses the URL of a place that holds a signature, since such URLs are shown and recorded.
+
+    Raises:
+        ConfigError: It holds one.
+    """
+    if has_signature(url):
+        raise ConfigError(
+            f"{masked_url(url.partition('?')[0])} has a signature or a token behind its question mark, and the URL "
+            "of a place is shown and recorded. What to do: leave it out of the URL, and set it as a storage option, "
+            "such as sas_token for abfs://, in RH_STORAGE_OPTIONS or in a MediaStorage block."
+        )
 
 
 def read_options(protocol: str, options: Mapping[str, object]) -> dict[str, object]:

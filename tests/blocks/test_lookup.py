@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 import uuid
 from pathlib import Path
 
@@ -36,6 +37,18 @@ async def test_options_come_from_the_environment_too(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("RH_STORAGE_URL", "memory://out")
     monkeypatch.setenv("RH_STORAGE_OPTIONS", '{"skip_instance_cache": true}')
     assert (await load_storage()).protocol == "memory"
+
+
+@pytest.mark.parametrize("url", [f"sftp://me:{KEY}@host/x", f"abfs://c@a.dfs.core.windows.net/x?sig={KEY}&sv=1", " "])
+async def test_a_storage_url_that_cannot_be_used_says_so_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("RH_STORAGE_URL", url)
+    with pytest.raises(ConfigError, match=r"RH_STORAGE_URL.*What to do") as error:
+        await load_storage()
+    shown = "".join(traceback.format_exception(error.value))
+    assert KEY not in shown
+    assert "pydantic" not in shown
 
 
 async def test_no_key_says_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,9 @@ def test_options_are_never_shown() -> None:
     assert SECRET not in str(error.value)
 
 
-@pytest.mark.parametrize("url", ["", "  ", f"sftp://me:{SECRET}@host/path"])
+@pytest.mark.parametrize(
+    "url", ["", "  ", f"sftp://me:{SECRET}@host/path", f"abfs://c@a.dfs.core.windows.net/x?sv=1&sig={SECRET}"]
+)
 def test_a_url_without_secrets_is_needed(url: str) -> None:
     with pytest.raises(ValidationError) as error:
         MediaStorage(url=url)

@@ -88,6 +88,17 @@ def test_credentials_in_the_url_of_a_bucket_are_refused_with_what_to_do(url: str
         MediaStorage(url=url)
 
 
+@pytest.mark.parametrize("query", ["sv=2024&sig=5ecr3t", "%73ig=5ecr3t", "X-Amz-Signature=5ecr3t", "token=5ecr3t"])
+def test_a_signature_in_the_url_of_a_place_is_refused_with_what_to_do(query: str) -> None:
+    """B3: the URL of a place is shown and recorded."""
+    url = f"abfs://films@account.dfs.core.windows.net/out?{query}"
+    with pytest.raises(ConfigError, match="storage option") as of_store:
+        MediaStore(url)
+    with pytest.raises(ConfigError, match="storage option") as of_journal:
+        FolderJournal(url, scope="x")
+    assert not has_secret(told(of_store.value) + told(of_journal.value))
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -20,7 +20,7 @@ import fsspec
 from rh_prefect.errors import InputError, JournalError, RunningHubError
 from rh_prefect.local_files import FILE_MODE, FOLDER_MODE, write_atomic
 from rh_prefect.media.storage_errors import describe
-from rh_prefect.media.urls import identity_of, is_local, local_path, shown_url
+from rh_prefect.media.urls import identity_of, is_local, local_path, refuse_signature, shown_url
 
 JSON: TypeAlias = "dict[str, Any]"
 """A JSON object; the classes of `record_types` define its fields."""
@@ -370,6 +370,7 @@ def _open_files(url: str, options: Mapping[str, Any], readers: Readers) -> _File
     if is_local(url):
         # Absolute, so that a flow that changes its working folder keeps its journal.
         return _LocalFiles(Path(local_path(url)), *_MODES[readers])
+    refuse_signature(url)
     with _as_journal_error(shown_url(url), options):
         return _StoreFiles(url, options)
 
