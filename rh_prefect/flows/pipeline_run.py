@@ -260,6 +260,7 @@ class PipelineRun:
                 if self._running:
                     await self._wait()
                 elif not self._refused:
+                    self._fail_unmade()
                     return
                 else:  # no running step can free any budget
                     self.outcome.errors.update(self._refused)
@@ -292,6 +293,19 @@ class PipelineRun:
         if not isinstance(error, RunningHubError):
             raise error
         self.outcome.errors[instance.address] = error
+
+    def _fail_unmade(self) -> None:
+        """Fails the steps of a whole run that were never ready, so that the run does not report a complete result."""
+        plan = self.plan.instances
+        if self.selection != Selection() or self.outcome.errors or any(one.state == "r" for one in plan):
+            return
+        for one in plan:
+            if one.is_needed and one.works and any(work.state != "=" for work in one.works):
+                self.outcome.errors[one.address] = JobError(
+                    f"{one.address}: it was not made, because a value that it depends on is not known at the end of "
+                    "the run. Nothing was paid for it. What to do: run again; if this repeats, change its conditions, "
+                    "sort or limit."
+                )
 
     def _tell_step(self, instance: Instance) -> None:
         error, is_new = self.outcome.errors.get(instance.address), instance.address in self.outcome.made

@@ -195,10 +195,12 @@ class Group:
     Attributes:
         frames: Its items; of a group without fan-out its one frame.
         is_fan_out: Whether it is a fan-out.
+        chosen: How many of its items there will be at most, where it is not known yet which ones `limit` leaves.
     """
 
     frames: list[Frame]
     is_fan_out: bool
+    chosen: int | None = None
 
 
 def lookup(reference: Reference, frame: Frame) -> Any:
@@ -263,6 +265,9 @@ def _of_made(made: Made, name: str) -> Any:
 
 
 def _of_items(group: Group, name: str) -> Any:
+    if name == "count" and group.chosen is not None:
+        keys = digest([frame.id for frame in group.frames])
+        return Unknown("integer", f"count:{keys}", Span(0, group.chosen, group.chosen))
     if name == "count":
         return len(group.frames)
     return _flat((frame.names.get(name, ABSENT), frame, frame.is_sure) for frame in group.frames)

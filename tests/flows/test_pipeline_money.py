@@ -23,6 +23,7 @@ from rh_prefect.pipelines.plan import Plan, ReviewedPlan
 from rh_prefect.pipelines.plan.planned_steps import Money
 from rh_prefect.settings import get_settings
 from tests.flows.test_pipeline import run
+from tests.pipelines.assets import photo
 from tests.support.emulator_env import environment
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
@@ -518,3 +519,63 @@ outputs: {words: $(words)}
     state, _ = await run(long)
     assert state.is_completed(), state.message
     assert rh.recorder.charged == price.most * 2
+
+
+LONGEST = """
+name: longest
+params: {photo: image, rows: {type: table, columns: {name: string, seconds: {enum: ["5", "10"]}}}}
+steps:
+  each:
+    foreach: $(params.rows)
+    steps:
+      clip:
+        model: kling-v2.6-pro-image-to-video
+        from: $(params.photo)
+        with: {prompt: $(item.name), duration: $(item.seconds), sound: false}
+  best:
+    foreach: $(each.clip)
+    sort: {by: seconds, descending: true}
+    limit: 1
+    steps: {large: {model: topazlabs-video-upscale, from: $(item)}}
+outputs: {large: $(best.large)}
+"""
+
+
+async def test_items_that_are_sorted_by_a_result_begin_when_all_results_are_there(rh: Emulator, tmp_path: Path) -> None:
+    rh.faults.add(Fault("submit", kind="hold", seconds=3, prompt="long"))
+    given = {
+        "photo": photo(tmp_path / "photo.png"),
+        "rows": [{"name": "short", "seconds": "5"}, {"name": "long", "seconds": "10"}],
+    }
+    price = (await plan_of(LONGEST, **given)).price
+    state, result = await run(LONGEST, **given)
+    assert state.is_completed(), state.message
+    assert [one.seconds for one in result["large"]] == [pytest.approx(10, abs=0.3)]
+    assert len(rh.recorder.paid) == 3
+    assert price.least <= rh.recorder.charged <= price.most
+
+
+async def test_the_price_counts_the_dearest_items_that_a_limit_can_leave(rh: Emulator, tmp_path: Path) -> None:
+    text = """
+name: later
+params: {photo: image, rows: {type: table, columns: {name: string, seconds: {enum: ["5", "10"]}}}}
+steps:
+  word: {model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: "words only: calm"}}
+  each:
+    foreach: $(params.rows)
+    where: {equals: [$(item.name), $(word)]}
+    limit: 1
+    steps:
+      clip:
+        model: kling-v2.6-pro-image-to-video
+        from: $(params.photo)
+        with: {prompt: $(item.name), duration: $(item.seconds), sound: false}
+outputs: {clips: $(each.clip)}
+"""
+    rows_ = [{"name": "wild", "seconds": "5"}, {"name": "calm.", "seconds": "10"}, {"name": "x", "seconds": "5"}]
+    given = {"photo": photo(tmp_path / "photo.png"), "rows": rows_}
+    price = (await plan_of(text, **given)).price
+    assert price.most == Decimal("3.52")
+    state, _ = await run(text, **given)
+    assert state.is_completed(), state.message
+    assert price.least <= rh.recorder.charged <= price.most

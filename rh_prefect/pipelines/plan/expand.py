@@ -16,8 +16,11 @@ from rh_prefect.pipelines.document import Path, Problems, visible
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.plan.counts import count_of
 from rh_prefect.pipelines.plan.fan_out import (
+    candidates,
+    is_order_known,
     is_selected,
     items_of,
+    mark_spare,
     matrix_of,
     name_item,
     ordered,
@@ -521,7 +524,7 @@ class Expander:
     # -- groups ----------------------------------------------------------------------------------------------------
 
     async def _group(self, step: Step, at: Path, frames: list[Frame], path: str) -> list[Group]:
-        groups = [Group(self._frames(step, at, frame, path), step.is_fan_out) for frame in frames]
+        groups, first = [self._frames(step, at, frame, path) for frame in frames], len(self.instances)
         for group, outer in zip(groups, frames, strict=True):
             for one in group.frames:
                 one.is_sure &= (id(outer), at) not in self._doubtful
@@ -535,6 +538,8 @@ class Expander:
         for group in groups:
             for frame in group.frames:
                 frame.names = {name: frame.names.get(name, ABSENT) for name in (*frame.names, *steps)}
+            if group.chosen is not None:
+                mark_spare(group, [one for one in self.instances[first:] if one.path.startswith(f"{path}.")])
         return groups
 
     async def _in_order(self, steps: Mapping[str, Step], at: Path, groups: list[Group], path: str) -> None:
@@ -550,13 +555,13 @@ class Expander:
             for frame in group.frames:
                 frame.names.pop("previous", None)
 
-    def _frames(self, step: Step, at: Path, frame: Frame, path: str) -> list[Frame]:
+    def _frames(self, step: Step, at: Path, frame: Frame, path: str) -> Group:
         waits_for = self._waits_for(step, frame)
         pending = _is_open(step, frame, waits_for)
         doubts = self._doubts(frame, at)
         if not step.is_fan_out:
             one = Frame(frame, {}, frame.id, frame.number, frame.is_sure, frame.row, pending, waits_for, doubts=doubts)
-            return [one]
+            return Group([one], is_fan_out=False)
         found = matrix_of(step, frame) if step.matrix is not None else items_of(step, frame)
         is_open = any(one.is_pending for one in found)
         for one in found:
@@ -564,17 +569,25 @@ class Expander:
             lost = [maker for maker in makers(one.names.get("item")) if maker.address in self._lost]
             one.waits_for = [*waits_for, *lost, *_condition_steps(step.where, one)]
             one.is_pending |= pending or _is_unmade(one.waits_for)
+        doubtful = [one for one in found if frame.is_sure and not one.is_sure and not is_open]  # may turn out absent
         found = [one for one in found if step.where is None or self._is_selected(step, at, one)]
-        if step.sort is not None:
+        doubtful += [one for one in found if step.where is not None and truth(step.where, one) is None]
+        limit = self._limit(step, at, frame, path)
+        if step.sort is not None and not is_order_known(found, step.sort.by, self._failed):
+            doubtful = found
+            for one in found:
+                one.is_pending = True
+        elif step.sort is not None:
             found = ordered(found, step.sort.by, descending=step.sort.descending)
-        found = found[: self._limit(step, at, frame, path)]
+        found = candidates(found, limit, doubtful)
+        is_open |= limit is not None and len(found) > limit
         for number, one in enumerate(found, 1):
             one.number = one.names["number"] = number
             is_open |= not name_item(step, one, frame)
         if is_open:
             self.open_fan_outs[path] = not frame.id
         self._check_ids(step, at, found, path, frame)
-        return found
+        return Group(found, is_fan_out=True, chosen=limit if limit is not None and len(found) > limit else None)
 
     def _is_selected(self, step: Step, at: Path, one: Frame) -> bool:
         """Returns whether `where` is not false; an item for which it cannot be evaluated stays, and its steps fail."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from decimal import Decimal
 from itertools import product
 from typing import Any
 
 from rh_prefect.pipelines.conditions import truth
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.plan.identity import mark
-from rh_prefect.pipelines.plan.planned_steps import id_part
+from rh_prefect.pipelines.plan.planned_steps import Instance, id_part
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
     File,
     Frame,
+    Group,
     Items,
     Made,
     Unknown,
@@ -111,6 +114,59 @@ def uses_previous(step: Step) -> bool:
         for _, reference in references_in(one.model_dump(exclude={"steps"}))
         for option in reference.options
     )
+
+
+def candidates(frames: list[Frame], limit: int | None, doubtful: Sequence[Frame]) -> list[Frame]:
+    """Returns the items that `limit` can leave; those behind the first ones are kept while earlier ones are doubtful.
+
+    Args:
+        frames: The items in their order.
+        limit: The most items.
+        doubtful: The items of which it is not known yet whether, or where in the order, they are there.
+    """
+    found, sure = list[Frame](), 0
+    for one in frames:
+        if limit is not None and sure >= limit:
+            break
+        if limit is not None and len(found) >= limit:
+            one.is_sure, one.is_pending = False, True
+        found.append(one)
+        sure += all(one is not each for each in doubtful)
+    return found
+
+
+def mark_spare(group: Group, instances: Sequence[Instance]) -> None:
+    """Marks the steps of the items that are not the dearest selection; a work of two items could make another one so.
+
+    Args:
+        group: Its items may be more than there will be.
+        instances: The steps of its items.
+    """
+    steps = {frame.id: list[Instance]() for frame in group.frames}
+    for frame in group.frames:
+        frame.is_sure = False
+        steps[frame.id] = [one for one in instances if one.item == frame.id or one.item.startswith(f"{frame.id}/")]
+    works = {name: {work.key: work for one in of for work in one.works} for name, of in steps.items()}
+    if sum(map(len, works.values())) > len({key for of in works.values() for key in of}):
+        return
+    prices = {
+        name: sum((work.price.most for work in of.values() if work.is_paid), Decimal(0)) for name, of in works.items()
+    }
+    for name in sorted(prices, key=lambda name: prices[name], reverse=True)[group.chosen :]:
+        for one in steps[name]:
+            one.is_spare = True
+
+
+def is_order_known(frames: list[Frame], column: str, failed: Collection[str]) -> bool:
+    """Checks whether the values that items are sorted by are known, except those of failed steps, which come last.
+
+    Args:
+        frames: The items.
+        column: The field.
+        failed: The addresses of failed steps.
+    """
+    unknown = [value for one in frames if isinstance(value := part(one.names.get("item"), column), Unknown)]
+    return len(frames) < 2 or not any(value.maker is None or value.maker.address not in failed for value in unknown)
 
 
 def ordered(frames: list[Frame], column: str, *, descending: bool) -> list[Frame]:

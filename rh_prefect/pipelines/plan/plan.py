@@ -159,7 +159,7 @@ def _price(works: Iterable[Work]) -> Money:
     """Returns the price of works, each request and take once, however many steps take its answer in how many shapes."""
     paid: dict[str, tuple[Money, bool]] = {}
     for work in works:
-        if work.is_paid:
+        if work.is_paid and not work.is_spare:
             _, is_sure = paid.get(work.key, (work.price, False))
             paid[work.key] = work.price, is_sure or work.is_sure
     return total(paid.values())
@@ -181,6 +181,7 @@ def finish(expander: Expander, checked: Checked, problems: Problems, plan: Plan)
         plan: The plan without its steps.
     """
     _mark_needed(expander.instances)
+    _mark_spare(expander.instances)
     _refuse_equal(expander.instances, checked, problems)
     _refuse_same_names(expander.instances, checked, problems)
     _refuse_same_addresses(expander.instances, checked, problems)
@@ -219,6 +220,14 @@ def _mark_needed(instances: Sequence[Instance]) -> None:
             work.is_needed |= one.is_needed
         if not one.is_needed and one.state in ("+", "!", "?") and one.is_paid:
             one.state, one.note = "=", "nothing needs it"
+
+
+def _mark_spare(instances: Sequence[Instance]) -> None:
+    """Marks the works that only spare steps have; see `Instance.is_spare`."""
+    for work in (work for one in instances if one.is_spare for work in one.works):
+        work.is_spare = True
+    for work in (work for one in instances if not one.is_spare for work in one.works):
+        work.is_spare = False
 
 
 def _refuse_equal(instances: Sequence[Instance], checked: Checked, problems: Problems) -> None:

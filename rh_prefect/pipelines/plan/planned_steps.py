@@ -242,6 +242,7 @@ class Work:
         shape: How its answer is read; see `parsed_answers.shape_of`.
         is_sure: Whether it is made in the cheapest course of the run, too.
         is_needed: Whether anything needs it that is not there yet.
+        is_spare: Whether only items need it that the price does not count; see `Instance.is_spare`.
         users: How many steps share it.
         item: The only item that needs it; empty where several do.
     """
@@ -255,6 +256,7 @@ class Work:
     shape: str = ""
     is_sure: bool = False
     is_needed: bool = True
+    is_spare: bool = False
     users: int = 0
 
     @property
@@ -303,6 +305,7 @@ class Instance:
         problems: What is wrong with its values. A run makes no such step; values that a model gave are known then only.
         candidates: How many candidates a review has.
         used_at: The path of the step with `use` that it comes from, in the file that is planned.
+        is_spare: Whether its item is one that `limit` leaves out if it leaves the dearest ones; not known yet.
         stops_run: Whether the run starts no more steps after its failure; see `on_error`.
     """
 
@@ -339,6 +342,7 @@ class Instance:
     problems: list[str] = field(default_factory=list)
     candidates: int = 0
     used_at: Path = ()
+    is_spare: bool = False
     stops_run: bool = False
 
     @property
