@@ -11,6 +11,7 @@ import pytest
 
 from rh_prefect.client import Client
 from rh_prefect.emulator import Emulator
+from rh_prefect.pipelines.call_builder import work_call
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.plan.render import prices
@@ -187,3 +188,14 @@ async def test_of_an_answer_s_items_only_the_first_is_certain(fan_out: str) -> N
     )
     price = (await Pipeline.from_text(text).plan()).price
     assert (str(price.least), str(price.most)) == ("0.06", "0.26")
+
+
+@pytest.mark.parametrize("attempts", [(1, 3), (3, 1)])
+async def test_an_equal_request_of_two_steps_has_the_highest_price_and_the_most_attempts(
+    attempts: tuple[int, int],
+) -> None:
+    step = "{{model: z-image/turbo, with: {{prompt: a mug}}, attempts: {}}}"
+    text = f"steps: {{a: {step.format(attempts[0])}, b: {step.format(attempts[1])}}}"
+    plan = await Pipeline.from_text(text).plan()
+    assert plan.price.most == plan.price.least * 3
+    assert [work_call(one, one.works[0]).attempts for one in plan.instances] == [3, 3]

@@ -98,7 +98,7 @@ class Expander:
         self.problems, self.item_problems = problems, ItemProblems(problems)
         self.instances: list[Instance] = []
         self.works: dict[tuple[str, str], Work] = {}  # by key and shape
-        self._prices: dict[str, Money] = {}
+        self._same: dict[str, list[Work]] = defaultdict(list)  # works of one request and take, in several shapes
         self.notes: dict[str, None] = {}
         self.outputs: dict[str, Any] = {}
         self.new_takes: dict[str, int] = {}
@@ -397,11 +397,12 @@ class Expander:
         work = self.works.get((key, shape))
         if work is None:
             state = known.state if known is not None else self._new_state(draft)
-            if key not in self._prices:
-                self._prices[key] = draft.price if draft.endpoint else FREE
+            if key not in self._same:
                 self._count(draft)
-            work = Work(key, draft.is_settled, take, state, self._prices[key], known, shape)
+            work = Work(key, draft.is_settled, take, state, known=known, shape=shape)
             self.works[key, shape] = work
+            self._same[key].append(work)
+        _share_price(self._same[key], draft)
         work.is_sure |= draft.instance.is_sure
         work.users += 1
         return work
@@ -635,6 +636,18 @@ def _outputs(used: Checked, frame: Frame) -> Made:
     outputs = {name: evaluate(value, frame) for name, value in used.file.outputs.items()}
     doubts = frame.doubts.union(*(doubts_in(value, frame) for value in used.file.outputs.values()))
     return Made({name: one for name, one in outputs.items() if one is not ABSENT}, doubts=doubts)
+
+
+def _share_price(works: Sequence[Work], draft: Draft) -> None:
+    """Gives a request the highest price and the most attempts of all steps that make it, of which any can be first."""
+    first, price, attempts = works[0], draft.price if draft.endpoint else FREE, draft.instance.attempts
+    if first.users:
+        task = max(first.price.most / first.attempts, price.most / attempts)
+        attempts = max(first.attempts, attempts)
+        least, expected = min(first.price.least, price.least), max(first.price.expected, price.expected)
+        price = Money(least, expected, task * attempts, first.price.is_open or price.is_open)
+    for work in works:
+        work.price, work.attempts = price, attempts
 
 
 def _row(frame: Frame) -> str:

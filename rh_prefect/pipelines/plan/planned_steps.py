@@ -238,6 +238,7 @@ class Work:
         take: Which result of the request it is.
         state: See `STATES`.
         price: What it costs.
+        attempts: How many tasks it may pay for.
         known: What the records say.
         shape: How its answer is read; see `parsed_answers.shape_of`.
         is_sure: Whether it is made in the cheapest course of the run, too.
@@ -254,6 +255,7 @@ class Work:
     price: Money = FREE
     known: KnownWork | None = None
     shape: str = ""
+    attempts: int = 1
     is_sure: bool = False
     is_needed: bool = True
     is_spare: bool = False
