@@ -545,7 +545,7 @@ class PipelineRun:
         queries = [WorkQuery(work.key, work.shape, is_edit=not instance.is_paid) for work in instance.works]
         found = [self._known.result(query) for query in queries]
         files = [one.outputs[0] for one in found if one is not None and one.outputs]
-        return list(zip(files, instance.saved_names(len(files)), strict=True))
+        return list(zip(files, instance.saved_names))
 
 
 async def _task_run(instance: Instance, body: Coroutine[Any, Any, None], *, after: list[State[Any]]) -> State[Any]:

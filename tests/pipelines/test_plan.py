@@ -845,3 +845,18 @@ async def test_a_slash_in_an_id_is_no_border_between_ids() -> None:
         selection = Selection(items=frozenset([item]))
         plan.refuse_unknown(selection)
         assert [one.item for one in plan.instances if selection.has(one, plan.instances)] == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("x.png", "x-2.png"), "a and b are both saved as x-2.png"),
+        (("out", "out/b.png"), "a is saved as out, which is the folder of out/b.png"),
+        (("x.png", f"{'é' * 128}.png"), "part of over 255 bytes"),
+    ],
+)
+async def test_names_that_a_storage_cannot_hold_are_a_problem(names: tuple[str, str], said: str) -> None:
+    step = "{{model: z-image/turbo, with: {{prompt: {}}}, takes: {}, save_as: {}}}"
+    text = f"steps: {{a: {step.format('hi', 2, names[0])}, b: {step.format('ho', 1, names[1])}}}"
+    plan = await Pipeline.from_text(text).plan()
+    assert [said in problem.head for problem in plan.problems] == [True]

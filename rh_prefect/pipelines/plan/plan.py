@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from pathlib import PurePosixPath
 from typing import Any
 
 from rh_prefect.errors import InputError
@@ -18,6 +19,9 @@ from rh_prefect.pipelines.plan.expand import Expander, grouped
 from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection, Work
 from rh_prefect.pipelines.plan.request_price import total
 from rh_prefect.pipelines.takes_file import step_of
+
+_LONGEST_NAME = 255
+"""Bytes of one part of a path, in common file systems."""
 
 
 @dataclass(repr=False)
@@ -264,18 +268,27 @@ def _is_meant(one: Instance, checked: Checked) -> bool:
 
 
 def _refuse_same_names(instances: Sequence[Instance], checked: Checked, problems: Problems) -> None:
-    """Reports two files that would be saved under one name, also one that only some stores take for the same."""
+    """Reports files of all takes that would replace each other on some storage, or that no storage of files can hold."""
     seen: dict[str, Instance] = {}
     for one in instances:
-        names = one.saved_names(max(len(one.works), 1)) if one.save_as else []
-        for name in names:
+        for name in one.saved_names:
             other = seen.setdefault(folded(name), one)
-            if other is one:
-                continue
-            at = one.used_at or (*one.at, "save_as")
-            said = f"{visible(other.address)} and {visible(one.address)} are both saved as {visible(name)}"
-            one.problems.append(said)
-            problems.add(checked.document, at, f"{said}; use $(id) or $(item…) in the name")
+            if other is not one:
+                said = f"{visible(other.address)} and {visible(one.address)} are both saved as {visible(name)}"
+                _refuse_name(one, said, "; use $(id) or $(item…) in the name", checked, problems)
+            elif any(len(part.encode("utf-8", "surrogatepass")) > _LONGEST_NAME for part in name.split("/")):
+                said = f"{visible(one.address)} is saved as {visible(name)}, which has a part of over 255 bytes"
+                _refuse_name(one, said, "; use a shorter name", checked, problems)
+    for name, one in seen.items():
+        for folder in map(str, PurePosixPath(name).parents):
+            if (other := seen.get(folder, one)) is not one:
+                said = f"{visible(other.address)} is saved as {visible(folder)}, which is the folder of {visible(name)}"
+                _refuse_name(one, said, "; use another name", checked, problems)
+
+
+def _refuse_name(one: Instance, said: str, advice: str, checked: Checked, problems: Problems) -> None:
+    one.problems.append(said)
+    problems.add(checked.document, one.used_at or (*one.at, "save_as"), f"{said}{advice}")
 
 
 def _refuse_same_addresses(instances: Sequence[Instance], checked: Checked, problems: Problems) -> None:

@@ -353,6 +353,14 @@ class Instance:
         group, _, name = self.path.rpartition(".")
         return f"{group}[{self.item}].{name}" if self.item else self.path
 
+    @property
+    def saved_names(self) -> list[str]:
+        """The names that its takes are saved under; of the second take, with `-2` before its extension."""
+        if not self.save_as:
+            return []
+        path, further = PurePosixPath(self.save_as), range(2, len(self.works) + 1)
+        return [self.save_as, *(str(path.with_name(f"{path.stem}-{number}{path.suffix}")) for number in further)]
+
     def no_candidate(self, number: int) -> str:
         """Returns a clause which says that a review has no candidate of this number.
 
@@ -361,16 +369,6 @@ class Instance:
         """
         there = {0: "none", 1: "1", 2: "1 and 2"}.get(self.candidates, f"1 to {self.candidates}")
         return f"there is no candidate {number}; it has {there}"
-
-    def saved_names(self, count: int) -> list[str]:
-        """Returns the names of its takes in the storage: the second gets `-2` before its extension.
-
-        Args:
-            count: The number of takes.
-        """
-        path = PurePosixPath(self.save_as)
-        further = (str(path.with_name(f"{path.stem}-{number}{path.suffix}")) for number in range(2, count + 1))
-        return [self.save_as, *further][:count]
 
     @property
     def top_item(self) -> str:
