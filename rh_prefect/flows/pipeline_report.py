@@ -207,7 +207,8 @@ def _output(value: Any, saved: Mapping[str, Media]) -> Any:
         case Items():
             return [_output(one, saved) for one in results(value)]
         case dict():
-            return {name: _output(one, saved) for name, one in value.items()}
+            # Names that begin with NUL are this package's own, such as the place of a table's row.
+            return {name: _output(one, saved) for name, one in value.items() if not name.startswith("\0")}
         case list() | tuple():
             return [_output(one, saved) for one in value]
     return None if value is ABSENT else value

@@ -579,3 +579,8 @@ outputs: {clips: $(each.clip)}
     state, _ = await run(text, **given)
     assert state.is_completed(), state.message
     assert price.least <= rh.recorder.charged <= price.most
+
+
+async def test_an_output_of_rows_has_their_columns_only(rh: Emulator) -> None:
+    text = pictures().replace("outputs: {", "outputs: {rows: $(each.item), ")
+    assert (await run(text, rows=rows("a mug")))[1]["rows"] == rows("a mug")
