@@ -268,7 +268,7 @@ def _is_meant(one: Instance, checked: Checked) -> bool:
 
 
 def _refuse_same_names(instances: Sequence[Instance], checked: Checked, problems: Problems) -> None:
-    """Reports files of all takes that would replace each other on some storage, or that no storage of files can hold."""
+    """Reports files of all takes that would replace each other on some storage, or that no storage can hold."""
     seen: dict[str, Instance] = {}
     for one in instances:
         for name in one.saved_names:
