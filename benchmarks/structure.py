@@ -38,7 +38,7 @@ OUTSIDE = ("emulator", "pipelines")
 """Packages that have separate figures and do not count as the product."""
 
 LIMITS = {"modules": 130, "lines": 24_000, "median": 10, "p90": 30, "post": 22, "life": 35}
-"""What docs/architecture.md asks for."""
+"""Aims, of which the report says whether they are reached."""
 
 
 @dataclass(frozen=True, slots=True)
