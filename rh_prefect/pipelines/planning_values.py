@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -80,6 +80,13 @@ class File:
     label: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
     address: str = field(default="", compare=False, repr=False)
+
+    @property
+    def length(self) -> Span | None:
+        """Its length in seconds; None where it has none, or it is not known."""
+        if self.media is not None and self.media.seconds is not None:
+            return exactly(self.media.seconds)
+        return self.seconds
 
     @property
     def is_settled(self) -> bool:
@@ -206,15 +213,45 @@ class Group:
 def lookup(reference: Reference, frame: Frame) -> Any:
     """Returns the value of a reference: the first of its options that exists.
 
+    While it is not known whether that one exists, its length covers those of the next options, up to a certain one.
+
     Args:
         reference: It.
         frame: The names at its place.
     """
+    options: list[Any] = []
     for names in reference.options:
         found = _result(_follow(names, frame))
         if found is not ABSENT:
-            return found
-    return ABSENT
+            options.append(found)
+            if not _is_doubtful(found, frame):
+                break
+    return _either(options) if options else ABSENT
+
+
+def _is_doubtful(value: Any, frame: Frame) -> bool:
+    maker = value.maker if isinstance(value, File | Unknown) else None
+    return maker is not None and bool(maker.doubts - frame.doubts)
+
+
+def _either(options: Sequence[Any]) -> Any:
+    first, *others = options
+    if isinstance(first, File) and first.seconds is not None:
+        lengths = [one.length for one in others if isinstance(one, File)]
+        return replace(first, seconds=_hull([first.seconds, *filter(None, lengths)]))
+    if isinstance(first, Unknown) and first.span is not None:
+        return replace(first, span=_hull([first.span, *filter(None, map(_span_of, others))]))
+    return first
+
+
+def _span_of(value: Any) -> Span | None:
+    if isinstance(value, Unknown):
+        return value.span
+    return exactly(len(value)) if isinstance(value, str) else None
+
+
+def _hull(spans: Sequence[Span]) -> Span:
+    return Span(min(one.least for one in spans), max(one.expected for one in spans), max(one.most for one in spans))
 
 
 def _follow(names: Names, frame: Frame) -> Any:

@@ -162,6 +162,25 @@ async def test_a_condition_on_what_is_not_known_yet_is_not_decided(
     assert (str(price.least), str(price.most)) == (least, most)
 
 
+CLIP = "kling-v2.6-pro-image-to-video, with: {image_url: $(params.f), prompt: x, duration: 5, sound: false}"
+
+
+async def test_the_price_of_the_first_that_exists_covers_the_next_one_while_that_is_not_known(tmp_path: Path) -> None:
+    given = {"f": photo(tmp_path / "f.png"), "v": video(tmp_path / "v.mp4", 30)}
+    text = (
+        f"params: {{f: image, v: video}}\nsteps:\n  s: {MOOD}\n"
+        f"  a: {{when: {{equals: [$(s.mood), calm]}}, model: {CLIP}}}\n  sure: {{model: {CLIP}}}\n"
+    )
+    prices = []
+    for source in ("$(a or params.v)", "$(sure or params.v)", "$(params.v)"):
+        plan = await Pipeline.from_text(f"{text}  up: {{model: topazlabs-video-upscale, from: {source}}}\n").plan(given)
+        assert plan.problems == []
+        prices.append(plan.price_of(plan.steps["up"]))
+    either, clip, film = prices
+    assert clip.most < film.least
+    assert (either.least, either.most) == (clip.least, film.most)
+
+
 async def test_in_a_group_that_may_be_absent_a_step_beside_another_one_is_certain() -> None:
     text = (
         f"steps:\n  s: {MOOD}\n  g:\n    when: {{equals: [$(s.mood), calm]}}\n    steps:\n"

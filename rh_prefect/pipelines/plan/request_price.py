@@ -11,7 +11,7 @@ from rh_prefect import catalog
 from rh_prefect.catalog.model import Model
 from rh_prefect.pipelines.file_model import Assume
 from rh_prefect.pipelines.plan.planned_steps import FREE, Money
-from rh_prefect.pipelines.planning_values import FRAME_SECONDS, File, Span, Unknown, characters, exactly, number_of
+from rh_prefect.pipelines.planning_values import FRAME_SECONDS, File, Span, Unknown, characters, number_of
 
 _DURATIONS = ("duration", "seconds", "videoDuration", "durationSeconds", "video_duration")
 _CHARACTERS_PER_SECOND = Span(30, 15, 3)
@@ -79,7 +79,7 @@ def input_seconds(files: Iterable[File], assume: Span | None) -> Span | None:
         files: What it takes.
         assume: What the file claims. It counts for what is not known: what a file lasts at least is not less than that.
     """
-    lengths = [length_of(one) for one in files]
+    lengths = [one.length for one in files]
     known = [one for one in lengths if one is not None]
     if not known or (assume is None and len(known) < len(lengths)):
         return assume
@@ -88,17 +88,6 @@ def input_seconds(files: Iterable[File], assume: Span | None) -> Span | None:
         return Span(least, max(one.expected for one in known), max(one.most for one in known))
     sure = max(one.least for one in known)
     return Span(min(assume.least, least), max(assume.expected, sure), max(assume.most, sure))
-
-
-def length_of(file: File) -> Span | None:
-    """Returns the length of a file.
-
-    Args:
-        file: The file, there or not.
-    """
-    if file.media is not None and file.media.seconds is not None:
-        return exactly(file.media.seconds)
-    return file.seconds
 
 
 def output_seconds(
@@ -121,7 +110,7 @@ def output_seconds(
         return Span(asked.least, asked.expected + FRAME_SECONDS, asked.most + FRAME_SECONDS)
     same = [one for one in files if one.kind == model.output]
     if same:
-        return length_of(same[0])
+        return same[0].length
     if model.output == "audio" and model.price is not None and model.price.unit == "1000 characters":
         return _spoken(payload.get(model.price.per or "text"))
     return None

@@ -18,7 +18,7 @@ from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.plan.counts import count_of
 from rh_prefect.pipelines.plan.identity import is_settled, mark
 from rh_prefect.pipelines.plan.planned_steps import FREE, Instance, Money
-from rh_prefect.pipelines.plan.request_price import input_seconds, length_of, output_seconds, price_of
+from rh_prefect.pipelines.plan.request_price import input_seconds, output_seconds, price_of
 from rh_prefect.pipelines.plan.subtitle_time_check import equal_times
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
@@ -438,12 +438,12 @@ def _edit_seconds(edit: Edit, lists: Mapping[str, Any], values: Mapping[str, Any
             return _sum(lists.get(edit.params[0].name), _files(values.get(edit.params[0].name)))
         case "input":
             first = next(iter(_files(values.get(edit.params[0].name))), None)
-            return None if first is None else length_of(first)
+            return None if first is None else first.length
         case "seconds":
             given = values.get("seconds")
             if given is not None:
                 return number_of(given)
-            spoken = [length_of(one) for one in _files(values.get(edit.params[0].name))]
+            spoken = [one.length for one in _files(values.get(edit.params[0].name))]
             known = [one for one in spoken if one is not None]
             return known[0] if len(known) == 1 == len(spoken) else None
     return None
@@ -453,7 +453,7 @@ def _sum(listed: Any, files: list[File]) -> Span | None:
     sure = [is_sure for _, _, is_sure in listed.pairs()] if isinstance(listed, Items) else [True] * len(files)
     found = exactly(0)
     for file, is_sure in zip(files, sure):
-        length = length_of(file)
+        length = file.length
         if length is None:
             return None
         found = found.plus(length if is_sure else Span(0, length.expected, length.most))
@@ -468,7 +468,7 @@ def _starts(listed: Any, files: list[Any]) -> Items:
     are_known = True
     for file in files:
         starts.append(at.expected if are_known else Unknown("number", f"start:{digest(before)}", at))
-        length = length_of(file) if isinstance(file, File) else None
+        length = file.length if isinstance(file, File) else None
         at = at.plus(length or Span(0, 0, 0))
         before.append(str(mark(file)))
         are_known &= isinstance(file, File) and file.media is not None
