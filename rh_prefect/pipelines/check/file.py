@@ -285,7 +285,9 @@ class FileCheck(OtherCheck):
                 self._say(where, f"an item has no {step.sort.by}; {nearest(step.sort.by, columns)}")
         self._whole((*path, "limit"), step.limit, outer)
         if step.id is not None:
-            self._value((*path, "id"), step.id, inner)
+            found = self._value((*path, "id"), step.id, inner)
+            if found is not None and (found.many or found.kind in ("object", "group")):
+                self._say((*path, "id"), f"id takes a text or a number, and {step.id} is {found.words}; name a field")
 
     def _check_unnumbered(self, path: Path, step: Step) -> None:
         for at, reference in references_in(step.where):
