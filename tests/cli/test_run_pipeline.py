@@ -292,6 +292,35 @@ def test_the_commands_that_a_review_prints_work_as_they_are(here: Here) -> None:
     assert len(here.rh.recorder.paid) == 1
 
 
+EDITED = """
+steps:
+  picture: {model: z-image/turbo, with: {prompt: a cup}, takes: 2}
+  small: {edit: resize, with: {file: $(picture), width: 64, height: 64}}
+  chosen: {review: $(small), ask: Is it a cup}
+"""
+
+
+def test_new_candidates_of_an_edited_result_are_made_by_the_paid_step(here: Here) -> None:
+    here.write("edited.yaml", EDITED)
+    assert "Waiting for review" in here.call("run edited.yaml")
+    here.call("choose edited.yaml chosen=again")
+    assert yaml.safe_load((here.folder / "edited.takes.yaml").read_text())["takes"] == {"picture": 3}
+    paid = len(here.rh.recorder.paid)
+    assert "Waiting for review" in here.call("run edited.yaml")
+    assert len(here.rh.recorder.paid) == paid + 2
+
+
+def test_new_candidates_of_a_parameter_are_refused(here: Here) -> None:
+    (here.folder / "photo.png").write_bytes(picture("photo"))
+    small = "small: {edit: resize, with: {file: $(params.photo), width: 64, height: 64}}"
+    here.write(
+        "own.yaml", f"params: {{photo: image}}\nsteps:\n  {small}\n  own: {{review: $(small), ask: Is it good}}\n"
+    )
+    said = here.call("choose own.yaml own=again --set photo=photo.png", fails=True)
+    assert "own shows nothing that a paid step makes" in said
+    assert not (here.folder / "own.takes.yaml").exists()
+
+
 def test_choose_takes_the_parameters_of_a_reviewed_plan(here: Here) -> None:
     here.write("review.yaml", REVIEW)
     here.call("plan review.yaml --set what=blue --set size=64 --out p.json")
