@@ -36,10 +36,10 @@ from rh_prefect.pipelines.plan.planned_steps import (
     Money,
     Selection,
     Work,
-    WorkQuery,
 )
 from rh_prefect.pipelines.plan.results import not_made, unchosen, value_of
 from rh_prefect.pipelines.plan.step_requests import Draft, draft_edit, draft_paid
+from rh_prefect.pipelines.plan.take_choice import TakeChooser, query_of
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
     Doubts,
@@ -60,7 +60,6 @@ from rh_prefect.pipelines.types import Type
 BindUsed: TypeAlias = Callable[[Checked, Mapping[str, Any]], Awaitable[tuple[dict[str, Any], dict[str, str]]]]
 
 MOST_WORKS = 8000
-_SECONDS = {"m": 60, "h": 3600, "d": 86400}
 
 
 class Expander:
@@ -92,7 +91,7 @@ class Expander:
             bind_used: Gives the parameters of a used file their values.
             saved: The graphs of workflows and apps; None where they were not read.
         """
-        self._saved, self._selection, self._bind_used = saved, selection, bind_used
+        self._saved, self._bind_used = saved, bind_used
         self._top, self._site, self._known, self.choices = checked, site, known, choices
         self._run = dict(run)
         self.problems, self.item_problems = problems, ItemProblems(problems)
@@ -101,7 +100,7 @@ class Expander:
         self._same: dict[str, list[Work]] = defaultdict(list)  # works of one request and take, in several shapes
         self.notes: dict[str, None] = {}
         self.outputs: dict[str, Any] = {}
-        self.new_takes: dict[str, int] = {}
+        self.takes = TakeChooser(known, choices, selection, instances=self.instances, notes=self.notes)
         self.open_fan_outs: dict[str, bool] = {}
         self.text = "\n".join(checked.document.lines)
         self._checked = checked
@@ -274,8 +273,7 @@ class Expander:
             instance.seconds = draft.seconds.expected if draft.seconds is not None else None
             self._add(instance)
             self._save_as(draft)
-        counts = [self._take_numbers(draft, step) for draft in drafts]
-        found = await self._look_up(drafts, counts, step)
+        found = await self._look_up(drafts, step)
         made = {id(draft): self._made(draft, works) for draft, works in zip(drafts, found, strict=True)} | blocked
         return [made[id(draft)] for draft in every]
 
@@ -296,45 +294,19 @@ class Expander:
             return at
         return (*instance.at, "from") if instance.step.from_ is not None else instance.at
 
-    def _take_numbers(self, draft: Draft, step: Step) -> list[int]:
-        instance = draft.instance
-        number, _ = count_of("takes", step.takes, draft.frame)
-        chosen = self.choices.takes
-        first = chosen.get(instance.address, chosen.get(instance.path, 1))
-        return list(range(first, first + (number or 1)))
-
-    async def _look_up(self, drafts: list[Draft], takes: list[list[int]], step: Step) -> list[list[Work]]:
-        bases = [self._base(draft) for draft in drafts]
-        takes = [await self._new_takes(*one) for one in zip(drafts, bases, takes, strict=True)]
-        for draft, base in zip(drafts, bases, strict=True):
-            draft.base = base
-        if self._may_expire(step):
-            takes = [await self._fresh_takes(*one) for one in zip(drafts, takes, strict=True)]
-        places = [(n, take) for n, numbers in enumerate(takes) for take in numbers]
-        queries = [self._query(bases[n], take, drafts[n]) for n, take in places]
+    async def _look_up(self, drafts: list[Draft], step: Step) -> list[list[Work]]:
+        reuse = step.reuse or self._checked.file.reuse or "always"
+        for draft in drafts:
+            draft.base = self._base(draft)
+        places = [(draft, take) for draft in drafts for take in await self.takes.choose(draft, reuse=reuse)]
+        queries = [query_of(draft, take) for draft, take in places]
         asked = [query for query in queries if query is not None]
         answers = iter(await self._known.look(asked)) if asked else iter(())
-        found: list[list[Work]] = [[] for _ in drafts]
-        for (n, take), query in zip(places, queries, strict=True):
+        found: dict[int, list[Work]] = {id(draft): [] for draft in drafts}
+        for (draft, take), query in zip(places, queries, strict=True):
             known = next(answers) if query is not None else None
-            found[n].append(self._work(drafts[n], bases[n], take, known))
-        return found
-
-    async def _new_takes(self, draft: Draft, base: str, takes: list[int]) -> list[int]:
-        """Returns the takes of a step; of a step to be made again, they begin with one that was never submitted."""
-        instance = draft.instance
-        if not (instance.is_paid and draft.is_settled and self._wants_new(instance)):
-            return takes
-        first = await self._known.new_take(base)
-        self.new_takes[instance.address] = first
-        return [first + number for number in range(len(takes))]
-
-    def _wants_new(self, one: Instance) -> bool:
-        """Returns whether a step is to be made again."""
-        names, selection = {one.path, one.address}, self._selection
-        if one.item or not (selection.items or selection.sample):
-            names.add("*")  # a new result of a step that the selected items share would change the other items
-        return not names.isdisjoint(self.choices.new) and selection.has(one, self.instances)
+            found[id(draft)].append(self._work(draft, take, known))
+        return list(found.values())
 
     def _base(self, draft: Draft) -> str:
         if not draft.endpoint:
@@ -343,55 +315,8 @@ class Expander:
             base = request_base(site=self._site, endpoint=draft.endpoint, given=draft.given)
         return base if draft.is_settled else UNSETTLED + base
 
-    @staticmethod
-    def _query(base: str, take: int, draft: Draft) -> WorkQuery | None:
-        if not draft.is_settled:
-            return None
-        if not draft.endpoint:
-            return WorkQuery(base, is_edit=True)
-        return WorkQuery(work_id(base, take), draft.instance.shape)
-
-    def _may_expire(self, step: Step) -> bool:
-        return step.is_paid and (step.reuse or self._checked.file.reuse or "always") != "always"
-
-    async def _fresh_takes(self, draft: Draft, takes: list[int]) -> list[int]:
-        """Returns as many takes as given that `reuse` allows. A run chooses them once: what it makes stays allowed."""
-        if not draft.is_settled or draft.instance.address in self.new_takes:
-            return takes
-        choice = f"{draft.base}-{self._reuse(draft)}-{takes[0]}x{len(takes)}"
-        kept = await self._known.kept_takes(choice)
-        if kept is None:
-            kept = await self._known.keep_takes(choice, await self._allowed_takes(draft, takes))
-        return list(kept)
-
-    async def _allowed_takes(self, draft: Draft, takes: list[int]) -> list[int]:
-        """Returns the first takes from the given one on that `reuse` allows; none of them twice."""
-        found: list[int] = []
-        for number in count(takes[0]):
-            if await self._is_allowed(draft, number):
-                found.append(number)
-            if len(found) == len(takes):
-                return found
-        raise AssertionError("a count does not end")
-
-    def _reuse(self, draft: Draft) -> str:
-        return draft.instance.step.reuse or self._checked.file.reuse or "always"
-
-    async def _is_allowed(self, draft: Draft, take: int) -> bool:
-        """Returns whether `reuse` allows a take; one without records is always allowed."""
-        reuse = self._reuse(draft)
-        query = self._query(draft.base, take, draft)
-        (known,) = await self._known.look([query]) if query is not None else (None,)
-        return known is None or (reuse != "never" and self._is_fresh(known, reuse, draft))
-
-    def _is_fresh(self, known: KnownWork, reuse: str, draft: Draft) -> bool:
-        if known.state != "=" or known.age is None:
-            return True
-        if known.age < 0:
-            self.notes[f"{draft.instance.address}: its record has a time in the future and is treated as new."] = None
-        return known.age <= int(reuse[:-1]) * _SECONDS[reuse[-1]]
-
-    def _work(self, draft: Draft, base: str, take: int, known: KnownWork | None) -> Work:
+    def _work(self, draft: Draft, take: int, known: KnownWork | None) -> Work:
+        base = draft.base
         key = (work_id(base, take) if draft.endpoint else base) if draft.is_settled else f"{base}/{take}"
         shape = draft.instance.shape
         work = self.works.get((key, shape))

@@ -195,7 +195,7 @@ def finish(expander: Expander, checked: Checked, problems: Problems, plan: Plan)
     _note_budget(plan, expander)
     plan.notes = [*checked.notes, *expander.notes]
     plan.problems = list(problems)
-    plan.outputs, plan.new_takes = expander.outputs, expander.new_takes
+    plan.outputs, plan.new_takes = expander.outputs, expander.takes.new
     plan.paths, plan.open_fan_outs = list(_paths(checked)), expander.open_fan_outs
     return plan
 
