@@ -154,8 +154,8 @@ async def test_outside_flows_nothing_is_shown() -> None:
     await bar.finish()
 
 
-async def test_a_dashboard_that_is_away_is_no_error(unused_tcp_port: int, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_dashboard_that_is_away_is_no_error(closed_port: int, caplog: pytest.LogCaptureFixture) -> None:
     page = Page("film", uuid.uuid4())
-    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{unused_tcp_port}/api"}):
+    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{closed_port}/api"}):
         assert await steps_table([Step("a", "succeeded")], page=page) is None
     assert "dashboard could not be updated" in caplog.text

@@ -42,7 +42,7 @@ WITHOUT_THREADS = {"ftp"}
 that run at the same time would be lost or mixed up."""
 
 _SIGNATURES = {"sig", "signature", "token", "q-signature", "x-amz-signature", "x-goog-signature", "x-oss-signature"}
-"""Parameters of a URL, in lower case, that give access to whoever has the URL."""
+"""Parameters of a URL, in lower case, whose values give access without a key."""
 
 _ENVIRONMENT = ("AWS_", "GOOGLE_", "AZURE_", "FSSPEC_")
 """Begin the names of what the libraries behind fsspec read from the environment when they open a file system."""

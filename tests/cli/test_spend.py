@@ -146,13 +146,13 @@ def test_a_place_that_cannot_be_read_is_named_and_the_sums_are_marked_incomplete
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    unused_tcp_port: int,
+    closed_port: int,
     place: str,
     form: str,
 ) -> None:
     asyncio.run(generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="night"))
     capsys.readouterr()
-    settings = break_place(place, tmp_path, monkeypatch, unused_tcp_port)
+    settings = break_place(place, tmp_path, monkeypatch, closed_port)
     with temporary_settings(settings), pytest.raises(JournalError) as failed:
         spend(json_=form == "json", csv_=form == "csv")
     assert place in str(failed.value)
@@ -175,10 +175,10 @@ def test_a_place_that_cannot_be_read_is_named_and_the_sums_are_marked_incomplete
 
 
 async def test_a_storage_that_cannot_be_read_keeps_no_journal_away(
-    rh: Emulator, tmp_path: Path, unused_tcp_port: int
+    rh: Emulator, tmp_path: Path, closed_port: int
 ) -> None:
     await generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="night")
-    options = {"endpoint_url": f"http://127.0.0.1:{unused_tcp_port}", "key": "k", "secret": "s"}
+    options = {"endpoint_url": f"http://127.0.0.1:{closed_port}", "key": "k", "secret": "s"}
     store = MediaStore("s3://nobody/there", options=options)
     found = await charges(store, with_prefect=False, journal_url=str(tmp_path / "state" / "journal"))
     assert set(found.unread) == {"manifests in s3://nobody/there", "works of pipelines in s3://nobody/there"}

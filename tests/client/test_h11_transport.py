@@ -88,8 +88,8 @@ async def test_a_broken_answer_is_an_error_and_its_connection_is_closed(
     assert len(connections) == 2
 
 
-async def test_no_server_is_no_connection(unused_tcp_port: int) -> None:
+async def test_no_server_is_no_connection(closed_port: int) -> None:
     transport = CallTransport(verify=httpx.create_ssl_context(), limits=httpx.Limits())
     async with httpx.AsyncClient(transport=transport) as client:
         with pytest.raises(httpx.ConnectError):
-            await client.get(f"http://127.0.0.1:{unused_tcp_port}/")
+            await client.get(f"http://127.0.0.1:{closed_port}/")

@@ -88,9 +88,9 @@ async def test_a_version_without_a_log_sees_the_format(journal: FlowRunJournal) 
     assert Format.model_validate(await journal.read(FORMAT_KEY)).format == FORMAT
 
 
-async def test_no_api_is_an_error_that_says_where(unused_tcp_port: int) -> None:
+async def test_no_api_is_an_error_that_says_where(closed_port: int) -> None:
     journal = FlowRunJournal(uuid.uuid4(), patience=0.1)
-    api = f"http://127.0.0.1:{unused_tcp_port}/api"
+    api = f"http://127.0.0.1:{closed_port}/api"
     with temporary_settings({PREFECT_API_URL: api}), pytest.raises(JournalError, match=f"{api}.*no answer"):
         await journal.read("abc-intent-1")
 

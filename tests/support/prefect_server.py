@@ -153,6 +153,14 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port that refuses connections, and that no server of another test gets meanwhile."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield int(taken.getsockname()[1])
+
+
 def _signal_group(pid: int, number: int) -> None:
     with suppress(ProcessLookupError):
         os.killpg(pid, number)

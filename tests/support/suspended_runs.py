@@ -19,7 +19,7 @@ from prefect.states import Completed
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.resume import rerun
 from tests.support.emulator_env import environment
-from tests.support.prefect_server import PrefectServer, free_port
+from tests.support.prefect_server import PrefectServer
 from tests.support.webhook_receiver import TOKEN, receiver
 
 
@@ -90,11 +90,11 @@ async def until_woken(run: UUID) -> None:
 
 @pytest.fixture
 def without_webhooks(
-    prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed_port: int
 ) -> Iterator[SuspendedRuns]:
     """RunningHub, whose tasks end when the test says so, and which reaches no receiver."""
     with Emulator(clock="real", factor=0, long_side=64, limit=5) as rh:
-        nobody = {"RH_WEBHOOK_URL": f"http://127.0.0.1:{free_port()}", "RH_WEBHOOK_TOKEN": TOKEN}
+        nobody = {"RH_WEBHOOK_URL": f"http://127.0.0.1:{closed_port}", "RH_WEBHOOK_TOKEN": TOKEN}
         for name, value in {**environment(rh, tmp_path), **nobody, "RH_POLL_SECONDS": "0.05"}.items():
             monkeypatch.setenv(name, value)
         desk = SuspendedRuns(rh)

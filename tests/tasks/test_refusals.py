@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,11 @@ async def test_a_place_that_cannot_be_used_is_not_tried_again(
     state = await still(return_state=True)
     async with get_client() as client:
         by_flow = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
-        (run,) = await client.read_task_runs(flow_run_filter=by_flow)
+        runs = await client.read_task_runs(flow_run_filter=by_flow)
+        while not any(one.state and one.state.is_final() for one in runs):
+            await asyncio.sleep(0.1)  # the server records task runs from events, a moment later
+            runs = await client.read_task_runs(flow_run_filter=by_flow)
+    (run,) = runs
     assert run.run_count == 1
     error = await state.aresult(raise_on_failure=False)
     assert isinstance(error, StoreError)

@@ -21,7 +21,7 @@ from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.outputs.result import Result
 from tests.support.emulator_env import environment
 from tests.support.holding_proxy import Proxy
-from tests.support.prefect_server import PrefectServer, free_port
+from tests.support.prefect_server import PrefectServer
 from tests.support.webhook_receiver import receiver_process
 
 pytestmark = pytest.mark.prefect
@@ -176,9 +176,9 @@ async def test_a_subscription_outlives_a_break_and_says_when_it_does_not_stand(p
     assert ear.heard.count("2") == 1
 
 
-async def test_where_no_api_answers_nobody_counts_on_being_told() -> None:
+async def test_where_no_api_answers_nobody_counts_on_being_told(closed_port: int) -> None:
     ear = Ear()
-    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"}):
+    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{closed_port}/api"}):
         subscription = task_end_events.Subscription()
         subscription.add(ear)
         await until(lambda: ear.states == [True, False])
