@@ -103,11 +103,13 @@ async def test_what_another_run_submitted_in_the_meantime_is_not_as_this_run_saw
     await record(journal, records)
     row = RowResult(row=1, id="one", state=state, reason="refused: no", jobs=(f"run/{KEY}",))
 
-    async def how(tasks: set[str]) -> RowResult:
-        (told,) = await filled_in([row], lambda _: [KEY], journal=journal, ledger=SpendTracker(journal), tasks=tasks)
+    async def how(tasks: set[str], since: str = "") -> RowResult:
+        ledger = SpendTracker(journal)
+        (told,) = await filled_in([row], lambda _: [KEY], journal=journal, ledger=ledger, tasks=tasks, since=since)
         return told
 
     assert (await how({TASK})).state == state, "its own task, which it could not wait for or download"
+    assert (await how(set(), since="9999-01-01")).state == state, "a task of an earlier run, which it could not query"
     other = await how(set())
     if any(TASK in str(one) for one in records.values()):
         assert (other.state, other.tasks) == ("unfinished", (TASK,))

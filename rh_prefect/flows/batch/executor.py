@@ -9,6 +9,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -194,8 +195,8 @@ class _Gone:
 class RowExecutor:
     """Runs the rows of one batch run, with the state that all rows share.
 
-    `items` has the result of each row, `known_tasks` the tasks that the rows had when they ended,
-    `earlier_jobs` the jobs that an earlier run has reported.
+    `items` has the result of each row, `began_at` is the time in ISO 8601, UTC, `known_tasks` are the tasks that the
+    rows had when they ended, `earlier_jobs` the jobs that an earlier run has reported.
     """
 
     batch: str
@@ -206,6 +207,7 @@ class RowExecutor:
     ledger: SpendTracker
     progress: Progress
     items: dict[int, RowResult]
+    began_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
     known_tasks: set[str] = field(default_factory=set)
     earlier_jobs: set[str] = field(default_factory=set)
     _keys: dict[str, list[str]] = field(default_factory=dict)

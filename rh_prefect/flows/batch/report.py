@@ -258,6 +258,17 @@ def _name(batch: str, extension: str) -> str:
     return f"{FOLDER}/{batch}/report.{extension}"
 
 
+class _Known(NamedTuple):
+    """The tasks of which a run knew when its rows ended, and when it began: earlier tasks are no news to it."""
+
+    tasks: Collection[str]
+    since: str
+
+    def misses(self, submit: Submit) -> bool:
+        """Returns whether another run has submitted a task meanwhile."""
+        return submit.task_id not in self.tasks and submit.intent.at >= self.since
+
+
 async def filled_in(
     rows: Sequence[RowResult],
     keys: Callable[[str], Sequence[str]],
@@ -265,11 +276,12 @@ async def filled_in(
     journal: Journal,
     ledger: SpendTracker,
     tasks: Collection[str] = (),
+    since: str = "",
 ) -> list[RowResult]:
     """Fills in the tasks and costs of rows that are not done; runs on the loop thread.
 
     An interrupted run has little data of its rows, and two concurrent runs of one batch have half of the data each.
-    `tasks` are those of which this run knew when their rows ended.
+    `tasks` are those of which this run knew when their rows ended; `since` is when it began.
     """
     if all(row.state == "done" for row in rows):
         return list(rows)
@@ -285,7 +297,10 @@ async def filled_in(
     for view in found.values():
         ledger.take(view)
     views = [[found[key] for key in some if key in found] for some in wanted]
-    return [_filled_in(row, some, journal.scope, ledger, tasks) if some else row for row, some in zip(rows, views)]
+    return [
+        _filled_in(row, some, journal.scope, ledger, _Known(tasks, since)) if some else row
+        for row, some in zip(rows, views)
+    ]
 
 
 async def paid_jobs(jobs: Iterable[str], *, journal: Journal) -> dict[str, Costs]:
@@ -305,9 +320,7 @@ async def paid_jobs(jobs: Iterable[str], *, journal: Journal) -> dict[str, Costs
     return dict(sorted(found.items()))
 
 
-def _filled_in(
-    row: RowResult, views: Sequence[JobView], scope: str, ledger: SpendTracker, known: Collection[str]
-) -> RowResult:
+def _filled_in(row: RowResult, views: Sequence[JobView], scope: str, ledger: SpendTracker, known: _Known) -> RowResult:
     costs = [cost for cost in (ledger.spent_on(view.key) for view in views) if cost is not None]
     tasks = [submit.task_id for view in views for submit in view.submits if submit.task_id]
     more = {
@@ -319,7 +332,7 @@ def _filled_in(
     return row.model_copy(update=more | (_how(row, stands, known) if stands is not None else {}))
 
 
-def _how(row: RowResult, view: JobView, known: Collection[str]) -> dict[str, str]:
+def _how(row: RowResult, view: JobView, known: _Known) -> dict[str, str]:
     """Returns what the record of a row's last step states more precisely than this run; `known` are the run's tasks."""
     last = view.last
     if last is None:
@@ -335,8 +348,8 @@ def _how(row: RowResult, view: JobView, known: Collection[str]) -> dict[str, str
             "state": "unfinished",
             "reason": "another run of this batch submitted it in the meantime; run this batch again to use its result",
         }
-    is_seen = last.task_id in known or BAD_INPUT in row.reason  # the next run would refuse such a row again
-    if row.state in ("failed", "unknown", "cancelled") and _is_under_way(last) and not is_seen:
+    is_news = known.misses(last) and BAD_INPUT not in row.reason  # the next run would refuse such a row again
+    if row.state in ("failed", "unknown", "cancelled") and _is_under_way(last) and is_news:
         outcome = "" if row.state == "unknown" else f"; before, in this run: {row.reason}"
         return {
             "state": "unfinished",

@@ -271,8 +271,10 @@ class _Run:
 
     async def _account(self, crew: RowExecutor) -> BatchReport:
         items, journal = [crew.items[number] for number in sorted(crew.items)], self.scope.journal
-        known = crew.known_tasks
-        items = await LOOP.call(filled_in(items, crew.keys, journal=journal, ledger=crew.ledger, tasks=known))
+        known, since = crew.known_tasks, crew.began_at
+        items = await LOOP.call(
+            filled_in(items, crew.keys, journal=journal, ledger=crew.ledger, tasks=known, since=since)
+        )
         left_out = await LOOP.call(reports.paid_jobs(crew.earlier_jobs - _jobs_of(items, crew), journal=journal))
         report = reports.summarise(
             self.name,
