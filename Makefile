@@ -29,9 +29,10 @@ test: $(INSTALLED)
 	@$(MAKE) --no-print-directory lint
 
 # By file, as in `test`. Not in more processes: their many servers on SQLite then answer 503 on a small machine.
+# The programs of tests/identity share nothing but a process's servers, and mostly wait.
 test-long: $(INSTALLED)
 	$(BIN)/pytest -m long --ignore tests/identity -n 2 --dist loadfile
-	$(BIN)/pytest -m long tests/identity -n 2 --dist loadfile
+	$(BIN)/pytest -m long tests/identity -n 3 --dist worksteal
 
 # The README's commands in a folder of their own: about ten minutes on a busy machine.
 test-readme: $(INSTALLED)
