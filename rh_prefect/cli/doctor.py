@@ -169,7 +169,6 @@ async def _storage(storage: str | None) -> str:
 async def _records(storage: str | None) -> str:
     """Checks the location of the pipelines' records, because works whose records are lost are paid for again."""
     from rh_prefect.blocks.lookup import load_storage
-    from rh_prefect.cli.doctor import expiry_rules
     from rh_prefect.errors import StoreError
     from rh_prefect.media.urls import shown_url
 

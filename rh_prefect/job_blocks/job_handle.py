@@ -303,8 +303,6 @@ class RunningHubJobRun(JobRun[Result]):
 
     @classmethod
     async def _attached(cls, task_id: str, *, credentials: str | None, storage: str | None, label: str | None) -> Self:
-        from rh_prefect.job_blocks.job_handle import attach
-
         return cls(await attach(task_id, credentials=credentials, storage=storage, label=label))
 
     @property
