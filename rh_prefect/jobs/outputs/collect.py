@@ -273,8 +273,8 @@ def _file_links(links: tuple[Link, ...]) -> list[Link]:
 def _renewed(recorded: list[Link], index: int, newer: list[Link]) -> str | None:
     """Finds the new link of a recorded output. RunningHub may list a task's outputs in another order each time.
 
-    The address without the signature decides. If it is new, the output is the only one of its node and type, or all
-    outputs of these have new addresses, and then only their order is left to go by.
+    The address without the signature decides. A new address belongs to the output if no other output of its node and
+    type has a new one. If all of them have new addresses, their order decides.
     """
     link = recorded[index]
     addresses = {_address(one) for one in recorded}
