@@ -137,10 +137,14 @@ class Waiter:
         self._lease.account.poller.poll_often(task_id)
 
     def _check_outputs(self, view: TaskView) -> None:
-        """Raises if a successful task has no usable output yet, since the record of an end is never changed."""
-        if not view.is_terminal or is_settled(view):
+        """Raises if a successful task has no usable output yet, since the record of an end is never changed.
+
+        One usable output is enough, since its link expires while the others are waited for; the collector asks for the
+        links of the others.
+        """
+        if view.status != "SUCCESS" or any(output.is_usable for output in view.outputs):
             return
-        odd = next((output.url for output in view.outputs if not output.is_usable), None)
+        odd = next((output.url for output in view.outputs), None)
         outputs = "no file and no text" if odd is None else f"a file under {bare(odd)[:80]!r}, which is not a URL"
         run = self._context.scope.journal.scope
         raise OutputsPending(

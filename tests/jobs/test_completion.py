@@ -122,6 +122,22 @@ async def test_an_invalid_link_is_named() -> None:
         assert await job.ends() == []
 
 
+@pytest.mark.parametrize("url", ["", "/files/b.png", "http://[::1"])
+def test_a_success_with_one_usable_output_is_an_end(url: str) -> None:
+    """A13: one invalid link beside it does not keep an output that can be fetched until its own link has expired."""
+
+    @in_virtual_time
+    async def check() -> None:
+        outputs = (RemoteOutput(url="https://files/a.png"), RemoteOutput(url=url))
+        job = WaitingJob(RunningHub(TaskView(task_id=TASK, status="SUCCESS", outputs=outputs)))
+        end = await (await job.begin())
+        assert GRACE <= now() <= GRACE + LONGEST_GAP
+        assert [link.url for link in end.links] == ["https://files/a.png", url]
+        assert await job.ends() == [end]
+
+    check()
+
+
 @in_virtual_time
 async def test_a_success_without_files_is_not_an_end_in_a_cancelled_run() -> None:
     """A13: the process that cancels a run records no success without files."""

@@ -234,7 +234,7 @@ def _output(value: object, *, kind: str | None = None, node_id: str | None = Non
 
 
 def _link(url: str, *, kind: str | None, node_id: str | None) -> RemoteOutput:
-    return RemoteOutput(url=url, type=kind or _extension(url), node_id=node_id)
+    return RemoteOutput(url=url, type=kind or extension_of_link(url), node_id=node_id)
 
 
 def _is_link(url: str) -> bool:
@@ -247,7 +247,8 @@ def _is_link(url: str) -> bool:
         return False
 
 
-def _extension(url: str) -> str | None:
+def extension_of_link(url: str) -> str | None:
+    """Reads the file extension that a link or a `data:` URL names; returns None if it names no valid one."""
     if url[:5].lower() == "data:":
         mime = url[5:].partition(",")[0].partition(";")[0].lower()
         return read_extension(mimetypes.guess_extension(mime) or "")

@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
-from urllib.parse import urlsplit
 
 from rh_prefect.client import Download, TaskView, discard_partial
 from rh_prefect.client.transport import chance
+from rh_prefect.client.wire.task import extension_of_link
 from rh_prefect.errors import LinkExpired, OutputsExpired, ResponseLost, RunningHubError, TransportError
 from rh_prefect.jobs.download_folder import part_file, remove
 from rh_prefect.jobs.journal.job_records import Submit
@@ -136,15 +136,19 @@ class Collector:
         end = await self._with_all_links(job, end, count=len(published))
         files = _file_links(end.links)
         names = [self._names(request, key, end, index) for index, _ in enumerate(files, 1)]
-        # The links of a job expire at the same time, so its files are downloaded concurrently.
-        return tuple(
-            await asyncio.gather(
-                *(
-                    self._output(job, end, index, name, earlier=published, first_time=first_time)
-                    for index, name in enumerate(names)
-                )
-            )
+        # The links of a job expire at the same time, so its files are downloaded concurrently, and each one that can be
+        # saved is saved before the error of another one ends the job, and with it perhaps the process.
+        outputs = await asyncio.gather(
+            *(
+                self._output(job, end, index, name, earlier=published, first_time=first_time)
+                for index, name in enumerate(names)
+            ),
+            return_exceptions=True,
         )
+        errors = [one for one in outputs if isinstance(one, BaseException)]
+        if errors:
+            raise errors[0]
+        return tuple(one for one in outputs if isinstance(one, Media))
 
     async def _with_all_links(self, job: str, end: End, *, count: int) -> End:
         """Returns the end with a link for each of `count` files: the record of a recovered job has no links.
@@ -157,7 +161,7 @@ class Collector:
         newer = await self._newer_links(end)
         if len(newer) < count:
             raise _without_links(job, end, count)
-        texts = [link for link in end.links if not link.url]
+        texts = [link for link in end.links if link.url is None]
         return end.model_copy(update={"links": (*newer, *texts)})
 
     async def _output(
@@ -267,28 +271,28 @@ class Collector:
 
 
 def _file_links(links: tuple[Link, ...]) -> list[Link]:
-    return [link for link in links if link.url]
+    return [link for link in links if link.url is not None]
 
 
 def _renewed(recorded: list[Link], index: int, newer: list[Link]) -> str | None:
     """Finds the new link of a recorded output. RunningHub may list a task's outputs in another order each time.
 
-    The address without the signature decides. A new address belongs to the output if no other output of its node and
-    type has a new one. If all of them have new addresses, their order decides.
+    The address without the query decides. A new address belongs to the output if no other output of its node and type
+    has a new one. If all of them have new addresses, their order decides.
     """
     link = recorded[index]
-    addresses = {_address(one) for one in recorded}
     for one in newer:
         if _address(one) == _address(link):
             return one.url
-    old = [one for one in recorded if _kind(one) == _kind(link)]
-    new = [one for one in newer if _kind(one) == _kind(link)]
-    renewed = {_address(one) for one in new} & addresses
-    missing = [one for one in old if _address(one) not in renewed]
-    unknown = [one for one in new if _address(one) not in addresses]
-    if len(missing) != len(unknown) or (renewed and len(missing) > 1):
-        return None
-    return unknown[next(n for n, one in enumerate(missing) if one is link)].url
+    taken = {_address(one) for one in recorded} & {_address(one) for one in newer}
+    missing, unknown = ([one for one in links if _address(one) not in taken] for links in (recorded, newer))
+    old, new = ([one for one in links if _is_of_kind(one, link)] for links in (missing, unknown))
+    is_renewed = any(_is_of_kind(one, link) and _address(one) in taken for one in newer)
+    return None if is_renewed and len(old) > 1 else _by_order(link, old, new)
+
+
+def _by_order(link: Link, old: list[Link], new: list[Link]) -> str | None:
+    return new[next(n for n, one in enumerate(old) if one is link)].url if len(old) == len(new) else None
 
 
 def _address(link: Link) -> str:
@@ -296,8 +300,10 @@ def _address(link: Link) -> str:
     return url if url.startswith("data:") else bare(url)
 
 
-def _kind(link: Link) -> tuple[str | None, str | None]:
-    return link.node_id, link.type
+def _is_of_kind(one: Link, other: Link) -> bool:
+    """Whether two links can be of one node and type; an invalid link may name none."""
+    pairs = ((one.node_id, other.node_id), (one.type, other.type))
+    return all(first == second or first is None or second is None for first, second in pairs)
 
 
 _NO_EXTENSIONS = frozenset({"image", "video", "audio", "3d", "model", "text", "file", "other", "bin", "unknown"})
@@ -306,7 +312,7 @@ _NO_EXTENSIONS = frozenset({"image", "video", "audio", "3d", "model", "text", "f
 
 def _extension(link: Link) -> str:
     """Returns the extension that a link names, or an empty text."""
-    named = (link.type or "", _suffix(urlsplit(link.url or "").path))
+    named = (link.type or "", extension_of_link(link.url or "") or "")
     return next((one for one in named if one and one not in _NO_EXTENSIONS), "")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from rh_prefect import models
 from rh_prefect.client import Client, Download, RemoteOutput, TaskView
-from rh_prefect.errors import InputError, LinkExpired, OutputsExpired, ResponseLost
+from rh_prefect.errors import InputError, LinkExpired, OutputsExpired, ResponseLost, StoreError
 from rh_prefect.jobs.events import event_of, summary_of
 from rh_prefect.jobs.journal.job_records import Submit
 from rh_prefect.jobs.journal.journal import FolderJournal
@@ -395,3 +396,46 @@ async def test_a_new_link_that_could_be_of_two_files_is_not_taken(journal: Folde
     with pytest.raises(OutputsExpired):
         await collect(host := ChangingHost(second), journal, tmp_path, links=first)
     assert not any("/c" in url or "/d" in url for url in host.urls)
+
+
+class LateHost(ChangingHost):
+    """The file host answers only a while after the request."""
+
+    async def download(self, url: str, to: Path) -> Download:
+        if not url.startswith("https://"):
+            raise dead()
+        await asyncio.sleep(0.05)
+        return await super().download(url, to)
+
+
+@pytest.mark.parametrize("url", ["", "/files/b.png", "http://[::1"])
+async def test_an_output_beside_one_with_an_invalid_link_is_saved(
+    journal: FolderJournal, tmp_path: Path, url: str
+) -> None:
+    """A13: the other one is downloaded as soon as RunningHub lists its link, in whatever order."""
+    links = (*numbered("a", sign=2), Link(url=url, node_id="9"))
+    with pytest.raises(OutputsExpired, match="could not be downloaded"):
+        await collect(LateHost(links), journal, tmp_path, links=links)
+    (saved,) = [name for name in store_in(tmp_path).list() if name.endswith(".png")]
+    assert store_in(tmp_path).read_bytes(saved) == samples.picture("PNG", text="a")
+    host = LateHost(numbered("b", "a", sign=3))
+    result = await collect(host, journal, tmp_path, links=links, first_time=False)
+    assert [Path(media.uri).read_bytes() for media in result.outputs] == [
+        samples.picture("PNG", text=name) for name in "ab"
+    ]
+    assert host.urls == ["https://files/b.png?sign=3"], "the saved output was not downloaded again"
+
+
+async def test_an_output_is_saved_although_another_one_fails_at_once(journal: FolderJournal, tmp_path: Path) -> None:
+    """The process may end with the error, and the links of all outputs expire at the same time."""
+
+    class Host(LateHost):
+        async def download(self, url: str, to: Path) -> Download:
+            if "/broken" in url:
+                raise StoreError("no space left")
+            return await super().download(url, to)
+
+    links = numbered("broken", "a", sign=2)
+    with pytest.raises(StoreError, match="no space left"):
+        await collect(Host(links), journal, tmp_path, links=links)
+    assert [name for name in store_in(tmp_path).list() if name.endswith(".png")]
