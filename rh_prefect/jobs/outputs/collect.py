@@ -277,18 +277,27 @@ def _file_links(links: tuple[Link, ...]) -> list[Link]:
 def _renewed(recorded: list[Link], index: int, newer: list[Link]) -> str | None:
     """Finds the new link of a recorded output. RunningHub may list a task's outputs in another order each time.
 
-    The address without the query decides. A new address belongs to the output if no other output of its node and type
-    has a new one. If all of them have new addresses, their order decides.
+    The address without the query decides, and of several links with one address the parameters that they have in
+    common. A new address belongs to the output if no other output of its node and type has a new one. If nothing tells
+    several outputs apart, their order decides.
     """
     link = recorded[index]
-    for one in newer:
-        if _address(one) == _address(link):
-            return one.url
+    same = [one for one in newer if _address(one) == _address(link)]
+    if same:
+        closest = _closest(link, same)
+        old = [one for one in recorded if _address(one) == _address(link)]
+        return closest.url if closest is not None else _by_order(link, old, same)
     taken = {_address(one) for one in recorded} & {_address(one) for one in newer}
     missing, unknown = ([one for one in links if _address(one) not in taken] for links in (recorded, newer))
     old, new = ([one for one in links if _is_of_kind(one, link)] for links in (missing, unknown))
     is_renewed = any(_is_of_kind(one, link) and _address(one) in taken for one in newer)
     return None if is_renewed and len(old) > 1 else _by_order(link, old, new)
+
+
+def _closest(link: Link, others: list[Link]) -> Link | None:
+    """Returns the link that has most parameters in common with a link; None if that is not only one."""
+    common = [len(_parameters(link) & _parameters(one)) for one in others]
+    return others[common.index(max(common))] if common.count(max(common)) == 1 else None
 
 
 def _by_order(link: Link, old: list[Link], new: list[Link]) -> str | None:
@@ -298,6 +307,10 @@ def _by_order(link: Link, old: list[Link], new: list[Link]) -> str | None:
 def _address(link: Link) -> str:
     url = link.url or ""
     return url if url.startswith("data:") else bare(url)
+
+
+def _parameters(link: Link) -> set[str]:
+    return set((link.url or "").partition("?")[2].split("&"))
 
 
 def _is_of_kind(one: Link, other: Link) -> bool:

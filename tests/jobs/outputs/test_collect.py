@@ -383,6 +383,32 @@ async def test_a_new_link_is_that_of_the_same_file_in_whatever_order_it_is_liste
     assert found == [samples.picture("PNG", text=name) for name in ("red", "kept", "blue")]
 
 
+def queried(*names: str, sign: int) -> tuple[Link, ...]:
+    return tuple(Link(url=f"https://files/view?file=/{name}.png&sign={sign}", type="png") for name in names)
+
+
+@pytest.mark.parametrize("order", [("red", "blue"), ("blue", "red")])
+async def test_a_new_link_of_a_file_that_its_query_names_is_that_of_the_same_file(
+    journal: FolderJournal, tmp_path: Path, order: tuple[str, ...]
+) -> None:
+    """Links with one address and other parameters are links to other files."""
+    host = ChangingHost(queried(*order, sign=2))
+    result = await collect(host, journal, tmp_path, links=queried("red", "blue", sign=1))
+    found = [Path(media.uri).read_bytes() for media in result.outputs]
+    assert found == [samples.picture("PNG", text=name) for name in ("red", "blue")]
+
+
+async def test_new_links_that_only_their_tokens_tell_apart_are_taken_by_their_order(
+    journal: FolderJournal, tmp_path: Path
+) -> None:
+    def links(*names: str, sign: int) -> tuple[Link, ...]:
+        return tuple(Link(url=f"https://files/view?token=/{name}.{sign}&sign={sign}") for name in names)
+
+    result = await collect(ChangingHost(links("c", "d", sign=2)), journal, tmp_path, links=links("a", "b", sign=1))
+    found = [Path(media.uri).read_bytes() for media in result.outputs]
+    assert found == [samples.picture("PNG", text=name) for name in "cd"]
+
+
 async def test_a_new_link_with_another_address_is_found_by_its_node(journal: FolderJournal, tmp_path: Path) -> None:
     first = numbered("a", sign=1, node="7") + numbered("b", sign=1, node="9")
     second = numbered("c", sign=2, node="9") + numbered("d", sign=2, node="7")
