@@ -54,10 +54,12 @@ class Submitted:
     Attributes:
         driver: Waits for the task.
         accepted: The submission.
+        store: Where the caller wants the outputs; of concurrent calls of one job, each may want them elsewhere.
     """
 
     driver: JobDriver
     accepted: Accepted
+    store: MediaStore
 
     @property
     def job(self) -> str:
@@ -136,7 +138,7 @@ class JobEngine:
         )
         self._submissions: SharedTasks[tuple[str, str], Submitted] = SharedTasks(drop=Submitted.release)
         self._waits: SharedTasks[tuple[str, str], End] = SharedTasks()
-        self._completions: SharedTasks[tuple[str, str], Result] = SharedTasks()
+        self._completions: SharedTasks[tuple[str, str, str], Result] = SharedTasks()
         self._unknown: LruCache[tuple[str, str], SubmissionUnknown] = LruCache(1000)
         self._claimed_keys: LruSet[tuple[str, str]] = LruSet(20_000)
         self._inputs: LruCache[tuple[str, str], Inputs] = LruCache(50)
@@ -194,7 +196,8 @@ class JobEngine:
         if call_job.note:
             context.notify("matched", call_job.note)
         try:
-            return await self._submissions.run(_name(context), lambda: self._submit(context))
+            ticket = await self._submissions.run(_name(context), lambda: self._submit(context))
+            return replace(ticket, store=store)
         except SubmissionUnknown as error:
             # Without its traceback, whose frames reference the whole call.
             self._unknown[equal] = SubmissionUnknown(error.message, job=error.job, task_id=error.task_id)
@@ -226,7 +229,8 @@ class JobEngine:
         """
         if isinstance(ticket, Reused):
             return ticket.result
-        return await self._completions.run(_name(ticket.driver.context), lambda: self._complete(ticket, end))
+        name = (*_name(ticket.driver.context), ticket.store.identity)
+        return await self._completions.run(name, lambda: self._complete(ticket, end))
 
     async def collect(
         self, intent: Intent, key: str, *, scope: Scope, store: MediaStore, observer: Observer | None = None
@@ -247,7 +251,7 @@ class JobEngine:
         call = JobCall(scope, store, options=options, observer=observer or Silent())
         driver = JobDriver(self._context(JobRequest.of(intent), call, CallJob(key)))
         accepted = await driver.find()
-        return None if accepted is None else await self.complete(Submitted(driver, accepted))
+        return None if accepted is None else await self.complete(Submitted(driver, accepted, store))
 
     def _context(self, request: JobRequest, call: JobCall, call_job: CallJob) -> JobContext:
         records = JobRecords(call.scope.journal, call_job.key)
@@ -276,7 +280,7 @@ class JobEngine:
     async def _submit(self, context: JobContext) -> Submitted:
         await self._register_for_ends(context.scope)
         driver = JobDriver(context)
-        return Submitted(driver, await driver.submit())
+        return Submitted(driver, await driver.submit(), context.store)
 
     async def _register_for_ends(self, scope: Scope) -> None:
         if self._settings.webhook_url and isinstance(scope.journal, NotifyingJournal):
@@ -403,7 +407,7 @@ class JobEngine:
         collector = Collector(
             download=account.client.download,
             query=query,
-            store=context.store,
+            store=ticket.store,
             scope=context.scope,
             folder=self._scratch / "parts",
             grace=self._settings.grace_seconds,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rh_prefect import flow, models
+from rh_prefect import MediaStorage, flow, models
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.faults import Kind
 from rh_prefect.errors import AmbiguousCall, InputError, JobFailed, SubmissionUnknown
@@ -130,6 +130,22 @@ async def test_one_key_is_one_job_and_cannot_stand_for_another(rh: Emulator) -> 
     assert len(rh.recorder.paid) == 1
     with pytest.raises(InputError, match="another request"):
         await run(models.ZImageTurbo(prompt="a harbour"), key="mine")
+
+
+@pytest.mark.parametrize("options", [{"key": "poster"}, {"reuse": "always"}], ids=["key", "reuse"])
+async def test_concurrent_calls_of_one_job_each_get_its_files_in_their_own_storage(
+    rh: Emulator, prefect_server: object, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """As one after the other: the job is paid for once, and each call finds its files where it wants them."""
+    folders = [tmp_path / name for name in ("first", "second")]
+    for folder in folders:
+        await MediaStorage(url=str(folder)).asave(folder.name, overwrite=True)
+    asked = models.ZImageTurbo(prompt="a poster")
+    results = await asyncio.gather(*(run(asked, storage=folder.name, **options) for folder in folders))
+    assert len(rh.recorder.paid) == 1
+    for folder, result in zip(folders, results, strict=True):
+        assert Path(result.first_output.uri).is_relative_to(folder)
+        assert Path(result.manifest).is_relative_to(folder)
 
 
 async def test_what_was_published_is_not_fetched_again(rh: Emulator) -> None:
