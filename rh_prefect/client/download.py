@@ -37,6 +37,10 @@ Progress = Callable[[int, int | None], None]
 """Called with the bytes that are on disk, and the total where it is known."""
 
 
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
+
+
 @contextmanager
 def _writable(path: Path) -> Iterator[None]:
     try:
@@ -67,36 +71,34 @@ def discard_note(to: Path) -> None:
 class Partial:
     """The local part of a download; its methods block and are called in threads.
 
-    Bytes are kept only where the note says what they are a part of: the link (without its signature), and the strong
-    validator that the server gave for it. Until it is complete, only its user can read it.
+    Bytes are kept only where the note says what they are a part of: the link, and the strong validator that the server
+    gave for it. A link with another query, such as a new signature, may be one to another file: it needs the same ETag.
+    Until it is complete, only its user can read it.
     """
 
     def __init__(self, to: Path, url: str) -> None:
         self._to = to
-        self._source = hashlib.sha256(bare(url).encode("utf-8", "replace")).hexdigest()[:16]
+        self._source, self._link = _short_hash(bare(url)), _short_hash(url)
         self._file: BinaryIO | None = None
         self._busy = threading.Lock()  # a cancelled call closes the file while its thread may still be writing
         self.size = 0
         self.total: int | None = None
         self.validator = ""
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether no bytes are missing."""
-        return self.total is not None and self.size == self.total
+        self.is_complete = False
 
     def load(self) -> None:
         """Loads the state of an earlier call."""
         note = self._read_note()
         with _writable(self._to):
             size = self._to.stat().st_size if self._to.is_file() else 0
-        total, validator = note.get("total"), note.get("validator")
-        whole = isinstance(total, int) and total == size
-        if note.get("source") != self._source or not size or not (validator or whole):
+        total, validator = note.get("total"), str(note.get("validator") or "")
+        is_same_link = note.get("link") == self._link
+        is_whole = is_same_link and total == size
+        is_part = validator.startswith('"') or (is_same_link and validator != "")
+        if note.get("source") != self._source or not size or not (is_whole or is_part):
             return
-        self.size = size
+        self.size, self.is_complete, self.validator = size, is_whole, validator
         self.total = total if isinstance(total, int) else None
-        self.validator = validator if isinstance(validator, str) else ""
 
     def _read_note(self) -> dict[str, object]:
         try:
@@ -108,14 +110,14 @@ class Partial:
     def restart(self, *, total: int | None = None, validator: str = "") -> None:
         """Restarts the download: empties the file first, so that old bytes never exist with a new resume file."""
         self.close()
-        self.size, self.total, self.validator = 0, total, validator
+        self.size, self.total, self.validator, self.is_complete = 0, total, validator, False
         with _writable(self._to):
             make_folder(self._to.parent)
             overwrite(self._to).close()
         self._write_note()
 
     def _write_note(self) -> None:
-        note = {"source": self._source, "validator": self.validator, "total": self.total}
+        note = {"source": self._source, "link": self._link, "validator": self.validator, "total": self.total}
         with _writable(self._to), overwrite(resume_note(self._to)) as file:
             file.write(json.dumps(note).encode())
 
@@ -133,9 +135,8 @@ class Partial:
         self.close()
         with _writable(self._to):
             make_public(self._to)
-        if self.total != self.size:
-            self.total = self.size
-            self._write_note()
+        self.total = self.size
+        self._write_note()
         return Download(size=self.size)
 
     def close(self) -> None:

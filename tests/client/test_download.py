@@ -140,6 +140,33 @@ async def test_the_bytes_of_another_file_are_not_gone_on_with(
     assert "range" not in files.asked[-1].headers
 
 
+@pytest.mark.parametrize("tag", ["strong", "weak", ""])
+async def test_a_link_with_other_parameters_is_another_file_unless_its_tag_is_equal(
+    client: Client, files: WireServer, tmp_path: Path, tag: str
+) -> None:
+    """A host that names the file in the query: `view?file=a` and `view?file=b` have one address and often one date."""
+    date = {"Last-Modified": "Tue, 04 Nov 2025 10:00:00 GMT"}
+    tags = [{"strong": f'"{name}"', "weak": 'W/"x"', "": ""}[tag] for name in "ab"]
+    to, other = tmp_path / "a.part", os.urandom(len(BODY))
+    files.plays(serve(tag=tags[0], more=date), serve(other, tag=tags[1], more=date))
+    assert await fetched(client, f"{files.url}/view?file=a", to) == BODY
+    assert await fetched(client, f"{files.url}/view?file=b", to) == other
+    files.plays(serve(tag=tags[0], stop=CHUNK, more=date), serve(other, tag=tags[1] or date["Last-Modified"]))
+    with pytest.raises(ResponseLost):
+        await client.download(f"{files.url}/view?file=a", to)
+    assert await fetched(client, f"{files.url}/view?file=b", to) == other
+
+
+async def test_a_finished_download_is_confirmed_by_a_new_link(
+    client: Client, files: WireServer, tmp_path: Path
+) -> None:
+    to = tmp_path / "a.part"
+    files.plays(serve(), serve())
+    for sign in (1, 2, 2):
+        assert await fetched(client, f"{files.url}/a.mp4?sign={sign}", to) == BODY
+    assert [asked.headers.get("range") for asked in files.asked] == [None, f"bytes={len(BODY)}-"]
+
+
 async def test_bytes_without_a_note_are_not_gone_on_with(client: Client, files: WireServer, tmp_path: Path) -> None:
     to = tmp_path / "a.part"
     for note in (None, b"", b"{", b"[]", b'{"source": 1}'):
