@@ -81,7 +81,7 @@ async def film(
         shots: Number of shots, 1 to 12; they are made in parallel.
         image: A picture that every shot starts from: a path, an fsspec URI or a link. Without it, a picture is
             generated for each shot.
-        narration: The spoken text; by default the prompt.
+        narration: The spoken text; by default the prompt. What is longer than the film is cut, with a warning.
         music: Description of the music; by default it is derived from the prompt.
         aspect: Aspect ratio of the generated pictures.
         seconds: Length of each shot.

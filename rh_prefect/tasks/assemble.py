@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
@@ -26,7 +27,12 @@ from rh_prefect.media.probe import probe
 from rh_prefect.media.source import fetch, shown
 from rh_prefect.media.store import MediaStore
 
+_log = logging.getLogger("rh_prefect")
+
 SHEET_COLUMNS = 4
+
+_UNHEARD = 0.3
+"""Seconds at the end of a speech that are silent anyway."""
 
 MediaLike = Media | Result | str
 """What a file may be given as."""
@@ -58,10 +64,12 @@ async def assemble(
 ) -> Film:
     """Joins clips, adds speech over lowered music, and publishes the film and a contact sheet.
 
+    The film is as long as the clips. Without speech and music it has the clips' own sound.
+
     Args:
         clips: Videos, in their order.
         name: The film's name, without extension.
-        speech: Spoken words, or None.
+        speech: Spoken words, or None; what is longer than the film is cut, with a warning.
         music: Music, looped where it is too short, or None.
         captions: A line for each clip on the contact sheet.
         storage: Name of a `MediaStorage` block; by default RH_STORAGE_URL.
@@ -150,11 +158,19 @@ class _Cut:
         )
 
     def _join(self, videos: list[Path], speech: Path | None, music: Path | None) -> None:
+        if speech is None and music is None:
+            edit.concat(videos, self._film, audio="keep" if any(map(edit.has_sound, videos)) else "drop")
+            return
         joined = self._scratch / "joined.mp4"
         cut = edit.concat(videos, joined)
-        if speech is None and music is None:
-            joined.replace(self._film)
-            return
+        spoken = probe(speech).seconds if speech is not None else None
+        if spoken is not None and spoken > cut.seconds + _UNHEARD:
+            _log.warning(
+                "the speech lasts %.1f s and the film %.1f s, so that its end is not heard. What to do: use more or "
+                "longer clips, or a shorter text.",
+                spoken,
+                cut.seconds,
+            )
         track = self._scratch / "track.wav"
         edit.mix(speech, music, track, seconds=cut.seconds)
         edit.mux(joined, track, self._film)

@@ -10,6 +10,7 @@ import pytest
 from rh_prefect import assemble, flow
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.resume import create, rerun
+from rh_prefect.media.edit import audio_level
 from rh_prefect.tasks.assemble import Film
 from tests.support import samples
 
@@ -53,3 +54,26 @@ async def test_films_outside_of_flows_have_files_of_their_own(rh: Emulator, tmp_
     second = str(samples.mp4(tmp_path / "b.mp4", seconds=2))
     films = [await assemble.fn([first]), await assemble.fn([second])]
     assert all(map(is_whole, films))
+
+
+@pytest.mark.parametrize(
+    ("has_sound", "is_heard"), [((True, True), True), ((False, True), True), ((False, False), False)]
+)
+async def test_clips_keep_their_own_sound_without_speech_and_music(
+    rh: Emulator, tmp_path: Path, has_sound: tuple[bool, ...], is_heard: bool
+) -> None:
+    """The sound of a clip may have been paid for."""
+    clips = [str(samples.mp4(tmp_path / f"{n}.mp4", audio=audio)) for n, audio in enumerate(has_sound)]
+    film = await assemble.fn(clips)
+    assert film.film.has_audio is is_heard
+    if is_heard:
+        assert audio_level(Path(film.film.uri), start=1.1).lufs > -40, "the second clip's tone"
+
+
+async def test_speech_that_is_cut_is_told(rh: Emulator, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clip, speech = samples.mp4(tmp_path / "clip.mp4", seconds=1), samples.wav(tmp_path / "speech.wav", seconds=3)
+    await assemble.fn([str(clip)], speech=str(speech))
+    assert "the speech lasts 3.0 s and the film 1.0 s" in caplog.text
+    caplog.clear()
+    await assemble.fn([str(clip)], speech=str(samples.wav(tmp_path / "short.wav", seconds=1)))
+    assert "the speech lasts" not in caplog.text
