@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rh_prefect.flows.batch.report import RowResult, filled_in
-from rh_prefect.jobs.journal.budget import spend_tracker_of
+from rh_prefect.flows.batch.report import RowResult, filled_in, recorded_jobs
+from rh_prefect.jobs.journal.budget import SpendTracker
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.record_types import End, Record
@@ -24,8 +24,9 @@ async def filled(tmp_path: Path, item: RowResult, **records: Mapping[str, Record
     journal = FolderJournal(str(tmp_path / "journal"), scope="run")
     for key, one in {"first": FIRST, "second": SECOND}.items():
         await write(journal, records.get(key, {}), key=one)
-    (found,) = await filled_in([item], lambda _: [FIRST, SECOND], journal=journal, ledger=spend_tracker_of(journal))
-    return found
+    ledger, found = SpendTracker(journal), await recorded_jobs(journal)
+    (told,) = filled_in([item], lambda _: [FIRST, SECOND], scope="run", found=found, ledger=ledger, known={})
+    return told
 
 
 async def test_a_run_that_broke_off_names_its_tasks_and_what_they_have_cost(tmp_path: Path) -> None:

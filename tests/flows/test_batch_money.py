@@ -137,6 +137,40 @@ async def test_paid_jobs_that_no_row_has_any_more_are_named_with_their_cost(
     assert report.costs + report.left_out_costs == Costs({"CNY": rh.recorder.charged})
 
 
+async def test_paid_jobs_of_a_run_that_was_killed_are_named_where_no_row_has_them(rh: Emulator, tmp_path: Path) -> None:
+    """They were in no report at all: a killed run writes none, and the next run looked at reports only."""
+    table = tmp_path / "rows.csv"
+    table.write_text("prompt\na lighthouse\na harbour\n")
+    killed = await run(str(table))
+    jobs = items(killed)[1]["jobs"]
+    for uri in (killed.json_uri, killed.csv_uri):  # as if the run had not reached them
+        Path(uri).unlink()
+    table.write_text("prompt\na lighthouse\na gull\n")
+    for _ in range(2):
+        report = await run(str(table))
+        assert (report.is_complete, report.left_out) == (True, tuple(jobs))
+        assert report.costs + report.left_out_costs == Costs({"CNY": rh.recorder.charged})
+
+
+async def test_a_later_step_that_an_earlier_run_has_paid_for_stays_the_row_s(rh: Emulator, tmp_path: Path) -> None:
+    """A run that failed at an earlier step said that the later one belonged to no row, and left its cost out."""
+    rows, chain = prompts("a lighthouse"), [ENLARGER]
+    rh.faults.add(Fault("submit", endpoint="*hypir*", kind="fail"))
+    first = await run(rows, chain=chain)
+    for file in (tmp_path / "out" / "batch").rglob("*step-1*"):
+        file.unlink()
+    rh.faults.add(Fault("download", kind="expired"))
+    for _ in range(2):
+        again = await run(rows, chain=chain)
+        assert "could not be downloaded" in items(again)[0]["reason"]
+        assert items(again)[0]["jobs"] == items(first)[0]["jobs"]
+        assert (again.costs, again.left_out) == (first.costs, ())
+    rh.faults.clear()
+    last = await run(rows, chain=chain)
+    assert (last.is_complete, last.left_out, len(rh.recorder.paid)) == (True, (), 3)
+    assert last.costs == first.costs + Costs({"CNY": rh.recorder.paid[-1].charged})
+
+
 async def test_a_file_that_was_changed_under_its_name_is_another_job_and_one_that_was_touched_is_done(
     rh: Emulator, tmp_path: Path
 ) -> None:

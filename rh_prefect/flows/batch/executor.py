@@ -9,7 +9,6 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -49,7 +48,6 @@ class Progress:
         spent: The cost of the items, including earlier runs.
         budget: Their maximum total cost; None for no limit.
         set_aside: The number for which the rest of the budget is too small now; some may be tried again.
-        tasks: The newest task of each job, as far as this process knows.
     """
 
     batch: str
@@ -60,7 +58,6 @@ class Progress:
     spent: Costs = field(default_factory=Costs)
     budget: Decimal | None = None
     set_aside: int = 0
-    tasks: dict[str, str] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
     at_start: int = 0
     _spent_at_start: Costs = field(default_factory=Costs)
@@ -118,8 +115,6 @@ class Progress:
         """Records a change of a job."""
         if not event.job.startswith(f"{self.scope}/"):
             return
-        if event.task_id:
-            self.tasks[event.job] = event.task_id
         if event.state in _RUNNING:
             self._running.add(event.job)
         else:
@@ -195,8 +190,7 @@ class _Gone:
 class RowExecutor:
     """Runs the rows of one batch run, with the state that all rows share.
 
-    `items` has the result of each row, `began_at` is the time in ISO 8601, UTC, `known_tasks` are the tasks that the
-    rows had when they ended, `earlier_jobs` the jobs that an earlier run has reported.
+    `items` has the result of each row, `known` the newest submission of each job that was known when its row ended.
     """
 
     batch: str
@@ -207,16 +201,13 @@ class RowExecutor:
     ledger: SpendTracker
     progress: Progress
     items: dict[int, RowResult]
-    began_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
-    known_tasks: set[str] = field(default_factory=set)
-    earlier_jobs: set[str] = field(default_factory=set)
+    known: dict[str, int] = field(default_factory=dict)
     _keys: dict[str, list[str]] = field(default_factory=dict)
     _owners: dict[str, int] = field(default_factory=dict)
 
     def know(self, item: RowResult) -> None:
         """Loads a row's jobs from an earlier run's report."""
         self._keys[item.id] = [job.rpartition("/")[2] for job in item.jobs]
-        self.earlier_jobs.update(item.jobs)
 
     def keep(self, work: Work | InvalidRow) -> None:
         """Reserves the jobs of a finished row, so that an equal row gets a separate job."""
@@ -289,7 +280,7 @@ class RowExecutor:
         return found
 
     def keys(self, row: str) -> list[str]:
-        """Returns the keys of a row's jobs in their scope, in step order, up to the last step reached."""
+        """Returns the keys of a row's jobs in their scope, in step order, up to the last step that was reached."""
         return self._keys.get(row, [])
 
     async def _key(self, work: Work, step: int, asked: ModelInput, label: str | None) -> str:
@@ -303,7 +294,9 @@ class RowExecutor:
             except RunningHubError:
                 return key  # its task gets the same error, and retries a temporary one
             if self._owners.setdefault(job, work.number) == work.number:
-                self._keys[work.id] = [*self.keys(work.id)[:step], job]
+                known = self.keys(work.id)
+                if known[step : step + 1] != [job]:  # the later steps of another job are other jobs, too
+                    self._keys[work.id] = [*known[:step], job]
                 return key
             number += 1
 
@@ -377,7 +370,7 @@ class RowExecutor:
             jobs=tuple(f"{self.scope.journal.scope}/{key}" for key in keys[: len(results) + (state != "done")]),
         )
         self.items[work.number] = item
-        self.known_tasks.update(filter(None, map(self.progress.tasks.get, item.jobs)))
+        self.known.update((key, self.ledger.newest_submit(key)) for key in keys)
         self.progress.end(item)
 
 

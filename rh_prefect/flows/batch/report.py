@@ -14,10 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from rh_prefect import artifacts
 from rh_prefect.client.wire.task import TaskStatus
 from rh_prefect.errors import RunningHubError
+from rh_prefect.flow_runs.queries import first_of_batch
 from rh_prefect.flows.batch.saved_state import FOLDER
 from rh_prefect.jobs.events import JobEventState
 from rh_prefect.jobs.journal.budget import SpendTracker
-from rh_prefect.jobs.journal.costs import Costs, costs_of, may_cost
+from rh_prefect.jobs.journal.costs import Costs, charge_of
 from rh_prefect.jobs.journal.job_records import JobState, JobView, Submit, jobs_of
 from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.media.store import MediaStore
@@ -136,8 +137,8 @@ class BatchReport(BaseModel):
         costs: What the rows have cost by unit, those of earlier runs included.
         budget: The least budget that suffices for the next job of each row that was not started; None where there is
             no such row, or the price of one is not known.
-        left_out: Jobs that earlier runs have paid for and that belong to no row any more, since the row, or a file of
-            it, was changed or removed; as `rh-prefect jobs` takes them.
+        left_out: Paid jobs of the batch that belong to no row of the report, since the row, or a file of it, was
+            changed or removed, or this run has not reached the row; as `rh-prefect jobs` takes them.
         left_out_costs: What they have cost; it is not in `costs`.
         csv_uri: Where the report is as a table.
         json_uri: Where it is as JSON.
@@ -182,7 +183,7 @@ def summarise(
     counted: Callable[[str], Decimal],
     left_out: Mapping[str, Costs] | None = None,
 ) -> BatchReport:
-    """Makes the report of a batch from its rows, and from the jobs that belong to no row any more."""
+    """Makes the report of a batch from its rows, and from the paid jobs that belong to no row."""
     counts = Counter(row.state.replace(" ", "_") for row in rows)
     return BatchReport(
         batch=batch,
@@ -221,25 +222,16 @@ def write(report: BatchReport, rows: Sequence[RowResult], *, store: MediaStore, 
     )
 
 
-class Earlier(NamedTuple):
-    """What an earlier run has reported: its rows by their ids, and the jobs of no row."""
-
-    rows: Mapping[str, RowResult] = {}
-    left_out: Sequence[str] = ()
-
-
-def earlier(batch: str, *, store: MediaStore) -> Earlier:
-    """Reads the report of an earlier run."""
+def earlier(batch: str, *, store: MediaStore) -> dict[str, RowResult]:
+    """Reads the rows of the report of an earlier run, by their ids."""
     name = _name(batch, "json")
     if not store.exists(name):
-        return Earlier()
+        return {}
     try:
-        report = json.loads(store.read_bytes(name))
-        rows = [RowResult.model_validate(row) for row in report["rows"]]
-        left_out = [str(job) for job in report.get("left_out", ())]
+        rows = [RowResult.model_validate(row) for row in json.loads(store.read_bytes(name))["rows"]]
     except (ValueError, KeyError, TypeError, AttributeError):
-        return Earlier()  # The journal has the same data, but is slower to read.
-    return Earlier({row.id: row for row in rows if row.id}, left_out)
+        return {}  # The journal has the same data, but is slower to read.
+    return {row.id: row for row in rows if row.id}
 
 
 async def show(report: BatchReport, rows: Sequence[RowResult]) -> None:
@@ -258,82 +250,81 @@ def _name(batch: str, extension: str) -> str:
     return f"{FOLDER}/{batch}/report.{extension}"
 
 
-class _Known(NamedTuple):
-    """The tasks of which a run knew when its rows ended, and when it began: earlier tasks are no news to it."""
-
-    tasks: Collection[str]
-    since: str
-
-    def misses(self, submit: Submit) -> bool:
-        """Returns whether another run has submitted a task meanwhile."""
-        return submit.task_id not in self.tasks and submit.intent.at >= self.since
+async def recorded_jobs(journal: Journal) -> dict[str, JobView]:
+    """Reads the jobs of a journal, by their keys, on the loop thread; none if it cannot be read."""
+    try:
+        return {view.key: view async for view in jobs_of(journal)}
+    except RunningHubError:
+        return {}
 
 
-async def filled_in(
+def filled_in(
     rows: Sequence[RowResult],
     keys: Callable[[str], Sequence[str]],
     *,
-    journal: Journal,
+    scope: str,
+    found: Mapping[str, JobView],
     ledger: SpendTracker,
-    tasks: Collection[str] = (),
-    since: str = "",
+    known: Mapping[str, int],
 ) -> list[RowResult]:
-    """Fills in the tasks and costs of rows that are not done; runs on the loop thread.
+    """Fills in the tasks and costs of rows that are not done.
 
     An interrupted run has little data of its rows, and two concurrent runs of one batch have half of the data each.
-    `tasks` are those of which this run knew when their rows ended; `since` is when it began.
+    Runs on the loop thread, whose the ledger is.
+
+    Args:
+        rows: The rows.
+        keys: Returns the keys of a row's jobs, by the row's id.
+        scope: The scope of the jobs.
+        found: What is recorded of the jobs, by key.
+        ledger: The costs of the scope.
+        known: By key: the newest submission of a job of which this run knew when the row ended.
     """
-    if all(row.state == "done" for row in rows):
-        return list(rows)
-    wanted = [tuple(keys(row.id)) if row.id and row.state != "done" else () for row in rows]
-    found: dict[str, JobView] = {}
-    missing = {key for some in wanted for key in some}
-    try:
-        async for view in jobs_of(journal):
-            if view.key in missing:
-                found[view.key] = view
-    except RunningHubError:
-        return list(rows)
-    for view in found.values():
-        ledger.take(view)
-    views = [[found[key] for key in some if key in found] for some in wanted]
-    return [
-        _filled_in(row, some, journal.scope, ledger, _Known(tasks, since)) if some else row
-        for row, some in zip(rows, views)
-    ]
+
+    def one(row: RowResult) -> RowResult:
+        views = [found[key] for key in keys(row.id) if key in found] if row.id and row.state != "done" else []
+        for view in views:
+            ledger.take(view)
+        return _filled_in(row, views, scope, ledger, known) if views else row
+
+    return [one(row) for row in rows]
 
 
-async def paid_jobs(jobs: Iterable[str], *, journal: Journal) -> dict[str, Costs]:
-    """Returns those jobs of a journal that were paid for, or may have been, with their costs; on the loop thread."""
-    # A job of another scope is one of a flow run that was deleted.
-    wanted = {job for job in jobs if job.rpartition("/")[0] == journal.scope}
-    if not wanted:
-        return {}
-    found: dict[str, Costs] = {}
-    try:
-        async for view in jobs_of(journal):
-            paid = [submit for submit in view.submits if may_cost(submit)]
-            if paid and (job := f"{journal.scope}/{view.key}") in wanted:
-                found[job] = Costs.total(costs_of(one.end) if one.end else Costs(unknown=1) for one in paid)
-    except RunningHubError:
-        return {job: Costs(unknown=1) for job in sorted(wanted)}
-    return dict(sorted(found.items()))
+def left_out(found: Iterable[JobView], kept: Collection[str], *, attempt: int) -> dict[str, Costs]:
+    """Returns the paid jobs of a batch that no row has, with their costs, by key.
+
+    Args:
+        found: What is recorded of the jobs of the scope, which may have jobs beside those of the batch.
+        kept: The keys of the rows' jobs.
+        attempt: The number of an attempt of the batch.
+    """
+    costs: dict[str, Costs] = {}
+    for view in found:
+        is_own = any(first_of_batch(one.intent.attempt) == first_of_batch(attempt) for one in view.submits)
+        charges = [(one, charge_of(one)) for one in view.submits] if is_own and view.key not in kept else []
+        paid = [charge.costs if one.end else Costs(unknown=1) for one, charge in charges if charge is not None]
+        if paid:
+            costs[view.key] = Costs.total(paid)
+    return dict(sorted(costs.items()))
 
 
-def _filled_in(row: RowResult, views: Sequence[JobView], scope: str, ledger: SpendTracker, known: _Known) -> RowResult:
+def _filled_in(
+    row: RowResult, views: Sequence[JobView], scope: str, ledger: SpendTracker, known: Mapping[str, int]
+) -> RowResult:
     costs = [cost for cost in (ledger.spent_on(view.key) for view in views) if cost is not None]
     tasks = [submit.task_id for view in views for submit in view.submits if submit.task_id]
     more = {
         "costs": Costs.total(costs) if costs else row.costs,
         "tasks": tuple(dict.fromkeys((*row.tasks, *tasks))),
-        "jobs": row.jobs or tuple(f"{scope}/{view.key}" for view in views),
+        # Those of later steps, too, which an earlier run has reached.
+        "jobs": tuple(dict.fromkeys((*row.jobs, *(f"{scope}/{view.key}" for view in views)))),
     }
     stands = {view.key: view for view in views}.get(row.jobs[-1].rpartition("/")[2]) if row.jobs else views[-1]
     return row.model_copy(update=more | (_how(row, stands, known) if stands is not None else {}))
 
 
-def _how(row: RowResult, view: JobView, known: _Known) -> dict[str, str]:
-    """Returns what the record of a row's last step states more precisely than this run; `known` are the run's tasks."""
+def _how(row: RowResult, view: JobView, known: Mapping[str, int]) -> dict[str, str]:
+    """Returns what the record of a row's last step states more precisely than this run."""
     last = view.last
     if last is None:
         return {}
@@ -348,7 +339,9 @@ def _how(row: RowResult, view: JobView, known: _Known) -> dict[str, str]:
             "state": "unfinished",
             "reason": "another run of this batch submitted it in the meantime; run this batch again to use its result",
         }
-    is_news = known.misses(last) and BAD_INPUT not in row.reason  # the next run would refuse such a row again
+    # An unknown submission was resolved since, as its row was unknown because of it; the next run would refuse a row
+    # whose input is bad again.
+    is_news = row.state == "unknown" or (last.n > known.get(view.key, 0) and BAD_INPUT not in row.reason)
     if row.state in ("failed", "unknown", "cancelled") and _is_under_way(last) and is_news:
         outcome = "" if row.state == "unknown" else f"; before, in this run: {row.reason}"
         return {

@@ -26,6 +26,7 @@ from rh_prefect.flows.batch.row_sources import Given, open_source
 from rh_prefect.flows.batch.saved_state import batch_id, enter, find_state_place, mark_of
 from rh_prefect.jobs.journal.budget import SpendTracker, spend_tracker_of
 from rh_prefect.jobs.journal.call_registry import REQUESTED_KEYS
+from rh_prefect.jobs.journal.job_records import JobView
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options, Reuse
@@ -37,9 +38,9 @@ _TOLD = 10
 """How many rows of one reason, and how many reasons, an error names."""
 
 _LEFT_OUT = (
-    "%d job(s) of earlier runs of this batch belong to no row any more, since the row or a file of it was changed or "
-    "removed. They have cost %s, which is not in the sum of the rows: %s. What to do: `rh-prefect jobs collect %s` "
-    "downloads their results at no cost"
+    "%d job(s) that runs of this batch have paid for belong to no row of its report, since the row or a file of it was "
+    "changed or removed, or this run has not reached it. They have cost %s, which is not in the sum of the rows: %s. "
+    "What to do: `rh-prefect jobs collect %s` downloads their results at no cost"
 )
 
 _SETTLE = 5.0
@@ -115,7 +116,7 @@ async def batch(
     name = batch_id([source.identity, plan.identity, payer.pool.site, store.url])
     known = await asyncio.to_thread(reports.earlier, name, store=store)
     if strict:
-        done = await asyncio.to_thread(_done_earlier, sorted_out, known.rows, store)
+        done = await asyncio.to_thread(_done_earlier, sorted_out, known, store)
         _refuse_bad([row for row in sorted_out if row.number not in done])
     await asyncio.to_thread(_check, store)
     scope = await enter(name, place, here, about=about)
@@ -198,9 +199,8 @@ class _Run:
             return InvalidRow(work.number, error.message, work.label)
         return work
 
-    async def whole(self, rows: Sequence[Work | InvalidRow], earlier: reports.Earlier) -> BatchReport:
-        """Runs the rows that are not done yet, and always returns the report."""
-        known = earlier.rows
+    async def whole(self, rows: Sequence[Work | InvalidRow], known: Mapping[str, RowResult]) -> BatchReport:
+        """Runs the rows that are not done yet, and always returns the report; `known` are those of an earlier one."""
         items = await asyncio.to_thread(_items, rows, self.plan, self.store)
         budget = self.options["budget"]
         limit = None if budget is None else Decimal(str(budget))
@@ -209,7 +209,6 @@ class _Run:
         crew = RowExecutor(self.name, self.plan, self.options, self.scope, self.store, ledger, progress, items)
         for item in known.values():
             crew.know(item)
-        crew.earlier_jobs.update(earlier.left_out)
         missing = await self._take_earlier(rows, crew, known)
         expect_jobs(len(missing) * len(self.plan.stages))
         progress.start([item for item in items.values() if item.state != "unfinished"])
@@ -270,20 +269,19 @@ class _Run:
         return [row for row in rows if isinstance(row, Work) and row.number not in done]
 
     async def _account(self, crew: RowExecutor) -> BatchReport:
-        items, journal = [crew.items[number] for number in sorted(crew.items)], self.scope.journal
-        known, since = crew.known_tasks, crew.began_at
-        items = await LOOP.call(
-            filled_in(items, crew.keys, journal=journal, ledger=crew.ledger, tasks=known, since=since)
-        )
-        left_out = await LOOP.call(reports.paid_jobs(crew.earlier_jobs - _jobs_of(items, crew), journal=journal))
+        items, scope = [crew.items[number] for number in sorted(crew.items)], self.scope.journal.scope
+        found = await LOOP.call(reports.recorded_jobs(self.scope.journal))
+        items = await LOOP.call(_filled_in(items, crew, found))
+        kept = {key for item in items for key in crew.keys(item.id)}
+        left_out = reports.left_out(found.values(), kept, attempt=self.scope.attempt)
         report = reports.summarise(
             self.name,
             items,
             store=self.store,
             counted=lambda unit: crew.ledger.spent(unit) + crew.ledger.reserved(unit),
-            left_out=left_out,
+            left_out={f"{scope}/{key}": costs for key, costs in left_out.items()},
         )
-        about = {**self.about, "flow_run": self.here.journal.scope, "scope": self.scope.journal.scope}
+        about = {**self.about, "flow_run": self.here.journal.scope, "scope": scope}
         try:
             await asyncio.to_thread(reports.write, report, items, store=self.store, about=about)
         finally:
@@ -312,11 +310,9 @@ def _done_earlier(rows: Sequence[Work | InvalidRow], known: Mapping[str, RowResu
         return {row.number for row, found in zip(done, pool.map(is_there, done)) if found}
 
 
-def _jobs_of(items: Sequence[RowResult], crew: RowExecutor) -> set[str]:
-    """Returns the jobs of the rows, also those that this run has not reached."""
+async def _filled_in(items: Sequence[RowResult], crew: RowExecutor, found: Mapping[str, JobView]) -> list[RowResult]:
     scope = crew.scope.journal.scope
-    reached = {job for item in items for job in item.jobs}
-    return reached | {f"{scope}/{key}" for item in items for key in crew.keys(item.id)}
+    return filled_in(items, crew.keys, scope=scope, found=found, ledger=crew.ledger, known=crew.known)
 
 
 def _items(rows: Sequence[Work | InvalidRow], plan: Plan, store: MediaStore) -> dict[int, RowResult]:

@@ -168,6 +168,10 @@ class SpendTracker:
         ended = [entry.costs for entry in tuple(self._entries.get(key, {}).values()) if entry.is_spent]
         return Costs.total(ended) if ended else None
 
+    def newest_submit(self, key: str) -> int:
+        """The number of a job's newest submission that has or may have a task, as far as this process knows; or 0."""
+        return max(self._entries.get(key, {}), default=0)
+
     async def costs(self) -> dict[str, Costs]:
         """The costs of the ended tasks of each job, by its key, including earlier processes of the run.
 
