@@ -15,7 +15,7 @@ from rh_prefect.cli.prefect_server import api_of_earlier_runs, is_configured
 from rh_prefect.errors import InputError, JournalError, RunningHubError, TaskNotFound
 from rh_prefect.jobs import manual_repair
 from rh_prefect.jobs.events import summary_of
-from rh_prefect.jobs.journal.costs import CURRENCY, ended_costs
+from rh_prefect.jobs.journal.costs import ended_costs
 from rh_prefect.jobs.journal.job_records import JobView, jobs_of, read_job, split_job
 from rh_prefect.jobs.journal.journal import folder_scopes, run_together
 from rh_prefect.jobs.journal.spool import Spool
@@ -242,18 +242,15 @@ async def _jobs_in(run: str) -> list[tuple[str, JobView, str]]:
 
 
 def _as_json(run: str, view: JobView, problem: str) -> dict[str, object]:
-    last = view.last
-    intent, end = (last.intent, last.end) if last is not None else (None, None)
-    costs, unit = ended_costs(view), end.currency if end is not None else None
-    cost = costs.amounts.get(unit or CURRENCY)
+    last, costs = view.last, ended_costs(view)
+    intent = last.intent if last is not None else None
     return {
         "job": f"{run}/{view.key}",
         "state": _state(last) if last is not None else problem or "empty",
         "task_id": last.task_id if last is not None else None,
         "model": intent.model if intent is not None else None,
         "label": intent.label if intent is not None else None,
-        "cost": str(cost) if cost is not None else None,
-        "currency": unit,
+        "costs": {unit: str(amount) for unit, amount in costs.amounts.items()},
         "unknown": costs.unknown,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -19,8 +20,11 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.assumptions import DEFAULT
 from rh_prefect.flows import film
 from rh_prefect.jobs.journal.costs import Costs
+from rh_prefect.jobs.journal.journal import FolderJournal
+from rh_prefect.jobs.journal.record_types import End, Record
 from tests.support.cli_process import run_each
 from tests.support.emulator_env import environment
+from tests.support.job_records import intent, ticket, write
 
 
 def call(capsys: pytest.CaptureFixture[str], command: str) -> tuple[int, str, str]:
@@ -54,7 +58,7 @@ def test_another_budget_holds_for_a_resumed_run_and_other_parameters_are_refused
     assert run in [one["id"] for one in json.loads(out)["flow_runs"]]
     _, out, _ = call(capsys, f"jobs list {run} --json")
     (job,) = json.loads(out)
-    assert (job["state"], job["currency"]) == ("success", "CNY")
+    assert (job["state"], list(job["costs"])) == ("success", ["CNY"])
 
 
 @pytest.mark.prefect
@@ -97,7 +101,38 @@ def test_what_a_failed_task_cost_is_in_each_sum(charging: Emulator, capsys: pyte
     assert out.rstrip().endswith("0.08 CNY")
     _, out, _ = call(capsys, f"jobs list {run} --json")
     (job,) = json.loads(out)
-    assert (job["cost"], job["currency"], job["unknown"]) == ("0.08", "CNY", 0)
+    assert (job["costs"], job["unknown"]) == ({"CNY": "0.08"}, 0)
+
+
+@pytest.mark.parametrize(
+    ("records", "costs"),
+    [
+        ({"end-1": End(status="SUCCESS", task_id="1", coins=Decimal(25))}, {"coins": "25"}),
+        (
+            {
+                "end-1": End(status="FAILED", task_id="1", cost=Decimal("0.50"), currency="USD"),
+                "intent-2": intent(),
+                "answer-2": ticket(),
+            },
+            {"USD": "0.50"},
+        ),
+    ],
+)
+def test_the_cost_of_a_job_is_listed_in_each_unit(
+    records: dict[str, Record],
+    costs: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Coins, and a failed task in another currency while the next one ran, had no cost in the JSON."""
+    monkeypatch.setenv("RH_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("RH_JOURNAL", str(tmp_path / "journal"))
+    journal = FolderJournal(str(tmp_path / "journal"), scope="night")
+    asyncio.run(write(journal, {"intent-1": intent(), "answer-1": ticket("1"), **records}))
+    _, out, err = call(capsys, "jobs list night --json")
+    (job,) = json.loads(out)
+    assert (job["costs"], job["unknown"]) == (costs, 0), err
 
 
 @pytest.mark.prefect
@@ -122,13 +157,13 @@ def test_the_jobs_of_a_pipeline_run_have_a_step_a_state_a_task_and_a_cost(
     run = next(one["id"] for one in json.loads(out)["flow_runs"] if one["flow"] == "pier")
     _, out, _ = call(capsys, f"jobs list {run} --json")
     (job,) = json.loads(out)
-    assert (job["state"], job["label"], job["model"], job["currency"]) == (
+    assert (job["state"], job["label"], job["model"], list(job["costs"])) == (
         "success",
         "picture",
         "z-image/turbo",
-        "CNY",
+        ["CNY"],
     )
-    assert (job["task_id"], Decimal(job["cost"])) == (rh.recorder.paid[0].task_id, rh.recorder.charged)
+    assert (job["task_id"], Decimal(job["costs"]["CNY"])) == (rh.recorder.paid[0].task_id, rh.recorder.charged)
     _, out, _ = call(capsys, f"jobs list {run}")
     assert job["task_id"] in out
     assert "picture: z-image/turbo" in out
