@@ -152,8 +152,9 @@ async def find(flow: Flow[..., Any], flow_run_id: UUID | str) -> FlowRun:
 
 async def _prepare(flow: Flow[..., Any], flow_run_id: UUID | str) -> FlowRun:
     flow_run = await find(flow, flow_run_id)
-    if flow_run.state is None or not flow_run.state.is_final():
+    state = flow_run.state
+    if state is None or not (state.is_final() or state.is_paused() or state.is_cancelling()):
         return flow_run
-    # A final state is left only by force.
+    # These states are left only by force. A run whose process has died before it was cancelled stays `Cancelling`.
     await ask(lambda api: api.set_flow_run_state(flow_run.id, awaiting_retry(), force=True))
     return await ask(lambda api: api.read_flow_run(flow_run.id))

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.states import Cancelling, Crashed, Suspended
 
 from rh_prefect import flows
 from rh_prefect.errors import ConfigError, InputError
@@ -86,6 +88,19 @@ async def test_an_async_flow_is_resumed_by_an_awaited_call(prefect_server: Prefe
     tried.clear()
     state = half(1, return_state=True)
     assert resume(half, str(state.state_details.flow_run_id)) == 2
+
+
+@pytest.mark.parametrize("state", [Suspended(timeout_seconds=3600), Cancelling(), Crashed()], ids=lambda one: one.name)
+async def test_a_run_that_no_process_goes_on_with_is_resumed(state: State, prefect_server: PrefectServer) -> None:
+    """Prefect's `Pause`, and that a run in CANCELLING state has no result, was all that a person was told."""
+    tried[:] = [0]
+    flow_run_id = await create(ahalf, {"number": 21})
+    async with get_client() as client:
+        await client.set_flow_run_state(flow_run_id, state, force=True)
+        assert await resume(ahalf, flow_run_id) == 42
+        flow_run = await client.read_flow_run(flow_run_id)
+    assert flow_run.state is not None
+    assert flow_run.state.is_completed()
 
 
 def test_a_run_is_not_resumed_inside_of_another(prefect_server: PrefectServer) -> None:
