@@ -101,6 +101,14 @@ def test_every_kind_of_manifest_gives_the_same_rows(folder: Path, name: str) -> 
     assert params == [{"prompt": "a lighthouse", "aspect_ratio": "16:9"}, {"prompt": "a harbour"}]
 
 
+@pytest.mark.parametrize("name", ["rows.xlsx", "rows.json", "photo.png"])
+def test_a_file_that_is_no_table_is_named_with_the_tables_that_are(folder: Path, name: str) -> None:
+    """It was listed as a folder, in which there were no rows."""
+    (folder / name).write_bytes(b"PK")
+    with pytest.raises(InputError, match=rf"{name} is a file, but no table.*\.csv, \.tsv, \.jsonl.*glob"):
+        open_source(str(folder / name), store=MediaStore("elsewhere"))
+
+
 def test_a_long_cell_is_a_cell_and_one_without_end_is_said(folder: Path) -> None:
     """B5: a cell of more than 128 kB stops no batch; one of more than 16 MiB stops it with the true reason."""
     rows = [{"prompt": "x", "notes": "y" * 300_000}, {"prompt": "z", "notes": ""}]

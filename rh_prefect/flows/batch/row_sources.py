@@ -46,6 +46,11 @@ def open_source(given: Given, *, store: MediaStore, fields: Mapping[str, str] | 
         return _globbed(given, store, fields or {})
     if form is not None:
         return open_table(given, form, options=store.options_for(given))
+    if is_local(given) and _exists(given, {}) and not Path(local_path(given)).is_dir():
+        raise InputError(
+            f"batch: {given} is a file, but no table that a batch reads. What to do: save it as .csv, .tsv, .jsonl or "
+            ".parquet; if it is an input of the model itself, pass its folder or a glob."
+        )
     return _folder(given, store, fields or {})
 
 
