@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, field_validator
 
 from rh_prefect.errors import ConfigError
 from rh_prefect.media.names import DEFAULT_TEMPLATE
-from rh_prefect.media.urls import has_password, has_signature, is_local, local_path
+from rh_prefect.media.urls import has_password, has_signature
 
 if TYPE_CHECKING:
     from prefect_aws import AwsCredentials, MinIOCredentials, S3Bucket
@@ -103,10 +103,10 @@ class MediaStorage(Block):
 
     def get_store(self) -> MediaStore:
         """Opens the storage; `ConfigError` where the URL or the template cannot be used."""
-        from rh_prefect.media.store import MediaStore
+        from rh_prefect.media.store import MediaStore, lasting_place
 
         # A relative folder is another one after a change of the working directory.
-        url = local_path(self.url) if is_local(self.url) else self.url
+        url = lasting_place(self.url)
         options = self.options.get_secret_value()
         return MediaStore(url, options=options, signed_inputs=self.signed_inputs, template=self.template)
 

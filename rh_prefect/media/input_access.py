@@ -145,6 +145,11 @@ def ask_whether_deployed(is_deployed: Callable[[], bool]) -> None:
     _is_deployed.append(is_deployed)
 
 
+def is_deployed() -> bool:
+    """Returns whether the caller runs in a deployment."""
+    return any(is_deployed() for is_deployed in _is_deployed)
+
+
 def allow_below(*roots: str) -> None:
     """Allows files below some folders and prefixes, for the rest of the caller's context.
 
@@ -159,7 +164,7 @@ def current_access(*roots: str) -> InputAccess:
     settings = get_settings()
     return InputAccess(
         roots=(*roots, *_roots.get(), settings.storage_url, *settings.input_roots),
-        is_restricted=settings.restrict_inputs or any(is_deployed() for is_deployed in _is_deployed),
+        is_restricted=settings.restrict_inputs or is_deployed(),
         private_links=settings.allow_private_links,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,6 +21,7 @@ from rh_prefect.errors import ConfigError, StoreError
 from rh_prefect.local_files import PART
 from rh_prefect.media.file_state import Stamp, of_object
 from rh_prefect.media.file_types import sniff
+from rh_prefect.media.input_access import is_deployed
 from rh_prefect.media.media import Media
 from rh_prefect.media.names import DEFAULT_TEMPLATE, check_name, check_template, extension_of, fill
 from rh_prefect.media.probe import Facts, facts_or_type
@@ -28,6 +30,7 @@ from rh_prefect.media.urls import (
     WITHOUT_THREADS,
     identity_of,
     is_local,
+    is_relative,
     local_path,
     locate,
     protocol_of,
@@ -55,6 +58,25 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def lasting_place(url: str) -> str:
+    """Returns the URL of a place for outputs or records, a local folder as an absolute path.
+
+    Raises:
+        ConfigError: It is relative to the folder that a worker has made for a run, and deletes when the run ends.
+    """
+    if not is_local(url):
+        return url
+    here, temporary = Path.cwd().resolve(), Path(tempfile.gettempdir()).resolve()
+    if is_relative(url) and is_deployed() and here.is_relative_to(temporary):
+        raise ConfigError(
+            f"{url!r} is a relative folder, and this flow run works in the temporary folder {here}, which its worker "
+            "deletes when the run ends: all files would be lost. Nothing was paid. What to do: set RH_STORAGE_URL (for "
+            "records, RH_RECORDS) on the worker, or the URL in the MediaStorage block, to an absolute path or a URL "
+            "such as s3://bucket/prefix."
+        )
+    return local_path(url)
 
 
 class MediaStore:

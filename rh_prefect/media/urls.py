@@ -65,15 +65,24 @@ def is_local(url: str) -> bool:
     return protocol_of(url) == "file"
 
 
+def is_relative(url: str) -> bool:
+    """Whether it is a path on this machine that begins at the working folder of the process."""
+    return is_local(url) and not Path(_path_of(url)).expanduser().is_absolute()
+
+
 def local_path(url: str) -> str:
     """The absolute path of a local file or folder; `~` is the home folder."""
-    found = _SCHEME.match(url)
-    path = url[found.end() :] if found else url
+    found, path = _SCHEME.match(url), _path_of(url)
     # Browsers and pathlib write file:// with escapes, fsspec without: what exists decides.
     if found and "%" in path and not Path(path).exists():
         path = unquote(path)
     # Not resolved: a link to a folder is the name that its owner uses.
     return Path(os.path.abspath(Path(path).expanduser())).as_posix()  # noqa: PTH100
+
+
+def _path_of(url: str) -> str:
+    found = _SCHEME.match(url)
+    return url[found.end() :] if found else url
 
 
 def without_user(url: str) -> str:

@@ -20,7 +20,7 @@ from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.journal import JSON, FolderJournal, Journal, NotExclusive, UnreadableRecord
 from rh_prefect.jobs.journal.record_types import Record
 from rh_prefect.media.media import Media
-from rh_prefect.media.store import MediaStore
+from rh_prefect.media.store import MediaStore, lasting_place
 from rh_prefect.media.urls import locate, shown_url
 from rh_prefect.pipelines.plan.identity import work_id
 from rh_prefect.pipelines.work_lifecycle import Home, Interest
@@ -216,8 +216,9 @@ async def open_works(store: MediaStore, settings: Settings) -> WorksJournal:
     Raises:
         NotExclusive: Two runs could both pay for a work there.
         JournalError: The place cannot be used.
+        ConfigError: A worker would delete it.
     """
-    url = (settings.records or store.url).rstrip("/")
+    url = (store.url if settings.records is None else lasting_place(settings.records)).rstrip("/")
     works = WorksJournal(url, options=store.options_for(url))
     await works.check()
     return works

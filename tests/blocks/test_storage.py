@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from prefect_aws import AwsCredentials, MinIOCredentials, S3Bucket
@@ -21,6 +23,25 @@ def test_a_local_folder_is_a_store(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "b.txt").read_bytes() == b"hello"
     assert store.template == "{run}-{key}-{index}.{ext}"
     assert not store.signed_inputs
+
+
+def test_a_relative_folder_is_refused_where_a_worker_deletes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process worker runs each flow in a temporary folder, which it deletes, with all outputs that are in it."""
+    temporary = tmp_path / "temporary"
+    (temporary / "tmp123prefect").mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.chdir(temporary / "tmp123prefect")
+    assert MediaStorage(url="films").get_store().url.endswith("/tmp123prefect/films"), "a script's own folder stays"
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", str(uuid4()))
+    for relative in ("films", "./films", "file://films"):
+        with pytest.raises(ConfigError, match="Nothing was paid"):
+            MediaStorage(url=relative).get_store()
+    assert MediaStorage(url=str(temporary / "films")).get_store().url == f"{temporary}/films"
+    assert MediaStorage(url="~/films").get_store().url == str(Path("~/films").expanduser())
+    monkeypatch.chdir(tmp_path)
+    assert MediaStorage(url="films").get_store().url == f"{tmp_path}/films", "a folder that is kept"
 
 
 def test_options_are_never_shown() -> None:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.registry import register_implementation
 
+from rh_prefect.errors import ConfigError
 from rh_prefect.jobs.journal.journal import FolderJournal, NotExclusive
 from rh_prefect.jobs.journal.process_identity import current_owner
 from rh_prefect.jobs.journal.record_types import Answer, End, Intent
@@ -134,3 +137,14 @@ def test_each_place_has_a_name_of_its_own() -> None:
     names = {WorksJournal(url).scope for url in ("/a", "/b", "s3://user:secret@bucket/a")}
     assert len(names) == 3
     assert all(name.startswith("works-") for name in names)
+
+
+async def test_records_in_a_folder_that_a_worker_deletes_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next run would find none of its works, and pay for all of them again."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", str(uuid4()))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="RH_RECORDS"):
+        await open_works(MediaStore(tmp_path / "out"), Settings(records="records"))
