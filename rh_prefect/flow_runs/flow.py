@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -77,8 +76,17 @@ def run_name() -> str:
     subject = next((given[name] for name in _SUBJECTS if given.get(name)), "")
     subject = ", ".join(map(_named, subject)) if isinstance(subject, list) else _named(subject)
     began = flow_run.scheduled_start_time
-    head = f"{flow_run.flow_name}: {shorten(subject, 50, placeholder='…')}" if subject else flow_run.flow_name
+    head = f"{flow_run.flow_name}: {shortened(subject, 50)}" if subject else flow_run.flow_name
     return f"{head}, {began:%Y-%m-%d %H:%M}" if began else head
+
+
+def shortened(text: str, width: int) -> str:
+    """Returns a text on one line, cut after a word; a long word, as of a language without spaces, is cut itself."""
+    line = " ".join(text.split())
+    if len(line) <= width:
+        return line
+    words, _, cut = line[:width].rpartition(" ")
+    return f"{words if len(cut) <= width // 2 else line[: width - 1]}…"
 
 
 def _named(value: object) -> str:

@@ -7,7 +7,6 @@ import os
 import warnings
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from textwrap import shorten
 from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
 from prefect.cache_policies import NO_CACHE
@@ -29,6 +28,7 @@ from rh_prefect.errors import (
     TransportError,
 )
 from rh_prefect.flow_runs.call_positions import PaidTask
+from rh_prefect.flow_runs.flow import shortened
 from rh_prefect.flow_runs.flow_scope import borrowed_scope, current_caller, current_scope
 from rh_prefect.flow_runs.prefect_internals import flow_running_elsewhere
 from rh_prefect.flow_runs.run_status import run_observer
@@ -106,7 +106,7 @@ def run_name(parameters: Mapping[str, Any]) -> str:
 def titled(model: str, params: Mapping[str, Any], *, label: str | None) -> str:
     """Names a task run; see `run_name`."""
     said = next((str(params[name]) for name in ("prompt", "text", "description") if params.get(name)), "")
-    short = shorten(said, PROMPT_SHOWN, placeholder="…")
+    short = shortened(said, PROMPT_SHOWN)
     head = f"{label}: {model}" if label else model
     return f"{head} ({short})" if short else head
 

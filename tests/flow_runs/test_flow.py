@@ -6,7 +6,7 @@ import pytest
 from prefect import Flow, flow
 from prefect.flows import FlowStateHook
 
-from rh_prefect.flow_runs.flow import flow_with
+from rh_prefect.flow_runs.flow import flow_with, shortened
 
 called: list[tuple[str, str]] = []
 
@@ -35,6 +35,22 @@ def test_it_is_used_like_prefects_own() -> None:
     assert (bare.name, bare.description, bare.isasync) == ("bare", "Says one.", False)
     assert (with_options.name, with_options.retries, with_options.isasync) == ("named", 2, True)
     assert with_options.parameters.properties["n"]["default"] == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a  harbour\nat night", "a harbour at night"),
+        ("a harbour at night, lanterns", "a harbour at night,…"),
+        ("a harbour at nightfall", "a harbour at…"),
+        ("s3://shop/a/very/long/products.csv", "s3://shop/a/very/lo…"),
+        ("一座灯塔在黎明的海边海浪拍打着礁石海鸥盘旋", "一座灯塔在黎明的海边海浪拍打着礁石海鸥…"),
+        ("film 一座灯塔在黎明的海边海浪拍打着礁石", "film 一座灯塔在黎明的海边海浪拍打…"),
+    ],
+)
+def test_a_name_is_cut_after_a_word_or_in_a_long_one(text: str, shown: str) -> None:
+    """A prompt of 41 Chinese characters, and a long path, were shown as nothing but an ellipsis."""
+    assert shortened(text, 20) == shown
 
 
 def test_hooks_are_attached_beside_the_users() -> None:

@@ -233,6 +233,8 @@ def test_a_task_run_is_named_after_label_model_and_prompt() -> None:
     asked = models.ZImageTurbo(prompt="a lighthouse  above\na stormy sea at dawn, gulls in the wind")
     assert run_name({"request": asked}) == "z-image/turbo (a lighthouse above a stormy sea at…)"
     assert run_name({"request": asked, "label": "one"}).startswith("one: z-image/turbo (")
+    without_spaces = models.ZImageTurbo(prompt="黎明时分的海边灯塔,海浪拍打着礁石," * 4)
+    assert run_name({"request": without_spaces}) == f"z-image/turbo ({without_spaces.prompt[:39]}…)"
 
 
 @pytest.mark.prefect
