@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 from prefect.client.schemas.objects import State
 from prefect.tasks import Task
 
-from rh_prefect.errors import jobs_failed
+from rh_prefect.errors import InputError, jobs_failed
 from rh_prefect.flow_runs.suspension import (
     PendingTask,
     SuspendGroup,
@@ -22,7 +22,7 @@ from rh_prefect.flow_runs.suspension import (
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Request
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.tasks.generate import generate
+from rh_prefect.tasks.generate import check_request, generate
 
 _Job: TypeAlias = tuple[Task[..., Any], Request]
 """A task at the place of its call, and what it is to make."""
@@ -59,11 +59,20 @@ def generate_many(
         The results, in the order of the requests.
 
     Raises:
+        InputError: This is not a list of inputs; nothing was sent.
         JobsFailed: Some failed: an `ExceptionGroup`; each of its errors names its job. What succeeded is kept, and
             running the same flow run again pays only for what is missing.
     """
+    if isinstance(requests, get_args(Request)):
+        raise InputError(
+            f"generate_many takes a list of inputs, not one {type(requests).__name__}. Nothing was sent. What to do: "
+            "put it in a list, or use generate."
+        )
+    asked = list(requests)
+    for one in asked:
+        check_request(one)
     # In the caller's own thread, at once: here the calls have an order.
-    jobs = [(generate.at_its_place(one, **options), one) for one in requests]
+    jobs = [(generate.at_its_place(one, **options), one) for one in asked]
     return _run_jobs(jobs, wait, options)
 
 

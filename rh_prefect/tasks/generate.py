@@ -209,6 +209,16 @@ async def _run(
         return await LOOP.call(run(engine, request, call))
 
 
+def check_request(request: object) -> None:
+    """Raises `InputError` for what is not an input of a model, a workflow or an app."""
+    if not isinstance(request, get_args(Request)):
+        raise InputError(
+            f"Expected a model's input, got {type(request).__name__}. Nothing was sent. What to do: pass "
+            "a model's input, as in generate(models.ZImageTurbo(prompt=...)); a result of another job, or "
+            "what its future's `.result()` returns, must be passed in one of the input's fields."
+        )
+
+
 @contextmanager
 def _named(step: str) -> Iterator[None]:
     """Adds the failed step's name to errors, and removes the frames of the loop thread."""

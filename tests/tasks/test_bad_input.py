@@ -16,7 +16,7 @@ from rh_prefect import models
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError, InputError, KeyRejected, MediaError, RunningHubError, StoreError
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.tasks import generate, quick_create, run_workflow
+from rh_prefect.tasks import generate, generate_many, quick_create, run_workflow
 from tests.support import samples
 from tests.support.s3 import S3Server
 
@@ -105,6 +105,18 @@ def test_an_unknown_model_names_the_three_nearest() -> None:
 async def test_something_else_in_the_place_of_an_input(rh: Emulator, out: Path) -> None:
     with pytest.raises(InputError, match="input, got str"):
         await run("a lighthouse")  # type: ignore[arg-type]  # the mistake is the test
+    assert nothing_was_paid(rh, out)
+
+
+async def test_something_else_in_a_list_of_inputs_is_refused_before_the_others_are_paid(
+    rh: Emulator, out: Path
+) -> None:
+    wrong: Any = [turbo(), "z-image/turbo"]
+    with pytest.raises(InputError, match="Expected a model's input, got str"):
+        await generate_many(wrong)
+    one: Any = turbo()
+    with pytest.raises(InputError, match="a list of inputs, not one ZImageTurbo"):
+        await generate_many(one)
     assert nothing_was_paid(rh, out)
 
 
