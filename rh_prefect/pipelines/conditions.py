@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from rh_prefect.catalog.model import text_of
@@ -19,10 +19,11 @@ from rh_prefect.pipelines.planning_values import (
     Made,
     Unknown,
     evaluate,
+    makers,
     number_of,
     part,
 )
-from rh_prefect.pipelines.references import Names, references_in
+from rh_prefect.pipelines.references import Names, Reference, references_in
 
 CONDITIONS = ("exists", "missing", "equals", "in", "lt", "gt", "not", "all", "any")
 
@@ -145,29 +146,59 @@ def doubts_in(value: Any, frame: Frame) -> Doubts:
         value: As it stands in the file.
         frame: The names at its place.
     """
+    found = (_of_reference(reference, frame, ())[1] for _, reference in references_in(value))
+    return frozenset[tuple[int, Path]]().union(*found) - frame.doubts
+
+
+def doubts_of_choices(value: Any, frame: Frame, failed: Collection[str]) -> Doubts:
+    """Returns the undecided conditions that change what a value with `or`, a list, or the count of one stands for.
+
+    Args:
+        value: As it stands in the file.
+        frame: The names at its place.
+        failed: The addresses of failed steps; what lists have of them, and of items that wait for them, is left out.
+    """
     found: set[tuple[int, Path]] = set()
     for _, reference in references_in(value):
-        for names in reference.options:
-            found |= _doubts_on(names, frame)
+        last, doubts = _of_reference(reference, frame, failed)
+        if (
+            len(reference.options) > 1
+            or isinstance(last, Items)
+            or any("count" in names for names in reference.options)
+        ):
+            found |= doubts
     return frozenset(found) - frame.doubts
 
 
-def _doubts_on(names: Names, frame: Frame) -> set[tuple[int, Path]]:
+def _of_reference(reference: Reference, frame: Frame, failed: Collection[str]) -> tuple[Any, set[tuple[int, Path]]]:
+    """Returns the last value that a reference can stand for, and the undecided conditions on the way to it."""
+    found: set[tuple[int, Path]] = set()
+    last: Any = ABSENT
+    for names in reference.options:
+        last, doubts = _doubts_on(names, frame, failed)
+        found |= doubts
+        if last is not ABSENT and not doubts - frame.doubts:
+            break
+    return last, found
+
+
+def _doubts_on(names: Names, frame: Frame, failed: Collection[str]) -> tuple[Any, set[tuple[int, Path]]]:
     value = frame.find(names[0])
-    found = {*doubts_of(value)}
+    found = {*doubts_of(value, failed)}
     for name in names[1:]:
         if name == "count" and _is_open_list(value):
             found.add((id(value), ("count",)))
         value = part(value, name)
-        found |= doubts_of(value)
-    return found
+        found |= doubts_of(value, failed)
+    return value, found
 
 
-def doubts_of(value: Any) -> Doubts:
-    """Returns the undecided conditions of the step that a value comes from.
+def doubts_of(value: Any, failed: Collection[str] = ()) -> Doubts:
+    """Returns the undecided conditions of the step that a value comes from; of a list, of its items, too.
 
     Args:
         value: The value of a name, or a part of one.
+        failed: See `doubts_of_choices`.
     """
     match value:
         case Made():
@@ -175,10 +206,20 @@ def doubts_of(value: Any) -> Doubts:
         case File() | Unknown():
             return value.maker.doubts if value.maker is not None else frozenset()
         case Items():
-            return frozenset[tuple[int, Path]]().union(*map(doubts_of, value.values))
+            kept = [(one, owner) for one, owner, _ in value.pairs() if not _is_of(failed, one, owner)]
+            owners = {id(owner): owner.doubts for _, owner in kept if owner is not None}
+            return frozenset[tuple[int, Path]]().union(*(doubts_of(one) for one, _ in kept), *owners.values())
         case Group(is_fan_out=False):
             return value.frames[0].doubts
     return frozenset()
+
+
+def _is_of(failed: Collection[str], value: Any, owner: Frame | None) -> bool:
+    """Returns whether a value of a list is one of a failed step, or of an item that waits for one."""
+    if not failed:
+        return False
+    waits_for = () if owner is None else owner.waits_for
+    return any(maker.address in failed for maker in (*makers(value), *waits_for))
 
 
 def _is_open_list(value: Any) -> bool:

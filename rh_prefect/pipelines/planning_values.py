@@ -65,7 +65,7 @@ class File:
         kind: Its kind; `file` where that is not known.
         key: Stands for its content: `sha256:…` once that is known, else what it is made by.
         media: Its facts, once it is there.
-        seconds: How long it is.
+        seconds: How long it is, where `media` does not say it, or another file may take its place.
         maker: The step that makes it.
         label: A short name of what made it.
         facts: Further facts, such as `starts`.
@@ -84,7 +84,7 @@ class File:
     @property
     def length(self) -> Span | None:
         """Its length in seconds; None where it has none, or it is not known."""
-        if self.media is not None and self.media.seconds is not None:
+        if self.seconds is None and self.media is not None and self.media.seconds is not None:
             return exactly(self.media.seconds)
         return self.seconds
 
@@ -236,9 +236,9 @@ def _is_doubtful(value: Any, frame: Frame) -> bool:
 
 def _either(options: Sequence[Any]) -> Any:
     first, *others = options
-    if isinstance(first, File) and first.seconds is not None:
+    if others and isinstance(first, File) and first.length is not None:
         lengths = [one.length for one in others if isinstance(one, File)]
-        return replace(first, seconds=_hull([first.seconds, *filter(None, lengths)]))
+        return replace(first, seconds=_hull([first.length, *filter(None, lengths)]))
     if isinstance(first, Unknown) and first.span is not None:
         return replace(first, span=_hull([first.span, *filter(None, map(_span_of, others))]))
     return first

@@ -35,6 +35,7 @@ from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.known_works import open_records
 from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.settings import get_settings
 from tests.support import samples
 from tests.support.emulator_env import environment
@@ -76,6 +77,12 @@ async def run(text: str, **params: Any) -> tuple[State[Any], PipelineResult]:
     result = data.result if isinstance(data, PipelineIncomplete) else data
     assert isinstance(result, PipelineResult), data
     return state, result
+
+
+async def planned(text: str, **params: Any) -> Plan:
+    """Plans a pipeline with the results that exist."""
+    settings = get_settings()
+    return await Pipeline.from_text(text).plan(params, known=open_records(MediaStore(settings.storage_url), settings))
 
 
 async def artifacts_of(state: State[Any]) -> dict[str | None, Artifact]:
@@ -300,3 +307,77 @@ async def test_a_pipeline_in_another_flow_has_the_scheduled_date_of_that_one(rh:
     await rerun(of_a_parent, run_id)
     assert (tmp_path / "out" / "2026-03-31" / "picture.png").is_file()
     assert len(rh.recorder.paid) == 2
+
+
+DECIDED = """
+name: decided
+params: {line: string, mood: string}
+steps:
+  voice: {model: minimax/speech-2.8-hd, with: {text: $(params.line), voice_id: Wise_Woman}}
+  each:
+    foreach: [cup, mug]
+    id: $(item)
+    where: {any: [{equals: [$(item), cup]}, {gt: [$(voice.seconds), 4]}]}
+    steps:
+      picture: {model: z-image/turbo, with: {prompt: Photo of $(item)}}
+  large:
+    when: {gt: [$(voice.seconds), 4]}
+    model: qwen-image-2.0/text-to-image
+    with: {prompt: a large table}
+  small: {model: z-image/turbo, with: {prompt: a small table}}
+  clip:
+    model: kling-v2.6-pro-image-to-video
+    from: $(large or small)
+    with: {prompt: $(params.mood), duration: 5, sound: false}
+  sheet: {model: qwen-image-2.0/image-edit, with: {image_urls: $(each.picture), prompt: $(params.mood)}}
+outputs: {large: $(large), small: $(small), clip: $(clip), pictures: $(each.picture), sheet: $(sheet)}
+"""
+LONG, SHORT = (
+    "a line which takes more than four seconds to say, as a person speaks, at any speed",
+    "a line of few words here",
+)
+
+
+async def test_results_that_exist_wait_for_the_conditions_of_new_steps(rh: Emulator) -> None:
+    state, first = await run(DECIDED, line=LONG, mood="calm", budget=10)
+    assert state.is_completed(), state.message
+    assert first["large"] and len(first["pictures"]) == 2
+    before = len(rh.recorder.paid)
+    plan = await planned(DECIDED, line=SHORT, mood="calm")
+    state, second = await run(DECIDED, line=SHORT, mood="calm", budget=10)
+    assert state.is_completed(), state.message
+    assert (second["large"], len(second["pictures"])) == (None, 1), "short lines have no large picture, and no mug"
+    # The speech, and the clip and the sheet of what is left.
+    paid = rh.recorder.paid[before:]
+    assert sorted(one.endpoint.split("/")[-1] for one in paid) == ["image-edit", "image-to-video", "speech-2.8-hd"]
+    [sheet] = [one for one in paid if one.endpoint.endswith("image-edit")]
+    assert len(sheet.payload["imageUrls"]) == 1  # type: ignore[arg-type]  # a list
+    assert plan.price.least <= second.costs.amounts["CNY"] <= plan.price.most
+    assert (await run(DECIDED, line=LONG, mood="calm", budget=10))[0].name == NOTHING_NEW
+    assert len(rh.recorder.paid) == before + 3
+
+
+async def test_new_requests_wait_for_the_conditions_of_results_that_exist(rh: Emulator) -> None:
+    await run(DECIDED, line=LONG, mood="calm", budget=10)
+    before = len(rh.recorder.paid)
+    plan = await planned(DECIDED, line=SHORT, mood="wild")
+    _, second = await run(DECIDED, line=SHORT, mood="wild", budget=10)
+    assert (second["large"], len(second["pictures"])) == (None, 1)
+    assert len(rh.recorder.paid) == before + 3, "one clip and one sheet, made after the speech"
+    assert plan.price.least <= second.costs.amounts["CNY"] <= plan.price.most
+
+
+async def test_an_output_is_made_though_only_the_condition_of_an_existing_result_needs_it(rh: Emulator) -> None:
+    text = """
+name: titled
+params: {line: string}
+steps:
+  voice: {model: minimax/speech-2.8-hd, with: {text: $(params.line), voice_id: Wise_Woman}}
+  picture: {model: z-image/turbo, with: {prompt: a cup}, when: {exists: $(voice)}}
+outputs: {voice: $(voice), picture: $(picture)}
+"""
+    await run(text, line="one")
+    plan = await planned(text, line="two")
+    _, second = await run(text, line="two")
+    assert second["voice"] is not None
+    assert plan.price.most == second.costs.amounts["CNY"] > 0

@@ -11,7 +11,7 @@ from rh_prefect.media.names import folded
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.check.checked import ItemProblems
 from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
-from rh_prefect.pipelines.conditions import doubts_in, doubts_of, not_numbers, truth
+from rh_prefect.pipelines.conditions import doubts_in, doubts_of, doubts_of_choices, not_numbers, truth
 from rh_prefect.pipelines.document import Path, Problems, visible
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.plan.counts import count_of
@@ -50,6 +50,7 @@ from rh_prefect.pipelines.planning_values import (
     Made,
     evaluate,
     makers,
+    part,
     results,
 )
 from rh_prefect.pipelines.references import references_in
@@ -105,7 +106,7 @@ class Expander:
         self.text = "\n".join(checked.document.lines)
         self._checked = checked
         self._used_at: Path = ()
-        self._doubtful: set[tuple[int, Path]] = set()  # steps that may turn out to be absent
+        self.deciding: dict[tuple[int, Path], list[Instance]] = {}  # undecided conditions, with what decides them
         self._paid = 0
         self._stops_run = False
         self._strict: dict[tuple[int, Path], bool] = {}
@@ -124,7 +125,7 @@ class Expander:
         for name, value in self._top.file.outputs.items():
             self.outputs[name] = evaluate(value, top)
             for maker in makers(self.outputs[name]):
-                maker.used = True
+                maker.is_output = True
         self.item_problems.flush()
 
     async def _steps(self, steps: Mapping[str, Step], at: Path, frames: list[Frame], path: str) -> None:
@@ -156,7 +157,7 @@ class Expander:
         found = True if step.when is None else truth(step.when, frame)
         held = True if step.expect is None or found is False else truth(step.expect, frame)
         if found is None:
-            self._doubtful.add((id(frame), at))
+            self.deciding[id(frame), at] = _condition_steps(step.when, frame)
         wrong = self._not_numbers(step, at, frame, ("when", "expect")) if None in (found, held) else []
         if found is not False and held is not False and not wrong:
             return True
@@ -187,7 +188,7 @@ class Expander:
 
     def _doubts(self, frame: Frame, at: Path) -> Doubts:
         """Returns the undecided conditions on which a step depends: its own, and those around it."""
-        return frame.doubts | {(id(frame), at)} if (id(frame), at) in self._doubtful else frame.doubts
+        return frame.doubts | {(id(frame), at)} if (id(frame), at) in self.deciding else frame.doubts
 
     def _fail_unmet(self, instance: Instance, causes: list[str], *, is_run: bool) -> None:
         """Fails a step whose `expect` is false, or whose conditions compare what is no number.
@@ -256,6 +257,7 @@ class Expander:
             draft.instance.row = _row(draft.frame)
             draft.instance.doubts = self._doubts(draft.frame, draft.instance.at)
             draft.instance.waits_for = self._waits_for(step, draft.frame)
+            self._keep_open(draft, step)
             if (cause := self._cause(draft.instance)) is not None:
                 blocked[id(draft)] = self._block(draft.instance, cause)
         every, drafts = drafts, [draft for draft in drafts if id(draft) not in blocked]
@@ -264,7 +266,7 @@ class Expander:
             instance = draft.instance
             instance.problems += _problems_around(draft.frame)
             instance.is_pending = _is_open(step, draft.frame, instance.waits_for)
-            instance.is_sure &= (id(draft.frame), instance.at) not in self._doubtful
+            instance.is_sure &= (id(draft.frame), instance.at) not in self.deciding
             if instance.forbidden:
                 self.notes[f"{instance.path}: {instance.forbidden}"] = None
             if instance.unread_graph:
@@ -276,6 +278,19 @@ class Expander:
         found = await self._look_up(drafts, step)
         made = {id(draft): self._made(draft, works) for draft, works in zip(drafts, found, strict=True)} | blocked
         return [made[id(draft)] for draft in every]
+
+    def _keep_open(self, draft: Draft, step: Step) -> None:
+        """Leaves a request open while undecided conditions can change its values, also where all results exist."""
+        failed = self._failed if step.require == "any" else ()
+        values = [step.with_, step.from_, step.save_as]
+        doubts = doubts_of_choices(values, draft.frame, failed) if self.deciding else ()
+        if not doubts:
+            return
+        instance = draft.instance
+        instance.is_sure &= not draft.is_settled  # its result may exist
+        draft.is_settled = False
+        deciding = [one for doubt in doubts for one in self.deciding.get(doubt, ())]
+        instance.waits_for = list(dict.fromkeys([*instance.waits_for, *deciding]))
 
     def _report(self, draft: Draft) -> None:
         instance = draft.instance
@@ -383,8 +398,6 @@ class Expander:
         instance.needs = list(dict.fromkeys(maker for one in shown for maker in makers(one)))
         instance.request = {"of": candidates_id([str(mark(one)) for one in shown])}
         instance.candidates = len(shown)
-        for maker in instance.needs:
-            maker.used = True
         instance.waits_for = self._waits_for(step, frame)
         if (cause := self._cause(instance)) is not None:
             return self._block(instance, cause)
@@ -441,7 +454,7 @@ class Expander:
             self.item_problems.add(self._checked, (*at, "with", name), clause, address)
         waits_for, names = self._waits_for(step, frame), {"params": params, "run": self._run}
         pending = _is_open(step, frame, waits_for)
-        is_sure = frame.is_sure and (id(frame), at) not in self._doubtful
+        is_sure = frame.is_sure and (id(frame), at) not in self.deciding
         found = Frame(names=names, id=frame.id, is_sure=is_sure, is_pending=pending, waits_for=waits_for)
         found.doubts = self._doubts(frame, at)
         found.problems = (*_problems_around(frame), *wrong.values())
@@ -453,7 +466,7 @@ class Expander:
         groups, first = [self._frames(step, at, frame, path) for frame in frames], len(self.instances)
         for group, outer in zip(groups, frames, strict=True):
             for one in group.frames:
-                one.is_sure &= (id(outer), at) not in self._doubtful
+                one.is_sure &= (id(outer), at) not in self.deciding
         steps = step.steps or {}
         if step.is_fan_out and uses_previous(step):
             await self._in_order(steps, at, groups, path)
@@ -497,16 +510,24 @@ class Expander:
             one.is_pending |= pending or _is_unmade(one.waits_for)
         doubtful = [one for one in found if frame.is_sure and not one.is_sure and not is_open]  # may turn out absent
         found = [one for one in found if step.where is None or self._is_selected(step, at, one)]
-        doubtful += [one for one in found if step.where is not None and truth(step.where, one) is None]
+        undecided = [one for one in found if step.where is not None and truth(step.where, one) is None]
+        for one in undecided:
+            self._doubt([one], (id(one), at), _condition_steps(step.where, one))
+        doubtful += undecided
         limit = self._limit(step, at, frame, path)
         if step.sort is not None and not is_order_known(found, step.sort.by, self._failed):
             doubtful = found
+            values = [part(one.names.get("item"), step.sort.by) for one in found]
+            self._doubt(found, (id(frame), (*at, "sort")), list(makers(values)))
             for one in found:
                 one.is_pending = True
         elif step.sort is not None:
             found = ordered(found, step.sort.by, descending=step.sort.descending)
         found = candidates(found, limit, doubtful)
-        is_open |= limit is not None and len(found) > limit
+        if limit is not None and len(found) > limit:
+            is_open = True
+            deciding = [each for one in doubtful for doubt in one.doubts for each in self.deciding.get(doubt, ())]
+            self._doubt(found[limit:], (id(frame), (*at, "limit")), deciding)
         for number, one in enumerate(found, 1):
             one.number = one.names["number"] = number
             is_open |= not name_item(step, one, frame)
@@ -514,6 +535,12 @@ class Expander:
             self.open_fan_outs[path] = not frame.id
         self._check_ids(step, at, found, path, frame)
         return Group(found, is_fan_out=True, chosen=limit if limit is not None and len(found) > limit else None)
+
+    def _doubt(self, frames: Sequence[Frame], doubt: tuple[int, Path], deciding: list[Instance]) -> None:
+        """Records that it is not decided whether some items are there, and which steps decide it."""
+        self.deciding[doubt] = list(dict.fromkeys(deciding))
+        for one in frames:
+            one.doubts |= {doubt}
 
     def _is_selected(self, step: Step, at: Path, one: Frame) -> bool:
         """Returns whether `where` is not false; an item for which it cannot be evaluated stays, and its steps fail."""

@@ -294,7 +294,7 @@ class Instance:
         save_as: The name that the result is saved under.
         is_sure: Whether it is there in the cheapest course of the run, too.
         is_needed: Whether anything needs it that is not there yet.
-        used: Whether a later step or an output takes its result.
+        is_output: Whether it is an output of the file.
         attempts: How many tasks one take may pay for.
         note: Why it is in this state, where the state does not say.
         graph: The nodes of its graph, of its workflow's or of its app's; see `site_graphs.SavedGraph`.
@@ -331,7 +331,7 @@ class Instance:
     save_as: str = ""
     is_sure: bool = True
     is_needed: bool = True
-    used: bool = False
+    is_output: bool = False
     attempts: int = 1
     note: str = ""
     graph: Mapping[str, Any] = field(default_factory=dict)

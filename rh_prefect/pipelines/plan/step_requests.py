@@ -356,8 +356,6 @@ def _no_price(instance: Instance, model: Model | None) -> str:
 
 def _link(instance: Instance, values: list[Any]) -> None:
     instance.needs = list(dict.fromkeys(maker for value in values for maker in makers(value)))
-    for maker in instance.needs:
-        maker.used = True
 
 
 # -- edits -------------------------------------------------------------------------------------------------------------
