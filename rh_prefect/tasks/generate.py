@@ -198,12 +198,7 @@ async def _run(
     scope: str | None,
     run: Callable[[JobEngine, Request, JobCall], Coroutine[Any, Any, T]],
 ) -> T:
-    if not isinstance(request, get_args(Request)):
-        raise InputError(
-            f"Expected a model's input, got {type(request).__name__}. Nothing was sent. What to do: pass "
-            "a model's input, as in generate(models.ZImageTurbo(prompt=...)); a result of another job, "
-            "or what its future's `.result()` returns, must be passed in one of the input's fields."
-        )
+    check_request(request)
     with _named(options.label or request.model):
         engine, call = await prepare_call(options, scope=scope)
         return await LOOP.call(run(engine, request, call))
