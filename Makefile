@@ -51,6 +51,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.listing
 	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.slot_policy
 	$(BIN)/python -m benchmarks.speed $(SCENES)
 
 mutants: $(INSTALLED)

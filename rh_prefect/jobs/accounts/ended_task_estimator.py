@@ -19,7 +19,8 @@ POLLS_PER_END = 2
 """Number of tasks that are polled for each ended task; its power after further counts without a found end."""
 
 FAILED_SEARCHES = 5
-"""Number of consecutive counts without a found end after which counts start no polls."""
+"""Number of consecutive counts without a found end after which counts start no polls, until none is missing, or more
+than twice as many."""
 
 COUNTS_PER_JOB = 4.0
 """Approximate number of counts per job if many tasks run, independent of their durations."""
@@ -168,6 +169,7 @@ class Search:
         """Starts with trusted counts."""
         self._failed = 0
         self._ends = 0
+        self._distrusted = 0
 
     @property
     def is_trusted(self) -> bool:
@@ -181,9 +183,10 @@ class Search:
             missing: The number of ended tasks by the latest count.
             ends: The total number of ends that were found.
         """
-        if not missing:
+        if not missing or (not self.is_trusted and missing > 2 * self._distrusted):
             self._failed = 0
         elif self.is_trusted:
+            self._distrusted = missing
             self._failed = self._failed + 1 if ends == self._ends else 0
         self._ends = ends
         return missing * POLLS_PER_END ** max(1, self._failed) if self.is_trusted else 0

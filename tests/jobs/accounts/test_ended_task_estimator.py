@@ -89,3 +89,12 @@ def test_counts_are_not_trusted_while_their_missing_tasks_are_not_found() -> Non
     assert not search.is_trusted
     assert search.polls(0, ends=1) == 0
     assert search.is_trusted
+
+
+def test_counts_are_trusted_again_when_they_miss_many_more_tasks() -> None:
+    search = Search()
+    for _ in range(FAILED_SEARCHES):
+        search.polls(2, ends=0)
+    assert search.polls(4, ends=0) == 0
+    assert search.polls(5, ends=0) >= 5
+    assert search.is_trusted
