@@ -119,7 +119,9 @@ def facts_or_type(path: Path) -> Facts:
 
 
 def _look_at_picture(path: Path, facts: Facts) -> Facts:
-    with Image.open(path) as image:
+    # Not `Image.open`, which refuses pictures of 179 megapixels and more: large ones are not decoded whole here.
+    read, _ = Image.OPEN[Image.registered_extensions()[f".{facts.extension}"]]
+    with path.open("rb") as file, read(file, path.name) as image:
         width, height = image.size
         if width * height > _FULL_DECODE and image.format != "JPEG":
             # Its checksums only; a search for an orientation would decode all of a PNG.

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from rh_prefect.errors import MediaError, StoreError
 from rh_prefect.media.edit import audio_level, concat, contact_sheet, last_frame, mix, mux, poster, thumbnail
@@ -135,3 +136,10 @@ def test_a_full_disk_leaves_nothing_behind(
     with pytest.raises(StoreError, match="File too large"):
         edits[name](good, tmp_path / "result")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["good.mp4"]
+
+
+def test_a_picture_that_is_too_large_to_decode_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "huge.png"
+    Image.new("L", (20_000, 10_000)).save(path)
+    with pytest.raises(MediaError, match=r"huge.png has more than 178 megapixels"):
+        thumbnail(path)

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from rh_prefect.errors import MediaError
-from rh_prefect.media.probe import Facts, probe
+from rh_prefect.media.probe import Facts, defect_of, probe
 from tests.support import samples
 
 SIZE: dict[str, Any] = {"width": 64, "height": 48}
@@ -267,3 +267,15 @@ def test_a_long_video_is_looked_at_in_little_memory(tmp_path: Path) -> None:
 
 def _dict(facts: Facts) -> dict[str, object]:
     return {name: getattr(facts, name) for name in Facts.__slots__}
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF"])
+def test_a_picture_of_200_megapixels_is_whole(tmp_path: Path, form: str) -> None:
+    """Upscalers make such pictures; Pillow refuses to open them, which is no sign of damage."""
+    path = tmp_path / form.lower()
+    Image.new("L", (20_000, 10_000)).save(path, form)
+    assert (probe(path).width, probe(path).height) == (20_000, 10_000)
+    assert defect_of(path, extension=form.lower()) is None
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size * 2 // 3)
+    assert form == "TIFF" or defect_of(path, extension=form.lower()) is not None

@@ -13,6 +13,7 @@ import av
 from av.container import InputContainer
 from av.filter import Graph
 from av.video.stream import VideoStream
+from PIL import Image
 
 from rh_prefect.errors import MediaError
 from rh_prefect.media.file_types import missing_bytes
@@ -38,6 +39,11 @@ def reading(path: Path) -> Iterator[None]:
     """Converts errors of the operating system, FFmpeg or Pillow to a `MediaError` that names the input."""
     try:
         yield
+    except Image.DecompressionBombError as error:
+        raise MediaError(
+            f"The picture {path} has more than 178 megapixels, which is too many for edits and previews. What to do: "
+            "use a smaller version of it."
+        ) from error
     except (OSError, av.FFmpegError, ValueError, SyntaxError, EOFError) as error:
         said = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise MediaError(
