@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -28,6 +29,9 @@ _FULL_DECODE = 16_000_000
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
 """Values of EXIF's orientation that swap width and height."""
+
+_UNDECODABLE = re.compile(r"unknown pixel mode|cannot handle \d+-bit|unsupported", re.IGNORECASE)
+"""What Pillow says about a whole picture in a form that it does not know, such as a TIFF in colour of 32-bit floats."""
 
 _FLAC_TOLERANCE = 0.02
 """Seconds by which a FLAC file may be shorter than it says."""
@@ -76,6 +80,8 @@ def probe(path: Path) -> Facts:
     except MediaError:
         raise
     except Exception as error:
+        if facts.kind == "image" and _UNDECODABLE.search(str(error)):
+            return facts
         # Decoders raise anything on bytes that make no sense.
         raise _broken(path, found, _words(error)) from error
 

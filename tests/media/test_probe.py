@@ -279,3 +279,17 @@ def test_a_picture_of_200_megapixels_is_whole(tmp_path: Path, form: str) -> None
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size * 2 // 3)
     assert form == "TIFF" or defect_of(path, extension=form.lower()) is not None
+
+
+def tiff_of_floats() -> bytes:
+    """A picture in colour of 32-bit floats, as workflows save high dynamic range; Pillow cannot decode it."""
+    tags = [(256, 4, 1, 8), (257, 4, 1, 8), (258, 3, 3, 134), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 146)]
+    tags += [(277, 3, 1, 3), (278, 4, 1, 8), (279, 4, 1, 768), (339, 3, 3, 140)]
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return head + struct.pack("<I3H3H", 0, 32, 32, 32, 3, 3, 3) + bytes(768)
+
+
+def test_a_picture_in_a_form_that_cannot_be_decoded_is_not_damaged(tmp_path: Path) -> None:
+    (tmp_path / "hdr.tiff").write_bytes(tiff_of_floats())
+    assert probe(tmp_path / "hdr.tiff") == Facts("image", "image/tiff", "tiff")
+    assert defect_of(tmp_path / "hdr.tiff", extension="tiff") is None
