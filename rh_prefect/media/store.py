@@ -76,7 +76,7 @@ def lasting_place(url: str) -> str:
             "records, RH_RECORDS) on the worker, or the URL in the MediaStorage block, to an absolute path or a URL "
             "such as s3://bucket/prefix."
         )
-    return local_path(url)
+    return locate(url)
 
 
 class MediaStore:

@@ -129,6 +129,7 @@ def locate(url: str) -> str:
     if protocol == "file" and "://" in url and not _SCHEME.match(url):
         raise ConfigError(f"{masked_url(url)!r} is not a valid URL. Give a folder or an fsspec URL, as in s3://bucket.")
     if protocol == "file":
+        _refuse_missing_slash(url)
         return local_path(url)
     if protocol in _READ_ONLY:
         raise ConfigError(
@@ -150,9 +151,20 @@ def locate(url: str) -> str:
             "between folders, as in s3://bucket/prefix."
         )
     path = path.rstrip("/")
-    if not path and protocol != "memory":
+    if (not path and protocol != "memory") or (path.startswith("/") and protocol in _REMEMBERING):
         raise ConfigError(f"{masked_url(url)!r} contains no bucket. Add one, as in {protocol}://bucket/prefix.")
     return f"{protocol}://{path}"
+
+
+def _refuse_missing_slash(url: str) -> None:
+    """Refuses a folder such as `s3:/bucket`: most likely a bucket is meant, and the results would stay on a worker."""
+    name, colon, _ = url.partition(":")
+    is_scheme = colon and _SCHEME.fullmatch(f"{name}://") is not None and not _SCHEME.match(url)
+    if is_scheme and protocol_of(f"{name}://") in available_protocols():
+        raise ConfigError(
+            f"{masked_url(url)!r} has no two slashes after {name}:, so that it would be a folder. What to do: write "
+            f"{name}://… for the storage, or ./{name}:… for a folder of this name."
+        )
 
 
 def refuse_signature(url: str) -> None:

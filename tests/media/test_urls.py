@@ -49,6 +49,13 @@ def test_spellings_of_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert MediaStore("~/out").name_of(f"file://{tmp_path}/out/a.txt") == "a.txt"
 
 
+def test_a_folder_may_have_the_name_of_a_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert [MediaStore(url).url for url in ("./s3:/out", "s3", "take:2")] == [
+        f"{tmp_path.as_posix()}/{name}" for name in ("s3:/out", "s3", "take:2")
+    ]
+
+
 def test_a_file_is_readable_by_others(tmp_path: Path) -> None:
     MediaStore(tmp_path).write_bytes("a.txt", b"1")
     (tmp_path / "b.txt").write_bytes(b"1")
@@ -63,6 +70,11 @@ def test_a_file_is_readable_by_others(tmp_path: Path) -> None:
         ("simplecache::s3://bucket", "not a storage URL"),
         ("s4://bucket", "Unknown protocol s4"),
         ("s3://", "contains no bucket"),
+        ("s3:///films", "contains no bucket"),
+        ("s3:/bucket/films", "two slashes"),
+        ("S3:bucket", "two slashes"),
+        ("gs:/bucket", "two slashes"),
+        ("memory:", "two slashes"),
     ],
 )
 def test_what_cannot_be_a_store_is_refused(url: str, why: str) -> None:
