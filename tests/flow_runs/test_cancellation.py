@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from prefect.states import Cancelled, Cancelling
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.queries import RecordedScope
+from rh_prefect.flow_runs.queries import ATTEMPTS_OF_A_BATCH, BATCH, RecordedScope, recorded_scope
 from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.run_cancellation import CancelWatch
@@ -68,3 +69,16 @@ async def test_an_earlier_attempt_that_lives_on_submits_nothing_more_either(rh: 
     watch = CancelWatch()
     looks = [await watch.check(journal, attempt, max_age=0.0) for attempt in (1, 2, 3, 4)]
     assert looks == [True, True, True, False], "a later attempt is a new decision"
+
+
+async def test_a_cancellation_of_a_batch_that_has_run_often_takes_few_requests() -> None:
+    """Each earlier attempt was forbidden by an append of its own, and the newest one last: 40 ms for each of them."""
+    run, attempts = await begin(flows.many, prompts=PROMPTS), 300
+    record = {"token": "t", "scope": run, "attempt": ATTEMPTS_OF_A_BATCH + attempts}
+    async with get_client() as client:
+        await LOOP.call(FlowRunJournal(run).create(f"{BATCH}-b-1", record))
+        await LOOP.call(cancel_run(await recorded_scope(run), by="a test"))
+        entries = await client.filter_flow_run_input(UUID(run), "rh-log-", 200, set())
+    forbidden = [name for entry in entries for name in re.findall(r"cancel-\d+", entry.value)]
+    assert (len(forbidden), forbidden[1]) == (1 + attempts, f"cancel-{ATTEMPTS_OF_A_BATCH + attempts}")
+    assert len(entries) < 10
