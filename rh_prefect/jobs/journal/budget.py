@@ -170,7 +170,7 @@ class SpendTracker:
 
     def newest_submit(self, key: str) -> int:
         """The number of a job's newest submission that has or may have a task, as far as this process knows; or 0."""
-        return max(self._entries.get(key, {}), default=0)
+        return max(tuple(self._entries.get(key, {})), default=0)
 
     async def costs(self) -> dict[str, Costs]:
         """The costs of the ended tasks of each job, by its key, including earlier processes of the run.
