@@ -19,7 +19,7 @@ from rh_prefect.errors import RunningHubError
 from rh_prefect.flow_runs.call_positions import PlacedFlow, count_submits
 from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.prefect_internals import FlowDecorator, FlowEvent, add_hook
-from rh_prefect.flow_runs.queries import RecordedScope, scope_of
+from rh_prefect.flow_runs.queries import RecordedScope, read_flow_run, scope_of
 from rh_prefect.flow_runs.recorded_job_collection import bring_home
 from rh_prefect.flow_runs.run_status import forget_run_status, run_status_of
 from rh_prefect.jobs.journal.call_registry import REQUESTED_KEYS
@@ -104,6 +104,10 @@ async def cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun, state: Sta
 
     Prefect calls it in another process, after the flow's own has gone, with its arguments by name.
     """
+    # What Prefect hands over is as old as the beginning of the cancellation.
+    flow_run = await LOOP.call(read_flow_run(flow_run.id))
+    if not flow_run.run_count:
+        return  # it has never run, and must not forbid the first attempt of a later Retry
     report = await LOOP.call(cancel_run(scope_of(flow_run, flow.name), by="the cancellation hook"))
     log = flow_run_logger(flow_run, flow)
     log.info("cancelled %d task(s) at RunningHub", len(report.cancelled))

@@ -16,6 +16,7 @@ from prefect.states import Cancelled, Cancelling
 
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.cancellation import cancel_run
+from rh_prefect.flow_runs.flow import cancel_remote_jobs
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import ATTEMPTS_OF_A_BATCH, BATCH, RecordedScope, recorded_scope
 from rh_prefect.flow_runs.resume import rerun
@@ -82,3 +83,17 @@ async def test_a_cancellation_of_a_batch_that_has_run_often_takes_few_requests()
     forbidden = [name for entry in entries for name in re.findall(r"cancel-\d+", entry.value)]
     assert (len(forbidden), forbidden[1]) == (1 + attempts, f"cancel-{ATTEMPTS_OF_A_BATCH + attempts}")
     assert len(entries) < 10
+
+
+async def test_a_run_that_was_cancelled_before_it_ran_can_be_run_later(rh: Emulator) -> None:
+    """A worker calls the hook also for a run whose process was still starting."""
+    run = await begin(flows.many, prompts=PROMPTS)
+    async with get_client() as client:
+        cancelled = await client.read_flow_run(UUID(run))
+        await client.set_flow_run_state(UUID(run), Cancelled(), force=True)
+    assert cancelled.run_count == 0
+    await cancel_remote_jobs(flow=flows.many, flow_run=cancelled, state=Cancelled())
+    task = asyncio.ensure_future(rerun(flows.many, run))
+    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 2, seconds=30)
+    rh.clock.advance(3600)
+    assert len(await task) == 2
