@@ -72,9 +72,9 @@ def lasting_place(url: str) -> str:
     if is_relative(url) and is_deployed() and here.is_relative_to(temporary):
         raise ConfigError(
             f"{url!r} is a relative folder, and this flow run works in the temporary folder {here}, which its worker "
-            "deletes when the run ends: all files would be lost. Nothing was paid. What to do: set RH_STORAGE_URL (for "
-            "records, RH_RECORDS) on the worker, or the URL in the MediaStorage block, to an absolute path or a URL "
-            "such as s3://bucket/prefix."
+            "deletes when the run ends: all files would be lost. Nothing was paid. What to do: set the variable that "
+            "names it on the worker (RH_STORAGE_URL, RH_RECORDS or RH_JOURNAL), or the URL in the MediaStorage block, "
+            "to an absolute path or a URL such as s3://bucket/prefix."
         )
     return locate(url)
 

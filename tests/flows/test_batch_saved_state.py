@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import fsspec
 import pytest
@@ -61,6 +63,16 @@ async def test_without_a_journal_it_is_refused_before_a_row_is_read(monkeypatch:
         await find_state_place(MediaStore("drive://films/out"))
     monkeypatch.setenv("RH_JOURNAL", "drive://films/journal")
     with pytest.raises(ConfigError, match="nor in RH_JOURNAL"):
+        await find_state_place(MediaStore("drive://films/out"))
+
+
+async def test_a_journal_that_a_worker_deletes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next run of the batch would know nothing of this one, and pay for its rows again."""
+    monkeypatch.setenv("RH_JOURNAL", "journal")
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", str(uuid4()))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="which its worker deletes"):
         await find_state_place(MediaStore("drive://films/out"))
 
 

@@ -25,7 +25,7 @@ from rh_prefect.flow_runs.queries import ATTEMPTS_OF_A_BATCH, BATCH, RecordedSco
 from rh_prefect.flows.batch.row_plan import Stage
 from rh_prefect.jobs.journal.journal import FolderJournal, NotExclusive
 from rh_prefect.media.source import look
-from rh_prefect.media.store import MediaStore
+from rh_prefect.media.store import MediaStore, lasting_place
 from rh_prefect.settings import get_settings
 
 _PLACE = "batchplace"
@@ -90,7 +90,7 @@ async def find_state_place(store: MediaStore) -> StatePlace:
         The store, or RH_JOURNAL where the store cannot create a file exclusively.
 
     Raises:
-        ConfigError: Neither can.
+        ConfigError: Neither can, or a worker would delete RH_JOURNAL.
     """
     own = StatePlace(store.url, store.options_for(store.url))
     reason = await _unfit(own)
@@ -104,7 +104,7 @@ async def find_state_place(store: MediaStore) -> StatePlace:
             "folder or an S3 bucket that every machine that runs this batch shares, or write the outputs "
             "to one."
         )
-    other = StatePlace(journal.rstrip("/"))
+    other = StatePlace(lasting_place(journal).rstrip("/"))
     reason = await _unfit(other)
     if reason is not None:
         raise ConfigError(
