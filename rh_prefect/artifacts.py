@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import json
 import logging
 import re
@@ -92,6 +93,8 @@ class Page:
     def key(self, what: str) -> str:
         """Returns an artifact's key, which is the same for all runs of a flow, so that the artifact has a history."""
         flow = re.sub(r"[^a-z0-9]+", "-", self.flow.lower()).strip("-") or "flow"
+        if not self.flow.isascii():  # Prefect allows no other letters: names that differ in these would have one key
+            flow = f"{flow}-{hashlib.sha256(self.flow.encode()).hexdigest()[:8]}"
         return f"{PIPELINE_PREFIX if self.is_pipeline else ''}{flow}-{what}"
 
 

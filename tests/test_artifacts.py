@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import uuid
 from decimal import Decimal
 from typing import Any
@@ -54,8 +55,17 @@ def page(prefect_server: object) -> Page:
 
 def test_a_key_is_made_of_what_prefect_allows() -> None:
     page = Page("Film für ALLE!", UUID("01a21047-9aab-7214-a7ff-49cccd02ecc2"))
-    assert page.key("steps") == "film-f-r-alle-steps"
-    assert Page("灯塔", page.flow_run_id).key("sheet") == "flow-sheet"
+    assert re.fullmatch("film-f-r-alle-[0-9a-f]{8}-steps", page.key("steps"))
+    assert Page("Film for all", page.flow_run_id).key("steps") == "film-for-all-steps"
+
+
+def test_names_without_latin_letters_have_keys_of_their_own() -> None:
+    """The histories of two such flows were one, `flow-results`: of two Chinese names, or of `视频 2` and `图片 2`."""
+    run = uuid.uuid4()
+    keys = {Page(name, run).key("results") for name in ("灯塔", "视频", "视频 2", "图片 2", "flow", "2")}
+    assert len(keys) == 6
+    assert Page("灯塔", run).key("results") == Page("灯塔", uuid.uuid4()).key("results")
+    assert all(re.fullmatch("[a-z0-9-]+", key) for key in keys)
 
 
 def test_no_flow_has_the_keys_of_a_pipeline() -> None:
