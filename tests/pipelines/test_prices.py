@@ -14,6 +14,7 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.pipelines.call_builder import work_call
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
+from rh_prefect.pipelines.plan.planned_steps import Money
 from rh_prefect.pipelines.plan.render import prices
 from rh_prefect.pipelines.plan.request_price import input_seconds
 from rh_prefect.pipelines.planning_values import File, exactly
@@ -25,6 +26,8 @@ def rh() -> Iterator[Emulator]:
     with Emulator() as emulator:
         yield emulator
 
+
+TEXT = "rhart-text-g-3-flash-preview/text-to-text"
 
 Given = Callable[[Path], dict[str, Any]]
 
@@ -218,3 +221,33 @@ async def test_an_equal_request_of_two_steps_has_the_highest_price_and_the_most_
     plan = await Pipeline.from_text(text).plan()
     assert plan.price.most == plan.price.least * 3
     assert [work_call(one, one.works[0]).attempts for one in plan.instances] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("model", "param", "kind", "known"),
+    [
+        ("kling-v2.6-pro-image-to-video", "duration", "integer", [5, 10]),
+        ("kling-v2.6-pro-image-to-video", "sound", "boolean", [True, False]),
+        ("midjourney-text-to-image-v8.1", "hd", "boolean", [True, False]),
+        ("nano-banana-pro/text-to-image-official-stable", "resolution", "string", ["1k", "4k"]),
+        ("qwen-image-2.0/text-to-image", "image_num", "integer", [1, 6]),
+    ],
+)
+async def test_the_price_covers_each_value_that_a_step_may_choose(
+    model: str, param: str, kind: str, known: list[Any], tmp_path: Path
+) -> None:
+    given = {"duration": 5, "sound": False} if "kling" in model else {}
+    picture = {"image_url": "$(params.photo)"} if "kling" in model else {}
+
+    async def price(value: Any) -> Money:
+        step = {"model": model, "with": {"prompt": "a cup", **picture, **given, param: value}}
+        answer = {"model": TEXT, "with": {"prompt": "Choose"}, "parse": {"object": {"chosen": kind}}}
+        file = {"params": {"photo": {"type": "image"}}, "steps": {"answer": answer, "step": step}}
+        plan = await Pipeline.from_dict(file).plan(photo=photo(tmp_path / "p.png"))
+        assert not plan.problems
+        return plan.price
+
+    unknown, each = await price("$(answer.chosen)"), [await price(value) for value in known]
+    assert not unknown.is_open
+    assert unknown.least == min(one.least for one in each)
+    assert unknown.most == max(one.most for one in each)

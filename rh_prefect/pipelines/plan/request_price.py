@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from itertools import product
 from typing import Any
 
 from rh_prefect import catalog
@@ -14,6 +15,9 @@ from rh_prefect.pipelines.plan.planned_steps import FREE, Money
 from rh_prefect.pipelines.planning_values import FRAME_SECONDS, File, Span, Unknown, characters, number_of
 
 _DURATIONS = ("duration", "seconds", "videoDuration", "durationSeconds", "video_duration")
+_UNKNOWN = "unknown"
+"""Has no price, where None would have that of the parameter's default."""
+
 _CHARACTERS_PER_SECOND = Span(30, 15, 3)
 """Of speech; the least of a length is at the most characters a second. Chinese and Japanese have about four."""
 
@@ -53,20 +57,32 @@ def _by_table(model: Model, attempts: int) -> Money:
 
 
 def _estimate(model: Model, payload: Mapping[str, Any], seconds: Span | None, level: int) -> catalog.Price | None:
-    values = {name: _at(value, level) for name, value in payload.items()}
+    """Returns the price at one of the three levels: of the cheapest or the dearest values that can be sent."""
     length = None if seconds is None else (seconds[0], seconds[1], math.ceil(seconds[2] - 1e-9))[level]
     if length == 0 and level == 0:
         length = FRAME_SECONDS
-    return catalog.estimate(model, values, seconds=length)
+    choices = (_at(model, name, value, level) for name, value in payload.items())
+    found = [catalog.estimate(model, dict(zip(payload, one)), seconds=length) for one in product(*choices)]
+    prices = [price for price in found if price is not None]
+    if len(prices) < len(found):
+        return None
+    return (max if level else min)(prices, key=lambda price: price.amount)
 
 
-def _at(value: Any, level: int) -> Any:
-    """Returns a value at one of the three levels; an unknown text becomes a text of its estimated length."""
-    if not isinstance(value, Unknown):
-        return value
+def _at(model: Model, name: str, value: Any, level: int) -> Sequence[Any]:
+    """Returns the values of a parameter at one of the three levels; an unknown text has its estimated length."""
+    param, table = model.find_param(name), model.price
+    if not isinstance(value, Unknown) or param is None or table is None:
+        return [value]
+    if name not in (*table.by, table.per, *dict(table.per_when)):
+        return [value]
+    if param.options or param.type == "bool":
+        return param.options or [True, False]
     if value.kind == "string":
-        return "x" * round(characters(value)[level])
-    return None if value.span is None else value.span[level]
+        return ["x" * round(characters(value)[level])]
+    if value.span is not None:
+        return [value.span[level]]
+    return [_UNKNOWN] if param.min is None or param.max is None else [param.min, param.max]
 
 
 def input_seconds(files: Iterable[File], assume: Span | None) -> Span | None:
