@@ -860,3 +860,33 @@ async def test_names_that_a_storage_cannot_hold_are_a_problem(names: tuple[str, 
     text = f"steps: {{a: {step.format('hi', 2, names[0])}, b: {step.format('ho', 1, names[1])}}}"
     plan = await Pipeline.from_text(text).plan()
     assert [said in problem.head for problem in plan.problems] == [True]
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (
+            "{edit: contact_sheet, with: {of: $(each.picture)}}",
+            "of has no items, so there is nothing for contact_sheet",
+        ),
+        ("{edit: concat, with: {videos: $(each.clip)}}", "videos has no items, so there is nothing for concat"),
+        ("{edit: mix, with: {speech: $(each.line)}}", "speech has no items, so there is nothing for mix"),
+        ("{edit: mix, with: {speech: $(each.line), seconds: 3}}", ""),
+        ("{edit: concat, with: {videos: $(each.clip)}, when: {gt: [$(each.count), 0]}}", ""),
+    ],
+)
+async def test_an_edit_without_a_single_file_is_a_problem(edit: str, said: str) -> None:
+    text = f"""
+params: {{rows: {{type: table, columns: {{name: string}}}}}}
+steps:
+  each:
+    foreach: $(params.rows)
+    steps:
+      picture: {{model: z-image/turbo, with: {{prompt: $(item.name)}}}}
+      clip: {{edit: still, with: {{image: $(picture), seconds: 2}}}}
+      line: {{model: minimax/speech-2.8-hd, with: {{text: $(item.name), voice_id: Wise_Woman}}}}
+  all: {edit}
+"""
+    plan = await Pipeline.from_text(text).plan(rows=[])
+    assert [problem.message for problem in plan.problems] == [said] * bool(said)
+    assert not (await Pipeline.from_text(text).plan(rows=[{"name": "cup"}])).problems

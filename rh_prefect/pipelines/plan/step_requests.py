@@ -385,6 +385,9 @@ def draft_edit(step: Step, at: Path, path: str, frame: Frame, failed: Collection
         if param.name in values:
             values[param.name], wrong = _edit_values(param, _as_list(values[param.name], param))
             draft.problems.extend([(("with", param.name), wrong)] if wrong else [])
+    filed = [param.name for param in edit.params if param.takes_files and param.name in values]
+    if filed and not any(_files(values[name]) for name in filed) and "seconds" not in values:  # then `mix` is silent
+        draft.problems.append((("with", filed[0]), f"{filed[0]} has no items, so there is nothing for {edit.name}"))
     is_timed = edit.name == "subtitles" and not any(key[:2] == ("with", "at") for key, _ in draft.problems)
     if is_timed and (wrong := equal_times(step, frame, values)):
         draft.problems.append((("with", "at"), wrong))
