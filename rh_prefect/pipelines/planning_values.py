@@ -194,6 +194,20 @@ class Frame:
             frame = frame.outer
         return ABSENT
 
+    @property
+    def row_around(self) -> str:
+        """The row of the item, or of the item around it."""
+        frame: Frame | None = self
+        while frame is not None and not frame.row:
+            frame = frame.outer
+        return "" if frame is None else frame.row
+
+    @property
+    def problems_around(self) -> list[str]:
+        """What is wrong with the values of the files around it; a run knows them only later than its plan."""
+        around = [] if self.outer is None else self.outer.problems_around
+        return [*self.problems, *around]
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class Group:

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from itertools import count
 from typing import Any, TypeAlias
 
 from rh_prefect.media.names import folded
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.check.checked import ItemProblems
 from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
-from rh_prefect.pipelines.conditions import doubts_in, doubts_of, doubts_of_choices, not_numbers, truth
-from rh_prefect.pipelines.document import Path, Problems, visible
+from rh_prefect.pipelines.conditions import doubts_in, truth
+from rh_prefect.pipelines.document import Path, Problems
 from rh_prefect.pipelines.file_model import Step
-from rh_prefect.pipelines.plan.counts import count_of
-from rh_prefect.pipelines.plan.fan_out import (
-    candidates,
-    is_order_known,
-    is_selected,
-    items_of,
-    mark_spare,
-    matrix_of,
-    name_item,
-    ordered,
-    rename,
-    uses_previous,
-)
+from rh_prefect.pipelines.plan.fan_out import FanOuts, mark_spare, uses_previous
 from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, recipe_id, request_base, work_id
 from rh_prefect.pipelines.plan.planned_steps import (
     FREE,
@@ -38,11 +25,11 @@ from rh_prefect.pipelines.plan.planned_steps import (
     Work,
 )
 from rh_prefect.pipelines.plan.results import not_made, unchosen, value_of
+from rh_prefect.pipelines.plan.step_conditions import StepConditions, condition_steps, is_open
 from rh_prefect.pipelines.plan.step_requests import Draft, draft_edit, draft_paid
 from rh_prefect.pipelines.plan.take_choice import TakeChooser, query_of
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
-    Doubts,
     File,
     Frame,
     Group,
@@ -50,7 +37,6 @@ from rh_prefect.pipelines.planning_values import (
     Made,
     evaluate,
     makers,
-    part,
     results,
 )
 from rh_prefect.pipelines.references import references_in
@@ -102,17 +88,14 @@ class Expander:
         self.notes: dict[str, None] = {}
         self.outputs: dict[str, Any] = {}
         self.takes = TakeChooser(known, choices, selection, instances=self.instances, notes=self.notes)
-        self.open_fan_outs: dict[str, bool] = {}
+        self.conditions = StepConditions(choices, self.item_problems)
+        self.fan_outs = FanOuts(self.conditions, problems=problems, item_problems=self.item_problems)
         self.text = "\n".join(checked.document.lines)
         self._checked = checked
         self._used_at: Path = ()
-        self.deciding: dict[tuple[int, Path], list[Instance]] = {}  # undecided conditions, with what decides them
         self._paid = 0
         self._stops_run = False
         self._strict: dict[tuple[int, Path], bool] = {}
-        self._lost: dict[
-            str, Instance
-        ] = {}  # steps without a result, by address, each with the one whose expect is false
 
     async def expand(self, params: Mapping[str, Any]) -> None:
         """Expands the file.
@@ -143,7 +126,7 @@ class Expander:
         elif step.action == "review":
             made = [self._review(step, at, frame, path) for frame in live]
         else:
-            failed = self._failed
+            failed = self.conditions.failed
             made = await self._work_out([self._draft(step, at, path, frame, failed) for frame in live], step)
         for frame, value in zip(live, made, strict=True):
             frame.names[name] = value
@@ -157,14 +140,18 @@ class Expander:
         found = True if step.when is None else truth(step.when, frame)
         held = True if step.expect is None or found is False else truth(step.expect, frame)
         if found is None:
-            self.deciding[id(frame), at] = _condition_steps(step.when, frame)
-        wrong = self._not_numbers(step, at, frame, ("when", "expect")) if None in (found, held) else []
+            self.conditions.doubt((id(frame), at), condition_steps(step.when, frame))
+        wrong = (
+            self.conditions.not_numbers(self._checked, step, at, frame, ("when", "expect"))
+            if None in (found, held)
+            else []
+        )
         if found is not False and held is not False and not wrong:
             return True
         instance = Instance(
             path, frame.id, step, at, step.model or step.edit or step.action, "x", is_sure=frame.is_sure
         )
-        instance.doubts = self._doubts(frame, at)
+        instance.doubts = self.conditions.doubts(frame, at)
         if found is False:
             frame.names[name] = ABSENT
         else:
@@ -173,22 +160,6 @@ class Expander:
         if step.action != "steps" or wrong:
             self._add(instance)
         return False
-
-    def _not_numbers(self, step: Step, at: Path, frame: Frame, keys: Sequence[str]) -> list[str]:
-        """Reports values that `lt` and `gt` of some conditions cannot compare; returns what is wrong with them."""
-        found: list[str] = []
-        for key in keys:
-            condition = getattr(step, key)
-            if condition is None or truth(condition, frame) is not None:
-                continue
-            for path, clause in not_numbers(condition, frame):
-                self.item_problems.add(self._checked, (*at, key, *path), clause, _row(frame))
-                found.append(clause)
-        return found
-
-    def _doubts(self, frame: Frame, at: Path) -> Doubts:
-        """Returns the undecided conditions on which a step depends: its own, and those around it."""
-        return frame.doubts | {(id(frame), at)} if (id(frame), at) in self.deciding else frame.doubts
 
     def _fail_unmet(self, instance: Instance, causes: list[str], *, is_run: bool) -> None:
         """Fails a step whose `expect` is false, or whose conditions compare what is no number.
@@ -201,32 +172,17 @@ class Expander:
         instance.note = f"{causes[0]}; this item fails before anything is paid for it"
         instance.problems.extend(causes)
         self.notes[f"{instance.address}: {instance.note}."] = None
-        self._lost[instance.address] = instance
+        self.conditions.lost[instance.address] = instance
 
     # -- steps that need one whose `expect` is false -----------------------------------------------------------------
 
-    @property
-    def _failed(self) -> set[str]:
-        """The addresses of steps without a result; a step with `require: any` does not need them."""
-        return {*self.choices.failed, *self._lost}
-
-    def _waits_for(self, step: Step, frame: Frame) -> list[Instance]:
-        """Returns the steps that decide whether a step is made: those of its conditions, and those of its item."""
-        failed = self._failed if step.require == "any" else ()
-        found = _condition_steps([step.when, step.expect], frame)
-        return list(dict.fromkeys([*frame.waits_for, *(one for one in found if one.address not in failed)]))
-
-    def _cause(self, instance: Instance) -> Instance | None:
-        """Returns the step whose missing result prevents this one; None if this one can be made."""
-        return next((need for need in (*instance.waits_for, *instance.needs) if need.address in self._lost), None)
-
     def _block(self, instance: Instance, cause: Instance) -> Made:
         """Removes a step from the run, together with those that need it."""
-        first = self._lost[cause.address]
+        first = self.conditions.lost[cause.address]
         instance.state, instance.works = "x", []
         instance.needs = list(dict.fromkeys([*instance.needs, cause]))
         instance.note = f"it needs {first.address}, whose expect condition is false"
-        self._lost[instance.address] = first
+        self.conditions.lost[instance.address] = first
         self._add(instance)
         return self._not_made(instance)
 
@@ -254,19 +210,19 @@ class Expander:
         """Determines the works of many items at once, and their results."""
         blocked: dict[int, Made] = {}
         for draft in drafts:
-            draft.instance.row = _row(draft.frame)
-            draft.instance.doubts = self._doubts(draft.frame, draft.instance.at)
-            draft.instance.waits_for = self._waits_for(step, draft.frame)
-            self._keep_open(draft, step)
-            if (cause := self._cause(draft.instance)) is not None:
+            draft.instance.row = draft.frame.row_around
+            draft.instance.doubts = self.conditions.doubts(draft.frame, draft.instance.at)
+            draft.instance.waits_for = self.conditions.waits_for(step, draft.frame)
+            self.conditions.keep_open(draft, step)
+            if (cause := self.conditions.cause(draft.instance)) is not None:
                 blocked[id(draft)] = self._block(draft.instance, cause)
         every, drafts = drafts, [draft for draft in drafts if id(draft) not in blocked]
         for draft in drafts:
             self._report(draft)
             instance = draft.instance
-            instance.problems += _problems_around(draft.frame)
-            instance.is_pending = _is_open(step, draft.frame, instance.waits_for)
-            instance.is_sure &= (id(draft.frame), instance.at) not in self.deciding
+            instance.problems += draft.frame.problems_around
+            instance.is_pending = is_open(step, draft.frame, instance.waits_for)
+            instance.is_sure &= not self.conditions.is_doubtful(draft.frame, instance.at)
             if instance.forbidden:
                 self.notes[f"{instance.path}: {instance.forbidden}"] = None
             if instance.unread_graph:
@@ -278,19 +234,6 @@ class Expander:
         found = await self._look_up(drafts, step)
         made = {id(draft): self._made(draft, works) for draft, works in zip(drafts, found, strict=True)} | blocked
         return [made[id(draft)] for draft in every]
-
-    def _keep_open(self, draft: Draft, step: Step) -> None:
-        """Leaves a request open while undecided conditions can change its values, also where all results exist."""
-        failed = self._failed if step.require == "any" else ()
-        values = [step.with_, step.from_, step.save_as]
-        doubts = doubts_of_choices(values, draft.frame, failed) if self.deciding else ()
-        if not doubts:
-            return
-        instance = draft.instance
-        instance.is_sure &= not draft.is_settled  # its result may exist
-        draft.is_settled = False
-        deciding = [one for doubt in doubts for one in self.deciding.get(doubt, ())]
-        instance.waits_for = list(dict.fromkeys([*instance.waits_for, *deciding]))
 
     def _report(self, draft: Draft) -> None:
         instance = draft.instance
@@ -394,12 +337,12 @@ class Expander:
         given = step.review if isinstance(step.review, list) else [step.review]
         shown = [one for text in given for one in self._candidates(str(text), frame)]
         instance = Instance(path, frame.id, step, at, "review", is_sure=frame.is_sure)
-        instance.doubts = self._doubts(frame, at)
+        instance.doubts = self.conditions.doubts(frame, at)
         instance.needs = list(dict.fromkeys(maker for one in shown for maker in makers(one)))
         instance.request = {"of": candidates_id([str(mark(one)) for one in shown])}
         instance.candidates = len(shown)
-        instance.waits_for = self._waits_for(step, frame)
-        if (cause := self._cause(instance)) is not None:
+        instance.waits_for = self.conditions.waits_for(step, frame)
+        if (cause := self.conditions.cause(instance)) is not None:
             return self._block(instance, cause)
         self._add(instance)
         chosen = self._chosen(instance, shown)
@@ -452,21 +395,24 @@ class Expander:
         address = Instance(path, frame.id, step, at).address if frame.id else ""
         for name, clause in wrong.items():
             self.item_problems.add(self._checked, (*at, "with", name), clause, address)
-        waits_for, names = self._waits_for(step, frame), {"params": params, "run": self._run}
-        pending = _is_open(step, frame, waits_for)
-        is_sure = frame.is_sure and (id(frame), at) not in self.deciding
+        waits_for, names = self.conditions.waits_for(step, frame), {"params": params, "run": self._run}
+        pending = is_open(step, frame, waits_for)
+        is_sure = frame.is_sure and not self.conditions.is_doubtful(frame, at)
         found = Frame(names=names, id=frame.id, is_sure=is_sure, is_pending=pending, waits_for=waits_for)
-        found.doubts = self._doubts(frame, at)
-        found.problems = (*_problems_around(frame), *wrong.values())
+        found.doubts = self.conditions.doubts(frame, at)
+        found.problems = (*frame.problems_around, *wrong.values())
         return found
 
     # -- groups ----------------------------------------------------------------------------------------------------
 
     async def _group(self, step: Step, at: Path, frames: list[Frame], path: str) -> list[Group]:
-        groups, first = [self._frames(step, at, frame, path) for frame in frames], len(self.instances)
+        groups, first = (
+            [self.fan_outs.group(step, at, frame, path, self._checked) for frame in frames],
+            len(self.instances),
+        )
         for group, outer in zip(groups, frames, strict=True):
             for one in group.frames:
-                one.is_sure &= (id(outer), at) not in self.deciding
+                one.is_sure &= not self.conditions.is_doubtful(outer, at)
         steps = step.steps or {}
         if step.is_fan_out and uses_previous(step):
             await self._in_order(steps, at, groups, path)
@@ -494,94 +440,6 @@ class Expander:
             for frame in group.frames:
                 frame.names.pop("previous", None)
 
-    def _frames(self, step: Step, at: Path, frame: Frame, path: str) -> Group:
-        waits_for = self._waits_for(step, frame)
-        pending = _is_open(step, frame, waits_for)
-        doubts = self._doubts(frame, at)
-        if not step.is_fan_out:
-            one = Frame(frame, {}, frame.id, frame.number, frame.is_sure, frame.row, pending, waits_for, doubts=doubts)
-            return Group([one], is_fan_out=False)
-        found = matrix_of(step, frame) if step.matrix is not None else items_of(step, frame)
-        is_open = any(one.is_pending for one in found)
-        for one in found:
-            one.doubts = doubts | doubts_of(one.names.get("item"))
-            lost = [maker for maker in makers(one.names.get("item")) if maker.address in self._lost]
-            one.waits_for = [*waits_for, *lost, *_condition_steps(step.where, one)]
-            one.is_pending |= pending or _is_unmade(one.waits_for)
-        doubtful = [one for one in found if frame.is_sure and not one.is_sure and not is_open]  # may turn out absent
-        found = [one for one in found if step.where is None or self._is_selected(step, at, one)]
-        undecided = [one for one in found if step.where is not None and truth(step.where, one) is None]
-        for one in undecided:
-            self._doubt([one], (id(one), at), _condition_steps(step.where, one))
-        doubtful += undecided
-        limit = self._limit(step, at, frame, path)
-        if step.sort is not None and not is_order_known(found, step.sort.by, self._failed):
-            doubtful = found
-            values = [part(one.names.get("item"), step.sort.by) for one in found]
-            self._doubt(found, (id(frame), (*at, "sort")), list(makers(values)))
-            for one in found:
-                one.is_pending = True
-        elif step.sort is not None:
-            found = ordered(found, step.sort.by, descending=step.sort.descending)
-        found = candidates(found, limit, doubtful)
-        if limit is not None and len(found) > limit:
-            is_open = True
-            deciding = [each for one in doubtful for doubt in one.doubts for each in self.deciding.get(doubt, ())]
-            self._doubt(found[limit:], (id(frame), (*at, "limit")), deciding)
-        for number, one in enumerate(found, 1):
-            one.number = one.names["number"] = number
-            is_open |= not name_item(step, one, frame)
-        if is_open:
-            self.open_fan_outs[path] = not frame.id
-        self._check_ids(step, at, found, path, frame)
-        return Group(found, is_fan_out=True, chosen=limit if limit is not None and len(found) > limit else None)
-
-    def _doubt(self, frames: Sequence[Frame], doubt: tuple[int, Path], deciding: list[Instance]) -> None:
-        """Records that it is not decided whether some items are there, and which steps decide it."""
-        self.deciding[doubt] = list(dict.fromkeys(deciding))
-        for one in frames:
-            one.doubts |= {doubt}
-
-    def _is_selected(self, step: Step, at: Path, one: Frame) -> bool:
-        """Returns whether `where` is not false; an item for which it cannot be evaluated stays, and its steps fail."""
-        wrong = self._not_numbers(step, at, one, ("where",))
-        one.problems = wrong
-        return bool(wrong) or is_selected(step, one)
-
-    def _limit(self, step: Step, at: Path, frame: Frame, path: str) -> int | None:
-        limit, wrong = count_of("limit", step.limit, frame)
-        if wrong and not any(maker.address in self._lost for maker in makers(evaluate(step.limit, frame))):
-            address = Instance(path, frame.id, step, at).address if frame.id else ""
-            self.item_problems.add(self._checked, (*at, "limit"), wrong, address)
-        return limit
-
-    def _check_ids(self, step: Step, at: Path, frames: list[Frame], path: str, outer: Frame) -> None:
-        twice = {name: times for name, times in Counter(one.id for one in frames).items() if times > 1}
-        rows = {name: [one.row for one in frames if one.id == name and one.row] for name in twice}
-        taken = {one.id for one in frames}
-        for name in twice:
-            # Stems of files in several folders, or a model's answers, may be equal: a number distinguishes them.
-            for one in [frame for frame in frames if frame.id == name][1:]:
-                own, number = one.names["id"], count(one.number)
-                while one.id in taken:
-                    rename(one, f"{own}-{next(number)}", outer)
-                taken.add(one.id)
-        if not twice or step.id is None:
-            return
-        name, times = next(iter(twice.items()))
-        where = f" ({' and '.join(rows[name][:2])})" if len(rows[name]) > 1 else ""
-        message = f"{times} items of {path} have the id {visible(name)}{where}; an id names one item"
-        self.problems.add(self._checked.document, (*at, "id"), message)
-
-
-def _problems_around(frame: Frame | None) -> list[str]:
-    """Returns what is wrong with the values of the file around a step; a run knows them only later than its plan."""
-    found: list[str] = []
-    while frame is not None:
-        found += frame.problems
-        frame = frame.outer
-    return found
-
 
 def _outputs(used: Checked, frame: Frame) -> Made:
     """Returns the outputs of a used file."""
@@ -602,31 +460,6 @@ def _share_price(works: Sequence[Work], draft: Draft) -> None:
         work.price, work.attempts = price, attempts
 
 
-def _row(frame: Frame) -> str:
-    """Returns the row of an item, or of the item around it."""
-    around: Frame | None = frame
-    while around is not None and not around.row:
-        around = around.outer
-    return "" if around is None else around.row
-
-
-def _condition_steps(conditions: Any, frame: Frame) -> list[Instance]:
-    """The steps that conditions refer to; whether one fails is decided only when it has ended."""
-    values = (evaluate(reference.text, frame) for _, reference in references_in(conditions))
-    return [maker for one in values for maker in makers(one)]
-
-
-def _is_unmade(instances: Sequence[Instance]) -> bool:
-    return any(one.state not in "=x" for one in instances)
-
-
-def _is_open(step: Step, frame: Frame, waits_for: Sequence[Instance]) -> bool:
-    """Returns whether it is still unknown if a step is to be made."""
-    conditions = (step.when, step.expect)
-    is_unknown = any(one is not None and truth(one, frame) is None for one in conditions)
-    return frame.is_pending or is_unknown or _is_unmade(waits_for)
-
-
 def _worst(states: Sequence[Any]) -> Any:
     order = "?!r>+…="
     return min(states, key=lambda state: order.index(state) if state in order else 0)
@@ -637,11 +470,3 @@ def _name(template: str, frame: Frame) -> str:
     if isinstance(value, str):
         return value
     return f"<{mark(value)}>"
-
-
-def grouped(instances: Sequence[Instance]) -> dict[str, list[Instance]]:
-    """The instances by their step, in the order of the file."""
-    found: dict[str, list[Instance]] = defaultdict(list)
-    for instance in instances:
-        found[instance.path].append(instance)
-    return dict(found)

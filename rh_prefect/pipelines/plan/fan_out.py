@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from decimal import Decimal
-from itertools import product
+from itertools import count, product
 from typing import Any
 
-from rh_prefect.pipelines.conditions import truth
+from rh_prefect.pipelines.check import Checked
+from rh_prefect.pipelines.check.checked import ItemProblems
+from rh_prefect.pipelines.conditions import doubts_of, truth
+from rh_prefect.pipelines.document import Path, Problems, visible
 from rh_prefect.pipelines.file_model import Step
+from rh_prefect.pipelines.plan.counts import count_of
 from rh_prefect.pipelines.plan.identity import mark
 from rh_prefect.pipelines.plan.planned_steps import Instance, id_part
+from rh_prefect.pipelines.plan.step_conditions import StepConditions, condition_steps, is_open, is_unmade
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
     File,
@@ -20,6 +26,7 @@ from rh_prefect.pipelines.planning_values import (
     Made,
     Unknown,
     evaluate,
+    makers,
     number_of,
     part,
     results,
@@ -27,7 +34,108 @@ from rh_prefect.pipelines.planning_values import (
 from rh_prefect.pipelines.references import references_in
 
 
-def is_selected(step: Step, frame: Frame) -> bool:
+class FanOuts:
+    """The fan-outs of one plan.
+
+    Attributes:
+        open: Those whose items are not all known yet, each with whether it is an outermost one.
+    """
+
+    def __init__(self, conditions: StepConditions, *, problems: Problems, item_problems: ItemProblems) -> None:
+        """Starts without any.
+
+        Args:
+            conditions: What is known about whether steps are made.
+            problems: Takes what is wrong.
+            item_problems: Takes what is wrong with single items.
+        """
+        self._conditions, self._problems, self._item_problems = conditions, problems, item_problems
+        self.open: dict[str, bool] = {}
+
+    def group(self, step: Step, at: Path, frame: Frame, path: str, checked: Checked) -> Group:
+        """Returns the items of a group in one frame; a group without fan-out has one.
+
+        Args:
+            step: The group.
+            at: Its path in the file.
+            frame: The names around it.
+            path: Its name with the groups around it.
+            checked: The file.
+        """
+        waits_for = self._conditions.waits_for(step, frame)
+        pending = is_open(step, frame, waits_for)
+        doubts = self._conditions.doubts(frame, at)
+        if not step.is_fan_out:
+            one = Frame(frame, {}, frame.id, frame.number, frame.is_sure, frame.row, pending, waits_for, doubts=doubts)
+            return Group([one], is_fan_out=False)
+        found = _matrix_of(step, frame) if step.matrix is not None else _items_of(step, frame)
+        may_change = any(one.is_pending for one in found)
+        for one in found:
+            one.doubts = doubts | doubts_of(one.names.get("item"))
+            lost = [maker for maker in makers(one.names.get("item")) if maker.address in self._conditions.lost]
+            one.waits_for = [*waits_for, *lost, *condition_steps(step.where, one)]
+            one.is_pending |= pending or is_unmade(one.waits_for)
+        doubtful = [one for one in found if frame.is_sure and not one.is_sure and not may_change]  # may turn out absent
+        found = [one for one in found if step.where is None or self._is_selected(step, at, one, checked)]
+        undecided = [one for one in found if step.where is not None and truth(step.where, one) is None]
+        for one in undecided:
+            self._conditions.doubt((id(one), at), condition_steps(step.where, one), [one])
+        doubtful += undecided
+        limit = self._limit(step, at, frame, path, checked)
+        if step.sort is not None and not _is_order_known(found, step.sort.by, self._conditions.failed):
+            doubtful = found
+            values = [part(one.names.get("item"), step.sort.by) for one in found]
+            self._conditions.doubt((id(frame), (*at, "sort")), makers(values), found)
+            for one in found:
+                one.is_pending = True
+        elif step.sort is not None:
+            found = _ordered(found, step.sort.by, descending=step.sort.descending)
+        found = _candidates(found, limit, doubtful)
+        if limit is not None and len(found) > limit:
+            may_change = True
+            deciding = self._conditions.steps_that_decide(doubt for one in doubtful for doubt in one.doubts)
+            self._conditions.doubt((id(frame), (*at, "limit")), deciding, found[limit:])
+        for number, one in enumerate(found, 1):
+            one.number = one.names["number"] = number
+            may_change |= not _name_item(step, one, frame)
+        if may_change:
+            self.open[path] = not frame.id
+        self._check_ids(step, at, found, path, frame, checked)
+        return Group(found, is_fan_out=True, chosen=limit if limit is not None and len(found) > limit else None)
+
+    def _is_selected(self, step: Step, at: Path, one: Frame, checked: Checked) -> bool:
+        """Returns whether `where` is not false; an item for which it cannot be evaluated stays, and its steps fail."""
+        wrong = self._conditions.not_numbers(checked, step, at, one, ("where",))
+        one.problems = wrong
+        return bool(wrong) or _is_selected(step, one)
+
+    def _limit(self, step: Step, at: Path, frame: Frame, path: str, checked: Checked) -> int | None:
+        limit, wrong = count_of("limit", step.limit, frame)
+        if wrong and not any(maker.address in self._conditions.lost for maker in makers(evaluate(step.limit, frame))):
+            address = Instance(path, frame.id, step, at).address if frame.id else ""
+            self._item_problems.add(checked, (*at, "limit"), wrong, address)
+        return limit
+
+    def _check_ids(self, step: Step, at: Path, frames: list[Frame], path: str, outer: Frame, checked: Checked) -> None:
+        twice = {name: times for name, times in Counter(one.id for one in frames).items() if times > 1}
+        rows = {name: [one.row for one in frames if one.id == name and one.row] for name in twice}
+        taken = {one.id for one in frames}
+        for name in twice:
+            # Stems of files in several folders, or a model's answers, may be equal: a number distinguishes them.
+            for one in [frame for frame in frames if frame.id == name][1:]:
+                own, number = one.names["id"], count(one.number)
+                while one.id in taken:
+                    _rename(one, f"{own}-{next(number)}", outer)
+                taken.add(one.id)
+        if not twice or step.id is None:
+            return
+        name, times = next(iter(twice.items()))
+        where = f" ({' and '.join(rows[name][:2])})" if len(rows[name]) > 1 else ""
+        message = f"{times} items of {path} have the id {visible(name)}{where}; an id names one item"
+        self._problems.add(checked.document, (*at, "id"), message)
+
+
+def _is_selected(step: Step, frame: Frame) -> bool:
     """Whether `where` is true for an item; an item for which that is unknown is kept as uncertain."""
     found = truth(step.where, frame)
     frame.is_sure &= found is True
@@ -35,7 +143,7 @@ def is_selected(step: Step, frame: Frame) -> bool:
     return found is not False
 
 
-def items_of(step: Step, frame: Frame) -> list[Frame]:
+def _items_of(step: Step, frame: Frame) -> list[Frame]:
     """Returns the items of `foreach`, each with the names that it can reference."""
     value = evaluate(step.foreach, frame)
     if isinstance(value, Made):
@@ -53,7 +161,7 @@ def items_of(step: Step, frame: Frame) -> list[Frame]:
     ]
 
 
-def matrix_of(step: Step, frame: Frame) -> list[Frame]:
+def _matrix_of(step: Step, frame: Frame) -> list[Frame]:
     """The items of `matrix`: all combinations of its lists."""
     lists = {name: evaluate(value, frame) for name, value in (step.matrix or {}).items()}
     found = []
@@ -71,7 +179,7 @@ def _certainties(listed: Any) -> list[tuple[Any, bool]]:
     return [(value, True) for value in listed]
 
 
-def name_item(step: Step, one: Frame, outer: Frame) -> bool:
+def _name_item(step: Step, one: Frame, outer: Frame) -> bool:
     """Sets an item's id: the value of `id`, else the matrix values, the file's stem, or the item's number.
 
     Returns:
@@ -90,11 +198,11 @@ def name_item(step: Step, one: Frame, outer: Frame) -> bool:
         source = [stem]
         name = stem if isinstance(stem, str) else ""
     name = name or str(one.number)
-    rename(one, name, outer)
+    _rename(one, name, outer)
     return not any(isinstance(value, Unknown) for value in source)
 
 
-def rename(one: Frame, name: str, outer: Frame) -> None:
+def _rename(one: Frame, name: str, outer: Frame) -> None:
     """Gives an item an id, and the part of addresses that is made of it.
 
     Args:
@@ -116,7 +224,7 @@ def uses_previous(step: Step) -> bool:
     )
 
 
-def candidates(frames: list[Frame], limit: int | None, doubtful: Sequence[Frame]) -> list[Frame]:
+def _candidates(frames: list[Frame], limit: int | None, doubtful: Sequence[Frame]) -> list[Frame]:
     """Returns the items that `limit` can leave; those behind the first ones are kept while earlier ones are doubtful.
 
     Args:
@@ -157,7 +265,7 @@ def mark_spare(group: Group, instances: Sequence[Instance]) -> None:
             one.is_spare = True
 
 
-def is_order_known(frames: list[Frame], column: str, failed: Collection[str]) -> bool:
+def _is_order_known(frames: list[Frame], column: str, failed: Collection[str]) -> bool:
     """Checks whether the values that items are sorted by are known, except those of failed steps, which come last.
 
     Args:
@@ -169,7 +277,7 @@ def is_order_known(frames: list[Frame], column: str, failed: Collection[str]) ->
     return len(frames) < 2 or not any(value.maker is None or value.maker.address not in failed for value in unknown)
 
 
-def ordered(frames: list[Frame], column: str, *, descending: bool) -> list[Frame]:
+def _ordered(frames: list[Frame], column: str, *, descending: bool) -> list[Frame]:
     """Items in the order of a column; those without a value come last."""
 
     def key(frame: Frame) -> tuple[bool, float, str]:

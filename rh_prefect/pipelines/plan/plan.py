@@ -15,8 +15,8 @@ from rh_prefect.media.names import folded
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.document import Path, Problem, Problems, nearest, visible
 from rh_prefect.pipelines.file_model import Budget
-from rh_prefect.pipelines.plan.expand import Expander, grouped
-from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection, Work
+from rh_prefect.pipelines.plan.expand import Expander
+from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection, Work, grouped
 from rh_prefect.pipelines.plan.request_price import total
 from rh_prefect.pipelines.takes_file import step_of
 
@@ -184,7 +184,7 @@ def finish(expander: Expander, checked: Checked, problems: Problems, plan: Plan)
         problems: Takes what is wrong.
         plan: The plan without its steps.
     """
-    _mark_needed(expander.instances, expander.deciding)
+    _mark_needed(expander.instances, expander.conditions.deciding)
     _mark_spare(expander.instances)
     _refuse_equal(expander.instances, checked, problems)
     _refuse_same_names(expander.instances, checked, problems)
@@ -196,7 +196,7 @@ def finish(expander: Expander, checked: Checked, problems: Problems, plan: Plan)
     plan.notes = [*checked.notes, *expander.notes]
     plan.problems = list(problems)
     plan.outputs, plan.new_takes = expander.outputs, expander.takes.new
-    plan.paths, plan.open_fan_outs = list(_paths(checked)), expander.open_fan_outs
+    plan.paths, plan.open_fan_outs = list(_paths(checked)), expander.fan_outs.open
     return plan
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -384,3 +385,11 @@ class Instance:
     def is_paid(self) -> bool:
         """Whether it sends a request to RunningHub."""
         return self.step.is_paid
+
+
+def grouped(instances: Sequence[Instance]) -> dict[str, list[Instance]]:
+    """The instances by their step, in the order of the file."""
+    found: dict[str, list[Instance]] = defaultdict(list)
+    for instance in instances:
+        found[instance.path].append(instance)
+    return dict(found)

@@ -1,0 +1,118 @@
+"""Records for a plan which steps may turn out to be absent, what decides that, and which have no result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rh_prefect.pipelines.check import Checked
+from rh_prefect.pipelines.check.checked import ItemProblems
+from rh_prefect.pipelines.conditions import doubts_of_choices, not_numbers, truth
+from rh_prefect.pipelines.document import Path
+from rh_prefect.pipelines.file_model import Step
+from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.pipelines.plan.step_requests import Draft
+from rh_prefect.pipelines.planning_values import Doubts, Frame, evaluate, makers
+from rh_prefect.pipelines.references import references_in
+from rh_prefect.pipelines.takes_file import Choices
+
+
+class StepConditions:
+    """The undecided conditions of one plan, and its steps without a result.
+
+    Attributes:
+        deciding: The undecided conditions, each with the steps that decide it.
+        lost: Steps without a result, by address, each with the one whose `expect` is false.
+    """
+
+    def __init__(self, choices: Choices, item_problems: ItemProblems) -> None:
+        """Starts with nothing undecided.
+
+        Args:
+            choices: What a person has decided; it names the failed steps.
+            item_problems: Takes what is wrong with conditions.
+        """
+        self._choices, self._item_problems = choices, item_problems
+        self.deciding: dict[tuple[int, Path], list[Instance]] = {}
+        self.lost: dict[str, Instance] = {}
+
+    @property
+    def failed(self) -> set[str]:
+        """The addresses of steps without a result; a step with `require: any` does not need them."""
+        return {*self._choices.failed, *self.lost}
+
+    def doubt(self, doubt: tuple[int, Path], deciding: Iterable[Instance], frames: Sequence[Frame] = ()) -> None:
+        """Records that a condition is undecided.
+
+        Args:
+            doubt: The condition.
+            deciding: The steps that decide it.
+            frames: The items that are there or not by it.
+        """
+        self.deciding[doubt] = list(dict.fromkeys(deciding))
+        for one in frames:
+            one.doubts |= {doubt}
+
+    def is_doubtful(self, frame: Frame, at: Path) -> bool:
+        """Returns whether the condition of a step itself is undecided."""
+        return (id(frame), at) in self.deciding
+
+    def doubts(self, frame: Frame, at: Path) -> Doubts:
+        """Returns the undecided conditions on which a step depends: its own, and those around it."""
+        return frame.doubts | {(id(frame), at)} if self.is_doubtful(frame, at) else frame.doubts
+
+    def steps_that_decide(self, doubts: Iterable[tuple[int, Path]]) -> list[Instance]:
+        """Returns the steps that decide some conditions."""
+        return [one for doubt in doubts for one in self.deciding.get(doubt, ())]
+
+    def waits_for(self, step: Step, frame: Frame) -> list[Instance]:
+        """Returns the steps that decide whether a step is made: those of its conditions, and those of its item."""
+        failed = self.failed if step.require == "any" else ()
+        found = condition_steps([step.when, step.expect], frame)
+        return list(dict.fromkeys([*frame.waits_for, *(one for one in found if one.address not in failed)]))
+
+    def cause(self, instance: Instance) -> Instance | None:
+        """Returns the step whose missing result prevents this one; None if this one can be made."""
+        return next((need for need in (*instance.waits_for, *instance.needs) if need.address in self.lost), None)
+
+    def keep_open(self, draft: Draft, step: Step) -> None:
+        """Leaves a request open while undecided conditions can change its values, also where all results exist."""
+        failed = self.failed if step.require == "any" else ()
+        values = [step.with_, step.from_, step.save_as]
+        doubts = doubts_of_choices(values, draft.frame, failed) if self.deciding else ()
+        if not doubts:
+            return
+        instance = draft.instance
+        instance.is_sure &= not draft.is_settled  # its result may exist
+        draft.is_settled = False
+        instance.waits_for = list(dict.fromkeys([*instance.waits_for, *self.steps_that_decide(doubts)]))
+
+    def not_numbers(self, checked: Checked, step: Step, at: Path, frame: Frame, keys: Sequence[str]) -> list[str]:
+        """Reports values that `lt` and `gt` of some conditions cannot compare; returns what is wrong with them."""
+        found: list[str] = []
+        for key in keys:
+            condition = getattr(step, key)
+            if condition is None or truth(condition, frame) is not None:
+                continue
+            for path, clause in not_numbers(condition, frame):
+                self._item_problems.add(checked, (*at, key, *path), clause, frame.row_around)
+                found.append(clause)
+        return found
+
+
+def condition_steps(conditions: Any, frame: Frame) -> list[Instance]:
+    """Returns the steps that conditions refer to; whether one fails is decided only when it has ended."""
+    values = (evaluate(reference.text, frame) for _, reference in references_in(conditions))
+    return [maker for one in values for maker in makers(one)]
+
+
+def is_unmade(instances: Sequence[Instance]) -> bool:
+    """Returns whether any of some steps has no result yet."""
+    return any(one.state not in "=x" for one in instances)
+
+
+def is_open(step: Step, frame: Frame, waits_for: Sequence[Instance]) -> bool:
+    """Returns whether it is still unknown if a step is to be made."""
+    conditions = (step.when, step.expect)
+    is_unknown = any(one is not None and truth(one, frame) is None for one in conditions)
+    return frame.is_pending or is_unknown or is_unmade(waits_for)
