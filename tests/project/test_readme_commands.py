@@ -21,8 +21,8 @@ PRODUCTS = "sku,title\nMUG-1,Blue mug\nLAMP-2,Reading lamp\nCHAIR-3,Oak chair\n"
 
 
 def block_with(words: str) -> str:
-    [found] = [block for block in blocks(PAGES[0], "sh") if words in block]
-    return found
+    """The first block with these words."""
+    return next(block for block in blocks(PAGES[0], "sh") if words in block)
 
 
 def commands_of_the_reader() -> str:
@@ -30,7 +30,8 @@ def commands_of_the_reader() -> str:
     pipeline = block_with("rh-prefect plan") + block_with("rh-prefect run products.yaml") * 2
     reader = block_with("rh-prefect doctor").replace("s3://my-bucket/films", "films")
     lines = [line for line in reader.splitlines() if not line.startswith(("pip ", "export "))]
-    named = [line for line in block_with("--resume RUN_ID").splitlines() if "/KEY" not in line]
+    resumed = [line for line in block_with("--resume RUN_ID").splitlines() if "--resume" in line]
+    named = resumed + [line for line in block_with("jobs list RUN_ID").splitlines() if "/KEY" not in line]
     run = "RUN_ID=$(rh-prefect run film --prompt one --shots 1 | grep -oE '[0-9a-f-]{36}' | head -n 1)"
     return "\n".join([pipeline, *lines, run, *named]).replace("RUN_ID  ", "$RUN_ID  ").replace("RUN_ID #", "$RUN_ID #")
 
