@@ -95,7 +95,7 @@ def _mutable_parts(node: ast.AST) -> Iterator[ast.AST]:
             return
         case ast.Expr(ast.Call(ast.Attribute(ast.Name("_log")))):
             return
-        case ast.Assign([ast.Name("model_config" | "__all__" | "_KEPT")]) | ast.Call(ast.Name("LruSet")):
+        case ast.Assign([ast.Name("model_config" | "__all__" | "_CACHE_SIZE")]) | ast.Call(ast.Name("LruSet")):
             return
         case ast.Raise(ast.Call() as call):  # its message is not, but what else it is given
             yield from (keyword.value for keyword in call.keywords)

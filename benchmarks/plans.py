@@ -83,7 +83,7 @@ async def measure(items: int, *, is_known: bool) -> dict[str, Any]:
         def __init__(self) -> None:
             self.known: dict[str, KnownWork] = {}
 
-        async def look(self, queries: Sequence[WorkQuery]) -> list[KnownWork | None]:
+        async def find(self, queries: Sequence[WorkQuery]) -> list[KnownWork | None]:
             return [self.known.get(query.work) for query in queries]
 
         def make(self, work: str, model: str) -> None:

@@ -173,9 +173,9 @@ def _within_page(text: str) -> str:
     if size_of(text) <= MAX_PAGE:
         return text
     note = f"\n\nThe rest is not shown: a page has at most {MAX_PAGE // 1000} kB."
-    kept = text.encode()[: MAX_PAGE - size_of(note) - len("\n```")].decode(errors="ignore").rpartition("\n")[0]
-    is_open = sum(line.startswith("```") for line in kept.splitlines()) % 2
-    return f"{kept}{chr(10) + '```' if is_open else ''}{note}"
+    head = text.encode()[: MAX_PAGE - size_of(note) - len("\n```")].decode(errors="ignore").rpartition("\n")[0]
+    is_open = sum(line.startswith("```") for line in head.splitlines()) % 2
+    return f"{head}{chr(10) + '```' if is_open else ''}{note}"
 
 
 def size_of(text: str) -> int:
@@ -192,14 +192,14 @@ def fitting(parts: Sequence[str], room: int, *, what: str) -> list[str]:
         what: What they are, and perhaps where the others are, as in `files; the report has all`.
     """
     sizes = accumulate(size_of(part) + 2 for part in parts)
-    kept = [part for part, size in zip(parts, sizes, strict=True) if size <= room]
-    left = len(parts) - len(kept)
-    return [*kept, *([not_shown(left, len(parts), what)] if left else [])]
+    first = [part for part, size in zip(parts, sizes, strict=True) if size <= room]
+    rest = len(parts) - len(first)
+    return [*first, *([not_shown(rest, len(parts), what)] if rest else [])]
 
 
-def not_shown(left: int, all_: int, what: str) -> str:
+def not_shown(count: int, all_: int, what: str) -> str:
     """Returns a line with the number of entries that a page omits."""
-    return f"Not shown: {left} of {all_} {what}."
+    return f"Not shown: {count} of {all_} {what}."
 
 
 async def contact_sheet(jpeg: bytes, uri: str, *, page: Page | None = None) -> UUID | None:

@@ -149,16 +149,16 @@ class SingleFlight(Generic[K, V]):
             return known[1]
         task = self._asking.get(key)
         if task is None:
-            asked_at, task = self._clock(), asyncio.ensure_future(ask())
+            requested_at, task = self._clock(), asyncio.ensure_future(ask())
             self._asking[key] = task
-            task.add_done_callback(lambda done: self._keep(key, asked_at, done))
+            task.add_done_callback(lambda done: self._keep(key, requested_at, done))
         return await asyncio.shield(task)
 
-    def _keep(self, key: K, asked_at: float, done: asyncio.Task[V]) -> None:
+    def _keep(self, key: K, requested_at: float, done: asyncio.Task[V]) -> None:
         if self._asking.get(key) is done:
             del self._asking[key]
         if not done.cancelled() and done.exception() is None:
-            self._answers[key] = (asked_at, done.result())
+            self._answers[key] = (requested_at, done.result())
 
 
 class SharedTasks(Generic[K, V]):

@@ -40,12 +40,12 @@ class FileValue(BaseModel):
     file: MediaInput
 
 
-def _endpoint(given: object) -> object:
-    path = _API.sub("", given.strip()).strip("/") if isinstance(given, str) else given
+def _endpoint(value: object) -> object:
+    path = _API.sub("", value.strip()).strip("/") if isinstance(value, str) else value
     if isinstance(path, str) and path.startswith(_OF_THE_API):
-        raise ValueError(f"{given!r} is an API call of RunningHub, not a model")
+        raise ValueError(f"{value!r} is an API call of RunningHub, not a model")
     if not isinstance(path, str) or not _ENDPOINT.fullmatch(path):
-        raise ValueError(f"{given!r} is not a valid endpoint; write it as in 'luma/uni-1/text-to-image'")
+        raise ValueError(f"{value!r} is not a valid endpoint; write it as in 'luma/uni-1/text-to-image'")
     return path
 
 
@@ -64,11 +64,11 @@ def _value(value: object) -> object:
     raise ValueError(f"a value of the type {type(value).__name__} cannot be sent as JSON")
 
 
-def _params(given: object) -> object:
-    if not isinstance(given, Mapping):
+def _params(params: object) -> object:
+    if not isinstance(params, Mapping):
         raise ValueError("expected an object of parameters")
     try:
-        return {str(name): _value(value) for name, value in given.items()}
+        return {str(name): _value(value) for name, value in params.items()}
     except InputError as error:
         raise ValueError(error.message.rstrip(".")) from None
 
@@ -91,18 +91,18 @@ class CustomInput(BaseModel):
     params: Annotated[dict[str, Any], BeforeValidator(_params)] = Field(default_factory=dict)
     price: Decimal | None = Field(default=None, gt=0)
 
-    def __init__(self, **given: Any) -> None:
-        flaw = flaw_of(given.get("params"))
+    def __init__(self, **values: Any) -> None:
+        flaw = flaw_of(values.get("params"))
         if flaw:
-            raise InputError(f"{given.get('endpoint')}: a parameter {flaw}. Nothing was sent.")
+            raise InputError(f"{values.get('endpoint')}: a parameter {flaw}. Nothing was sent.")
         try:
-            super().__init__(**snapshot(given))
+            super().__init__(**snapshot(values))
         except ValidationError as error:
             problems = "; ".join(
                 f"{'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}"
                 for one in error.errors()
             )
-            raise InputError(f"{given.get('endpoint')}: {problems}. Nothing was sent.") from None
+            raise InputError(f"{values.get('endpoint')}: {problems}. Nothing was sent.") from None
 
     @property
     def model(self) -> str:
@@ -137,12 +137,12 @@ def custom(
     if twice:
         raise InputError(f"{endpoint}: {', '.join(twice)} is given twice. Nothing was sent.")
     exact = Decimal(str(price)) if isinstance(price, float) else price
-    made = CustomInput(endpoint=endpoint, price=exact, params={**(params or {}), **more})
-    if is_known(made.endpoint):
+    request = CustomInput(endpoint=endpoint, price=exact, params={**(params or {}), **more})
+    if is_known(request.endpoint):
         warnings.warn(
-            f"{made.endpoint} is in the catalogue: `models.input_for({made.endpoint!r})` checks its "
+            f"{request.endpoint} is in the catalogue: `models.input_for({request.endpoint!r})` checks its "
             "parameters, which `custom` does not.",
             InputWarning,
             stacklevel=2,
         )
-    return made
+    return request

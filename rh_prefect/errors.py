@@ -348,7 +348,7 @@ class Code:
 
 
 _WAIT = "the package waits and retries; if it gives up, run again later"
-_LOOK = "look for the task in RunningHub's call log before sending it again"
+_CHECK_CALL_LOG = "look for the task in RunningHub's call log before sending it again"
 _INPUT = "correct the request; the same request would fail again"
 _KEY = "check the key, its site (.cn or .ai) and that it is enabled"
 _NEW = "run it again: a new task may succeed, but it is paid for again"
@@ -380,7 +380,7 @@ CODES: dict[str, Code] = {
         RequestRejected, "the account has no machine of that class", "set another instance type", account_scope="job"
     ),
     "436": Code(AccountError, "the exclusive contract has ended", "renew the contract, then run again"),
-    "500": Code(OutcomeUnknown, "unknown error", _LOOK),
+    "500": Code(OutcomeUnknown, "unknown error", _CHECK_CALL_LOG),
     "801": Code(AccountError, "free accounts may not use the API", "upgrade the account"),
     "802": Code(KeyRejected, "the key is wrong, disabled or expired", _KEY),
     "803": Code(RequestRejected, "the node list does not match the workflow", _INPUT),
@@ -406,12 +406,12 @@ CODES: dict[str, Code] = {
         "check the app id and the site (.cn or .ai)",
         account_scope="model",
     ),
-    "1000": Code(OutcomeUnknown, "unknown error", _LOOK),
+    "1000": Code(OutcomeUnknown, "unknown error", _CHECK_CALL_LOG),
     "1001": Code(RequestRejected, "no such address", "check the endpoint's name"),
     "1002": Code(KeyRejected, "the key is not valid", _KEY),
     "1003": Code(Busy, "too many requests", _WAIT),
     "1004": Code(TaskNotFound, "the task is not known, or its record has expired", "check the task id and the account"),
-    "1005": Code(OutcomeUnknown, "internal error", _LOOK),
+    "1005": Code(OutcomeUnknown, "internal error", _CHECK_CALL_LOG),
     "1006": Code(GenerationFailed, "the task ran out of time", _NEW, new_task=True),
     "1007": Code(RequestRejected, "a parameter is not valid", _INPUT),
     "1008": Code(RequestRejected, "a file is too large", "make the file smaller"),
@@ -419,7 +419,7 @@ CODES: dict[str, Code] = {
     # That 1010 and 1011 mean "not accepted" is an assumption; nothing published confirms it.
     "1010": Code(Busy, "the service is not available", _WAIT),
     "1011": Code(Busy, "the service is busy", _WAIT),
-    "1012": Code(OutcomeUnknown, "the model's provider returned an invalid response", _LOOK),
+    "1012": Code(OutcomeUnknown, "the model's provider returned an invalid response", _CHECK_CALL_LOG),
     "1013": Code(RequestRejected, "a file could not be read", "check that the file opens and its link works"),
     "1014": Code(
         AccountError, "models need an enterprise shared key", "use an enterprise shared key", account_scope="model"
@@ -431,10 +431,10 @@ CODES: dict[str, Code] = {
     "1505": Code(
         ModerationError, "pictures of real people are not allowed", "use a registered asset or another picture"
     ),
-    "1516": Code(OutcomeUnknown, "no published meaning", _LOOK),
-    "1517": Code(OutcomeUnknown, "no published meaning", _LOOK),
-    "1518": Code(OutcomeUnknown, "no published meaning", _LOOK),
-    "1519": Code(OutcomeUnknown, "no published meaning", _LOOK),
+    "1516": Code(OutcomeUnknown, "no published meaning", _CHECK_CALL_LOG),
+    "1517": Code(OutcomeUnknown, "no published meaning", _CHECK_CALL_LOG),
+    "1518": Code(OutcomeUnknown, "no published meaning", _CHECK_CALL_LOG),
+    "1519": Code(OutcomeUnknown, "no published meaning", _CHECK_CALL_LOG),
     "1520": Code(Busy, "the key has reached its limit of running tasks", _WAIT, no_slot=True),
     "1601": Code(KeyRejected, "the key is missing in the body", _KEY),
     "40310": Code(
@@ -449,7 +449,7 @@ CODES: dict[str, Code] = {
 """RunningHub's error reference: v1 numbers, v2 numbers, and the two messages that have no known number."""
 
 _NO_ROW = Code(RequestRejected, "a code that the reference does not list", "read RunningHub's own words")
-_NO_ROW_ON_SUBMIT = Code(OutcomeUnknown, "a code that the reference does not list", _LOOK)
+_NO_ROW_ON_SUBMIT = Code(OutcomeUnknown, "a code that the reference does not list", _CHECK_CALL_LOG)
 
 
 def explain(code: str, reason: str = "", *, submitting: bool = False) -> Code:
@@ -480,6 +480,6 @@ def api_error(code: str, reason: str = "", *, doing: str, submitting: bool = Fal
         facts: More attributes, such as `task_id`.
     """
     row = explain(code, reason, submitting=submitting)
-    said = f' RunningHub said: "{reason}".' if reason else ""
-    message = f"{doing}: {row.meaning} (code {code}).{said} What to do: {row.advice}."
+    quote = f' RunningHub said: "{reason}".' if reason else ""
+    message = f"{doing}: {row.meaning} (code {code}).{quote} What to do: {row.advice}."
     return row.error(message, code=code, reason=reason, advice=row.advice, **facts)

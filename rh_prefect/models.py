@@ -47,8 +47,8 @@ def input_for(model: Model | str) -> type[ModelInput]:
     with _LOCK:  # two classes of one name could not be pickled
         if name not in globals():
             globals()[name] = build_input(entry, ModelInput, media=MediaInput, module=__name__)
-        made: type[ModelInput] = globals()[name]
-    return made
+        input_class: type[ModelInput] = globals()[name]
+    return input_class
 
 
 def any_input(

@@ -85,23 +85,23 @@ def form_of(place: str) -> Form | None:
 
 
 def open_table(
-    given: str, form: Form, *, options: Mapping[str, object] | None = None, most_bytes: int | None = None
+    address: str, form: Form, *, options: Mapping[str, object] | None = None, most_bytes: int | None = None
 ) -> Source:
     """Opens a table; its rows are read later."""
-    head = without_user(given)
-    base = str(Path(local_path(given)).parent) if is_local(given) else head.partition("?")[0].rpartition("/")[0]
-    name = shown(given)
+    head = without_user(address)
+    base = str(Path(local_path(address)).parent) if is_local(address) else head.partition("?")[0].rpartition("/")[0]
+    name = shown(address)
     readers = {"csv": _csv(",", name), "tsv": _csv("\t", name), "jsonl": _json_lines}
 
     def rows() -> Iterator[Row]:
         if form == "parquet":
-            yield from _parquet(given, options or {}, most_bytes)
+            yield from _parquet(address, options or {}, most_bytes)
             return
-        with open_input(given, options=options) as reader:
+        with open_input(address, options=options) as reader:
             yield from _whole_text(readers[form](_limited(reader, most_bytes, name)), name)
 
     is_table = form != "jsonl"
-    identity = unsigned_uri(given) or identity_uri(given)
+    identity = unsigned_uri(address) or identity_uri(address)
     return Source(name=name, identity=identity, base=base, rows=rows, root=base, is_table=is_table)
 
 
@@ -222,27 +222,28 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return dict(pairs)
 
 
-def _parquet(given: str, options: Mapping[str, object], most_bytes: int | None) -> Iterator[Row]:
+def _parquet(address: str, options: Mapping[str, object], most_bytes: int | None) -> Iterator[Row]:
     try:
         parquet: Any = import_module("pyarrow.parquet")
     except ImportError:
         raise ConfigError(
-            f"{shown(given)}: Parquet needs pyarrow. What to do: pip install 'rh-prefect[parquet]', or save it as CSV."
+            f"{shown(address)}: Parquet needs pyarrow. What to do: pip install 'rh-prefect[parquet]', or save it "
+            "as CSV."
         ) from None
-    folder, name = get_settings().state_dir / "inputs", shown(given)
+    folder, name = get_settings().state_dir / "inputs", shown(address)
     with open_local(
-        given, folder, options=options, check_size=lambda size: _check_size(size, most_bytes, name)
+        address, folder, options=options, check_size=lambda size: _check_size(size, most_bytes, name)
     ) as held:
         try:
             file = parquet.ParquetFile(held.path)
-            _refuse_twice(file.schema_arrow.names, shown(given))
+            _refuse_twice(file.schema_arrow.names, shown(address))
             number = 0
             for batch in file.iter_batches(batch_size=1000):
                 for cells in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                     number += 1
                     yield _row(number, batch.schema.names, [_cell(cell) for cell in cells])
         except (ValueError, OSError, NotImplementedError) as error:  # the base classes of Arrow's own errors
-            raise InputError(f"{shown(given)}: cannot be read as Parquet: {error}.") from None
+            raise InputError(f"{shown(address)}: cannot be read as Parquet: {error}.") from None
 
 
 def _cell(value: object) -> object:

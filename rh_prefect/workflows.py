@@ -41,31 +41,31 @@ NodeValue = Annotated[Media | bool | int | float | str, BeforeValidator(_value)]
 """What a node's field can be set to; a file may be a Media, a path, a URI or the result of another job."""
 
 
-class _Asked(BaseModel):
+class _Input(BaseModel):
     """Input whose errors are the package's own; later changes by the caller do not affect it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def __init__(self, **given: Any) -> None:  # the fields of each
-        flaw = next((f"{name} {flaw}" for name, one in _by_name(given) if (flaw := flaw_of(one))), "")
+    def __init__(self, **values: Any) -> None:  # the fields of each
+        flaw = next((f"{name} {flaw}" for name, one in _by_name(values) if (flaw := flaw_of(one))), "")
         if flaw:
             raise InputError(f"{type(self).__name__}: {flaw}. Nothing was sent.")
         try:
-            super().__init__(**snapshot(given))
+            super().__init__(**snapshot(values))
         except ValidationError as error:
             raise InputError(f"{type(self).__name__}: {_problems(error)} Nothing was sent.") from None
 
 
-def _by_name(given: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+def _by_name(values: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     """Yields the given values by their names in messages; each node's value has its own name."""
-    for name, one in given.items():
+    for name, one in values.items():
         if name == "nodes" and isinstance(one, dict):
             yield from ((f"nodes.{node!a}", value) for node, value in one.items())
         else:
             yield name, one
 
 
-class NodeValues(_Asked):
+class NodeValues(_Input):
     """The node values that are set in a graph.
 
     Attributes:
@@ -136,7 +136,7 @@ class AppInput(NodesInput):
         return f"app/{self.id}"
 
 
-class QuickCreateInput(_Asked):
+class QuickCreateInput(_Input):
     """A run of one of the modules of the site's quick create.
 
     Attributes:
@@ -174,16 +174,16 @@ class GraphInput(NodeValues):
 
     @model_validator(mode="before")
     @classmethod
-    def _find_files(cls, given: Any) -> Any:  # unchecked
-        graph = given.get("graph") if isinstance(given, dict) else None
+    def _find_files(cls, data: Any) -> Any:  # unchecked
+        graph = data.get("graph") if isinstance(data, dict) else None
         if not isinstance(graph, dict):
-            return given
+            return data
         whole: dict[str, Any] = {}
         files: dict[str, object] = {}
         for node_id, node in graph.items():
             whole[str(node_id)], found = _without_files(node_id, _checked_node(node_id, node))
             files |= found
-        return {**given, "graph": whole, "nodes": {**files, **(given.get("nodes") or {})}}
+        return {**data, "graph": whole, "nodes": {**files, **(data.get("nodes") or {})}}
 
 
 def _checked_node(node_id: object, node: object) -> dict[str, Any]:
@@ -198,8 +198,8 @@ def _checked_node(node_id: object, node: object) -> dict[str, Any]:
 def _without_files(node_id: object, node: dict[str, Any]) -> tuple[dict[str, Any], dict[str, object]]:
     """Returns a node without its files, and the files by their names."""
     files = {name: value for name, value in node["inputs"].items() if _is_file(value)}
-    kept = {name: "" if name in files else value for name, value in node["inputs"].items()}
-    return {**node, "inputs": kept}, {f"{node_id}.{name}": value for name, value in files.items()}
+    inputs = {name: "" if name in files else value for name, value in node["inputs"].items()}
+    return {**node, "inputs": inputs}, {f"{node_id}.{name}": value for name, value in files.items()}
 
 
 def _is_file(value: object) -> bool:
@@ -213,6 +213,6 @@ def _problems(error: ValidationError) -> str:
         where = ".".join(map(str, one["loc"]))
         # Words of our own come from pydantic with its own prefix.
         own = one.get("ctx", {}).get("error")
-        said = str(own) if isinstance(own, ValueError) else one["msg"]
-        found.append(f"{where}: {said}." if where else f"{said}.")
+        message = str(own) if isinstance(own, ValueError) else one["msg"]
+        found.append(f"{where}: {message}." if where else f"{message}.")
     return " ".join(found)

@@ -78,9 +78,9 @@ async def load_storage(name: str | None = None) -> MediaStore:
     try:
         block = MediaStorage(url=settings.storage_url, options=SecretDict(settings.storage_options))
     except ValidationError as error:
-        said = "; ".join(wrong["msg"].removeprefix("Value error, ") for wrong in error.errors(include_input=False))
+        flaws = "; ".join(wrong["msg"].removeprefix("Value error, ") for wrong in error.errors(include_input=False))
         raise ConfigError(
-            f"RH_STORAGE_URL or RH_STORAGE_OPTIONS cannot be used: {said}. What to do: set RH_STORAGE_URL to a folder "
+            f"RH_STORAGE_URL or RH_STORAGE_OPTIONS cannot be used: {flaws}. What to do: set RH_STORAGE_URL to a folder "
             "or a URL without credentials, and credentials as JSON in RH_STORAGE_OPTIONS, such as "
             '{"username": "…", "password": "…"}.'
         ) from None
@@ -139,7 +139,7 @@ async def _names(kind: type[Block]) -> list[str]:
     return sorted(block.name for block in found if block.name)
 
 
-BELIEVED = 60.0
+POOL_CACHE_SECONDS = 60.0
 """Seconds for which a process remembers whether a name is a pool's, and of which accounts: each job asks for it."""
 
 
@@ -177,7 +177,7 @@ def key_from(block: RunningHubCredentials, name: str | None) -> Key:
     return Key(block.api_key, block.base_url, block.account, name)
 
 
-_pools: SingleFlight[tuple[str, str], tuple[Key, ...] | None] = SingleFlight(1000, seconds=BELIEVED)
+_pools: SingleFlight[tuple[str, str], tuple[Key, ...] | None] = SingleFlight(1000, seconds=POOL_CACHE_SECONDS)
 """The keys of a pool by API and name; None where no pool has the name. Used on the loop thread only."""
 # A forked child has its parent's tasks, which belong to a loop that the child does not have.
 os.register_at_fork(after_in_child=_pools.clear)

@@ -204,20 +204,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(source: Path | None, *, check: bool, slim_file: Path, stubs: Mapping[_Renderer, Path], page: Path) -> int:
     content = json.loads(slim_file.read_bytes()) if source is None or (check and slim_file.exists()) else {"models": []}
-    wanted = slim(json.loads(source.read_bytes())) if source else content
-    models = decoded(content if check else wanted)
+    new = slim(json.loads(source.read_bytes())) if source else content
+    models = decoded(content if check else new)
     files = {file: render(models) for render, file in stubs.items()}
     if page.exists():
         files[page] = _counted(
-            page.read_text(encoding="utf-8"), models, str((content if check else wanted).get("version", ""))
+            page.read_text(encoding="utf-8"), models, str((content if check else new).get("version", ""))
         )
     if check:
-        return _check(list(changes(content, wanted).lines()), files)
+        return _check(list(changes(content, new).lines()), files)
     if source:
-        slim_file.write_text(dumps(wanted), encoding="utf-8")
+        slim_file.write_text(dumps(new), encoding="utf-8")
     for file, text in files.items():
         file.write_text(text, encoding="utf-8")
-    sys.stdout.write(f"{len(wanted['models'])} models written\n")
+    sys.stdout.write(f"{len(new['models'])} models written\n")
     return 0
 
 

@@ -50,17 +50,17 @@ def holds(model: Model, rule: Rule, values: Mapping[str, object]) -> bool:
     if any(key in values for key in rule.given):
         return True
     return bool(rule.when) and all(
-        text_of(values.get(key, model.param(key).default)) == text_of(wanted) for key, wanted in rule.when
+        text_of(values.get(key, model.param(key).default)) == text_of(value) for key, value in rule.when
     )
 
 
 def _problem(model: Model, rule: Rule, values: Mapping[str, object]) -> str:
-    given = [key for key in rule.params if key in values]
+    present_keys = [key for key in rule.params if key in values]
     match rule.kind:
-        case "one" | "any" if not given:
+        case "one" | "any" if not present_keys:
             return f"one of {_names(model, rule.params, 'and')} is needed"
-        case "one" | "either" if len(given) > 1:
-            return f"{_names(model, given, 'and')} exclude each other; give one of them"
+        case "one" | "either" if len(present_keys) > 1:
+            return f"{_names(model, present_keys, 'and')} exclude each other; give one of them"
         case "one" | "any" | "either" | "used":
             return ""
         case "needed":
@@ -69,7 +69,7 @@ def _problem(model: Model, rule: Rule, values: Mapping[str, object]) -> str:
             idle = _names(model, _idle(model, rule, values), "and")
             return f"{idle} is valid only when {_condition(model, rule)}" if idle else ""
         case "most":
-            count = sum(_count(values[key]) for key in given)
+            count = sum(_count(values[key]) for key in present_keys)
             together = f"{_names(model, rule.params, 'and')} may have at most {rule.limit} items together, not {count}"
             return together if count > rule.limit else ""
         case "never":

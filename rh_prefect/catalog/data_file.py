@@ -20,7 +20,7 @@ _STATUSES = {"gone-from-newest-list": "gone"}
 _REGISTRY, _CN_PAGES = "registry-2026-09", "site-2026-09"
 """The lists that state where a model is offered: .cn offers those models of the first that are in the second."""
 _COUNTS = ("imageNum", "n", "maxImages")
-_KEPT = ("key", "type", "default", "min", "max", "max_length", "max_items", "accept", "max_size_mb", "note")
+_PARAM_FIELDS = ("key", "type", "default", "min", "max", "max_length", "max_items", "accept", "max_size_mb", "note")
 
 
 def slim(source: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,11 +128,11 @@ def slim_model(raw: Mapping[str, Any]) -> dict[str, Any]:
     """
     if raw["output"] not in get_args(Output):
         raise InputError(f"{raw['name']} has the output type {raw['output']!r}, which this version does not support.")
-    made = {key: raw[key] for key in ("name", "endpoint", "output", "family")}
-    made |= {key: raw[key] for key in _FLAGS if raw.get(key)} | _unusual(raw)
-    made["params"] = [_param(param) for param in raw["params"]]
+    model = {key: raw[key] for key in ("name", "endpoint", "output", "family")}
+    model |= {key: raw[key] for key in _FLAGS if raw.get(key)} | _unusual(raw)
+    model["params"] = [_param(param) for param in raw["params"]]
     parts = {"rules": rules_of(raw["params"]), "price": slim_price(raw)}
-    return made | {key: part for key, part in parts.items() if part}
+    return model | {key: part for key, part in parts.items() if part}
 
 
 def _unusual(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def _param(raw: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(
             f"The parameter {raw['key']!r} has the type {raw['type']!r}, which this version does not support."
         )
-    made = {key: raw[key] for key in _KEPT if key in raw}
+    param = {key: raw[key] for key in _PARAM_FIELDS if key in raw}
     options = [*raw.get("options", ()), *extra_options(raw)]
     parts = {
         "required": raw["required"],
@@ -165,7 +165,7 @@ def _param(raw: Mapping[str, Any]) -> dict[str, Any]:
         "shape": shape_of(raw),
         "pattern": pattern_of(raw),
     }
-    return made | {key: part for key, part in parts.items() if part}
+    return param | {key: part for key, part in parts.items() if part}
 
 
 def slim_price(raw: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -64,8 +64,8 @@ def _facts(model: Model) -> list[str]:
 
 
 def _price(model: Model) -> str:
-    seen = f" (listed {model.price_seen})" if model.price and model.price_seen else ""
-    price = f"Price: {model.price}{seen}." if model.price else "Its price is not published."
+    price_date = f" (listed {model.price_seen})" if model.price and model.price_seen else ""
+    price = f"Price: {model.price}{price_date}." if model.price else "Its price is not published."
     return f"{price} {model.price_note}" if model.price_note else price
 
 

@@ -94,14 +94,14 @@ class InputBase(BaseModel):
 
     def params(self) -> dict[str, object]:
         """Returns the given parameters by their Python names; omitted parameters are not included."""
-        return self._given() | self.unchecked
+        return self._checked_values() | self.unchecked
 
-    def _given(self) -> dict[str, object]:
+    def _checked_values(self) -> dict[str, object]:
         """Returns the values that were given and checked."""
-        given = {**self.__dict__, **(self.model_extra or {})}
+        values = {**self.__dict__, **(self.model_extra or {})}
         return {
             name: value
-            for name, value in given.items()
+            for name, value in values.items()
             if name in self.model_fields_set and name not in ("model", "unchecked") and value is not None
         }
 
@@ -115,9 +115,9 @@ class InputBase(BaseModel):
         if not isinstance(data, Mapping) or not hasattr(cls, "entry"):
             return validate(data)
         entry = cls.entry
-        given = _own(entry, snapshot(data))
-        unchecked = _by_name(entry, given.pop("unchecked", None) or {}, given)
-        checked = check(entry, given | unchecked, as_media=cls.as_media, unchecked=unchecked)
+        values = _own(entry, snapshot(data))
+        unchecked = _by_name(entry, values.pop("unchecked", None) or {}, values)
+        checked = check(entry, values | unchecked, as_media=cls.as_media, unchecked=unchecked)
         checked.warn(stacklevel=3)
         if checked.problems:
             raise ValueError("; ".join(checked.problems))
@@ -126,18 +126,18 @@ class InputBase(BaseModel):
         extra = {name: value for name, value in checked.extra.items() if name not in sent}
         # Pydantic needs all required values; an example stands for each missing one, and is removed again.
         stand_ins = {name: example_of(param) for name in sent if (param := entry.find_param(name)) is not None}
-        kept = {"unchecked": sent} if sent else {}
-        made = validate({"model": entry.name, **kept, **stand_ins, **by_name, **extra})
+        unchecked_field = {"unchecked": sent} if sent else {}
+        instance = validate({"model": entry.name, **unchecked_field, **stand_ins, **by_name, **extra})
         for name in stand_ins:
-            made.__dict__.pop(name, None)
-            made.model_fields_set.discard(name)
-        return made
+            instance.__dict__.pop(name, None)
+            instance.model_fields_set.discard(name)
+        return instance
 
     @model_serializer(mode="wrap")
     def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Serializes only the given values, so that a stored input is the same request as the original."""
-        kept = {"model", *self._given(), *(["unchecked"] if self.unchecked else [])}
-        return {name: value for name, value in dump(self).items() if name in kept}
+        names = {"model", *self._checked_values(), *(["unchecked"] if self.unchecked else [])}
+        return {name: value for name, value in dump(self).items() if name in names}
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -236,16 +236,16 @@ def _literal(options: tuple[str, ...]) -> Any:
     return Literal.__getitem__(options)  # made from data, so no type checker can read it
 
 
-def _by_name(entry: Model, unchecked: Any, given: dict[str, Any]) -> _Unchecked:
+def _by_name(entry: Model, unchecked: Any, values: dict[str, Any]) -> _Unchecked:
     """Reads the values that are not to be checked, by Python names; None counts as not given here, too."""
     if isinstance(unchecked, _Unchecked):
         for name in unchecked:
-            given.pop(name, None)
+            values.pop(name, None)
         return unchecked
     if not isinstance(unchecked, Mapping):
         raise ValueError("unchecked must be an object of parameters and their values")
     found = _Unchecked()
-    taken = {param.name if (param := entry.find_param(name)) else name for name in given}
+    taken = {param.name if (param := entry.find_param(name)) else name for name in values}
     for name, value in unchecked.items():
         known = param.name if (param := entry.find_param(name)) else str(name)
         if value is not None and known in taken:

@@ -34,8 +34,8 @@ def estimate(model: Model, payload: Mapping[str, object], *, seconds: float | No
 def _unit_price(table: PriceTable, model: Model, payload: Mapping[str, object]) -> Decimal | None:
     if table.fixed is not None:
         return table.fixed
-    wanted = tuple(text_of(_value(model, payload, key)) for key in table.by)
-    return next((amount for values, amount in table.rows if values == wanted), None)
+    payload_values = tuple(text_of(_value(model, payload, key)) for key in table.by)
+    return next((amount for values, amount in table.rows if values == payload_values), None)
 
 
 def _units(table: PriceTable, model: Model, payload: Mapping[str, object], seconds: float | None) -> Decimal | None:

@@ -233,10 +233,10 @@ def _param(found: PublicList, endpoint: str, raw: object) -> Raw | None:
 
 
 def _typed(param: Raw, flaws: list[str]) -> None:
-    given = param.get("type")
-    param["type"] = _TYPES.get(str(given), "string")
-    if str(given) not in _TYPES:
-        flaws.append(f"type {given!r} is unknown; any text is accepted")
+    type_name = param.get("type")
+    param["type"] = _TYPES.get(str(type_name), "string")
+    if str(type_name) not in _TYPES:
+        flaws.append(f"type {type_name!r} is unknown; any text is accepted")
 
 
 def _listed(param: Raw) -> None:
@@ -348,9 +348,9 @@ def _read_price(found: PublicList, literal: str, entry: Any) -> None:
     if amounts and not re.fullmatch(r"[A-Z]{3}", currency):
         raise _Unusable(f"currency {currency[:20]!r} is unknown; the price is ignored")
     if amounts:
-        seen = _DATE.search(str(entry.get("updated_at") or ""))
+        price_date = _DATE.search(str(entry.get("updated_at") or ""))
         price = {"currency": currency, "unit": unit, **amounts}
-        found.prices[endpoint] = price | ({"seen": seen[0]} if seen and is_past_day(seen[0]) else {})
+        found.prices[endpoint] = price | ({"seen": price_date[0]} if price_date and is_past_day(price_date[0]) else {})
 
 
 def _amounts(entry: Any) -> Raw:

@@ -72,8 +72,8 @@ def _is_gone(earlier: Mapping[str, Any], later: Mapping[str, Any] | None) -> boo
 
 
 def _facts(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> list[str]:
-    told = {"params", "price", *_DATES} | ({"status"} if later.get("status") == "gone" else set())
-    keys = sorted((earlier.keys() | later.keys()) - told)
+    separate_keys = {"params", "price", *_DATES} | ({"status"} if later.get("status") == "gone" else set())
+    keys = sorted((earlier.keys() | later.keys()) - separate_keys)
     return [key for key in keys if earlier.get(key) != later.get(key)]
 
 
@@ -81,9 +81,9 @@ def _param_changes(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> list
     before = {param["key"]: param for param in earlier.get("params", ())}
     after = {param["key"]: param for param in later.get("params", ())}
     return [
-        told
+        change
         for key in {**before, **after}
-        if (told := _param_change(key.strip(), before.get(key, {}), after.get(key, {})))
+        if (change := _param_change(key.strip(), before.get(key, {}), after.get(key, {})))
     ]
 
 
@@ -98,7 +98,7 @@ def _price(model: Mapping[str, Any]) -> str:
     return str((decode_price(model["price"]) if model.get("price") else None) or "unknown")
 
 
-_KEPT_OF_MODEL = ("name", "family", "groups", "in_docs", "replaced_by", "on_cn", "price", "price_seen", "price_note")
+_FIELDS_FROM_DOCS = ("name", "family", "groups", "in_docs", "replaced_by", "on_cn", "price", "price_seen", "price_note")
 """What public lists lack, or state less precisely than the documentation."""
 
 
@@ -144,16 +144,16 @@ def _joined(
     before = known or {}
     fresh = {"provenance": "third-party", "family": _family(raw["endpoint"], content)}
     params = _params(listed, before, raw)
-    made = slim_model({**fresh, **raw, "params": params})
+    model = slim_model({**fresh, **raw, "params": params})
     if before:
         news = {param["key"] for param in raw["params"]} - {param["key"] for param in before["params"]}
-        made["incomplete"] = bool(before.get("incomplete")) and not news
-    kept = {key: before[key] for key in (*_KEPT_OF_MODEL, "provenance") if key in before}
+        model["incomplete"] = bool(before.get("incomplete")) and not news
+    old_facts = {key: before[key] for key in (*_FIELDS_FROM_DOCS, "provenance") if key in before}
     aliases = sorted({*before.get("aliases", ()), *raw.get("aliases", ())})
     rules = [rule for rule in before.get("rules", ()) if keys_of(rule) <= {param["key"] for param in params}]
-    facts = {"aliases": aliases, "rules": rules or made.get("rules"), "seen": max(date, before.get("seen", ""))}
+    facts = {"aliases": aliases, "rules": rules or model.get("rules"), "seen": max(date, before.get("seen", ""))}
     facts |= {"on_cn": before.get("on_cn")} if before else {}
-    return _checked({key: fact for key, fact in (made | kept | facts).items() if fact or key == "params"})
+    return _checked({key: fact for key, fact in (model | old_facts | facts).items() if fact or key == "params"})
 
 
 def _params(listed: PublicList, before: Mapping[str, Any], raw: Raw) -> list[Raw]:
@@ -169,10 +169,10 @@ def _params(listed: PublicList, before: Mapping[str, Any], raw: Raw) -> list[Raw
 def _param(listed: PublicList, before: Mapping[str, Any], param: Raw) -> Raw:
     if before.get("type") == "json":
         return {**before, "required": param["required"]}
-    told = TELLS[listed.form]
+    list_fields = TELLS[listed.form]
     if before.get("type") == "string" == param["type"] and "default" in before:  # a list has a sample in its place
-        told -= {"default"}
-    return {key: value for key, value in before.items() if key not in told} | param
+        list_fields -= {"default"}
+    return {key: value for key, value in before.items() if key not in list_fields} | param
 
 
 def _as_listed(param: Mapping[str, Any]) -> Raw:
@@ -195,13 +195,15 @@ def _family(endpoint: str, content: Mapping[str, Any]) -> str:
 
 def _reprice(listed: PublicList, models: dict[str, Raw], endpoint: str, price: Raw | None, date: str) -> None:
     model = models.get(endpoint)
-    seen = str((price or {}).get("seen") or date)
+    price_date = str((price or {}).get("seen") or date)
     if model is None:
         listed.flaws.append(f"{endpoint}: a price for a model that is not in the catalogue")
-    elif price is not None and not (model.get("price") and seen and seen < model.get("price_seen", "")):
+    elif price is not None and not (model.get("price") and price_date and price_date < model.get("price_seen", "")):
         try:
-            made = slim_price({**model, "price": _spelled(price, model)})
-            models[endpoint] = _checked({**model, "price": made, **({"price_seen": seen} if seen else {})})
+            new_price = slim_price({**model, "price": _spelled(price, model)})
+            models[endpoint] = _checked(
+                {**model, "price": new_price, **({"price_seen": price_date} if price_date else {})}
+            )
         except (InputError, StopIteration, KeyError, TypeError, ValueError, ArithmeticError) as error:
             listed.flaws.append(f"{endpoint}: its price cannot be used ({error})")
 
@@ -279,8 +281,8 @@ def refresh(source: str, *, date: str | None = None) -> Refreshed:
     content = merge(before, listed, date=date)
     entries = len(listed.models) + len(listed.prices)
     if not entries:
-        told = "".join(f"\n  {flaw}" for flaw in listed.flaws[:5])
-        raise InputError(f"{_shown(source)} has no usable model. Nothing was changed.{told}")
+        details = "".join(f"\n  {flaw}" for flaw in listed.flaws[:5])
+        raise InputError(f"{_shown(source)} has no usable model. Nothing was changed.{details}")
     found = changes(before, content)
     after = {
         **content,
@@ -345,10 +347,10 @@ def _shown(source: str) -> str:
     return re.sub(r"(?<=://)[^/@]*@", "", source)
 
 
-def _day(given: str) -> str:
-    if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", given) or not is_past_day(given):
-        raise InputError(f"{given!r} is not a past date. What to do: write it as YYYY-MM-DD. Nothing was changed.")
-    return given
+def _day(text: str) -> str:
+    if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", text) or not is_past_day(text):
+        raise InputError(f"{text!r} is not a past date. What to do: write it as YYYY-MM-DD. Nothing was changed.")
+    return text
 
 
 def _version(before: str, date: str) -> str:

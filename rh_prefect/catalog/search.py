@@ -62,10 +62,10 @@ def read_query(text: str, names: frozenset[str]) -> Query:
     without_articles = [word for word in typed if word not in _ARTICLES] or typed
     known = [(word, _known(word, names)) for word in without_articles]
     terms = list(_terms([as_ for _, as_ in known if as_]))
-    asked = [term for term in terms if term.phrase not in _FILLERS] or terms
+    query_terms = [term for term in terms if term.phrase not in _FILLERS] or terms
     return Query(
-        terms=tuple(asked),
-        words=tuple(word for term in asked for word in term.phrase.split()),
+        terms=tuple(query_terms),
+        words=tuple(word for term in query_terms for word in term.phrase.split()),
         taken_for=tuple((word, _shown(as_)) for word, as_ in known if as_ and as_ not in _forms(word)),
         unknown=tuple(word for word, as_ in known if not as_),
     )
@@ -91,8 +91,8 @@ def _terms(words: list[str]) -> Iterator[Term]:
 def _phrases() -> dict[str, tuple[str, Tag]]:
     """Maps each name and synonym, without spaces, to its spelling and tag; a name takes precedence over a synonym."""
     named = {_joined(tag.name): (tag.name, tag) for tag in TAGS}
-    asked = {_joined(phrase): (phrase, tag) for tag in TAGS for phrase in split(tag.asked)}
-    return asked | named
+    synonyms = {_joined(phrase): (phrase, tag) for tag in TAGS for phrase in split(tag.synonyms)}
+    return synonyms | named
 
 
 @cache
@@ -200,24 +200,24 @@ def find(
         InputError: The order does not exist.
     """
     price = None if max_price is None else Decimal(str(max_price))
-    wanted = Filter(output, takes, family, in_docs, with_old, price)
-    return list(search(query, wanted, sort=sort).models)
+    filters = Filter(output, takes, family, in_docs, with_old, price)
+    return list(search(query, filters, sort=sort).models)
 
 
-def search(text: str, wanted: Filter, *, sort: Sort = "relevance") -> Found:
+def search(text: str, filters: Filter, *, sort: Sort = "relevance") -> Found:
     """Searches like `find`, and also returns how the search text was interpreted."""
     if sort not in _ORDERS:
         raise InputError(f"Models cannot be sorted by {sort!r}; choose one of {', '.join(_ORDERS)}.")
     query = read_query(text, _names())
-    cards = [card for card in _cards() if _is_wanted(card, wanted)]
+    cards = [card for card in _cards() if _matches_filters(card, filters)]
     matches = _matches(cards, query, is_all=not text.strip())
     if not matches:
         return Found((), (_no_match(text, query),))
     hits = max(match.hits for match in matches)
     best = [match for match in matches if match.hits == hits]
-    shown, left_out = _without_near(best) if sort != "relevance" else (best, [])
-    ranked, about_price = _affordable(sorted(shown, key=_ORDERS[sort]), wanted.max_price)
-    notes = (*_about(query, hits), *_about_near(query, ranked), *left_out, *about_price)
+    shown, about_hidden = _without_near(best) if sort != "relevance" else (best, [])
+    ranked, about_price = _affordable(sorted(shown, key=_ORDERS[sort]), filters.max_price)
+    notes = (*_about(query, hits), *_about_near(query, ranked), *about_hidden, *about_price)
     return Found(tuple(match.card.model for match in ranked), notes)
 
 
@@ -265,14 +265,14 @@ def _names() -> frozenset[str]:
     )
 
 
-def _is_wanted(card: _Card, wanted: Filter) -> bool:
+def _matches_filters(card: _Card, filters: Filter) -> bool:
     model = card.model
     return (
-        (wanted.output is None or model.output == wanted.output)
-        and (wanted.takes is None or wanted.takes in card.inputs)
-        and (wanted.family is None or model.family == wanted.family.lower())
-        and (wanted.in_docs is None or model.in_docs is wanted.in_docs)
-        and (wanted.with_old or model.status == "current")
+        (filters.output is None or model.output == filters.output)
+        and (filters.takes is None or filters.takes in card.inputs)
+        and (filters.family is None or model.family == filters.family.lower())
+        and (filters.in_docs is None or model.in_docs is filters.in_docs)
+        and (filters.with_old or model.status == "current")
     )
 
 
@@ -376,11 +376,11 @@ def _affordable(ranked: list[_Match], most: Decimal | None) -> tuple[list[_Match
     if most is None:
         return ranked, []
     unknown = sum(match.card.model.price is None for match in ranked)
-    left = [match for match in ranked if (price := match.card.model.price) is not None and price.least <= most]
-    notes = [] if left else [f"Of the models that match, none has a known price of {most} or less."]
+    affordable = [match for match in ranked if (price := match.card.model.price) is not None and price.least <= most]
+    notes = [] if affordable else [f"Of the models that match, none has a known price of {most} or less."]
     if unknown:
         notes.append(f"Not shown, because no price is known: {_count(unknown)}.")
-    return left, notes
+    return affordable, notes
 
 
 def _count(number: int) -> str:
@@ -388,11 +388,11 @@ def _count(number: int) -> str:
 
 
 def _about(query: Query, hits: int) -> list[str]:
-    notes = [f'"{typed}" is interpreted as "{meant}".' for typed, meant in query.taken_for]
+    notes = [f'"{typed}" is interpreted as "{meaning}".' for typed, meaning in query.taken_for]
     notes += [f'"{word}" is unknown and is ignored.' for word in query.unknown]
     if hits < sum(map(_weight, query.terms)):
-        asked = ", ".join(f'"{term.phrase}"' for term in query.terms)
-        notes.append(f"No model has all of {asked}; these have most of them.")
+        phrases = ", ".join(f'"{term.phrase}"' for term in query.terms)
+        notes.append(f"No model has all of {phrases}; these have most of them.")
     return notes
 
 

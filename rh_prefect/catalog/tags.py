@@ -20,7 +20,7 @@ class Tag:
 
     Attributes:
         name: What it is called.
-        asked: What else people call it; spaces and hyphens do not matter.
+        synonyms: What else people call it; spaces and hyphens do not matter.
         named: Words of which a model's name or endpoint has some.
         families: Lines of models that all do it.
         params: Parameters of which a model has one; `name=option` asks for that option, too.
@@ -32,7 +32,7 @@ class Tag:
     """
 
     name: str
-    asked: str = ""
+    synonyms: str = ""
     named: str = ""
     families: str = ""
     params: str = ""
@@ -50,69 +50,80 @@ def split(listed: str) -> tuple[str, ...]:
 
 TAGS = (
     # Outputs
-    Tag("image", asked="picture, photo, still, drawing", makes="image"),
-    Tag("video", asked="clip, movie, film, footage", makes="video"),
-    Tag("audio", asked="sound, text to audio", makes="audio"),
+    Tag("image", synonyms="picture, photo, still, drawing", makes="image"),
+    Tag("video", synonyms="clip, movie, film, footage", makes="video"),
+    Tag("audio", synonyms="sound, text to audio", makes="audio"),
     Tag("text", makes="text"),
     Tag(
         "3d",
-        asked="3d model, mesh, glb, sculpture, text to 3d, image to 3d, photo to 3d, threed",
+        synonyms="3d model, mesh, glb, sculpture, text to 3d, image to 3d, photo to 3d, threed",
         makes="3d",
         near="3d world",
     ),
-    Tag("3d world", asked="world, 3d scene, scene, panorama, environment, gaussian splat", named="to world", near="3d"),
+    Tag(
+        "3d world",
+        synonyms="world, 3d scene, scene, panorama, environment, gaussian splat",
+        named="to world",
+        near="3d",
+    ),
     # Images
     Tag(
         "text to image",
-        asked="t2i, txt2img, txt2image, text2image, text2img, prompt to image, draw, illustrate, illustration",
+        synonyms="t2i, txt2img, txt2image, text2image, text2img, prompt to image, draw, illustrate, illustration",
         named="text to image, t2i",
         groups="image/text-to-image",
         makes="image",
     ),
     Tag(
         "image edit",
-        asked="image to image, i2i, img2img, image2image, edit image, edit photo, edit picture, image editing, "
+        synonyms="image to image, i2i, img2img, image2image, edit image, edit photo, edit picture, image editing, "
         "photo edit, photo editing, retouch, redraw",
         named="edit, image to image, i2i",
         groups="image/image-to-image, image/image-tools",
         makes="image",
         needs="image",
     ),
-    Tag("edit", asked="editing", named="edit", near="image edit, video edit"),
+    Tag("edit", synonyms="editing", named="edit", near="image edit, video edit"),
     Tag(
         "inpaint",
-        asked="inpainting, mask, generative fill, remove object, object removal, erase object",
+        synonyms="inpainting, mask, generative fill, remove object, object removal, erase object",
         named="inpaint, inpainting",
         params="mask, mask_url, mask_image_url",
         near="image edit, video edit",
     ),
     Tag(
         "outpaint",
-        asked="outpainting, expand image, extend image, uncrop",
+        synonyms="outpainting, expand image, extend image, uncrop",
         named="outpaint, outpainting",
         near="image edit",
     ),
     Tag(
         "remove background",
-        asked="background removal, background remover, remove bg, bg removal, rembg, matting, cutout, cut out, "
+        synonyms="background removal, background remover, remove bg, bg removal, rembg, matting, cutout, cut out, "
         "erase background, delete background, remove image background, remove video background",
         named="remove background, background removal, background remover, remove bg, rembg, matting",
         near="layers, transparent background",
     ),
-    Tag("face swap", asked="swap face, swap faces, deepfake", named="face swap", near="image edit, video edit"),
-    Tag("try on", asked="virtual try on, change clothes, outfit", named="try on", near="image edit"),
+    Tag("face swap", synonyms="swap face, swap faces, deepfake", named="face swap", near="image edit, video edit"),
+    Tag("try on", synonyms="virtual try on, change clothes, outfit", named="try on", near="image edit"),
     Tag(
         "layers",
-        asked="layer, layer decomposition, layer separation, split layers, psd",
+        synonyms="layer, layer decomposition, layer separation, split layers, psd",
         named="layer decomposition",
         makes="image",
     ),
-    Tag("transparent background", asked="alpha channel", params="background=transparent", makes="image", needs="image"),
-    Tag("anime", asked="manga", named="niji6, niji7, anime"),
+    Tag(
+        "transparent background",
+        synonyms="alpha channel",
+        params="background=transparent",
+        makes="image",
+        needs="image",
+    ),
+    Tag("anime", synonyms="manga", named="niji6, niji7, anime"),
     # Videos
     Tag(
         "image to video",
-        asked="i2v, img2vid, img2video, image2video, image2vid, photo to video, picture to video, still to video, "
+        synonyms="i2v, img2vid, img2video, image2video, image2vid, photo to video, picture to video, still to video, "
         "animate, animate image, animate photo, animation",
         named="image to video, i2v, fl2va",
         groups="video/image-to-video",
@@ -123,14 +134,14 @@ TAGS = (
     ),
     Tag(
         "text to video",
-        asked="t2v, txt2vid, txt2video, text2video, text2vid, prompt to video",
+        synonyms="t2v, txt2vid, txt2video, text2video, text2vid, prompt to video",
         named="text to video, t2v",
         groups="video/text-to-video",
         makes="video",
     ),
     Tag(
         "reference to video",
-        asked="r2v, subject to video, reference, references, character reference, consistent character, multimodal, "
+        synonyms="r2v, subject to video, reference, references, character reference, consistent character, multimodal, "
         "multi image to video",
         named="reference to video, refrence to video, omni reference, multimodal",
         makes="video",
@@ -138,15 +149,15 @@ TAGS = (
     ),
     Tag(
         "start and end frame",
-        asked="first and last frame, first last frame, start end frame, start end, start to end, start end to video, "
-        "last frame, end frame, keyframe, keyframes, flf2v, transition, morph",
+        synonyms="first and last frame, first last frame, start end frame, start end, start to end, "
+        "start end to video, last frame, end frame, keyframe, keyframes, flf2v, transition, morph",
         named="start end, start to end, transition, fl2va",
         params="last_image_url, last_frame_url, end_image_url",
         makes="video",
     ),
     Tag(
         "video edit",
-        asked="video to video, v2v, vid2vid, video2video, edit video, video editing, restyle, restyling, "
+        synonyms="video to video, v2v, vid2vid, video2video, edit video, video editing, restyle, restyling, "
         "style transfer",
         named="video edit, edit video, video to video, video restyling",
         makes="video",
@@ -154,57 +165,57 @@ TAGS = (
     ),
     Tag(
         "extend video",
-        asked="video extend, video extension, extend, extension, continue, continuation, video continuation, longer, "
-        "lengthen",
+        synonyms="video extend, video extension, extend, extension, continue, continuation, video continuation, "
+        "longer, lengthen",
         named="extend, video extension, video continuation",
         makes="video",
     ),
     Tag(
         "video with sound",
-        asked="video with audio, with sound, with audio, native audio, sound on",
+        synonyms="video with audio, with sound, with audio, native audio, sound on",
         params="generate_audio, generate_audio_switch, enable_audio, sound, audio, bgm",
         makes="video",
     ),
     Tag(
         "audio to video",
-        asked="a2v, sound to video, music to video, music video, audio driven",
+        synonyms="a2v, sound to video, music to video, music video, audio driven",
         named="audio to video",
         params="audio_url, audio_urls",
         makes="video",
     ),
-    Tag("storyboard", asked="multi shot, multishot", params="storyboard, multi_shot", makes="video"),
-    Tag("effects", asked="effect, video effects, vfx, video filter", named="effects, restyling", makes="video"),
-    Tag("short drama", asked="short play, short film, script to video, screenplay", named="short play"),
-    Tag("depth", asked="depth map, depth video", named="depth converter"),
+    Tag("storyboard", synonyms="multi shot, multishot", params="storyboard, multi_shot", makes="video"),
+    Tag("effects", synonyms="effect, video effects, vfx, video filter", named="effects, restyling", makes="video"),
+    Tag("short drama", synonyms="short play, short film, script to video, screenplay", named="short play"),
+    Tag("depth", synonyms="depth map, depth video", named="depth converter"),
     # People in videos
     Tag(
         "lip sync",
-        asked="lipsync, lip syncing, lipsyncing, lip synchronisation, lip synchronization, lips, mouth sync",
+        synonyms="lipsync, lip syncing, lipsyncing, lip synchronisation, lip synchronization, lips, mouth sync",
         named="lip sync",
         but="tts",
         near="talking avatar",
     ),
     Tag(
         "talking avatar",
-        asked="avatar, talking, talking head, talking photo, digital human, digital person, presenter, spokesperson",
+        synonyms="avatar, talking, talking head, talking photo, digital human, digital person, presenter, spokesperson",
         named="avatar, talking, image audio to video",
         makes="video",
         near="lip sync",
     ),
     Tag(
         "motion control",
-        asked="motion transfer, character motion, animate character, character animation, motion capture, mocap, "
+        synonyms="motion transfer, character motion, animate character, character animation, motion capture, mocap, "
         "dance, dancing, pose, puppet",
         named="motion control, motion transfer",
         groups="video/motion-control",
         makes="video",
         needs="image, video",
     ),
-    Tag("character", asked="characters, create character, element", named="element, elements, upload character"),
+    Tag("character", synonyms="characters, create character, element", named="element, elements, upload character"),
     # Better files
     Tag(
         "upscale",
-        asked="upscaler, upscaling, enhance, enhancer, enhancement, enhancing, super resolution, superres, enlarge, "
+        synonyms="upscaler, upscaling, enhance, enhancer, enhancement, enhancing, super resolution, superres, enlarge, "
         "increase resolution, higher resolution, remaster, restore, restoration, sharpen",
         named="upscale, upscaler, enhance, super resolution, gigapixel, hypir, tilesr, regeneration",
         families="topazlabs, hypir",
@@ -214,26 +225,26 @@ TAGS = (
     ),
     Tag(
         "frame interpolation",
-        asked="interpolation, interpolate, frame rate, fps, increase fps, 60fps, slow motion, slowmo, smooth motion",
+        synonyms="interpolation, interpolate, frame rate, fps, increase fps, 60fps, slow motion, slowmo, smooth motion",
         named="frame interpolation, fps increaser",
     ),
-    Tag("denoise", asked="denoising, denoiser, noise reduction", named="denoise", params="denoise", near="upscale"),
+    Tag("denoise", synonyms="denoising, denoiser, noise reduction", named="denoise", params="denoise", near="upscale"),
     Tag(
         "remove subtitles",
-        asked="remove subtitle, erase subtitles, erase subtitle, subtitle erase, subtitle removal, subtitle remover, "
-        "remove captions, remove text, erase text",
+        synonyms="remove subtitle, erase subtitles, erase subtitle, subtitle erase, subtitle removal, "
+        "subtitle remover, remove captions, remove text, erase text",
         named="subtitle erase",
     ),
     Tag(
         "remove watermark",
-        asked="watermark removal, watermark remover, erase watermark",
+        synonyms="watermark removal, watermark remover, erase watermark",
         named="watermark",
         near="remove subtitles, image edit",
     ),
     # Speech
     Tag(
         "text to speech",
-        asked="tts, speech, voice, voices, voice over, voiceover, narration, narrator, narrate, speak, read aloud, "
+        synonyms="tts, speech, voice, voices, voice over, voiceover, narration, narrator, narrate, speak, read aloud, "
         "text2speech, speech synthesis, text to voice",
         named="speech, tts",
         params="text, speaker",
@@ -243,14 +254,14 @@ TAGS = (
     ),
     Tag(
         "voice clone",
-        asked="clone voice, voice cloning, vocal clone, vocal cloning, voice copy, copy voice",
+        synonyms="clone voice, voice cloning, vocal clone, vocal cloning, voice copy, copy voice",
         named="voice clone, vocal clone, icl",
         near="voice design",
     ),
-    Tag("voice design", asked="design voice, new voice", named="voice design", near="voice clone"),
+    Tag("voice design", synonyms="design voice, new voice", named="voice design", near="voice clone"),
     Tag(
         "translate",
-        asked="dub, dubbing, dubbed, translation, translator, translating, localize, localise, localization, "
+        synonyms="dub, dubbing, dubbed, translation, translator, translating, localize, localise, localization, "
         "localisation, video translation",
         named="translate, dub, dubbing",
         params="target_langs, is_dub",
@@ -258,14 +269,14 @@ TAGS = (
     ),
     Tag(
         "transcribe",
-        asked="transcription, transcript, speech to text, stt, asr, speech recognition, audio to text",
+        synonyms="transcription, transcript, speech to text, stt, asr, speech recognition, audio to text",
         named="transcribe, transcription, speech to text, asr",
         near="song analysis, describe",
     ),
     # Music
     Tag(
         "music",
-        asked="tune, compose, composition, melody, text to music, text to song",
+        synonyms="tune, compose, composition, melody, text to music, text to song",
         named="music, song, bgm, instrumental",
         families="suno, mureka",
         makes="audio",
@@ -274,7 +285,7 @@ TAGS = (
     ),
     Tag(
         "song",
-        asked="sing, singing, singer, vocals",
+        synonyms="sing, singing, singer, vocals",
         named="song, music cover, text to music",
         families="suno",
         params="lyrics",
@@ -284,36 +295,39 @@ TAGS = (
     ),
     Tag(
         "background music",
-        asked="bgm, instrumental, soundtrack, score, backing track, film music",
+        synonyms="bgm, instrumental, soundtrack, score, backing track, film music",
         named="bgm, instrumental",
         params="is_instrumental, make_instrumental",
         makes="audio",
         near="music",
     ),
-    Tag("lyrics", asked="lyric, songwriting, song text", named="lyrics", near="song"),
-    Tag("cover song", asked="cover, music cover, song cover", named="music cover"),
+    Tag("lyrics", synonyms="lyric, songwriting, song text", named="lyrics", near="song"),
+    Tag("cover song", synonyms="cover, music cover, song cover", named="music cover"),
     Tag(
         "stem separation",
-        asked="stems, stem, source separation, vocal remover, vocal removal, remove vocals, extract vocals, "
+        synonyms="stems, stem, source separation, vocal remover, vocal removal, remove vocals, extract vocals, "
         "extract vocal, isolate vocals, isolate voice, karaoke, separate",
         named="stem song, source separation, extract vocal, extract background",
     ),
-    Tag("song analysis", asked="analyse song, analyze song, identify song", named="recognize song, describe song"),
+    Tag("song analysis", synonyms="analyse song, analyze song, identify song", named="recognize song, describe song"),
     Tag("music tool", families="mureka", makes="text"),
     Tag(
-        "sound effects", asked="sound effect, sfx, foley", named="sound effect, sound effects, sfx, foley", near="audio"
+        "sound effects",
+        synonyms="sound effect, sfx, foley",
+        named="sound effect, sound effects, sfx, foley",
+        near="audio",
     ),
     # Text
     Tag(
         "llm",
-        asked="chat, chatbot, language model, large language model, text model, text generation, text to text, "
+        synonyms="chat, chatbot, language model, large language model, text model, text generation, text to text, "
         "question, write, writing, summarize, summarise",
         named="text to text, image to text, video to text, chat",
         makes="text",
     ),
     Tag(
         "describe",
-        asked="description, caption, captioning, image to text, video to text, vision, vlm, ocr, understand, "
+        synonyms="description, caption, captioning, image to text, video to text, vision, vlm, ocr, understand, "
         "img2txt, describe image, describe video",
         named="image to text, video to text",
         makes="text",
@@ -322,7 +336,7 @@ TAGS = (
     # Others
     Tag("lora", named="lora"),
     Tag("flux", families="f"),
-    Tag("upload", asked="upload asset, asset", named="upload asset, upload media asset, files upload"),
+    Tag("upload", synonyms="upload asset, asset", named="upload asset, upload media asset, files upload"),
 )
 
 
@@ -379,7 +393,7 @@ class _Rule:
         return (
             model.family in self._families
             or any(group.startswith(known) for known in self._groups for group in model.groups)
-            or any(_has_param(model, wanted) for wanted in self._params)
+            or any(_has_param(model, condition) for condition in self._params)
         )
 
     def _fits_files(self, model: Model) -> bool:
@@ -399,6 +413,6 @@ def _any_in(phrases: Iterable[str], text: str) -> bool:
     return any(phrase in text for phrase in phrases)
 
 
-def _has_param(model: Model, wanted: str) -> bool:
-    name, _, option = wanted.partition("=")
+def _has_param(model: Model, condition: str) -> bool:
+    name, _, option = condition.partition("=")
     return any(param.name == name and (not option or option in param.options) for param in model.params)

@@ -267,8 +267,8 @@ def _take(checked: Checked, param: Param, value: object, as_media: Callable[[obj
 
 
 def _list(param: Param, value: object, as_media: Callable[[object], object]) -> list[object] | None:
-    given = list(value) if isinstance(value, list | tuple) else [value]
-    items = [item for item in (_one(param, item, as_media) for item in given) if item is not None]
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    items = [item for item in (_one(param, item, as_media) for item in values) if item is not None]
     if param.max_items is not None and len(items) > param.max_items:
         raise _Wrong(f"takes at most {param.max_items} items, not {len(items)}")
     return items or None

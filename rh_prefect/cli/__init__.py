@@ -121,7 +121,7 @@ def _lines(errors: Sequence[BaseException]) -> list[str] | None:
     from rh_prefect.errors import RunningHubError, causes
 
     ours = [one for one in errors if isinstance(one, RunningHubError)]
-    others = [_said(one) for one in errors if not isinstance(one, RunningHubError)]
+    others = [_prefect_message(one) for one in errors if not isinstance(one, RunningHubError)]
     known = dict.fromkeys(one for one in others if one is not None)
     return None if None in others else [*causes(ours), *known]
 
@@ -148,7 +148,7 @@ def _is_read() -> bool:
     return True
 
 
-def _said(error: BaseException) -> str | None:
+def _prefect_message(error: BaseException) -> str | None:
     # RunningHub's client raises this package's own errors, so this one comes from Prefect's client.
     httpx = sys.modules.get("httpx")
     if httpx is None or not isinstance(error, httpx.HTTPError | httpx.InvalidURL):

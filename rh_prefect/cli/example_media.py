@@ -19,7 +19,7 @@ from rh_prefect.emulator.render.video_models import pan
 
 _SIDE = 1024
 _FPS = Fraction(12)
-_LOOKS = ((58, 44, 40), (112, 60, 34), (196, 150, 90))
+_HAIR_COLOURS = ((58, 44, 40), (112, 60, 34), (196, 150, 90))
 """Colours of hair."""
 
 _TALK = (
@@ -67,7 +67,7 @@ def _lamp(to: Path) -> None:
 
 
 def _portrait(number: int, *, mouth: float = 0.2) -> Image.Image:
-    hair, coat = _LOOKS[number % len(_LOOKS)], ((44, 92, 110), (132, 62, 70), (70, 92, 58))[number % 3]
+    hair, coat = _HAIR_COLOURS[number % len(_HAIR_COLOURS)], ((44, 92, 110), (132, 62, 70), (70, 92, 58))[number % 3]
     picture = _backdrop()
     draw = ImageDraw.Draw(picture)
     draw.ellipse((170, 740, 854, 1400), fill=coat)

@@ -81,8 +81,8 @@ def as_command(
     """
     signature = inspect.Signature(sorted(parameters, key=lambda parameter: parameter.kind))
 
-    def command(*given: Any, **named: Any) -> None:
-        bound = signature.bind(*given, **named)
+    def command(*args: Any, **named: Any) -> None:
+        bound = signature.bind(*args, **named)
         if "resume" not in bound.arguments:
             bound.apply_defaults()
         run(*bound.args, **bound.kwargs)
@@ -101,7 +101,8 @@ def _pays(module: ast.Module) -> bool:
 def _flows_in(module: ast.Module) -> Iterator[ast.AsyncFunctionDef]:
     for node in module.body:
         if isinstance(node, ast.AsyncFunctionDef) and any(
-            isinstance(made, ast.Call) and ast.unparse(made.func) == "flow" for made in node.decorator_list
+            isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "flow"
+            for decorator in node.decorator_list
         ):
             yield node
 
@@ -147,5 +148,5 @@ def _limits(taken: Any) -> validators.Number | None:
     if get_origin(taken) is not Annotated:
         return None
     limits = [limit for field in get_args(taken)[1:] if isinstance(field, FieldInfo) for limit in field.metadata]
-    given = {name: getattr(limit, old) for limit in limits for old, name in _LIMITS.items() if hasattr(limit, old)}
-    return validators.Number(**given) if given else None
+    bounds = {name: getattr(limit, old) for limit in limits for old, name in _LIMITS.items() if hasattr(limit, old)}
+    return validators.Number(**bounds) if bounds else None

@@ -56,8 +56,8 @@ def search(
 ) -> None:
     """Find models by what they do."""
     most = None if max_price is None else Decimal(str(max_price))
-    wanted = Filter(output=output, takes=takes, with_old=with_old, max_price=most)
-    found = search_catalog(" ".join(words), wanted, sort=sort)
+    filters = Filter(output=output, takes=takes, with_old=with_old, max_price=most)
+    found = search_catalog(" ".join(words), filters, sort=sort)
     for note in found.notes:
         print(note, file=sys.stderr if as_json else sys.stdout)
     if as_json:

@@ -129,44 +129,44 @@ def plan(
     selection = Selection(frozenset(only or ()), frozenset(item or ()), sample)
     takes = takes_of(read_choices(takes_file(file)), retake)
     again = {"takes": takes, "new": ("*",) if new else (), "selection": selection}
-    made = asyncio.run(
-        _plan(pipeline, given_params(values, params), allow or (), storage, credentials, deployment, again)
+    current = asyncio.run(
+        _plan(pipeline, read_arguments(values, params), allow or (), storage, credentials, deployment, again)
     )
-    price = made.price if made.problems else _selected_price(made, selection)
-    check_retake(made, retake or (), selection)
+    price = current.price if current.problems else _selected_price(current, selection)
+    check_retake(current, retake or (), selection)
     if earlier is not None:
-        changes.compare(made, earlier.data, pipeline.file.params)
-        made.compared_with = f"the plan {compare}"
+        changes.compare(current, earlier.data, pipeline.file.params)
+        current.compared_with = f"the plan {compare}"
     else:
-        asyncio.run(_compare(pipeline, made, deployment, storage))
-    if out is not None and not made.problems:
-        _write_private(out, made.to_json())
-    _show(made, as_json=as_json, graph=graph, mermaid=mermaid)
-    if made.problems:
+        asyncio.run(_compare(pipeline, current, deployment, storage))
+    if out is not None and not current.problems:
+        _write_private(out, current.to_json())
+    _show(current, as_json=as_json, graph=graph, mermaid=mermaid)
+    if current.problems:
         sys.exit(1)
     if exit_code and price.most > 0:
         sys.exit(_SOMETHING_TO_PAY)
 
 
-def _selected_price(made: Plan, selection: Selection) -> Money:
+def _selected_price(plan: Plan, selection: Selection) -> Money:
     """Returns the price of the selected steps, and adds it to the plan's notes if only some steps are selected."""
-    made.refuse_unknown(selection)
-    price = made.price_of([one for one in made.instances if selection.has(one, made.instances)])
+    plan.refuse_unknown(selection)
+    price = plan.price_of([one for one in plan.instances if selection.has(one, plan.instances)])
     if selection != Selection():
         least, expected, most = prices(price)
-        note = f"The selected steps cost least {least}, expected {expected}, most {most} {made.currency}."
-        made.notes = [*made.notes, note]
+        note = f"The selected steps cost least {least}, expected {expected}, most {most} {plan.currency}."
+        plan.notes = [*plan.notes, note]
     return price
 
 
-async def _compare(pipeline: Pipeline, made: Plan, deployment: str, storage: str | None) -> None:
+async def _compare(pipeline: Pipeline, plan: Plan, deployment: str, storage: str | None) -> None:
     """Compares a plan with the last run in the records."""
     from rh_prefect.blocks.lookup import load_storage
 
     runs = open_last_runs(await load_storage(storage), get_settings())
-    last = await runs.read(made.pipeline, deployment)
+    last = await runs.read(plan.pipeline, deployment)
     if last is not None:
-        since(made, last, pipeline.file.params)
+        since(plan, last, pipeline.file.params)
 
 
 async def saved_graphs(
@@ -189,7 +189,7 @@ async def saved_graphs(
 
 async def _plan(
     pipeline: Pipeline,
-    given: dict[str, Any],
+    arguments: dict[str, Any],
     allow: Sequence[str],
     storage: str | None,
     credentials: str | None,
@@ -203,14 +203,14 @@ async def _plan(
     store = await load_storage(storage)
     known = open_records(store, get_settings())
     graphs, unread = await saved_graphs(pipeline, credentials, store, deployment)
-    made = await pipeline.plan(given, allow=allow, known=known, saved_graphs=graphs, **again)
-    made.notes = [*made.notes, *([unread] if unread else [])]
-    made.records = known.url
+    plan = await pipeline.plan(arguments, allow=allow, known=known, saved_graphs=graphs, **again)
+    plan.notes = [*plan.notes, *([unread] if unread else [])]
+    plan.records = known.url
     named = pipeline.file.storage
     if named is not None and storage is None:
         note = f"Results in the storage block {named} are not looked up; to look them up, pass --storage {named}."
-        made.notes = [*made.notes, note]
-    return made
+        plan.notes = [*plan.notes, note]
+    return plan
 
 
 def _read(file: Path, *, as_json: bool = False) -> Pipeline:
@@ -224,21 +224,21 @@ def _read(file: Path, *, as_json: bool = False) -> Pipeline:
         sys.exit(1)
 
 
-def given_params(values: Sequence[str] | None, params: Path | None) -> dict[str, Any]:
+def read_arguments(values: Sequence[str] | None, params: Path | None) -> dict[str, Any]:
     """Reads the parameters of a command; `--set` overrides the file of `--params`."""
-    given: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     if params is not None:
         data = read(params.read_text(encoding="utf-8"), str(params)).data
         if not isinstance(data, dict):
             raise InputError(f"{params} is not a mapping of parameters to values.")
-        given |= data
+        arguments |= data
     for text in values or ():
         name, sign, value = text.partition("=")
         if not sign:
             raise InputError(f"--set takes name=value, but {text!r} has no =.")
         refuse_hidden(f"--set {name}", value)
-        given[name] = value
-    return given
+        arguments[name] = value
+    return arguments
 
 
 def takes_of(found: Choices, retake: Sequence[str] | None) -> dict[str, int]:
@@ -256,11 +256,11 @@ def takes_of(found: Choices, retake: Sequence[str] | None) -> dict[str, int]:
     return takes
 
 
-def check_retake(made: Plan, retake: Sequence[str], selection: Selection | None = None) -> None:
+def check_retake(plan: Plan, retake: Sequence[str], selection: Selection | None = None) -> None:
     """Rejects a `--retake` that names no paid step, or a step that the run does not make.
 
     Args:
-        made: The plan.
+        plan: The plan.
         retake: What `--retake` gave.
         selection: The part that the run makes; by default all.
 
@@ -268,14 +268,14 @@ def check_retake(made: Plan, retake: Sequence[str], selection: Selection | None 
         InputError: There is no such step, or it is not selected.
     """
     selection = selection or Selection()
-    for address in retake if not made.problems else ():
-        steps = [one for one in made.instances if one.is_paid and address in (one.path, one.address)]
+    for address in retake if not plan.problems else ():
+        steps = [one for one in plan.instances if one.is_paid and address in (one.path, one.address)]
         if not steps:
-            if made.may_have(address) and any(one.is_paid and one.path == step_of(address) for one in made.instances):
+            if plan.may_have(address) and any(one.is_paid and one.path == step_of(address) for one in plan.instances):
                 continue  # of an item that a model has yet to name
-            paid = {name for one in made.instances if one.is_paid for name in (one.path, one.address)}
+            paid = {name for one in plan.instances if one.is_paid for name in (one.path, one.address)}
             raise InputError(f"--retake: there is no paid step {address}; {nearest(address, paid)}. Nothing was sent.")
-        other = next((one for one in steps if not selection.has(one, made.instances)), None)
+        other = next((one for one in steps if not selection.has(one, plan.instances)), None)
         if other is not None:
             raise InputError(
                 f"--retake: {other.address} is not selected by --only, --item or --sample. Nothing was sent. What to "
@@ -308,24 +308,24 @@ def _write_private(to: Path, text: str) -> None:
     to.write_text(text, encoding="utf-8")
 
 
-def _show(made: Plan, *, as_json: bool, graph: bool, mermaid: bool) -> None:
+def _show(plan: Plan, *, as_json: bool, graph: bool, mermaid: bool) -> None:
     if as_json:
-        print(made.to_json())
-    elif made.problems:
-        print("\n".join(map(str, made.problems)), file=sys.stderr)
+        print(plan.to_json())
+    elif plan.problems:
+        print("\n".join(map(str, plan.problems)), file=sys.stderr)
     elif mermaid:
-        print(made.mermaid())
+        print(plan.mermaid())
     else:
-        print(made.tree() if graph else made.table())
+        print(plan.tree() if graph else plan.table())
 
 
 def graph(
     file: File, *, values: Set = None, params: Params = None, mermaid: Mermaid = False, allow: Allow = None
 ) -> None:
     """Show a pipeline's steps as a tree, or as a Mermaid graph."""
-    made = asyncio.run(_read(file).plan(given_params(values, params), allow=allow or ()))
-    _show(made, as_json=False, graph=not mermaid, mermaid=mermaid)
-    if made.problems:
+    plan = asyncio.run(_read(file).plan(read_arguments(values, params), allow=allow or ()))
+    _show(plan, as_json=False, graph=not mermaid, mermaid=mermaid)
+    if plan.problems:
         sys.exit(1)
 
 

@@ -91,8 +91,8 @@ def prefect_failed(error: Exception) -> str:
         advice = "check PREFECT_API_URL, which ends in /api"
     else:
         advice = "look at the server's log, then try again"
-    said = " ".join(answer.text.split())[:200]
-    return f"The Prefect API at {where} returned HTTP {answer.status_code}: {said}. What to do: {advice}."
+    message = " ".join(answer.text.split())[:200]
+    return f"The Prefect API at {where} returned HTTP {answer.status_code}: {message}. What to do: {advice}."
 
 
 PREFECT_STARTS_IN = 180.0
@@ -201,7 +201,7 @@ def _not_up(log: Path) -> ConfigError:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-15:]
     except OSError as error:
         lines = [str(error)]
-    said = "\n".join(f"    {line}" for line in lines) or "    (it said nothing)"
+    output = "\n".join(f"    {line}" for line in lines) or "    (it said nothing)"
     return ConfigError(
-        f"Prefect's server did not start. It said:\n{said}\nWhat to do: repair what it names; the whole log is {log}."
+        f"Prefect's server did not start. It said:\n{output}\nWhat to do: repair what it names; the whole log is {log}."
     )

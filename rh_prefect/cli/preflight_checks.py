@@ -46,7 +46,7 @@ def check_call(
     Raises:
         InputError: Something is missing, or cannot be used.
     """
-    missing = [need for need in needs if not _is_given(parameters[need])]
+    missing = [need for need in needs if not _has_text(parameters[need])]
     if missing:
         or_resume = ", or `--resume RUN_ID`" if command.startswith("run ") else ""
         options = " and ".join("a video" if need == "videos" else f"--{need}" for need in missing)
@@ -176,7 +176,7 @@ def is_flow_run_id(text: str) -> bool:
     return True
 
 
-def _is_given(value: object) -> bool:
+def _has_text(value: object) -> bool:
     return any(text.strip() for text in _texts(value))
 
 
@@ -206,10 +206,10 @@ def _check_out(command: str, out: str | None, storage: str | None) -> None:
 
     if out is None and storage is not None:
         return
-    said, place = ("RH_STORAGE_URL=", get_settings().storage_url) if out is None else ("--out ", out)
+    option, place = ("RH_STORAGE_URL=", get_settings().storage_url) if out is None else ("--out ", out)
     if protocol_of(place) == "memory":
         raise InputError(
-            f"{command}: {said}{place} is in this process's memory: paid results would be lost when the "
+            f"{command}: {option}{place} is in this process's memory: paid results would be lost when the "
             "command ends, and would be paid for again. What to do: set a folder, or a URL such as "
             "s3://bucket/prefix. Nothing was sent."
         )
@@ -258,13 +258,13 @@ def _is_missing(source: str) -> bool:
         return True
 
 
-def read_assignments(model: str | None, given: Iterable[str]) -> dict[str, Any]:
+def read_assignments(model: str | None, assignments: Iterable[str]) -> dict[str, Any]:
     """Reads the parameters of a model or endpoint.
 
     Args:
         model: Any name of the model, or an endpoint that is not in the catalogue.
-        given: Each as `NAME=VALUE`. `@PATH` is a file; a text stays one where the model takes a text, else what is JSON
-            counts as such. A name with several values holds a list of them.
+        assignments: Each as `NAME=VALUE`. `@PATH` is a file; a text stays one where the model takes a text, else
+            what is JSON counts as such. A name with several values holds a list of them.
 
     Returns:
         The values by name; a file as `{"file": PATH}`.
@@ -272,21 +272,21 @@ def read_assignments(model: str | None, given: Iterable[str]) -> dict[str, Any]:
     Raises:
         InputError: One is not an assignment.
     """
-    return _assignments("run model", given, lambda name, text: _value(_param(model, name), text))
+    return _assignments("run model", assignments, lambda name, text: _value(_param(model, name), text))
 
 
-def batch_values(given: Iterable[str]) -> dict[str, Any]:
+def batch_values(assignments: Iterable[str]) -> dict[str, Any]:
     """Reads the values of a batch, as `read_assignments` does; its plan reads the texts, as those of a table's cells.
 
     Raises:
         InputError: One is not an assignment.
     """
-    return _assignments("batch", given, lambda _, text: _file(text) if text.startswith("@") else text)
+    return _assignments("batch", assignments, lambda _, text: _file(text) if text.startswith("@") else text)
 
 
-def _assignments(command: str, given: Iterable[str], read: Callable[[str, str], Any]) -> dict[str, Any]:
+def _assignments(command: str, assignments: Iterable[str], read: Callable[[str, str], Any]) -> dict[str, Any]:
     found: dict[str, list[Any]] = {}
-    for one in given:
+    for one in assignments:
         name, sign, text = one.partition("=")
         if not sign or not name:
             raise InputError(f"{command}: --set {one!r} is not an assignment. What to do: write it as NAME=VALUE.")

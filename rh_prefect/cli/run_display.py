@@ -178,8 +178,8 @@ def _seconds(value: float | None) -> str:
 _EVERY = 10.0
 """Seconds between two lines where there is no terminal to rewrite one on."""
 
-_TOLD = 3
-"""How many rows of one reason are told one by one."""
+_ROWS_PER_REASON = 3
+"""How many rows of one reason are printed one by one."""
 
 
 class BatchConsole:
@@ -228,8 +228,8 @@ class BatchConsole:
             print(report.csv_uri)
             return
         for reason, times in self._reasons.items():
-            if times > _TOLD:
-                self._say(f"{times - _TOLD} more rows: {reason}")
+            if times > _ROWS_PER_REASON:
+                self._say(f"{times - _ROWS_PER_REASON} more rows: {reason}")
         self._say(f"batch {report.batch}: {report}", style="bold")
         self._say(f"each row: {report.csv_uri}")
         if report.not_started:
@@ -263,7 +263,7 @@ class BatchConsole:
     def _tell(self, item: RowResult) -> None:
         reason = f"{item.state}: {item.reason}"
         self._reasons[reason] += 1
-        if self._reasons[reason] <= _TOLD:
+        if self._reasons[reason] <= _ROWS_PER_REASON:
             label = f" ({item.label})" if item.label else ""
             self._say(f"row {item.row}{label}: {reason}")
 
@@ -302,8 +302,8 @@ def line_of(progress: batches.Progress) -> str:
     }
     counts = {"done": progress.done, "running": progress.running, "queued": progress.queued, "failed": progress.failed}
     counts |= {name: count for name, count in others.items() if count}
-    left = [] if progress.seconds_left is None else [f"about {_time(progress.seconds_left)} left"]
-    return " · ".join([*(f"{name} {count}" for name, count in counts.items()), f"spent {progress.spent}", *left])
+    remaining = [] if progress.remaining_seconds is None else [f"about {_time(progress.remaining_seconds)} left"]
+    return " · ".join([*(f"{name} {count}" for name, count in counts.items()), f"spent {progress.spent}", *remaining])
 
 
 def _time(seconds: float) -> str:

@@ -66,10 +66,10 @@ def _flow_command(flow: FlowSignature) -> Callable[..., None]:
     listed = [name for name in flow.required if "list[str]" in str(flow.parameters[name].annotation)]
 
     def run(
-        *given: str, out: str | None = None, resume: str | None = None, quiet: bool = False, **parameters: Any
+        *values: str, out: str | None = None, resume: str | None = None, quiet: bool = False, **parameters: Any
     ) -> None:
-        if given or resume is None:
-            parameters |= {name: list(given) for name in listed}
+        if values or resume is None:
+            parameters |= {name: list(values) for name in listed}
         files = tuple(name for name in _FILES if name in parameters)
         needs = tuple(flow.required)
         _run(flow.function, parameters, needs=needs, files=files, out=out, resume=resume, quiet=quiet)
@@ -171,8 +171,8 @@ def _run(
 ) -> None:
     # All checks that do not need a server, which takes seconds to start.
     command = f"run {name.replace('_', '-')}"
-    given = {**parameters, "out": out}
-    check_call(command, given, needs=() if resume else needs, files=() if resume else files, resume=resume)
+    values = {**parameters, "out": out}
+    check_call(command, values, needs=() if resume else needs, files=() if resume else files, resume=resume)
     if out is not None:
         os.environ["RH_STORAGE_URL"] = out
     if resume is None:
@@ -217,15 +217,15 @@ async def _keep_parameters(flow: Flow[..., Any], flow_run: FlowRun, parameters: 
     from rh_prefect.flow_runs.resume import set_budget
 
     known = inspect.signature(flow.fn).parameters
-    kept = {name: flow_run.parameters.get(name, parameter.default) for name, parameter in known.items()}
-    changed = {name: value for name, value in parameters.items() if name in known and value != kept[name]}
+    original = {name: flow_run.parameters.get(name, parameter.default) for name, parameter in known.items()}
+    changed = {name: value for name, value in parameters.items() if name in known and value != original[name]}
     budget = changed.pop("budget", None)
     if changed:
         name, value = next(iter(changed.items()))
         option = {"params": "set"}.get(name, name).replace("_", "-")
         raise InputError(
             f"run {_command(flow.name, None)}: --{option} {value} is not what flow run {flow_run.id} began with "
-            f"({kept[name]}); a resumed run keeps its parameters. Nothing was sent. What to do: "
+            f"({original[name]}); a resumed run keeps its parameters. Nothing was sent. What to do: "
             f"leave --{option} out, or begin a new run without --resume."
         )
     if budget is not None:

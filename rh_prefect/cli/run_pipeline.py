@@ -22,7 +22,7 @@ from rh_prefect.cli.pipelines import (
     Sample,
     Set,
     check_retake,
-    given_params,
+    read_arguments,
     saved_graphs,
     takes_of,
     words_of,
@@ -93,17 +93,17 @@ def run(
     check_account("run", account)
     check_store(place)
     reviewed = ReviewedPlan.read(plan) if plan is not None else None
-    given = given_params(values, params)
+    arguments = read_arguments(values, params)
     if reviewed is not None:
-        given = _with_reviewed("run", given, reviewed)
+        arguments = _with_reviewed("run", arguments, reviewed)
     found = read_choices(takes_file(file))
     takes = takes_of(found, retake)
     selection = Selection(frozenset(only or ()), frozenset(item or ()), sample)
-    first = _checked_plan(pipeline, given, takes)
+    first = _checked_plan(pipeline, arguments, takes)
     first.refuse_unknown(selection)
     check_retake(first, retake or (), selection)
     if reviewed is not None and place is None and account is None:
-        _refuse_changes(pipeline, given, takes, reviewed)
+        _refuse_changes(pipeline, arguments, takes, reviewed)
     options = {
         "budget": budget,
         "takes": takes or None,
@@ -121,7 +121,7 @@ def run(
     part = words_of(budget=budget, only=only, item=item, sample=sample or None, require_new=require_new)
     again = _Again(file, dict(takes.items() - found.takes.items()), inputs, part)
     with prefect_api(say=not quiet), again:
-        _run(pipeline.flow(reviewed), again, {**given, **options}, (account, place), quiet=quiet)
+        _run(pipeline.flow(reviewed), again, {**arguments, **options}, (account, place), quiet=quiet)
 
 
 class _Again:
@@ -141,7 +141,7 @@ class _Again:
         """
         self._file, self._takes, self._inputs = file, takes, inputs
         self._recorded: dict[str, int] = {}
-        self._is_said = False
+        self._is_printed = False
         self.run_words = [str(file), *inputs, *part]
 
     def __enter__(self) -> Self:
@@ -166,8 +166,8 @@ class _Again:
         # Without those that are recorded: another command may have changed them since.
         new = dict(takes.items() - self._recorded.items())
         self._recorded = takes
-        if new and add_choices(takes_file(self._file), new) and not self._is_said:
-            self._is_said = True
+        if new and add_choices(takes_file(self._file), new) and not self._is_printed:
+            self._is_printed = True
             print(
                 f"The takes of the new results are recorded in {takes_file(self._file)}; delete a line to return to "
                 "the earlier result. To continue after an interruption, run again without --new and --retake: each "
@@ -200,20 +200,20 @@ def _blocks(
     return credentials or pipeline.file.credentials, place
 
 
-def _with_reviewed(command: str, given: dict[str, Any], reviewed: ReviewedPlan) -> dict[str, Any]:
+def _with_reviewed(command: str, arguments: dict[str, Any], reviewed: ReviewedPlan) -> dict[str, Any]:
     """Completes the command's parameters with those of the reviewed plan."""
-    missing = [name for name in reviewed.hidden_params if name not in given]
+    missing = [name for name in reviewed.hidden_params if name not in arguments]
     if missing:
         raise InputError(
             f"{command}: {reviewed.name} does not keep the whole value of {missing[0]}, a link with a signature or a "
             f"password. What to do: give it with --set {missing[0]}=…. Nothing was paid."
         )
-    return {**reviewed.params, **given}
+    return {**reviewed.params, **arguments}
 
 
-def _checked_plan(pipeline: Pipeline, given: dict[str, Any], takes: dict[str, int]) -> Plan:
+def _checked_plan(pipeline: Pipeline, arguments: dict[str, Any], takes: dict[str, int]) -> Plan:
     """Makes a plan without the records; exits on wrong parameters before a server is started."""
-    plan = asyncio.run(pipeline.plan(given, takes=takes))
+    plan = asyncio.run(pipeline.plan(arguments, takes=takes))
     _end_with_problems(plan)
     return plan
 
@@ -224,7 +224,9 @@ def _end_with_problems(plan: Plan) -> None:
         sys.exit(1)
 
 
-def _refuse_changes(pipeline: Pipeline, given: dict[str, Any], takes: dict[str, int], reviewed: ReviewedPlan) -> None:
+def _refuse_changes(
+    pipeline: Pipeline, arguments: dict[str, Any], takes: dict[str, int], reviewed: ReviewedPlan
+) -> None:
     """Rejects differences from the reviewed plan before a server is started; the run checks again."""
     from rh_prefect.blocks.lookup import load_storage
     from rh_prefect.pipelines.known_works import open_records
@@ -233,7 +235,7 @@ def _refuse_changes(pipeline: Pipeline, given: dict[str, Any], takes: dict[str, 
     store = asyncio.run(load_storage(None))
     known = open_records(store, get_settings())
     graphs, _ = asyncio.run(saved_graphs(pipeline, None, store))
-    plan = asyncio.run(pipeline.plan(given, takes=takes, known=known, saved_graphs=graphs))
+    plan = asyncio.run(pipeline.plan(arguments, takes=takes, known=known, saved_graphs=graphs))
     reviewed.refuse_changes(plan, pipeline.file.params)
 
 
@@ -324,15 +326,15 @@ def choose(
     check_store(place)
     store = asyncio.run(load_storage(place))
     known = open_records(store, get_settings())
-    given = given_params(values, params)
+    arguments = read_arguments(values, params)
     if plan is not None:
-        given = _with_reviewed("choose", given, ReviewedPlan.read(plan))
+        arguments = _with_reviewed("choose", arguments, ReviewedPlan.read(plan))
     graphs, unread = asyncio.run(saved_graphs(pipeline, account, store))
     if graphs is None:
         raise InputError(f"choose: {unread}")
-    made = asyncio.run(pipeline.plan(given, known=known, saved_graphs=graphs))
-    _end_with_problems(made)
-    reviews = {one.address: one for one in made.instances if one.model == "review"}
+    current = asyncio.run(pipeline.plan(arguments, known=known, saved_graphs=graphs))
+    _end_with_problems(current)
+    reviews = {one.address: one for one in current.instances if one.model == "review"}
     for words in (*choices, *(text or ())):
         address, sign, chosen = words.partition("=")
         if not sign or address not in reviews:

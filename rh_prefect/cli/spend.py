@@ -98,11 +98,11 @@ async def _charges(storage: str | None) -> tuple[MediaStore, Charges]:
     return store, found
 
 
-def _day(given: str) -> str:
+def _day(text: str) -> str:
     try:
-        return date.fromisoformat(given).isoformat()
+        return date.fromisoformat(text).isoformat()
     except ValueError:
-        raise InputError(f"spend: --since {given!r} is not a date. What to do: write it as YYYY-MM-DD.") from None
+        raise InputError(f"spend: --since {text!r} is not a date. What to do: write it as YYYY-MM-DD.") from None
 
 
 @dataclass(slots=True)

@@ -99,8 +99,8 @@ class Assets:
         """Lists assets, at most 100 on a page; `group_id`, `status` and `name` select."""
         usable_page(page, size, largest=100)
         ask = RequestInfo(f"page {page} of the assets")
-        given = {"groupId": group_id and usable_id(group_id, of="an asset group"), "status": status, "name": name}
-        body = {"pageNumber": page, "pageSize": size, **{key: value for key, value in given.items() if value}}
+        filters = {"groupId": group_id and usable_id(group_id, of="an asset group"), "status": status, "name": name}
+        body = {"pageNumber": page, "pageSize": size, **{key: value for key, value in filters.items() if value}}
         answer = await self._session.call("openapi/v2/assets/list", body, ask)
         return read_asset_page(responses.with_data(answer, ask), number=page, size=size)
 
@@ -150,11 +150,13 @@ class AssetGroups:
     async def update(self, group_id: str, *, name: str | None = None, description: str | None = None) -> AssetGroup:
         """Changes a group's name, description, or both."""
         ask = RequestInfo(f"update of asset group {group_id}")
-        given = {key: value for key, value in (("name", name), ("description", description)) if value is not None}
-        if not given:
+        changes = {key: value for key, value in (("name", name), ("description", description)) if value is not None}
+        if not changes:
             raise InputError(f"{ask.doing}: there is nothing to update. Pass a name or a description.")
-        known = AssetGroup(group_id=usable_id(group_id, of="an asset group"), **given)
-        answer = await self._session.call("openapi/v2/assets/groups/update", {"groupId": known.group_id, **given}, ask)
+        known = AssetGroup(group_id=usable_id(group_id, of="an asset group"), **changes)
+        answer = await self._session.call(
+            "openapi/v2/assets/groups/update", {"groupId": known.group_id, **changes}, ask
+        )
         return _group(answer, ask, known=known)
 
     async def delete(self, group_id: str) -> None:

@@ -222,14 +222,14 @@ def _long(response: httpx.Response) -> int:
 
 
 async def _pour_rest(response: httpx.Response, length: int, partial: Partial, progress: Progress | None) -> None:
-    loop, told = asyncio.get_running_loop(), partial.size
+    loop, reported_size = asyncio.get_running_loop(), partial.size
 
     def take(piece: memoryview) -> None:
-        nonlocal told
+        nonlocal reported_size
         partial.add(piece)
-        if progress is not None and partial.size - told >= CHUNK:
-            told = partial.size
-            loop.call_soon_threadsafe(progress, told, partial.total)
+        if progress is not None and partial.size - reported_size >= CHUNK:
+            reported_size = partial.size
+            loop.call_soon_threadsafe(progress, reported_size, partial.total)
 
     stream: ThreadedStream = response.extensions["network_stream"]
     await stream.pour(length, take, timeout=response.request.extensions.get("timeout", {}).get("read"))
@@ -263,8 +263,8 @@ async def _check_length(partial: Partial, ask: RequestInfo) -> None:
         await asyncio.to_thread(partial.restart)
         raise no_answer(ask, f"{size} bytes were received, but {total} were announced; they are discarded")
     if total is not None and size < total:
-        kept = "they are kept and the next call continues from there"
-        raise no_answer(ask, f"only {size} of {total} bytes were received; {kept}")
+        advice = "they are kept and the next call continues from there"
+        raise no_answer(ask, f"only {size} of {total} bytes were received; {advice}")
 
 
 async def _prepare(response: httpx.Response, partial: Partial, ask: RequestInfo) -> bool:

@@ -32,7 +32,7 @@ class CallTransport(httpx.AsyncBaseTransport):
         content = await request.aread()
         timeout = request.extensions.get("timeout", {})
         origin = _origin(request.url)
-        connection = self._kept(origin)
+        connection = self._pop_idle(origin)
         if connection is None:
             await _tell(request, "connection.connect_tcp.started")
             connection = await self._open(origin, timeout.get("connect"))
@@ -45,7 +45,7 @@ class CallTransport(httpx.AsyncBaseTransport):
         self._keep(origin, connection)
         return response
 
-    def _kept(self, origin: _Origin) -> _Connection | None:
+    def _pop_idle(self, origin: _Origin) -> _Connection | None:
         """Removes and returns the most recently used connection; closes connections that are too old."""
         oldest = time.monotonic() - self._seconds
         while self._idle and self._idle[0][2] < oldest:

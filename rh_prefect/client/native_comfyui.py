@@ -182,8 +182,8 @@ def judged(status: int, body: bytes, ask: RequestInfo) -> ComfyPrompt:
         return taken  # also under an error: the id says that it is there
     errors = read_node_errors(source) if status == 400 else {}
     if errors:
-        said = "; ".join(f"node {node}: {error}" if node else error for node, error in errors.items())
-        raise api_error("433", said[:600], doing=ask.doing, submitting=True)
+        message = "; ".join(f"node {node}: {error}" if node else error for node, error in errors.items())
+        raise api_error("433", message[:600], doing=ask.doing, submitting=True)
     responses.checked(responses.read(status, body, ask), ask)
     raise responses.no_answer(ask, "the response has neither a prompt id nor an error code")
 
@@ -225,7 +225,7 @@ class NativeTasks:
         prompt_id = task_id.removeprefix(self._prefix)
         run = await self.comfy.history(prompt_id)
         if run.state != "pending":
-            return self._seen(task_id, run)
+            return self._task_view(task_id, run)
         status = await self._place(prompt_id)
         if status is not None:
             return TaskView(task_id=task_id, status=status)
@@ -233,7 +233,7 @@ class NativeTasks:
         run = await self.comfy.history(prompt_id)
         if run.state == "pending":
             raise api_error("807", doing=f"query of task {task_id}", task_id=task_id)
-        return self._seen(task_id, run)
+        return self._task_view(task_id, run)
 
     async def cancel(self, task_id: str) -> None:
         """Removes a graph from the queue or stops it; see `Client.cancel`."""
@@ -249,7 +249,7 @@ class NativeTasks:
             return "RUNNING"
         return "QUEUED" if prompt_id in queue.waiting else None
 
-    def _seen(self, task_id: str, run: ComfyRun) -> TaskView:
+    def _task_view(self, task_id: str, run: ComfyRun) -> TaskView:
         # Previews lie among the temporary files; they count where a graph saves nothing else.
         saved = [file for file in run.files if file.kind == "output"] or list(run.files)
         return TaskView(

@@ -49,8 +49,8 @@ class Platform:
         usable_page(page, size, largest=50)
         ask = RequestInfo(f"page {page} of the {kind} resources")
         ids = [int(tag) if tag.isascii() and tag.isdigit() else tag for tag in tags]  # clients send numbers
-        given: dict[str, object] = {"resourceName": name, "baseModels": list(base_models), "tags": ids}
-        body = {"resourceType": kind, "current": page, "size": size, **{k: v for k, v in given.items() if v}}
+        filters: dict[str, object] = {"resourceName": name, "baseModels": list(base_models), "tags": ids}
+        body = {"resourceType": kind, "current": page, "size": size, **{k: v for k, v in filters.items() if v}}
         answer = await self._session.call("openapi/v2/resource/list", body, ask)
         return read_resource_page(responses.with_data(answer, ask), number=page)
 
@@ -92,8 +92,8 @@ async def upload_lora(session: Session, path: Path, *, name: str) -> str:
         raise InputError(f"{path}: a LoRA needs a name. Nothing was sent.")
     ask = RequestInfo(f"upload of LoRA {path}")
     body = await asyncio.to_thread(RawBody, path)
-    wanted = {"loraName": name, "md5Hex": await asyncio.to_thread(_md5, path)}
-    data = responses.with_data(await session.call_v1("api/openapi/getLoraUploadUrl", wanted, ask), ask)
+    params = {"loraName": name, "md5Hex": await asyncio.to_thread(_md5, path)}
+    data = responses.with_data(await session.call_v1("api/openapi/getLoraUploadUrl", params, ask), ask)
     file_name, url = first_text(data, "fileName"), first_text(data, "url")
     if not file_name:
         raise responses.no_answer(ask, "the response names no file")

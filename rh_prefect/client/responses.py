@@ -85,7 +85,7 @@ def read(status: int, body: bytes, ask: RequestInfo) -> ApiResponse:
     if status == 429 and not (answer and ask.paid and read_task_id(answer.task)):
         reason = answer.reason if answer and answer.reason else "HTTP 429"
         raise api_error("429", reason, doing=ask.doing)
-    if answer and _is_believed(status, answer, ask):
+    if answer and _is_reliable(status, answer, ask):
         return replace(answer, status=status)
     raise _http_error(status, body, ask)
 
@@ -112,13 +112,13 @@ def _is_upload(source: dict[str, object]) -> bool:
 
 
 def _reason(source: dict[str, object]) -> str:
-    said = first_text(source, "errorMessage", "error_message", "message", "msg")
-    said = said or "; ".join(filter(None, (compact(row) for row in rows(source.get("errorMessages")))))
-    reason = mask(said)[:_LONGEST_REASON]
+    message = first_text(source, "errorMessage", "error_message", "message", "msg")
+    message = message or "; ".join(filter(None, (compact(row) for row in rows(source.get("errorMessages")))))
+    reason = mask(message)[:_LONGEST_REASON]
     return f'"{reason}"' if reason.isdigit() else reason  # a number here must not be looked up as a code
 
 
-def _is_believed(status: int, answer: ApiResponse, ask: RequestInfo) -> bool:
+def _is_reliable(status: int, answer: ApiResponse, ask: RequestInfo) -> bool:
     if 200 <= status < 300:
         return True
     if not answer.code:
@@ -128,16 +128,16 @@ def _is_believed(status: int, answer: ApiResponse, ask: RequestInfo) -> bool:
 
 
 def _http_error(status: int, body: bytes, ask: RequestInfo) -> Exception:
-    said = _describe(status, body)
+    description = _describe(status, body)
     if status == 401:
         advice = CODES["401"].advice
-        message = f"{ask.doing}: the key was rejected ({said}). What to do: {advice}."
-        return KeyRejected(message, code="HTTP 401", reason=said, retry="action_required", advice=advice)
+        message = f"{ask.doing}: the key was rejected ({description}). What to do: {advice}."
+        return KeyRejected(message, code="HTTP 401", reason=description, retry="action_required", advice=advice)
     if status == 413 or (ask.paid and status in _REFUSALS):
         advice = "make the file smaller" if status == 413 else "check the base URL, the address and the proxy"
-        message = f"{ask.doing}: rejected before it reached RunningHub ({said}). What to do: {advice}."
-        return RequestRejected(message, code=f"HTTP {status}", reason=said, retry="final", advice=advice)
-    return no_answer(ask, f"no readable response ({said})")
+        message = f"{ask.doing}: rejected before it reached RunningHub ({description}). What to do: {advice}."
+        return RequestRejected(message, code=f"HTTP {status}", reason=description, retry="final", advice=advice)
+    return no_answer(ask, f"no readable response ({description})")
 
 
 def _describe(status: int, body: bytes) -> str:

@@ -59,14 +59,14 @@ class ThreadedStream(httpcore.AsyncNetworkStream):
 
     def _pour(self, length: int, take: Callable[[memoryview], object], timeout: float | None) -> None:
         # One buffer for all: what is allocated for each piece has to be cleared by the system first.
-        buffer, left = memoryview(bytearray(PIECE)), length
+        buffer, remaining = memoryview(bytearray(PIECE)), length
         self._socket.settimeout(timeout)
-        while left:
-            came = self._socket.recv_into(buffer[: min(left, PIECE)])
+        while remaining:
+            came = self._socket.recv_into(buffer[: min(remaining, PIECE)])
             if not came:
-                raise httpx.RemoteProtocolError(f"{left} bytes of the body are missing")
+                raise httpx.RemoteProtocolError(f"{remaining} bytes of the body are missing")
             take(buffer[:came])
-            left -= came
+            remaining -= came
 
     @property
     def _socket(self) -> socket.socket:

@@ -74,8 +74,8 @@ class ResendTransport(httpx.AsyncBaseTransport):
                 response = await self._try(request)
                 if response is not None and response.status_code not in _AGAIN:
                     return response
-                asked = 0.0 if response is None else await _let_go(response)
-                await self._sleep(self._wait(attempt, asked))
+                retry_after = 0.0 if response is None else await _let_go(response)
+                await self._sleep(self._wait(attempt, retry_after))
         return await self._inner.handle_async_request(request)
 
     async def _try(self, request: httpx.Request) -> httpx.Response | None:
@@ -86,8 +86,8 @@ class ResendTransport(httpx.AsyncBaseTransport):
         except httpx.TransportError:
             return None
 
-    def _wait(self, attempt: int, asked: float) -> float:
-        wait = max(asked, self._pause * 2.0**attempt)
+    def _wait(self, attempt: int, retry_after: float) -> float:
+        wait = max(retry_after, self._pause * 2.0**attempt)
         return min(wait, _LONGEST_PAUSE) * (0.5 + self._draw() / 2)
 
     async def aclose(self) -> None:
@@ -98,8 +98,8 @@ class ResendTransport(httpx.AsyncBaseTransport):
 async def _let_go(response: httpx.Response) -> float:
     """Releases a response's connection; returns the number of seconds that the response asks to wait."""
     await response.aclose()
-    asked: str = response.headers.get("retry-after", "")
-    return float(asked) if asked.isascii() and asked.isdigit() else 0.0
+    header: str = response.headers.get("retry-after", "")
+    return float(header) if header.isascii() and header.isdigit() else 0.0
 
 
 class EnvironmentTransport(httpx.AsyncBaseTransport):
@@ -153,7 +153,7 @@ FOREIGN: Final = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError,
 `UnicodeError` of a host name that DNS cannot carry.
 """
 
-_NEVER_LEFT: Final = (
+_UNSENT_ERRORS: Final = (
     httpx.ConnectError,  # refused, no such name, TLS handshake failed
     httpx.ConnectTimeout,
     httpx.PoolTimeout,  # still waiting here for a free connection
@@ -186,7 +186,7 @@ class Delivery:
     def explain(self, error: Exception, ask: RequestInfo) -> ConnectFailed | ResponseLost:
         """Maps an exception of `FOREIGN` to ours; without evidence, assumes that the request may have arrived."""
         what = f"{_NAMES.get(type(error), 'the connection failed')}{_words(error)}"
-        if not self._sent and (self._connecting or isinstance(error, _NEVER_LEFT)):
+        if not self._sent and (self._connecting or isinstance(error, _UNSENT_ERRORS)):
             advice = "Check the network, the proxy and the base URL; it is safe to send it again"
             return ConnectFailed(f"{ask.doing}: the request never left this machine: {what}. {advice}.", what=what)
         return no_answer(ask, what)
@@ -293,12 +293,12 @@ def open_connections(
     def client(
         read: float,
         *,
-        kept: int | None,
+        keepalive: int | None,
         auth: bool = True,
         redirects: bool = False,
         direct: DirectTransport = httpx.AsyncHTTPTransport,
     ) -> httpx.AsyncClient:
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=kept, keepalive_expiry=5.0)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=keepalive, keepalive_expiry=5.0)
         sender = transport or EnvironmentTransport(limits, direct=direct)
         return (CallClient if direct is CallTransport else httpx.AsyncClient)(
             transport=ResendTransport(HiddenAddressTransport(sender)),
@@ -312,10 +312,10 @@ def open_connections(
         )
 
     return Connections(
-        submits=client(submit_timeout, kept=0),
-        calls=client(30.0, kept=16, direct=CallTransport),
-        uploads=client(120.0, kept=4),
-        files=client(60.0, kept=8, auth=False, redirects=True, direct=FileTransport),
+        submits=client(submit_timeout, keepalive=0),
+        calls=client(30.0, keepalive=16, direct=CallTransport),
+        uploads=client(120.0, keepalive=4),
+        files=client(60.0, keepalive=8, auth=False, redirects=True, direct=FileTransport),
     )
 
 

@@ -54,12 +54,12 @@ class RawBody(httpx.AsyncByteStream):
     async def _chunks(self, file: BinaryIO) -> AsyncIterator[bytes]:
         # One buffer, and copies made on this thread, because each reading thread keeps the memory that it allocates.
         buffer = bytearray(CHUNK)
-        left = self.size
+        remaining = self.size
         while True:
             with readable(self._path):
                 length = await asyncio.to_thread(file.readinto, buffer)  # type: ignore[attr-defined]  # BinaryIO lacks it
-            left -= length
-            if left < 0 or (left > 0 and not length):
+            remaining -= length
+            if remaining < 0 or (remaining > 0 and not length):
                 raise MediaError(f"{self._path}: the file changed during its upload. Upload it when it is complete.")
             if not length:
                 return

@@ -86,8 +86,8 @@ def _of_many(value: object) -> object:
         case Result():
             return {"outputs": [file.sha256 for file in value.outputs], "texts": value.texts}
         case BaseModel():
-            given = {name: getattr(value, name) for name in value.model_fields_set}
-            return {type(value).__name__: _comparable({**given, **(value.model_extra or {})})}
+            values = {name: getattr(value, name) for name in value.model_fields_set}
+            return {type(value).__name__: _comparable({**values, **(value.model_extra or {})})}
         case Mapping() if all(isinstance(name, str) for name in value):
             return {name: _comparable(one) for name, one in value.items()}
         case SecretStr() | SecretBytes():

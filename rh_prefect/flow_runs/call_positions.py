@@ -76,21 +76,21 @@ class _Counts:
         self._numbers: Counter[tuple[int, str, str | None]] = Counter()
         self._of_runs: dict[object, Place] = {}
 
-    def place(self, name: str, given: str | None, *, caller: int) -> Place:
+    def place(self, name: str, digest: str | None, *, caller: int) -> Place:
         """Returns the position of a call that is made now; `caller` is 0 for the run itself."""
         with self._lock:
-            return self._next(name, given, caller)
+            return self._next(name, digest, caller)
 
-    def place_of_run(self, run_id: object, name: str, given: str | None, *, caller: int) -> Place:
+    def place_of_run(self, run_id: object, name: str, digest: str | None, *, caller: int) -> Place:
         """Returns the position of a run that this run has started; it is the same on every retry."""
         with self._lock:
             if run_id not in self._of_runs:
-                self._of_runs[run_id] = self._next(name, given, caller)
+                self._of_runs[run_id] = self._next(name, digest, caller)
             return self._of_runs[run_id]
 
-    def _next(self, name: str, given: str | None, caller: int) -> Place:
-        self._numbers[caller, name, given] += 1
-        return Place(in_order=caller == 0, given=given, number=self._numbers[caller, name, given])
+    def _next(self, name: str, digest: str | None, caller: int) -> Place:
+        self._numbers[caller, name, digest] += 1
+        return Place(in_order=caller == 0, given=digest, number=self._numbers[caller, name, digest])
 
 
 class _Outside:
@@ -101,12 +101,12 @@ _counts: PerObject[_Counts] = PerObject(_Counts)
 _OUTSIDE = _Outside()
 
 
-def take_place(name: str, given: object) -> Place:
+def take_place(name: str, arguments: object) -> Place:
     """Assigns the next position to the call that the caller makes now."""
     runs = run_contexts()
     run_places(runs)
     caller = 0 if next(runs_in_order(sys._getframe(1)), False) else _caller()
-    return _counts[runs[0] if runs else _OUTSIDE].place(name, argument_hash(given), caller=caller)
+    return _counts[runs[0] if runs else _OUTSIDE].place(name, argument_hash(arguments), caller=caller)
 
 
 def run_places(runs: Sequence[RunContext]) -> dict[UUID, Place]:
@@ -151,9 +151,9 @@ def _caller() -> int:
 def placed(called: _Called, place: Place) -> _Called:
     """Copies a task or flow and attaches the position of one call to the copy."""
     # Not `copy`: a task's `__reduce__` may return the existing task of its name.
-    made: _Called = object.__new__(type(called))
-    made.__dict__.update(called.__dict__, place=place)
-    return made
+    copy: _Called = object.__new__(type(called))
+    copy.__dict__.update(called.__dict__, place=place)
+    return copy
 
 
 def place_carried(called: object) -> Place | None:
@@ -228,18 +228,18 @@ class PaidTask(Task[P, Coroutine[Any, Any, Result]]):
 
     def with_options(self, **options: Any) -> Self:
         """Returns the same task with other options; see `prefect.Task.with_options`."""
-        made: Any = super().with_options(**options)
+        copy: Any = super().with_options(**options)
         # Prefect's own method returns a plain task, whose calls get no positions.
-        made.__class__ = type(self)
-        made.__dict__["changed"] = {**self.changed, **options}
-        return made  # type: ignore[no-any-return]  # of this class
+        copy.__class__ = type(self)
+        copy.__dict__["changed"] = {**self.changed, **options}
+        return copy  # type: ignore[no-any-return]  # of this class
 
     def at_its_place(self, *args: Any, **kwargs: Any) -> PaidTask[P]:
         """Returns the task with the position of this call; calling it again assigns no other position."""
         if self.place is not None:
             return self
-        made: Any = placed(self, take_place(self.name, _given_of(self, _bound(self, args, kwargs))))
-        return made  # type: ignore[no-any-return]  # of this class
+        copy: Any = placed(self, take_place(self.name, _non_default_arguments(self, _bound(self, args, kwargs))))
+        return copy  # type: ignore[no-any-return]  # of this class
 
 
 def _bound(task: Task[Any, Any] | Flow[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -267,17 +267,19 @@ class PlacedFlow(Flow[P, R]):
             """Runs the flow; see `prefect.Flow`."""
             if self.place is not None or FlowRunContext.get() is None:
                 return Flow.__call__(self, *args, **kwargs)
-            given = _given_of(self, _bound(self, args, kwargs))
-            made = placed(self, take_place(self.name, given))
-            arguments = argument_hash([self.name, sorted(arguments_of(given).items()), _distinction(self.fn)]) or ""
-            made.fn = _named_by_place(self.fn, arguments, made.place)
-            return Flow.__call__(made, *args, **kwargs)
+            non_defaults = _non_default_arguments(self, _bound(self, args, kwargs))
+            copy = placed(self, take_place(self.name, non_defaults))
+            arguments = (
+                argument_hash([self.name, sorted(arguments_of(non_defaults).items()), _distinction(self.fn)]) or ""
+            )
+            copy.fn = _named_by_place(self.fn, arguments, copy.place)
+            return Flow.__call__(copy, *args, **kwargs)
 
         def with_options(self, **options: Any) -> Self:
             """Returns the same flow with other options; see `prefect.Flow.with_options`."""
-            made = super().with_options(**options)
-            made.__class__ = type(self)
-            return made
+            copy = super().with_options(**options)
+            copy.__class__ = type(self)
+            return copy
 
         def __getstate__(self) -> dict[str, Any]:
             """Returns the flow with its original function, which another process finds by its name."""
@@ -353,13 +355,13 @@ def _named_by_place(fn: Callable[..., Any], arguments: str, place: Place) -> Cal
     qualname = f"{name}[{arguments}:{place.given or ''}:{place.number}:{order}]"
     if not isinstance(fn, FunctionType):
         return _Named(fn, qualname)
-    made = FunctionType(fn.__code__, fn.__globals__, fn.__name__, fn.__defaults__, fn.__closure__)
-    made.__dict__.update(fn.__dict__)
-    made.__kwdefaults__, made.__annotations__, made.__doc__ = fn.__kwdefaults__, fn.__annotations__, fn.__doc__
-    made.__module__ = fn.__module__
-    made.__qualname__ = qualname
-    _named_functions[made] = fn
-    return made
+    copy = FunctionType(fn.__code__, fn.__globals__, fn.__name__, fn.__defaults__, fn.__closure__)
+    copy.__dict__.update(fn.__dict__)
+    copy.__kwdefaults__, copy.__annotations__, copy.__doc__ = fn.__kwdefaults__, fn.__annotations__, fn.__doc__
+    copy.__module__ = fn.__module__
+    copy.__qualname__ = qualname
+    _named_functions[copy] = fn
+    return copy
 
 
 def place_in_key(task_key: str) -> Place | None:
@@ -384,7 +386,7 @@ def count_submits(runner: TaskRunner[Any]) -> None:
 def _counting_class(kind: type[TaskRunner[Any]]) -> type[TaskRunner[Any]]:
     def submit(self: Any, task: Task[Any, Any], parameters: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         if place_carried(task) is None:
-            task = placed(task, take_place(task.name, _given_of(task, parameters)))
+            task = placed(task, take_place(task.name, _non_default_arguments(task, parameters)))
         return kind.submit(self, task, parameters, *args, **kwargs)
 
     # `map` calls `submit` too, in the caller's thread. A single base, since an object's class can only become one of
@@ -393,7 +395,7 @@ def _counting_class(kind: type[TaskRunner[Any]]) -> type[TaskRunner[Any]]:
     return type(kind.__name__, (kind,), body)
 
 
-def _given_of(task: Task[Any, Any] | Flow[..., Any], parameters: Mapping[str, Any]) -> dict[str, object]:
+def _non_default_arguments(task: Task[Any, Any] | Flow[..., Any], parameters: Mapping[str, Any]) -> dict[str, object]:
     """Returns the arguments that differ from the defaults, so that a later new default does not change the call."""
     defaults = {name: param.default for name, param in inspect.signature(task.fn).parameters.items()}
     return {

@@ -77,11 +77,11 @@ async def works_of(scope: Scope) -> WorksJournal | None:
 
 
 EVERY: Final = 5.0
-"""Seconds between two looks: one small request for each process that has paid jobs, however many they are."""
+"""Seconds between two checks: one small request for each process that has paid jobs, however many they are."""
 
 _log = logging.getLogger("rh_prefect")
 _watched: dict[UUID, tuple[asyncio.Event, asyncio.Task[None]]] = {}
-"""What each watch waits for between its looks: that the process ends."""
+"""What each watch waits for between its checks: that the process ends."""
 
 
 def watch(board: RunStatus) -> None:

@@ -55,12 +55,12 @@ class _HookedDecorator(FlowDecorator):
         def __call__(self, fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
             if fn is None:
                 return partial(self, **options)
-            made = super().__call__(fn, **options)
-            made.__class__ = PlacedFlow
-            count_submits(made.task_runner)
+            new_flow = super().__call__(fn, **options)
+            new_flow.__class__ = PlacedFlow
+            count_submits(new_flow.task_runner)
             for event, hook in self._hooks.items():
-                add_hook(made, event, hook)
-            return made
+                add_hook(new_flow, event, hook)
+            return new_flow
 
 
 _SUBJECTS = ("prompt", "idea", "model", "rows", "products", "video", "videos", "image", "photo", "text")
@@ -72,8 +72,8 @@ def run_name() -> str:
 
     Give it to a flow as `flow_run_name`.
     """
-    given = flow_run.parameters
-    subject = next((given[name] for name in _SUBJECTS if given.get(name)), "")
+    parameters = flow_run.parameters
+    subject = next((parameters[name] for name in _SUBJECTS if parameters.get(name)), "")
     subject = ", ".join(map(_named, subject)) if isinstance(subject, list) else _named(subject)
     began = flow_run.scheduled_start_time
     head = f"{flow_run.flow_name}: {shortened(subject, 50)}" if subject else flow_run.flow_name

@@ -44,13 +44,13 @@ from rh_prefect.jobs.journal.identity import Address, Place, Step
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.prefect_api import ask
 
-_KEPT = 1000
+_CACHE_SIZE = 1000
 """How many child flow runs one process remembers the places of; one that was forgotten is asked for again."""
 
 _registries: PerObject[CallRegistry] = PerObject(CallRegistry)
 """By the root's context, an object that is new in every attempt; after a resume Prefect's own run count is not."""
 
-_detached: LruCache[tuple[str, int], CallRegistry] = LruCache(_KEPT, make=CallRegistry)
+_detached: LruCache[tuple[str, int], CallRegistry] = LruCache(_CACHE_SIZE, make=CallRegistry)
 """The same in worker processes, where each task has its own context object: by flow run and attempt."""
 
 _equal: ContextVar[Equal] = ContextVar("rh_prefect_equal_calls", default="refuse")
@@ -85,8 +85,8 @@ class _Call:
     place: Place | None
 
 
-_calls: LruCache[str, _Call] = LruCache(_KEPT)
-_outer: LruCache[str, tuple[FlowRun, str]] = LruCache(_KEPT)
+_calls: LruCache[str, _Call] = LruCache(_CACHE_SIZE)
+_outer: LruCache[str, tuple[FlowRun, str]] = LruCache(_CACHE_SIZE)
 """Flow runs that lie beyond what the context of a worker process knows, with their flows' names."""
 
 
@@ -233,25 +233,25 @@ def _try(run: RunContext) -> Try:
     return Try(f"flow-{flow_run_id}", number)
 
 
-_borrowed: ContextVar[RecordedScope | None] = ContextVar("rh_prefect_borrowed_scope", default=None)
+_scope_override: ContextVar[RecordedScope | None] = ContextVar("rh_prefect_scope_override", default=None)
 
 
 @contextmanager
-def borrow(scope: RecordedScope) -> Iterator[None]:
+def override_scope(scope: RecordedScope) -> Iterator[None]:
     """Assigns every paid call of a `with` block to a scope, in every flow run.
 
     Each of these calls needs its own `key`: a scope that is looked at from outside counts no equal calls.
     """
-    token = _borrowed.set(scope)
+    token = _scope_override.set(scope)
     try:
         yield
     finally:
-        _borrowed.reset(token)
+        _scope_override.reset(token)
 
 
-def borrowed_scope() -> RecordedScope | None:
-    """Returns the scope set by `borrow` for the caller's jobs; None if they use their own flow run's scope."""
-    scope = _borrowed.get()
+def scope_override() -> RecordedScope | None:
+    """Returns the scope set by `override_scope` for the caller's jobs; None if they use their own flow run's scope."""
+    scope = _scope_override.get()
     if scope is None:
         return None
     inside = current_scope()

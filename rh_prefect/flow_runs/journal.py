@@ -41,8 +41,8 @@ _BLOCK: Final = 100
 """Entries that one request reads: those whose numbers differ in the last two digits."""
 PAGE: Final = 200
 """Prefect's default limit of a page: a longer one may be refused."""
-_KEPT_LOGS: Final = 64
-_KEPT_SIZE: Final = 64 * 1024 * 1024
+_CACHE_SIZE: Final = 64
+_CACHE_CHARACTERS: Final = 64 * 1024 * 1024
 """Characters of the logs that one process keeps beside those that it uses."""
 
 # The package's own loop keeps a connection to the Prefect API; it is closed with the loop.
@@ -99,8 +99,8 @@ class FlowRunJournal:
         log = self._log()
         return log.is_current(max_age) and key not in log.records
 
-    async def check_kept(self) -> None:
-        """Checks that the records that were read still exist; see `CachedJournal.check_kept`."""
+    async def check_cache(self) -> None:
+        """Checks that the records that were read still exist; see `CachedJournal.check_cache`."""
         number = await self._log().missing()
         if number is not None:
             raise JournalError(
@@ -148,7 +148,7 @@ class FlowRunJournal:
 
     def _log(self) -> RecordLog:
         """This loop's log of the flow run."""
-        logs = _logs.setdefault(asyncio.get_running_loop(), LruCache(_KEPT_LOGS))
+        logs = _logs.setdefault(asyncio.get_running_loop(), LruCache(_CACHE_SIZE))
         key = (*connection_key(), self.scope, self._inputs.patience)
         log = logs.get(key)
         if log is None:
@@ -173,7 +173,7 @@ def _make_room(logs: LruCache[_LogKey, RecordLog]) -> None:
     sizes = {key: log.records.size for key, log in logs.items()}
     total = sum(sizes.values())
     for key, size in sizes.items():
-        if total <= _KEPT_SIZE:
+        if total <= _CACHE_CHARACTERS:
             break
         logs.pop(key)
         total -= size

@@ -205,13 +205,15 @@ async def flow_name_of(flow_run: FlowRun) -> str:
     return (await ask(lambda api: api.read_flow(flow_run.flow_id))).name
 
 
-async def find_flow_runs(wanted: FlowRunFilter | None = None, *, sort: FlowRunSort) -> AsyncIterator[FlowRun]:
+async def find_flow_runs(flow_run_filter: FlowRunFilter | None = None, *, sort: FlowRunSort) -> AsyncIterator[FlowRun]:
     """Reads flow runs, page by page."""
     connection = await connect()
     offset, full = 0, True
     while full:
         async with connection.gate:
-            page = await connection.client.read_flow_runs(flow_run_filter=wanted, sort=sort, limit=PAGE, offset=offset)
+            page = await connection.client.read_flow_runs(
+                flow_run_filter=flow_run_filter, sort=sort, limit=PAGE, offset=offset
+            )
         for flow_run in page:
             yield flow_run
         full, offset = len(page) == PAGE, offset + PAGE
@@ -223,8 +225,8 @@ async def ended_runs(*, hours: float) -> AsyncIterator[FlowRun]:
     cancelling = FlowRunFilter(state=_in(StateType.CANCELLING))
     ended = FlowRunFilter(state=_in(*_ENDED), end_time=FlowRunFilterEndTime(after_=since))
     seen: set[UUID] = set()
-    for wanted in (cancelling, ended):
-        async for flow_run in find_flow_runs(wanted, sort=FlowRunSort.END_TIME_DESC):
+    for flow_run_filter in (cancelling, ended):
+        async for flow_run in find_flow_runs(flow_run_filter, sort=FlowRunSort.END_TIME_DESC):
             # A run that ends meanwhile shifts the pages, so that a run may be listed twice.
             if flow_run.id not in seen:
                 seen.add(flow_run.id)

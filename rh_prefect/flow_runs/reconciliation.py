@@ -151,7 +151,7 @@ async def _look_after(flow_run: FlowRun) -> list[Finding]:
 async def _each(flow_run: FlowRun, scope: RecordedScope, judge: _Judge) -> AsyncIterator[Finding]:
     gate = asyncio.Semaphore(_AT_A_TIME)
 
-    async def look(view: JobView, submit: Submit, one: Scope) -> Finding | None:
+    async def check(view: JobView, submit: Submit, one: Scope) -> Finding | None:
         async with gate:
             try:
                 judged = await judge(view, submit, one)
@@ -163,8 +163,8 @@ async def _each(flow_run: FlowRun, scope: RecordedScope, judge: _Judge) -> Async
 
     for one in await scopes_of(scope):
         views = [view async for view in jobs_of(one.journal)]
-        looks = [look(view, view.last, one) for view in views if view.last is not None]
-        for finding in await asyncio.gather(*looks):
+        checks = [check(view, view.last, one) for view in views if view.last is not None]
+        for finding in await asyncio.gather(*checks):
             if finding is not None:
                 yield finding
 

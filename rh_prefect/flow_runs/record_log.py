@@ -195,7 +195,7 @@ class RecordLog:
         self._entries = count(1)
         self._last = ""
         self._missing: int | None = None
-        self._seen_mine: set[str] = set()
+        self._own_tokens: set[str] = set()
         self._under_way: set[str] = set()
         self._sent_at = float("-inf")
         self._queue: list[_Item] = []
@@ -282,7 +282,7 @@ class RecordLog:
                 "rh_prefect that wrote it; no new task is submitted until then."
             ) from error
         if by.startswith(self._me):
-            self._seen_mine.add(by)
+            self._own_tokens.add(by)
         else:
             self._rival_until = self._clock() + _RIVAL_SECONDS
         self.records.add(records)
@@ -317,15 +317,15 @@ class RecordLog:
         """Waits for records that may share an entry."""
         while True:
             self._is_urgent.clear()
-            left = self._send_at() - self._clock()
-            if left <= 0:
+            remaining = self._send_at() - self._clock()
+            if remaining <= 0:
                 return
             spacing = self._sent_at + SPACING - self._clock()
             if spacing > 0:
                 await asyncio.sleep(spacing)
             else:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._is_urgent.wait(), left)
+                    await asyncio.wait_for(self._is_urgent.wait(), remaining)
 
     def _send_at(self) -> float:
         """Returns the time at which to send the next entry, by the records in the queue."""
@@ -337,18 +337,18 @@ class RecordLog:
     def _next_batch(self) -> list[_Item]:
         """Takes the next records from the queue, the most urgent first; completes those that already exist."""
         batch: dict[str, _Item] = {}
-        left, size = [], 0
+        rest, size = [], 0
         for item in sorted(self._drain(), key=lambda item: item.urgency):
             if item.done.done():  # its caller was cancelled
                 continue
             if item.key in self.records:
                 item.done.set_result(self._is_same(item.key, item.token))
             elif item.key in batch or (batch and size + len(item.text) > LARGEST_ENTRY):
-                left.append(item)
+                rest.append(item)
             else:
                 batch[item.key] = item
                 size += len(item.text) + len(item.key) + 2
-        self._queue[:0] = left
+        self._queue[:0] = rest
         return list(batch.values())
 
     def _drain(self) -> list[_Item]:
@@ -397,16 +397,16 @@ class RecordLog:
                     self.records.add(texts)
                     self._last = by
                 self._read_at = max(self._read_at, sent)
-                self._seen_mine.discard(by)
+                self._own_tokens.discard(by)
                 _answer(batch, is_mine=True)
                 return
             # Before it reads, so that what it reads is new when it tries again.
             await asyncio.sleep(self._took * self._jitter() * min(tries, 3) / 3)
             tries += 1
             await self.read()
-            if by in self._seen_mine:
+            if by in self._own_tokens:
                 # An earlier request had arrived, and its response was lost.
-                self._seen_mine.discard(by)
+                self._own_tokens.discard(by)
                 _answer(batch, is_mine=True)
                 return
             batch = [item for item in batch if not self._settle(item)]

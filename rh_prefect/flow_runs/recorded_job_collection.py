@@ -48,8 +48,8 @@ async def _attempt(scope: str, submit: Submit, view: TaskView) -> Attempt:
         return AttemptInfo(submit.intent.attempt)
     # A batch's attempts have separate numbers, above those of the flow run whose journal it uses: with that one's
     # number the same attempt that waits for the task would pay for it again.
-    seen = await scope_named(scope)
-    return AttemptInfo(max(seen.attempt, submit.intent.attempt), seen.task_attempt)
+    current = await scope_named(scope)
+    return AttemptInfo(max(current.attempt, submit.intent.attempt), current.task_attempt)
 
 
 async def store_of(intent: Intent) -> MediaStore:

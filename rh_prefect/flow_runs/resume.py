@@ -115,13 +115,13 @@ def resume(flow: Flow[..., Any], flow_run_id: UUID | str, *, equal: Equal = "ref
 async def create(flow: Flow[..., Any], parameters: dict[str, Any]) -> UUID:
     """Creates a flow run before it starts, so that its id, for `rerun`, is known even if this process ends at once."""
     try:
-        given = flow.validate_parameters(parameters)
+        values = flow.validate_parameters(parameters)
     except ParameterTypeError as error:
         raise InputError(
             f"The flow {flow.name} does not take these parameters: {_wrong(error)}. Nothing was sent. "
             "What to do: correct these parameters."
         ) from None
-    return (await ask(lambda api: api.create_flow_run(flow, parameters=given, state=Pending()))).id
+    return (await ask(lambda api: api.create_flow_run(flow, parameters=values, state=Pending()))).id
 
 
 def _wrong(error: Exception) -> str:

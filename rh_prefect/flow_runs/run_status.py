@@ -28,10 +28,10 @@ from rh_prefect.media.media import Media
 
 ENDED = frozenset({"succeeded", "failed", "cancelled", "unknown", "reused"})
 
-_TOLD = 3
-"""Of how many running graphs the bar tells how far they are."""
+_GRAPHS_IN_LINE = 3
+"""Of how many running graphs the line above the bar shows the progress."""
 
-_KEPT = 200
+_CACHE_SIZE = 200
 """How many runs one process remembers, so that a long-lived one does not grow without limit."""
 
 
@@ -107,9 +107,9 @@ class RunStatus:
     def line(self) -> str:
         """The text above the bar: the numbers of jobs by state, and the progress of graphs that report it."""
         with self._lock:
-            events = [self.rows[job] for job in islice(self._steps, _TOLD)]
-        told = (f"{event.label or event.model}: {event.message}" for event in events)
-        return "; ".join([", ".join(self._counts()), *told])
+            events = [self.rows[job] for job in islice(self._steps, _GRAPHS_IN_LINE)]
+        messages = (f"{event.label or event.model}: {event.message}" for event in events)
+        return "; ".join([", ".join(self._counts()), *messages])
 
     def _counts(self) -> Iterator[str]:
         yield f"{self.done} of {self.total} jobs done"
@@ -158,7 +158,7 @@ def _step(event: JobEvent) -> Step:
     )
 
 
-_boards: LruCache[str, RunStatus] = LruCache(_KEPT)
+_boards: LruCache[str, RunStatus] = LruCache(_CACHE_SIZE)
 
 
 def run_status_of(page: Page) -> RunStatus:

@@ -87,7 +87,7 @@ async def charges(store: MediaStore, *, with_prefect: bool, journal_url: str, re
     places = [reader.read_works(works, store), reader.read_scopes(journal_url), reader.read_manifests(store)]
     await asyncio.gather(*places, *([reader.read_flow_runs()] if with_prefect else []))
     await reader.read_other_works()
-    return Charges(tuple(once_each(reader.recorded, reader.made)), reader.unread)
+    return Charges(tuple(once_each(reader.recorded, reader.from_manifests)), reader.unread)
 
 
 class _Reader:
@@ -95,13 +95,13 @@ class _Reader:
 
     Attributes:
         recorded: The charges in the journals.
-        made: The charges in the manifests.
+        from_manifests: The charges in the manifests.
         unread: Why places could not be read, by their names.
     """
 
     def __init__(self, works: str) -> None:
         self.recorded: list[TaskCharge] = []
-        self.made: list[TaskCharge] = []
+        self.from_manifests: list[TaskCharge] = []
         self.unread: dict[str, str] = {}
         self._works = works
         self._places: dict[str, RecordsPlace] = {}
@@ -165,7 +165,9 @@ class _Reader:
     async def read_manifests(self, store: MediaStore) -> None:
         """Reads all manifests of a storage."""
         try:
-            self.made = await asyncio.to_thread(lambda: [_of_manifest(one, store) for one in manifest.read_all(store)])
+            self.from_manifests = await asyncio.to_thread(
+                lambda: [_of_manifest(one, store) for one in manifest.read_all(store)]
+            )
         except RunningHubError as error:
             self.unread[f"manifests in {store.url}"] = error.message
 
@@ -191,11 +193,11 @@ def _works_in(url: str) -> str:
     return f"works of pipelines in {shown_url(url)}"
 
 
-def once_each(recorded: Sequence[TaskCharge], made: Iterable[TaskCharge]) -> list[TaskCharge]:
+def once_each(recorded: Sequence[TaskCharge], from_manifests: Iterable[TaskCharge]) -> list[TaskCharge]:
     """Merges the charges from journals and manifests, by task id."""
     unnamed = [one for one in recorded if one.task_id is None]
     found: dict[tuple[str, str], TaskCharge] = {}
-    for one in (*recorded, *made):
+    for one in (*recorded, *from_manifests):
         if one.task_id is None:
             continue
         known = found.setdefault((one.site, one.task_id), one)

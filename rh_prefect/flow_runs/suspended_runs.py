@@ -39,14 +39,14 @@ from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.prefect_api import ask
 
 BY_THE_CLOCK: Final = 60.0
-"""Seconds between two looks at which RunningHub is asked: they find what no webhook tells of."""
+"""Seconds between two checks that query RunningHub: they find the ends that no webhook reports."""
 
 SHORTEST: Final = 1.0
-"""Seconds between two looks, however many ends are told of."""
+"""Seconds between two checks, however many ends are reported."""
 
 AFTER_AN_END: Final = (1, 2, 4, 8, 16, 30)
-"""In so many times the shortest pause it is looked again after an end, each time counted from the look before: the run
-that waits for it may be just about to suspend."""
+"""After so many times the shortest pause the runs are checked again after an end, each counted from the check before:
+the run that waits for it may be just about to suspend."""
 
 _log = logging.getLogger("rh_prefect")
 
@@ -75,17 +75,17 @@ async def wake_suspended() -> list[UUID]:
     Returns:
         The flow runs that were woken.
     """
-    return await Resumer().look(asks=True)
+    return await Resumer().check(asks=True)
 
 
 async def suspended_runs_with_tasks() -> AsyncIterator[SuspendedRun]:
     """Finds the flow runs that have suspended themselves until their tasks have ended."""
-    wanted = FlowRunFilter(
+    flow_run_filter = FlowRunFilter(
         state=FlowRunFilterState(
             type=FlowRunFilterStateType(any_=[StateType.PAUSED]), name=FlowRunFilterStateName(any_=["Suspended"])
         )
     )
-    async for flow_run in find_flow_runs(wanted, sort=FlowRunSort.ID_DESC):
+    async for flow_run in find_flow_runs(flow_run_filter, sort=FlowRunSort.ID_DESC):
         state = flow_run.state
         key = state.state_details.pause_key if state is not None else None
         n = (key or "").removeprefix(PAUSE_KEY)
@@ -108,7 +108,7 @@ class Resumer:
         """Starts without suspensions."""
         self._watched: dict[SuspendedRun, _Watched] = {}
 
-    async def look(self, *, asks: bool) -> list[UUID]:
+    async def check(self, *, asks: bool) -> list[UUID]:
         """Checks the suspended runs once; without `asks`, only by the journals and not at RunningHub."""
         found = [sleeper async for sleeper in suspended_runs_with_tasks()]
         self._watched = {one: known for one, known in self._watched.items() if one in found}
@@ -189,7 +189,7 @@ class SuspendedRunResumer:
         self._waker = Resumer()
         self._lock = threading.Lock()
         self._is_started = False
-        self._told = asyncio.Event()
+        self._end_event = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -202,7 +202,7 @@ class SuspendedRunResumer:
 
     def hear(self) -> None:
         """Records that a task has ended; runs on the loop thread."""
-        self._told.set()
+        self._end_event.set()
 
     async def close(self) -> None:
         """Stops the monitoring, which can be started again; runs on the loop thread."""
@@ -230,17 +230,17 @@ class SuspendedRunResumer:
             if await self._hears_within(pause):
                 soon = [self._shortest * times for times in AFTER_AN_END]
             await asyncio.sleep(max(0.0, began + self._shortest - self._clock()))
-            self._told.clear()
+            self._end_event.clear()
 
     async def _hears_within(self, seconds: float) -> bool:
         try:
-            await asyncio.wait_for(self._told.wait(), seconds)
+            await asyncio.wait_for(self._end_event.wait(), seconds)
         except TimeoutError:
             return False
         return True
 
     async def _look(self, *, asks: bool) -> None:
         try:
-            await self._waker.look(asks=asks)
+            await self._waker.check(asks=asks)
         except Exception as error:  # the Prefect API may be unavailable for a while; the request is repeated
             _log.warning("suspended runs cannot be watched now: %s", error)

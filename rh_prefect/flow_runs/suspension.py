@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict
 
 from rh_prefect.errors import InputError, JournalError
 from rh_prefect.flow_runs.call_positions import PerObject
-from rh_prefect.flow_runs.flow_scope import borrowed_scope, current_scope
+from rh_prefect.flow_runs.flow_scope import current_scope, scope_override
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.prefect_internals import is_retried_in_process, pause_keys
 from rh_prefect.flow_runs.queries import journal_of, read_flow_run
@@ -103,13 +103,13 @@ class SuspendGroup:
         self._deciding: asyncio.Task[None] | None = None
 
     @property
-    def is_left(self) -> bool:
-        """Whether the group has ended and its running tasks were left for the suspension."""
+    def is_suspended(self) -> bool:
+        """Whether the group has ended and its running tasks continue during the suspension."""
         return self._over.is_set()
 
-    async def expect(self, parties: int) -> None:
+    async def expect(self, members: int) -> None:
         """Registers more members of the group before the first of them starts."""
-        self._busy += parties
+        self._busy += members
 
     async def end(self) -> None:
         """Records that a member of the group has no more jobs."""
@@ -122,12 +122,12 @@ class SuspendGroup:
         if isinstance(ticket, Reused):
             return ticket.result
         task = PendingTask(job=ticket.job, n=ticket.n, task_id=ticket.task_id)
-        end = ticket.end or await self.wait(task, engine.wait(ticket), look=ticket.poll_now)
+        end = ticket.end or await self.wait(task, engine.wait(ticket), poll_now=ticket.poll_now)
         return task if end is None else await engine.complete(ticket, end=end)
 
-    async def wait(self, task: PendingTask, end: Coroutine[Any, Any, T], *, look: Callable[[], None]) -> T | None:
-        """Waits for `end`; None where the group is suspended first. `look` notices a recorded end at once."""
-        ended, over, entry = asyncio.ensure_future(end), asyncio.ensure_future(self._over.wait()), (task, look)
+    async def wait(self, task: PendingTask, end: Coroutine[Any, Any, T], *, poll_now: Callable[[], None]) -> T | None:
+        """Waits for `end`; None where the group is suspended first. `poll_now` notices a recorded end at once."""
+        ended, over, entry = asyncio.ensure_future(end), asyncio.ensure_future(self._over.wait()), (task, poll_now)
         self._waiting.append(entry)
         self._busy -= 1
         self._look()
@@ -142,7 +142,7 @@ class SuspendGroup:
 
     @property
     def _is_ripe(self) -> bool:
-        return not self._busy and bool(self._waiting) and not self.is_left
+        return not self._busy and bool(self._waiting) and not self.is_suspended
 
     def _look(self) -> None:
         is_deciding = self._deciding is not None and not self._deciding.done()
@@ -162,8 +162,8 @@ class SuspendGroup:
             if verdict == "leave" and self._is_ripe and decided == self._tasks:
                 self._over.set()
             elif verdict == "ended":
-                for _, look in tuple(self._waiting):
-                    look()
+                for _, poll_now in tuple(self._waiting):
+                    poll_now()
 
     @property
     def _tasks(self) -> list[PendingTask]:
@@ -246,13 +246,13 @@ async def open_suspend_group(wait: Wait, *, deadline: float | None = None) -> Ru
         flow_run = _suspendable()
         place = _places[FlowRunContext.get()]
         if place.group is None:
-            made = await _new_group(flow_run.id, deadline)
-            place.group = place.group or made
+            group = await _new_group(flow_run.id, deadline)
+            place.group = place.group or group
     except _StaysError as why:
         run_logger().warning('wait="suspend": the run waits in its process, since %s', why)
         return None
     # Prefect has refused it once, and would refuse it again.
-    return None if place.group.is_left else place.group
+    return None if place.group.is_suspended else place.group
 
 
 class _StaysError(Exception):
@@ -312,7 +312,7 @@ def current_suspend_group() -> SuspendGroup | None:
 
 
 @asynccontextmanager
-async def party(group: SuspendGroup | None) -> AsyncIterator[None]:
+async def group_member(group: SuspendGroup | None) -> AsyncIterator[None]:
     """Runs one member of a suspend group."""
     try:
         yield
@@ -323,7 +323,7 @@ async def party(group: SuspendGroup | None) -> AsyncIterator[None]:
 
 async def wait_for(task: PendingTask) -> Result:
     """Waits for a job that was left for a suspension, if the run could not be suspended."""
-    scope = borrowed_scope() or current_scope()
+    scope = scope_override() or current_scope()
     if scope is None:
         raise InputError(f"{task.job}: only the flow run that has submitted it can wait for it.")
     return await LOOP.call(_collect(task, scope))

@@ -37,12 +37,12 @@ async def image_to_video(
         storage: Name of a MediaStorage block; by default RH_STORAGE_URL.
     """
     blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget, "max_attempts": max_attempts}
-    asked = shared_requests.motion_request(image, prompt, seconds)
-    prices = [shared_requests.price_of(asked)]
+    request = shared_requests.motion_request(image, prompt, seconds)
+    prices = [shared_requests.price_of(request)]
     if resolution is not None:
         prices.append(shared_requests.price_of(upscale_request(image, resolution), seconds=seconds))
     await shared_requests.expect(prices, blocks=blocks)
-    clip = await shared_requests.make(asked, label="clip", blocks=blocks)
+    clip = await shared_requests.make(request, label="clip", blocks=blocks)
     if resolution is None:
         return clip
     return await shared_requests.make(upscale_request(clip, resolution), label="clip-enlarged", blocks=blocks)

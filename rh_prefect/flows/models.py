@@ -39,7 +39,7 @@ _OPTIONS = ("label", "reuse", "credentials", "storage")
 """The options of `generate` that a form offers; the others are for code."""
 
 _LOCK = RLock()
-_made: dict[str, ModelFlow] = {}
+_flows: dict[str, ModelFlow] = {}
 
 
 def for_model(name: str) -> ModelFlow:
@@ -50,9 +50,9 @@ def for_model(name: str) -> ModelFlow:
     """
     model = get(name)
     with _LOCK:
-        if model.name not in _made:
-            _made[model.name] = _build(model)
-        return _made[model.name]
+        if model.name not in _flows:
+            _flows[model.name] = _build(model)
+        return _flows[model.name]
 
 
 def flow_name(model: Model) -> str:
@@ -63,8 +63,8 @@ def flow_name(model: Model) -> str:
 def _build(model: Model) -> ModelFlow:
     task: Endpoint[...] = getattr(endpoints, model.snake_name)
 
-    async def run(**given: Any) -> Result:
-        result: Result = await task(**given)
+    async def run(**arguments: Any) -> Result:
+        result: Result = await task(**arguments)
         return result
 
     run.__module__, run.__name__, run.__qualname__ = HOME, model.snake_name, model.snake_name

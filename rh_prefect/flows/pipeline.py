@@ -100,10 +100,10 @@ def pipeline_flow(
         reviewed: A plan that was reviewed; runs of the flow pay for nothing else.
     """
 
-    async def run(**given: Any) -> Any:
-        options = RunOptions(**{name: given.pop(name) for name in OPTIONS if name in given})
+    async def run(**arguments: Any) -> Any:
+        options = RunOptions(**{name: arguments.pop(name) for name in OPTIONS if name in arguments})
         try:
-            return await run_pipeline(pipeline, given, options, reviewed)
+            return await run_pipeline(pipeline, arguments, options, reviewed)
         except RunningHubError as error:
             # Returned and not raised: the state has the cause as text, and the log has no traceback of this package.
             return Failed(message=str(error), data=error)
@@ -114,9 +114,9 @@ def pipeline_flow(
     run.__signature__ = signature_of(pipeline)  # type: ignore[attr-defined]  # how `inspect` lets a function say its own
     mark_pipeline(run)
     # The outputs are in the store; Prefect keeps no second copy of the result.
-    made: Any = flow(name=pipeline.name, flow_run_name=run_name, persist_result=False)(run)
-    made.__class__ = _PipelineFlow
-    return made  # type: ignore[no-any-return]
+    new_flow: Any = flow(name=pipeline.name, flow_run_name=run_name, persist_result=False)(run)
+    new_flow.__class__ = _PipelineFlow
+    return new_flow  # type: ignore[no-any-return]
 
 
 class _PipelineFlow(PlacedFlow[..., Coroutine[Any, Any, Any]]):
@@ -157,8 +157,8 @@ async def run_pipeline(
     scope = current_scope()
     if scope is None:
         raise InputError("A pipeline runs in a flow. What to do: use Pipeline.run(...) or Pipeline.flow().")
-    given = {name: value for name, value in params.items() if value is not None}
-    run = await _prepare(pipeline, given, options, scope, reviewed)
+    arguments = {name: value for name, value in params.items() if value is not None}
+    run = await _prepare(pipeline, arguments, options, scope, reviewed)
     plan = await run.make_plan()
     _refuse(plan)
     plan.refuse_unknown(run.selection)

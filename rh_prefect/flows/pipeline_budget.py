@@ -84,36 +84,36 @@ class RunBudget:
         budget, item = plan.budget, top_item(instance)
         if budget is None or not item or not instance.is_paid:
             return None
-        left = [one for one in plan.instances if one.address not in lost]
-        short = self._item_refusal(instance, plan, left, running) or self._run_refusal(instance, budget, left)
+        remaining = [one for one in plan.instances if one.address not in lost]
+        short = self._item_refusal(instance, plan, remaining, running) or self._run_refusal(instance, budget, remaining)
         if short is None:
             self._items.add(item)
         return short
 
-    def _run_refusal(self, instance: Instance, budget: Budget, left: Iterable[Instance]) -> BudgetExceeded | None:
+    def _run_refusal(self, instance: Instance, budget: Budget, remaining: Iterable[Instance]) -> BudgetExceeded | None:
         """Checks `whole_items`: the rest of the item and of all started items must fit into the run's budget."""
         item = top_item(instance)
         if not budget.whole_items or self.limit is None or item in self._items:
             return None
         begun = self._items | {item}
-        left = [one for one in left if top_item(one) in begun or not one.item]
-        if self.spending.all_spent + _most(left) <= self.limit:
+        remaining = [one for one in remaining if top_item(one) in begun or not one.item]
+        if self.spending.all_spent + _most(remaining) <= self.limit:
             return None
-        price = _most(one for one in left if top_item(one) == item)
+        price = _most(one for one in remaining if top_item(one) == item)
         return BudgetExceeded(
             f"{instance.address}: the rest of item {item} costs up to {price}, and {self.limit} is the budget of the "
             "run. It was not started. What to do: raise the budget and run again; existing results cost nothing."
         )
 
     def _item_refusal(
-        self, instance: Instance, plan: Plan, left: Iterable[Instance], running: Collection[Instance]
+        self, instance: Instance, plan: Plan, remaining: Iterable[Instance], running: Collection[Instance]
     ) -> BudgetExceeded | None:
         """Checks `item`: the works that no other item shares must fit into the item's budget."""
         budget, item = plan.budget, top_item(instance)
         if budget is None or budget.item is None:
             return None
         own = _own_works(plan, item)
-        now = left if budget.whole_items and item not in self._items else [*running, instance]
+        now = remaining if budget.whole_items and item not in self._items else [*running, instance]
         spent = sum(map(self.spending.amount_of, own), Decimal(0))
         price = _most((one for one in now if top_item(one) == item), own)
         if spent + price <= Decimal(str(budget.item)):

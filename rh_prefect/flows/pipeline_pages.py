@@ -73,8 +73,8 @@ async def show_plan(plan: Plan) -> None:
     """
     least, expected, most = prices(plan.price)
     budget = f", budget {plan.budget.amount:g}" if plan.budget is not None else ""
-    said = f"Least {least}, expected {expected}, most {most} {plan.currency}{budget}"
-    await artifacts.markdown(f"```\n{plan.table()}\n```", what="plan", description=said)
+    description = f"Least {least}, expected {expected}, most {most} {plan.currency}{budget}"
+    await artifacts.markdown(f"```\n{plan.table()}\n```", what="plan", description=description)
     graph = f"```mermaid\n{plan.mermaid()}\n```"
     await artifacts.markdown(graph, what="graph", description="Steps and their prices; drawn by the dashboard's V2 UI")
 
@@ -143,20 +143,20 @@ async def sheets(
         most: How many pictures are shown at most.
     """
     parts = [pictures[start : min(start + PER_SHEET, most)] for start in range(0, min(len(pictures), most), PER_SHEET)]
-    made = [(part, await _sheet(part, edits, store)) for part in parts]
-    hidden = len(pictures) - sum(len(part) for part, picture in made if picture)
+    results = [(part, await _sheet(part, edits, store)) for part in parts]
+    hidden = len(pictures) - sum(len(part) for part, picture in results if picture)
     note = artifacts.not_shown(hidden, len(pictures), "pictures") if hidden else ""
-    return [line for one in (*(picture for _, picture in made), note) if one for line in (one, "")]
+    return [line for one in (*(picture for _, picture in results), note) if one for line in (one, "")]
 
 
 async def _sheet(pictures: Sequence[tuple[str, Media]], edits: EditResults, store: MediaStore) -> str:
     """Returns a contact sheet as an image in Markdown; empty if it cannot be made."""
-    given = {"of": [file for _, file in pictures], "captions": [visible(name) for name, _ in pictures]}
+    params = {"of": [file for _, file in pictures], "captions": [visible(name) for name, _ in pictures]}
     try:
-        made = await LOOP.call(edits.make("contact_sheet", given))
-        if made.file is None:
+        output = await LOOP.call(edits.make("contact_sheet", params))
+        if output.file is None:
             return ""
-        jpeg = await asyncio.to_thread(_thumbnail, made.file, store)
+        jpeg = await asyncio.to_thread(_thumbnail, output.file, store)
     except RunningHubError as error:
         _log.warning("The dashboard has no picture of the results: %s", error.message)
         return ""
@@ -264,7 +264,7 @@ async def show_candidates(reviews: Sequence[Instance], edits: EditResults, store
     pictures = [(name, known.outputs[0]) for name, known in shown if known.outputs and is_visible(known.outputs[0])]
     files = [f"- {name}: `{known.outputs[0].uri}`" for name, known in shown if known.outputs]
     texts = [f"### {name}\n\n{quoted(known.texts[0])}" for name, known in shown if known.texts and not known.outputs]
-    head = [*_asked(reviews), *await sheets(pictures, edits, store, most=MOST_SHOWN)]
+    head = [*_questions(reviews), *await sheets(pictures, edits, store, most=MOST_SHOWN)]
     tail = [_how(reviews), "\n".join(fitting(files, _ROOM_FOR_FILES, what="files; the report has all"))]
     room = artifacts.MAX_PAGE - sum(artifacts.size_of(part) + 2 for part in (*head, *tail)) - _ROOM_FOR_NOTES
     parts = [*head, *fitting(texts, room, what=f"texts; {_LATER}"), *tail]
@@ -272,9 +272,9 @@ async def show_candidates(reviews: Sequence[Instance], edits: EditResults, store
     await artifacts.markdown(text, what="review", description=f"{len(reviews)} review(s) wait for a choice")
 
 
-def _asked(reviews: Sequence[Instance]) -> list[str]:
-    asked = [f"## {visible(ask)}" for ask in dict.fromkeys(review.step.ask for review in reviews) if ask]
-    return fitting(asked, _ROOM_FOR_QUESTIONS, what="questions")
+def _questions(reviews: Sequence[Instance]) -> list[str]:
+    questions = [f"## {visible(ask)}" for ask in dict.fromkeys(review.step.ask for review in reviews) if ask]
+    return fitting(questions, _ROOM_FOR_QUESTIONS, what="questions")
 
 
 def _candidates(review: Instance) -> Iterator[tuple[str, KnownWork]]:
@@ -288,9 +288,9 @@ def _how(reviews: Sequence[Instance]) -> str:
     """Returns the form's value for `choices`, with the first candidate of each review, and the same as a command."""
     choices = {review.address: {"of": review.request["of"], "take": 1} for review in reviews}
     written = [f"  {json.dumps(name)}: {json.dumps(one)}" for name, one in choices.items()]
-    kept = [one for one, size in zip(written, accumulate(map(size_of, written))) if size <= _ROOM_FOR_CHOICES]
-    left, lines = len(written) - len(kept), ",\n".join(kept)
-    more = f"{not_shown(left, len(written), f'reviews; {_LATER}')}\n\n" if left else ""
+    first = [one for one, size in zip(written, accumulate(map(size_of, written))) if size <= _ROOM_FOR_CHOICES]
+    rest, lines = len(written) - len(first), ",\n".join(first)
+    more = f"{not_shown(rest, len(written), f'reviews; {_LATER}')}\n\n" if rest else ""
     words = " ".join(f"'{review.address}=1'" for review in reviews[:3])
     again = {need.address: max(work.take for work in need.works) + 1 for need in reviews[0].needs if need.works}
     return (

@@ -31,7 +31,7 @@ from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.plan.planned_steps import Instance
-from rh_prefect.pipelines.planning_values import ABSENT, File, Items, Made, Unknown, results
+from rh_prefect.pipelines.planning_values import ABSENT, File, Items, StepOutput, Unknown, results
 from rh_prefect.table_files import csv_text
 
 NOTHING_NEW = "Nothing new"
@@ -117,14 +117,14 @@ def _state(run: PipelineRun, options: RunOptions, result: PipelineResult, waitin
         is_money = all(isinstance(error, BudgetExceeded) for error in errors.values())
         first, error = next(iter(errors.items()))
         more = f" ({len(errors) - 1} further steps failed)" if len(errors) > 1 else ""
-        said = str(error).removeprefix(f"{first}: ").rstrip(".")
-        message = f"{first}: {said}{more}. {summary(result)}"
+        detail = str(error).removeprefix(f"{first}: ").rstrip(".")
+        message = f"{first}: {detail}{more}. {summary(result)}"
         incomplete = PipelineIncomplete(message, result=result)
         return Failed(name=OVER_BUDGET if is_money else "Failed", message=message, data=incomplete)
     if waiting:
-        said = f"{', '.join(waiting[:5])}{', …' if len(waiting) > 5 else ''}"
+        detail = f"{', '.join(waiting[:5])}{', …' if len(waiting) > 5 else ''}"
         where = f"the artifact {Page.current_key('review')}"
-        message = f"Choose at {said}: {where} shows the candidates and says how. {summary(result)}"
+        message = f"Choose at {detail}: {where} shows the candidates and says how. {summary(result)}"
         return Completed(name=WAITING, message=message, data=result)
     if result.new == 0 and not result.costs:
         message = (
@@ -185,7 +185,7 @@ def _state_of(one: Instance, run: PipelineRun, blocked: Mapping[str, str]) -> tu
     if one.state == "r":
         return "waits for review", ""
     if one.works and all(work.known is not None and work.known.state == "=" for work in one.works):
-        return ("made" if one.address in run.outcome.made else "reused"), ""
+        return ("made" if one.address in run.outcome.new_steps else "reused"), ""
     if one.model == "review":
         return "reused", ""
     if not one.is_needed:
@@ -198,7 +198,7 @@ def _state_of(one: Instance, run: PipelineRun, blocked: Mapping[str, str]) -> tu
 def _output(value: Any, saved: Mapping[str, Media]) -> Any:
     """Converts an output to a plain value: files as `Media`, under the name that `save_as` gave them."""
     match value:
-        case Made():
+        case StepOutput():
             return _output(value.value, saved)
         case File():
             return value.media and saved.get(value.media.sha256, value.media)

@@ -102,11 +102,11 @@ class KnownResults:
         self._new_takes: dict[str, int] = {}
         self._takes: dict[str, Sequence[int]] = {}
 
-    async def look(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
-        """Looks up works; see `KnownWorks.look`."""
+    async def find(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
+        """Looks up works; see `KnownWorks.find`."""
         new = [query for query in dict.fromkeys(queries) if query not in self._found]
         if new:
-            self._found.update(zip(new, await LOOP.call(self._records.look(new)), strict=True))
+            self._found.update(zip(new, await LOOP.call(self._records.find(new)), strict=True))
         return [self._found[query] for query in queries]
 
     async def new_take(self, base: str) -> int:
@@ -115,10 +115,10 @@ class KnownResults:
             self._new_takes[base] = await LOOP.call(self._records.new_take(base))
         return self._new_takes[base]
 
-    async def kept_takes(self, choice: str) -> Sequence[int] | None:
-        """Returns the takes that the flow run has chosen; see `KnownWorks.kept_takes`."""
-        if choice not in self._takes and (kept := await LOOP.call(self._records.kept_takes(choice))) is not None:
-            self._takes[choice] = kept
+    async def takes_of(self, choice: str) -> Sequence[int] | None:
+        """Returns the takes that the flow run has chosen; see `KnownWorks.takes_of`."""
+        if choice not in self._takes and (takes := await LOOP.call(self._records.takes_of(choice))) is not None:
+            self._takes[choice] = takes
         return self._takes.get(choice)
 
     async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:
@@ -147,13 +147,13 @@ class Outcome:
     """The results of the steps that a run started.
 
     Attributes:
-        made: Addresses of the steps that this process made something new for.
+        new_steps: Addresses of the steps that this process made something new for.
         errors: The error of each step that failed, by its address.
         costs: What this run paid for each work, failed tasks and refused answers included.
         saved: The file that a step was saved as, by its address.
     """
 
-    made: set[str] = field(default_factory=set)
+    new_steps: set[str] = field(default_factory=set)
     errors: dict[str, Exception] = field(default_factory=dict)
     costs: dict[str, Costs] = field(default_factory=dict)
     saved: dict[str, list[Media]] = field(default_factory=dict)
@@ -249,8 +249,8 @@ class PipelineRun:
         ages = [one.age for one in known if one.age is not None]
         if not ages:
             return ""
-        made = datetime.now(UTC) - timedelta(seconds=max(min(ages), 0.0))
-        return f", the newest since {made:%d %b %H:%M} UTC"
+        newest = datetime.now(UTC) - timedelta(seconds=max(min(ages), 0.0))
+        return f", the newest since {newest:%d %b %H:%M} UTC"
 
     async def make_all(self) -> None:
         """Makes everything that is needed and can be made."""
@@ -273,8 +273,8 @@ class PipelineRun:
 
     def _has_more(self) -> bool:
         """Returns whether a step is left to start; if not, the last plan is made when all steps have ended."""
-        left = (one for one in self.plan.instances if one.address not in self._begun)
-        return any(one.is_pending or (one.is_needed and one.state not in "=x") for one in left)
+        rest = (one for one in self.plan.instances if one.address not in self._begun)
+        return any(one.is_pending or (one.is_needed and one.state not in "=x") for one in rest)
 
     async def _wait(self) -> None:
         """Waits for the next result, and for those that come soon after it."""
@@ -308,7 +308,7 @@ class PipelineRun:
                 )
 
     def _tell_step(self, instance: Instance) -> None:
-        error, is_new = self.outcome.errors.get(instance.address), instance.address in self.outcome.made
+        error, is_new = self.outcome.errors.get(instance.address), instance.address in self.outcome.new_steps
         state = "failed" if error is not None else "made" if is_new else "reused"
         step = {"step": instance.address, "model": instance.model, "state": state}
         self.tell("step", **step, reason="" if error is None else str(error))
@@ -341,7 +341,7 @@ class PipelineRun:
         for instance in self._ready():
             if len(self._running) >= MAX_IN_FLIGHT:
                 break
-            if instance.address in lost or self._is_asked_otherwise(instance) or not self._may_begin(instance, lost):
+            if instance.address in lost or self._runs_in_other_shape(instance) or not self._may_begin(instance, lost):
                 continue
             self._begun.add(instance.address)
             task = asyncio.ensure_future(self._make(instance))
@@ -349,7 +349,7 @@ class PipelineRun:
         for listener in listeners if self._running else ():
             listener(self.plan)  # the new tasks run from the next await on
 
-    def _is_asked_otherwise(self, instance: Instance) -> bool:
+    def _runs_in_other_shape(self, instance: Instance) -> bool:
         """Returns whether a running step makes the same work with another shape; its answer is there when it ends."""
         shapes = {work.key: work.shape for one in self._running.values() if one.is_paid for work in one.works}
         return any(shapes.get(work.key, work.shape) != work.shape for work in instance.works)
@@ -372,8 +372,8 @@ class PipelineRun:
 
     @staticmethod
     def _spoilt(instance: Instance) -> InputError:
-        said = f"{visible(instance.address)}: {visible(instance.problems[0])}"
-        return InputError(f"{said}. Nothing was paid for it. What to do: change the step, or make another take.")
+        problem = f"{visible(instance.address)}: {visible(instance.problems[0])}"
+        return InputError(f"{problem}. Nothing was paid for it. What to do: change the step, or make another take.")
 
     def _may_begin(self, instance: Instance, lost: Collection[str]) -> bool:
         refusal: RunningHubError | None = None
@@ -398,10 +398,10 @@ class PipelineRun:
         return [one for _, _, one in sorted(found, key=lambda each: each[:2])]
 
     def _is_ready(self, one: Instance) -> bool:
-        is_made = all(work.state == "=" for work in one.works)
+        exists = all(work.state == "=" for work in one.works)
         if one.model == "review" or not one.works or one.is_pending or not self._is_selected(one):
             return False
-        if is_made:
+        if exists:
             return bool(one.save_as) and one.address not in self.outcome.saved
         return one.is_needed and all(work.is_settled for work in one.works)
 
@@ -426,9 +426,9 @@ class PipelineRun:
 
     def costs_by_step(self) -> dict[str, Costs]:
         """Returns what the run paid for each step, by address; a shared work counts for its first step."""
-        left, found = dict(self.outcome.costs), dict[str, Costs]()
+        remaining, found = dict(self.outcome.costs), dict[str, Costs]()
         for one in self.plan.instances:
-            paid = [left.pop(work.key) for work in one.works if work.key in left]
+            paid = [remaining.pop(work.key) for work in one.works if work.key in remaining]
             if total := Costs.total(paid):
                 found[one.address] = total
         return found
@@ -438,11 +438,11 @@ class PipelineRun:
     async def _make(self, instance: Instance) -> None:
         if any(work.state != "=" for work in instance.works):
             body = self._paid_step(instance) if instance.is_paid else self._edit_step(instance)
-            self._ended[instance.address] = await _task_run(instance, body, after=self._made_for(instance))
+            self._ended[instance.address] = await _task_run(instance, body, after=self._upstream_states(instance))
         if instance.save_as and instance.address in self._begun:
             await self._save(instance)
 
-    def _made_for(self, instance: Instance) -> list[State[Any]]:
+    def _upstream_states(self, instance: Instance) -> list[State[Any]]:
         """Returns the task runs that a step depends on, for the dashboard's arrows; for a review, its candidates'."""
         found: dict[str, State[Any]] = {}
         for need in instance.needs:
@@ -478,7 +478,7 @@ class PipelineRun:
             self.outcome.costs[work.key] = tools.runner.spent_on(work.key, tools.call)
         home = result.home
         if result.is_new:
-            self.outcome.made.add(instance.address)
+            self.outcome.new_steps.add(instance.address)
         known = KnownWork("=", result.files, home.texts, home.value, home.cost, task_id=home.task_id)
         self._known.add(work.key, call.shape, known)
 
@@ -491,7 +491,9 @@ class PipelineRun:
         """Makes an edit, or finds its result; returns whether it was rendered now."""
         counts_as = files_that_stand_in(instance)
         try:
-            made = await LOOP.call(self._tools.edits.make(instance.model, known_values(instance), counts_as=counts_as))
+            output = await LOOP.call(
+                self._tools.edits.make(instance.model, known_values(instance), counts_as=counts_as)
+            )
         except RunningHubError:
             raise
         except Exception as error:  # an edit's defect: the other steps continue
@@ -499,14 +501,14 @@ class PipelineRun:
                 f"{instance.address}: {instance.model} failed with {type(error).__name__}: {error}. Nothing was paid "
                 "for it. What to do: change its parameters or its files."
             ) from error
-        if made.is_new:
-            self.outcome.made.add(instance.address)
-        texts = () if made.result.text is None else (made.result.text,)
-        files = () if made.file is None else (made.file,)
-        first = made.result.file.sha256 if made.result.file is not None else ""
+        if output.is_new:
+            self.outcome.new_steps.add(instance.address)
+        texts = () if output.result.text is None else (output.result.text,)
+        files = () if output.file is None else (output.file,)
+        first = output.result.file.sha256 if output.result.file is not None else ""
         for work in instance.works:
             self._known.add(work.key, "", KnownWork("=", files, texts, counts_as=first), is_edit=True)
-        return made.is_new
+        return output.is_new
 
     async def _restore(self, instance: Instance) -> bool:
         """Renders edits again whose files are missing and are needed now; the step is then planned again."""
@@ -524,9 +526,9 @@ class PipelineRun:
 
     async def find_saved(self) -> None:
         """Finds the results of unselected steps under the names that earlier runs gave them."""
-        left = [one for one in self.plan.instances if one.save_as and one.address not in self.outcome.saved]
+        missing = [one for one in self.plan.instances if one.save_as and one.address not in self.outcome.saved]
         if self.selection != Selection():  # else the run saves all results itself
-            await asyncio.gather(*map(self._find_saved, left))
+            await asyncio.gather(*map(self._find_saved, missing))
 
     async def _find_saved(self, instance: Instance) -> None:
         named = self._named(instance)

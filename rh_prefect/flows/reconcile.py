@@ -58,10 +58,10 @@ def _state(done: Reconciled) -> State[Any]:
     """Returns a failed state if a job remains that only a user can repair."""
     if not done.stuck:
         return Completed(message=str(done))
-    said = (_said(done, kind, what) for kind, what in _STUCK.items())
-    return Failed(message=". ".join([str(done), *filter(None, said)]))
+    sentences = (_sentence(done, kind, what) for kind, what in _STUCK.items())
+    return Failed(message=". ".join([str(done), *filter(None, sentences)]))
 
 
-def _said(done: Reconciled, kind: str, what: str) -> str:
+def _sentence(done: Reconciled, kind: str, what: str) -> str:
     tasks = ", ".join(one.task_id or one.job or one.flow_run for one in done.stuck if one.done == kind)
     return f"These {what}: {tasks}" if tasks else ""

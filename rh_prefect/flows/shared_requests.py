@@ -82,15 +82,15 @@ async def _recorded_costs(journal: Journal) -> Mapping[str, Costs]:
         return {}
 
 
-def price_of(asked: models.ModelInput, *, seconds: float | None = None) -> Costs:
+def price_of(request: models.ModelInput, *, seconds: float | None = None) -> Costs:
     """Returns the catalogue price of a step; unknown if there is none.
 
     Args:
-        asked: The model and its parameters; files need not exist yet.
+        request: The model and its parameters; files need not exist yet.
         seconds: How long its input is, where the price depends on it.
     """
-    sent = catalog.read_parameters(asked.entry, asked.params()).sent
-    price = catalog.estimate(asked.entry, sent, seconds=seconds)
+    sent = catalog.read_parameters(request.entry, request.params()).sent
+    price = catalog.estimate(request.entry, sent, seconds=seconds)
     return Costs.of(price.amount, price.currency) if price else Costs.of(None, None)
 
 

@@ -47,13 +47,13 @@ async def add_soundtrack(
             "add-soundtrack: neither narration nor music is given. What to do: give `narration`, `music`, or both."
         )
     blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget, "max_attempts": max_attempts}
-    asked = {"speech": speech_request(narration)} if narration else {}
+    requests = {"speech": speech_request(narration)} if narration else {}
     if music:
-        asked["music"] = music_request(music)
-    await expect([price_of(one) for one in asked.values()], blocks=blocks)
+        requests["music"] = music_request(music)
+    await expect([price_of(one) for one in requests.values()], blocks=blocks)
     await check_video(video, storage=storage)
-    jobs = [make(one, label=label, blocks=blocks) for label, one in asked.items()]
-    made = dict(zip(asked, await gather_all(*jobs), strict=True))
+    jobs = [make(one, label=label, blocks=blocks) for label, one in requests.items()]
+    results = dict(zip(requests, await gather_all(*jobs), strict=True))
     return await assemble(
-        [video], name="soundtrack", speech=made.get("speech"), music=made.get("music"), storage=storage
+        [video], name="soundtrack", speech=results.get("speech"), music=results.get("music"), storage=storage
     )

@@ -37,12 +37,12 @@ async def upscale(
         credentials: Name of a RunningHubCredentials or RunningHubPool block; by default RH_API_KEY.
         storage: Name of a MediaStorage block; by default RH_STORAGE_URL.
     """
-    asked = [models.RhVideoUpscaler(video_url=video, target_resolution=resolution) for video in videos]
+    requests = [models.RhVideoUpscaler(video_url=video, target_resolution=resolution) for video in videos]
     blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget, "max_attempts": max_attempts}
-    prices = [await check_job(one, credentials=credentials, storage=storage) for one in asked]
+    prices = [await check_job(one, credentials=credentials, storage=storage) for one in requests]
     await expect(prices, blocks=blocks)
     return await generate_many(
-        asked,
+        requests,
         wait=wait,
         label="enlarged",
         **blocks,

@@ -102,8 +102,8 @@ class RunningHubJob(JobBlock[Result], ABC):
         values = dict(overrides)
         scope = values.pop("scope", None)
         saved = {"label": self.label, "credentials": self.credentials, "storage": self.storage}
-        given = {name: values.pop(name) for name in JobOptions.__annotations__ if name in values}
-        options = Options(**{**saved, **given})
+        job_options = {name: values.pop(name) for name in JobOptions.__annotations__ if name in values}
+        options = Options(**{**saved, **job_options})
         return RunningHubJobRun(await start(self._request(values), options, scope=scope, place=place))
 
 

@@ -298,8 +298,8 @@ class JobDriver:
             self._spending.expect(self._key, self._price, self._ask_price)
         if submit.state == "ticket":
             before = self._spending.spent_on(self._key)
-            said = f"submitted as task {submit.task_id}"
-            self.context.notify("submitted", said, task_id=submit.task_id, costs=before)
+            message = f"submitted as task {submit.task_id}"
+            self.context.notify("submitted", message, task_id=submit.task_id, costs=before)
         return submit
 
     async def _pause(self, refusals: int, code: str, reason: str) -> None:

@@ -37,7 +37,7 @@ POLLS_FOR_OUTPUTS = 5
 
 _PAUSE = 0.5
 _UNCLEAR = "it is unknown whether its submit was accepted"
-_KEPT = 1000
+_CACHE_SIZE = 1000
 """Number of attempts of runs for which a process stores whether they were cancelled."""
 
 _log = logging.getLogger("rh_prefect")
@@ -48,8 +48,8 @@ class CancelWatch:
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._checks: LruCache[tuple[str, int], tuple[bool, float]] = LruCache(_KEPT)
-        self._turns: LruCache[tuple[str, int], asyncio.Lock] = LruCache(_KEPT, make=asyncio.Lock)
+        self._checks: LruCache[tuple[str, int], tuple[bool, float]] = LruCache(_CACHE_SIZE)
+        self._turns: LruCache[tuple[str, int], asyncio.Lock] = LruCache(_CACHE_SIZE, make=asyncio.Lock)
 
     async def check(self, journal: Journal, attempt: int, *, max_age: float = REMEMBER) -> bool:
         """Whether an attempt of a run has a `cancel` record.

@@ -71,12 +71,12 @@ def probe(path: Path) -> Facts:
     found = file_type(path)
     if missing_bytes(path, found):
         raise _broken(path, found, "its end is missing")
-    look = _LOOKS.get(found.kind)
+    read = _READERS.get(found.kind)
     facts = Facts(found.kind, found.mime, found.extension)
-    if look is None or found is types.HEIC:
+    if read is None or found is types.HEIC:
         return facts
     try:
-        return look(path, facts)
+        return read(path, facts)
     except MediaError:
         raise
     except Exception as error:
@@ -124,7 +124,7 @@ def facts_or_type(path: Path) -> Facts:
         return Facts(found.kind, found.mime, found.extension)
 
 
-def _look_at_picture(path: Path, facts: Facts) -> Facts:
+def _read_picture(path: Path, facts: Facts) -> Facts:
     # Not `Image.open`, which refuses pictures of 179 megapixels and more: large ones are not decoded whole here.
     read, _ = Image.OPEN[Image.registered_extensions()[f".{facts.extension}"]]
     with path.open("rb") as file, read(file, path.name) as image:
@@ -141,7 +141,7 @@ def _look_at_picture(path: Path, facts: Facts) -> Facts:
     return replace(facts, width=height if turned else width, height=width if turned else height)
 
 
-def _look_at_stream(path: Path, facts: Facts) -> Facts:
+def _read_stream(path: Path, facts: Facts) -> Facts:
     with av.open(str(path)) as file:
         pictures = [s for s in file.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         sound = bool(file.streams.audio)
@@ -149,7 +149,7 @@ def _look_at_stream(path: Path, facts: Facts) -> Facts:
             raise MediaError(f"The file {path} has neither a picture nor a sound track. Give another file.")
         facts = replace(facts, seconds=_seconds(file))
         if pictures:
-            return _look_at_video(file, pictures[0], _renamed(facts, _WITH_PICTURE), sound)
+            return _read_video(file, pictures[0], _renamed(facts, _WITH_PICTURE), sound)
         if next(file.decode(file.streams.audio[0]), None) is None:
             raise ValueError("its sound track has no samples")
         if facts.mime == types.FLAC.mime:
@@ -178,7 +178,7 @@ def _end_of_sound(file: InputContainer, stream: AudioStream, start: int) -> int:
     return end
 
 
-def _look_at_video(file: InputContainer, stream: VideoStream, facts: Facts, sound: bool) -> Facts:
+def _read_video(file: InputContainer, stream: VideoStream, facts: Facts, sound: bool) -> Facts:
     # One thread: each would hold its own frames, which for 4K is much memory.
     stream.codec_context.thread_count = 1
     frame = next(file.decode(stream), None)
@@ -207,8 +207,8 @@ def _renamed(facts: Facts, names: dict[str, FileType]) -> Facts:
 
 
 def _words(error: Exception) -> str:
-    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return said or type(error).__name__
+    message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return message or type(error).__name__
 
 
 def _broken(path: Path, found: FileType, why: str) -> MediaError:
@@ -218,16 +218,16 @@ def _broken(path: Path, found: FileType, why: str) -> MediaError:
     )
 
 
-_LOOKS: dict[Kind, Callable[[Path, Facts], Facts]] = {
-    "image": _look_at_picture,
-    "video": _look_at_stream,
-    "audio": _look_at_stream,
+_READERS: dict[Kind, Callable[[Path, Facts], Facts]] = {
+    "image": _read_picture,
+    "video": _read_stream,
+    "audio": _read_stream,
 }
 
 
 _NO_TEXT: Final = (
-    set(_LOOKS)
-    | {found.extension for found in vars(types).values() if isinstance(found, FileType) and found.kind in _LOOKS}
+    set(_READERS)
+    | {found.extension for found in vars(types).values() if isinstance(found, FileType) and found.kind in _READERS}
     | {"jpeg", "jpe", "jfif", "tif", "heif", "psd", "psb", "exr", "ico", "jxl"}
     | {"m4v", "mpg", "mpeg", "ts", "m2ts", "wmv", "ogv"}
     | {"oga", "opus", "mka", "aif", "aiff", "wma", "amr"}

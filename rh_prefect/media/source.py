@@ -68,7 +68,7 @@ class Fetched(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class FileState:
     """The state of a file before it is read; None for a value that its storage does not report."""
 
     stamp: Stamp | None = None
@@ -116,7 +116,7 @@ def is_link(source: Source) -> bool:
     return _is_http(_text(source))
 
 
-def look(source: Source, *, options: Mapping[str, object] | None = None) -> Look:
+def file_state(source: Source, *, options: Mapping[str, object] | None = None) -> FileState:
     """Reads the state and length of a file from its storage, without reading its content.
 
     Raises:
@@ -127,11 +127,11 @@ def look(source: Source, *, options: Mapping[str, object] | None = None) -> Look
         _check(text)
         if is_local(text):
             found = _regular(Path(local_path(text)).stat(), text)
-            return Look(of_stat(found), found.st_size)
+            return FileState(of_stat(found), found.st_size)
         if _is_http(text):
-            return _look_at_link(text)
+            return _state_of_link(text)
         fs, path = url_to_fs(text, **read_options(protocol_of(text), options or {}))
-        return _look_at_object(fs, path)
+        return _state_of_object(fs, path)
 
 
 @contextmanager
@@ -207,7 +207,7 @@ class Limits:
 
 def _settled(
     source: Source,
-    read: Callable[[Look | None], Fetched],
+    read: Callable[[FileState | None], Fetched],
     options: Mapping[str, object] | None,
     clock: Callable[[], float],
 ) -> Fetched:
@@ -215,12 +215,12 @@ def _settled(
     if is_link(source):
         return read(None)  # its state comes with the response that is read
     for _ in range(_TRIES):
-        before, began = look(source, options=options), clock()
+        before, began = file_state(source, options=options), clock()
         try:
             found, error = read(before), None
         except MediaError as failed:
             found, error = None, failed
-        if look(source, options=options) != before:
+        if file_state(source, options=options) != before:
             continue  # also where the reading failed because of the change
         if found is None:
             raise error or AssertionError("unreachable: reading always returns a result or an error")
@@ -232,7 +232,7 @@ def _settled(
 
 
 def _read(
-    source: Source, to: Path | None, options: Mapping[str, object] | None, limits: Limits, known: Look | None
+    source: Source, to: Path | None, options: Mapping[str, object] | None, limits: Limits, known: FileState | None
 ) -> Fetched:
     tally = Tally()
     with ExitStack() as stack:
@@ -251,16 +251,16 @@ def _opened(
     *,
     options: Mapping[str, object] | None,
     limits: Limits,
-    known: Look | None = None,
-) -> Iterator[tuple[BinaryIO, Look]]:
+    known: FileState | None = None,
+) -> Iterator[tuple[BinaryIO, FileState]]:
     text, name = _text(source), shown(source)
-    door = functools.partial(as_media_error, name, options=options)
+    error_guard = functools.partial(as_media_error, name, options=options)
     with ExitStack() as stack:
-        with door():
+        with error_guard():
             read, at_first = _open(stack, text, options or {}, known)
             if at_first.size:
                 limits.check_size(at_first.size)
-            reader = guarded(in_time(read, limits.seconds, name), door)
+            reader = guarded(in_time(read, limits.seconds, name), error_guard)
             if not reader.peek(1):  # type: ignore[attr-defined]  # BinaryIO does not promise what a buffered reader has
                 raise MediaError(f"The file {name} is empty. Use a file with content.")
         yield reader, at_first
@@ -275,15 +275,15 @@ def _is_http(uri: str) -> bool:
 
 
 def _open(
-    stack: ExitStack, text: str, options: Mapping[str, object], known: Look | None
-) -> tuple[Callable[[int], bytes], Look]:
+    stack: ExitStack, text: str, options: Mapping[str, object], known: FileState | None
+) -> tuple[Callable[[int], bytes], FileState]:
     _check(text)
     if is_local(text):
         return _open_local(stack, text)
     if _is_http(text):
         return _open_link(stack, text)
     fs, path = url_to_fs(text, **read_options(protocol_of(text), options))
-    at_first = known or _look_at_object(fs, path)
+    at_first = known or _state_of_object(fs, path)
     return stack.enter_context(fs.open(path, "rb", block_size=BLOCK_SIZE)).read, at_first
 
 
@@ -293,13 +293,13 @@ def _check(text: str) -> None:
     current_access().check(text)
 
 
-def _open_local(stack: ExitStack, text: str) -> tuple[Callable[[int], bytes], Look]:
+def _open_local(stack: ExitStack, text: str) -> tuple[Callable[[int], bytes], FileState]:
     path = Path(local_path(text))
     _regular(path.stat(), text)
     # Not blocking: opening a pipe that has replaced the file would wait until it is written to.
     file = stack.enter_context(FileIO(path, "rb", opener=_at_once))
     found = _regular(os.fstat(file.fileno()), text)
-    return file.read, Look(of_stat(found), found.st_size)
+    return file.read, FileState(of_stat(found), found.st_size)
 
 
 def _at_once(path: str, flags: int) -> int:
@@ -318,30 +318,30 @@ def _regular(found: os.stat_result, text: str) -> os.stat_result:
     return found
 
 
-def _look_at_object(fs: AbstractFileSystem, path: str) -> Look:
+def _state_of_object(fs: AbstractFileSystem, path: str) -> FileState:
     """Reads an object's state without the listing cache, which may be older than the file that is read."""
     fs.invalidate_cache()
     info = fs.info(path)
     if info["type"] == "directory":
         raise IsADirectoryError
     size = info.get("size")
-    return Look(of_object(fs, path, info), size if isinstance(size, int) else None)
+    return FileState(of_object(fs, path, info), size if isinstance(size, int) else None)
 
 
-def _look_at_link(url: str) -> Look:
+def _state_of_link(url: str) -> FileState:
     """Requests only the first byte, because presigned links refuse HEAD."""
     with ExitStack() as stack:
         response = _get(stack, url, {"Range": "bytes=0-0"})
         if response.status_code in _TELLING:
             raise MediaError(f"The file {shown(url)} cannot be read: {_refused(response.status_code)}")
-        return Look(of_headers(response.headers), _length(response)) if response.is_success else Look()
+        return FileState(of_headers(response.headers), _length(response)) if response.is_success else FileState()
 
 
-def _open_link(stack: ExitStack, url: str) -> tuple[Callable[[int], bytes], Look]:
+def _open_link(stack: ExitStack, url: str) -> tuple[Callable[[int], bytes], FileState]:
     response = _get(stack, url, {})
     if not response.is_success:
         raise MediaError(f"The file {shown(url)} cannot be read: {_refused(response.status_code)}")
-    at_first = Look(of_headers(response.headers), _length(response))
+    at_first = FileState(of_headers(response.headers), _length(response))
     return from_pieces(response.iter_bytes()), at_first
 
 
@@ -357,10 +357,10 @@ def _get(stack: ExitStack, url: str, headers: Mapping[str, str]) -> httpx.Respon
 def _length(response: httpx.Response) -> int | None:
     if response.headers.get("content-encoding", "identity") != "identity":
         return None
-    said = response.headers.get("content-length", "")
+    header = response.headers.get("content-length", "")
     if response.status_code == httpx.codes.PARTIAL_CONTENT:
-        said = response.headers.get("content-range", "").rpartition("/")[2]
-    return int(said) if said.isdecimal() and len(said) < _DIGITS else None
+        header = response.headers.get("content-range", "").rpartition("/")[2]
+    return int(header) if header.isdecimal() and len(header) < _DIGITS else None
 
 
 def _refused(status: int) -> str:

@@ -141,8 +141,8 @@ def describe(
         )
         return f"{opening}: {what}. What to do: {advice}.", None
     # Without the path, which an OSError adds to its words and which the opening has already.
-    said = masked(str(getattr(error, "strerror", None) or error).strip(), options)
-    quote = f' It said: "{said}".' if said else ""
+    message = masked(str(getattr(error, "strerror", None) or error).strip(), options)
+    quote = f' It said: "{message}".' if message else ""
     clean = all(masked(str(one), options) == str(one) for one in _chain(error))
     return f"{opening}: {what}.{quote} What to do: {advice}.", error if clean else None
 
@@ -196,8 +196,8 @@ def _secrets(value: object, name: str = "") -> Iterator[str]:
         yield value
 
 
-Door = Callable[[], AbstractContextManager[None]]
-"""Makes the context in which foreign errors are turned into ours."""
+ErrorGuard = Callable[[], AbstractContextManager[None]]
+"""Makes a context that converts third-party errors to this package's."""
 
 BUFFER = 2**20
 
@@ -208,10 +208,10 @@ class GuardedReader(io.RawIOBase):
     An error that the code of a `with` block raises itself is not converted; a conversion around the block would do so.
     """
 
-    def __init__(self, read: Callable[[int], bytes], door: Door) -> None:
+    def __init__(self, read: Callable[[int], bytes], error_guard: ErrorGuard) -> None:
         super().__init__()
         self._read = read
-        self._door = door
+        self._error_guard = error_guard
 
     def readable(self) -> bool:
         """Returns True."""
@@ -219,15 +219,15 @@ class GuardedReader(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # the base takes any buffer
         """Fills the buffer, or a part of it; 0 at the end."""
-        with self._door():
+        with self._error_guard():
             chunk = self._read(len(buffer))
         buffer[: len(chunk)] = chunk
         return len(chunk)
 
 
-def guarded(read: Callable[[int], bytes], door: Door) -> BinaryIO:
+def guarded(read: Callable[[int], bytes], error_guard: ErrorGuard) -> BinaryIO:
     """A buffered `GuardedReader`."""
-    return cast(BinaryIO, io.BufferedReader(GuardedReader(read, door), BUFFER))
+    return cast(BinaryIO, io.BufferedReader(GuardedReader(read, error_guard), BUFFER))
 
 
 def in_time(read: Callable[[int], bytes], seconds: float, name: str) -> Callable[[int], bytes]:
@@ -247,16 +247,16 @@ def in_time(read: Callable[[int], bytes], seconds: float, name: str) -> Callable
 
 def from_pieces(pieces: Iterator[bytes]) -> Callable[[int], bytes]:
     """Returns a `read` function for a stream of pieces of any length."""
-    left = memoryview(b"")
+    rest = memoryview(b"")
 
     def read(length: int) -> bytes:
-        nonlocal left
-        while not left:
+        nonlocal rest
+        while not rest:
             piece = next(pieces, None)
             if piece is None:
                 return b""
-            left = memoryview(piece)
-        taken, left = left[:length], left[length:]
+            rest = memoryview(piece)
+        taken, rest = rest[:length], rest[length:]
         return bytes(taken)
 
     return read

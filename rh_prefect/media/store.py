@@ -227,11 +227,11 @@ class MediaStore:
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
         """Opens a file of this store for reading, with constant memory use."""
-        door = partial(as_store_error, f"read {name}", self._shown, options=self._options)
+        error_guard = partial(as_store_error, f"read {name}", self._shown, options=self._options)
         with ExitStack() as stack:
             with self._at(name, "read") as (fs, path):
                 reader = stack.enter_context(fs.open(path, "rb", block_size=BLOCK_SIZE))
-            yield guarded(reader.read, door)
+            yield guarded(reader.read, error_guard)
 
     def exists(self, name: str) -> bool:
         """Whether there is a file of this name."""
@@ -374,8 +374,8 @@ def _open(where: str, protocol: str, options: Mapping[str, object]) -> _Opened:
     name = identity_of(where, options)
     known = _OPEN.get(name)
     if known is None:
-        given = {**read_options(protocol, options), **_signing(protocol, options)}
-        fs, root = url_to_fs(where, skip_instance_cache=True, **given)
+        fs_options = {**read_options(protocol, options), **_signing(protocol, options)}
+        fs, root = url_to_fs(where, skip_instance_cache=True, **fs_options)
         known = _OPEN.setdefault(name, (fs, str(root).rstrip("/")))
     return known
 

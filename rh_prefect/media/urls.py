@@ -251,5 +251,5 @@ def unsigned(link: str) -> str | None:
     drop: set[str] = set().union(*(needed | others for needed, others in _SCHEMES if needed <= names))
     if not drop:
         return None
-    kept = [pair for pair, name in pairs if name not in drop]
-    return head + ("?" + "&".join(kept) if kept else "") + hash_mark + fragment
+    rest = [pair for pair, name in pairs if name not in drop]
+    return head + ("?" + "&".join(rest) if rest else "") + hash_mark + fragment

@@ -146,10 +146,10 @@ def read_exactly(reader: BinaryIO, length: int) -> bytes:
     if not chunk or len(chunk) == length:
         return chunk
     pieces = [chunk]
-    left = length - len(chunk)
-    while left and (piece := reader.read(left)):
+    remaining = length - len(chunk)
+    while remaining and (piece := reader.read(remaining)):
         pieces.append(piece)
-        left -= len(piece)
+        remaining -= len(piece)
     return b"".join(pieces)
 
 

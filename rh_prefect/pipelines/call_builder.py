@@ -12,7 +12,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.models import any_input
 from rh_prefect.pipelines.parsed_answers import read_answer
 from rh_prefect.pipelines.plan.planned_steps import Instance, Work
-from rh_prefect.pipelines.planning_values import ABSENT, File, Items, Made, Unknown, results
+from rh_prefect.pipelines.planning_values import ABSENT, File, Items, StepOutput, Unknown, results
 from rh_prefect.pipelines.work_runner import WorkCall
 from rh_prefect.workflows import AppInput, GraphInput, WorkflowInput
 
@@ -97,7 +97,7 @@ def _sent(value: Any) -> Any:
             return value.media
         case Unknown():
             return value.sent
-        case Made():
+        case StepOutput():
             return _sent(value.value)
         case Items():
             return [_sent(one) for one in results(value)]
@@ -119,7 +119,7 @@ def _stand_ins(value: Any) -> Iterator[tuple[str, str]]:
 
 def _leaves(value: Any) -> Iterator[Any]:
     match value:
-        case Made():
+        case StepOutput():
             yield from _leaves(value.value)
         case Items():
             for one in results(value):

@@ -16,7 +16,7 @@ from rh_prefect.pipelines.planning_values import (
     Frame,
     Group,
     Items,
-    Made,
+    StepOutput,
     Unknown,
     evaluate,
     makers,
@@ -48,9 +48,9 @@ def check_condition(document: Document, path: Path, value: Any, problems: Proble
         problems.add(document, path, f"{name} takes a condition, and '{value}' is a text{hint}")
         return False
     if not isinstance(value, dict) or len(value) != 1:
-        said = f"has {len(value)} keys" if isinstance(value, dict) else shown_value(value)
-        said = f"{name} takes one condition, such as {{exists: $(x)}}, and {'this ' if said[:3] == 'has' else ''}{said}"
-        problems.add(document, path, said)
+        text = f"has {len(value)} keys" if isinstance(value, dict) else shown_value(value)
+        text = f"{name} takes one condition, such as {{exists: $(x)}}, and {'this ' if text[:3] == 'has' else ''}{text}"
+        problems.add(document, path, text)
         return False
     [(operator, argument)] = value.items()
     if operator not in CONDITIONS:
@@ -132,10 +132,10 @@ def not_numbers(condition: Any, frame: Frame) -> Iterator[tuple[Path, str]]:
         for n, written in enumerate(argument):
             value = evaluate(written, frame)
             if value is not ABSENT and not isinstance(value, Unknown) and number_of(value) is None:
-                yield (operator, n), f"{operator} compares numbers, and {written} is {_said(value)}"
+                yield (operator, n), f"{operator} compares numbers, and {written} is {_value_text(value)}"
 
 
-def _said(value: Any) -> str:
+def _value_text(value: Any) -> str:
     return shown_value(value).removesuffix(" is a text")
 
 
@@ -201,14 +201,14 @@ def doubts_of(value: Any, failed: Collection[str] = ()) -> Doubts:
         failed: See `doubts_of_choices`.
     """
     match value:
-        case Made():
+        case StepOutput():
             return value.doubts
         case File() | Unknown():
             return value.maker.doubts if value.maker is not None else frozenset()
         case Items():
-            kept = [(one, owner) for one, owner, _ in value.pairs() if not _is_of(failed, one, owner)]
-            owners = {id(owner): owner.doubts for _, owner in kept if owner is not None}
-            return frozenset[tuple[int, Path]]().union(*(doubts_of(one) for one, _ in kept), *owners.values())
+            pairs = [(one, owner) for one, owner, _ in value.pairs() if not _is_of(failed, one, owner)]
+            owners = {id(owner): owner.doubts for _, owner in pairs if owner is not None}
+            return frozenset[tuple[int, Path]]().union(*(doubts_of(one) for one, _ in pairs), *owners.values())
         case Group(is_fan_out=False):
             return value.frames[0].doubts
     return frozenset()
@@ -252,7 +252,7 @@ def _equal(first: Any, second: Any) -> bool | None:
 
 def _holds_unknown(value: Any) -> bool:
     match value:
-        case Made():
+        case StepOutput():
             return _holds_unknown(value.value)
         case Items():
             return value.count is not None or not all(value.sure) or any(map(_holds_unknown, value.values))

@@ -246,11 +246,11 @@ def not_replaced(missing: Iterable[str], unknown: Iterable[str], *, cutoff: floa
         unknown: Names that are given and do not exist; each stands for the most similar missing one.
         cutoff: How similar they must be, from 0 to 1.
     """
-    left = list(missing)
+    remaining = list(missing)
     for name in unknown:
-        for meant in get_close_matches(name, left, n=1, cutoff=cutoff):
-            left.remove(meant)
-    return left
+        for closest in get_close_matches(name, remaining, n=1, cutoff=cutoff):
+            remaining.remove(closest)
+    return remaining
 
 
 _MOST_NAMES = 30

@@ -53,7 +53,7 @@ def render(name: str, params: Params, folder: Path) -> Rendered:
 def _concat(params: Params, folder: Path) -> Rendered:
     to, videos = folder / "film.mp4", params["videos"]
     audio: Literal["keep", "drop"] = "keep" if any(map(edit.has_sound, videos)) else "drop"
-    joined = edit.concat(videos, to, audio=audio, **_given(params, "fit", "width", "height"))
+    joined = edit.concat(videos, to, audio=audio, **_select(params, "fit", "width", "height"))
     return Rendered(to, seconds=joined.seconds, starts=joined.starts)
 
 
@@ -61,7 +61,7 @@ def _mix(params: Params, folder: Path) -> Rendered:
     to = folder / "sound.m4a"
     speech = params["speech"]
     starts = params["at"] if "at" in params else _one_after_the_other(speech)
-    options = _given(params, "seconds", "music_level", "loudness")
+    options = _select(params, "seconds", "music_level", "loudness")
     seconds = edit.mix(list(zip(starts, speech, strict=True)), params.get("music"), to, **options)
     return Rendered(to, seconds=seconds)
 
@@ -89,48 +89,48 @@ def _mux(params: Params, folder: Path) -> Rendered:
 
 def _resize(params: Params, folder: Path) -> Rendered:
     to = folder / f"resized.{_picture_format(params['file'], params.get('format'))}"
-    seconds = edit.resize(params["file"], to, **_given(params, "width", "height", "fit"))
+    seconds = edit.resize(params["file"], to, **_select(params, "width", "height", "fit"))
     return Rendered(to, seconds=seconds)
 
 
 def _trim(params: Params, folder: Path) -> Rendered:
     to = folder / f"trimmed.{'mp4' if edit.has_picture(params['file']) else 'm4a'}"
-    return Rendered(to, seconds=edit.trim(params["file"], to, **_given(params, "start", "seconds")))
+    return Rendered(to, seconds=edit.trim(params["file"], to, **_select(params, "start", "seconds")))
 
 
 def _still(params: Params, folder: Path) -> Rendered:
     to = folder / "still.mp4"
-    seconds = edit.still_clip(params["image"], to, **_given(params, "seconds", "width", "height", "zoom"))
+    seconds = edit.still_clip(params["image"], to, **_select(params, "seconds", "width", "height", "zoom"))
     return Rendered(to, seconds=seconds)
 
 
 def _frame(params: Params, folder: Path) -> Rendered:
     to = folder / "frame.jpg"
-    edit.frame(params["video"], to, **_given(params, "at"))
+    edit.frame(params["video"], to, **_select(params, "at"))
     return Rendered(to)
 
 
 def _contact_sheet(params: Params, folder: Path) -> Rendered:
     to = folder / "sheet.jpg"
-    edit.contact_sheet(params["of"], to, **_given(params, "captions", "columns"))
+    edit.contact_sheet(params["of"], to, **_select(params, "captions", "columns"))
     return Rendered(to)
 
 
 def _extract_audio(params: Params, folder: Path) -> Rendered:
     to = folder / f"sound.{params.get('format', 'm4a')}"
-    return Rendered(to, seconds=edit.extract_audio(params["video"], to, **_given(params, "loudness")))
+    return Rendered(to, seconds=edit.extract_audio(params["video"], to, **_select(params, "loudness")))
 
 
 def _watermark(params: Params, folder: Path) -> Rendered:
     to = folder / f"marked.{_picture_format(params['file'])}"
-    seconds = edit.watermark(params["file"], params["logo"], to, **_given(params, "corner", "size", "opacity"))
+    seconds = edit.watermark(params["file"], params["logo"], to, **_select(params, "corner", "size", "opacity"))
     return Rendered(to, seconds=seconds)
 
 
 def _subtitles(params: Params, folder: Path) -> Rendered:
     form = params.get("format", "srt")
     to = folder / f"subtitles.{form}"
-    to.write_text(edit.subtitles(params["text"], form=form, **_given(params, "at", "seconds")), encoding="utf-8")
+    to.write_text(edit.subtitles(params["text"], form=form, **_select(params, "at", "seconds")), encoding="utf-8")
     return Rendered(to)
 
 
@@ -138,7 +138,7 @@ def _join_text(params: Params, _: Path) -> Rendered:
     return Rendered(text=params.get("by", "\n").join(params["texts"]))
 
 
-def _given(params: Params, *names: str) -> dict[str, Any]:
+def _select(params: Params, *names: str) -> dict[str, Any]:
     return {name: params[name] for name in names if name in params}
 
 

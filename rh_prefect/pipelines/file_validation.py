@@ -103,8 +103,8 @@ def _report(document: Document, problems: Problems, error: Any) -> None:
             problems.add(document, path, f"{name} {error['msg']}{_hint(error['input'], name)}")
         case "extra_forbidden":
             owner = _WHAT.get(model, "this")
-            said = f"{name} is not a key of {owner}; {nearest(name, keys_of(model))}"
-            problems.add(document, path, said, key=True)
+            problem = f"{name} is not a key of {owner}; {nearest(name, keys_of(model))}"
+            problems.add(document, path, problem, key=True)
         case "missing":
             missing = str(error["loc"][-1])
             problems.add(document, path, f"{missing} is missing{' in ' + str(name) if path else ''}")

@@ -84,27 +84,27 @@ class InputReader:
         further = (one for reader in self._used.values() for one in reader.inputs)
         return [*({"uri": uri, "sha256": sha256} for uri, sha256 in self._tables.items()), *files, *further]
 
-    async def bind(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    async def bind(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Gives each parameter its value.
 
         Args:
-            given: Values by parameter.
+            arguments: Values by parameter.
         """
         params = self._checked.file.params
-        for name in given:
+        for name in arguments:
             if name not in params:
                 hint = nearest(name, params, none="it has no parameters")
                 self._say(("params",), f"{self._checked.file.name or 'the pipeline'} has no parameter {name}; {hint}")
-        values = await asyncio.gather(*(self._param(name, param, given) for name, param in params.items()))
+        values = await asyncio.gather(*(self._param(name, param, arguments) for name, param in params.items()))
         self._rows.flush()
         return dict(zip(params, values, strict=True))
 
-    async def bind_used(self, used: Checked, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    async def bind_used(self, used: Checked, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         """Gives each parameter of a used file its value.
 
         Args:
             used: The used file.
-            given: The values that the step gives, by parameter; they may be unknown or absent.
+            arguments: The values that the step gives, by parameter; they may be unknown or absent.
 
         Returns:
             The values by parameter, and what is wrong with given ones, by parameter.
@@ -113,7 +113,7 @@ class InputReader:
         values: dict[str, Any] = {}
         wrong: dict[str, str] = {}
         for name, param in used.file.params.items():
-            value = given.get(name, ABSENT)
+            value = arguments.get(name, ABSENT)
             if value is ABSENT or (isinstance(value, str) and not value):
                 values[name] = await reader._default(name, param)
                 continue
@@ -135,8 +135,8 @@ class InputReader:
     def _say(self, path: Path, message: str, *, key: bool = True) -> None:
         self._problems.add(self._checked.document, path, visible(message), key=key)
 
-    async def _param(self, name: str, param: Param, given: Mapping[str, Any]) -> Any:
-        value = given.get(name)
+    async def _param(self, name: str, param: Param, arguments: Mapping[str, Any]) -> Any:
+        value = arguments.get(name)
         if value is None or value == "":
             value = param.default
         if value is None:
@@ -183,11 +183,11 @@ class InputReader:
             return await asyncio.to_thread(identify, source, self._access.options)
 
     async def _listed(self, param: Param, value: Any) -> Items:
-        wanted = file_kind(param.of or "file")
+        kind = file_kind(param.of or "file")
         if isinstance(value, str):
-            found: Sequence[Any] = await asyncio.to_thread(list_files, value, wanted, self._access.options)
+            found: Sequence[Any] = await asyncio.to_thread(list_files, value, kind, self._access.options)
             if not found:
-                raise InputError(f"there is no file of kind {wanted} in {shown(value)}")
+                raise InputError(f"there is no file of kind {kind} in {shown(value)}")
         else:
             found = value if isinstance(value, list | tuple) else [value]
         files = await asyncio.gather(*(self._file(param, as_media_input(one), "it") for one in found))
@@ -280,18 +280,18 @@ class InputReader:
             ) from None
 
 
-def input_roots(params: Mapping[str, Param], given: Mapping[str, Any]) -> list[str]:
+def input_roots(params: Mapping[str, Param], arguments: Mapping[str, Any]) -> list[str]:
     """Returns the folders and prefixes of a run's given tables and files, below which files may be read.
 
     Links are left out: a form may name any address, and each link is checked where it is opened.
 
     Args:
         params: The parameters.
-        given: Their values.
+        arguments: Their values.
     """
     found = []
     for name, param in params.items():
-        place = given.get(name) or param.default
+        place = arguments.get(name) or param.default
         if not isinstance(place, str) or protocol_of(place) in ("http", "https"):
             continue
         if param.kind == "table":

@@ -143,7 +143,7 @@ class StoredWorks:
         """The location of the records, in a form without secrets."""
         return self._works.url
 
-    async def look(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
+    async def find(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
         """Looks up works; the result is None for a work without records.
 
         Args:
@@ -190,8 +190,8 @@ class StoredWorks:
             return await least_new_take(self._works, base)
         return await choose_new_take(self._works, self._run, base)
 
-    async def kept_takes(self, choice: str) -> Sequence[int] | None:
-        """Returns the takes that the run has chosen for a step; see `KnownWorks.kept_takes`."""
+    async def takes_of(self, choice: str) -> Sequence[int] | None:
+        """Returns the takes that the run has chosen for a step; see `KnownWorks.takes_of`."""
         return None if self._run is None else await read_takes(self._run, choice)
 
     async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:

@@ -72,8 +72,8 @@ def shape_of(parse: Parse | None, *, at_most: int | None = None) -> str:
     """
     if parse is None:
         return ""
-    asked = parse.model_dump(exclude_none=True) | ({} if at_most is None else {"at_most": at_most})
-    return json.dumps(asked, sort_keys=True)
+    shape = parse.model_dump(exclude_none=True) | ({} if at_most is None else {"at_most": at_most})
+    return json.dumps(shape, sort_keys=True)
 
 
 def fits_shape(text: str, shape: str) -> bool:

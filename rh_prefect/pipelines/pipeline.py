@@ -63,8 +63,10 @@ class Pipeline:
         try:
             text = read_text(path)
         except OSError as error:
-            said = error.strerror or str(error)
-            raise InputError(f"The pipeline {path} cannot be read: {said}. Use the path of an existing file.") from None
+            reason = error.strerror or str(error)
+            raise InputError(
+                f"The pipeline {path} cannot be read: {reason}. Use the path of an existing file."
+            ) from None
         return cls._of(text, str(file), path.parent, loader)
 
     @classmethod
@@ -169,9 +171,9 @@ class Pipeline:
         """
         problems = Problems()
         reader = InputReader(self.checked, problems, Access(tuple(allow), options or {}))
-        given = {**(params or {}), **more}
-        values = await reader.bind(given)
-        plan = self._head(given, reader)
+        arguments = {**(params or {}), **more}
+        values = await reader.bind(arguments)
+        plan = self._head(arguments, reader)
         if problems:
             plan.problems = list(problems)
             return plan
@@ -215,15 +217,15 @@ class Pipeline:
         """
         return asyncio.run(self.plan(params, **more))
 
-    def _head(self, given: Mapping[str, Any], reader: InputReader) -> Plan:
+    def _head(self, arguments: Mapping[str, Any], reader: InputReader) -> Plan:
         text = "\n".join(self.checked.document.lines)
-        shown_params = {name: _as_json(value) for name, value in given.items()}
+        shown_params = {name: _as_json(value) for name, value in arguments.items()}
         return Plan(
             pipeline=self.name,
             spec_sha256=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
             catalogue=catalogue_version(),
             params=shown_params,
-            hidden_params=[name for name, value in given.items() if _is_hidden(value, shown_params[name])],
+            hidden_params=[name for name, value in arguments.items() if _is_hidden(value, shown_params[name])],
             inputs=reader.inputs,
             budget=self.file.budget,
         )

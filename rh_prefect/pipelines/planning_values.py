@@ -138,7 +138,7 @@ class Items:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Made:
+class StepOutput:
     """The output of a step; `$(step)` is its `value`.
 
     Attributes:
@@ -278,7 +278,7 @@ def _follow(names: Names, frame: Frame) -> Any:
 
 
 def _result(value: Any) -> Any:
-    value = value.value if isinstance(value, Made) else value
+    value = value.value if isinstance(value, StepOutput) else value
     return ABSENT if value is None else value
 
 
@@ -290,8 +290,8 @@ def part(value: Any, name: str) -> Any:
         name: The field.
     """
     match value:
-        case Made():
-            return _of_made(value, name)
+        case StepOutput():
+            return _of_output(value, name)
         case Group(is_fan_out=False):
             return value.frames[0].names.get(name, ABSENT)
         case Group():
@@ -307,12 +307,12 @@ def part(value: Any, name: str) -> Any:
     return ABSENT
 
 
-def _of_made(made: Made, name: str) -> Any:
+def _of_output(output: StepOutput, name: str) -> Any:
     if name == "takes":
-        return Items(tuple(Made(one, label=made.label) for one in made.takes))
+        return Items(tuple(StepOutput(one, label=output.label) for one in output.takes))
     if name == "label":
-        return made.label
-    return made.cost if name == "cost" else part(made.value, name)
+        return output.label
+    return output.cost if name == "cost" else part(output.value, name)
 
 
 def _of_items(group: Group, name: str) -> Any:
@@ -444,7 +444,7 @@ def makers(value: Any) -> Iterator[Instance]:
         case File() | Unknown():
             if value.maker is not None:
                 yield value.maker
-        case Made():
+        case StepOutput():
             yield from makers(value.value)
         case Items():
             for one in value.values:

@@ -104,9 +104,9 @@ def unread(what: str, error: RunningHubError) -> str:
         what: The workflow or the app.
         error: Why.
     """
-    said = error.message.partition(f"{what}: ")[2] or error.message
-    remedy = "" if "What to do:" in said else " What to do: run again."
-    return f"the graph of {what} cannot be read: {said}{remedy}"
+    reason = error.message.partition(f"{what}: ")[2] or error.message
+    remedy = "" if "What to do:" in reason else " What to do: run again."
+    return f"the graph of {what} cannot be read: {reason}{remedy}"
 
 
 def with_used_graphs(saved: SavedGraphs, plan: Mapping[str, Any]) -> SavedGraphs:
@@ -143,5 +143,5 @@ def _without(node: str, content: Any, fields: Collection[str]) -> Any:
     if not isinstance(content, Mapping) or "class_type" not in content:
         return content
     inputs = content.get("inputs") or {}
-    kept = {name: value for name, value in inputs.items() if f"{node}.{name}" not in fields}
-    return {"class_type": content["class_type"], "inputs": kept}
+    rest = {name: value for name, value in inputs.items() if f"{node}.{name}" not in fields}
+    return {"class_type": content["class_type"], "inputs": rest}

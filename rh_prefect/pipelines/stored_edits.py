@@ -63,7 +63,7 @@ class EditResult(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class EditOutput:
     """The result of an edit as a step uses it.
 
     Attributes:
@@ -113,7 +113,9 @@ class EditResults:
         found = await self._records.read_many(f"{recipe}-result" for recipe in recipes)
         return {key.removesuffix("-result"): _parse(key, record) for key, record in found.items()}
 
-    async def make(self, edit: str, params: Mapping[str, Any], *, counts_as: Mapping[str, str] | None = None) -> Made:
+    async def make(
+        self, edit: str, params: Mapping[str, Any], *, counts_as: Mapping[str, str] | None = None
+    ) -> EditOutput:
         """Returns the result of an edit; renders it if it does not exist or its file is missing.
 
         Args:
@@ -129,8 +131,8 @@ class EditResults:
         """
         recipe = recipe_id(edit, as_recorded(params, counts_as or {}))
         known = await self.read(recipe)
-        if known is not None and (made := await self._find(recipe, known)) is not None:
-            return made
+        if known is not None and (output := await self._find(recipe, known)) is not None:
+            return output
         with TemporaryDirectory(prefix="rh-edit-") as scratch:
             return await self._make(recipe, known, edit, params, counts_as or {}, Path(scratch))
 
@@ -142,7 +144,7 @@ class EditResults:
         params: Mapping[str, Any],
         counts_as: Mapping[str, str],
         scratch: Path,
-    ) -> Made:
+    ) -> EditOutput:
         rendered = await asyncio.to_thread(self._render, edit, params, scratch)
         file, is_ours = None, False
         if rendered.path is not None:
@@ -159,18 +161,18 @@ class EditResults:
         )
         if known is not None:
             await self._record_further(recipe, known, result)
-            return Made(known, self.located(result), is_new=True)
+            return EditOutput(known, self.located(result), is_new=True)
         if await self._records.create(f"{recipe}-result", result.model_dump(mode="json")):
-            return Made(result, self.located(result), is_new=True)
+            return EditOutput(result, self.located(result), is_new=True)
         first = await self.read(recipe) or result
         if is_ours and file is not None and first.file is not None and first.file.sha256 != file.sha256:
             await asyncio.to_thread(self._store.delete, file.uri)
-        return Made(first, self.located(first), is_new=False)
+        return EditOutput(first, self.located(first), is_new=False)
 
     def _render(self, edit: str, params: Mapping[str, Any], scratch: Path) -> Rendered:
-        inputs, made = scratch / "inputs", scratch / "made"
+        inputs, outputs = scratch / "inputs", scratch / "outputs"
         inputs.mkdir()
-        made.mkdir()
+        outputs.mkdir()
         numbers = count(1)
 
         def local(value: Any) -> Any:
@@ -180,16 +182,16 @@ class EditResults:
                 return path
             return list(map(local, value)) if isinstance(value, list | tuple) else value
 
-        return self._rendering(edit, {name: local(value) for name, value in params.items()}, made)
+        return self._rendering(edit, {name: local(value) for name, value in params.items()}, outputs)
 
-    async def _find(self, recipe: str, first: EditResult) -> Made | None:
+    async def _find(self, recipe: str, first: EditResult) -> EditOutput | None:
         """Returns the result of a recipe if one of its files still exists; None if it must be rendered again."""
         found: EditResult | None = first
         for n in count(1):
             if found is None:
                 return None
             if await asyncio.to_thread(self._is_there, found):
-                return Made(first, self.located(found), is_new=False)
+                return EditOutput(first, self.located(found), is_new=False)
             found = await self._read_further(recipe, n)
         raise AssertionError("a count does not end")
 

@@ -15,15 +15,15 @@ FILES = ("image", "video", "audio", "3d", "file")
 NUMBERS = ("integer", "number")
 PLAIN = ("string", "integer", "number", "boolean", "enum", "handle")
 
-_SEEN = {"width": "integer", "height": "integer"}
+_VISUAL = {"width": "integer", "height": "integer"}
 _TIMED = {"seconds": "number", "milliseconds": "integer"}
 _ANY_FILE = {"size": "integer", "name": "string", "stem": "string", "uri": "string", "sha256": "string"}
 FACTS: Mapping[str, Mapping[str, str]] = {
-    "image": {**_SEEN, **_ANY_FILE},
-    "video": {**_TIMED, **_SEEN, "fps": "number", "has_audio": "boolean", **_ANY_FILE},
+    "image": {**_VISUAL, **_ANY_FILE},
+    "video": {**_TIMED, **_VISUAL, "fps": "number", "has_audio": "boolean", **_ANY_FILE},
     "audio": {**_TIMED, **_ANY_FILE},
     "3d": _ANY_FILE,
-    "file": {**_TIMED, **_SEEN, **_ANY_FILE},
+    "file": {**_TIMED, **_VISUAL, **_ANY_FILE},
 }
 """What can be referred to of a file of each kind, and the type of that."""
 
@@ -169,11 +169,11 @@ def _shared(name: str, types: list[Type]) -> Type:
     return merged(found).guarded(guards)
 
 
-def stand_in(given: Type, param: ModelParam) -> Any:
+def stand_in(type_: Type, param: ModelParam) -> Any:
     """Returns a valid placeholder for a parameter, for a value of which only the type is known.
 
     Args:
-        given: The type of the value.
+        type_: The type of the value.
         param: The parameter.
     """
     if param.is_media:
@@ -187,76 +187,76 @@ def stand_in(given: Type, param: ModelParam) -> Any:
     elif param.type == "json":
         one = {}
     else:
-        one = "x" * min(given.max or 1, param.max_length or 1)
+        one = "x" * min(type_.max or 1, param.max_length or 1)
     return [one] if param.multiple or param.shape == "list" else one
 
 
-def misfit(given: Type, param: ModelParam, shown: str) -> str:
+def misfit(type_: Type, param: ModelParam, shown: str) -> str:
     """Returns why a value does not fit a model's parameter; empty if it fits or is not known yet.
 
     Args:
-        given: The type of the value.
+        type_: The type of the value.
         param: The parameter.
         shown: The value as it is written.
     """
-    if given.kind == "any":
+    if type_.kind == "any":
         return ""
     if param.is_media:
-        return _wrong_file(given, (param.type,), param.name, shown)
-    if given.many and not param.multiple and param.type != "json":
+        return _wrong_file(type_, (param.type,), param.name, shown)
+    if type_.many and not param.multiple and param.type != "json":
         return f"{param.name} takes one value, and {shown} is a list; use foreach: {shown}"
-    if given.kind in FILES:
-        return f"{param.name} takes {_takes(param)}, and {shown} is {given.one.words}"
+    if type_.kind in FILES:
+        return f"{param.name} takes {_takes(param)}, and {shown} is {type_.one.words}"
     match param.type:
         case "string":
-            return "" if given.kind in PLAIN else f"{param.name} takes a text, and {shown} is {given.one.words}"
+            return "" if type_.kind in PLAIN else f"{param.name} takes a text, and {shown} is {type_.one.words}"
         case "enum":
-            return _wrong_option(given, param.options, param.name, shown)
+            return _wrong_option(type_, param.options, param.name, shown)
         case "int" | "float":
-            return _wrong_number(given, param.name, shown)
+            return _wrong_number(type_, param.name, shown)
         case "bool":
-            fits = given.kind == "boolean" or (given.options and _spells_booleans(given.options))
-            return "" if fits else f"{param.name} takes true or false, and {shown} is {given.words}"
+            fits = type_.kind == "boolean" or (type_.options and _spells_booleans(type_.options))
+            return "" if fits else f"{param.name} takes true or false, and {shown} is {type_.words}"
         case _:
             return ""
 
 
-def edit_misfit(given: Type, param: EditParam, shown: str) -> str:
+def edit_misfit(type_: Type, param: EditParam, shown: str) -> str:
     """Returns why a value does not fit an edit's parameter; empty if it fits.
 
     Args:
-        given: The type of the value.
+        type_: The type of the value.
         param: The parameter.
         shown: The value as it is written.
     """
-    if given.kind == "any":
+    if type_.kind == "any":
         return ""
     if param.takes_files:
         kinds = FILES if param.kinds == ("any",) else param.kinds
-        fault = _wrong_file(given.one if param.many else given, kinds, param.name, shown)
-        return fault.replace("; use foreach", "; use concat, or foreach") if "video" in kinds and given.many else fault
-    if given.many and not param.many:
+        fault = _wrong_file(type_.one if param.many else type_, kinds, param.name, shown)
+        return fault.replace("; use foreach", "; use concat, or foreach") if "video" in kinds and type_.many else fault
+    if type_.many and not param.many:
         return f"{param.name} takes one value, and {shown} is a list; use foreach: {shown}"
     if {*NUMBERS} & {*param.kinds}:
-        if given.options and {*map(str, given.options)} <= {*param.options}:
+        if type_.options and {*map(str, type_.options)} <= {*param.options}:
             return ""
-        return _wrong_number(given, param.name, shown)
+        return _wrong_number(type_, param.name, shown)
     if param.kinds == ("enum",):
-        return _wrong_option(given, param.options, param.name, shown)
+        return _wrong_option(type_, param.options, param.name, shown)
     if param.kinds == ("boolean",):
-        return "" if given.kind == "boolean" else f"{param.name} takes true or false, and {shown} is {given.words}"
-    return "" if given.kind in PLAIN else f"{param.name} takes a text, and {shown} is {given.one.words}"
+        return "" if type_.kind == "boolean" else f"{param.name} takes true or false, and {shown} is {type_.words}"
+    return "" if type_.kind in PLAIN else f"{param.name} takes a text, and {shown} is {type_.one.words}"
 
 
-def _wrong_file(given: Type, kinds: tuple[str, ...], name: str, shown: str) -> str:
+def _wrong_file(type_: Type, kinds: tuple[str, ...], name: str, shown: str) -> str:
     kind = " or ".join(kinds)
-    if given.kind in PLAIN:
-        never = "; a text is never used as a link" if given.kind in ("string", "enum", "handle") else ""
-        return f"{name} takes a file of kind {kind}, and {shown} is {given.one.words}{never}"
-    if given.kind not in FILES:
-        return f"{name} takes a file of kind {kind}, and {shown} is {given.one.words}"
-    if given.kind != "file" and given.kind not in kinds:
-        return f"{name} takes a file of kind {kind}, and {shown} is {given.one.words}"
+    if type_.kind in PLAIN:
+        never = "; a text is never used as a link" if type_.kind in ("string", "enum", "handle") else ""
+        return f"{name} takes a file of kind {kind}, and {shown} is {type_.one.words}{never}"
+    if type_.kind not in FILES:
+        return f"{name} takes a file of kind {kind}, and {shown} is {type_.one.words}"
+    if type_.kind != "file" and type_.kind not in kinds:
+        return f"{name} takes a file of kind {kind}, and {shown} is {type_.one.words}"
     return ""
 
 
@@ -265,23 +265,23 @@ def _takes(param: ModelParam) -> str:
     return words.get(param.type, "one of its options" if param.options else "a value")
 
 
-def _wrong_option(given: Type, options: tuple[str, ...], name: str, shown: str) -> str:
-    wrong = [one for one in given.options if text_of(one) not in options]
+def _wrong_option(type_: Type, options: tuple[str, ...], name: str, shown: str) -> str:
+    wrong = [one for one in type_.options if text_of(one) not in options]
     if wrong:
-        said = ", ".join(text_of(one) for one in wrong)
+        texts = ", ".join(text_of(one) for one in wrong)
         one = len(wrong) == 1
-        among = f"the option{'' if one else 's'} {said} of {shown} {'is' if one else 'are'} not among them"
-        which = among if given.kind == "enum" else f"not {said}"
-        return f"{name} takes {_listed(options)}, {'but ' if given.kind == 'enum' else ''}{which}"
-    return "" if given.kind in PLAIN else f"{name} takes {_listed(options)}, and {shown} is {given.words}"
+        among = f"the option{'' if one else 's'} {texts} of {shown} {'is' if one else 'are'} not among them"
+        which = among if type_.kind == "enum" else f"not {texts}"
+        return f"{name} takes {_listed(options)}, {'but ' if type_.kind == 'enum' else ''}{which}"
+    return "" if type_.kind in PLAIN else f"{name} takes {_listed(options)}, and {shown} is {type_.words}"
 
 
-def _wrong_number(given: Type, name: str, shown: str) -> str:
-    if given.kind in NUMBERS:
+def _wrong_number(type_: Type, name: str, shown: str) -> str:
+    if type_.kind in NUMBERS:
         return ""
-    if given.options and all(_is_number(one) for one in given.options):
+    if type_.options and all(_is_number(one) for one in type_.options):
         return ""
-    return f"{name} takes a number, and {shown} is {given.one.words}"
+    return f"{name} takes a number, and {shown} is {type_.one.words}"
 
 
 def _is_number(value: Any) -> bool:
@@ -291,15 +291,15 @@ def _is_number(value: Any) -> bool:
         return False
 
 
-def may_be_number(given: Type) -> bool:
+def may_be_number(type_: Type) -> bool:
     """Returns whether a value of a type can be a number; a text is one if it is written like one.
 
     Args:
-        given: The type.
+        type_: The type.
     """
-    if given.many or given.kind not in ("string", "enum", *NUMBERS, "any"):
+    if type_.many or type_.kind not in ("string", "enum", *NUMBERS, "any"):
         return False
-    return not given.options or any(map(_is_number, given.options))
+    return not type_.options or any(map(_is_number, type_.options))
 
 
 def _spells_booleans(options: tuple[Any, ...]) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.check import read_value, wrong_value
 from rh_prefect.pipelines.file_model import FILE_TYPES, Param, shown_value
-from rh_prefect.pipelines.planning_values import ABSENT, File, Items, Made, Unknown
+from rh_prefect.pipelines.planning_values import ABSENT, File, Items, StepOutput, Unknown
 from rh_prefect.pipelines.types import file_kind
 
 KINDS = {"image": "an image", "video": "a video", "audio": "audio", "3d": "a 3D model"}
@@ -26,7 +26,7 @@ def used_value(name: str, param: Param, value: Any) -> tuple[Any, str]:
     Returns:
         The value, and why it is invalid; empty if it is valid.
     """
-    value = value.value if isinstance(value, Made) else value
+    value = value.value if isinstance(value, StepOutput) else value
     if isinstance(value, Unknown):
         return value, ""
     if param.kind == "table":
@@ -49,10 +49,10 @@ def wrong_file(param: Param, media: Media, what: str) -> str:
         media: The file.
         what: How the message names the parameter.
     """
-    wanted = file_kind(param.of or "file") if param.kind == "files" else file_kind(param.kind)
-    if wanted not in ("file", media.kind):
+    kind = file_kind(param.of or "file") if param.kind == "files" else file_kind(param.kind)
+    if kind not in ("file", media.kind):
         return (
-            f"{what} takes {KINDS[wanted]}, and {media.name} is {KINDS.get(media.kind, f'a file of kind {media.kind}')}"
+            f"{what} takes {KINDS[kind]}, and {media.name} is {KINDS.get(media.kind, f'a file of kind {media.kind}')}"
         )
     if param.max_mb is not None and media.size > param.max_mb * 1024 * 1024:
         return f"{media.name} has {media.size / 1024 / 1024:.1f} MB; at most {param.max_mb:g} MB are taken"
@@ -66,7 +66,7 @@ def _first(clauses: Any) -> str:
 
 
 def _wrong_file(name: str, param: Param, value: Any) -> str:
-    value = value.value if isinstance(value, Made) else value
+    value = value.value if isinstance(value, StepOutput) else value
     if isinstance(value, File):
         # Of a file that a step will make, `check` has compared the kind.
         return wrong_file(param, value.media, name) if value.media is not None else ""
@@ -80,7 +80,7 @@ def _table(name: str, param: Param, value: Any) -> tuple[Any, str]:
     rows: list[dict[str, Any]] = []
     wrong = ""
     for number, one in enumerate(items.values, 1):
-        row = one.value if isinstance(one, Made) else one
+        row = one.value if isinstance(one, StepOutput) else one
         if not isinstance(row, dict):
             return value, f"{name} takes rows, which are mappings of columns to values, and row {number} is none"
         where = row.get("\0row") or f"row {number}"

@@ -120,13 +120,13 @@ def _alike(one: Type, other: Type) -> bool:
 
 def _missing(types: list[Type], holding: frozenset[str], text: str) -> frozenset[str]:
     """Returns the conditions under which one of several alternatives exists; empty if one always does."""
-    left = [one.guards - holding for one in types]
-    if UNKNOWN_GUARD in holding or any(not guards for guards in left):
+    remaining = [one.guards - holding for one in types]
+    if UNKNOWN_GUARD in holding or any(not guards for guards in remaining):
         return frozenset()
-    single = {next(iter(guards)) for guards in left if len(guards) == 1}
+    single = {next(iter(guards)) for guards in remaining if len(guards) == 1}
     if any(negated(guard) in single for guard in single):
         return frozenset()
-    return left[0] if len(left) == 1 else frozenset([f"or:{text}"])
+    return remaining[0] if len(remaining) == 1 else frozenset([f"or:{text}"])
 
 
 def _follow(names: Names, reference: Reference, scope: Scope) -> Found:

@@ -346,11 +346,11 @@ def _finish(policy: WorkPolicy, submit: Submit, progress: _Progress) -> Generato
     """Completes a submission that has a task, and returns the result; None if the next number may be tried."""
     end = submit.end or (yield from _wait(policy, submit, progress))
     if end.status == "SUCCESS":
-        made: Home | Invalid = yield Publish(submit, end)
-        if isinstance(made, Home):
-            home: Home = yield RecordHome(made)
+        result: Home | Invalid = yield Publish(submit, end)
+        if isinstance(result, Home):
+            home: Home = yield RecordHome(result)
             return home
-        failure: JobFailed | JobCancelled = _invalid(policy, submit, made)
+        failure: JobFailed | JobCancelled = _invalid(policy, submit, result)
     else:
         failure = _failure(policy, end)
     yield from _continue_or_raise(policy, submit, end, failure, progress)
@@ -430,9 +430,9 @@ def _failure(policy: WorkPolicy, end: End) -> JobFailed | JobCancelled:
     )
 
 
-def _invalid(policy: WorkPolicy, submit: Submit, made: Invalid) -> JobFailed:
+def _invalid(policy: WorkPolicy, submit: Submit, invalid: Invalid) -> JobFailed:
     return JobFailed(
-        f"{policy.name}: the answer of task {submit.task_id} does not match parse: {made.reason}. What to "
+        f"{policy.name}: the answer of task {submit.task_id} does not match parse: {invalid.reason}. What to "
         "do: run it again, which pays for a new answer, increase the number of attempts of the step, or "
         "change the prompt or parse.",
         job=policy.job,
@@ -442,10 +442,10 @@ def _invalid(policy: WorkPolicy, submit: Submit, made: Invalid) -> JobFailed:
 
 
 def _unknown(policy: WorkPolicy, submit: Submit) -> SubmissionUnknown:
-    said = f" ({submit.answer.reason})" if submit.answer and submit.answer.reason else ""
+    reason = f" ({submit.answer.reason})" if submit.answer and submit.answer.reason else ""
     return SubmissionUnknown(
         f"{policy.name}: submission {submit.n} to {policy.endpoint} was started at {submit.intent.at} and "
-        f"it is not known whether RunningHub accepted it{said}. It is not sent again, because you could "
+        f"it is not known whether RunningHub accepted it{reason}. It is not sent again, because you could "
         "pay twice. What to do: look for the task in RunningHub's call log of account "
         f"{submit.intent.account}. If it is there: rh-prefect jobs adopt {policy.job} TASK_ID. If it is "
         f"not: rh-prefect jobs mark-refused {policy.job}. Then run again.",

@@ -56,7 +56,7 @@ _log = logging.getLogger("rh_prefect")
 LONGEST_WAIT = 12 * 3600.0
 """Seconds for which a run without a deadline waits for the task of an account whose key it does not have."""
 
-_LOOK = 15.0
+_LONGEST_PAUSE = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +143,11 @@ class WorkRunner:
         self._settings = settings
         self._running: SharedTasks[tuple[str, str, str], Home] = SharedTasks()
 
-    async def prepare(self, asked: WorkCall, call: JobCall) -> tuple[str, JobRequest]:
+    async def prepare(self, work_call: WorkCall, call: JobCall) -> tuple[str, JobRequest]:
         """Checks a work as far as possible without paying.
 
         Args:
-            asked: What the step wants.
+            work_call: The step's request for a work.
             call: Its run, and how it is run.
 
         Returns:
@@ -159,44 +159,44 @@ class WorkRunner:
         journal = call.scope.journal
 
         async def is_recorded(request: JobRequest) -> bool:
-            return bool(await journal.job(work_id(_base(request, asked.stands_for), asked.take)))
+            return bool(await journal.job(work_id(_base(request, work_call.stands_for), work_call.take)))
 
         try:
-            prepared = await self._engine.prepare(asked.request, call.scope, call.store, asked.name)
+            prepared = await self._engine.prepare(work_call.request, call.scope, call.store, work_call.name)
         except (ApiError, TransportError) as error:
-            if not asked.saved_graph or isinstance(error, AccountError | KeyRejected):
+            if not work_call.saved_graph or isinstance(error, AccountError | KeyRejected):
                 raise
-            said = unread(asked.request.model.replace("/", " "), error)
-            raise JobError(f"{asked.name}: {said} Nothing was paid for it.") from error
+            message = unread(work_call.request.model.replace("/", " "), error)
+            raise JobError(f"{work_call.name}: {message} Nothing was paid for it.") from error
         prepared = await as_recorded(prepared, journal=journal, is_recorded=is_recorded)
-        request = replace(prepared.with_graph(), base=_base(prepared, asked.stands_for))
-        if asked.planned and isinstance(asked.request, WorkflowInput | AppInput | GraphInput):
-            _refuse_edited(asked, prepared)
+        request = replace(prepared.with_graph(), base=_base(prepared, work_call.stands_for))
+        if work_call.planned and isinstance(work_call.request, WorkflowInput | AppInput | GraphInput):
+            _refuse_edited(work_call, prepared)
             # A graph's work is its id, the fields that are set and what else is in the graph, as the plan has read it.
-            return asked.planned, request
-        return work_id(request.base, asked.take), request
+            return work_call.planned, request
+        return work_id(request.base, work_call.take), request
 
-    async def make(self, asked: WorkCall, call: JobCall) -> WorkResult:
+    async def make(self, work_call: WorkCall, call: JobCall) -> WorkResult:
         """Gets the result of a work, and pays for it if no run has done so.
 
         Args:
-            asked: What the step wants.
+            work_call: The step's request for a work.
             call: Its run, and how it is run.
 
         Raises:
             RunningHubError: As `run_work` says, and what client, records and store raise.
         """
-        work, request = await self.prepare(asked, call)
-        if asked.planned not in ("", work):
+        work, request = await self.prepare(work_call, call)
+        if work_call.planned not in ("", work):
             raise JobError(
-                f"{asked.name}: the plan names work {asked.planned[:12]}, and its request is {work[:12]}. Nothing was "
-                "paid. This is a defect of rh-prefect. What to do: report it with the pipeline's file."
+                f"{work_call.name}: the plan names work {work_call.planned[:12]}, and its request is {work[:12]}. "
+                "Nothing was paid. This is a defect of rh-prefect. What to do: report it with the pipeline's file."
             )
-        if request.estimate is None and asked.price is not None:
-            request = replace(request, estimate=asked.price)
-        driver = self._driver(asked, call, work, request)
+        if request.estimate is None and work_call.price is not None:
+            request = replace(request, estimate=work_call.price)
+        driver = self._driver(work_call, call, work, request)
         flow_run = call.scope.journal.scope
-        home = await self._running.run((flow_run, work, asked.shape), driver.make)
+        home = await self._running.run((flow_run, work, work_call.shape), driver.make)
         return WorkResult(work, home, self._works.files_of(home, call.store), home.flow_run == flow_run)
 
     async def costs(self, call: JobCall) -> dict[str, Costs]:
@@ -220,7 +220,7 @@ class WorkRunner:
         """
         return spend_tracker_of(WorksLedger(call.scope, self._works)).spent_on(work) or Costs()
 
-    def _driver(self, asked: WorkCall, call: JobCall, work: str, request: JobRequest) -> WorkDriver:
+    def _driver(self, work_call: WorkCall, call: JobCall, work: str, request: JobRequest) -> WorkDriver:
         engine, scope = self._engine, call.scope
         pool, records = engine.pool.for_endpoint(request.endpoint), JobRecords(self._works, work)
         ledger = WorksLedger(scope, self._works)
@@ -240,26 +240,26 @@ class WorkRunner:
             flow_run=ledger.flow_run,
             pipeline=self._pipeline,
         )
-        return WorkDriver(context, asked, self._works, ledger, settings=self._settings)
+        return WorkDriver(context, work_call, self._works, ledger, settings=self._settings)
 
 
 class WorkDriver(JobDriver):
     """Executes the steps that the protocol selects, for one work."""
 
     def __init__(
-        self, context: WorkContext, asked: WorkCall, works: WorksJournal, ledger: WorksLedger, *, settings: Settings
+        self, context: WorkContext, work_call: WorkCall, works: WorksJournal, ledger: WorksLedger, *, settings: Settings
     ) -> None:
         """Takes a work; nothing happens yet.
 
         Args:
             context: The work.
-            asked: What the step wants.
+            work_call: The step's request for a work.
             works: The records of works.
             ledger: The claims of the flow run.
             settings: This machine's state folder.
         """
         super().__init__(context)
-        self._asked = asked
+        self._work_call = work_call
         self._works = works
         self._ledger = ledger
         self._settings = settings
@@ -267,15 +267,15 @@ class WorkDriver(JobDriver):
         self._end: End | None = None
         self._interest = run_name(context.flow_run)
         self._policy = WorkPolicy(
-            name=asked.name,
+            name=work_call.name,
             job=context.job,
             endpoint=context.request.endpoint,
             flow_run=context.flow_run,
-            attempts=asked.attempts,
+            attempts=work_call.attempts,
             since=context.scope.first_attempt,
             budget=context.policy.budget,
             may_switch_account=context.policy.may_switch_account,
-            forbidden=asked.forbidden,
+            forbidden=work_call.forbidden,
         )
 
     async def make(self) -> Home:
@@ -289,13 +289,13 @@ class WorkDriver(JobDriver):
     async def _do(self, step: Step | WorkStep) -> Any:  # each step documents its result
         match step:
             case protocol.ReadHome():
-                return self._told(await self._works.read_home(self._key, shape=self._asked.shape))
+                return self._notified(await self._works.read_home(self._key, shape=self._work_call.shape))
             case protocol.RecordInterest():
                 return await self._works.record_interest(self._key, self._interest)
             case protocol.ReadSubmission(n):
                 return await self._read_submission(n)
             case protocol.NoteClaim(n):
-                return await self._ledger.note_claim(self._key, n, self._asked.name)
+                return await self._ledger.note_claim(self._key, n, self._work_call.name)
             case protocol.NoteWait(n):
                 return await self._ledger.note_wait(self._key, n)
             case protocol.ReadWait(n):
@@ -305,7 +305,7 @@ class WorkDriver(JobDriver):
             case protocol.Publish(submit, end):
                 return await self._publish(submit, end)
             case protocol.RecordHome(home):
-                return self._told(await self._works.create_home(self._key, home, shape=self._asked.shape))
+                return self._notified(await self._works.create_home(self._key, home, shape=self._work_call.shape))
             case _:
                 return await super()._do(step)
 
@@ -363,7 +363,7 @@ class WorkDriver(JobDriver):
             if end is not None:
                 return end
             await services.sleep(gap)
-            gap = min(_LOOK, gap * 1.5)
+            gap = min(_LONGEST_PAUSE, gap * 1.5)
         raise JobTimeout(
             f"{self._policy.name}: task {submit.task_id} was submitted by run {submit.intent.flow_run} on "
             f"account {account}, whose key this run does not have, and its end was not recorded within "
@@ -396,9 +396,9 @@ class WorkDriver(JobDriver):
 
     def _home(self, submit: Submit, end: End, result: Result) -> Home | Invalid:
         value = None
-        if self._asked.parse is not None:
+        if self._work_call.parse is not None:
             try:
-                value = self._asked.parse(result.text)
+                value = self._work_call.parse(result.text)
             except ValueError as error:
                 return Invalid(str(error))
         store = self.context.store
@@ -416,7 +416,7 @@ class WorkDriver(JobDriver):
             coins=end.coins,
         )
 
-    def _told(self, home: Home | None) -> Home | None:
+    def _notified(self, home: Home | None) -> Home | None:
         """Notifies the observer of the result, which this run or another one has paid for."""
         if home is None:
             return None
@@ -487,12 +487,12 @@ class WorkCollector(Collector):
         return file.model_copy(update={"uri": self.store.uri(file.uri), "defect": defect})
 
 
-def _refuse_edited(asked: WorkCall, request: JobRequest) -> None:
+def _refuse_edited(work_call: WorkCall, request: JobRequest) -> None:
     """Refuses a graph that was edited on the site after the plan was made: it would make another result."""
-    if asked.saved_graph != request.graph:
+    if work_call.saved_graph != request.graph:
         raise JobError(
-            f"{asked.name}: the graph of {request.model} was edited on the site after this run was planned. Nothing "
-            "was paid for it. What to do: run again."
+            f"{work_call.name}: the graph of {request.model} was edited on the site after this run was planned. "
+            "Nothing was paid for it. What to do: run again."
         )
 
 

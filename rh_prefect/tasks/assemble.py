@@ -109,18 +109,18 @@ async def _name(name: str, recipe: str) -> str:
     raise AssertionError("count has no end")
 
 
-async def check_video(given: MediaLike, *, storage: str | None = None) -> None:
+async def check_video(video: MediaLike, *, storage: str | None = None) -> None:
     """Raises `MediaError` for a bad video, before other parts of the film are paid for."""
     store = await load_storage(storage)
-    source = as_media_input(given)
+    source = as_media_input(video)
 
-    def look() -> str:
+    def read_kind() -> str:
         with TemporaryDirectory(prefix="rh-film-") as scratch:
             path = Path(scratch) / "video"
             fetch(source, path, options=store.options_for(source))
             return probe(path).kind
 
-    kind = await asyncio.to_thread(look)
+    kind = await asyncio.to_thread(read_kind)
     if kind != "video":
         raise MediaError(f"Expected a video, but {shown(source)} is of type {kind}. What to do: pass a video.")
 
@@ -175,11 +175,11 @@ class _Cut:
         edit.mix(speech, music, track, seconds=cut.seconds)
         edit.mux(joined, track, self._film)
 
-    def _optional(self, given: MediaLike | None, name: str) -> Path | None:
-        return None if given is None else self._local(given, name)
+    def _optional(self, file: MediaLike | None, name: str) -> Path | None:
+        return None if file is None else self._local(file, name)
 
-    def _local(self, given: MediaLike, name: str) -> Path:
-        source = as_media_input(given)
+    def _local(self, file: MediaLike, name: str) -> Path:
+        source = as_media_input(file)
         path = self._scratch / name
         fetch(source, path, options=self._store.options_for(source))
         return path

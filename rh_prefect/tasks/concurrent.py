@@ -14,9 +14,9 @@ from rh_prefect.flow_runs.suspension import (
     PendingTask,
     SuspendGroup,
     Wait,
+    group_member,
     in_suspend_group,
     open_suspend_group,
-    party,
     wait_for,
 )
 from rh_prefect.jobs.loop_thread import LOOP
@@ -68,11 +68,11 @@ def generate_many(
             f"generate_many takes a list of inputs, not one {type(requests).__name__}. Nothing was sent. What to do: "
             "put it in a list, or use generate."
         )
-    asked = list(requests)
-    for one in asked:
+    all_requests = list(requests)
+    for one in all_requests:
         check_request(one)
     # In the caller's own thread, at once: here the calls have an order.
-    jobs = [(generate.at_its_place(one, **options), one) for one in asked]
+    jobs = [(generate.at_its_place(one, **options), one) for one in all_requests]
     return _run_jobs(jobs, wait, options)
 
 
@@ -103,7 +103,7 @@ async def _run_all(jobs: Sequence[_Job], options: dict[str, Any], group: Suspend
 async def _run(
     by: Task[..., Any], request: Request, options: dict[str, Any], group: SuspendGroup | None
 ) -> Result | PendingTask:
-    async with party(group):
+    async with group_member(group):
         return await run_or_leave(request, by=by, **options)
 
 

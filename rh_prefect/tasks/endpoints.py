@@ -23,8 +23,8 @@ def __getattr__(name: str) -> Endpoint[...]:
     with _LOCK:  # one task for all threads: tasks are compared by identity
         if name not in globals():
             globals()[name] = build(entry)
-        made: Endpoint[...] = globals()[name]
-    return made
+        endpoint: Endpoint[...] = globals()[name]
+    return endpoint
 
 
 def __dir__() -> list[str]:

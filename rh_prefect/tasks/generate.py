@@ -29,7 +29,7 @@ from rh_prefect.errors import (
 )
 from rh_prefect.flow_runs.call_positions import PaidTask
 from rh_prefect.flow_runs.flow import shortened
-from rh_prefect.flow_runs.flow_scope import borrowed_scope, current_caller, current_scope
+from rh_prefect.flow_runs.flow_scope import current_caller, current_scope, scope_override
 from rh_prefect.flow_runs.prefect_internals import flow_running_elsewhere
 from rh_prefect.flow_runs.run_status import run_observer
 from rh_prefect.flow_runs.suspension import PendingTask, current_suspend_group
@@ -74,7 +74,7 @@ def paid_task(
 ) -> Callable[[Callable[P, Coroutine[Any, Any, Result]]], PaidTask[P]]:
     """Creates a task from a function with one paid call; retries do not pay twice."""
 
-    def made(body: Callable[P, Coroutine[Any, Any, Result]]) -> PaidTask[P]:
+    def decorator(body: Callable[P, Coroutine[Any, Any, Result]]) -> PaidTask[P]:
         return PaidTask(
             body,
             name=name,
@@ -87,7 +87,7 @@ def paid_task(
             retry_condition_fn=can_help,
         )
 
-    return made
+    return decorator
 
 
 def _name() -> str:
@@ -105,8 +105,8 @@ def run_name(parameters: Mapping[str, Any]) -> str:
 
 def titled(model: str, params: Mapping[str, Any], *, label: str | None) -> str:
     """Names a task run; see `run_name`."""
-    said = next((str(params[name]) for name in ("prompt", "text", "description") if params.get(name)), "")
-    short = shortened(said, PROMPT_SHOWN)
+    subject = next((str(params[name]) for name in ("prompt", "text", "description") if params.get(name)), "")
+    short = shortened(subject, PROMPT_SHOWN)
     head = f"{label}: {model}" if label else model
     return f"{head} ({short})" if short else head
 
@@ -255,7 +255,7 @@ async def scope_for(name: str | None, key: str | None, *, journal_url: str) -> S
     Raises:
         ConfigError: It is in no flow as far as can be seen, names no scope, and a flow is running in this process.
     """
-    inside = borrowed_scope() or current_scope()
+    inside = scope_override() or current_scope()
     if inside is not None:
         return inside
     if name is None:

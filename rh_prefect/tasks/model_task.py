@@ -82,8 +82,8 @@ def build(model: Model) -> Endpoint[...]:
     # Only the name: if the function itself is pickled, the catalogue must not be pickled with it.
     name = model.name
 
-    async def run(**given: Any) -> Result:
-        return await _run(name, given)
+    async def run(**arguments: Any) -> Result:
+        return await _run(name, arguments)
 
     run.__module__, run.__name__, run.__qualname__ = HOME, model.snake_name, model.snake_name
     run.__doc__ = docstring(model, options=option_docs(), returns=RETURNS)
@@ -158,10 +158,10 @@ def _namer(model: str) -> Callable[..., str]:
     return name
 
 
-async def _run(model: str, given: dict[str, Any]) -> Result:
-    scope = given.pop("scope", None)
-    chosen = {name: given.pop(name) for name in options() if name in given}
-    params = {name: value for name, value in given.items() if not isinstance(value, Omitted)}
+async def _run(model: str, arguments: dict[str, Any]) -> Result:
+    scope = arguments.pop("scope", None)
+    chosen = {name: arguments.pop(name) for name in options() if name in arguments}
+    params = {name: value for name, value in arguments.items() if not isinstance(value, Omitted)}
     return await run_job(input_for(model)(**params), Options(**chosen), scope=scope)
 
 

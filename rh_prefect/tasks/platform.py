@@ -49,12 +49,12 @@ async def ask(
     """
     payer = await load_engine(credentials)
 
-    async def asked() -> T:
+    async def call() -> T:
         pool = payer.pool
         member = pool.members[0] if pool.is_single or of_task is None else await pool.find_owner(of_task)
         return await question(member.client)
 
-    return await LOOP.call(asked())
+    return await LOOP.call(call())
 
 
 def repeatable(name: str | Callable[[], str]) -> Callable[[Body[P, R]], Task[P, Coroutine[Any, Any, R]]]:
@@ -68,7 +68,7 @@ def once(name: str) -> Callable[[Body[P, R]], Task[P, Coroutine[Any, Any, R]]]:
 
 
 def _task(name: str | Callable[[], str], may_help: CanHelp) -> Callable[[Body[P, R]], Task[P, Coroutine[Any, Any, R]]]:
-    def made(body: Body[P, R]) -> Task[P, Coroutine[Any, Any, R]]:
+    def decorator(body: Body[P, R]) -> Task[P, Coroutine[Any, Any, R]]:
         wrap = task(
             task_run_name=name,
             # A cached result would not be the current state.
@@ -80,7 +80,7 @@ def _task(name: str | Callable[[], str], may_help: CanHelp) -> Callable[[Body[P,
         )
         return wrap(body)
 
-    return made
+    return decorator
 
 
 async def unanswered(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001, Prefect's signature
@@ -253,8 +253,8 @@ async def webhook_detail(task_id: str, *, credentials: str | None = None) -> Web
         RequestRejected: The task has no webhook, or none yet.
     """
     event = await ask(lambda client: client.webhooks.detail(task_id), credentials, of_task=task_id)
-    told = event.view and storable(event.view)
-    return event.model_copy(update={"url": _hidden(event.url), "response": _hidden(event.response), "view": told})
+    view = event.view and storable(event.view)
+    return event.model_copy(update={"url": _hidden(event.url), "response": _hidden(event.response), "view": view})
 
 
 @once("resend of webhook event {event_id}")

@@ -128,8 +128,8 @@ async def upload_lora(path: str | os.PathLike[str], *, name: str, credentials: s
 @asynccontextmanager
 async def local_copy(source: Source, *, store: MediaStore) -> AsyncIterator[Local]:
     """Provides a local copy of a file for an `async with` block; a local file is used directly."""
-    given = as_media_input(source)
-    uri = given.uri if isinstance(given, Media) else given
+    media = as_media_input(source)
+    uri = media.uri if isinstance(media, Media) else media
     copy = open_local(uri, get_settings().state_dir / "inputs", options=store.options_for(uri))
     held = await asyncio.to_thread(copy.__enter__)
     try:
@@ -145,10 +145,10 @@ async def link_to(
     source: Source, *, client: Client, store: MediaStore, check: Callable[[Local], None] = lambda _: None
 ) -> str:
     """Returns a link that RunningHub can read: an existing link, or one from uploading the file."""
-    given = as_media_input(source)
-    if isinstance(given, str) and given.lower().startswith(_LINKS):
-        return given
-    async with local_copy(given, store=store) as file:
+    media = as_media_input(source)
+    if isinstance(media, str) and media.lower().startswith(_LINKS):
+        return media
+    async with local_copy(media, store=store) as file:
         check(file)
         return (await client.upload(file.path, name=file.name, mime=file.facts.mime)).url
 
@@ -187,8 +187,8 @@ async def register_asset(
 
     async def register(client: Client) -> Asset:
         url = await link_to(source, client=client, store=store)
-        made = await client.assets.create(url, group_id=group_id, kind=kind, name=name)
-        return await client.assets.wait(made.asset_id)
+        asset = await client.assets.create(url, group_id=group_id, kind=kind, name=name)
+        return await client.assets.wait(asset.asset_id)
 
     return await ask(register, credentials)
 
@@ -321,14 +321,14 @@ async def price_preview(
     return await ask(question, credentials)
 
 
-async def _with_files(asked: ModelInput, link: Callable[[catalog.Param, Any], Awaitable[str]]) -> dict[str, Any]:
-    params = asked.params()
-    for param in asked.entry.media_params:
-        given = params.get(param.name)
-        if isinstance(given, list | tuple):
-            params[param.name] = [await link(param, source) for source in given]
-        elif given is not None:
-            params[param.name] = await link(param, given)
+async def _with_files(request: ModelInput, link: Callable[[catalog.Param, Any], Awaitable[str]]) -> dict[str, Any]:
+    params = request.params()
+    for param in request.entry.media_params:
+        value = params.get(param.name)
+        if isinstance(value, list | tuple):
+            params[param.name] = [await link(param, source) for source in value]
+        elif value is not None:
+            params[param.name] = await link(param, value)
     return params
 
 

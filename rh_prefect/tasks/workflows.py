@@ -52,7 +52,7 @@ async def run_workflow(
         JobFailed: The workflow failed; names the node and its exception.
         RunningHubError: Everything else; see `rh_prefect.errors`.
     """
-    asked = WorkflowInput(
+    request = WorkflowInput(
         id=workflow_id,
         nodes=dict(nodes or {}),
         seed=seed,
@@ -63,7 +63,7 @@ async def run_workflow(
         add_metadata=add_metadata,
         access_password=None if access_password is None else SecretStr(access_password),
     )
-    return await run_job(asked, Options(**options), scope=scope)
+    return await run_job(request, Options(**options), scope=scope)
 
 
 @paid_task(run_name="app {webapp_id}")
@@ -99,7 +99,7 @@ async def run_app(
         InputError: A field does not exist, or its value is none of its options; nothing was sent.
         RunningHubError: Everything else; see `rh_prefect.errors`.
     """
-    asked = AppInput(
+    request = AppInput(
         id=webapp_id,
         nodes=dict(nodes or {}),
         seed=seed,
@@ -108,7 +108,7 @@ async def run_app(
         use_personal_queue=use_personal_queue,
         access_password=None if access_password is None else SecretStr(access_password),
     )
-    return await run_job(asked, Options(**options), scope=scope)
+    return await run_job(request, Options(**options), scope=scope)
 
 
 @paid_task(run_name="quick create {webapp_id}/{code}")
@@ -132,8 +132,8 @@ async def quick_create(
     Returns:
         The outputs, in the storage.
     """
-    asked = QuickCreateInput(id=webapp_id, code=code, nodes=tuple(dict(node) for node in nodes))
-    return await run_job(asked, Options(**options), scope=scope)
+    request = QuickCreateInput(id=webapp_id, code=code, nodes=tuple(dict(node) for node in nodes))
+    return await run_job(request, Options(**options), scope=scope)
 
 
 @paid_task(run_name="graph on {machine}")
@@ -168,5 +168,5 @@ async def run_graph(
             history on the machine.
         RunningHubError: Everything else; see `rh_prefect.errors`.
     """
-    asked = GraphInput(graph=dict(graph), nodes=dict(nodes or {}), seed=seed, machine=machine)
-    return await run_job(asked, Options(**options), scope=scope)
+    request = GraphInput(graph=dict(graph), nodes=dict(nodes or {}), seed=seed, machine=machine)
+    return await run_job(request, Options(**options), scope=scope)

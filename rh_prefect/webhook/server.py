@@ -33,7 +33,7 @@ from rh_prefect.flow_runs.suspended_runs import SuspendedRunResumer
 from rh_prefect.jobs.job_context import usable_token
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.settings import get_settings
-from rh_prefect.webhook.verification import DeliveryVerdict, Verifier
+from rh_prefect.webhook.verification import Delivery, Verifier
 
 LARGEST_BODY: Final = 1024 * 1024
 """Bytes; a delivery with a hundred outputs takes less than a tenth of it."""
@@ -120,18 +120,18 @@ class _Receiver:
     async def take(self, request: Request) -> Response:
         """Responds to one delivery; RunningHub sends it again unless the status is 2xx."""
         try:
-            told = await self._read(request)
+            delivery = await self._read(request)
         except _Refused as refused:
             return Response(status_code=refused.status)
         self._watchman.start()
-        if not self._confirmer.take(told):
+        if not self._confirmer.take(delivery):
             return Response(status_code=503, headers={"Retry-After": "60"})
         return PlainTextResponse("noted")
 
-    async def _read(self, request: Request) -> DeliveryVerdict:
+    async def _read(self, request: Request) -> Delivery:
         place = request.path_params
-        given = str(place["token"]).encode("utf-8", "surrogatepass")
-        if not secrets.compare_digest(given, self._token) or not _is_place(place):
+        token = str(place["token"]).encode("utf-8", "surrogatepass")
+        if not secrets.compare_digest(token, self._token) or not _is_place(place):
             raise _Refused(404)
         body = await _body(request)
         delivery = read_delivery(body)
@@ -139,7 +139,7 @@ class _Receiver:
             # The content is not logged.
             _log.warning("a webhook's body of %d bytes contains no task id and is ignored", len(body))
             raise _Refused(400)
-        return DeliveryVerdict(place["scope"], place["key"], int(place["n"]), delivery.task_id)
+        return Delivery(place["scope"], place["key"], int(place["n"]), delivery.task_id)
 
 
 def _is_place(place: Mapping[str, str]) -> bool:

@@ -37,7 +37,7 @@ _log = logging.getLogger("rh_prefect")
 
 
 @dataclass(frozen=True, slots=True)
-class DeliveryVerdict:
+class Delivery:
     """The claim of a webhook: its address names a job's submission, and its body the task that has ended."""
 
     scope: str
@@ -67,88 +67,94 @@ class Verifier:
         self._on_end = on_end
         self._gate = asyncio.Semaphore(AT_ONCE)
         self._lock = threading.Lock()
-        self._at_work: dict[DeliveryVerdict, bool] = {}
-        self._done: dict[DeliveryVerdict, None] = {}
+        self._at_work: dict[Delivery, bool] = {}
+        self._done: dict[Delivery, None] = {}
 
-    def take(self, told: DeliveryVerdict) -> bool:
+    def take(self, delivery: Delivery) -> bool:
         """Accepts a delivery, from any thread, and returns at once; returns False if too many are pending."""
         with self._lock:
-            if told in self._done:
+            if delivery in self._done:
                 return True
-            if told in self._at_work:
+            if delivery in self._at_work:
                 # The first of the two may have been forged, and this one genuine.
-                self._at_work[told] = True
+                self._at_work[delivery] = True
                 return True
             if len(self._at_work) >= MOST_WAITING:
                 return False
-            self._at_work[told] = False
-        LOOP.submit(self._work(told))
+            self._at_work[delivery] = False
+        LOOP.submit(self._work(delivery))
         return True
 
-    async def _work(self, told: DeliveryVerdict) -> None:
+    async def _work(self, delivery: Delivery) -> None:
         is_done = False
         try:
-            is_done = await self._look_until_clear(told)
-            while not is_done and self._came_again(told):
-                is_done = await self._look_until_clear(told)
+            is_done = await self._look_until_clear(delivery)
+            while not is_done and self._came_again(delivery):
+                is_done = await self._look_until_clear(delivery)
         finally:
             with self._lock:
-                del self._at_work[told]
+                del self._at_work[delivery]
                 if is_done:
-                    self._done[told] = None
+                    self._done[delivery] = None
                     if len(self._done) > REMEMBERED:
                         del self._done[next(iter(self._done))]
             if is_done:
                 self._on_end()
 
-    def _came_again(self, told: DeliveryVerdict) -> bool:
+    def _came_again(self, delivery: Delivery) -> bool:
         with self._lock:
-            again, self._at_work[told] = self._at_work[told], False
+            again, self._at_work[delivery] = self._at_work[delivery], False
         return again
 
-    async def _look_until_clear(self, told: DeliveryVerdict) -> bool:
+    async def _look_until_clear(self, delivery: Delivery) -> bool:
         for pause in (*PAUSES, None):
             async with self._gate:
-                verdict = await self._look(told, is_last=pause is None)
+                verdict = await self._look(delivery, is_last=pause is None)
             if verdict != "later" or pause is None:
                 return verdict == "done"
             await self._sleep(pause)
         return False
 
-    async def _look(self, told: DeliveryVerdict, *, is_last: bool) -> Verdict:
+    async def _look(self, delivery: Delivery, *, is_last: bool) -> Verdict:
         try:
-            return await _confirm(told, is_last=is_last)
+            return await _confirm(delivery, is_last=is_last)
         except TaskNotFound:
-            _log.warning("%s: a webhook reported task %s, which does not exist at RunningHub", told.job, told.task_id)
+            _log.warning(
+                "%s: a webhook reported task %s, which does not exist at RunningHub", delivery.job, delivery.task_id
+            )
             return "nothing"
         except RunningHubError as error:
-            _log.warning("%s: the webhook report about task %s cannot be confirmed: %s", told.job, told.task_id, error)
+            _log.warning(
+                "%s: the webhook report about task %s cannot be confirmed: %s", delivery.job, delivery.task_id, error
+            )
         except Exception:  # keep serving
-            _log.exception("%s: the webhook report about task %s cannot be confirmed", told.job, told.task_id)
+            _log.exception("%s: the webhook report about task %s cannot be confirmed", delivery.job, delivery.task_id)
         return "later"
 
 
-async def _confirm(told: DeliveryVerdict, *, is_last: bool) -> Verdict:
-    records = JobRecords(journal_of(told.scope), told.key)
-    submit = await records.submission(told.n)
+async def _confirm(delivery: Delivery, *, is_last: bool) -> Verdict:
+    records = JobRecords(journal_of(delivery.scope), delivery.key)
+    submit = await records.submission(delivery.n)
     if submit is None:
-        _log.warning("%s: a webhook was received for submission %d, which has no record here", told.job, told.n)
+        _log.warning("%s: a webhook was received for submission %d, which has no record here", delivery.job, delivery.n)
         return "nothing"
     if submit.task_id is None:
-        verdict = await _adopt(told, submit, records, is_last=is_last)
+        verdict = await _adopt(delivery, submit, records, is_last=is_last)
         if verdict != "done":
             return verdict
-    elif submit.task_id != told.task_id:
-        _log.warning("%s: a webhook reported task %s, which does not belong to this job", told.job, told.task_id)
+    elif submit.task_id != delivery.task_id:
+        _log.warning(
+            "%s: a webhook reported task %s, which does not belong to this job", delivery.job, delivery.task_id
+        )
         return "nothing"
-    end = submit.end or await confirmed_end(submit, told.task_id, records=records)
+    end = submit.end or await confirmed_end(submit, delivery.task_id, records=records)
     if end is None:
         return "later"
-    _announce(told, submit, end)
+    _announce(delivery, submit, end)
     return "done"
 
 
-async def _adopt(told: DeliveryVerdict, submit: Submit, records: JobRecords, *, is_last: bool) -> Verdict:
+async def _adopt(delivery: Delivery, submit: Submit, records: JobRecords, *, is_last: bool) -> Verdict:
     """Settles a submit whose answer was lost, if RunningHub itself confirms that this task's webhook belongs to it."""
     if submit.state == "open" and not is_last:
         return "later"
@@ -156,25 +162,32 @@ async def _adopt(told: DeliveryVerdict, submit: Submit, records: JobRecords, *, 
         _log.error(
             "%s: a webhook reported task %s for a submission that is recorded as %s. What to do: check "
             "in RunningHub's call log whether it was paid for.",
-            told.job,
-            told.task_id,
+            delivery.job,
+            delivery.task_id,
             submit.state,
         )
         return "nothing"
-    event = await (await RECORDED.client_for(submit.intent)).webhooks.detail(told.task_id)
-    if not urlsplit(event.url).path.endswith(f"/{told.scope}/{told.key}/{told.n}"):
+    event = await (await RECORDED.client_for(submit.intent)).webhooks.detail(delivery.task_id)
+    if not urlsplit(event.url).path.endswith(f"/{delivery.scope}/{delivery.key}/{delivery.n}"):
         _log.warning(
-            "%s: a webhook reported task %s, but that task's webhook belongs to another job", told.job, told.task_id
+            "%s: a webhook reported task %s, but that task's webhook belongs to another job",
+            delivery.job,
+            delivery.task_id,
         )
         return "nothing"
-    settled = Resolution(outcome="adopted", task_id=told.task_id, by="its webhook, confirmed by RunningHub")
-    if await records.resolve(told.n, settled):
-        _log.info("%s: the unknown submission %d is task %s, according to its webhook", told.job, told.n, told.task_id)
-    now = await records.submission(told.n)
-    return "done" if now is not None and now.task_id == told.task_id else "nothing"
+    settled = Resolution(outcome="adopted", task_id=delivery.task_id, by="its webhook, confirmed by RunningHub")
+    if await records.resolve(delivery.n, settled):
+        _log.info(
+            "%s: the unknown submission %d is task %s, according to its webhook",
+            delivery.job,
+            delivery.n,
+            delivery.task_id,
+        )
+    now = await records.submission(delivery.n)
+    return "done" if now is not None and now.task_id == delivery.task_id else "nothing"
 
 
-def _announce(told: DeliveryVerdict, submit: Submit, end: End) -> None:
-    flow_run = told.scope if is_flow_run(told.scope) else None
-    announce(told.task_id, job=told.job, model=submit.intent.model, status=end.status, flow_run=flow_run)
-    _log.info("%s: task %s has ended: %s", told.job, told.task_id, end.status)
+def _announce(delivery: Delivery, submit: Submit, end: End) -> None:
+    flow_run = delivery.scope if is_flow_run(delivery.scope) else None
+    announce(delivery.task_id, job=delivery.job, model=submit.intent.model, status=end.status, flow_run=flow_run)
+    _log.info("%s: task %s has ended: %s", delivery.job, delivery.task_id, end.status)

@@ -256,7 +256,7 @@ def test_other_orders_leave_out_what_only_comes_near() -> None:
 def test_the_vocabulary_is_consistent() -> None:
     known = [tag.name for tag in TAGS]
     assert len(set(known)) == len(known)
-    asked = [phrase for tag in TAGS for phrase in (tag.name, *split(tag.asked))]
+    asked = [phrase for tag in TAGS for phrase in (tag.name, *split(tag.synonyms))]
     assert len(set(asked)) == len(asked)
     assert {near for tag in TAGS for near in split(tag.near)} <= set(known)
     assert max(len(phrase.split()) for phrase, _ in _phrases().values()) <= _LONGEST

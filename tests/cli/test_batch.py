@@ -56,12 +56,12 @@ def test_the_time_left_is_that_of_the_rows_that_the_budget_suffices_for() -> Non
     progress.began -= 20
     cost = Costs({"CNY": Decimal("0.04")})
     progress.end(RowResult(row=1, state="done", costs=cost))
-    assert progress.seconds_left == pytest.approx(40, abs=2)
+    assert progress.remaining_seconds == pytest.approx(40, abs=2)
     progress.end(RowResult(row=2, state="done", costs=cost))
     progress.end(RowResult(row=3, state="done", costs=cost))
     for row in range(4, 5000):
         progress.end(RowResult(row=row, state="not started"))
-    assert progress.seconds_left == 0
+    assert progress.remaining_seconds == 0
 
 
 def test_two_units_are_shown_apart_in_the_line() -> None:

@@ -24,7 +24,7 @@ def test_what_was_done_earlier_is_told_once_and_bad_rows_are_named_at_once(capsy
         progress.start(
             [*done, RowResult(row=4, label="x", state="failed", reason="bad input: 'name' is not a parameter")]
         )
-        assert (progress.earlier, progress.failed, progress.queued, progress.seconds_left) == (3, 1, 1, None)
+        assert (progress.earlier, progress.failed, progress.queued, progress.remaining_seconds) == (3, 1, 1, None)
     said = capsys.readouterr().out
     assert said.count("earlier") == 1
     assert "batch b: 5 rows, 3 of them done earlier" in said

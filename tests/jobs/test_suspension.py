@@ -33,7 +33,7 @@ class Waiting:
     def __init__(self, group: SuspendGroup, task: PendingTask) -> None:
         self.end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.polls = 0
-        self.over = asyncio.ensure_future(group.wait(task, self._ends(), look=self._look))
+        self.over = asyncio.ensure_future(group.wait(task, self._ends(), poll_now=self._look))
 
     async def _ends(self) -> str:
         return await self.end
@@ -53,10 +53,10 @@ async def test_run_is_suspended_when_the_last_member_waits() -> None:
     await group.expect(2)
     first = Waiting(group, ONE)
     await settle()
-    assert not group.is_left
+    assert not group.is_suspended
     second = Waiting(group, TWO)
     assert [await first.over, await second.over] == [None, None]
-    assert group.is_left
+    assert group.is_suspended
     assert decider.calls == [{ONE, TWO}]
 
 
@@ -76,7 +76,7 @@ async def test_a_group_without_waiting_members_is_not_suspended() -> None:
     await group.end()
     await settle()
     assert not decider.calls
-    assert not group.is_left
+    assert not group.is_suspended
 
 
 async def test_a_task_that_ends_before_the_last_member_waits_returns_its_result() -> None:
@@ -121,7 +121,7 @@ async def test_a_member_waits_if_the_decision_fails(caplog: pytest.LogCaptureFix
     await group.expect(1)
     first = Waiting(group, ONE)
     await settle()
-    assert not group.is_left
+    assert not group.is_suspended
     assert "no journal" in caplog.text
     first.end.set_result("done")
     assert await first.over == "done"
@@ -141,7 +141,7 @@ async def test_an_end_during_the_decision_causes_a_new_decision() -> None:
     waiting += [Waiting(group, ONE), Waiting(group, TWO)]
     assert await waiting[0].over == "done"
     await settle()
-    assert not group.is_left
+    assert not group.is_suspended
     await group.end()
     assert await waiting[1].over is None
     assert decider.calls == [{ONE, TWO}, {TWO}]

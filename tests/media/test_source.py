@@ -16,7 +16,7 @@ import pytest
 
 from rh_prefect.errors import MediaError
 from rh_prefect.media.media import Media
-from rh_prefect.media.source import Source, fetch, identity_uri, look, open_input, shown, unsigned_uri
+from rh_prefect.media.source import Source, fetch, file_state, identity_uri, open_input, shown, unsigned_uri
 from rh_prefect.media.store import MediaStore
 from tests.support import samples
 from tests.support.s3 import S3Server
@@ -303,12 +303,12 @@ def test_a_length_is_checked_before_anything_is_read(tmp_path: Path, web: str) -
 
 def test_a_local_file_s_state_tells_it_from_one_with_equal_size_and_time(tmp_path: Path) -> None:
     photo = samples.png(tmp_path / "photo.png")
-    first = look(photo)
+    first = file_state(photo)
     other = tmp_path / "other.png"
     other.write_bytes(photo.read_bytes())
     os.utime(other, ns=(photo.stat().st_atime_ns, photo.stat().st_mtime_ns))
     other.replace(photo)
-    assert look(photo) != first
+    assert file_state(photo) != first
 
 
 @pytest.mark.s3
@@ -318,16 +318,16 @@ def test_an_object_s_state_is_asked_for_and_not_remembered(s3: S3Server) -> None
     reader = MediaStore(store.url, options=s3.options)
     reader.list()
     uri = store.uri("photo.png")
-    first = look(uri, options=s3.options)
+    first = file_state(uri, options=s3.options)
     assert first.size == len(PICTURE)
-    assert first == look(uri, options=s3.options)
+    assert first == file_state(uri, options=s3.options)
     store.write_bytes("photo.png", PICTURE[:-1] + b"!")
-    assert look(uri, options=s3.options) != first
+    assert file_state(uri, options=s3.options) != first
 
 
 def test_only_a_strong_etag_is_a_link_s_state(web: str) -> None:
-    assert look(f"{web}/photo.png?etag=%22one%22").stamp is not None
-    assert look(f"{web}/photo.png?etag=%22one%22") != look(f"{web}/photo.png?etag=%22two%22")
-    assert look(f"{web}/photo.png?etag=%22one%22").size == len(PICTURE)
-    assert look(f"{web}/photo.png?etag=W/%22one%22").stamp is None
-    assert look(f"{web}/photo.png").stamp is None
+    assert file_state(f"{web}/photo.png?etag=%22one%22").stamp is not None
+    assert file_state(f"{web}/photo.png?etag=%22one%22") != file_state(f"{web}/photo.png?etag=%22two%22")
+    assert file_state(f"{web}/photo.png?etag=%22one%22").size == len(PICTURE)
+    assert file_state(f"{web}/photo.png?etag=W/%22one%22").stamp is None
+    assert file_state(f"{web}/photo.png").stamp is None

@@ -51,7 +51,7 @@ async def test_each_state_of_a_work_is_known(rh: Emulator, run: PipelineRun) -> 
     unknown, failed = await run.make(picture("unanswered")), await run.make(picture("failed"))
     lost_jobs: list[Any] = [*unknown, *failed]
     works = [done.work, lost.work, *(str(one.job).rpartition("/")[2] for one in lost_jobs), "ab" * 20]
-    known = await (await stored(run)).look([WorkQuery(work) for work in works])
+    known = await (await stored(run)).find([WorkQuery(work) for work in works])
     assert [one and one.state for one in known] == ["=", "!", "?", None, None]
     first = known[0]
     assert first is not None
@@ -59,7 +59,7 @@ async def test_each_state_of_a_work_is_known(rh: Emulator, run: PipelineRun) -> 
     assert (first.task_id, first.cost, first.texts) == (done.home.task_id, done.home.cost, ())
     assert first.age is not None and 0 <= first.age < 60
     assert first.home.endswith(f"/works/{done.work}/home.json")
-    assert await (await stored(run)).look([]) == []
+    assert await (await stored(run)).find([]) == []
 
 
 async def test_a_task_that_goes_on_is_waited_for(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ async def test_a_task_that_goes_on_is_waited_for(tmp_path: Path) -> None:
         works = await run.works()
         (work,) = [key async for key, _ in works.jobs()]
         await until_answered(works, work)
-        (known,) = await (await stored(run)).look([WorkQuery(work)])
+        (known,) = await (await stored(run)).find([WorkQuery(work)])
         assert known is not None and known.state == "…"
         assert known.task_id == rh.recorder.paid[0].task_id
         running.cancel()
@@ -90,7 +90,7 @@ async def test_an_edit_is_known_by_its_recipe(run: PipelineRun, tmp_path: Path) 
     params = {"file": photo, "width": 20, "height": 20}
     made = await open_edits(run.store, get_settings()).make("resize", params)
     recipe = recipe_id("resize", as_recorded(params, {}))
-    known = await (await stored(run)).look([WorkQuery(recipe, is_edit=True), WorkQuery("ab" * 20, is_edit=True)])
+    known = await (await stored(run)).find([WorkQuery(recipe, is_edit=True), WorkQuery("ab" * 20, is_edit=True)])
     assert [one and (one.state, one.outputs) for one in known] == [("=", (made.file,)), None]
 
 

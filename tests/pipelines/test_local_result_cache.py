@@ -35,7 +35,7 @@ async def state_of(run: PipelineRun, work: str, *, state_dir: Path) -> str | Non
     """Looks a work up as a new process of a machine does."""
     works, settings = await run.works(), Settings(state_dir=state_dir)
     stored = StoredWorks(works, open_edits(run.store, settings), run.store, cache=cache_of(works, settings))
-    (known,) = await stored.look([WorkQuery(work)])
+    (known,) = await stored.find([WorkQuery(work)])
     return None if known is None else known.state
 
 
@@ -89,7 +89,7 @@ async def test_a_result_that_another_run_made_since_the_listing_is_whole(run: Pi
     first = await run.one(picture("first"))
     works, settings = await run.works(), Settings(state_dir=tmp_path / "here")
     stored = StoredWorks(works, open_edits(run.store, settings), run.store, cache=cache_of(works, settings))
-    await stored.look([WorkQuery(first.work)])
+    await stored.find([WorkQuery(first.work)])
     second = await run.one(picture("second"))
-    (known,) = await stored.look([WorkQuery(second.work)])
+    (known,) = await stored.find([WorkQuery(second.work)])
     assert known is not None and known.state == "="

@@ -21,7 +21,7 @@ from rh_prefect.pipelines.plan import KnownWork, NoWorks, Plan, ReviewedPlan, Wo
 from rh_prefect.pipelines.plan.fan_out import uses_previous
 from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES, Selection
 from rh_prefect.pipelines.plan.subtitle_time_check import equal_times
-from rh_prefect.pipelines.planning_values import Frame, Made
+from rh_prefect.pipelines.planning_values import Frame, StepOutput
 from tests.pipelines.assets import photo
 
 SHOTS = """\
@@ -55,7 +55,7 @@ class Records(NoWorks):
         self.known: dict[str, KnownWork] = {}
         self.asked: list[str] = []
 
-    async def look(self, queries: Sequence[WorkQuery]) -> list[KnownWork | None]:
+    async def find(self, queries: Sequence[WorkQuery]) -> list[KnownWork | None]:
         self.asked += [query.work for query in queries]
         return [self.known.get(query.work) for query in queries]
 
@@ -459,7 +459,7 @@ steps:
 class OneUnderWay(NoWorks):
     """Records in which another run has submitted the task of the last work."""
 
-    async def look(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
+    async def find(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
         return [*([None] * (len(queries) - 1)), KnownWork(state="…", task_id="1")]
 
 
@@ -520,7 +520,7 @@ async def test_an_empty_text_needs_no_time_of_its_own() -> None:
 @pytest.mark.parametrize(("written", "is_refused"), [("[5, 5]", True), ("$(params.at)", True), ("$(answer.at)", False)])
 def test_equal_times_that_a_step_has_made_are_no_problem(written: str, *, is_refused: bool) -> None:
     at: Any = [5, 5] if written.startswith("[") else written
-    frame = Frame(names={"params": {"at": [5, 5]}, "answer": Made({"at": [5, 5]})})
+    frame = Frame(names={"params": {"at": [5, 5]}, "answer": StepOutput({"at": [5, 5]})})
     step = Step.model_validate({"edit": "subtitles", "with": {"text": ["a", "b"], "at": at}})
     assert bool(equal_times(step, frame, {"text": ["a", "b"], "at": [5, 5]})) is is_refused
 

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from rh_prefect.cli.init import EXAMPLES, NAMES, write_example
-from rh_prefect.cli.pipelines import given_params
+from rh_prefect.cli.pipelines import read_arguments
 from rh_prefect.pipelines.file_model import Param
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
@@ -75,7 +75,7 @@ def page(name: str) -> str:
 def _example(name: str) -> tuple[tuple[str, ...], Plan]:
     with tempfile.TemporaryDirectory() as folder:
         written = write_example(name, Path(folder) / f"{name}.yaml")
-        plan = Pipeline.from_file(written[0]).plan_now(given_params(None, written[1]))
+        plan = Pipeline.from_file(written[0]).plan_now(read_arguments(None, written[1]))
         return tuple(file.relative_to(folder).as_posix() for file in written), plan
 
 

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from rh_prefect.errors import ConfigError
 from rh_prefect.webhook import create_app
 from rh_prefect.webhook.server import LARGEST_BODY
-from rh_prefect.webhook.verification import DeliveryVerdict, Verifier
+from rh_prefect.webhook.verification import Delivery, Verifier
 from tests.support.hypothesis_settings import search
 
 TOKEN = "a-token-of-24-characters"
@@ -36,10 +36,10 @@ class Noted(Verifier):
 
     def __init__(self, most: int = 10**9) -> None:
         super().__init__()
-        self.told: list[DeliveryVerdict] = []
+        self.told: list[Delivery] = []
         self._most = most
 
-    def take(self, told: DeliveryVerdict) -> bool:
+    def take(self, told: Delivery) -> bool:
         if len(self.told) < self._most:
             self.told.append(told)
             return True
@@ -96,7 +96,7 @@ def test_every_form_names_its_task_with_all_digits(form: str, body: object) -> N
     noted = Noted()
     (answer,) = post(noted, json.dumps(body).encode())
     assert (answer.status_code, answer.text) == (200, "noted")
-    assert noted.told == [DeliveryVerdict("run", "0" * 24, 1, TASK)]
+    assert noted.told == [Delivery("run", "0" * 24, 1, TASK)]
 
 
 def test_where_there_is_too_much_to_do_it_is_asked_to_come_again() -> None:

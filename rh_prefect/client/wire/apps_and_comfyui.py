@@ -272,12 +272,12 @@ def read_comfy_run(entry: dict[str, object], *, prompt_id: str) -> ComfyRun:
     """Reads one entry of the history."""
     status = table(entry.get("status"))
     files = tuple(file for node, saved in table(entry.get("outputs")).items() for file in _files_of(node, table(saved)))
-    said = first_text(status, "status_str").lower()
+    status_str = first_text(status, "status_str").lower()
     failure = _read_failure(status.get("messages"))
-    if said == "error" or failure:
+    if status_str == "error" or failure:
         state: Literal["failed", "interrupted"] = "interrupted" if _was_interrupted(status) else "failed"
         return ComfyRun(prompt_id=prompt_id, state=state, files=files, failure=failure)
-    done = flag(status.get("completed")) or said == "success" or bool(files)
+    done = flag(status.get("completed")) or status_str == "success" or bool(files)
     return ComfyRun(prompt_id=prompt_id, state="succeeded" if done else "pending", files=files)
 
 

@@ -227,10 +227,10 @@ def _values(row: dict[str, object], *names: str) -> list[object]:
 
 
 def _output(value: object, *, kind: str | None = None, node_id: str | None = None) -> RemoteOutput:
-    said = compact(value)
-    if not said.strip().lower().startswith(("http://", "https://")) or len(said.split()) != 1:
-        return RemoteOutput(text=said or None, type=kind, node_id=node_id)
-    return _link(said.strip(), kind=kind, node_id=node_id)
+    content = compact(value)
+    if not content.strip().lower().startswith(("http://", "https://")) or len(content.split()) != 1:
+        return RemoteOutput(text=content or None, type=kind, node_id=node_id)
+    return _link(content.strip(), kind=kind, node_id=node_id)
 
 
 def _link(url: str, *, kind: str | None, node_id: str | None) -> RemoteOutput:
@@ -295,8 +295,8 @@ def read_failure(reason: object) -> Failure | None:
     """Reads `failedReason`: an object, a string, an object in a string, or nothing."""
     found = unfold(reason)
     if not isinstance(found, dict):
-        said = mask(compact(found)).strip() if found else ""
-        return Failure(exception_message=said) if said else None
+        message = mask(compact(found)).strip() if found else ""
+        return Failure(exception_message=message) if message else None
     failure = Failure(
         node_id=first_text(found, "node_id", "nodeId"),
         node_name=first_text(found, "node_name", "nodeName"),
@@ -332,8 +332,10 @@ def read_node_errors(tips: object) -> dict[str, str]:
 def _node_error(error: object) -> str:
     source = table(error)
     errors = [row for row in rows(source.get("errors")) if isinstance(row, dict)]
-    said = [": ".join(filter(None, (text(e.get("message")), text(e.get("details"))))) for e in errors]
-    return ": ".join(filter(None, (text(source.get("class_type")), "; ".join(filter(None, said))))) or compact(error)
+    messages = [": ".join(filter(None, (text(e.get("message")), text(e.get("details"))))) for e in errors]
+    return ": ".join(filter(None, (text(source.get("class_type")), "; ".join(filter(None, messages))))) or compact(
+        error
+    )
 
 
 class WebhookDelivery(Value):

@@ -18,7 +18,7 @@ from prefect.tasks import Task
 from rh_prefect.blocks.lookup import load_engine
 from rh_prefect.errors import BudgetExceeded, InputError, JobCancelled, JobFailed, RunningHubError, SubmissionUnknown
 from rh_prefect.flow_runs.queries import RecordedScope
-from rh_prefect.flow_runs.suspension import PendingTask, SuspendGroup, in_suspend_group, party
+from rh_prefect.flow_runs.suspension import PendingTask, SuspendGroup, group_member, in_suspend_group
 from rh_prefect.flows.batch.report import BAD_INPUT, RowResult, RowState
 from rh_prefect.flows.batch.row_plan import InvalidRow, Plan, Work
 from rh_prefect.jobs.events import JobEvent, JobEventState, summary_of
@@ -89,14 +89,14 @@ class Progress:
         return max(0, self._open - self.running)
 
     @property
-    def seconds_left(self) -> float | None:
+    def remaining_seconds(self) -> float | None:
         """The estimated remaining time at the current rate; None if there is no rate yet."""
         # Items that are not started take no time, so they do not count for the rate.
         now = sum(self.ended.values()) - self.ended["not started"] - self.at_start
         if now <= 0:
             return None
-        left = min(self._open, self._affordable(now))
-        return (time.monotonic() - self.began) / now * left
+        remaining = min(self._open, self._affordable(now))
+        return (time.monotonic() - self.began) / now * remaining
 
     @property
     def _open(self) -> int:
@@ -234,7 +234,12 @@ class RowExecutor:
             for one in short:
                 if one.work.number not in affordable:
                     price = Costs.of(one.error.price, one.error.currency)
-                    self._end(one.work, one.results, *self._told(one.error, one.work, len(one.results)), price=price)
+                    self._end(
+                        one.work,
+                        one.results,
+                        *self._state_and_reason(one.error, one.work, len(one.results)),
+                        price=price,
+                    )
         return []
 
     async def _pass(self, works: Sequence[Work], together: SuspendGroup | None) -> tuple[list[_Short], list[_Gone]]:
@@ -246,7 +251,7 @@ class RowExecutor:
 
         async def one(work: Work) -> None:
             try:
-                async with party(together):
+                async with group_member(together):
                     open_.extend(filter(None, [await self._run(work)]))
             finally:
                 room.release()
@@ -273,8 +278,8 @@ class RowExecutor:
         found: set[int] = set()
         for one in short:
             price, currency = one.error.price, one.error.currency or CURRENCY
-            left = budget - self.ledger.counted(currency) - taken[currency]
-            if price is not None and price <= left:
+            remaining = budget - self.ledger.counted(currency) - taken[currency]
+            if price is not None and price <= remaining:
                 taken[currency] += price
                 found.add(one.work.number)
         return found
@@ -283,14 +288,14 @@ class RowExecutor:
         """Returns the keys of a row's jobs in their scope, in step order, up to the last step that was reached."""
         return self._keys.get(row, [])
 
-    async def _key(self, work: Work, step: int, asked: ModelInput, label: str | None) -> str:
+    async def _key(self, work: Work, step: int, request: ModelInput, label: str | None) -> str:
         """Returns the key of a row's step: its request, with files by content, and its number among equal requests."""
         number = work.copy
         while True:
             key = f"batch {self.batch} step {step + 1} label {label!r} number {number} request {REQUEST}"
             try:
                 payer = await load_engine(self.options["credentials"])
-                job = await LOOP.call(payer.key_of(asked, scope=self.scope, store=self.store, label=label, key=key))
+                job = await LOOP.call(payer.key_of(request, scope=self.scope, store=self.store, label=label, key=key))
             except RunningHubError:
                 return key  # its task gets the same error, and retries a temporary one
             if self._owners.setdefault(job, work.number) == work.number:
@@ -303,43 +308,43 @@ class RowExecutor:
     async def _run(self, work: Work) -> _Short | _Gone | None:
         results: list[Result] = []
         try:
-            left = await self._chain(work, results)
-            if left is not None:
-                self._leave(work, results, left)
+            pending = await self._chain(work, results)
+            if pending is not None:
+                self._leave(work, results, pending)
                 return _Gone(work)
             ended: tuple[RowState, str] = ("failed", summary_of(results[-1])) if results[-1].damaged else ("done", "")
         except BudgetExceeded as error:
             self.progress.set_aside += 1
             return _Short(work, results, error)
         except Exception as error:  # an error of this row alone, which the report names
-            ended = self._told(error, work, len(results))
+            ended = self._state_and_reason(error, work, len(results))
         self._end(work, results, *ended)
         return None
 
     async def _chain(self, work: Work, results: list[Result]) -> PendingTask | None:
         stages = self.plan.stages
         for step, stage in enumerate(stages):
-            asked = stage.asked(work.params[step], before=results[-1].first_output if results else None)
+            request = stage.build_request(work.params[step], before=results[-1].first_output if results else None)
             # Only the last step's output has the plain name; the others include the step.
             label = work.label if step == len(stages) - 1 else f"{work.label or 'item'}-step-{step + 1}"
-            key = await self._key(work, step, asked, label)
-            done = await run_or_leave(asked, by=_paid_once, label=label, key=key, **self.options)
+            key = await self._key(work, step, request, label)
+            done = await run_or_leave(request, by=_paid_once, label=label, key=key, **self.options)
             if isinstance(done, PendingTask):
                 return done
             results.append(done)
         return None
 
-    def _leave(self, work: Work, results: list[Result], left: PendingTask) -> None:
+    def _leave(self, work: Work, results: list[Result], pending: PendingTask) -> None:
         """Records the state of a row while the run is suspended."""
         self.items[work.number] = self.items[work.number].model_copy(
             update={
-                "reason": f"task {left.task_id} runs; the run is suspended and resumes when the task has ended",
-                "tasks": (*(result.task_id for result in results), left.task_id),
-                "jobs": (*(result.job for result in results), left.job),
+                "reason": f"task {pending.task_id} runs; the run is suspended and resumes when the task has ended",
+                "tasks": (*(result.task_id for result in results), pending.task_id),
+                "jobs": (*(result.job for result in results), pending.job),
             }
         )
 
-    def _told(self, error: Exception, work: Work, step: int) -> tuple[RowState, str]:
+    def _state_and_reason(self, error: Exception, work: Work, step: int) -> tuple[RowState, str]:
         """Returns the state and the reason of an item whose step has raised an error."""
         state = _state(error)
         reason = error.message if isinstance(error, RunningHubError) else f"{type(error).__name__}: {error}"

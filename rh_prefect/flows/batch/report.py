@@ -169,8 +169,8 @@ class BatchReport(BaseModel):
     def __str__(self) -> str:
         """Reads like `2 of 4 rows done, 1 failed, 1 not started; 0.08 CNY`."""
         others = ("failed", "unknown", "not_started", "cancelled", "unfinished")
-        said = [f"{getattr(self, name)} {name.replace('_', ' ')}" for name in others if getattr(self, name)]
-        counts = ", ".join([f"{self.done} of {self.total} rows done", *said])
+        parts = [f"{getattr(self, name)} {name.replace('_', ' ')}" for name in others if getattr(self, name)]
+        counts = ", ".join([f"{self.done} of {self.total} rows done", *parts])
         left_out = f"; left out: {len(self.left_out)} job(s) of no row, {self.left_out_costs}" if self.left_out else ""
         return f"{counts}; {self.costs}{left_out}"
 
@@ -290,18 +290,18 @@ def filled_in(
     return [one(row) for row in rows]
 
 
-def left_out(found: Iterable[JobView], kept: Collection[str], *, attempt: int) -> dict[str, Costs]:
+def left_out(found: Iterable[JobView], keys_of_rows: Collection[str], *, attempt: int) -> dict[str, Costs]:
     """Returns the paid jobs of a batch that no row has, with their costs, by key.
 
     Args:
         found: What is recorded of the jobs of the scope, which may have jobs beside those of the batch.
-        kept: The keys of the rows' jobs.
+        keys_of_rows: The keys of the rows' jobs.
         attempt: The number of an attempt of the batch.
     """
     costs: dict[str, Costs] = {}
     for view in found:
         is_own = any(first_of_batch(one.intent.attempt) == first_of_batch(attempt) for one in view.submits)
-        charges = [(one, charge_of(one)) for one in view.submits] if is_own and view.key not in kept else []
+        charges = [(one, charge_of(one)) for one in view.submits] if is_own and view.key not in keys_of_rows else []
         paid = [charge.costs if one.end else Costs(unknown=1) for one, charge in charges if charge is not None]
         if paid:
             costs[view.key] = Costs.total(paid)

@@ -39,12 +39,12 @@ class Stage:
     model: Model
     fed: Param | None = None
 
-    def asked(self, params: Mapping[str, object], before: Media | str | None = None) -> ModelInput:
-        """Creates the call of a stage; `InputError` where a parameter is wrong."""
-        given = dict(params)
-        if self.fed is not None and before is not None and not {self.fed.name, self.fed.key} & given.keys():
-            given[self.fed.name] = before
-        return input_for(self.model)(**given)
+    def build_request(self, params: Mapping[str, object], before: Media | str | None = None) -> ModelInput:
+        """Creates the request of a stage; `InputError` where a parameter is wrong."""
+        values = dict(params)
+        if self.fed is not None and before is not None and not {self.fed.name, self.fed.key} & values.keys():
+            values[self.fed.name] = before
+        return input_for(self.model)(**values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class Plan:
         Raises:
             InputError: They cannot be read, or two columns of a table are the same parameter.
         """
-        seen: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         for row in source.rows():
             if source.is_table and row.number == 1:
                 self._check_columns(source.name, row.values)
@@ -122,8 +122,8 @@ class Plan:
                 continue
             work = self._work(row, source.base)
             if work.id:
-                seen[work.id] += 1
-                if (copy := seen[work.id]) > 1:
+                counts[work.id] += 1
+                if (copy := counts[work.id]) > 1:
                     work = replace(work, id=f"{work.id}-{copy}", copy=copy)
             yield work
 
@@ -156,14 +156,14 @@ class Plan:
         if missing is not None:
             return InvalidRow(row.number, _legible(_no_file(missing)), label, row_id)
         for number, stage in enumerate(self.stages):
-            stage.asked(params[number], before=_FED if number else None)
+            stage.build_request(params[number], before=_FED if number else None)
         return Work(row.number, row_id, label, params)
 
     def _files(self, params: Sequence[Mapping[str, object]]) -> Iterator[str]:
         """Yields the addresses of a row's files."""
-        for stage, given in zip(self.stages, params, strict=True):
+        for stage, values in zip(self.stages, params, strict=True):
             for param in stage.model.media_params:
-                value = given.get(param.name)
+                value = values.get(param.name)
                 yield from (one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str))
 
     def _label(self, row: Row) -> str | None:
@@ -176,17 +176,17 @@ class Plan:
         if self.label_column and row.file is None and self.label_column not in row.values:
             raise InputError(f"it has no column {self.label_column!r}, which should contain the name of its output.")
         params = [dict(values) for values in self.values]
-        given = {name: row.values[name] for name in self._named(row.values) if not is_empty(row.values[name])}
+        row_values = {name: row.values[name] for name in self._named(row.values) if not is_empty(row.values[name])}
         if row.file is not None:
             if self.file_param is None:
                 raise InputError(
                     f"{self.stages[0].model.name} does not accept files. What to do: pass rows of parameters."
                 )
-            given[self.file_param.name] = row.file
-        same = _same(self.stages, given)
+            row_values[self.file_param.name] = row.file
+        same = _same(self.stages, row_values)
         if same:
             raise InputError(f"it has {same}")
-        for name, value in given.items():
+        for name, value in row_values.items():
             number, key, param = place(self.stages, name)
             params[number][key] = _read(param, value, base)
         return tuple(params)
@@ -327,8 +327,8 @@ def _items(text: str) -> list[object]:
 
 def _one(param: Param, value: object, base: str | None) -> object:
     if param.is_media:
-        given = as_media_input(without_mark(value))
-        return _file(given.strip(), base) if isinstance(given, str) else given
+        media = as_media_input(without_mark(value))
+        return _file(media.strip(), base) if isinstance(media, str) else media
     if not isinstance(value, str):
         return value
     text = value.strip().lower()
@@ -342,23 +342,28 @@ def _one(param: Param, value: object, base: str | None) -> object:
     return value
 
 
-def _file(given: str, base: str | None) -> str:
+def _file(address: str, base: str | None) -> str:
     """Returns the absolute address of a file, which may be missing."""
-    if _SCHEME.match(given) and not is_local(given):
-        return _link(given)
-    if base is not None and not _SCHEME.match(given) and not given.startswith("~") and not Path(given).is_absolute():
-        given = f"{base.rstrip('/')}/{given}"
-        if not is_local(given):
-            return given
+    if _SCHEME.match(address) and not is_local(address):
+        return _link(address)
+    if (
+        base is not None
+        and not _SCHEME.match(address)
+        and not address.startswith("~")
+        and not Path(address).is_absolute()
+    ):
+        address = f"{base.rstrip('/')}/{address}"
+        if not is_local(address):
+            return address
     try:
-        path = local_path(given)
+        path = local_path(address)
         Path(path).is_file()  # raises an error for what cannot be a file at all
     except (
         OSError,
         RuntimeError,
     ) as error:  # too long, in a closed folder, an unknown user's home
-        said = getattr(error, "strerror", None) or str(error).rstrip(".")
-        raise InputError(f"{_short(given)} cannot be read: {said}. What to do: correct the path.") from None
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise InputError(f"{_short(address)} cannot be read: {reason}. What to do: correct the path.") from None
     return path
 
 
@@ -370,12 +375,12 @@ def _no_file(path: str) -> str:
     return f"there is no file {path}. What to do: correct the path."
 
 
-def _link(given: str) -> str:
+def _link(url: str) -> str:
     try:
-        identity_uri(given)
+        identity_uri(url)
     except ValueError as error:
-        raise InputError(f"{_short(shown(given))} is not a valid URL: {error}. What to do: correct the URL.") from None
-    return given
+        raise InputError(f"{_short(shown(url))} is not a valid URL: {error}. What to do: correct the URL.") from None
+    return url
 
 
 def _short(text: str) -> str:

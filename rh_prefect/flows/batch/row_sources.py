@@ -26,36 +26,36 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import is_local, local_path, protocol_of, read_options, without_user
 from rh_prefect.table_files import Row, Source, form_of, open_table, trouble
 
-Given: TypeAlias = str | Sequence[Any]
-"""What a batch is made of: a place, or rows that are mappings of parameters or files."""
+RowInput: TypeAlias = str | Sequence[Any]
+"""The source of a batch's rows: a place, or rows that are mappings of parameters or files."""
 
 
-def open_source(given: Given, *, store: MediaStore, fields: Mapping[str, str] | None = None) -> Source:
+def open_source(rows: RowInput, *, store: MediaStore, fields: Mapping[str, str] | None = None) -> Source:
     """Opens the source of a batch's rows; the rows are read later.
 
     Raises:
         InputError: It is none of these, or the files of a folder or a glob could be this batch's own outputs.
     """
-    if not isinstance(given, str):
-        return _listed(given)
-    if not given.strip():
+    if not isinstance(rows, str):
+        return _listed(rows)
+    if not rows.strip():
         raise InputError("batch: no rows were given. What to do: pass a table, a folder, a glob or a list.")
-    form = form_of(given)
+    form = form_of(rows)
     # A name may contain brackets: an existing file with exactly this name is meant.
-    if _is_pattern(given) and not _exists(given, store.options_for(given)):
-        return _globbed(given, store, fields or {})
+    if _is_pattern(rows) and not _exists(rows, store.options_for(rows)):
+        return _globbed(rows, store, fields or {})
     if form is not None:
-        return open_table(given, form, options=store.options_for(given))
-    if is_local(given) and _exists(given, {}) and not Path(local_path(given)).is_dir():
+        return open_table(rows, form, options=store.options_for(rows))
+    if is_local(rows) and _exists(rows, {}) and not Path(local_path(rows)).is_dir():
         raise InputError(
-            f"batch: {given} is a file, but no table that a batch reads. What to do: save it as .csv, .tsv, .jsonl or "
+            f"batch: {rows} is a file, but no table that a batch reads. What to do: save it as .csv, .tsv, .jsonl or "
             ".parquet; if it is an input of the model itself, pass its folder or a glob."
         )
-    return _folder(given, store, fields or {})
+    return _folder(rows, store, fields or {})
 
 
-def _listed(given: Iterable[Any]) -> Source:
-    read = [_row(number, value) for number, value in enumerate(given, 1)]
+def _listed(values: Iterable[Any]) -> Source:
+    read = [_row(number, value) for number, value in enumerate(values, 1)]
     digest = hashlib.sha256(f"[{', '.join(text for _, text in read)}]".encode("utf-8", "surrogatepass")).hexdigest()
     rows = [row for row, _ in read]
     return Source(name=f"a list of {len(rows)}", identity=f"list:{digest}", base=None, rows=lambda: iter(rows))
@@ -100,22 +100,22 @@ def _content(value: object) -> str:
         return repr(value)
 
 
-def _is_pattern(given: str) -> bool:
-    return "*" in given or ("[" in given and "]" in given) or ("?" in given and "://" not in given)
+def _is_pattern(address: str) -> bool:
+    return "*" in address or ("[" in address and "]" in address) or ("?" in address and "://" not in address)
 
 
-def _exists(given: str, options: Mapping[str, object]) -> bool:
+def _exists(address: str, options: Mapping[str, object]) -> bool:
     try:
-        if is_local(given):
-            return Path(local_path(given)).exists()
-        fs, path = url_to_fs(given, **read_options(protocol_of(given), options))
+        if is_local(address):
+            return Path(local_path(address)).exists()
+        fs, path = url_to_fs(address, **read_options(protocol_of(address), options))
         return bool(fs.exists(path))
     except Exception:  # then it is listed as a pattern, which reports what is wrong with the location
         return False
 
 
-def _folder(given: str, store: MediaStore, fields: Mapping[str, str]) -> Source:
-    folder = MediaStore(given, options=dict(store.options_for(given)))
+def _folder(address: str, store: MediaStore, fields: Mapping[str, str]) -> Source:
+    folder = MediaStore(address, options=dict(store.options_for(address)))
     refuse_own(folder.url, folder.url, ["**"], store, fields)
 
     def rows() -> Iterator[Row]:
@@ -125,16 +125,16 @@ def _folder(given: str, store: MediaStore, fields: Mapping[str, str]) -> Source:
     return Source(name=url, identity=identity_uri(url), base=None, rows=rows, root=url, is_folder=True)
 
 
-def _globbed(given: str, store: MediaStore, fields: Mapping[str, str]) -> Source:
-    name = local_path(given) if is_local(given) else without_user(given)
+def _globbed(address: str, store: MediaStore, fields: Mapping[str, str]) -> Source:
+    name = local_path(address) if is_local(address) else without_user(address)
     top, rest = _fixed(name)
     refuse_own(name, top, rest, store, fields)
-    options = store.options_for(given)
+    options = store.options_for(address)
 
     def rows() -> Iterator[Row]:
-        with as_store_error("list", without_user(given), options=options):
-            protocol = protocol_of(given)
-            pattern = local_path(given) if protocol == "file" else given
+        with as_store_error("list", without_user(address), options=options):
+            protocol = protocol_of(address)
+            pattern = local_path(address) if protocol == "file" else address
             fs, path = url_to_fs(pattern, **read_options(protocol, options))
             found = sorted(str(name) for name, facts in fs.glob(path, detail=True).items() if facts["type"] == "file")
         uris = found if protocol == "file" else (f"{protocol}://{name}" for name in found)
@@ -197,14 +197,14 @@ def _own_names(store: MediaStore, fields: Mapping[str, str]) -> list[str]:
     return text.split("/")
 
 
-def _could_meet(sought: Sequence[str], made: Sequence[str]) -> bool:
+def _could_meet(pattern: Sequence[str], names: Sequence[str]) -> bool:
     """Returns whether one path may fit both patterns; False only if that is certainly impossible."""
-    for one, other in zip(sought, made):
+    for one, other in zip(pattern, names):
         if "**" in one:
             return True
         if not _fit(one, other):
             return False
-    return len(sought) >= len(made) and all("**" in part for part in sought[len(made) :])
+    return len(pattern) >= len(names) and all("**" in part for part in pattern[len(names) :])
 
 
 def _fit(one: str, other: str) -> bool:

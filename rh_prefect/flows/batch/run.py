@@ -14,7 +14,7 @@ from prefect.logging import get_run_logger
 from rh_prefect.blocks.lookup import load_engine, load_storage
 from rh_prefect.errors import ConfigError, InputError, StoreError
 from rh_prefect.flow_runs import run_status
-from rh_prefect.flow_runs.flow_scope import FlowScope, borrow, current_scope
+from rh_prefect.flow_runs.flow_scope import FlowScope, current_scope, override_scope
 from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.flow_runs.run_status import expect_jobs
 from rh_prefect.flow_runs.suspension import SuspendGroup, Wait, open_suspend_group
@@ -22,7 +22,7 @@ from rh_prefect.flows.batch import report as reports
 from rh_prefect.flows.batch.executor import Progress, RowExecutor
 from rh_prefect.flows.batch.report import BatchReport, RowResult, filled_in
 from rh_prefect.flows.batch.row_plan import ChainStep, InvalidRow, Plan, Work, make_plan
-from rh_prefect.flows.batch.row_sources import Given, open_source
+from rh_prefect.flows.batch.row_sources import RowInput, open_source
 from rh_prefect.flows.batch.saved_state import batch_id, enter, find_state_place, mark_of
 from rh_prefect.jobs.journal.budget import SpendTracker, spend_tracker_of
 from rh_prefect.jobs.journal.call_registry import REQUESTED_KEYS
@@ -34,10 +34,10 @@ from rh_prefect.media.input_access import allow_below
 from rh_prefect.media.store import MediaStore
 from rh_prefect.table_files import Source
 
-_TOLD = 10
+_MAX_LISTED = 10
 """How many rows of one reason, and how many reasons, an error names."""
 
-_LEFT_OUT = (
+_JOBS_WITHOUT_ROW = (
     "%d job(s) that runs of this batch have paid for belong to no row of its report, since the row or a file of it was "
     "changed or removed, or this run has not reached it. They have cost %s, which is not in the sum of the rows: %s. "
     "What to do: `rh-prefect jobs collect %s` downloads their results at no cost"
@@ -51,7 +51,7 @@ _CHECKS = 16
 
 
 async def batch(
-    rows: Given,
+    rows: RowInput,
     *,
     model: str,
     chain: Sequence[ChainStep] = (),
@@ -159,15 +159,17 @@ def _refuse_bad(rows: Sequence[Work | InvalidRow]) -> None:
             reasons.setdefault(row.reason, []).append(row.number)
     bad = sum(map(len, reasons.values()))
     if bad:
-        said = [f"{_numbered(numbers)}: {reason}" for reason, numbers in reasons.items()]
-        more = [f"… and {len(said) - _TOLD} more reasons"] if len(said) > _TOLD else []
+        lines = [f"{_numbered(numbers)}: {reason}" for reason, numbers in reasons.items()]
+        more = [f"… and {len(lines) - _MAX_LISTED} more reasons"] if len(lines) > _MAX_LISTED else []
         head = f"batch: {bad} of {len(rows)} rows are invalid and `strict` is set, so nothing was paid."
-        raise InputError("\n".join([head, *said[:_TOLD], *more]))
+        raise InputError("\n".join([head, *lines[:_MAX_LISTED], *more]))
 
 
 def _numbered(rows: Sequence[int]) -> str:
-    named = ", ".join(map(str, rows[:_TOLD]))
-    return f"row{'s' * (len(rows) > 1)} {named}" + (f" and {len(rows) - _TOLD} more" if len(rows) > _TOLD else "")
+    named = ", ".join(map(str, rows[:_MAX_LISTED]))
+    return f"row{'s' * (len(rows) > 1)} {named}" + (
+        f" and {len(rows) - _MAX_LISTED} more" if len(rows) > _MAX_LISTED else ""
+    )
 
 
 @dataclass(frozen=True)
@@ -192,9 +194,9 @@ class _Run:
 
     async def _check(self, work: Work) -> Work | InvalidRow:
         payer = await load_engine(self.options["credentials"])
-        asked = self.plan.stages[0].asked(work.params[0])
+        request = self.plan.stages[0].build_request(work.params[0])
         try:
-            await LOOP.call(payer.check(asked, scope=self.scope, store=self.store, label=work.label))
+            await LOOP.call(payer.check(request, scope=self.scope, store=self.store, label=work.label))
         except InputError as error:
             return InvalidRow(work.number, error.message, work.label)
         return work
@@ -206,17 +208,17 @@ class _Run:
         limit = None if budget is None else Decimal(str(budget))
         progress = Progress(self.name, len(rows), self.scope.journal.scope, budget=limit)
         ledger = await LOOP.call(_ledger(self.scope))
-        crew = RowExecutor(self.name, self.plan, self.options, self.scope, self.store, ledger, progress, items)
+        executor = RowExecutor(self.name, self.plan, self.options, self.scope, self.store, ledger, progress, items)
         for item in known.values():
-            crew.know(item)
-        missing = await self._take_earlier(rows, crew, known)
+            executor.know(item)
+        missing = await self._take_earlier(rows, executor, known)
         expect_jobs(len(missing) * len(self.plan.stages))
         progress.start([item for item in items.values() if item.state != "unfinished"])
         together = await open_suspend_group(self.wait)
-        done, missing = await self._run(crew, self._turns(missing, known, together), together)
+        done, missing = await self._run(executor, self._turns(missing, known, together), together)
         if together is not None and missing:
             await together.suspend()
-            done, missing = await self._run(crew, [missing], None)
+            done, missing = await self._run(executor, [missing], None)
         return done
 
     def _turns(
@@ -230,25 +232,25 @@ class _Run:
         return [[work for work in works if work.number not in again], failed]
 
     async def _run(
-        self, crew: RowExecutor, turns: Sequence[Sequence[Work]], together: SuspendGroup | None
+        self, executor: RowExecutor, turns: Sequence[Sequence[Work]], together: SuspendGroup | None
     ) -> tuple[BatchReport, list[Work]]:
         """Runs rows in turns; returns the report, and the rows to run again when their tasks have ended."""
-        run_status.listeners.append(crew.progress.hear)
+        run_status.listeners.append(executor.progress.hear)
         try:
-            with borrow(self.scope):
-                left = [work for works in turns for work in await crew.run(works, together)]
+            with override_scope(self.scope):
+                remaining = [work for works in turns for work in await executor.run(works, together)]
         except BaseException:
             # The task of a submit in flight is not known yet, and it may be paid for.
             await asyncio.shield(LOOP.call(LOOP.settle(_SETTLE)))
             raise
         finally:
-            run_status.listeners.remove(crew.progress.hear)
+            run_status.listeners.remove(executor.progress.hear)
             # Also after an interruption: the results so far are useful to the user.
-            done = await asyncio.shield(self._account(crew))
-        return done, left
+            done = await asyncio.shield(self._account(executor))
+        return done, remaining
 
     async def _take_earlier(
-        self, rows: Sequence[Work | InvalidRow], crew: RowExecutor, known: Mapping[str, RowResult]
+        self, rows: Sequence[Work | InvalidRow], executor: RowExecutor, known: Mapping[str, RowResult]
     ) -> list[Work]:
         """Takes over the results of an earlier run that still exist; returns the rows that are left to run.
 
@@ -256,45 +258,45 @@ class _Run:
         """
 
         def is_same(row: Work | InvalidRow) -> bool:
-            files = crew.items[row.number].files
+            files = executor.items[row.number].files
             return row.id in known and (isinstance(row, InvalidRow) or known[row.id].files == files)
 
         unchanged = list(filter(is_same, rows))
         done = await asyncio.to_thread(_done_earlier, unchanged, known, self.store)
         for row in unchanged:
             if row.number in done:
-                crew.items[row.number] = known[row.id].model_copy(update={"row": row.number, "label": row.label})
-                crew.keep(row)
-                REQUESTED_KEYS[crew.scope.journal.scope].update(crew.keys(row.id))
+                executor.items[row.number] = known[row.id].model_copy(update={"row": row.number, "label": row.label})
+                executor.keep(row)
+                REQUESTED_KEYS[executor.scope.journal.scope].update(executor.keys(row.id))
         return [row for row in rows if isinstance(row, Work) and row.number not in done]
 
-    async def _account(self, crew: RowExecutor) -> BatchReport:
-        items, scope = [crew.items[number] for number in sorted(crew.items)], self.scope.journal.scope
+    async def _account(self, executor: RowExecutor) -> BatchReport:
+        items, scope = [executor.items[number] for number in sorted(executor.items)], self.scope.journal.scope
         found = await LOOP.call(reports.recorded_jobs(self.scope.journal))
-        items = await LOOP.call(_filled_in(items, crew, found))
-        kept = {key for item in items for key in crew.keys(item.id)}
-        left_out = reports.left_out(found.values(), kept, attempt=self.scope.attempt)
+        items = await LOOP.call(_filled_in(items, executor, found))
+        keys = {key for item in items for key in executor.keys(item.id)}
+        jobs_without_row = reports.left_out(found.values(), keys, attempt=self.scope.attempt)
         report = reports.summarise(
             self.name,
             items,
             store=self.store,
-            counted=lambda unit: crew.ledger.spent(unit) + crew.ledger.reserved(unit),
-            left_out={f"{scope}/{key}": costs for key, costs in left_out.items()},
+            counted=lambda unit: executor.ledger.spent(unit) + executor.ledger.reserved(unit),
+            left_out={f"{scope}/{key}": costs for key, costs in jobs_without_row.items()},
         )
         about = {**self.about, "flow_run": self.here.journal.scope, "scope": scope}
         try:
             await asyncio.to_thread(reports.write, report, items, store=self.store, about=about)
         finally:
             await reports.show(report, items)
-        self._say_left_out(report)
+        self._warn_of_jobs_without_row(report)
         return report
 
-    def _say_left_out(self, report: BatchReport) -> None:
+    def _warn_of_jobs_without_row(self, report: BatchReport) -> None:
         jobs, scope = report.left_out, self.scope.journal.scope
         if jobs:
-            more = f" and {len(jobs) - _TOLD} more" if len(jobs) > _TOLD else ""
-            named = ", ".join(jobs[:_TOLD]) + more
-            get_run_logger().warning(_LEFT_OUT, len(jobs), report.left_out_costs, named, scope)
+            more = f" and {len(jobs) - _MAX_LISTED} more" if len(jobs) > _MAX_LISTED else ""
+            named = ", ".join(jobs[:_MAX_LISTED]) + more
+            get_run_logger().warning(_JOBS_WITHOUT_ROW, len(jobs), report.left_out_costs, named, scope)
 
 
 def _done_earlier(rows: Sequence[Work | InvalidRow], known: Mapping[str, RowResult], store: MediaStore) -> set[int]:
@@ -310,9 +312,11 @@ def _done_earlier(rows: Sequence[Work | InvalidRow], known: Mapping[str, RowResu
         return {row.number for row, found in zip(done, pool.map(is_there, done)) if found}
 
 
-async def _filled_in(items: Sequence[RowResult], crew: RowExecutor, found: Mapping[str, JobView]) -> list[RowResult]:
-    scope = crew.scope.journal.scope
-    return filled_in(items, crew.keys, scope=scope, found=found, ledger=crew.ledger, known=crew.known)
+async def _filled_in(
+    items: Sequence[RowResult], executor: RowExecutor, found: Mapping[str, JobView]
+) -> list[RowResult]:
+    scope = executor.scope.journal.scope
+    return filled_in(items, executor.keys, scope=scope, found=found, ledger=executor.ledger, known=executor.known)
 
 
 def _items(rows: Sequence[Work | InvalidRow], plan: Plan, store: MediaStore) -> dict[int, RowResult]:

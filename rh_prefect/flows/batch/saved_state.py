@@ -24,7 +24,7 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import ATTEMPTS_OF_A_BATCH, BATCH, RecordedScope, recorded_scope
 from rh_prefect.flows.batch.row_plan import Stage
 from rh_prefect.jobs.journal.journal import FolderJournal, NotExclusive
-from rh_prefect.media.source import look
+from rh_prefect.media.source import file_state
 from rh_prefect.media.store import MediaStore, lasting_place
 from rh_prefect.settings import get_settings
 
@@ -242,7 +242,7 @@ def _addresses(value: object) -> Iterator[str]:
 def _state(address: str, options_for: Callable[[str], Mapping[str, object]]) -> str:
     """Returns a file's state; a unique text if the file's storage reports none."""
     try:
-        stamp = look(address, options=options_for(address)).stamp
+        stamp = file_state(address, options=options_for(address)).stamp
     except MediaError:
         stamp = None
     return stamp.text if stamp is not None else uuid.uuid4().hex

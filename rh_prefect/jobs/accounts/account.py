@@ -24,7 +24,7 @@ from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.requests.input_copies import Copies
 from rh_prefect.jobs.requests.input_identification import Input, LocalFile, check_unchanged, open_local
 from rh_prefect.jobs.requests.request import JobRequest
-from rh_prefect.media.source import digest, look
+from rh_prefect.media.source import digest, file_state
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import is_local
 from rh_prefect.settings import Settings
@@ -112,7 +112,7 @@ def _check_again(file: Input, local: LocalFile) -> None:
     """Rejects an upload of a local file that changed during the upload: the content at RunningHub is then unknown."""
     if not is_local(file.source):
         return  # the upload was a copy of this process
-    if not local.proof or local.stamp != look(file.source).stamp:
+    if not local.proof or local.stamp != file_state(file.source).stamp:
         check_unchanged(file, digest(file.source).sha256)
 
 

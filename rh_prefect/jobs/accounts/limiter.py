@@ -36,7 +36,7 @@ MAX_SUBMITS_ALONE = 50
 LONGEST_PAUSE_WITH_ROOM = 5.0
 """Maximum pause in seconds after refusals while the account's count shows free slots."""
 
-KEPT_FOR_OTHERS = 0.2
+OTHERS_GRACE_SECONDS = 0.2
 """Seconds before a slot that a task of others has left is used: they usually start their next task in it."""
 
 DISTRUST_SECONDS = 60.0
@@ -268,7 +268,7 @@ class Limiter:
         if not self._missing or not missing:
             self._missing, self._missing_since = missing, self._clock()
         self._missing = min(self._missing, missing)
-        if self._clock() - self._missing_since < KEPT_FOR_OTHERS:
+        if self._clock() - self._missing_since < OTHERS_GRACE_SECONDS:
             return 0
         ended = min(self._missing, self._others)
         self._missing -= ended
@@ -339,8 +339,8 @@ class Limiter:
         """
         waiting = [waiter for waiter in self._waiters if not waiter.assigned.done()]
         waiter = next((waiter for waiter in waiting if waiter.preferred in (None, self)), None)
-        is_kept = self._limit is not None and self._held + self._announced >= self._limit - self._others
-        if waiter is None and waiting and not is_kept:
+        is_reserved = self._limit is not None and self._held + self._announced >= self._limit - self._others
+        if waiter is None and waiting and not is_reserved:
             waiter = waiting[0]
         if waiter is not None:
             self._waiters.remove(waiter)

@@ -28,7 +28,7 @@ from rh_prefect.jobs.journal.scope import Scope
 
 T = TypeVar("T")
 
-_KEPT = 200
+_CACHE_SIZE = 200
 """Maximum number of attempts of runs for which a process stores the excluded accounts."""
 
 
@@ -77,7 +77,7 @@ class Pool:
         self.members = tuple(members)
         self.accounts = Accounts(members) if find is None else Accounts(members, find=find)
         self.name = name
-        self._exclusions: LruCache[tuple[str, int], Exclusions] = LruCache(_KEPT, make=Exclusions)
+        self._exclusions: LruCache[tuple[str, int], Exclusions] = LruCache(_CACHE_SIZE, make=Exclusions)
         self._currency: SingleFlight[None, None] = SingleFlight()
         self._machines: dict[str, Pool] = {}
 

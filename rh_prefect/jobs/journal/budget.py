@@ -26,7 +26,7 @@ from rh_prefect.jobs.journal.costs import COINS, CURRENCY, Costs, amount_text, c
 from rh_prefect.jobs.journal.job_records import JobView, Submit, jobs_of
 from rh_prefect.jobs.journal.journal import JobSource
 
-_KEPT = 200
+_CACHE_SIZE = 200
 """Number of ledgers that a process keeps; a dropped one is rebuilt from its journal."""
 
 _NEXT = 0
@@ -320,7 +320,7 @@ def spend_tracker_of(journal: JobSource, *, attempt: int | None = None) -> Spend
     _ledgers.move_to_end(name)
     if attempt is not None:
         ledger.begin(attempt)
-    while len(_ledgers) > _KEPT:
+    while len(_ledgers) > _CACHE_SIZE:
         _ledgers.popitem(last=False)
     return ledger
 

@@ -127,7 +127,7 @@ class CachedJournal(Protocol):
         """Whether a record was absent at the last read, at most the given seconds ago; sends no request."""
         ...
 
-    async def check_kept(self) -> None:
+    async def check_cache(self) -> None:
         """Checks that the records which are cached still exist; `JournalError` where they were deleted."""
         ...
 

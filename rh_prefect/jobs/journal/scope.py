@@ -134,7 +134,7 @@ def loose_scope(journal_url: str) -> FolderScope:
     return FolderScope(FolderJournal(journal_url, scope=f"loose-{uuid.uuid4().hex[:12]}"))
 
 
-_KEPT = 1000
+_CACHE_SIZE = 1000
 """Number of scopes for which a process stores whether they were empty; a dropped one is read again."""
 
 
@@ -142,7 +142,7 @@ class OpenScopes:
     """The scopes that this process has opened."""
 
     def __init__(self) -> None:
-        self._were_empty: SingleFlight[tuple[str, str, int], bool] = SingleFlight(_KEPT)
+        self._were_empty: SingleFlight[tuple[str, str, int], bool] = SingleFlight(_CACHE_SIZE)
 
     async def open(self, scope: Scope, store: MediaStore) -> bool:
         """Checks a scope before the first job of an attempt; accesses the journal and the store once.
@@ -171,7 +171,7 @@ async def _open(scope: Scope, store: MediaStore) -> bool:
     journal = scope.journal
     cached = as_cached(journal)
     if cached is not None:
-        await cached.check_kept()
+        await cached.check_cache()
     was_empty = await is_empty(journal)
     record = await journal.read(FORMAT_KEY)
     if record is None and was_empty:

@@ -29,9 +29,9 @@ from rh_prefect.media.source import (
     Fetched,
     digest,
     fetch,
+    file_state,
     identity_uri,
     is_link,
-    look,
     shown,
     unsigned_uri,
 )
@@ -251,7 +251,7 @@ class Inputs:
     async def _stamp_of(self, source: str) -> Stamp | None:
         """The current stamp of a file; None if it has none or cannot be read. Reading it raises the error."""
         try:
-            return (await asyncio.to_thread(look, source, options=self._options_for(source))).stamp
+            return (await asyncio.to_thread(file_state, source, options=self._options_for(source))).stamp
         except MediaError:
             return None
 

@@ -223,16 +223,16 @@ def replace_marks(value: Any, marks: Mapping[str, str]) -> Any:
     return marks.get(value, value) if isinstance(value, str) else value
 
 
-def as_request(given: Mapping[str, Any]) -> dict[str, Any]:
+def as_request(params: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the parameters as used for the request's hash: texts without trailing line breaks.
 
     Args:
-        given: The caller's parameters; files by their marks.
+        params: The caller's parameters; files by their marks.
 
     Raises:
         InputError: A value cannot be sent as JSON.
     """
-    return {name: _without_line_breaks(value) for name, value in given.items()}
+    return {name: _without_line_breaks(value) for name, value in params.items()}
 
 
 def _without_line_breaks(value: Any) -> Any:

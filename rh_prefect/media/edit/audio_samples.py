@@ -113,12 +113,12 @@ def looped(path: Path) -> Pieces:
 
 def exactly(samples: int, sound: Sound) -> Pieces:
     """Yields a sound that is cut, or filled up with silence, to a length."""
-    left = samples
-    while left:
-        wanted = min(PIECE, left)
-        piece = sound.read(wanted)
-        left -= wanted
-        yield piece if piece.shape[1] == wanted else np.pad(piece, ((0, 0), (0, wanted - piece.shape[1])))
+    remaining = samples
+    while remaining:
+        length = min(PIECE, remaining)
+        piece = sound.read(length)
+        remaining -= length
+        yield piece if piece.shape[1] == length else np.pad(piece, ((0, 0), (0, length - piece.shape[1])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +149,8 @@ def _together(speaking: Sequence[tuple[Line, Sound]], at: int) -> Samples:
     piece = silence(PIECE)
     for line, sound in speaking:
         begin = max(0, line.start - at)
-        said = sound.read(PIECE - begin)
-        piece[:, begin : begin + said.shape[1]] += said * np.float32(line.gain)
+        speech = sound.read(PIECE - begin)
+        piece[:, begin : begin + speech.shape[1]] += speech * np.float32(line.gain)
     return piece
 
 
@@ -307,10 +307,10 @@ def audio_level(path: Path, *, start: float = 0.0, seconds: float | None = None)
     check_time("seconds", seconds)
     with Sound(recording(path, start)) as sound:
         meter = _Meter()
-        left = math.inf if seconds is None else round(seconds * RATE)
-        while left > 0 and (piece := sound.read(int(min(left, PIECE)))).shape[1]:
+        remaining = math.inf if seconds is None else round(seconds * RATE)
+        while remaining > 0 and (piece := sound.read(int(min(remaining, PIECE)))).shape[1]:
             meter.hear(piece)
-            left -= piece.shape[1]
+            remaining -= piece.shape[1]
     if not meter.samples:
         raise MediaError(f"The file {path} has no sound after {start:g} s. What to do: check its length.")
     return meter.level()

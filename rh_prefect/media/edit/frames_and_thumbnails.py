@@ -94,12 +94,12 @@ def _frame(video: Path, share: Fraction) -> Image.Image:
 def _look(video: Path, share: Fraction, *, jump: bool) -> Image.Image | None:
     with opened(video) as file:
         stream = picture_of(file, video)
-        wanted = _time_at(file, stream, share)
-        if jump and not _jumped(file, stream, wanted):
+        target = _time_at(file, stream, share)
+        if jump and not _jumped(file, stream, target):
             return None
         found = None
         for found in frames_of(file, stream, video):
-            if share != _LAST and (found.pts or 0) >= wanted:
+            if share != _LAST and (found.pts or 0) >= target:
                 break
         return frame_image(found, stream) if found is not None else None
 
@@ -112,9 +112,9 @@ def _time_at(file: InputContainer, stream: VideoStream, share: Fraction) -> int:
     return (stream.start_time or 0) + int(length * share)
 
 
-def _jumped(file: InputContainer, stream: VideoStream, wanted: int) -> bool:
+def _jumped(file: InputContainer, stream: VideoStream, target: int) -> bool:
     try:
-        file.seek(wanted, stream=stream)
+        file.seek(target, stream=stream)
     except (OSError, av.FFmpegError):
         return False
     return True

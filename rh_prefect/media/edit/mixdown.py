@@ -154,17 +154,17 @@ def _gain(lufs: float, target: float) -> float:
 
 
 def _mixed(score: _Score) -> Iterator[Samples]:
-    desk = _Desk(score)
+    mixer = _Mixer(score)
     bed = looped(score.music) if score.music is not None else endless_silence()
     with Sound(spoken(score.lines)) as speech, Sound(bed) as music:
         for at in range(0, score.samples, PIECE):
-            wanted = min(PIECE, score.samples - at)
-            yield from desk.mix(speech.read(wanted), music.read(wanted))
-    yield from desk.rest()
+            length = min(PIECE, score.samples - at)
+            yield from mixer.mix(speech.read(length), music.read(length))
+    yield from mixer.rest()
 
 
-class _Desk:
-    """The mixer: speech goes to the mix and controls the compressor that lowers the music."""
+class _Mixer:
+    """Mixes a score: speech goes to the mix and controls the compressor that lowers the music."""
 
     def __init__(self, score: _Score) -> None:
         self._graph = graph = Graph()

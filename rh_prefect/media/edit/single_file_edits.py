@@ -290,16 +290,16 @@ def _frame_at(video: Path, seconds: float) -> Image.Image:
     with opened(video) as file:
         stream = picture_of(file, video)
         clock = Fraction(stream.time_base or 1)
-        wanted = (stream.start_time or 0) + int(Fraction(seconds).limit_denominator(100_000) / clock)
+        target = (stream.start_time or 0) + int(Fraction(seconds).limit_denominator(100_000) / clock)
         shown: av.VideoFrame | None = None
         for one in frames_of(file, stream, video):
-            if shown is not None and (one.pts or 0) > wanted:
+            if shown is not None and (one.pts or 0) > target:
                 break
             shown = one
         else:
             # The last frame is shown for as long as the others.
             length = 1 / (clock * (stream.average_rate or _STILL_RATE))
-            if shown is None or (shown.pts or 0) + length <= wanted:
+            if shown is None or (shown.pts or 0) + length <= target:
                 raise MediaError(f"The video {video} has no frame at {seconds:g} s. What to do: give an earlier time.")
         return frame_image(shown, stream)
 

@@ -45,9 +45,9 @@ def reading(path: Path) -> Iterator[None]:
             "use a smaller version of it."
         ) from error
     except (OSError, av.FFmpegError, ValueError, SyntaxError, EOFError) as error:
-        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise MediaError(
-            f"The file {path} cannot be used: {said}. What to do: check that it exists, is complete and can be played."
+            f"The file {path} cannot be used: {cause}. What to do: check that it exists, is complete and can be played."
         ) from error
 
 

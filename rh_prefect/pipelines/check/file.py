@@ -97,9 +97,9 @@ class FileCheck(OtherCheck):
     def _param(self, path: Path, name: str, param: Param, *, owner: str = "params") -> Type:
         if owner == "params":
             self._check_param_name(path, name)
-        before = self._said
+        before = self._problem_count
         self._check_type(path, param, is_column=owner != "params")
-        is_known = self._said == before
+        is_known = self._problem_count == before
         self._check_default(path, param)
         guard = f"exists:{owner}.{name}"
         self._why[guard] = f"{name} is optional"
@@ -149,9 +149,9 @@ class FileCheck(OtherCheck):
         return scope
 
     def _step(self, path: Path, name: str, step: Step, scope: Scope) -> Type:
-        before = self._said
+        before = self._problem_count
         self._check_form(path, step)
-        if self._said > before:
+        if self._problem_count > before:
             scope = Scope(outer=scope, names=self._misplaced(step), own=scope.own)
         self._check_reuse((*path, "reuse"), step.reuse)
         guards = frozenset[str]()
@@ -172,11 +172,11 @@ class FileCheck(OtherCheck):
     def _check_form(self, path: Path, step: Step) -> None:
         actions = _actions(step)
         if len(actions) != 1:
-            said = f"has {' and '.join(actions)}; it does exactly one thing" if actions else "does nothing"
+            problem = f"has {' and '.join(actions)}; it does exactly one thing" if actions else "does nothing"
             known = ", ".join(ACTIONS[:-1])
             more = "" if actions else f"; it has one of {known} or {ACTIONS[-1]}"
             at = (*path, actions[1]) if actions else path
-            self._say(at, f"the step {said}{more}", key=True)
+            self._say(at, f"the step {problem}{more}", key=True)
             return
         for key, field_name, allowed in self._restricted(step):
             if getattr(step, field_name) not in (None, False, "", {}) and not allowed:
@@ -186,8 +186,8 @@ class FileCheck(OtherCheck):
         if step.action == "steps" and not step.is_fan_out:
             keys = [key for key in ("as", "id", "where", "sort", "limit") if _has_group_key(step, key)]
             if keys:
-                said = f"{' and '.join(keys)} {'needs' if len(keys) == 1 else 'need'} foreach in the same step"
-                self._say((*path, keys[0]), said, key=True)
+                problem = f"{' and '.join(keys)} {'needs' if len(keys) == 1 else 'need'} foreach in the same step"
+                self._say((*path, keys[0]), problem, key=True)
         if step.foreach is not None and step.matrix is not None:
             self._say(
                 (*path, "matrix"), "a group cannot have both foreach and matrix; nest one group in another", key=True
@@ -292,8 +292,8 @@ class FileCheck(OtherCheck):
     def _check_unnumbered(self, path: Path, step: Step) -> None:
         for at, reference in references_in(step.where):
             if any(option[0] == "number" for option in reference.options):
-                said = f"where selects items before they are numbered, so that {reference.text} is not known in it"
-                self._say((*path, *at), f"{said}; use limit for the first items", reference.text)
+                problem = f"where selects items before they are numbered, so that {reference.text} is not known in it"
+                self._say((*path, *at), f"{problem}; use limit for the first items", reference.text)
 
     def _matrix(self, path: Path, step: Step, scope: Scope) -> Type:
         fields = {}

@@ -66,10 +66,10 @@ class OtherCheck(PaidCheck):
 
     def _check_missing(self, path: Path, edit: Edit, missing: list[str]) -> None:
         for name in missing:
-            said = f"{name} is missing; {edit.name} needs it"
+            problem = f"{name} is missing; {edit.name} needs it"
             if edit.name == "subtitles" and name == "at":
-                said = "subtitles needs at (the start time of each text) or seconds (for one text)"
-            self._say((*path, "edit"), said)
+                problem = "subtitles needs at (the start time of each text) or seconds (for one text)"
+            self._say((*path, "edit"), problem)
 
     def _fit_edit(self, path: Path, value: Any, found: Type, param: Any) -> bool:
         """Returns whether a value fits a parameter of an edit; reports the problem if not."""
@@ -106,24 +106,24 @@ class OtherCheck(PaidCheck):
     def _fit_param(self, path: Path, value: Any, found: Type, param: Param) -> None:
         if param.kind not in TYPES or (param.of or "file") not in FILE_TYPES:
             return  # the other file has this problem
-        wanted = types.of_param(param)
+        expected = types.of_param(param)
         written = shown(value)
         if param.kind == "table" and found.many and found.kind != "any":
             self._fit_columns(path, written if is_reference(value) else "this list", found, param)
             return
         if not is_reference(value) and param.kind not in ("table", "files", *FILE_TYPES):
             wrong = wrong_value(param, value)
-        elif found.many != wanted.many and found.kind != "any":
-            wrong = f"takes {wanted.words}, and {written} is {found.words}"
-        elif wanted.kind in types.FILES:
-            same = found.kind in ("any", "file", wanted.kind) or wanted.kind == "file"
+        elif found.many != expected.many and found.kind != "any":
+            wrong = f"takes {expected.words}, and {written} is {found.words}"
+        elif expected.kind in types.FILES:
+            same = found.kind in ("any", "file", expected.kind) or expected.kind == "file"
             same = same and (found.kind in types.FILES or found.kind == "any")
-            wrong = "" if same else f"takes {wanted.words}, and {written} is {found.words}"
+            wrong = "" if same else f"takes {expected.words}, and {written} is {found.words}"
         else:
             texts = {"string", "enum", "handle", "integer", "number", "boolean"}
-            numbers = wanted.kind in types.NUMBERS and found.kind not in (*types.NUMBERS, "any")
-            plain = wanted.kind in texts and found.kind not in texts | {"any"}
-            wrong = f"takes {wanted.words}, and {written} is {found.words}" if numbers or plain else ""
+            numbers = expected.kind in types.NUMBERS and found.kind not in (*types.NUMBERS, "any")
+            plain = expected.kind in texts and found.kind not in texts | {"any"}
+            wrong = f"takes {expected.words}, and {written} is {found.words}" if numbers or plain else ""
         if wrong:
             self._say(path, f"{path[-1]} {wrong}")
 
@@ -176,9 +176,9 @@ class OtherCheck(PaidCheck):
         return checked
 
     def _review(self, path: Path, step: Step, scope: Scope) -> Type:
-        given = step.review if isinstance(step.review, list) else [step.review]
-        found, before = [], self._said
-        for n, text in enumerate(given):
+        texts = step.review if isinstance(step.review, list) else [step.review]
+        found, before = [], self._problem_count
+        for n, text in enumerate(texts):
             at = (*path, "review", n) if isinstance(step.review, list) else (*path, "review")
             if not is_reference(text):
                 self._say(at, f"review takes a reference, and {shown_value(text)}; did you mean $({text})?")
@@ -193,5 +193,5 @@ class OtherCheck(PaidCheck):
                 (*path, "review"),
                 f"a review chooses among results of one kind, and these are {' and '.join(sorted(kinds))}",
             )
-        is_known = bool(found) and self._said == before
+        is_known = bool(found) and self._problem_count == before
         return replace(found[0], guards=frozenset(), is_result=True) if is_known else Type("any")

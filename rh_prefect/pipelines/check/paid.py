@@ -60,8 +60,8 @@ class PaidCheck(ValueCheck):
         kind = step.assume.kind if step.assume is not None else None
         if kind is None:
             what = "graph" if step.action == "graph" else f"the {step.action}"
-            said = f"no catalogue knows what {what} makes; write assume: {{kind: image}} (or video, audio, 3d, text)"
-            self._say((*path, step.action), said)
+            problem = f"no catalogue knows what {what} makes; write assume: {{kind: image}} (or video, audio, 3d, text)"
+            self._say((*path, step.action), problem)
         if step.action == "graph":
             self._check_graph((*path, "graph"), str(step.graph), step)
         return kind_of(kind) if kind else "any"
@@ -140,8 +140,8 @@ class PaidCheck(ValueCheck):
                 )
 
     def _connect(self, path: Path, step: Step, scope: Scope, model: Model) -> None:
-        given: dict[str, Any] = {}
-        before = self._said
+        params: dict[str, Any] = {}
+        before = self._problem_count
         for name, value in step.with_.items():
             at = (*path, "with", name)
             param = model.find_param(name)
@@ -150,19 +150,19 @@ class PaidCheck(ValueCheck):
                 if not model.incomplete:
                     self._say(at, f"{model.name} has no parameter {name}; {model.hint(name)}", key=True)
                 continue
-            if param.name in given:
+            if param.name in params:
                 self._say(at, f"{param.name} is given twice: under this name and as {param.key}", key=True)
             if found is not None:
                 self._fit(at, value, found, param, model)
-            given[param.name] = value if found is None or not has_reference(value) else types.stand_in(found, param)
-        is_fed = self._feed(path, step, scope, model, given)
-        if self._said == before:
-            self._check_values(path, step, model, given, is_fed=is_fed)
+            params[param.name] = value if found is None or not has_reference(value) else types.stand_in(found, param)
+        is_fed = self._feed(path, step, scope, model, params)
+        if self._problem_count == before:
+            self._check_values(path, step, model, params, is_fed=is_fed)
 
-    def _check_values(self, path: Path, step: Step, model: Model, given: Mapping[str, Any], *, is_fed: bool) -> None:
+    def _check_values(self, path: Path, step: Step, model: Model, params: Mapping[str, Any], *, is_fed: bool) -> None:
         """Checks the written values with the catalogue; stand-ins replace the references."""
         names = {param.name: name for name in step.with_ if (param := model.find_param(name)) is not None}
-        for problem in check(model, given).problems:
+        for problem in check(model, params).problems:
             name = names.get(problem.partition(" ")[0])
             missing = problem.partition(" is missing")
             lacks = missing[0] if missing[1] and " " not in missing[0] else ""
@@ -217,8 +217,8 @@ class PaidCheck(ValueCheck):
             f"{model.name} takes one {param.type} for {param.name}, and {shown} is a list; use foreach: {shown}{concat}"
         )
 
-    def _feed(self, path: Path, step: Step, scope: Scope, model: Model, given: dict[str, Any]) -> bool:
-        """Adds the values of `from` to `given`, each under its parameter; returns whether all their kinds are known."""
+    def _feed(self, path: Path, step: Step, scope: Scope, model: Model, params: dict[str, Any]) -> bool:
+        """Adds the values of `from` to `params`, each under its parameter; returns whether each kind is known."""
         feeds: dict[str, list[int]] = {}
         is_known = True
         for n, (at, text) in enumerate(self._from(path, step)):
@@ -229,7 +229,7 @@ class PaidCheck(ValueCheck):
             if not is_reference(text):
                 self._say(at, f"from takes a reference, and {shown_value(text)}; did you mean $({text})?")
                 continue
-            param, fault = feed(model, found.kind, {*given})
+            param, fault = feed(model, found.kind, {*params})
             if param is None:
                 self._say(at, fault.replace("this", str(text), 1))
                 continue
@@ -237,24 +237,24 @@ class PaidCheck(ValueCheck):
             if fault:
                 self._say(at, fault)
             feeds.setdefault(param.name, []).append(n)
-            given[param.name] = types.stand_in(found, param)
+            params[param.name] = types.stand_in(found, param)
         self._checked.feeds[path] = feeds
         return is_known
 
 
-def feed(model: Model, kind: str, given: set[str]) -> tuple[catalog.Param | None, str]:
+def feed(model: Model, kind: str, present_names: set[str]) -> tuple[catalog.Param | None, str]:
     """Returns the parameter of a model that receives a file given in `from`.
 
     Args:
         model: The model.
         kind: The file's kind.
-        given: The Python names of the parameters that have a value.
+        present_names: The Python names of the parameters that have a value.
 
     Returns:
         The parameter, and why there is none.
     """
     fitting = [param for param in model.media_params if param.type == kind or kind == "file"]
-    free = [param for param in fitting if param.name not in given]
+    free = [param for param in fitting if param.name not in present_names]
     required = [param for param in free if param.required]
     if len(required) == 1:
         return required[0], ""

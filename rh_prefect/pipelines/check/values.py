@@ -32,12 +32,12 @@ class ValueCheck:
         self._problems, self._depth = problems, depth
         self._why: dict[str, str] = {}
         # How many problems were found; `Problems` counts those of an alias once.
-        self._said = 0
+        self._problem_count = 0
         # References with these names cannot be written, or mean something else.
         self._wrong_names: list[str] = []
 
     def _say(self, path: Path, message: str, needle: str = "", *, key: bool = False) -> None:
-        self._said += 1
+        self._problem_count += 1
         self._problems.add(self._document, path, message, needle, key=key)
 
     def _check_reuse(self, path: Path, reuse: str | None) -> None:
@@ -106,11 +106,13 @@ class ValueCheck:
         for reference in template.references:
             found_type = self._reference(path, reference, scope)
             if found_type.kind not in ("any", *types.PLAIN) or found_type.many:
-                said = f"{reference.text} is {found_type.words}, and inside of a text there are texts and numbers only"
+                problem = (
+                    f"{reference.text} is {found_type.words}, and inside of a text there are texts and numbers only"
+                )
                 hint = (
                     "; join_text joins a list into one text" if found_type.many and found_type.kind == "string" else ""
                 )
-                self._say(path, said + hint, reference.text)
+                self._say(path, problem + hint, reference.text)
         literal = template.literal
         return Type("string") if literal is None else Type("string", options=(literal,))
 
@@ -123,11 +125,11 @@ class ValueCheck:
     def _condition(self, path: Path, value: Any, scope: Scope) -> frozenset[str]:
         """Checks a condition; returns the guards that hold if it is true."""
         if not check_condition(self._document, path, value, self._problems):
-            self._said += 1
+            self._problem_count += 1
             return frozenset([UNKNOWN_GUARD])
-        before = self._said
+        before = self._problem_count
         held = self._holding(path, value, scope)
-        return held if self._said == before else held | {UNKNOWN_GUARD}
+        return held if self._problem_count == before else held | {UNKNOWN_GUARD}
 
     def _holding(self, path: Path, value: Any, scope: Scope) -> frozenset[str]:
         if isinstance(value, bool):

@@ -108,7 +108,7 @@ def head_changes(earlier: Mapping[str, Any], plan: Plan, params: Mapping[str, Pa
     was = earlier.get("params") or {}
     for name in dict.fromkeys([*params, *was, *plan.params]):
         default = params[name].default if name in params else None
-        before, now = (_given(values.get(name), default) for values in (was, plan.params))
+        before, now = (_value_or_default(values.get(name), default) for values in (was, plan.params))
         if _comparable(before) != _comparable(now):
             yield {"what": f"param {name}", "was": before, "is": now}
     files, present = (
@@ -121,7 +121,7 @@ def head_changes(earlier: Mapping[str, Any], plan: Plan, params: Mapping[str, Pa
         yield {"what": "catalogue", "was": earlier.get("catalogue"), "is": plan.catalogue}
 
 
-def _given(value: Any, default: Any) -> Any:
+def _value_or_default(value: Any, default: Any) -> Any:
     return default if value is None or value == "" else value
 
 
@@ -164,8 +164,8 @@ def by_items(addresses: Iterable[str], others: Iterable[str]) -> list[str]:
         addresses: Addresses of steps.
         others: The addresses of the other steps.
     """
-    left = {_item(address) for address in others}
-    return list(dict.fromkeys(item if (item := _item(one)) and item not in left else one for one in addresses))
+    other_items = {_item(address) for address in others}
+    return list(dict.fromkeys(item if (item := _item(one)) and item not in other_items else one for one in addresses))
 
 
 def _item(address: str) -> str:

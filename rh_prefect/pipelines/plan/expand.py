@@ -24,7 +24,7 @@ from rh_prefect.pipelines.plan.planned_steps import (
     Selection,
     Work,
 )
-from rh_prefect.pipelines.plan.results import not_made, unchosen, value_of
+from rh_prefect.pipelines.plan.results import placeholder, unchosen, value_of
 from rh_prefect.pipelines.plan.step_conditions import StepConditions, condition_steps, is_open
 from rh_prefect.pipelines.plan.step_requests import Draft, draft_edit, draft_paid
 from rh_prefect.pipelines.plan.take_choice import TakeChooser, query_of
@@ -34,7 +34,7 @@ from rh_prefect.pipelines.planning_values import (
     Frame,
     Group,
     Items,
-    Made,
+    StepOutput,
     evaluate,
     makers,
     results,
@@ -120,15 +120,15 @@ class Expander:
         if not live:
             return
         if step.action == "steps":
-            made: list[Any] = await self._group(step, at, live, path)
+            outputs: list[Any] = await self._group(step, at, live, path)
         elif step.action == "use":
-            made = await self._use(step, at, live, path)
+            outputs = await self._use(step, at, live, path)
         elif step.action == "review":
-            made = [self._review(step, at, frame, path) for frame in live]
+            outputs = [self._review(step, at, frame, path) for frame in live]
         else:
             failed = self.conditions.failed
-            made = await self._work_out([self._draft(step, at, path, frame, failed) for frame in live], step)
-        for frame, value in zip(live, made, strict=True):
+            outputs = await self._work_out([self._draft(step, at, path, frame, failed) for frame in live], step)
+        for frame, value in zip(live, outputs, strict=True):
             frame.names[name] = value
 
     def _draft(self, step: Step, at: Path, path: str, frame: Frame, failed: Collection[str]) -> Draft:
@@ -155,7 +155,7 @@ class Expander:
         if found is False:
             frame.names[name] = ABSENT
         else:
-            frame.names[name] = self._not_made(instance)
+            frame.names[name] = self._missing_output(instance)
             self._fail_unmet(instance, wrong or ["the expect condition is false"], is_run=bool(wrong) or found is True)
         if step.action != "steps" or wrong:
             self._add(instance)
@@ -176,7 +176,7 @@ class Expander:
 
     # -- steps that need one whose `expect` is false -----------------------------------------------------------------
 
-    def _block(self, instance: Instance, cause: Instance) -> Made:
+    def _block(self, instance: Instance, cause: Instance) -> StepOutput:
         """Removes a step from the run, together with those that need it."""
         first = self.conditions.lost[cause.address]
         instance.state, instance.works = "x", []
@@ -184,12 +184,12 @@ class Expander:
         instance.note = f"it needs {first.address}, whose expect condition is false"
         self.conditions.lost[instance.address] = first
         self._add(instance)
-        return self._not_made(instance)
+        return self._missing_output(instance)
 
-    def _not_made(self, instance: Instance) -> Made:
+    def _missing_output(self, instance: Instance) -> StepOutput:
         kind = self._checked.types.get(instance.at, Type("any"))
-        value = not_made(kind, instance, f"not made:{instance.address}")
-        return Made(value, label=instance.model, doubts=instance.doubts)
+        value = placeholder(kind, instance, f"not made:{instance.address}")
+        return StepOutput(value, label=instance.model, doubts=instance.doubts)
 
     def _add(self, instance: Instance) -> None:
         instance.used_at = self._used_at
@@ -206,9 +206,9 @@ class Expander:
 
     # -- works -----------------------------------------------------------------------------------------------------
 
-    async def _work_out(self, drafts: list[Draft], step: Step) -> list[Made]:
+    async def _work_out(self, drafts: list[Draft], step: Step) -> list[StepOutput]:
         """Determines the works of many items at once, and their results."""
-        blocked: dict[int, Made] = {}
+        blocked: dict[int, StepOutput] = {}
         for draft in drafts:
             draft.instance.row = draft.frame.row_around
             draft.instance.doubts = self.conditions.doubts(draft.frame, draft.instance.at)
@@ -227,13 +227,13 @@ class Expander:
                 self.notes[f"{instance.path}: {instance.forbidden}"] = None
             if instance.unread_graph:
                 self.notes[f"{instance.path}: {instance.unread_graph}"] = None
-            instance.request, instance.kind = draft.given, draft.kind
+            instance.request, instance.kind = draft.params, draft.kind
             instance.seconds = draft.seconds.expected if draft.seconds is not None else None
             self._add(instance)
             self._save_as(draft)
         found = await self._look_up(drafts, step)
-        made = {id(draft): self._made(draft, works) for draft, works in zip(drafts, found, strict=True)} | blocked
-        return [made[id(draft)] for draft in every]
+        outputs = {id(draft): self._output(draft, works) for draft, works in zip(drafts, found, strict=True)} | blocked
+        return [outputs[id(draft)] for draft in every]
 
     def _report(self, draft: Draft) -> None:
         instance = draft.instance
@@ -258,8 +258,8 @@ class Expander:
             draft.base = self._base(draft)
         places = [(draft, take) for draft in drafts for take in await self.takes.choose(draft, reuse=reuse)]
         queries = [query_of(draft, take) for draft, take in places]
-        asked = [query for query in queries if query is not None]
-        answers = iter(await self._known.look(asked)) if asked else iter(())
+        complete = [query for query in queries if query is not None]
+        answers = iter(await self._known.find(complete)) if complete else iter(())
         found: dict[int, list[Work]] = {id(draft): [] for draft in drafts}
         for (draft, take), query in zip(places, queries, strict=True):
             known = next(answers) if query is not None else None
@@ -268,9 +268,9 @@ class Expander:
 
     def _base(self, draft: Draft) -> str:
         if not draft.endpoint:
-            base = recipe_id(draft.instance.model, draft.given)
+            base = recipe_id(draft.instance.model, draft.params)
         else:
-            base = request_base(site=self._site, endpoint=draft.endpoint, given=draft.given)
+            base = request_base(site=self._site, endpoint=draft.endpoint, params=draft.params)
         return base if draft.is_settled else UNSETTLED + base
 
     def _work(self, draft: Draft, take: int, known: KnownWork | None) -> Work:
@@ -302,14 +302,14 @@ class Expander:
             return "r"
         return "+" if draft.is_settled else ">"
 
-    def _made(self, draft: Draft, works: list[Work]) -> Made:
+    def _output(self, draft: Draft, works: list[Work]) -> StepOutput:
         instance = draft.instance
         instance.works = works
         instance.state = _worst([work.state for work in works])
         takes = tuple(value_of(draft, work) for work in works)
         label = f"{instance.model}, take {works[0].take}" if len(works) > 1 else instance.model
         cost = works[0].known.cost if works[0].known is not None else None
-        return Made(takes[0], takes, label, cost if cost is not None else ABSENT, instance.doubts)
+        return StepOutput(takes[0], takes, label, cost if cost is not None else ABSENT, instance.doubts)
 
     def _save_as(self, draft: Draft) -> None:
         step, instance = draft.instance.step, draft.instance
@@ -318,8 +318,10 @@ class Expander:
         for _, reference in references_in(step.save_as):
             value = evaluate(reference.text, draft.frame)
             if isinstance(value, str) and ("/" in value or "\\" in value or value in ("", ".", "..") or "\0" in value):
-                said = f"{reference.text} is '{value}', and in save_as it must be one part of a name, without / and .."
-                self._refuse_name(instance, said)
+                problem = (
+                    f"{reference.text} is '{value}', and in save_as it must be one part of a name, without / and .."
+                )
+                self._refuse_name(instance, problem)
         instance.save_as = _name(step.save_as, draft.frame)
         first = instance.save_as.partition("/")[0]
         if folded(first) in RESERVED_FOLDERS:
@@ -327,15 +329,15 @@ class Expander:
                 instance, f"{first}/ is a folder of this package's own records; save_as takes another one"
             )
 
-    def _refuse_name(self, instance: Instance, said: str) -> None:
-        instance.problems.append(said)
-        self.item_problems.add(self._checked, (*instance.at, "save_as"), said, instance.address)
+    def _refuse_name(self, instance: Instance, problem: str) -> None:
+        instance.problems.append(problem)
+        self.item_problems.add(self._checked, (*instance.at, "save_as"), problem, instance.address)
 
     # -- reviews and other files -------------------------------------------------------------------------------------
 
-    def _review(self, step: Step, at: Path, frame: Frame, path: str) -> Made:
-        given = step.review if isinstance(step.review, list) else [step.review]
-        shown = [one for text in given for one in self._candidates(str(text), frame)]
+    def _review(self, step: Step, at: Path, frame: Frame, path: str) -> StepOutput:
+        texts = step.review if isinstance(step.review, list) else [step.review]
+        shown = [one for text in texts for one in self._candidates(str(text), frame)]
         instance = Instance(path, frame.id, step, at, "review", is_sure=frame.is_sure)
         instance.doubts = self.conditions.doubts(frame, at)
         instance.needs = list(dict.fromkeys(maker for one in shown for maker in makers(one)))
@@ -349,7 +351,7 @@ class Expander:
         instance.state = "r" if chosen is None else "="
         value = chosen if chosen is not None else shown[0] if shown else ABSENT
         value = unchosen(value, instance) if chosen is None else value
-        return Made(value, tuple(shown), "review", doubts=instance.doubts)
+        return StepOutput(value, tuple(shown), "review", doubts=instance.doubts)
 
     def _candidates(self, text: str, frame: Frame) -> list[Any]:
         takes = evaluate(text.replace(")", ".takes)"), frame) if " or " not in text else ABSENT
@@ -373,11 +375,11 @@ class Expander:
             self._note(instance, instance.no_candidate(take))
         return None
 
-    def _note(self, instance: Instance, said: str) -> None:
-        instance.note = said
-        self.notes[f"{instance.address}: {said}."] = None
+    def _note(self, instance: Instance, note: str) -> None:
+        instance.note = note
+        self.notes[f"{instance.address}: {note}."] = None
 
-    async def _use(self, step: Step, at: Path, frames: list[Frame], path: str) -> list[Made]:
+    async def _use(self, step: Step, at: Path, frames: list[Frame], path: str) -> list[StepOutput]:
         used = self._checked.uses[at]
         inner = [await self._bound(step, at, path, used, frame) for frame in frames]
         outer = self._checked, self._used_at, self._stops_run
@@ -390,8 +392,8 @@ class Expander:
         return [_outputs(used, frame) for frame in inner]
 
     async def _bound(self, step: Step, at: Path, path: str, used: Checked, frame: Frame) -> Frame:
-        given = {name: evaluate(value, frame) for name, value in step.with_.items()}
-        params, wrong = await self._bind_used(used, given)
+        arguments = {name: evaluate(value, frame) for name, value in step.with_.items()}
+        params, wrong = await self._bind_used(used, arguments)
         address = Instance(path, frame.id, step, at).address if frame.id else ""
         for name, clause in wrong.items():
             self.item_problems.add(self._checked, (*at, "with", name), clause, address)
@@ -441,11 +443,11 @@ class Expander:
                 frame.names.pop("previous", None)
 
 
-def _outputs(used: Checked, frame: Frame) -> Made:
+def _outputs(used: Checked, frame: Frame) -> StepOutput:
     """Returns the outputs of a used file."""
     outputs = {name: evaluate(value, frame) for name, value in used.file.outputs.items()}
     doubts = frame.doubts.union(*(doubts_in(value, frame) for value in used.file.outputs.values()))
-    return Made({name: one for name, one in outputs.items() if one is not ABSENT}, doubts=doubts)
+    return StepOutput({name: one for name, one in outputs.items() if one is not ABSENT}, doubts=doubts)
 
 
 def _share_price(works: Sequence[Work], draft: Draft) -> None:

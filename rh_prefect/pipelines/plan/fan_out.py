@@ -23,7 +23,7 @@ from rh_prefect.pipelines.planning_values import (
     Frame,
     Group,
     Items,
-    Made,
+    StepOutput,
     Unknown,
     evaluate,
     makers,
@@ -146,7 +146,7 @@ def _is_selected(step: Step, frame: Frame) -> bool:
 def _items_of(step: Step, frame: Frame) -> list[Frame]:
     """Returns the items of `foreach`, each with the names that it can reference."""
     value = evaluate(step.foreach, frame)
-    if isinstance(value, Made):
+    if isinstance(value, StepOutput):
         value = value.value
     items = value if isinstance(value, Items) else Items(tuple(value) if isinstance(value, list) else ())
     return [

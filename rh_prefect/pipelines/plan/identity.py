@@ -9,7 +9,7 @@ from typing import Any
 
 from rh_prefect.jobs.journal.identity import base_hash
 from rh_prefect.jobs.requests.request import as_request
-from rh_prefect.pipelines.planning_values import ABSENT, File, Items, Made, Unknown, results
+from rh_prefect.pipelines.planning_values import ABSENT, File, Items, StepOutput, Unknown, results
 
 UNSETTLED = "made-by:"
 """Begins the key of a work whose inputs are not there yet; it is compared within one plan and never recorded."""
@@ -24,7 +24,7 @@ def mark(value: Any) -> Any:
     match value:
         case File() | Unknown():
             return value.key
-        case Made():
+        case StepOutput():
             return mark(value.value)
         case Items():
             return [mark(one) for one in results(value)]
@@ -44,7 +44,7 @@ def is_settled(value: Any) -> bool:
     match value:
         case File() | Unknown():
             return value.is_settled
-        case Made():
+        case StepOutput():
             return is_settled(value.value)
         case Items():
             return value.count is None and all(is_settled(one) for one in results(value))
@@ -55,15 +55,15 @@ def is_settled(value: Any) -> bool:
     return True
 
 
-def request_base(*, site: str, endpoint: str, given: Mapping[str, Any]) -> str:
+def request_base(*, site: str, endpoint: str, params: Mapping[str, Any]) -> str:
     """Returns the hash of a request, equal to the one that `generate` computes for the same call.
 
     Args:
         site: RunningHub's host.
         endpoint: Path below `/openapi/v2/`.
-        given: The parameters that are given, by wire names; see `mark`.
+        params: The parameters that are given, by wire names; see `mark`.
     """
-    return base_hash(site=site, endpoint=endpoint, payload=as_request(given))
+    return base_hash(site=site, endpoint=endpoint, payload=as_request(params))
 
 
 def work_id(base: str, take: int) -> str:
@@ -76,14 +76,14 @@ def work_id(base: str, take: int) -> str:
     return hashlib.sha256(f"{base}/{take}".encode()).hexdigest()[:40]
 
 
-def recipe_id(edit: str, given: Mapping[str, Any]) -> str:
+def recipe_id(edit: str, params: Mapping[str, Any]) -> str:
     """Returns the id of an edit's result, from the edit, its parameters and its inputs; 40 hex digits.
 
     Args:
         edit: The edit's name.
-        given: Its parameters; see `mark`.
+        params: Its parameters; see `mark`.
     """
-    text = json.dumps([edit, _equal_numbers(given)], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps([edit, _equal_numbers(params)], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:40]
 
 

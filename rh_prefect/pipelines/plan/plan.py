@@ -254,7 +254,7 @@ def _refuse_equal(instances: Sequence[Instance], checked: Checked, problems: Pro
     """Reports equal requests of one fan-out, which would have one result (P8)."""
     for path, items in grouped(instances).items():
         largest = _equal(items)
-        if len(largest) < 2 or _is_meant(items[0], checked):
+        if len(largest) < 2 or _allows_same_works(items[0], checked):
             continue
         count = len(largest)
         which = "" if count == len(items) else f" ({', '.join(visible(one.item) for one in largest[:3])}"
@@ -278,7 +278,7 @@ def _equal(items: Sequence[Instance]) -> list[Instance]:
     return max(sets.values(), key=len, default=[])
 
 
-def _is_meant(one: Instance, checked: Checked) -> bool:
+def _allows_same_works(one: Instance, checked: Checked) -> bool:
     user = next((step for path, step in checked.file.walk() if path == one.used_at), None)
     return one.step.same or (user is not None and user.same)
 
@@ -290,21 +290,23 @@ def _refuse_same_names(instances: Sequence[Instance], checked: Checked, problems
         for name in one.saved_names:
             other = seen.setdefault(folded(name), one)
             if other is not one:
-                said = f"{visible(other.address)} and {visible(one.address)} are both saved as {visible(name)}"
-                _refuse_name(one, said, "; use $(id) or $(item…) in the name", checked, problems)
+                problem = f"{visible(other.address)} and {visible(one.address)} are both saved as {visible(name)}"
+                _refuse_name(one, problem, "; use $(id) or $(item…) in the name", checked, problems)
             elif any(len(part.encode("utf-8", "surrogatepass")) > _LONGEST_NAME for part in name.split("/")):
-                said = f"{visible(one.address)} is saved as {visible(name)}, which has a part of over 255 bytes"
-                _refuse_name(one, said, "; use a shorter name", checked, problems)
+                problem = f"{visible(one.address)} is saved as {visible(name)}, which has a part of over 255 bytes"
+                _refuse_name(one, problem, "; use a shorter name", checked, problems)
     for name, one in seen.items():
         for folder in map(str, PurePosixPath(name).parents):
             if (other := seen.get(folder, one)) is not one:
-                said = f"{visible(other.address)} is saved as {visible(folder)}, which is the folder of {visible(name)}"
-                _refuse_name(one, said, "; use another name", checked, problems)
+                problem = (
+                    f"{visible(other.address)} is saved as {visible(folder)}, which is the folder of {visible(name)}"
+                )
+                _refuse_name(one, problem, "; use another name", checked, problems)
 
 
-def _refuse_name(one: Instance, said: str, advice: str, checked: Checked, problems: Problems) -> None:
-    one.problems.append(said)
-    problems.add(checked.document, one.used_at or (*one.at, "save_as"), f"{said}{advice}")
+def _refuse_name(one: Instance, problem: str, advice: str, checked: Checked, problems: Problems) -> None:
+    one.problems.append(problem)
+    problems.add(checked.document, one.used_at or (*one.at, "save_as"), f"{problem}{advice}")
 
 
 def _refuse_same_addresses(instances: Sequence[Instance], checked: Checked, problems: Problems) -> None:
@@ -312,8 +314,8 @@ def _refuse_same_addresses(instances: Sequence[Instance], checked: Checked, prob
     seen: dict[str, Instance] = {}
     for one in instances:
         if seen.setdefault(one.address, one) is not one:
-            said = f"two items have the address {visible(one.address)}; give each item an id of its own"
-            problems.add(checked.document, one.used_at or one.at, said)
+            problem = f"two items have the address {visible(one.address)}; give each item an id of its own"
+            problems.add(checked.document, one.used_at or one.at, problem)
 
 
 def _note_unused_takes(expander: Expander) -> None:

@@ -172,7 +172,7 @@ class Selection:
 class KnownWorks(Protocol):
     """A source of recorded works: the records in a store, or none."""
 
-    async def look(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
+    async def find(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
         """Looks up works; the result is None for a work without records.
 
         Args:
@@ -188,7 +188,7 @@ class KnownWorks(Protocol):
         """
         ...
 
-    async def kept_takes(self, choice: str) -> Sequence[int] | None:
+    async def takes_of(self, choice: str) -> Sequence[int] | None:
         """Returns the takes that the run has chosen for a step; None if it has chosen none, and outside of runs.
 
         Args:
@@ -212,16 +212,16 @@ class KnownWorks(Protocol):
 class NoWorks:
     """A source without recorded works: every work is new."""
 
-    async def look(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
-        """Looks up works; see `KnownWorks.look`."""
+    async def find(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
+        """Looks up works; see `KnownWorks.find`."""
         return [None] * len(queries)
 
     async def new_take(self, base: str) -> int:  # noqa: ARG002 - of the protocol
         """Finds a take number that was never submitted; see `KnownWorks.new_take`."""
         return 1
 
-    async def kept_takes(self, choice: str) -> Sequence[int] | None:  # noqa: ARG002 - of the protocol
-        """Returns no takes; see `KnownWorks.kept_takes`."""
+    async def takes_of(self, choice: str) -> Sequence[int] | None:  # noqa: ARG002 - of the protocol
+        """Returns no takes; see `KnownWorks.takes_of`."""
         return None
 
     async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:  # noqa: ARG002 - of the protocol

@@ -121,9 +121,9 @@ def output_seconds(
         return assume
     if model is None or model.output not in ("video", "audio"):
         return None
-    asked = _asked_seconds(model, payload)
-    if asked is not None:
-        return Span(asked.least, asked.expected + FRAME_SECONDS, asked.most + FRAME_SECONDS)
+    duration = _duration_of(model, payload)
+    if duration is not None:
+        return Span(duration.least, duration.expected + FRAME_SECONDS, duration.most + FRAME_SECONDS)
     same = [one for one in files if one.kind == model.output]
     if same:
         return same[0].length
@@ -132,7 +132,7 @@ def output_seconds(
     return None
 
 
-def _asked_seconds(model: Model, payload: Mapping[str, Any]) -> Span | None:
+def _duration_of(model: Model, payload: Mapping[str, Any]) -> Span | None:
     for key in _DURATIONS:
         param = model.find_param(key)
         if param is None:

@@ -113,7 +113,7 @@ def unchosen(value: Any, instance: Instance) -> Any:
     return value
 
 
-def not_made(kind: Type, instance: Instance, key: str) -> Any:
+def placeholder(kind: Type, instance: Instance, key: str) -> Any:
     """Returns a placeholder for the result of a step that is not made, so that the steps which need it are found.
 
     Args:
@@ -123,10 +123,10 @@ def not_made(kind: Type, instance: Instance, key: str) -> Any:
     """
     if kind.many:
         count = Unknown("integer", f"{key}.count", None, instance)
-        return Items((not_made(kind.one, instance, f"{key}[]"),), (None,), (False,), count)
-    facts = {name: not_made(one, instance, f"{key}.{name}") for name, one in kind.extra.items()}
+        return Items((placeholder(kind.one, instance, f"{key}[]"),), (None,), (False,), count)
+    facts = {name: placeholder(one, instance, f"{key}.{name}") for name, one in kind.extra.items()}
     if kind.kind in FILES:
         return File(kind.kind, key, maker=instance, label=instance.model, facts=facts)
     if kind.fields:
-        return {name: not_made(one, instance, f"{key}.{name}") for name, one in kind.fields.items()}
+        return {name: placeholder(one, instance, f"{key}.{name}") for name, one in kind.fields.items()}
     return Unknown(kind.kind, key, None, instance)

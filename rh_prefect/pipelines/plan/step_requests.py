@@ -25,8 +25,8 @@ from rh_prefect.pipelines.planning_values import (
     File,
     Frame,
     Items,
-    Made,
     Span,
+    StepOutput,
     Unknown,
     characters,
     digest,
@@ -51,8 +51,8 @@ class Draft:
         frame: The item.
         kind: What it makes.
         endpoint: Path below `/openapi/v2/`; empty for edits.
-        given: The parameters, files by content and unknown values by what makes them.
-        is_settled: Whether everything in `given` is known.
+        params: The parameters, files by content and unknown values by what makes them.
+        is_settled: Whether everything in `params` is known.
         base: The hash of the request, or of the recipe.
         price: What one take costs.
         seconds: How long the result is.
@@ -65,7 +65,7 @@ class Draft:
     frame: Frame
     kind: str
     endpoint: str = ""
-    given: dict[str, Any] = field(default_factory=dict)
+    params: dict[str, Any] = field(default_factory=dict)
     is_settled: bool = True
     base: str = ""
     price: Money = FREE
@@ -125,9 +125,9 @@ def _of_graph(step: Step, instance: Instance, frame: Frame, failed: Collection[s
     kind = step.assume.kind if step.assume is not None else None
     endpoint = _ENDPOINTS[step.action].format(name)
     draft = Draft(instance, frame, _kind_of(kind or "file"), endpoint)
-    values = {key: _plain(_made(evaluate(value, frame), step, failed)) for key, value in step.with_.items()}
+    values = {key: _plain(_without_failed(evaluate(value, frame), step, failed)) for key, value in step.with_.items()}
     values = {key: value for key, value in values.items() if value is not ABSENT}
-    draft.given = {key: mark(value) for key, value in values.items()}
+    draft.params = {key: mark(value) for key, value in values.items()}
     draft.is_settled = is_settled(values)
     instance.values = dict(values)
     files = [one for value in values.values() for one in _files(value)]
@@ -138,7 +138,7 @@ def _of_graph(step: Step, instance: Instance, frame: Frame, failed: Collection[s
 def _add_graph(draft: Draft, checked: Checked, saved: SavedGraphs) -> None:
     """Adds the fingerprint of the graph without the fields that the step sets."""
     instance, step = draft.instance, draft.instance.step
-    fields = list(draft.given)
+    fields = list(draft.params)
     if step.graph is not None:
         instance.graph = checked.graphs.get(step.graph, {})
     else:
@@ -156,18 +156,18 @@ def _add_graph(draft: Draft, checked: Checked, saved: SavedGraphs) -> None:
             f"pin is {step.pin}, and the graph of {instance.model} is {present} now. What to do: put the graph back, "
             "or write its present fingerprint as pin, which makes a new result."
         )
-    draft.given["graph"] = step.pin or present
+    draft.params["graph"] = step.pin or present
 
 
 def _add_unread(draft: Draft, found: UnreadGraph | None) -> None:
     """Adds the pinned fingerprint, or that of the last run: an existing result does not need the graph itself."""
     instance, pin = draft.instance, draft.instance.step.pin
     instance.unread_graph = found.reason if found is not None else ""
-    used = found.used.get(frozenset(draft.given)) if found is not None else None
+    used = found.used.get(frozenset(draft.params)) if found is not None else None
     if pin:
-        draft.given["graph"] = pin
+        draft.params["graph"] = pin
     elif used is not None:
-        draft.given["graph"], instance.nodes = used.fingerprint, used.nodes
+        draft.params["graph"], instance.nodes = used.fingerprint, used.nodes
         draft.notes.append(f"the graph of {instance.model} cannot be read; a result of the last run's graph is used.")
     else:
         instance.is_unread = True
@@ -196,12 +196,12 @@ def _of_model(step: Step, instance: Instance, frame: Frame, failed: Collection[s
     return draft
 
 
-def _made(value: Any, step: Step, failed: Collection[str]) -> Any:
+def _without_failed(value: Any, step: Step, failed: Collection[str]) -> Any:
     """Removes the values of steps that this run cannot make from a list, for a step with `require: any`."""
     if step.require != "any" or not failed or not isinstance(value, Items):
         return value
-    kept = [one for one in value.pairs() if not any(maker.address in failed for maker in makers(one[0]))]
-    values, owners, sure = zip(*kept) if kept else ((), (), ())
+    pairs = [one for one in value.pairs() if not any(maker.address in failed for maker in makers(one[0]))]
+    values, owners, sure = zip(*pairs) if pairs else ((), (), ())
     return Items(values, owners, sure, value.count)
 
 
@@ -211,7 +211,7 @@ def _values(
     values: dict[str, Any] = {}
     for name, written in step.with_.items():
         param = model.find_param(name)
-        value = _plain(_made(evaluate(written, frame), step, failed))
+        value = _plain(_without_failed(evaluate(written, frame), step, failed))
         if param is None and by_reference:
             draft.notes.append(f"{model.name} has no {name}; the parameter is not sent to this model.")
         elif value is not ABSENT:
@@ -225,7 +225,7 @@ def _plain(value: Any) -> Any:
         return list(results(value))
     if isinstance(value, list):
         return [_plain(one) for one in value]
-    return value.value if isinstance(value, Made) else value
+    return value.value if isinstance(value, StepOutput) else value
 
 
 def _feed(
@@ -233,7 +233,7 @@ def _feed(
 ) -> None:
     sources = step.from_ if isinstance(step.from_, list) else [step.from_] if step.from_ else []
     for source in sources:
-        value = _plain(_made(evaluate(source, frame), step, failed))
+        value = _plain(_without_failed(evaluate(source, frame), step, failed))
         first = next(iter(_files(value)), None)
         if first is None:
             continue
@@ -259,14 +259,14 @@ def _check(draft: Draft, model: Model, values: Mapping[str, Any]) -> dict[str, A
     found = check(model, stand_ins)
     draft.problems.extend((_key_of(problem, values), problem) for problem in found.problems)
     draft.notes.extend(notice for notice in found.notices if "no parameter" not in notice)
-    given, payload = dict(found.values), dict(found.values)
+    marks, payload = dict(found.values), dict(found.values)
     for name, value in values.items():
         param = params[name]
         if param is not None and _holds_unknown(value):
             several = param.multiple and not isinstance(value, list)
-            given[param.key] = mark([value] if several else value)
+            marks[param.key] = mark([value] if several else value)
             payload[param.key] = value
-    draft.given = {**given, **{key: mark(value) for key, value in found.extra.items()}}
+    draft.params = {**marks, **{key: mark(value) for key, value in found.extra.items()}}
     return payload
 
 
@@ -323,8 +323,8 @@ def _check_files(draft: Draft, model: Model, values: Mapping[str, Any]) -> None:
             try:
                 check_file(model, param, extension=extension, size=media.size, kind=media.kind, source=media.name)
             except MediaError as error:
-                said = error.message.removesuffix(" Nothing was sent; use another file.").rstrip(".")
-                draft.problems.append((("with", param.name), said))
+                problem = error.message.removesuffix(" Nothing was sent; use another file.").rstrip(".")
+                draft.problems.append((("with", param.name), problem))
 
 
 def _finish(
@@ -373,7 +373,7 @@ def draft_edit(step: Step, at: Path, path: str, frame: Frame, failed: Collection
     """
     edit = EDITS[str(step.edit)]
     instance = Instance(path, frame.id, step, at, model=edit.name, is_sure=frame.is_sure)
-    lists = {name: _made(evaluate(value, frame), step, failed) for name, value in step.with_.items()}
+    lists = {name: _without_failed(evaluate(value, frame), step, failed) for name, value in step.with_.items()}
     lists = _aligned(lists)
     values = {name: _plain(value) for name, value in lists.items() if value is not ABSENT}
     kind = edit.output
@@ -391,7 +391,7 @@ def draft_edit(step: Step, at: Path, path: str, frame: Frame, failed: Collection
     is_timed = edit.name == "subtitles" and not any(key[:2] == ("with", "at") for key, _ in draft.problems)
     if is_timed and (wrong := equal_times(step, frame, values)):
         draft.problems.append((("with", "at"), wrong))
-    draft.given = {name: mark(value) for name, value in values.items()}
+    draft.params = {name: mark(value) for name, value in values.items()}
     draft.is_settled = is_settled(values)
     instance.values = dict(values)
     draft.seconds = _edit_seconds(edit, lists, values)
@@ -415,11 +415,11 @@ def _aligned(values: dict[str, Any]) -> dict[str, Any]:
         return values
     found = dict(values)
     for name, one in lists.items():
-        kept = [(value, owner, sure) for value, owner, sure in one.pairs() if id(owner) in common]
+        triples = [(value, owner, sure) for value, owner, sure in one.pairs() if id(owner) in common]
         found[name] = Items(
-            tuple(value for value, _, _ in kept),
-            tuple(owner for _, owner, _ in kept),
-            tuple(is_sure for _, _, is_sure in kept),
+            tuple(value for value, _, _ in triples),
+            tuple(owner for _, owner, _ in triples),
+            tuple(is_sure for _, _, is_sure in triples),
             one.count,
         )
     return found
@@ -430,7 +430,9 @@ def _edit_values(param: EditParam, value: Any) -> tuple[Any, str]:
     if isinstance(value, list):
         found = [_edit_values(param, one) for one in value]
         return [one for one, _ in found], next((wrong for _, wrong in found if wrong), "")
-    return (value, "") if param.takes_files or isinstance(value, File | Unknown | Made) else edit_value(param, value)
+    return (
+        (value, "") if param.takes_files or isinstance(value, File | Unknown | StepOutput) else edit_value(param, value)
+    )
 
 
 def _edit_seconds(edit: Edit, lists: Mapping[str, Any], values: Mapping[str, Any]) -> Span | None:
@@ -441,9 +443,9 @@ def _edit_seconds(edit: Edit, lists: Mapping[str, Any], values: Mapping[str, Any
             first = next(iter(_files(values.get(edit.params[0].name))), None)
             return None if first is None else first.length
         case "seconds":
-            given = values.get("seconds")
-            if given is not None:
-                return number_of(given)
+            seconds = values.get("seconds")
+            if seconds is not None:
+                return number_of(seconds)
             spoken = [one.length for one in _files(values.get(edit.params[0].name))]
             known = [one for one in spoken if one is not None]
             return known[0] if len(known) == 1 == len(spoken) else None

@@ -24,7 +24,7 @@ def equal_times(step: Step, frame: Frame, values: Mapping[str, Any]) -> str:
     times, texts = values.get("at"), values.get("text")
     if not isinstance(times, list) or not isinstance(texts, list) or len(times) != len(texts):
         return ""
-    if not _are_given(step.with_["at"], frame):
+    if not _are_inputs(step.with_["at"], frame):
         return ""
     seen: dict[int, Any] = {}
     for time, text in zip(times, texts):
@@ -42,13 +42,13 @@ def _named(*texts: Any) -> str:
     return f", {' and '.join(known)}" if len(known) == len(texts) else ""
 
 
-def _are_given(written: Any, frame: Frame) -> bool:
+def _are_inputs(written: Any, frame: Frame) -> bool:
     """Returns whether a value comes from the file, its parameters or a table's rows, and not from a step."""
     names = [names for _, reference in references_in(written) for names in reference.options]
-    return all(_is_given(one, frame) for one in names)
+    return all(_is_input(one, frame) for one in names)
 
 
-def _is_given(names: Names, frame: Frame) -> bool:
+def _is_input(names: Names, frame: Frame) -> bool:
     value = frame.find(names[0])
     if isinstance(value, Group):
         return names[1:2] == ("item",) and all(_is_row(one.names.get("item")) for one in value.frames)

@@ -64,12 +64,12 @@ class TakeChooser:
             draft: The step, with the hash of its request.
             reuse: Which earlier results it may use: `always`, `never`, or at most how old ones.
         """
-        takes = await self._new(draft, self._given(draft))
+        takes = await self._new(draft, self._configured_takes(draft))
         if reuse == "always" or not draft.instance.is_paid:
             return takes
         return await self._fresh(draft, takes, reuse)
 
-    def _given(self, draft: Draft) -> list[int]:
+    def _configured_takes(self, draft: Draft) -> list[int]:
         instance, chosen = draft.instance, self._choices.takes
         number, _ = count_of("takes", instance.step.takes, draft.frame)
         first = chosen.get(instance.address, chosen.get(instance.path, 1))
@@ -92,14 +92,14 @@ class TakeChooser:
         return not names.isdisjoint(self._choices.new) and selection.has(one, self._instances)
 
     async def _fresh(self, draft: Draft, takes: list[int], reuse: str) -> list[int]:
-        """Returns as many takes as given that `reuse` allows. A run chooses them once: what it makes stays allowed."""
+        """Returns takes that `reuse` allows, as many as given. A run chooses them once: what it makes stays allowed."""
         if not draft.is_settled or draft.instance.address in self.new:
             return takes
         choice = f"{draft.base}-{reuse}-{takes[0]}x{len(takes)}"
-        kept = await self._known.kept_takes(choice)
-        if kept is None:
-            kept = await self._known.keep_takes(choice, await self._allowed(draft, takes, reuse))
-        return list(kept)
+        chosen = await self._known.takes_of(choice)
+        if chosen is None:
+            chosen = await self._known.keep_takes(choice, await self._allowed(draft, takes, reuse))
+        return list(chosen)
 
     async def _allowed(self, draft: Draft, takes: list[int], reuse: str) -> list[int]:
         """Returns the first takes from the given one on that `reuse` allows; none of them twice."""
@@ -114,7 +114,7 @@ class TakeChooser:
     async def _is_allowed(self, draft: Draft, take: int, reuse: str) -> bool:
         """Returns whether `reuse` allows a take; one without records is always allowed."""
         query = query_of(draft, take)
-        (known,) = await self._known.look([query]) if query is not None else (None,)
+        (known,) = await self._known.find([query]) if query is not None else (None,)
         return known is None or (reuse != "never" and self._is_fresh(known, reuse, draft))
 
     def _is_fresh(self, known: KnownWork, reuse: str, draft: Draft) -> bool:

@@ -9,13 +9,13 @@ import pytest
 from rh_prefect.errors import ResponseLost, RunningHubError
 from rh_prefect.jobs.accounts.limiter import (
     DISTRUST_SECONDS,
-    KEPT_FOR_OTHERS,
     LONGEST_PAUSE,
     LONGEST_PAUSE_WITH_ROOM,
     MAX_COUNT_AGE,
     MAX_COUNT_AGE_IF_FULL,
     MAX_SUBMITS,
     MAX_SUBMITS_ALONE,
+    OTHERS_GRACE_SECONDS,
     Count,
     Limiter,
     first_free,
@@ -437,7 +437,7 @@ async def test_tasks_that_stay_missing_count_as_tasks_of_others() -> None:
     account.others = 1
     assert (await slots.count(3)) == Count(missing=1, others=2)
     assert (await slots.count(3)) == Count(missing=1, others=2)
-    await asyncio.sleep(KEPT_FOR_OTHERS)
+    await asyncio.sleep(OTHERS_GRACE_SECONDS)
     assert (await slots.count(3)) == Count(missing=0, others=1)
     await settle()
     assert done(tasks) == 4
@@ -453,7 +453,7 @@ async def test_the_slot_of_a_task_that_stays_missing_is_free() -> None:
         counted = await slots.count(3)
         assert counted is not None
         assert counted.others == others
-        await asyncio.sleep(0.4 * KEPT_FOR_OTHERS)
+        await asyncio.sleep(0.4 * OTHERS_GRACE_SECONDS)
 
 
 @in_virtual_time
@@ -465,7 +465,7 @@ async def test_an_end_that_is_found_later_explains_a_missing_task() -> None:
     assert (await slots.count(3)) == Count(missing=1, others=2)
     account.others = 2
     slots.release()
-    await asyncio.sleep(KEPT_FOR_OTHERS)
+    await asyncio.sleep(OTHERS_GRACE_SECONDS)
     assert (await slots.count(2)) == Count(missing=0, others=2)
     assert done(tasks) == 3
 
@@ -476,7 +476,7 @@ async def test_a_task_that_is_missing_after_another_end_is_waited_for() -> None:
     slots = slots_of(account)
     await acquired(slots, 3)
     slots.release()
-    await asyncio.sleep(2 * KEPT_FOR_OTHERS)
+    await asyncio.sleep(2 * OTHERS_GRACE_SECONDS)
     account.others = 1
     assert (await slots.count(2)) == Count(missing=1, others=2)
 
@@ -501,7 +501,7 @@ async def test_a_slot_that_others_leave_briefly_is_not_assigned() -> None:
     for _ in range(5):
         account.others = 1
         await slots.count(3)
-        await asyncio.sleep(KEPT_FOR_OTHERS / 2)
+        await asyncio.sleep(OTHERS_GRACE_SECONDS / 2)
         account.others = 2
         await slots.count(3)
     assert done(tasks) == 3
