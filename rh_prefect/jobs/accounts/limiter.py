@@ -21,12 +21,6 @@ MAX_COUNT_AGE = 5.0
 MAX_COUNT_AGE_IF_FULL = 1.0
 """The same while jobs wait for slots that tasks of others use: only a count shows that these have ended."""
 
-MIN_COUNT_AGE_IF_FULL = 0.25
-"""The same right after a change of the number of these tasks: where one ends, more do."""
-
-COUNT_AGE_PER_QUIET = 0.05
-"""The growth of the maximum age between the two, per second since the last such change."""
-
 MAX_SUBMITS = 20
 """Maximum number of concurrent submissions: after a refusal, no more are sent."""
 
@@ -36,7 +30,7 @@ MAX_SUBMITS_ALONE = 50
 LONGEST_PAUSE_WITH_ROOM = 5.0
 """Maximum pause in seconds after refusals while the account's count shows free slots."""
 
-OTHERS_GRACE_SECONDS = 0.2
+OTHERS_GRACE_SECONDS = 0.5
 """Seconds before a slot that a task of others has left is used: they usually start their next task in it."""
 
 DISTRUST_SECONDS = 60.0
@@ -163,7 +157,6 @@ class Limiter:
         self._held = 0
         self._limit: int | None = None
         self._others = 0
-        self._others_changed_at = clock()
         self._submitting = 0
         self._missing = 0
         self._missing_since = 0.0
@@ -257,7 +250,7 @@ class Limiter:
             missing = max(0, polled + self._others - running - (self._released - released))
             # Slots that were released in the meantime may have been counted.
             ended = self._ended_of_others(missing)
-            self._set_others(max(self._others - ended, running - self._held - (self._released - released)))
+            self._others = max(self._others - ended, running - self._held - (self._released - released))
             # Without tasks of others the count is exact: the free slots are known before the tasks that have ended.
             self._surplus += (self._limit or 0) - running
         self._admit()
@@ -283,21 +276,11 @@ class Limiter:
     async def refresh(self) -> None:
         """Requests the account's task count, if the last count is old."""
         async with self._count_lock:
-            if self._counted_at is None or self._clock() - self._counted_at >= self._max_count_age():
+            max_age = MAX_COUNT_AGE_IF_FULL if self._is_full_of_others() else MAX_COUNT_AGE
+            if self._counted_at is None or self._clock() - self._counted_at >= max_age:
                 running = await self._request_count()
                 if running is not None:
-                    self._set_others(max(0, running - self._held))
-
-    def _set_others(self, others: int) -> None:
-        if others != self._others:
-            self._others, self._others_changed_at = others, self._clock()
-
-    def _max_count_age(self) -> float:
-        """Returns the maximum age in seconds of a count that is used."""
-        if not self._is_full_of_others():
-            return MAX_COUNT_AGE
-        quiet = self._clock() - self._others_changed_at
-        return min(MAX_COUNT_AGE_IF_FULL, max(MIN_COUNT_AGE_IF_FULL, COUNT_AGE_PER_QUIET * quiet))
+                    self._others = max(0, running - self._held)
 
     async def _request_count(self) -> int | None:
         # Set before the request, so that callers behind the lock do not each wait for the same timeout.
@@ -360,7 +343,7 @@ class Limiter:
         if self._timer is not None:
             return
         delay = max(self._paused_until - self._clock(), 0.0) or MAX_COUNT_AGE
-        delay = min(delay, self._max_count_age())
+        delay = min(delay, MAX_COUNT_AGE_IF_FULL) if self._is_full_of_others() else delay
         self._timer = asyncio.get_running_loop().call_later(delay, self._refresh_now)
 
     def _refresh_now(self) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ from rh_prefect.jobs.accounts.limiter import (
     LONGEST_PAUSE,
     LONGEST_PAUSE_WITH_ROOM,
     MAX_COUNT_AGE,
-    MAX_COUNT_AGE_IF_FULL,
     MAX_SUBMITS,
     MAX_SUBMITS_ALONE,
     OTHERS_GRACE_SECONDS,
@@ -518,24 +516,6 @@ async def test_own_tasks_that_end_during_a_count_are_not_tasks_of_others() -> No
     slots.release()
     slots.release()
     assert await count == Count(missing=0, others=0)
-
-
-@in_virtual_time
-async def test_after_an_end_of_others_the_tasks_are_counted_more_often() -> None:
-    account = Account(5, others=5)
-    slots = slots_of(account)
-    tasks = await acquired(slots, 3)
-    await asyncio.sleep(60)
-    account.others = 4
-    account.counted_at.clear()
-    await asyncio.sleep(2 * MAX_COUNT_AGE_IF_FULL)
-    gaps = [later - earlier for earlier, later in pairwise(account.counted_at)]
-    assert gaps[-1] < MAX_COUNT_AGE_IF_FULL / 2
-    await asyncio.sleep(60)
-    gaps = [later - earlier for earlier, later in pairwise(account.counted_at)]
-    assert gaps[-1] >= MAX_COUNT_AGE_IF_FULL
-    for task in tasks:
-        task.cancel()
 
 
 @in_virtual_time
