@@ -281,23 +281,35 @@ def _renewed(recorded: list[Link], index: int, newer: list[Link]) -> str | None:
     common. A new address belongs to the output if no other output of its node and type has a new one. If nothing tells
     several outputs apart, their order decides.
     """
-    link = recorded[index]
-    same = [one for one in newer if _address(one) == _address(link)]
-    if same:
-        closest = _closest(link, same)
-        old = [one for one in recorded if _address(one) == _address(link)]
-        return closest.url if closest is not None else _by_order(link, old, same)
-    taken = {_address(one) for one in recorded} & {_address(one) for one in newer}
-    missing, unknown = ([one for one in links if _address(one) not in taken] for links in (recorded, newer))
-    old, new = ([one for one in links if _is_of_kind(one, link)] for links in (missing, unknown))
-    is_renewed = any(_is_of_kind(one, link) and _address(one) in taken for one in newer)
+    link, pairs = recorded[index], _pairs(recorded, newer)
+    if id(link) in pairs:
+        return pairs[id(link)].url
+    taken = {id(one) for one in pairs.values()}
+    old = [one for one in recorded if id(one) not in pairs and _is_of_kind(one, link)]
+    new = [one for one in newer if id(one) not in taken and _is_of_kind(one, link)]
+    is_renewed = any(_is_of_kind(one, link) for one in pairs.values())
     return None if is_renewed and len(old) > 1 else _by_order(link, old, new)
+
+
+def _pairs(recorded: list[Link], newer: list[Link]) -> dict[int, Link]:
+    """Returns the new links of recorded ones with the same address, by the identity of the recorded one."""
+    pairs: dict[int, Link] = {}
+    for address in dict.fromkeys(map(_address, recorded)):
+        old, new = ([one for one in links if _address(one) == address] for links in (recorded, newer))
+        # Each must be the closest of the other: the new link of one output must not be taken for a missing one.
+        found = {id(one): best for one in old if (best := _closest(one, new)) and _closest(best, old) is one}
+        taken = {id(one) for one in found.values()}
+        rest = [one for one in old if id(one) not in found], [one for one in new if id(one) not in taken]
+        if len(rest[0]) == len(rest[1]):
+            found |= {id(one): other for one, other in zip(*rest, strict=True)}
+        pairs |= found
+    return pairs
 
 
 def _closest(link: Link, others: list[Link]) -> Link | None:
     """Returns the link that has most parameters in common with a link; None if that is not only one."""
     common = [len(_parameters(link) & _parameters(one)) for one in others]
-    return others[common.index(max(common))] if common.count(max(common)) == 1 else None
+    return others[common.index(max(common))] if common and common.count(max(common)) == 1 else None
 
 
 def _by_order(link: Link, old: list[Link], new: list[Link]) -> str | None:
