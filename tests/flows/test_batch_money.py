@@ -328,7 +328,9 @@ async def test_a_cancellation_leaves_another_batch_of_the_same_flow_run_alone(sl
     await paid_jobs(slow, 4)
     report = await LOOP.call(cancel_run(await recorded_scope(str(stopped)), by="a test"))
     (cancelled,) = [one.task_id for one in slow.recorder.paid if one.payload["prompt"] == "gulls 2"]
-    assert (report.cancelled, slow.recorder.cancelled) == ((cancelled,), [cancelled])
+    # The batch's own process may notice the cancellation first, and cancel its task itself.
+    assert set(report.cancelled) <= {cancelled}
+    assert set(slow.recorder.cancelled) == {cancelled}
     slow.clock.advance(600)
     done = await asyncio.gather(*others, return_exceptions=True)
     assert isinstance(done[0], BatchIncomplete)
