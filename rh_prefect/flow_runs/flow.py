@@ -104,8 +104,11 @@ async def cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun, state: Sta
 
     Prefect calls it in another process, after the flow's own has gone, with its arguments by name.
     """
-    # What Prefect hands over is as old as the beginning of the cancellation.
-    flow_run = await LOOP.call(read_flow_run(flow_run.id))
+    # What Prefect hands over is as old as the beginning of the cancellation. But a run that was resumed since has a new
+    # attempt, which was not cancelled.
+    newest = await LOOP.call(read_flow_run(flow_run.id))
+    if newest.state is not None and (newest.state.is_cancelling() or newest.state.is_cancelled()):
+        flow_run = newest
     if not flow_run.run_count:
         return  # it has never run, and must not forbid the first attempt of a later Retry
     report = await LOOP.call(cancel_run(scope_of(flow_run, flow.name), by="the cancellation hook"))

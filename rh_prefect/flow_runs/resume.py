@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Coroutine
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, overload
 from uuid import UUID
 
@@ -24,6 +25,9 @@ from rh_prefect.jobs.journal.call_matching import Equal
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.pipelines.run_ledger import read_place
 from rh_prefect.prefect_api import ask
+
+CANCELLATION = timedelta(seconds=60)
+"""Time for a cancellation: a worker stops the process, calls the hooks for 30 s at most, and sets the state."""
 
 R = TypeVar("R")
 
@@ -153,8 +157,15 @@ async def find(flow: Flow[..., Any], flow_run_id: UUID | str) -> FlowRun:
 async def _prepare(flow: Flow[..., Any], flow_run_id: UUID | str) -> FlowRun:
     flow_run = await find(flow, flow_run_id)
     state = flow_run.state
-    if state is None or not (state.is_final() or state.is_paused() or state.is_cancelling()):
+    # The process of a run that is paused, not suspended, still lives.
+    is_suspended = state is not None and state.is_paused() and state.state_details.pause_reschedule
+    if state is None or not (state.is_final() or is_suspended or state.is_cancelling()):
         return flow_run
+    if state.is_cancelling() and datetime.now(UTC) - state.timestamp < CANCELLATION:
+        raise InputError(
+            f"The flow run {flow_run_id} is being cancelled. Nothing was sent. What to do: run the command again when "
+            f"it is cancelled, or in {CANCELLATION.seconds} s if its process has died and it stays `Cancelling`."
+        )
     # These states are left only by force. A run whose process has died before it was cancelled stays `Cancelling`.
     await ask(lambda api: api.set_flow_run_state(flow_run.id, awaiting_retry(), force=True))
     return await ask(lambda api: api.read_flow_run(flow_run.id))

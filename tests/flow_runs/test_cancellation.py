@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.states import Cancelled, Cancelling
+from prefect.states import Cancelled, Cancelling, Pending, Running
 
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.cancellation import cancel_run
@@ -83,6 +83,20 @@ async def test_a_cancellation_of_a_batch_that_has_run_often_takes_few_requests()
     forbidden = [name for entry in entries for name in re.findall(r"cancel-\d+", entry.value)]
     assert (len(forbidden), forbidden[1]) == (1 + attempts, f"cancel-{ATTEMPTS_OF_A_BATCH + attempts}")
     assert len(entries) < 10
+
+
+async def test_a_cancellation_leaves_an_attempt_that_has_begun_since(rh: Emulator) -> None:
+    """Prefect calls the hook with the state from the beginning of the cancellation, and sets `Cancelled` after it."""
+    run = await begin(flows.many, prompts=PROMPTS)
+    async with get_client() as client:
+        await client.set_flow_run_state(UUID(run), Running(), force=True)
+        cancelled = await client.read_flow_run(UUID(run))
+        await client.set_flow_run_state(UUID(run), Pending(), force=True)
+        await client.set_flow_run_state(UUID(run), Running(), force=True)
+    await cancel_remote_jobs(flow=flows.many, flow_run=cancelled, state=Cancelled())
+    journal = FlowRunJournal(run)
+    records = [await LOOP.call(journal.read(f"cancel-{attempt}")) for attempt in (1, 2)]
+    assert [record is not None for record in records] == [True, False]
 
 
 async def test_a_run_that_was_cancelled_before_it_ran_can_be_run_later(rh: Emulator) -> None:

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import subprocess
 import sys
 import uuid
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from prefect import flow
@@ -97,10 +101,25 @@ async def test_a_run_that_no_process_goes_on_with_is_resumed(state: State, prefe
     flow_run_id = await create(ahalf, {"number": 21})
     async with get_client() as client:
         await client.set_flow_run_state(flow_run_id, state, force=True)
+        if state.is_cancelling():
+            with pytest.raises(InputError, match="is being cancelled"):
+                await resume(ahalf, flow_run_id)
+            age_cancellation(prefect_server, flow_run_id)
         assert await resume(ahalf, flow_run_id) == 42
         flow_run = await client.read_flow_run(flow_run_id)
     assert flow_run.state is not None
     assert flow_run.state.is_completed()
+
+
+def age_cancellation(server: PrefectServer, flow_run_id: UUID | str) -> None:
+    """Sets the time of a run's cancellation back by an hour, since a client cannot choose it."""
+    with closing(sqlite3.connect(server.home / "prefect.db", timeout=30)) as database, database:
+        earlier = f"{datetime.now(UTC) - timedelta(hours=1):%Y-%m-%d %H:%M:%S.%f}"
+        changed = database.execute(
+            "UPDATE flow_run_state SET timestamp = ? WHERE flow_run_id = ? AND type = ?",
+            (earlier, str(flow_run_id), "CANCELLING"),
+        )
+        assert changed.rowcount
 
 
 def test_a_run_is_not_resumed_inside_of_another(prefect_server: PrefectServer) -> None:
