@@ -171,9 +171,10 @@ async def _records(storage: str | None) -> str:
     from rh_prefect.blocks.lookup import load_storage
     from rh_prefect.errors import StoreError
     from rh_prefect.media.urls import shown_url
+    from rh_prefect.pipelines.works_store import records_url
 
     store = await load_storage(storage)
-    url = (get_settings().records or store.url).rstrip("/")
+    url = records_url(store, get_settings())
     where = shown_url(url)
     try:
         rules = await asyncio.to_thread(expiry_rules, url, store.options_for(url))

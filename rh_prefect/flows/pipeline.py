@@ -46,7 +46,7 @@ from rh_prefect.pipelines.save_as import SavedNames
 from rh_prefect.pipelines.site_graphs import SavedGraphs, read_saved_graphs, with_used_graphs
 from rh_prefect.pipelines.stored_edits import open_edits
 from rh_prefect.pipelines.work_runner import WorkRunner
-from rh_prefect.pipelines.works_store import open_works
+from rh_prefect.pipelines.works_store import open_works, records_url
 from rh_prefect.settings import get_settings
 
 PipelineFlow = Flow[..., Coroutine[Any, Any, Any]]
@@ -217,7 +217,7 @@ async def _prepare(
     await LOOP.call(note_place(scope.journal, place))
     edits = open_edits(store, settings)
     allow_below(*input_roots(pipeline.file.params, params))
-    url = (settings.records or store.url).rstrip("/")
+    url = records_url(store, settings)
     spending = spend_tracker_of(WorksLedger(scope, works), attempt=scope.calls.number)
     await LOOP.call(spending.complete())
     tools = Tools(

@@ -68,15 +68,18 @@ def lasting_place(url: str) -> str:
     """
     if not is_local(url):
         return url
-    here, temporary = Path.cwd().resolve(), Path(tempfile.gettempdir()).resolve()
-    if is_relative(url) and is_deployed() and here.is_relative_to(temporary):
+    if is_relative(url) and is_deployed() and _is_temporary(Path.cwd()):
         raise ConfigError(
-            f"{url!r} is a relative folder, and this flow run works in the temporary folder {here}, which its worker "
-            "deletes when the run ends: all files would be lost. Nothing was paid. What to do: set the variable that "
-            "names it on the worker (RH_STORAGE_URL, RH_RECORDS or RH_JOURNAL), or the URL in the MediaStorage block, "
-            "to an absolute path or a URL such as s3://bucket/prefix."
+            f"{url!r} is a relative folder, and this flow run works in the temporary folder {Path.cwd()}, which its "
+            "worker deletes when the run ends: all files would be lost. Nothing was paid. What to do: set the variable "
+            "that names it on the worker (RH_STORAGE_URL, RH_RECORDS or RH_JOURNAL), or the URL in the MediaStorage "
+            "block, to an absolute path or a URL such as s3://bucket/prefix."
         )
     return locate(url)
+
+
+def _is_temporary(folder: Path) -> bool:
+    return folder.resolve().is_relative_to(Path(tempfile.gettempdir()).resolve())
 
 
 class MediaStore:

@@ -32,6 +32,7 @@ from rh_prefect.pipelines.works_store import (
     least_new_take,
     note_takes,
     read_takes,
+    records_url,
 )
 from rh_prefect.settings import Settings
 
@@ -252,7 +253,7 @@ def open_records(store: MediaStore, settings: Settings) -> StoredWorks:
         store: Where the files lie.
         settings: RH_RECORDS.
     """
-    url = (settings.records or store.url).rstrip("/")
+    url = records_url(store, settings)
     works = WorksJournal(url, options=store.options_for(url))
     return StoredWorks(works, open_edits(store, settings), store, cache=cache_of(works, settings))
 

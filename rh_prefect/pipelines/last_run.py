@@ -21,6 +21,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.file_model import Param
 from rh_prefect.pipelines.plan.changes import compare
 from rh_prefect.pipelines.plan.plan import Plan
+from rh_prefect.pipelines.works_store import records_url
 from rh_prefect.settings import Settings
 
 FOLDER = "pipelines"
@@ -115,7 +116,7 @@ def open_last_runs(store: MediaStore, settings: Settings) -> LastRuns:
         store: Where the files go.
         settings: RH_RECORDS.
     """
-    url = (settings.records or store.url).rstrip("/")
+    url = records_url(store, settings)
     return LastRuns(MediaStore(url, options=dict(store.options_for(url))))
 
 

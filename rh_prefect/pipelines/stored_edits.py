@@ -26,6 +26,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import shown_url
 from rh_prefect.pipelines.edit_rendering import Params, Rendered, render
 from rh_prefect.pipelines.plan.identity import recipe_id
+from rh_prefect.pipelines.works_store import records_url
 from rh_prefect.settings import Settings
 
 Rendering: TypeAlias = Callable[[str, Params, Path], Rendered]
@@ -233,7 +234,7 @@ def open_edits(store: MediaStore, settings: Settings) -> EditResults:
         store: Where the files go.
         settings: RH_RECORDS.
     """
-    url = (settings.records or store.url).rstrip("/")
+    url = records_url(store, settings)
     return EditResults(url, store, options=store.options_for(url))
 
 

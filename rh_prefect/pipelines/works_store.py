@@ -206,6 +206,15 @@ def home_key(work: str, shape: str = "") -> str:
     return f"{work}-home-{hashlib.sha256(shape.encode()).hexdigest()[:16]}" if shape else f"{work}-home"
 
 
+def records_url(store: MediaStore, settings: Settings) -> str:
+    """Returns the URL of the records of works: RH_RECORDS, or the storage.
+
+    Raises:
+        ConfigError: A worker would delete it.
+    """
+    return (lasting_place(settings.records) if settings.records else store.url).rstrip("/")
+
+
 async def open_works(store: MediaStore, settings: Settings) -> WorksJournal:
     """Opens the records of works, and checks whether they can be created exclusively.
 
@@ -218,7 +227,7 @@ async def open_works(store: MediaStore, settings: Settings) -> WorksJournal:
         JournalError: The place cannot be used.
         ConfigError: A worker would delete it.
     """
-    url = (store.url if settings.records is None else lasting_place(settings.records)).rstrip("/")
+    url = records_url(store, settings)
     works = WorksJournal(url, options=store.options_for(url))
     await works.check()
     return works
@@ -232,7 +241,7 @@ def find_works(scope: str, settings: Settings) -> WorksJournal | None:
         settings: RH_RECORDS, and the storage that is used where no block is named.
     """
     places: list[tuple[str, Mapping[str, Any]]] = [(settings.storage_url, settings.storage_options)]
-    if settings.records is not None:
+    if settings.records:
         store = MediaStore(settings.storage_url, options=settings.storage_options)
         places.insert(0, (settings.records, store.options_for(settings.records)))
     for url, options in places:

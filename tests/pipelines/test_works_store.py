@@ -18,7 +18,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.plan.identity import work_id
 from rh_prefect.pipelines.work_lifecycle import Home
-from rh_prefect.pipelines.works_store import WorksJournal, choose_new_take, home_key, open_works
+from rh_prefect.pipelines.works_store import WorksJournal, choose_new_take, home_key, open_works, records_url
 from rh_prefect.settings import Settings, get_settings
 from tests.support.s3 import S3Server
 
@@ -137,6 +137,19 @@ def test_each_place_has_a_name_of_its_own() -> None:
     names = {WorksJournal(url).scope for url in ("/a", "/b", "s3://user:secret@bucket/a")}
     assert len(names) == 3
     assert all(name.startswith("works-") for name in names)
+
+
+async def test_an_empty_setting_of_the_records_means_the_storage(tmp_path: Path) -> None:
+    """Files for containers often set all variables, unused ones to an empty text."""
+    store = MediaStore(tmp_path / "out")
+    with_setting, without = [await open_works(store, Settings(records=records)) for records in ("", None)]
+    assert with_setting.scope == without.scope
+
+
+def test_records_in_a_relative_folder_have_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan and the run after it must find the same records."""
+    monkeypatch.chdir(tmp_path)
+    assert records_url(MediaStore(tmp_path / "out"), Settings(records="records")) == f"{tmp_path}/records"
 
 
 async def test_records_in_a_folder_that_a_worker_deletes_are_refused(

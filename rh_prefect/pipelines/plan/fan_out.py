@@ -93,7 +93,8 @@ class FanOuts:
         found = _candidates(found, limit, doubtful)
         if limit is not None and len(found) > limit:
             may_change = True
-            deciding = self._conditions.steps_that_decide(doubt for one in doubtful for doubt in one.doubts)
+            doubts_of_items = dict.fromkeys(doubt for one in doubtful for doubt in one.doubts)
+            deciding = self._conditions.steps_that_decide(doubts_of_items)
             self._conditions.doubt((id(frame), (*at, "limit")), deciding, found[limit:])
         for number, one in enumerate(found, 1):
             one.number = one.names["number"] = number
