@@ -26,6 +26,9 @@ from rh_prefect.media.storage_errors import as_media_error
 _FULL_DECODE = 16_000_000
 """Pixels up to which a picture is decoded whole, to be sure of it; more would take too much memory."""
 
+_PROGRESSIVE_DECODE = 100_000_000
+"""The same for a progressive JPEG at any scale: the decoder keeps up to 6 bytes of each of its pixels."""
+
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
 """Values of EXIF's orientation that swap width and height."""
@@ -127,9 +130,10 @@ def facts_or_type(path: Path) -> Facts:
 def _read_picture(path: Path, facts: Facts) -> Facts:
     # Not `Image.open`, which refuses pictures of 179 megapixels and more: large ones are not decoded whole here.
     read, _ = Image.OPEN[Image.registered_extensions()[f".{facts.extension}"]]
-    with path.open("rb") as file, read(file, path.name) as image:
+    with path.open("rb") as file, read(file, str(path)) as image:
         width, height = image.size
-        if width * height > _FULL_DECODE and image.format != "JPEG":
+        is_held_whole = image.info.get("progressive") and width * height > _PROGRESSIVE_DECODE
+        if width * height > _FULL_DECODE and (image.format != "JPEG" or is_held_whole):
             # Its checksums only; a search for an orientation would decode all of a PNG.
             image.verify()
             return replace(facts, width=width, height=height)

@@ -278,9 +278,10 @@ class Limiter:
         async with self._count_lock:
             max_age = MAX_COUNT_AGE_IF_FULL if self._is_full_of_others() else MAX_COUNT_AGE
             if self._counted_at is None or self._clock() - self._counted_at >= max_age:
+                released = self._released
                 running = await self._request_count()
                 if running is not None:
-                    self._others = max(0, running - self._held)
+                    self._others = max(0, running - self._held - (self._released - released))
 
     async def _request_count(self) -> int | None:
         # Set before the request, so that callers behind the lock do not each wait for the same timeout.

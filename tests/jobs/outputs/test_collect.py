@@ -359,7 +359,7 @@ class ChangingHost(FileHost):
 
     async def download(self, url: str, to: Path) -> Download:
         self.urls.append(url)
-        if not url or url.endswith("sign=1") and "/kept" not in url:
+        if not url or (url.endswith("sign=1") and "/kept" not in url):
             raise dead()
         name = url.rpartition("/")[2].partition(".")[0]
         to.write_bytes(samples.picture("PNG", text=name))
@@ -398,7 +398,9 @@ async def test_a_new_link_of_a_file_that_its_query_names_is_that_of_the_same_fil
     assert found == [samples.picture("PNG", text=name) for name in ("red", "blue")]
 
 
-async def test_the_new_link_of_another_file_is_not_that_of_a_missing_one(journal: FolderJournal, tmp_path: Path) -> None:
+async def test_the_new_link_of_another_file_is_not_that_of_a_missing_one(
+    journal: FolderJournal, tmp_path: Path
+) -> None:
     host = ChangingHost(queried("red", sign=2))
     with pytest.raises(OutputsExpired):
         await collect(host, journal, tmp_path, links=queried("red", "blue", sign=1))
