@@ -19,7 +19,7 @@ from tests.support.hypothesis_settings import first_finding, search
 
 
 def test_each_branch_keeps_its_results_and_each_call_is_paid_once() -> None:
-    run_state_machine_as_test(PaidBranches, settings=search(150))
+    run_state_machine_as_test(PaidBranches, settings=search(80))
 
 
 class CountsAlike(CallRegistry):
