@@ -200,7 +200,7 @@ class BatchConsole:
         self._reasons: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
-        run_status.listeners.append(self._hear)
+        run_status.listeners.append(self._take_event)
         batches.listeners.append(self._take)
         if self._console.is_terminal:
             self._live.start()
@@ -213,7 +213,7 @@ class BatchConsole:
             self._live.stop()
         with suppress(ValueError):  # it was dropped, since its reader had ended
             batches.listeners.remove(self._take)
-        run_status.listeners.remove(self._hear)
+        run_status.listeners.remove(self._take_event)
         if kind is not None and not isinstance(error, Exception):
             self._say_how_to_go_on()
 
@@ -238,7 +238,7 @@ class BatchConsole:
         elif not report.is_complete:
             self._say(f"run what is missing: {self._command()}")
 
-    def _hear(self, event: JobEvent) -> None:
+    def _take_event(self, event: JobEvent) -> None:
         if event.state == "moved":
             # Each job that was on its way to that account reports it; one line is enough.
             if event.message not in self._news:

@@ -147,7 +147,7 @@ class _Again:
     def __enter__(self) -> Self:
         from rh_prefect.flows import pipeline_run
 
-        pipeline_run.listeners.append(self._hear)
+        pipeline_run.listeners.append(self._take_plan)
         return self
 
     def __exit__(
@@ -155,11 +155,11 @@ class _Again:
     ) -> None:
         from rh_prefect.flows import pipeline_run
 
-        pipeline_run.listeners.remove(self._hear)
+        pipeline_run.listeners.remove(self._take_plan)
         if kind is None:
             self._record(self._takes)  # also if the results exist, so that no step has begun
 
-    def _hear(self, plan: Plan) -> None:
+    def _take_plan(self, plan: Plan) -> None:
         self._record({**self._takes, **plan.new_takes})
 
     def _record(self, takes: dict[str, int]) -> None:

@@ -80,29 +80,29 @@ EVERY: Final = 5.0
 """Seconds between two checks: one small request for each process that has paid jobs, however many they are."""
 
 _log = logging.getLogger("rh_prefect")
-_watched: dict[UUID, tuple[asyncio.Event, asyncio.Task[None]]] = {}
+_watches: dict[UUID, tuple[asyncio.Event, asyncio.Task[None]]] = {}
 """What each watch waits for between its checks: that the process ends."""
 
 
-def watch(board: RunStatus) -> None:
+def watch(status: RunStatus) -> None:
     """Monitors a run until its jobs or the run itself have ended, on the loop thread; a second call has no effect."""
-    if board.page is not None and board.page.flow_run_id not in _watched and board.has_work:
-        run = board.page.flow_run_id
+    if status.page is not None and status.page.flow_run_id not in _watches and status.has_work:
+        run = status.page.flow_run_id
         ends = asyncio.Event()
-        task = asyncio.ensure_future(_watch(board, run, ends))
-        _watched[run] = ends, task
-        task.add_done_callback(lambda _: _watched.pop(run, None))
+        task = asyncio.ensure_future(_watch(status, run, ends))
+        _watches[run] = ends, task
+        task.add_done_callback(lambda _: _watches.pop(run, None))
 
 
-async def _watch(board: RunStatus, run: UUID, ends: asyncio.Event) -> None:
+async def _watch(status: RunStatus, run: UUID, ends: asyncio.Event) -> None:
     is_on = True
-    while is_on and board.has_work:
+    while is_on and status.has_work:
         with suppress(TimeoutError):
             await asyncio.wait_for(ends.wait(), EVERY)
-        is_on = await _look(board, run, is_last=ends.is_set()) and not ends.is_set()
+        is_on = await _look(status, run, is_last=ends.is_set()) and not ends.is_set()
 
 
-async def _look(board: RunStatus, run: UUID, *, is_last: bool) -> bool:
+async def _look(status: RunStatus, run: UUID, *, is_last: bool) -> bool:
     """Cancels the tasks of a run that was cancelled; returns whether to check again."""
     try:
         flow_run = await ask(lambda api: api.read_flow_run(run))
@@ -113,7 +113,7 @@ async def _look(board: RunStatus, run: UUID, *, is_last: bool) -> bool:
     state = flow_run.state
     if state is not None and (state.is_cancelling() or state.is_cancelled()):
         # Once the process is ending, Prefect's handler can no longer start what sends a line to the dashboard.
-        await _cancel(flow_run, _log if is_last else flow_run_logger(flow_run), board.page.flow if board.page else "")
+        await _cancel(flow_run, _log if is_last else flow_run_logger(flow_run), status.page.flow if status.page else "")
         return False
     return state is None or not (state.is_final() or state.is_paused())
 
@@ -131,7 +131,7 @@ async def _cancel(flow_run: FlowRun, log: logging.Logger | logging.LoggerAdapter
 async def _last_look() -> None:
     """Checks all watched runs a last time: a cancelled run ends its process within a second or two, often unchecked."""
     # By the watches themselves: each has the Prefect API of its run, which the settings may no longer name.
-    looking = list(_watched.values())
+    looking = list(_watches.values())
     for ends, _ in looking:
         ends.set()
     await asyncio.gather(*(task for _, task in looking), return_exceptions=True)

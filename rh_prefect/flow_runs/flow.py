@@ -152,13 +152,13 @@ def _rows(report: CancelReport) -> Iterator[dict[str, str]]:
 
 async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Writes the table of steps, and downloads paid results that this run did not use."""
-    board = run_status_of(artifacts.Page.of(flow, flow_run.id))
-    if board.rows:
-        if not board.is_reported:
-            await artifacts.steps_table(board.steps(), page=board.page)
-        await LOOP.call(board.progress.finish(board.percent_done, description=board.summary))
-        if not board.is_reported and (files := board.files()):
-            await artifacts.results(files, cost=board.cost, page=board.page)
+    status = run_status_of(artifacts.Page.of(flow, flow_run.id))
+    if status.rows:
+        if not status.is_reported:
+            await artifacts.steps_table(status.steps(), page=status.page)
+        await LOOP.call(status.progress.finish(status.percent_done, description=status.summary))
+        if not status.is_reported and (files := status.files()):
+            await artifacts.results(files, cost=status.cost, page=status.page)
     if state.is_completed() and str(flow_run.id) in REQUESTED_KEYS:
         await LOOP.call(_collect_orphans(scope_of(flow_run, flow.name), flow_run_logger(flow_run, flow)))
     if flow_run.run_count > 1:

@@ -158,14 +158,14 @@ def _step(event: JobEvent) -> Step:
     )
 
 
-_boards: LruCache[str, RunStatus] = LruCache(_CACHE_SIZE)
+_run_statuses: LruCache[str, RunStatus] = LruCache(_CACHE_SIZE)
 
 
 def run_status_of(page: Page) -> RunStatus:
     """Returns the `RunStatus` of a root flow run, by its page."""
     run = str(page.flow_run_id)
-    board = _boards.get(run)
-    return _boards.setdefault(run, RunStatus(page=page)) if board is None else board
+    status = _run_statuses.get(run)
+    return _run_statuses.setdefault(run, RunStatus(page=page)) if status is None else status
 
 
 def _status_in(scope: FlowScope) -> RunStatus:
@@ -177,12 +177,12 @@ def _status_in(scope: FlowScope) -> RunStatus:
 
 def known_run_status(flow_run_id: str) -> RunStatus | None:
     """Returns the `RunStatus` of a root flow run in this process; None if it has none, or if the run has ended."""
-    return _boards.get(flow_run_id)
+    return _run_statuses.get(flow_run_id)
 
 
 def forget_run_status(flow_run_id: str) -> None:
     """Removes the `RunStatus` of a flow run that has ended."""
-    _boards.pop(flow_run_id, None)
+    _run_statuses.pop(flow_run_id, None)
 
 
 _EVENTS: Final[frozenset[JobEventState]] = frozenset(
@@ -206,10 +206,10 @@ listeners: list[Callable[[JobEvent], None]] = []
 class RunObserver:
     """The observer of the jobs of one call."""
 
-    def __init__(self, log: logging.Logger | logging.LoggerAdapter[logging.Logger], board: RunStatus | None) -> None:
+    def __init__(self, log: logging.Logger | logging.LoggerAdapter[logging.Logger], status: RunStatus | None) -> None:
         """Sets up the watch."""
         self._log = log
-        self._board = board
+        self._status = status
 
     def notify(self, event: JobEvent) -> None:
         """Forwards a change; see `rh_prefect.jobs.events.Observer`.
@@ -217,7 +217,7 @@ class RunObserver:
         A part of it that fails is logged once and stops nothing: the job may be paid for.
         """
         _guarded(self._write, event)
-        if self._board is not None:
+        if self._status is not None:
             _guarded(self._show, event)
         for listener in tuple(listeners):
             _guarded(listener, event)
@@ -230,10 +230,10 @@ class RunObserver:
 
     def _show(self, event: JobEvent) -> None:
         # Outside of flows there may be no Prefect API at all, and an event would start a throw-away server for itself.
-        if self._board is not None:
-            self._board.take(event)
-            watch(self._board)
-            _show_progress(self._board)
+        if self._status is not None:
+            self._status.take(event)
+            watch(self._status)
+            _show_progress(self._status)
             if event.state in _EVENTS:
                 _emit(event)
 
@@ -267,8 +267,8 @@ def _guarded(listener: Callable[[JobEvent], None], event: JobEvent) -> None:
 def run_observer() -> Observer:
     """Makes an observer for the run that the caller is in."""
     scope = current_scope()
-    board = _status_in(scope) if scope is not None else None
-    return RunObserver(run_logger(), board)
+    status = _status_in(scope) if scope is not None else None
+    return RunObserver(run_logger(), status)
 
 
 def run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
@@ -310,11 +310,11 @@ def add_results(files: Mapping[str, Media]) -> None:
 _showing: set[asyncio.Task[None]] = set()
 
 
-def _show_progress(board: RunStatus) -> None:
-    if not board.progress.is_due:
+def _show_progress(status: RunStatus) -> None:
+    if not status.progress.is_due:
         return
     # No caller awaits the bar; the set only keeps the task from being collected as garbage.
-    task = asyncio.ensure_future(board.progress.report(board.percent, description=board.line))
+    task = asyncio.ensure_future(status.progress.report(status.percent, description=status.line))
     _showing.add(task)
     task.add_done_callback(_showing.discard)
 

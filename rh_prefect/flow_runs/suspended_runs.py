@@ -110,23 +110,23 @@ class Resumer:
 
     async def check(self, *, asks: bool) -> list[UUID]:
         """Checks the suspended runs once; without `asks`, only by the journals and not at RunningHub."""
-        found = [sleeper async for sleeper in suspended_runs_with_tasks()]
+        found = [run async for run in suspended_runs_with_tasks()]
         self._watched = {one: known for one, known in self._watched.items() if one in found}
-        return [sleeper.flow_run_id for sleeper in found if await self._can_wake(sleeper, asks=asks)]
+        return [run.flow_run_id for run in found if await self._can_wake(run, asks=asks)]
 
-    async def _can_wake(self, sleeper: SuspendedRun, *, asks: bool) -> bool:
+    async def _can_wake(self, run: SuspendedRun, *, asks: bool) -> bool:
         try:
-            why = await self._reason(sleeper, asks=asks)
-            return why is not None and await _wake(sleeper, why)
+            why = await self._reason(run, asks=asks)
+            return why is not None and await _wake(run, why)
         except RunningHubError as error:
-            _log.warning("the suspended run %s cannot be watched: %s", sleeper.name, error)
+            _log.warning("the suspended run %s cannot be watched: %s", run.name, error)
         except Exception:  # the other runs are resumed in any case
-            _log.exception("the suspended run %s cannot be watched", sleeper.name)
+            _log.exception("the suspended run %s cannot be watched", run.name)
         return False
 
-    async def _reason(self, sleeper: SuspendedRun, *, asks: bool) -> str | None:
+    async def _reason(self, run: SuspendedRun, *, asks: bool) -> str | None:
         """Returns the reason to resume a run; None if it may stay suspended."""
-        watched = self._watched.get(sleeper) or await self._begin(sleeper)
+        watched = self._watched.get(run) or await self._begin(run)
         if watched is None:
             return None
         tasks = len(watched.suspension.tasks)
@@ -137,13 +137,13 @@ class Resumer:
             watched.running.pop()
         return None if watched.running else f"all of its {tasks} tasks have ended"
 
-    async def _begin(self, sleeper: SuspendedRun) -> _Watched | None:
-        record = await FlowRunJournal(sleeper.flow_run_id).read(sleeper.record)
+    async def _begin(self, run: SuspendedRun) -> _Watched | None:
+        record = await FlowRunJournal(run.flow_run_id).read(run.record)
         if record is None:
             return None
         suspension = Suspension.model_validate(record)
-        self._watched[sleeper] = _Watched(suspension, list(suspension.tasks))
-        return self._watched[sleeper]
+        self._watched[run] = _Watched(suspension, list(suspension.tasks))
+        return self._watched[run]
 
 
 async def _has_ended(task: PendingTask, *, asks: bool) -> bool:
@@ -163,12 +163,12 @@ async def _has_ended(task: PendingTask, *, asks: bool) -> bool:
         return True  # the run itself will report it
 
 
-async def _wake(sleeper: SuspendedRun, why: str) -> bool:
-    done = await ask(lambda api: api.resume_flow_run(sleeper.flow_run_id))
+async def _wake(run: SuspendedRun, why: str) -> bool:
+    done = await ask(lambda api: api.resume_flow_run(run.flow_run_id))
     # A second resume is refused: another process has resumed it, or it was cancelled.
     is_woken = done.status == SetStateStatus.ACCEPT
     if is_woken:
-        _log.info("resumed the suspended run %s: %s", sleeper.name, why)
+        _log.info("resumed the suspended run %s: %s", run.name, why)
     return is_woken
 
 
@@ -200,7 +200,7 @@ class SuspendedRunResumer:
             self._is_started = True
         LOOP.submit(self._begin())
 
-    def hear(self) -> None:
+    def notify(self) -> None:
         """Records that a task has ended; runs on the loop thread."""
         self._end_event.set()
 

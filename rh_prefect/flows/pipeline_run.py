@@ -358,7 +358,7 @@ class PipelineRun:
         """Fails the steps whose `expect` is false; they are never paid for, and neither are those that need them."""
         for one in self.plan.instances:
             if one.state == "x" and one.problems and self._is_selected(one):
-                self.outcome.errors.setdefault(one.address, self._spoilt(one))
+                self.outcome.errors.setdefault(one.address, self._input_error(one))
 
     def stopped_by(self) -> str:
         """Returns the failed step whose `on_error`, or that of a group around it, is `fail`; empty if there is none.
@@ -371,14 +371,14 @@ class PipelineRun:
         return self._stopped_by
 
     @staticmethod
-    def _spoilt(instance: Instance) -> InputError:
+    def _input_error(instance: Instance) -> InputError:
         problem = f"{visible(instance.address)}: {visible(instance.problems[0])}"
         return InputError(f"{problem}. Nothing was paid for it. What to do: change the step, or make another take.")
 
     def _may_begin(self, instance: Instance, lost: Collection[str]) -> bool:
         refusal: RunningHubError | None = None
         if instance.problems:  # in what a model has answered: the first plan is refused as a whole
-            refusal = self._spoilt(instance)
+            refusal = self._input_error(instance)
         elif instance.unread_graph and any(work.state != "=" for work in instance.works):
             refusal = JobError(f"{instance.address}: {instance.unread_graph} Nothing was paid for it.")
         else:

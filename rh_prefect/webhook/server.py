@@ -48,7 +48,7 @@ _log = logging.getLogger("rh_prefect")
 
 
 def create_app(
-    *, token: SecretStr | None = None, confirmer: Verifier | None = None, watchman: SuspendedRunResumer | None = None
+    *, token: SecretStr | None = None, confirmer: Verifier | None = None, resumer: SuspendedRunResumer | None = None
 ) -> Starlette:
     """Creates the receiver, to be served alone or mounted in a web service of your own.
 
@@ -57,7 +57,7 @@ def create_app(
     Args:
         token: The secret part of the address; by default RH_WEBHOOK_TOKEN.
         confirmer: Verifies the deliveries.
-        watchman: Wakes suspended runs; it begins with the server, or with the first delivery where the receiver is a
+        resumer: Wakes suspended runs; it begins with the server, or with the first delivery where the receiver is a
             part of another service.
 
     Raises:
@@ -68,8 +68,8 @@ def create_app(
         raise ConfigError(
             "The receiver needs a token. What to do: set RH_WEBHOOK_TOKEN; `rh-prefect webhook serve` generates one."
         )
-    watch = watchman or SuspendedRunResumer()
-    receiver = _Receiver(usable_token(secret), confirmer or Verifier(on_end=watch.hear), watch)
+    watch = resumer or SuspendedRunResumer()
+    receiver = _Receiver(usable_token(secret), confirmer or Verifier(on_end=watch.notify), watch)
     hook = Route("/hook/{token}/{scope}/{key}/{n}", receiver.take, methods=["POST"])
     routes = [hook, Route("/health", _health, methods=["GET"])]
     return Starlette(routes=routes, middleware=[Middleware(_Unlogged)], lifespan=receiver.watching)
@@ -103,19 +103,19 @@ class _Refused(Exception):
 class _Receiver:
     """The handler of deliveries."""
 
-    def __init__(self, token: SecretStr, confirmer: Verifier, watchman: SuspendedRunResumer) -> None:
+    def __init__(self, token: SecretStr, confirmer: Verifier, resumer: SuspendedRunResumer) -> None:
         self._token = token.get_secret_value().encode()
         self._confirmer = confirmer
-        self._watchman = watchman
+        self._resumer = resumer
 
     @asynccontextmanager
     async def watching(self, _: Starlette) -> AsyncIterator[None]:
         """Checks suspended runs from the start: their webhooks may have come while no receiver ran."""
-        self._watchman.start()
+        self._resumer.start()
         try:
             yield
         finally:
-            await LOOP.call(self._watchman.close())
+            await LOOP.call(self._resumer.close())
 
     async def take(self, request: Request) -> Response:
         """Responds to one delivery; RunningHub sends it again unless the status is 2xx."""
@@ -123,7 +123,7 @@ class _Receiver:
             delivery = await self._read(request)
         except _Refused as refused:
             return Response(status_code=refused.status)
-        self._watchman.start()
+        self._resumer.start()
         if not self._confirmer.take(delivery):
             return Response(status_code=503, headers={"Retry-After": "60"})
         return PlainTextResponse("noted")

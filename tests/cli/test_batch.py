@@ -29,8 +29,8 @@ def test_the_line_counts_what_is_done_running_queued_failed_spent_and_left() -> 
     progress.start([RowResult(row=1, state="done", costs=Costs({"CNY": Decimal("0.04")}))])
     assert line_of(progress) == "done 1 · running 0 · queued 5 · failed 0 · spent 0.04 CNY"
     for job in ("run/a", "run/b", "other/c"):
-        progress.hear(JobEvent("submitted", job, "some/model"))
-    progress.hear(JobEvent("succeeded", "run/a", "some/model"))
+        progress.take_event(JobEvent("submitted", job, "some/model"))
+    progress.take_event(JobEvent("succeeded", "run/a", "some/model"))
     progress.end(RowResult(row=2, state="done", costs=Costs({"CNY": Decimal("0.04")})))
     progress.end(RowResult(row=3, state="failed"))
     progress.began -= 20

@@ -31,51 +31,51 @@ class Rows(dict[str, JobEvent]):
 
 def test_no_event_goes_through_all_rows() -> None:
     """A25: what an event costs does not grow with the number of jobs."""
-    board = RunStatus()
-    board.rows = rows = Rows()
+    status = RunStatus()
+    status.rows = rows = Rows()
     for job in range(100):
-        board.take(event(job, "running"))
-        assert (board.ended, board.percent, bool(board.line)) == (0, 0.0, True)
+        status.take(event(job, "running"))
+        assert (status.ended, status.percent, bool(status.line)) == (0, 0.0, True)
     assert rows.walks == 0
 
 
 def test_what_has_ended_is_counted_and_a_job_that_is_tried_again_is_counted_no_more() -> None:
-    board = RunStatus()
-    board.expect(10)
+    status = RunStatus()
+    status.expect(10)
     for step, state in enumerate(STATES):
         for job in range(4):
-            board.take(event(job, state))
-        assert board.ended == sum(one.state in ENDED for one in board.rows.values())
-        assert board.has_work == (state not in ENDED), step
-    assert (board.ended, board.percent) == (4, 40.0)
-    assert board.line == "4 of 10 jobs done"
+            status.take(event(job, state))
+        assert status.ended == sum(one.state in ENDED for one in status.rows.values())
+        assert status.has_work == (state not in ENDED), step
+    assert (status.ended, status.percent) == (4, 40.0)
+    assert status.line == "4 of 10 jobs done"
 
 
 def test_the_line_tells_of_three_graphs_that_run() -> None:
-    board = RunStatus()
+    status = RunStatus()
     for job in range(5):
-        board.take(event(job, "running", message=f"{job} %", is_step=True))
-    assert board.line == "0 of 5 jobs done; model-0: 0 %; model-1: 1 %; model-2: 2 %"
-    board.take(replace(event(1, "succeeded"), message="done"))
-    assert board.line == "1 of 5 jobs done; model-0: 0 %; model-2: 2 %; model-3: 3 %"
+        status.take(event(job, "running", message=f"{job} %", is_step=True))
+    assert status.line == "0 of 5 jobs done; model-0: 0 %; model-1: 1 %; model-2: 2 %"
+    status.take(replace(event(1, "succeeded"), message="done"))
+    assert status.line == "1 of 5 jobs done; model-0: 0 %; model-2: 2 %; model-3: 3 %"
 
 
 def test_a_board_is_dropped_with_its_run() -> None:
     """A25: a process that runs many flows does not remember those that have ended."""
     page = Page("film", uuid.uuid4())
-    board = run_status_of(page)
-    assert run_status_of(page) is board
+    status = run_status_of(page)
+    assert run_status_of(page) is status
     boards.forget_run_status(str(page.flow_run_id))
-    assert run_status_of(page) is not board
+    assert run_status_of(page) is not status
     boards.forget_run_status(str(page.flow_run_id))
 
 
 def test_a_failed_run_is_not_shown_as_done() -> None:
     """C5: a run with failed jobs said "9 of 9 jobs done, 100", and one with jobs that had not begun "5 of 5"."""
-    board = RunStatus()
-    board.expect(5, estimate=Costs.of(Decimal("9.3"), "CNY"))
+    status = RunStatus()
+    status.expect(5, estimate=Costs.of(Decimal("9.3"), "CNY"))
     for job, state in enumerate(("succeeded", "reused", "failed", "cancelled")):
-        board.take(event(job, cast("JobEventState", state)))
-    assert board.line == "2 of 5 jobs done, 1 failed, 1 cancelled, estimate 9.30 CNY"
-    assert board.summary == "2 of 5 jobs done, 1 failed, 1 cancelled, estimate 9.30 CNY, 1 not finished"
-    assert (board.percent, board.percent_done) == (80.0, 40.0)
+        status.take(event(job, cast("JobEventState", state)))
+    assert status.line == "2 of 5 jobs done, 1 failed, 1 cancelled, estimate 9.30 CNY"
+    assert status.summary == "2 of 5 jobs done, 1 failed, 1 cancelled, estimate 9.30 CNY, 1 not finished"
+    assert (status.percent, status.percent_done) == (80.0, 40.0)

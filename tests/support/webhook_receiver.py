@@ -38,8 +38,8 @@ def receiver(*, haste: float = 50.0) -> Iterator[Callback]:
     async def sleep(seconds: float) -> None:
         await asyncio.sleep(seconds / haste)
 
-    watchman = SuspendedRunResumer(shortest=SHORTEST / haste)
-    app = create_app(token=SecretStr(TOKEN), confirmer=Verifier(sleep=sleep, on_end=watchman.hear), watchman=watchman)
+    resumer = SuspendedRunResumer(shortest=SHORTEST / haste)
+    app = create_app(token=SecretStr(TOKEN), confirmer=Verifier(sleep=sleep, on_end=resumer.notify), resumer=resumer)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         # Prefect's settings of a test are context variables, which a new thread would not see.
@@ -51,7 +51,7 @@ def receiver(*, haste: float = 50.0) -> Iterator[Callback]:
         finally:
             server.should_exit = True
             thread.join()
-            LOOP.call_sync(watchman.close())
+            LOOP.call_sync(resumer.close())
 
 
 class ReceiverProcess:

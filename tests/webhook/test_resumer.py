@@ -14,12 +14,12 @@ async def test_a_watch_that_was_closed_is_not_kept(closed_port: int) -> None:
     watches: list[weakref.ref[SuspendedRunResumer]] = []
     with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{closed_port}/api"}):
         for _ in range(3):
-            watchman = SuspendedRunResumer()
+            resumer = SuspendedRunResumer()
             for _ in range(2):
-                watchman.start()
-                await LOOP.call(watchman.close())
-            watches.append(weakref.ref(watchman))
-            del watchman
+                resumer.start()
+                await LOOP.call(resumer.close())
+            watches.append(weakref.ref(resumer))
+            del resumer
     await LOOP.call(_a_turn())
     gc.collect()
     assert [watch() for watch in watches] == [None] * 3

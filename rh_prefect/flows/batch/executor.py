@@ -111,7 +111,7 @@ class Progress:
         each = (spent - self._spent_at_start.amounts.get(currency, Decimal(0))) / now
         return self._open if each <= 0 else max(0, math.ceil((self.budget - spent) / each))
 
-    def hear(self, event: JobEvent) -> None:
+    def take_event(self, event: JobEvent) -> None:
         """Records a change of a job."""
         if not event.job.startswith(f"{self.scope}/"):
             return
@@ -310,7 +310,7 @@ class RowExecutor:
         try:
             pending = await self._chain(work, results)
             if pending is not None:
-                self._leave(work, results, pending)
+                self._suspend_row(work, results, pending)
                 return _Gone(work)
             ended: tuple[RowState, str] = ("failed", summary_of(results[-1])) if results[-1].damaged else ("done", "")
         except BudgetExceeded as error:
@@ -334,7 +334,7 @@ class RowExecutor:
             results.append(done)
         return None
 
-    def _leave(self, work: Work, results: list[Result], pending: PendingTask) -> None:
+    def _suspend_row(self, work: Work, results: list[Result], pending: PendingTask) -> None:
         """Records the state of a row while the run is suspended."""
         self.items[work.number] = self.items[work.number].model_copy(
             update={

@@ -235,7 +235,7 @@ class _Run:
         self, executor: RowExecutor, turns: Sequence[Sequence[Work]], together: SuspendGroup | None
     ) -> tuple[BatchReport, list[Work]]:
         """Runs rows in turns; returns the report, and the rows to run again when their tasks have ended."""
-        run_status.listeners.append(executor.progress.hear)
+        run_status.listeners.append(executor.progress.take_event)
         try:
             with override_scope(self.scope):
                 remaining = [work for works in turns for work in await executor.run(works, together)]
@@ -244,7 +244,7 @@ class _Run:
             await asyncio.shield(LOOP.call(LOOP.settle(_SETTLE)))
             raise
         finally:
-            run_status.listeners.remove(executor.progress.hear)
+            run_status.listeners.remove(executor.progress.take_event)
             # Also after an interruption: the results so far are useful to the user.
             done = await asyncio.shield(self._account(executor))
         return done, remaining

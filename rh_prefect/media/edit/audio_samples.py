@@ -37,7 +37,7 @@ _LEAST_GAP = 0.1
 """Seconds between two frames that are a gap; times of less are inexact, and encoders put padding at the start."""
 
 _OVERLAP = RATE // 4
-"""How much of a loop's end is heard together with its next beginning."""
+"""How much of a loop's end is weighted together with its next beginning."""
 
 
 class Sound:
@@ -301,7 +301,7 @@ def audio_level(path: Path, *, start: float = 0.0, seconds: float | None = None)
         seconds: How long to listen; None: to the end.
 
     Returns:
-        Its levels, as heard in stereo at 48 kHz.
+        Its levels, as weighted in stereo at 48 kHz.
     """
     check_time("start", start)
     check_time("seconds", seconds)
@@ -309,7 +309,7 @@ def audio_level(path: Path, *, start: float = 0.0, seconds: float | None = None)
         meter = _Meter()
         remaining = math.inf if seconds is None else round(seconds * RATE)
         while remaining > 0 and (piece := sound.read(int(min(remaining, PIECE)))).shape[1]:
-            meter.hear(piece)
+            meter.add(piece)
             remaining -= piece.shape[1]
     if not meter.samples:
         raise MediaError(f"The file {path} has no sound after {start:g} s. What to do: check its length.")
@@ -326,20 +326,20 @@ class _Meter:
     samples: int = 0
     square: float = 0.0
     peak: float = 0.0
-    _ear: _Ear = field(default_factory=lambda: _Ear())
+    _loudness: _LoudnessMeter = field(default_factory=lambda: _LoudnessMeter())
 
-    def hear(self, piece: Samples) -> None:
+    def add(self, piece: Samples) -> None:
         self.samples += piece.shape[1]
         self.square += float(np.sum(np.square(piece, dtype=np.float64)))
         self.peak = max(self.peak, float(np.max(np.abs(piece))))
-        self._ear.hear(piece)
+        self._loudness.add(piece)
 
     def level(self) -> Level:
         mean = decibels(self.square / (2 * self.samples))
-        return Level(self.samples / RATE, mean, decibels(self.peak**2), self._ear.lufs())
+        return Level(self.samples / RATE, mean, decibels(self.peak**2), self._loudness.lufs())
 
 
-class _Ear:
+class _LoudnessMeter:
     """A meter of the K-weighted power per tenth of a second; an hour has 36 000 numbers."""
 
     def __init__(self) -> None:
@@ -348,11 +348,11 @@ class _Ear:
         self._held = silence(0)
         self._hops: list[float] = []
 
-    def hear(self, piece: Samples) -> None:
+    def add(self, piece: Samples) -> None:
         self._graph.push(frame_of(piece, self._at))
         self._at += piece.shape[1]
-        for heard in pulled(self._graph):
-            self._held = np.concatenate([self._held, heard], axis=1)
+        for weighted in pulled(self._graph):
+            self._held = np.concatenate([self._held, weighted], axis=1)
         while self._held.shape[1] >= _HOP:
             self._hops.append(_power(self._held[:, :_HOP]))
             self._held = self._held[:, _HOP:]
@@ -363,8 +363,8 @@ class _Ear:
             rest = [_power(self._held)] if self._held.shape[1] else []
             return _loudness(np.array([*self._hops, *rest]))
         blocks = np.convolve(hops, np.full(_BLOCK_HOPS, 1 / _BLOCK_HOPS), mode="valid")
-        heard = _above(blocks, _ABSOLUTE_GATE)
-        return _loudness(_above(heard, _loudness(heard) + _RELATIVE_GATE))
+        weighted = _above(blocks, _ABSOLUTE_GATE)
+        return _loudness(_above(weighted, _loudness(weighted) + _RELATIVE_GATE))
 
 
 def _weighting() -> Graph:
