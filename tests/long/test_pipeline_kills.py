@@ -80,8 +80,8 @@ CHAINS: tuple[tuple[Point, ...], ...] = (
     ),
     (
         Point("s3", f"^PUT .*{WORK}/home"),
-        Point("s3", "^PUT .*/pipelines/", after=True),
         Point("rh", f"{POST}media/upload", after=True),
+        Point("s3", "^PUT .*/pipelines/", after=True),
         Point("s3", "^PUT .*/runs/", after=True),
     ),
 )

@@ -93,7 +93,7 @@ class ReceiverProcess:
         """Ends it with a signal, if it runs."""
         if self._process is not None:
             self._process.send_signal(number)
-            self._process.communicate(timeout=30)
+            self._process.communicate(timeout=60)
             self._process = None
 
 
