@@ -208,10 +208,11 @@ class SuspendedRunResumer:
         """Stops the monitoring, which can be started again; runs on the loop thread."""
         with self._lock:
             self._is_started = False
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            self._task = None
+        task, self._task = self._task, None
+        while task is not None and not task.done():
+            # A library may lose a cancellation, such as one in the middle of a connection that fails.
+            task.cancel()
+            await asyncio.wait([task], timeout=1.0)
         LOOP.forget_closer(self.close)
 
     async def _begin(self) -> None:
