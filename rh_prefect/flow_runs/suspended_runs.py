@@ -35,7 +35,7 @@ from rh_prefect.flow_runs.queries import find_flow_runs, journal_of
 from rh_prefect.flow_runs.recorded_job_collection import confirmed_end
 from rh_prefect.flow_runs.suspension import PAUSE_KEY, SUSPEND, PendingTask, Suspension
 from rh_prefect.jobs.journal.job_records import JobRecords, split_job
-from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.jobs.loop_thread import LOOP, end_task
 from rh_prefect.prefect_api import ask
 
 BY_THE_CLOCK: Final = 60.0
@@ -209,10 +209,8 @@ class SuspendedRunResumer:
         with self._lock:
             self._is_started = False
         task, self._task = self._task, None
-        while task is not None and not task.done():
-            # A library may lose a cancellation, such as one in the middle of a connection that fails.
-            task.cancel()
-            await asyncio.wait([task], timeout=1.0)
+        if task is not None:
+            await end_task(task)
         LOOP.forget_closer(self.close)
 
     async def _begin(self) -> None:

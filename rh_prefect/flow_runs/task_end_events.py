@@ -18,7 +18,7 @@ from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.settings import PREFECT_API_URL
 
 from rh_prefect.jobs.journal.journal import EndListener
-from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.jobs.loop_thread import LOOP, end_task
 
 FINISHED: Final = "runninghub.task.finished"
 _RESOURCE: Final = "runninghub.task."
@@ -90,8 +90,7 @@ class Subscription:
     async def close(self) -> None:
         """Ends the connection."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await end_task(self._task)
 
     async def _listen(self) -> None:
         breaks = 0

@@ -166,6 +166,16 @@ class LoopThread:
                 await closer()
 
 
+async def end_task(task: asyncio.Task[None]) -> None:
+    """Cancels a task until it has ended.
+
+    A library may lose a cancellation, such as one in the middle of a connection that fails.
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=1.0)
+
+
 LOOP = LoopThread()
 """This process's loop."""
 

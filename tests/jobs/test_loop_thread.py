@@ -4,12 +4,14 @@ import asyncio
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
 
 import pytest
 
-from rh_prefect.jobs.loop_thread import JOIN_SECONDS, LOOP
+from rh_prefect.jobs.loop_thread import JOIN_SECONDS, LOOP, end_task
+from tests.support.virtual_time import in_virtual_time, now
 
 NAME: ContextVar[str] = ContextVar("NAME", default="nobody")
 
@@ -223,3 +225,17 @@ print("parent")
 
 def test_a_process_without_calls_has_no_loop(tmp_path: Path) -> None:
     assert runs("print(threading.active_count())", tmp_path=tmp_path) == "1\n"
+
+
+@in_virtual_time
+async def test_a_task_whose_cancellation_is_lost_is_ended() -> None:
+    async def loses_one() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+        await asyncio.sleep(3600)
+
+    task = asyncio.ensure_future(loses_one())
+    await asyncio.sleep(0)
+    await end_task(task)
+    assert task.cancelled()
+    assert now() < 10
