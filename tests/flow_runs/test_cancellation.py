@@ -73,7 +73,7 @@ async def test_an_earlier_attempt_that_lives_on_submits_nothing_more_either(rh: 
 
 
 async def test_a_cancellation_of_a_batch_that_has_run_often_takes_few_requests() -> None:
-    """Each earlier attempt was forbidden by an append of its own, and the newest one last: 40 ms for each of them."""
+    """Each earlier attempt was forbidden by a separate append, and the newest one last: 40 ms for each of them."""
     run, attempts = await begin(flows.many, prompts=PROMPTS), 300
     record = {"token": "t", "scope": run, "attempt": ATTEMPTS_OF_A_BATCH + attempts}
     async with get_client() as client:

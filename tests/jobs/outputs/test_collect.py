@@ -457,7 +457,7 @@ class LateHost(ChangingHost):
 async def test_an_output_beside_one_with_an_invalid_link_is_saved(
     journal: FolderJournal, tmp_path: Path, url: str
 ) -> None:
-    """A13: the other one is downloaded as soon as RunningHub lists its link, in whatever order."""
+    """A13: the other one is downloaded as soon as RunningHub lists its link, in any order."""
     links = (*numbered("a", sign=2), Link(url=url, node_id="9"))
     with pytest.raises(OutputsExpired, match="could not be downloaded"):
         await collect(LateHost(links), journal, tmp_path, links=links)
