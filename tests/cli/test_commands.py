@@ -72,15 +72,16 @@ def test_a_film_is_made_listed_and_added_up(rh: Emulator, env: dict[str, str], t
     assert film.is_relative_to(tmp_path / "films")
     assert film.stat().st_size > 10_000
     run = re.findall(r"flow run ([0-9a-f-]{36})", done.stdout)[0]
-    listed = call("jobs", "list", run, env=env).stdout
+    env["RH_STORAGE_URL"] = str(tmp_path / "films")
+    listed, runs = (one.stdout for one in run_each([["jobs", "list", run], ["jobs", "list"]], env=env, cwd=tmp_path))
     assert listed.count("success") == 8
-    runs = call("jobs", "list", env=env).stdout
     assert re.search(rf"{run} +8 job\(s\)  Completed +film ", runs)
     assert "rh_prefect.resume(" in runs
     key = re.findall(rf"{run}/([0-9a-f]+)", listed)[0]
-    assert '"outcome":"ticket"' in call("jobs", "show", f"{run}/{key}", env=env).stdout
-    assert call("jobs", "cancel", run, env=env).stdout, "C8: it may have printed nothing"
-    spent = call("spend", env={**env, "RH_STORAGE_URL": str(tmp_path / "films")}).stdout
+    commands = [["jobs", "show", f"{run}/{key}"], ["jobs", "cancel", run], ["spend"]]
+    shown, cancelled, spent = (one.stdout for one in run_each(commands, env=env, cwd=tmp_path))
+    assert '"outcome":"ticket"' in shown
+    assert cancelled, "C8: it may have printed nothing"
     assert f"{sum(one.charged for one in rh.recorder.paid)} CNY" in spent
     assert rh.key not in done.stdout + done.stderr + listed + spent
 

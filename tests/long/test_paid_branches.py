@@ -11,7 +11,7 @@ from tests.support.hypothesis_settings import search
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
-COURSES = 300
+COURSES = 200
 
 
 @pytest.mark.parametrize("number", range(2))
