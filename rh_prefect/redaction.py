@@ -29,7 +29,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def mask(text: str, *, key: SecretStr | None = None) -> str:
-    """Masks the key, passwords in URLs and text that looks like one of RunningHub's secrets (api.md 10, item 19).
+    """Masks the key, passwords in URLs and text that looks like one of RunningHub's secrets.
 
     Control characters become blanks.
     """

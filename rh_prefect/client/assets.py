@@ -31,7 +31,7 @@ _BLIPS: Final = 5
 class Assets:
     """Registered files; errors as in `Client`. A model takes an asset's `uri` in place of a link.
 
-    Nothing published says which codes these endpoints answer (api.md 12).
+    RunningHub does not publish which codes these endpoints answer.
     """
 
     def __init__(self, session: Session) -> None:

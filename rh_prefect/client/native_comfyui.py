@@ -1,4 +1,4 @@
-"""Calls ComfyUI's own API on a RunningHub machine: single requests, and tasks built from them (api.md 3.25)."""
+"""Calls ComfyUI's own API on a RunningHub machine: single requests, and tasks built from them."""
 
 from __future__ import annotations
 

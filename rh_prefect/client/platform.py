@@ -62,7 +62,7 @@ class Webhooks:
         self._session = session
 
     async def detail(self, task_id: str) -> WebhookEvent:
-        """Returns the delivery state of a task's webhook (api.md 3.14); code 1 if there is none yet."""
+        """Returns the delivery state of a task's webhook; code 1 if there is none yet."""
         ask = RequestInfo(f"webhook of task {task_id}")
         body = {"taskId": usable_id(task_id, of="a task")}
         data = responses.with_data(await self._session.call_v1("task/openapi/getWebhookDetail", body, ask), ask)
@@ -73,7 +73,7 @@ class Webhooks:
         return event
 
     async def resend(self, event_id: str, *, url: str | None = None) -> None:
-        """Requests a new delivery of an event; receivers must handle duplicates anyway (api.md 3.15).
+        """Requests a new delivery of an event; receivers must handle duplicates anyway.
 
         Args:
             event_id: Of the event, as `detail` tells it; not the task's.
@@ -125,7 +125,7 @@ class Workflows:
         self._session = session
 
     async def json(self, workflow_id: str) -> dict[str, object]:
-        """Fetches a workflow's graph in API format: nodes by id, each with `class_type` and `inputs` (api.md 3.4).
+        """Fetches a workflow's graph in API format: nodes by id, each with `class_type` and `inputs`.
 
         An input that is a list of two is a link to another node, not a value.
         """
@@ -138,14 +138,14 @@ class Workflows:
         return graph
 
     async def status_v1(self, task_id: str) -> TaskView:
-        """Returns a task's state from the deprecated status endpoint, without reasons and results (api.md 3.10)."""
+        """Returns a task's state from the deprecated status endpoint, without reasons and results."""
         ask = RequestInfo(f"v1 status of task {task_id}")
         body = {"taskId": usable_id(task_id, of="a task")}
         answer = await self._session.call_v1("task/openapi/status", body, ask)
         return responses.read_v1(answer, ask, responses.by_word, task_id=task_id)
 
     async def outputs_v1(self, task_id: str) -> TaskView:
-        """Returns a task's results from the deprecated outputs endpoint (api.md 3.11).
+        """Returns a task's results from the deprecated outputs endpoint.
 
         Queued, running and failed are states and no errors. Of a running task it may tell the `progress_url`, which no
         other endpoint does.
@@ -166,7 +166,7 @@ class Apps:
         self._session = session
 
     async def demo(self, webapp_id: str) -> App:
-        """Returns the inputs that an app accepts (api.md 3.8); code 901 if the site has no such app."""
+        """Returns the inputs that an app accepts; code 901 if the site has no such app."""
         ask = RequestInfo(f"call example of app {webapp_id}")
         query = f"apiKey={MASK}&webappId={usable_id(webapp_id, of='an AI app')}"
         answer = await self._session.call_with_key_in_query("api/webapp/apiCallDemo", query, ask)
@@ -175,7 +175,7 @@ class Apps:
     async def list(
         self, *, page: int = 1, size: int = 50, sort: AppSort = "RECOMMEND", days: int = 7
     ) -> Page[AppListing]:
-        """Lists public apps, at most 50 on a page (api.md 3.9); `days` is how far back HOTTEST looks."""
+        """Lists public apps, at most 50 on a page; `days` is how far back HOTTEST looks."""
         usable_page(page, size, largest=50)
         ask = RequestInfo(f"page {page} of the app list")
         body: dict[str, object] = {"current": page, "size": size, "sort": sort}
@@ -192,7 +192,7 @@ class QuickCreate:
         self._session = session
 
     async def params(self, webapp_id: str, *, kind: int = 2) -> tuple[Style, ...]:
-        """Lists the styles of a quick-create module (api.md 3.16); `kind` is its `type`, 2 in all samples."""
+        """Lists the styles of a quick-create module; `kind` is its `type`, 2 in all samples."""
         ask = RequestInfo(f"quick-create styles of {webapp_id}")
         body = {"type": kind, "webappId": usable_id(webapp_id, of="a quick-create module")}
         # Whether it wants a key is not confirmed: it gets both, as every v1 endpoint does.

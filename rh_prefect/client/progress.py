@@ -1,4 +1,4 @@
-"""A running workflow's progress, node by node, from its WebSocket (api.md 3.26).
+"""A running workflow's progress, node by node, from its WebSocket (`netWssUrl`).
 
 Progress is informational only: polling decides the end, and errors here only stop the events. RunningHub calls this
 interface unstable, and files appear some seconds after its last frame.

@@ -57,7 +57,7 @@ class Session:
     ) -> ApiResponse:
         """Sends a request that may be repeated; without a body it is a GET.
 
-        `key_field` is the field of the body that the endpoint wants the key in, beside the header (api.md 1.2).
+        `key_field` is the field of the body that the endpoint wants the key in, beside the header.
         """
         client = self.pools.calls
         if body is None:

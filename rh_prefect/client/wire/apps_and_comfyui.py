@@ -1,4 +1,4 @@
-"""Parses AI apps, quick create styles and ComfyUI's responses (api.md 3.8, 3.9, 3.16, 3.25)."""
+"""Parses AI apps, quick create styles and ComfyUI's responses."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Style(Value):
 
 
 def read_app(data: dict[str, object], *, webapp_id: str) -> App:
-    """Reads an app's call example (api.md 3.8)."""
+    """Reads an app's call example (`/api/webapp/apiCallDemo`)."""
     tags = (first_text(table(tag), "nameEn", "name") or text(tag) for tag in rows(data.get("tags")))
     covers = (first_text(table(cover), "url", "thumbnailUri") for cover in rows(data.get("covers")))
     nodes = (_read_node(table(node)) for node in rows(data.get("nodeInfoList")))
@@ -178,7 +178,7 @@ def _listed_options(listed: list[dict[str, object]], *, current: str) -> tuple[A
 
 
 def read_app_page(data: dict[str, object], *, number: int) -> Page[AppListing]:
-    """Reads a page of the app list (api.md 3.9); omits entries without an id."""
+    """Reads a page of the app list (`/openapi/v2/aiapp/list`); omits entries without an id."""
     items = (_read_listing(table(row)) for row in rows(data.get("records")))
     return AppPage(
         items=tuple(item for item in items if item is not None),
@@ -202,7 +202,7 @@ def _read_listing(source: dict[str, object]) -> AppListing | None:
 
 
 def read_styles(found: list[dict[str, object]]) -> tuple[Style, ...]:
-    """Reads quick create's styles (api.md 3.16)."""
+    """Reads quick create's styles (`/api/fast/creation/model/params`)."""
     return tuple(
         Style(
             style_id=first_text(row, "id"),

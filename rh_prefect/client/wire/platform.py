@@ -55,7 +55,7 @@ class Download(Value):
 
 
 def read_upload(data: dict[str, object], *, size: int) -> Upload | None:
-    """Reads the response to an upload (api.md 3.18 and 3.19); returns None if it names no file."""
+    """Reads the response to an upload, of the present or the deprecated endpoint; returns None if it names no file."""
     url, file_name = first_text(data, "download_url", "downloadUrl", "url"), first_text(data, "fileName", "file_name")
     if not url and not file_name:
         return None
@@ -65,7 +65,7 @@ def read_upload(data: dict[str, object], *, size: int) -> Upload | None:
 
 
 def read_queue_status(data: dict[str, object]) -> QueueStatus:
-    """Parses the numbers of running and waiting tasks of a key (api.md 3.22)."""
+    """Parses the numbers of running and waiting tasks of a key (`/openapi/v2/queue/status`)."""
     return QueueStatus(
         key_type=first_text(data, "apiKeyType", "apiType"),
         limit=count(data.get("concurrentLimit")),
@@ -75,7 +75,7 @@ def read_queue_status(data: dict[str, object]) -> QueueStatus:
 
 
 def read_price(source: dict[str, object]) -> PricePreview | None:
-    """Reads a price preview (api.md 3.22); returns None if it has no price."""
+    """Reads a price preview; returns None if it has no price."""
     price, free = amount(source.get("estimatedPrice")), source.get("isFreeThisCall") is True
     if price is None and not free:
         return None
@@ -83,7 +83,7 @@ def read_price(source: dict[str, object]) -> PricePreview | None:
 
 
 def read_account(data: dict[str, object]) -> Account:
-    """Reads the account (api.md 3.21)."""
+    """Reads the account (`/uc/openapi/accountStatus`)."""
     return Account(
         coins=amount(data.get("remainCoins")),
         money=amount(data.get("remainMoney")),

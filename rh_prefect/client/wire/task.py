@@ -150,7 +150,7 @@ class TaskView(Value):
 
 
 def read_task(source: dict[str, object], *, task_id: str, code: str = "", reason: str = "") -> TaskView | None:
-    """Reads a v2 task object (api.md 3.12); returns None if it has no task state."""
+    """Reads a v2 task object, as from `/openapi/v2/query`; returns None if it has no task state."""
     status = read_status(first_text(source, "status", "taskStatus"))
     if status is None:
         return None
@@ -286,7 +286,7 @@ def _billed(source: dict[str, object], name: str) -> Decimal | None:
 
 
 def read_item_usage(items: list[object]) -> Usage:
-    """Reads the billing fields of v1 outputs: each item repeats the cost of the whole task (api.md 9)."""
+    """Reads the billing fields of `/task/openapi/outputs`: each item repeats the cost of the whole task."""
     usages = (read_usage(item) for item in items)
     return next((usage for usage in usages if usage != Usage()), Usage())
 
@@ -315,7 +315,7 @@ def _read_traceback(value: object) -> tuple[str, ...]:
 
 
 def read_node_errors(tips: object) -> dict[str, str]:
-    """Reads `promptTips`: ComfyUI's validation result for the graph, JSON in a string (api.md 3.2)."""
+    """Reads `promptTips`: ComfyUI's validation result for the graph, JSON in a string."""
     source = table(tips)
     errors = unfold(source.get("node_errors"))
     if isinstance(errors, dict):

@@ -1,4 +1,4 @@
-"""Reads a job's input files and identifies each by its content; `accounts.uploads` uploads them."""
+"""Reads a job's input files and identifies each by its content; `Uploads` of an account sends them to RunningHub."""
 
 from __future__ import annotations
 
