@@ -268,6 +268,11 @@ class _Inputs:
 
     def _refused(self, doing: str, error: httpx.HTTPStatusError) -> JournalError:
         status, body = error.response.status_code, error.response.text[:300]
+        if error.response.is_success:
+            what = f"it was answered with a web page: {body!r}"
+            return self._error(
+                doing, what, "check PREFECT_API_URL, and whether a proxy in front of it asks for a login"
+            )
         if status == httpx.codes.CONFLICT:
             return _Exists(f"{doing}: it exists")
         if status == httpx.codes.NOT_FOUND:

@@ -108,7 +108,9 @@ class Answers:
         await reader.readexactly(length)
         path = head.split(" ")[1]
         status, body = (422, b"CSRF protection is disabled.") if "csrf-token" in path else self._next(path)
-        writer.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (status, len(body), body))
+        kind = b"text/html" if body.startswith(b"<html>") else b"application/json"
+        more = b"Content-Type: %b\r\nLocation: /login\r\nConnection: close" % kind
+        writer.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n%b\r\n\r\n%b" % (status, len(body), more, body))
         await writer.drain()
         writer.close()
 
@@ -169,6 +171,13 @@ async def test_access_denied_says_which_setting(serve: Serve) -> None:
     _, url = await serve((401, b"no"))
     with temporary_settings({PREFECT_API_URL: url}), pytest.raises(JournalError, match="PREFECT_API_KEY"):
         await FlowRunJournal(uuid.uuid4()).read("abc-intent-1")
+
+
+@pytest.mark.parametrize("answers", [[(200, b"<html>Log in")], [(302, b""), (200, b"<html>Log in")]])
+async def test_the_login_page_of_a_proxy_is_no_creation(serve: Serve, answers: list[tuple[int, bytes]]) -> None:
+    _, url = await serve((200, b"[]"), *answers)
+    with temporary_settings({PREFECT_API_URL: url}), pytest.raises(JournalError, match=r"a web page: .<html>Log in"):
+        await FlowRunJournal(uuid.uuid4()).create("abc-intent-1", record())
 
 
 async def test_many_jobs_are_read_in_pages_and_their_number_does_not_lengthen_the_requests() -> None:
