@@ -276,8 +276,12 @@ class _Inputs:
         if status == httpx.codes.CONFLICT:
             return _Exists(f"{doing}: it exists")
         if status == httpx.codes.NOT_FOUND:
-            what = "the flow run was deleted, together with its journal"
-            return _NotFound(self._error(doing, what, "see the manifests in the storage").message)
+            return _NotFound(
+                f"The journal of flow run {self.scope} cannot {doing}: the Prefect API at {_api()} does not have this "
+                "flow run: it was deleted, together with its journal, or the server has another database. What to do: "
+                "if PREFECT_API_URL is the address of the run's server, start a new run; the manifests in the storage "
+                "show what this run has paid for."
+            )
         if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             what = f"access denied (HTTP {status})"
             return self._error(doing, what, "set PREFECT_API_KEY or PREFECT_API_AUTH_STRING")
@@ -285,9 +289,8 @@ class _Inputs:
         return failed if error.response.is_server_error else EntryRefused(failed.message)
 
     def _error(self, doing: str, what: str, advice: str) -> JournalError:
-        where = PREFECT_API_URL.value() or "the ephemeral server"
         return JournalError(
-            f"The journal of flow run {self.scope} cannot {doing}: the Prefect API at {where}: {what}. "
+            f"The journal of flow run {self.scope} cannot {doing}: the Prefect API at {_api()}: {what}. "
             f"What to do: {advice}; what was recorded so far is kept and nothing is paid for twice."
         )
 
@@ -301,6 +304,10 @@ class _Inputs:
                 "flow run input with this name. What to do: check the flow run's inputs; no new task is "
                 "submitted until this is corrected."
             ) from error
+
+
+def _api() -> str:
+    return PREFECT_API_URL.value() or "the ephemeral server"
 
 
 def _entry_name(number: int) -> str:
