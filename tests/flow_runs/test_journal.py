@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -160,6 +161,14 @@ async def test_a_creation_whose_answer_was_lost_is_mine(serve: Serve) -> None:
     with temporary_settings({PREFECT_API_URL: url}):
         assert await FlowRunJournal(uuid.uuid4()).create("abc-intent-1", mine) is True
     assert len(api.requests) == 4
+
+
+async def test_a_server_that_stays_away_is_named_in_one_line(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    _, url = await serve(*[(500, b"database is locked")] * 4, (200, b"[]"))
+    with temporary_settings({PREFECT_API_URL: url}):
+        assert await FlowRunJournal(uuid.uuid4()).job("abc") == {}
+    (line,) = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert re.search(f"tried again for up to 60 s.*{url}.*database is locked", line), line
 
 
 async def test_patience_ends(serve: Serve) -> None:
