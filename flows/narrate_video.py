@@ -7,11 +7,12 @@ from typing import Annotated
 from pydantic import Field
 
 from rh_prefect import flow, generate, models
+from rh_prefect.flow_runs.flow import run_name
 from rh_prefect.flows.soundtrack import add_soundtrack
 from rh_prefect.tasks import Film
 
 
-@flow(name="narrate-video")
+@flow(name="narrate-video", flow_run_name=run_name)
 async def narrate_video(
     video: str,
     style: Annotated[str, Field(min_length=1, max_length=500)] = "calm and warm, three short sentences",

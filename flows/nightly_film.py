@@ -8,6 +8,7 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from rh_prefect import flow
+from rh_prefect.flow_runs.flow import run_name_with
 from rh_prefect.flow_runs.parameter_types import Aspect, Resolution
 from rh_prefect.flows.film import FilmResult, film
 
@@ -22,7 +23,17 @@ SUBJECTS = [
 ]
 
 
-@flow(name="nightly-film")
+def _name() -> str:
+    return run_name_with(_of_the_day(flow_run.parameters["subjects"]))
+
+
+def _of_the_day(subjects: list[str]) -> str:
+    # The day that the run was planned for: a run that is run again tomorrow must find the jobs that it paid for today.
+    day: int = flow_run.scheduled_start_time.toordinal()
+    return subjects[day % len(subjects)]
+
+
+@flow(name="nightly-film", flow_run_name=_name)
 async def nightly_film(
     subjects: Annotated[list[str], Field(min_length=1)] = SUBJECTS,
     shots: Annotated[int, Field(ge=1, le=12)] = 3,
@@ -41,10 +52,8 @@ async def nightly_film(
         credentials: Name of a RunningHubCredentials or RunningHubPool block; by default RH_API_KEY.
         storage: Name of a MediaStorage block; by default RH_STORAGE_URL.
     """
-    # The day that the run was planned for: a run that is run again tomorrow must find the jobs that it paid for today.
-    day = flow_run.scheduled_start_time.toordinal()
     return await film(
-        subjects[day % len(subjects)],
+        _of_the_day(subjects),
         shots=shots,
         aspect=aspect,
         resolution=resolution,

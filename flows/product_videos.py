@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from rh_prefect import Result, flow, generate_many, models
+from rh_prefect.flow_runs.flow import run_name
 
 
-@flow(name="product-videos")
+@flow(name="product-videos", flow_run_name=run_name)
 async def product_videos(
     pictures: Annotated[list[str], Field(min_length=1)],
     motion: Annotated[str, Field(min_length=1, max_length=2000)] = "the camera circles the product, soft studio light",

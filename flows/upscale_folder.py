@@ -8,10 +8,11 @@ from prefect.logging import get_run_logger
 
 from rh_prefect import MediaStore, Result, flow, generate_many, models
 from rh_prefect.blocks.lookup import load_storage
+from rh_prefect.flow_runs.flow import run_name
 from rh_prefect.flow_runs.parameter_types import Resolution
 
 
-@flow(name="upscale-folder")
+@flow(name="upscale-folder", flow_run_name=run_name)
 async def upscale_folder(
     folder: str,
     resolution: Resolution = "1080p",

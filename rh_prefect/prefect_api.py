@@ -74,9 +74,22 @@ def _open() -> PrefectClient:
     limits = httpx.Limits(max_connections=_IN_FLIGHT, max_keepalive_connections=_IN_FLIGHT, keepalive_expiry=25)
     try:
         # Its own settings also make `get_client` build a new client instead of lending one that others will close.
-        return get_client(httpx_settings={"limits": limits})
+        return get_client(httpx_settings={"limits": limits, "event_hooks": {"response": [_refuse_web_page]}})
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
             f"No Prefect API is available: {error} What to do: start one with `prefect server start` and set "
             "PREFECT_API_URL to its address."
         ) from error
+
+
+async def _refuse_web_page(response: httpx.Response) -> None:
+    """Raises an error for a web page, such as the login page of a proxy, to which it has redirected the request.
+
+    Otherwise a record would count as created: Prefect's client follows redirects, and does not read what a creation
+    returns.
+    """
+    if response.is_success and response.headers.get("content-type", "").startswith("text/html"):
+        await response.aread()
+        raise httpx.HTTPStatusError(
+            f"{response.url.copy_with(query=None)} is a web page", request=response.request, response=response
+        )

@@ -15,7 +15,7 @@ from prefect.logging.loggers import flow_run_logger
 
 from rh_prefect.blocks.lookup import RECORDED, load_storage
 from rh_prefect.errors import ConfigError, RunningHubError
-from rh_prefect.flow_runs.queries import RecordedScope, batches_of, first_of_batch, scope_of
+from rh_prefect.flow_runs.queries import RecordedScope, batches_of, first_of_batch, is_suspended, scope_of
 from rh_prefect.jobs.journal.scope import Scope, forbid_attempt
 from rh_prefect.jobs.journal.spool import Spool
 from rh_prefect.jobs.loop_thread import LOOP
@@ -115,7 +115,7 @@ async def _look(status: RunStatus, run: UUID, *, is_last: bool) -> bool:
         # Once the process is ending, Prefect's handler can no longer start what sends a line to the dashboard.
         await _cancel(flow_run, _log if is_last else flow_run_logger(flow_run), status.page.flow if status.page else "")
         return False
-    return state is None or not (state.is_final() or state.is_paused())
+    return state is None or not (state.is_final() or is_suspended(state))
 
 
 async def _cancel(flow_run: FlowRun, log: logging.Logger | logging.LoggerAdapter[logging.Logger], flow: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -28,7 +29,7 @@ from rh_prefect.jobs.journal.job_records import JobView, jobs_of
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.manual_repair import orphans
 from rh_prefect.jobs.run_cancellation import CancelReport
-from rh_prefect.media.source import is_link, shown
+from rh_prefect.media.source import shown
 from rh_prefect.prefect_api import ask
 
 
@@ -63,7 +64,10 @@ class _HookedDecorator(FlowDecorator):
             return new_flow
 
 
-_SUBJECTS = ("prompt", "idea", "model", "rows", "products", "video", "videos", "image", "photo", "text")
+_SUBJECTS = (
+    *("prompt", "idea", "model", "rows", "products"),
+    *("video", "videos", "image", "photo", "pictures", "folder", "text"),
+)
 """The parameters by which a run is named, the first that it has."""
 
 
@@ -73,7 +77,11 @@ def run_name() -> str:
     Give it to a flow as `flow_run_name`.
     """
     parameters = flow_run.parameters
-    subject = next((parameters[name] for name in _SUBJECTS if parameters.get(name)), "")
+    return run_name_with(next((parameters[name] for name in _SUBJECTS if parameters.get(name)), ""))
+
+
+def run_name_with(subject: object) -> str:
+    """Names a flow run like `run_name`, by a subject that is not one of its parameters."""
     subject = ", ".join(map(_named, subject)) if isinstance(subject, list) else _named(subject)
     began = flow_run.scheduled_start_time
     head = f"{flow_run.flow_name}: {shortened(subject, 50)}" if subject else flow_run.flow_name
@@ -90,9 +98,10 @@ def shortened(text: str, width: int) -> str:
 
 
 def _named(value: object) -> str:
-    """Returns a parameter as part of a name: a link without its signature."""
+    """Returns a parameter as part of a name: of a path or a link, its last part without a signature."""
     text = str(value)
-    return shown(text) if is_link(text) else text
+    is_file = text.startswith(("/", "./", "../")) or "://" in text.partition(" ")[0]
+    return PurePosixPath(shown(text)).name if is_file else text
 
 
 _DEPLOYMENTS_NAMED = 50

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -18,10 +20,10 @@ from uuid import UUID
 from weakref import WeakKeyDictionary
 
 import httpx
-import stamina
 from prefect.settings import PREFECT_API_URL
 
 from rh_prefect.caches_and_locks import LruCache
+from rh_prefect.client.transport import chance
 from rh_prefect.errors import JournalError
 from rh_prefect.flow_runs import task_end_events
 from rh_prefect.flow_runs.record_log import EntryRefused, RecordLog, Records
@@ -41,9 +43,13 @@ _BLOCK: Final = 100
 """Entries that one request reads: those whose numbers differ in the last two digits."""
 PAGE: Final = 200
 """Prefect's default limit of a page: a longer one may be refused."""
+_FIRST_PAUSE: Final = 0.2
+"""Seconds before a request is repeated; the pauses double up to the fifth."""
 _CACHE_SIZE: Final = 64
 _CACHE_CHARACTERS: Final = 64 * 1024 * 1024
 """Characters of the logs that one process keeps beside those that it uses."""
+
+_log = logging.getLogger("rh_prefect")
 
 # The package's own loop keeps a connection to the Prefect API; it is closed with the loop.
 LOOP.on_close(disconnect)
@@ -253,26 +259,40 @@ class _Inputs:
 
     async def _ask(self, doing: str, request: Callable[[PrefectClient], Awaitable[_T]]) -> _T:
         """Sends one request, with retries as long as they may help; raises every other failure as a `JournalError`."""
-        try:
-            async for attempt in stamina.retry_context(
-                on=_may_pass, attempts=None, timeout=self.patience, wait_initial=0.2
-            ):
-                with attempt:
-                    return await ask(request)
-        except httpx.HTTPStatusError as error:
-            raise self._refused(doing, error) from error
-        except httpx.TransportError as error:
-            what = f"no answer ({type(error).__name__})"
-            raise self._error(doing, what, "start it again, then run this again") from error
+        last = time.monotonic() + self.patience
+        for number in count(1):
+            try:
+                return await ask(request)
+            except (httpx.HTTPStatusError, httpx.TransportError) as error:
+                pause = _FIRST_PAUSE * 2 ** min(number - 1, 4) * (0.5 + chance())
+                if not _may_pass(error) or time.monotonic() + pause > last:
+                    raise self._failed(doing, error) from error
+                if number == 2:  # a single failure is normal: servers are restarted, and SQLite's lock is short
+                    _log.warning("it is tried again for up to %.0f s: %s", self.patience, self._failed(doing, error))
+                await asyncio.sleep(pause)
         raise AssertionError("unreachable: the loop above always returns or raises")
+
+    def _failed(self, doing: str, error: httpx.HTTPStatusError | httpx.TransportError) -> JournalError:
+        if isinstance(error, httpx.HTTPStatusError):
+            return self._refused(doing, error)
+        return self._error(doing, f"no answer ({type(error).__name__})", "start it again, then run this again")
 
     def _refused(self, doing: str, error: httpx.HTTPStatusError) -> JournalError:
         status, body = error.response.status_code, error.response.text[:300]
+        if error.response.is_success:
+            what = f"it was answered with a web page: {body!r}"
+            return self._error(
+                doing, what, "check PREFECT_API_URL, and whether a proxy in front of it asks for a login"
+            )
         if status == httpx.codes.CONFLICT:
             return _Exists(f"{doing}: it exists")
         if status == httpx.codes.NOT_FOUND:
-            what = "the flow run was deleted, together with its journal"
-            return _NotFound(self._error(doing, what, "see the manifests in the storage").message)
+            return _NotFound(
+                f"The journal of flow run {self.scope} cannot {doing}: the Prefect API at {_api()} does not have this "
+                "flow run: it was deleted, together with its journal, or the server has another database. What to do: "
+                "if PREFECT_API_URL is the address of the run's server, start a new run; the manifests in the storage "
+                "show what this run has paid for."
+            )
         if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             what = f"access denied (HTTP {status})"
             return self._error(doing, what, "set PREFECT_API_KEY or PREFECT_API_AUTH_STRING")
@@ -280,9 +300,8 @@ class _Inputs:
         return failed if error.response.is_server_error else EntryRefused(failed.message)
 
     def _error(self, doing: str, what: str, advice: str) -> JournalError:
-        where = PREFECT_API_URL.value() or "the ephemeral server"
         return JournalError(
-            f"The journal of flow run {self.scope} cannot {doing}: the Prefect API at {where}: {what}. "
+            f"The journal of flow run {self.scope} cannot {doing}: the Prefect API at {_api()}: {what}. "
             f"What to do: {advice}; what was recorded so far is kept and nothing is paid for twice."
         )
 
@@ -296,6 +315,10 @@ class _Inputs:
                 "flow run input with this name. What to do: check the flow run's inputs; no new task is "
                 "submitted until this is corrected."
             ) from error
+
+
+def _api() -> str:
+    return PREFECT_API_URL.value() or "the ephemeral server"
 
 
 def _entry_name(number: int) -> str:

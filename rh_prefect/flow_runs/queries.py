@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from prefect.client.schemas.filters import (
@@ -16,7 +16,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
@@ -188,6 +188,11 @@ async def read_flow_run(flow_run_id: UUID | str) -> FlowRun:
             "from the dashboard, and check that PREFECT_API_URL is the address of the server that it ran "
             f"on.{_own_server()}"
         ) from error
+
+
+def is_suspended(state: State[Any]) -> bool:
+    """Whether a run is suspended: its process has ended, while the process of a run that is only paused still lives."""
+    return state.is_paused() and state.state_details.pause_reschedule
 
 
 def _own_server() -> str:

@@ -196,10 +196,8 @@ async def _keep(view: JobView, submit: Submit, scope: Scope) -> _Judged:
     match submit.state:
         case "open" | "unknown":
             job = f"{scope.journal.scope}/{view.key}"
-            return (
-                "unknown",
-                f"Check RunningHub's call log: jobs adopt {job} TASK_ID, or jobs mark-refused {job}.",
-            )
+            how = f"rh-prefect jobs adopt {job} TASK_ID; if it is not there: rh-prefect jobs mark-refused {job}"
+            return "unknown", f"Look for the task in RunningHub's call log: {how}."
         case "ticket":
             return await _of_task(view, submit, scope)
         case "ended":

@@ -20,7 +20,7 @@ from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.flow_runs.flow_scope import equal_calls
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.prefect_internals import awaiting_retry, run_flow
-from rh_prefect.flow_runs.queries import flow_name_of, read_flow_run
+from rh_prefect.flow_runs.queries import flow_name_of, is_suspended, read_flow_run
 from rh_prefect.jobs.journal.call_matching import Equal
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.pipelines.run_ledger import read_place
@@ -157,9 +157,7 @@ async def find(flow: Flow[..., Any], flow_run_id: UUID | str) -> FlowRun:
 async def _prepare(flow: Flow[..., Any], flow_run_id: UUID | str) -> FlowRun:
     flow_run = await find(flow, flow_run_id)
     state = flow_run.state
-    # The process of a run that is paused, not suspended, still lives.
-    is_suspended = state is not None and state.is_paused() and state.state_details.pause_reschedule
-    if state is None or not (state.is_final() or is_suspended or state.is_cancelling()):
+    if state is None or not (state.is_final() or is_suspended(state) or state.is_cancelling()):
         return flow_run
     if state.is_cancelling() and datetime.now(UTC) - state.timestamp < CANCELLATION:
         raise InputError(

@@ -150,7 +150,7 @@ async def run_pipeline(
     Raises:
         PipelineError: Something is wrong with the file or the parameters; nothing was paid.
         PlanChanged: The run would not be what the reviewed plan says; nothing was paid.
-        InputError: A selected step or item does not exist; nothing was paid.
+        InputError: A selected step or item, or one in `new`, does not exist; nothing was paid.
         BudgetExceeded: The budget is below what the run costs at least; nothing was paid.
         RunningHubError: The account or the storage cannot be used.
     """
@@ -161,7 +161,7 @@ async def run_pipeline(
     run = await _prepare(pipeline, arguments, options, scope, reviewed)
     plan = await run.make_plan()
     _refuse(plan)
-    plan.refuse_unknown(run.selection)
+    plan.refuse_unknown(run.selection, new=options.new or ())
     if reviewed is not None:
         reviewed.refuse_changes(plan, pipeline.file.params)
     run.limit(run_limit(plan, run.price, budget=options.budget, counted=run.counted, reviewed=reviewed))

@@ -12,10 +12,10 @@ from uuid import UUID
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.states import Cancelled, Cancelling, Pending, Running
+from prefect.states import Cancelled, Cancelling, Paused, Pending, Running
 
 from rh_prefect.emulator import Emulator
-from rh_prefect.flow_runs.cancellation import cancel_run
+from rh_prefect.flow_runs.cancellation import EVERY, cancel_run
 from rh_prefect.flow_runs.flow import cancel_remote_jobs
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import ATTEMPTS_OF_A_BATCH, BATCH, RecordedScope, recorded_scope
@@ -51,6 +51,20 @@ async def test_without_worker_and_hook_its_tasks_are_cancelled(rh: Emulator, sta
     await asyncio.wait([task], timeout=30)
     assert task.done(), "it does not wait for what was cancelled"
     assert len(rh.recorder.submissions) == 2
+
+
+async def test_a_run_that_is_cancelled_while_it_is_paused_cancels_its_tasks(rh: Emulator) -> None:
+    """The process of a paused run lives, unlike that of a suspended one."""
+    run = await begin(flows.many, prompts=PROMPTS)
+    task = asyncio.ensure_future(rerun(flows.many, run))
+    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 2)
+    async with get_client() as client:
+        await client.set_flow_run_state(UUID(run), Paused(reschedule=False), force=True)
+        await asyncio.sleep(EVERY + 1)
+        await client.set_flow_run_state(UUID(run), Cancelling(), force=True)
+    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.cancelled) == 2, seconds=30)
+    await asyncio.wait([task], timeout=30)
+    assert task.done()
 
 
 async def test_a_run_that_goes_on_is_left_alone(rh: Emulator) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -60,8 +61,9 @@ async def test_a_pause_input_of_prefect_is_no_record(journal: FlowRunJournal) ->
 async def test_a_deleted_flow_run_is_named(journal: FlowRunJournal) -> None:
     async with get_client() as client:
         await client.delete_flow_run(uuid.UUID(journal.scope))
-    with pytest.raises(JournalError, match=f"{journal.scope}.*deleted"):
+    with pytest.raises(JournalError, match=f"{journal.scope}.*deleted") as error:
         await journal.create("abc-intent-1", record())
+    assert "is kept" not in str(error.value)
 
 
 async def test_something_else_in_a_records_place_is_named(journal: FlowRunJournal) -> None:
@@ -108,7 +110,9 @@ class Answers:
         await reader.readexactly(length)
         path = head.split(" ")[1]
         status, body = (422, b"CSRF protection is disabled.") if "csrf-token" in path else self._next(path)
-        writer.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (status, len(body), body))
+        kind = b"text/html" if body.startswith(b"<html>") else b"application/json"
+        more = b"Content-Type: %b\r\nLocation: /login\r\nConnection: close" % kind
+        writer.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n%b\r\n\r\n%b" % (status, len(body), more, body))
         await writer.drain()
         writer.close()
 
@@ -159,6 +163,14 @@ async def test_a_creation_whose_answer_was_lost_is_mine(serve: Serve) -> None:
     assert len(api.requests) == 4
 
 
+async def test_a_server_that_stays_away_is_named_in_one_line(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    _, url = await serve(*[(500, b"database is locked")] * 4, (200, b"[]"))
+    with temporary_settings({PREFECT_API_URL: url}):
+        assert await FlowRunJournal(uuid.uuid4()).job("abc") == {}
+    (line,) = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert re.search(f"tried again for up to 60 s.*{url}.*database is locked", line), line
+
+
 async def test_patience_ends(serve: Serve) -> None:
     _, url = await serve(*[(500, b"broken")] * 20)
     with temporary_settings({PREFECT_API_URL: url}), pytest.raises(JournalError, match="HTTP 500 broken"):
@@ -169,6 +181,13 @@ async def test_access_denied_says_which_setting(serve: Serve) -> None:
     _, url = await serve((401, b"no"))
     with temporary_settings({PREFECT_API_URL: url}), pytest.raises(JournalError, match="PREFECT_API_KEY"):
         await FlowRunJournal(uuid.uuid4()).read("abc-intent-1")
+
+
+@pytest.mark.parametrize("answers", [[(200, b"<html>Log in")], [(302, b""), (200, b"<html>Log in")]])
+async def test_the_login_page_of_a_proxy_is_no_creation(serve: Serve, answers: list[tuple[int, bytes]]) -> None:
+    _, url = await serve((200, b"[]"), *answers)
+    with temporary_settings({PREFECT_API_URL: url}), pytest.raises(JournalError, match=r"a web page: .<html>Log in"):
+        await FlowRunJournal(uuid.uuid4()).create("abc-intent-1", record())
 
 
 async def test_many_jobs_are_read_in_pages_and_their_number_does_not_lengthen_the_requests() -> None:

@@ -25,7 +25,7 @@ from prefect.client.schemas.objects import Artifact, State, StateType
 from prefect.states import Scheduled
 
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import BudgetExceeded, PipelineIncomplete
+from rh_prefect.errors import BudgetExceeded, InputError, PipelineIncomplete
 from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.queries import scope_of
 from rh_prefect.flow_runs.resume import rerun
@@ -194,6 +194,15 @@ async def test_a_budget_is_compared_with_the_selected_steps(rh: Emulator) -> Non
     assert [paid.endpoint for paid in rh.recorder.paid] == ["rhart-image/z-image/turbo"]
     progress = (await artifacts_of(state))["pipeline--short-film-progress"]
     assert f"estimate {rh.recorder.charged} CNY" in str(progress.description)
+
+
+async def test_a_step_to_be_made_again_that_does_not_exist_is_refused_before_a_payment(rh: Emulator) -> None:
+    state: State[Any] = await pipeline_flow(Pipeline.from_text(FILM))(
+        idea="a lighthouse", new=["pictur"], return_state=True
+    )
+    with pytest.raises(InputError, match=r"pictur does not exist.*picture"):
+        await state.aresult()
+    assert rh.recorder.submissions == []
 
 
 async def test_whole_items_never_leaves_a_begun_item_for_money(rh: Emulator, tmp_path: Path) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from uuid import uuid4
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.context import FlowRunContext
 from prefect.flow_engine import run_flow
 from prefect.flows import load_flow_from_entrypoint
 from prefect.states import Scheduled
@@ -56,6 +59,9 @@ async def test_the_nightly_film_takes_the_subject_of_the_day_that_it_was_planned
     made = await ran
     assert probe(Path(made.film.uri)).has_audio
     expected = planned.toordinal() % 5
+    async with get_client() as client:
+        name = (await client.read_flow_run(flow_run.id)).name
+    assert name == f"nightly-film: subject {expected}, {planned:%Y-%m-%d %H:%M}"
     assert [subject in words(rh) for subject in subjects] == [number == expected for number in range(5)]
 
 
@@ -86,3 +92,22 @@ async def test_a_video_gets_the_voice_that_a_model_wrote(rh: Emulator, tmp_path:
     narrator, *others = sorted(rh.recorder.paid, key=lambda paid: paid.number)
     assert "very short" in str(narrator.payload)
     assert len(others) == 2, "speech and music"
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "subject"),
+    [
+        (
+            "product_videos",
+            {"pictures": ["https://shop.com/a/shoe.png?sign=1", "s3://shop/lamp.png"]},
+            "shoe.png, lamp.png",
+        ),
+        ("upscale_folder", {"folder": "s3://shop/inbox/"}, "inbox"),
+        ("narrate_video", {"video": "/data/customers/acme/clip.mp4"}, "clip.mp4"),
+    ],
+)
+def test_a_run_is_named_by_what_it_works_on(name: str, parameters: dict[str, Any], subject: str) -> None:
+    flow, context = load(name), cast(Any, FlowRunContext)
+    flow_run = FlowRun(flow_id=uuid4(), expected_start_time=None)
+    with context.model_construct(flow=flow, flow_run=flow_run, parameters=parameters):
+        assert flow.flow_run_name() == f"{flow.name}: {subject}"

@@ -234,9 +234,9 @@ async def is_empty(journal: Journal) -> bool:
 
 def _is_restored(journal: Journal, store: MediaStore, marker: str) -> JournalError:
     return JournalError(
-        f"The flow run {journal.scope} has started to pay for jobs, as {store.uri(marker)} shows, but "
-        "none of its jobs is recorded: its records were deleted, or they are older than the run, because Prefect's "
-        "database was restored from a backup. Nothing was paid in this attempt. What to do: for a pipeline, start a "
+        f"The flow run {journal.scope} may have paid for jobs in an earlier attempt, as {store.uri(marker)} shows, but "
+        "its journal is empty: its records were deleted, or Prefect's database was restored from a backup that is "
+        "older than they are. Nothing was paid in this attempt. What to do: for a pipeline, start a "
         f"new run, in which existing results cost nothing; else rh-prefect jobs recover {journal.scope}, which "
         "restores the records from the manifests in the storage, and run it again."
     )

@@ -108,16 +108,17 @@ class Plan:
         is_possible = path == address or any(path.startswith(f"{group}.") for group in self.open_fan_outs)
         return (is_possible and path in self.paths) or any(one.address == address for one in self.instances)
 
-    def refuse_unknown(self, selection: Selection) -> None:
+    def refuse_unknown(self, selection: Selection, *, new: Collection[str] = ()) -> None:
         """Rejects a selection of steps or items that do not exist, for which a run would make nothing.
 
         Args:
             selection: The selection.
+            new: Names of steps that are to be made again; `*` for all.
 
         Raises:
             InputError: There is no such step or item.
         """
-        for name in sorted(selection.steps):
+        for name in sorted(selection.steps | (set(new) - {"*"})):
             if not self.may_have(name):
                 _refuse("step", name, self.paths if step_of(name) == name else [one.address for one in self.instances])
         items = dict.fromkeys(one.top_item for one in self.instances if one.item)
