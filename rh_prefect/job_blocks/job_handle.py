@@ -108,7 +108,7 @@ class Handle:
 
     def _cancelled(self) -> JobCancelled:
         return JobCancelled(
-            f"{self.job}: task {self.task_id} was cancelled. What to do: trigger it again to pay for a new one.",
+            f"{self.job}: task {self.task_id} was cancelled. What to do: run it again to pay for a new one.",
             job=self.job,
             task_id=self.task_id,
         )
