@@ -35,8 +35,8 @@ AT_ONCE = 16
 POLLS_FOR_OUTPUTS = 5
 """How often a task that had succeeded before its cancellation is polled again for its outputs."""
 
+UNCLEAR = "it is unknown whether its submit was accepted"
 _PAUSE = 0.5
-_UNCLEAR = "it is unknown whether its submit was accepted"
 _CACHE_SIZE = 1000
 """Number of attempts of runs for which a process stores whether they were cancelled."""
 
@@ -161,6 +161,11 @@ async def cancel_submission(client: Cancels, submit: Submit, *, records: JobReco
     return (await records.end(submit.n, end_of(submit, last, scope=attempt, queued=None, ran=None))).status
 
 
+def is_unclear(submit: Submit) -> bool:
+    """Returns whether a submission may have been accepted, and no process will record whether it was."""
+    return submit.state == "unknown" or (submit.state == "open" and is_surely_dead(submit.intent.owner))
+
+
 @dataclass(frozen=True, slots=True)
 class CancelReport:
     """The results of a run's tasks after the run was cancelled.
@@ -238,7 +243,7 @@ class _Cancellation:
             await self._check_in_flight(until=max(self._deadline, self._clock() + _PAUSE))
             if self._clock() >= self._deadline:
                 break
-        self._failed |= {self._job(view): _UNCLEAR for view in self._in_flight.values()}
+        self._failed |= {self._job(view): UNCLEAR for view in self._in_flight.values()}
 
     def report(self) -> CancelReport:
         """Returns the result for each job."""
@@ -263,10 +268,10 @@ class _Cancellation:
     def _sort(self, view: JobView) -> bool:
         """Classifies a job by its last submission; returns whether its task is to be cancelled."""
         self._in_flight.pop(view.key, None)
-        if view.state == "open" and view.last is not None and not is_surely_dead(view.last.intent.owner):
+        if view.last is not None and is_unclear(view.last):
+            self._failed[self._job(view)] = UNCLEAR
+        elif view.state == "open":
             self._in_flight[view.key] = view
-        elif view.state in ("open", "unknown"):
-            self._failed[self._job(view)] = _UNCLEAR
         return view.state == "ticket"
 
     async def _cancel(self, view: JobView) -> None:

@@ -22,7 +22,7 @@ from rh_prefect.jobs.journal.job_records import JobRecords, Submit
 from rh_prefect.jobs.journal.journal import JSON, Journal, run_together
 from rh_prefect.jobs.journal.record_types import Intent, Record
 from rh_prefect.jobs.journal.scope import Scope
-from rh_prefect.jobs.run_cancellation import Cancels, cancel_submission
+from rh_prefect.jobs.run_cancellation import UNCLEAR, Cancels, cancel_submission, is_unclear
 from rh_prefect.jobs.step_types import CancelTask
 from rh_prefect.pipelines.work_lifecycle import ReadInterests, ReadSubmission, WorkPolicy, cancel_work
 from rh_prefect.pipelines.works_store import WorksJournal
@@ -84,7 +84,7 @@ class CancelledWorks:
         cancelled: Tasks that were cancelled.
         finished: Tasks that had ended already.
         continued: Tasks that continue, since another run waits for them.
-        failed: Tasks that could not be cancelled, and why.
+        failed: Work -> the reason why its task could not be cancelled, or why its existence is unknown.
     """
 
     cancelled: list[str] = field(default_factory=list)
@@ -190,8 +190,10 @@ class WorksLedger:
             if task_id:
                 found = done.cancelled if status == "CANCELLED" else done.finished if status else done.continued
                 found.append(task_id)
+            elif submit is not None and submit.intent.flow_run == self.flow_run and is_unclear(submit):
+                done.failed[name] = UNCLEAR
         except RunningHubError as error:
-            done.failed[submit.task_id or name if submit else name] = error.message
+            done.failed[name] = error.message
 
 
 def run_name(flow_run: str) -> str:
