@@ -430,6 +430,8 @@ class Poller:
             task.empty.note(self._clock())
             if not task.empty.has_lasted(self._grace, now=self._clock()):
                 return
+        else:
+            task.empty.clear()
         if view.status != task.status:
             task.status = view.status
             self._notify_waiters(task, view)
