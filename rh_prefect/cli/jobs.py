@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -324,17 +325,11 @@ async def _mark_lost(scope: str, key: str, *, same_account: bool) -> None:
 async def _check_lost(job: str, submit: Submit, *, same_account: bool) -> None:
     """Raises an error unless the account that paid for a task does not have it."""
     from rh_prefect.blocks.lookup import RECORDED
-    from rh_prefect.jobs.accounts.poller import MIN_REPEATS
     from rh_prefect.jobs.loop_thread import LOOP
 
     task_id, scope = submit.task_id or "", split_job(job)[0]
-    for look in range(MIN_REPEATS):
-        # A single wrong answer must not lead to a second payment.
-        await asyncio.sleep(1.0 if look else 0.0)
-        try:
-            status = await _status(submit.intent, task_id)
-        except TaskNotFound:
-            continue
+    with suppress(TaskNotFound):
+        status = await _status(submit.intent, task_id)
         raise InputError(
             f"task {task_id} exists at RunningHub ({status}), so it is not lost. What to do: run it again to wait for "
             f"it, or: rh-prefect jobs collect {scope}, or: rh-prefect jobs cancel {scope}."
@@ -352,10 +347,11 @@ async def _check_lost(job: str, submit: Submit, *, same_account: bool) -> None:
 async def _status(intent: Intent, task_id: str) -> str:
     """Returns the status of a task from the account that submitted it."""
     from rh_prefect.blocks.lookup import RECORDED
+    from rh_prefect.jobs.accounts.poller import query_repeatedly
     from rh_prefect.jobs.loop_thread import LOOP
 
     async def look() -> str:
-        return (await (await RECORDED.client_for(intent)).query(task_id)).status
+        return (await query_repeatedly((await RECORDED.client_for(intent)).query, task_id)).status
 
     return await LOOP.call(look())
 
