@@ -38,7 +38,7 @@ async def load_credentials(name: str | None = None) -> RunningHubCredentials:
         name: Name of a saved `RunningHubCredentials` block; None for `RH_API_KEY` and `RH_BASE_URL`.
 
     Raises:
-        ConfigError: No such block, or no key in the environment.
+        ConfigError: No such block, no key in the environment, or its site is not a URL.
     """
     if name is not None:
         found = await find_block(RunningHubCredentials, name)
@@ -52,7 +52,13 @@ async def load_credentials(name: str | None = None) -> RunningHubCredentials:
             "that runs the flow (the worker); or save a block once, "
             '`RunningHubCredentials(api_key="…").save("NAME")`, and pass credentials="NAME".'
         )
-    return RunningHubCredentials(api_key=settings.api_key, base_url=settings.base_url)
+    try:
+        return RunningHubCredentials(api_key=settings.api_key, base_url=settings.base_url)
+    except ValidationError:
+        raise ConfigError(
+            "RH_BASE_URL is not the URL of a site. What to do: set it to https://www.runninghub.cn, "
+            "https://www.runninghub.ai or the URL of an emulator."
+        ) from None
 
 
 async def load_storage(name: str | None = None) -> MediaStore:

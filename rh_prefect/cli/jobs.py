@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -116,15 +117,25 @@ def mark_refused_(job: str) -> None:
     print(f"{job}: recorded as not accepted. The next run of {scope} submits it again and pays for it.")
 
 
-def mark_lost_(job: str) -> None:
+def mark_lost_(
+    job: str,
+    *,
+    same_account: Annotated[
+        bool,
+        Parameter(
+            help="The key of the account was renewed, or its name changed: it is the one that paid.", negative=""
+        ),
+    ] = False,
+) -> None:
     """Record that a job's task no longer exists at RunningHub; the next run pays for a new one.
 
     Args:
         job: `<run>/<key>`, or the name of a work, as the error shows it.
+        same_account: The key of the account was renewed, or its name changed: it is the one that paid.
     """
     scope, key = split_job(job)
     with api_of_earlier_runs(scope):
-        asyncio.run(_mark_lost(scope, key))
+        asyncio.run(_mark_lost(scope, key, same_account=same_account))
     print(f"{job}: recorded as lost. The next run of {scope} submits it again and pays for it.")
 
 
@@ -303,33 +314,44 @@ async def _mark_refused(scope: str, key: str) -> None:
     await manual_repair.mark_refused(journal, key)
 
 
-async def _mark_lost(scope: str, key: str) -> None:
+async def _mark_lost(scope: str, key: str, *, same_account: bool) -> None:
     journal = _journal(scope)
     last = (await read_job(journal, key)).last
     if last is not None and last.state == "ticket":
-        await _check_lost(scope, last)
+        await _check_lost(f"{scope}/{key}", last, same_account=same_account)
     await manual_repair.mark_lost(journal, key)
 
 
-async def _check_lost(scope: str, submit: Submit) -> None:
-    """Raises an error if the task still exists on the account that paid for it."""
-    try:
-        status = await _status(submit.intent, submit.task_id or "")
-    except TaskNotFound:
-        return
-    raise InputError(
-        f"task {submit.task_id} exists at RunningHub ({status}), so it is not lost. What to do: run it "
-        f"again to wait for it, or: rh-prefect jobs collect {scope}, or: rh-prefect jobs cancel {scope}."
-    )
+async def _check_lost(job: str, submit: Submit, *, same_account: bool) -> None:
+    """Raises an error unless the account that paid for a task does not have it."""
+    from rh_prefect.blocks.lookup import RECORDED
+    from rh_prefect.jobs.loop_thread import LOOP
+
+    task_id, scope = submit.task_id or "", split_job(job)[0]
+    with suppress(TaskNotFound):
+        status = await _status(submit.intent, task_id)
+        raise InputError(
+            f"task {task_id} exists at RunningHub ({status}), so it is not lost. What to do: run it again to wait for "
+            f"it, or: rh-prefect jobs collect {scope}, or: rh-prefect jobs cancel {scope}."
+        )
+    asked = await LOOP.call(RECORDED.for_intent(submit.intent))
+    if asked.name != submit.intent.account and not same_account:
+        raise InputError(
+            f"{job}: task {task_id} was paid for on account {submit.intent.account}. The key that is set now is of "
+            f"{asked}, which does not have the task; only the account that paid can tell whether it is lost. Nothing "
+            "was recorded. What to do: set the key of that account, and run again. If it is the same account with a "
+            f"renewed key or another name: rh-prefect jobs mark-lost {job} --same-account."
+        )
 
 
 async def _status(intent: Intent, task_id: str) -> str:
     """Returns the status of a task from the account that submitted it."""
     from rh_prefect.blocks.lookup import RECORDED
+    from rh_prefect.jobs.accounts.poller import query_repeatedly
     from rh_prefect.jobs.loop_thread import LOOP
 
     async def look() -> str:
-        return (await (await RECORDED.client_for(intent)).query(task_id)).status
+        return (await query_repeatedly((await RECORDED.client_for(intent)).query, task_id)).status
 
     return await LOOP.call(look())
 

@@ -64,7 +64,7 @@ async def _cancel_works(scope: Scope) -> CancelReport:
             len(done.continued),
             ", ".join(done.continued),
         )
-    return CancelReport(tuple(done.cancelled), (), done.failed)
+    return CancelReport(tuple(done.cancelled), tuple(done.finished), done.failed)
 
 
 async def works_of(scope: Scope) -> WorksJournal | None:

@@ -16,7 +16,7 @@ from prefect.client.schemas.objects import FlowRun
 
 from rh_prefect.blocks.lookup import RECORDED
 from rh_prefect.errors import JobFailed, OutputsExpired, RunningHubError, TransportError
-from rh_prefect.flow_runs.cancellation import cancel_run
+from rh_prefect.flow_runs.cancellation import cancel_run, works_of
 from rh_prefect.flow_runs.queries import (
     RecordedScope,
     ended_runs,
@@ -32,6 +32,7 @@ from rh_prefect.jobs.journal.job_records import JobView, Submit, jobs_of
 from rh_prefect.jobs.journal.record_types import Record
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.run_cancellation import CancelReport
+from rh_prefect.pipelines.run_ledger import WorksLedger
 
 Done = Literal[
     "cancelled", "collected", "failed", "still runs", "no answer", "NOT cancelled", "NOT collected", "unknown"
@@ -138,8 +139,10 @@ async def _look_after(flow_run: FlowRun) -> list[Finding]:
     is_cancelled = state.is_cancelled() or state.is_cancelling()
     try:
         scope = scope_of(flow_run, await flow_name_of(flow_run))
-        judge = await _cancel(scope) if is_cancelled else _keep
-        found = [one async for one in _each(flow_run, scope, judge)]
+        report = await cancel_run(scope, by="reconcile") if is_cancelled else None
+        found = [one async for one in _each(flow_run, scope, _keep if report is None else _cancelled(report))]
+        if report is not None:
+            found += [one async for one in _each_work(flow_run, scope, report)]
     except RunningHubError as error:
         done: Done = "NOT cancelled" if is_cancelled else "NOT collected"
         return [Finding(flow_run.id, flow_run.name, state.name or "", "", "", None, done, error.message)]
@@ -176,19 +179,33 @@ def _finding(flow_run: FlowRun, job: str, submit: Submit, judged: tuple[Done, st
     return Finding(flow_run.id, flow_run.name, state, job, model, submit.task_id, *judged)
 
 
-async def _cancel(scope: RecordedScope) -> _Judge:
-    """Cancels the tasks that still run; results of tasks that succeeded before are paid for and downloaded."""
-    report: CancelReport = await cancel_run(scope, by="reconcile")
+async def _each_work(flow_run: FlowRun, scope: RecordedScope, report: CancelReport) -> AsyncIterator[Finding]:
+    """Reports the works of a cancelled pipeline run; the results of those that have ended are left to its next run."""
+    works = await works_of(scope)
+    if works is None:
+        return
+    async for view in jobs_of(WorksLedger(scope, works)):
+        job = f"{works.scope}/{view.key}"
+        judged = None if view.last is None else _by_report(report, job, view.last)
+        if view.last is not None and judged is not None:
+            yield _finding(flow_run, job, view.last, judged)
+
+
+def _cancelled(report: CancelReport) -> _Judge:
+    """Judges the jobs of a run that was cancelled; results of tasks that succeeded before are downloaded."""
 
     async def judge(view: JobView, submit: Submit, one: Scope) -> _Judged:
-        why = report.failed.get(f"{one.journal.scope}/{view.key}")
-        if why is not None:
-            return ("NOT cancelled" if submit.state == "ticket" else "unknown"), why
-        if submit.task_id in report.cancelled:
-            return "cancelled", ""
-        return await _bring(view, submit, one) if submit.end else None
+        judged = _by_report(report, f"{one.journal.scope}/{view.key}", submit)
+        return await _bring(view, submit, one) if judged is None and submit.end else judged
 
     return judge
+
+
+def _by_report(report: CancelReport, job: str, submit: Submit) -> _Judged:
+    why = report.failed.get(job)
+    if why is not None:
+        return ("NOT cancelled" if submit.state == "ticket" else "unknown"), why
+    return ("cancelled", "") if submit.task_id in report.cancelled else None
 
 
 async def _keep(view: JobView, submit: Submit, scope: Scope) -> _Judged:

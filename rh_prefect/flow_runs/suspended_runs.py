@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -29,12 +30,14 @@ from prefect.client.schemas.responses import SetStateStatus
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL
 
+from rh_prefect.blocks.lookup import RECORDED
 from rh_prefect.errors import RunningHubError, TaskNotFound
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import find_flow_runs, journal_of
 from rh_prefect.flow_runs.recorded_job_collection import confirmed_end
 from rh_prefect.flow_runs.suspension import PAUSE_KEY, SUSPEND, PendingTask, Suspension
-from rh_prefect.jobs.journal.job_records import JobRecords, split_job
+from rh_prefect.jobs.accounts.poller import query_repeatedly
+from rh_prefect.jobs.journal.job_records import JobRecords, Submit, split_job
 from rh_prefect.jobs.loop_thread import LOOP, end_task
 from rh_prefect.prefect_api import ask
 
@@ -95,10 +98,17 @@ async def suspended_runs_with_tasks() -> AsyncIterator[SuspendedRun]:
 
 @dataclass(slots=True)
 class _Watched:
-    """A suspension, and its tasks that have not ended as far as is known."""
+    """A suspension, and its tasks that have not ended as far as is known.
+
+    Attributes:
+        suspension: What the run has recorded.
+        running: Its tasks that may still be running.
+        has_unknown: Whether RunningHub has repeated that it does not know one of them.
+    """
 
     suspension: Suspension
     running: list[PendingTask] = field(default_factory=list)
+    has_unknown: bool = False
 
 
 class Resumer:
@@ -133,7 +143,7 @@ class Resumer:
         # First of all: it must not depend on whether this process can ask RunningHub.
         if datetime.now(UTC) >= watched.suspension.wake_by:
             return f"the time is reached, and {len(watched.running)} of its {tasks} tasks may still be running"
-        while watched.running and await _has_ended(watched.running[-1], asks=asks):
+        while watched.running and await _has_ended(watched, watched.running[-1], asks=asks):
             watched.running.pop()
         return None if watched.running else f"all of its {tasks} tasks have ended"
 
@@ -146,7 +156,7 @@ class Resumer:
         return self._watched[run]
 
 
-async def _has_ended(task: PendingTask, *, asks: bool) -> bool:
+async def _has_ended(watched: _Watched, task: PendingTask, *, asks: bool) -> bool:
     scope, key = split_job(task.job)
     records = JobRecords(journal_of(scope), key)
     if await records.read_end(task.n) is not None:
@@ -159,8 +169,25 @@ async def _has_ended(task: PendingTask, *, asks: bool) -> bool:
     try:
         return await confirmed_end(submit, task.task_id, records=records) is not None
     except TaskNotFound as error:
+        if not await _is_unknown(watched, submit):
+            return False
         _log.warning("%s: its end cannot be waited for: %s", task.job, error)
         return True  # the run itself will report it
+
+
+async def _is_unknown(watched: _Watched, submit: Submit) -> bool:
+    """Returns whether RunningHub repeats that it does not know a task.
+
+    A single answer may be wrong, and a run that is resumed early occupies a worker until its last task ends. If it is
+    repeated for one task, the others are not asked about again: with the key of another account, all are unknown.
+    """
+    if not watched.has_unknown:
+        client = await RECORDED.client_for(submit.intent)
+        with suppress(TaskNotFound):
+            await query_repeatedly(client.query, submit.task_id or "")
+            return False
+    watched.has_unknown = True
+    return True
 
 
 async def _wake(run: SuspendedRun, why: str) -> bool:

@@ -28,8 +28,8 @@ from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options, Request
 from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.jobs.outputs.manifest import Manifest
-from rh_prefect.jobs.outputs.result import Result, end_of
-from rh_prefect.jobs.run_cancellation import cancel_task
+from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.jobs.run_cancellation import cancel_submission
 from rh_prefect.media.store import MediaStore
 from rh_prefect.tasks.generate import prepare_call
 
@@ -79,10 +79,10 @@ class Handle:
         submit = await self._submit()
         if submit is None or submit.end is not None:
             return
-        view = await cancel_task(await self.accounts.client_for(submit.intent), self.task_id)
-        end = await self._records.end(submit.n, end_of(submit, view, scope=self.scope, queued=0.0, ran=0.0))
+        client = await self.accounts.client_for(submit.intent)
+        status = await cancel_submission(client, submit, records=self._records, attempt=self.scope)
         # RunningHub may continue to report it as running, and waiting for it would never end.
-        if end.status == "CANCELLED" and self.work().cancel():
+        if status == "CANCELLED" and self.work().cancel():
             self._tell(submit)
 
     async def _submit(self) -> Submit | None:
@@ -108,7 +108,7 @@ class Handle:
 
     def _cancelled(self) -> JobCancelled:
         return JobCancelled(
-            f"{self.job}: task {self.task_id} was cancelled. What to do: trigger it again to pay for a new one.",
+            f"{self.job}: task {self.task_id} was cancelled. What to do: run it again to pay for a new one.",
             job=self.job,
             task_id=self.task_id,
         )

@@ -110,7 +110,7 @@ class Waiter:
                 task_id=task_id,
             ) from None
         except (KeyRejected, AccountError, TaskNotFound) as error:
-            raise self._lease.query_error(task_id, error) from error
+            raise self._lease.query_error(submit.intent, task_id, error) from error
         finally:
             if watch is not None:
                 watch.cancel()

@@ -288,11 +288,8 @@ class JobEngine:
                 await scope.journal.notify_of_ends(member.account.poller)
 
     async def _complete(self, ticket: Submitted, end: End | None) -> Result:
-        try:
-            end = end or ticket.end or await self.wait(ticket)
-        finally:
-            ticket.release()
-        return await self._collect(ticket, end)
+        # The wait releases the slot: concurrent calls for other storages share it, and this one may be cancelled.
+        return await self._collect(ticket, end or ticket.end or await self.wait(ticket))
 
     async def _reusable(
         self, request: JobRequest, scope: Scope, store: MediaStore, options: Options

@@ -18,7 +18,7 @@ from rh_prefect.jobs.journal.journal import Journal, as_cached
 from rh_prefect.jobs.journal.process_identity import is_surely_dead
 from rh_prefect.jobs.journal.record_types import Intent
 from rh_prefect.jobs.journal.scope import FolderScope, Scope, cancel_key, forbid_attempt, last_attempt
-from rh_prefect.jobs.outputs.result import end_of
+from rh_prefect.jobs.outputs.result import Attempt, end_of
 
 REMEMBER = 2.0
 """Maximum age in seconds of a "not cancelled" that is used without a new read."""
@@ -35,8 +35,8 @@ AT_ONCE = 16
 POLLS_FOR_OUTPUTS = 5
 """How often a task that had succeeded before its cancellation is polled again for its outputs."""
 
+UNCLEAR = "it is unknown whether its submit was accepted"
 _PAUSE = 0.5
-_UNCLEAR = "it is unknown whether its submit was accepted"
 _CACHE_SIZE = 1000
 """Number of attempts of runs for which a process stores whether they were cancelled."""
 
@@ -137,6 +137,35 @@ async def _after_cancelling(
     return view
 
 
+async def cancel_submission(client: Cancels, submit: Submit, *, records: JobRecords, attempt: Attempt) -> str:
+    """Cancels the task of a submission, and records its end.
+
+    A success whose files RunningHub does not list yet is not recorded, since the record of an end is never changed: who
+    waits for the task, or a later run, fetches it.
+
+    Args:
+        client: The client of the account that paid.
+        submit: The submission, which has a task.
+        records: The records of its job.
+        attempt: The attempt that records the end.
+
+    Returns:
+        The status of the task; where an end is recorded, that of the record, which may be another process's.
+
+    Raises:
+        RunningHubError: It could not be cancelled; it may continue and cost.
+    """
+    last = await cancel_task(client, submit.task_id or "")
+    if not is_settled(last):
+        return last.status
+    return (await records.end(submit.n, end_of(submit, last, scope=attempt, queued=None, ran=None))).status
+
+
+def is_unclear(submit: Submit) -> bool:
+    """Returns whether a submission may have been accepted, and no process will record whether it was."""
+    return submit.state == "unknown" or (submit.state == "open" and is_surely_dead(submit.intent.owner))
+
+
 @dataclass(frozen=True, slots=True)
 class CancelReport:
     """The results of a run's tasks after the run was cancelled.
@@ -214,7 +243,7 @@ class _Cancellation:
             await self._check_in_flight(until=max(self._deadline, self._clock() + _PAUSE))
             if self._clock() >= self._deadline:
                 break
-        self._failed |= {self._job(view): _UNCLEAR for view in self._in_flight.values()}
+        self._failed |= {self._job(view): UNCLEAR for view in self._in_flight.values()}
 
     def report(self) -> CancelReport:
         """Returns the result for each job."""
@@ -239,10 +268,10 @@ class _Cancellation:
     def _sort(self, view: JobView) -> bool:
         """Classifies a job by its last submission; returns whether its task is to be cancelled."""
         self._in_flight.pop(view.key, None)
-        if view.state == "open" and view.last is not None and not is_surely_dead(view.last.intent.owner):
+        if view.last is not None and is_unclear(view.last):
+            self._failed[self._job(view)] = UNCLEAR
+        elif view.state == "open":
             self._in_flight[view.key] = view
-        elif view.state in ("open", "unknown"):
-            self._failed[self._job(view)] = _UNCLEAR
         return view.state == "ticket"
 
     async def _cancel(self, view: JobView) -> None:
@@ -251,21 +280,14 @@ class _Cancellation:
         if submit is None or submit.task_id is None:
             return
         try:
-            client = await self._client_for(submit.intent)
-            last = await cancel_task(client, submit.task_id)
-            self._ended[submit.task_id] = await self._record_end(view.key, submit, last)
+            client, records = await self._client_for(submit.intent), JobRecords(self._scope.journal, view.key)
+            status = await cancel_submission(client, submit, records=records, attempt=self._scope)
+            self._ended[submit.task_id] = status
         except RunningHubError as error:
             self._failed[self._job(view)] = error.message
         except Exception as error:  # the other tasks are still cancelled
             _log.exception("%s: task %s could not be cancelled", self._job(view), submit.task_id)
             self._failed[self._job(view)] = f"{type(error).__name__}: {error}"
-
-    async def _record_end(self, key: str, submit: Submit, last: TaskView) -> str:
-        """Records the end of a task; returns the recorded status, which may be another process's."""
-        if not is_settled(last):
-            return last.status  # a success whose files RunningHub does not list yet is not an end
-        end = end_of(submit, last, scope=self._scope, queued=0.0, ran=0.0)
-        return (await JobRecords(self._scope.journal, key).end(submit.n, end)).status
 
     def _job(self, view: JobView) -> str:
         return f"{self._scope.journal.scope}/{view.key}"

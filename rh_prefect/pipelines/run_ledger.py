@@ -22,8 +22,8 @@ from rh_prefect.jobs.journal.job_records import JobRecords, Submit
 from rh_prefect.jobs.journal.journal import JSON, Journal, run_together
 from rh_prefect.jobs.journal.record_types import Intent, Record
 from rh_prefect.jobs.journal.scope import Scope
-from rh_prefect.jobs.outputs.result import end_of
-from rh_prefect.jobs.run_cancellation import Cancels, cancel_task
+from rh_prefect.jobs.run_cancellation import UNCLEAR, Cancels, cancel_submission, is_unclear
+from rh_prefect.jobs.step_types import CancelTask
 from rh_prefect.pipelines.work_lifecycle import ReadInterests, ReadSubmission, WorkPolicy, cancel_work
 from rh_prefect.pipelines.works_store import WorksJournal
 
@@ -82,11 +82,13 @@ class CancelledWorks:
 
     Attributes:
         cancelled: Tasks that were cancelled.
+        finished: Tasks that had ended already.
         continued: Tasks that continue, since another run waits for them.
-        failed: Tasks that could not be cancelled, and why.
+        failed: Work -> the reason why its task could not be cancelled, or why its existence is unknown.
     """
 
     cancelled: list[str] = field(default_factory=list)
+    finished: list[str] = field(default_factory=list)
     continued: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
 
@@ -167,32 +169,31 @@ class WorksLedger:
         name = f"{self._works.scope}/{work}"
         life = cancel_work(WorkPolicy(name=name, job=name, endpoint="", flow_run=self.flow_run), n)
         submit: Submit | None = None
+        status: str | None = None
         try:
             step = next(life)
             while True:
-                if isinstance(step, ReadSubmission):
-                    submit = await self._works.submission(work, n)
-                    step = life.send(submit)
-                elif isinstance(step, ReadInterests):
-                    step = life.send(await self._works.has_other_interest(work, self.flow_run))
-                else:
-                    await self._cancel_task(work, submit, client_for)
-                    step = life.send(None)
-        except StopIteration as over:
+                match step:
+                    case ReadSubmission():
+                        submit = await self._works.submission(work, n)
+                        step = life.send(submit)
+                    case ReadInterests():
+                        step = life.send(await self._works.has_other_interest(work, self.flow_run))
+                    case CancelTask(ticket):
+                        records, client = JobRecords(self._works, work), await client_for(ticket.intent)
+                        status = await cancel_submission(client, ticket, records=records, attempt=self._run)
+                        step = life.send(None)
+                    case other:
+                        raise AssertionError(other)
+        except StopIteration:
             task_id = submit.task_id if submit is not None and submit.state == "ticket" else None
             if task_id:
-                (done.cancelled if over.value else done.continued).append(task_id)
+                found = done.cancelled if status == "CANCELLED" else done.finished if status else done.continued
+                found.append(task_id)
+            elif submit is not None and submit.intent.flow_run == self.flow_run and is_unclear(submit):
+                done.failed[name] = UNCLEAR
         except RunningHubError as error:
-            done.failed[submit.task_id or name if submit else name] = error.message
-
-    async def _cancel_task(
-        self, work: str, submit: Submit | None, client_for: Callable[[Intent], Awaitable[Cancels]]
-    ) -> None:
-        if submit is None:
-            raise AssertionError("only a submission with a task is cancelled")
-        view = await cancel_task(await client_for(submit.intent), submit.task_id or "")
-        end = end_of(submit, view, scope=self._run, queued=None, ran=None)
-        await JobRecords(self._works, work).end(submit.n, end)
+            done.failed[name] = error.message
 
 
 def run_name(flow_run: str) -> str:

@@ -57,6 +57,17 @@ async def test_no_key_says_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
         await load_credentials()
 
 
+@pytest.mark.parametrize("site", ["www.runninghub.ai", f"me:{KEY}@www.runninghub.ai", "ftp://www.runninghub.ai", ""])
+async def test_a_site_that_is_no_url_says_so_without_its_value(monkeypatch: pytest.MonkeyPatch, site: str) -> None:
+    monkeypatch.setenv("RH_API_KEY", KEY)
+    monkeypatch.setenv("RH_BASE_URL", site)
+    with pytest.raises(ConfigError, match=r"RH_BASE_URL.*What to do.*https://www.runninghub.ai") as error:
+        await load_credentials()
+    shown = "".join(traceback.format_exception(error.value))
+    assert KEY not in shown
+    assert "pydantic" not in shown
+
+
 @pytest.mark.prefect
 @pytest.mark.usefixtures("prefect_server")
 class TestSavedBlocks:

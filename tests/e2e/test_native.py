@@ -10,9 +10,11 @@ import httpx
 import pytest
 
 from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import TaskNotFound
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.jobs.journal.job_records import jobs_of
+from rh_prefect.jobs.manual_repair import adopt
 from tests.e2e import native_flows, runs
 from tests.support.emulator_env import environment
 from tests.support.film_run import FilmRun, staged
@@ -105,3 +107,14 @@ async def on_the_machine(rh: Emulator) -> list[str]:
     """The ids in ComfyUI's own history, as a person reads them there."""
     async with httpx.AsyncClient(base_url=rh.url) as http:
         return list((await http.get(f"/proxy/{rh.key}/history")).json())
+
+
+async def test_a_graph_that_its_machine_does_not_know_ends_the_wait_after_the_grace_time(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", number=1, kind="cut", phase="before"))
+    run = await runs.begin(native_flows.graphs, prompts=["a pier"])
+    await runs.fails(native_flows.graphs, run, words="ComfyUI's own job lists")
+    (view,) = [view async for view in jobs_of(FlowRunJournal(run))]
+    await adopt(FlowRunJournal(run), view.key, "proxy.replaced-with-its-machine")
+    async with asyncio.timeout(30):
+        with pytest.raises(TaskNotFound, match="jobs mark-lost"):
+            await rerun(native_flows.graphs, run)

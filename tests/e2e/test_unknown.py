@@ -61,10 +61,33 @@ async def test_a_task_that_runninghub_lost_is_marked_and_one_that_it_knows_is_no
     rh.faults.clear()
     with pytest.raises(InputError, match="exists at RunningHub"):
         await runs.command("jobs", "mark-lost", job)
-    rh.faults.add(Fault("query", number=1, kind="code", code="1004"))
+    rh.faults.add(Fault("query", kind="code", code="1004", times=1))
+    with pytest.raises(InputError, match="exists at RunningHub"):
+        await runs.command("jobs", "mark-lost", job)
+    rh.faults.add(Fault("query", kind="code", code="1004"))
     await runs.command("jobs", "mark-lost", job)
+    rh.faults.clear()
     result = await rerun(flows.one, run)
     assert [one.task_id for one in rh.recorder.paid][1:] == [result.task_id]
+
+
+async def test_a_key_of_another_account_marks_no_task_as_lost(rh: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = await runs.begin(flows.one)
+    rh.faults.add(Fault("query", kind="code", code="1004"))
+    with pytest.raises(TaskNotFound):
+        await rerun(flows.one, run)
+    rh.faults.clear()
+    (view,) = [one async for one in jobs_of(FlowRunJournal(run))]
+    job, paid_on = f"{run}/{view.key}", view.submits[-1].intent.account
+    monkeypatch.setenv("RH_API_KEY", rh.keys.add("another account").secret)
+    with pytest.raises(TaskNotFound, match=f"paid for on account {paid_on}, and the key that is set now is of") as lost:
+        await rerun(flows.one, run)
+    assert f"mark-lost {job} --same-account" in str(lost.value)
+    with pytest.raises(InputError, match=f"paid for on account {paid_on}.*set the key of that account"):
+        await runs.command("jobs", "mark-lost", job)
+    monkeypatch.setenv("RH_API_KEY", rh.key)
+    await rerun(flows.one, run)
+    assert len(rh.recorder.paid) == 1
 
 
 async def test_one_lost_reply_does_not_keep_the_others_from_home(rh: Emulator) -> None:

@@ -191,6 +191,13 @@ async def test_a_task_that_is_not_known_any_more_is_not_slept_for(without_webhoo
     assert await LOOP.call(wake_suspended()) == [run]
 
 
+async def test_a_single_answer_that_a_task_is_not_known_wakes_nobody(without_webhooks: SuspendedRuns) -> None:
+    run = await without_webhooks.begin(pictures, prompts=["one"])
+    await without_webhooks.run_until_suspended(pictures, run, 1)
+    without_webhooks.rh.faults.add(Fault("query", kind="code", code="1004", times=1))
+    assert await LOOP.call(wake_suspended()) == []
+
+
 async def test_half_of_it_is_refused_at_the_submit_and_half_of_it_is_slept_for(with_webhooks: SuspendedRuns) -> None:
     with_webhooks.rh.faults.add(Fault("submit", prompt="bad", kind="code", code="1007"))
     run = await with_webhooks.begin(pictures, prompts=["good one", "bad one", "good two", "bad two"])

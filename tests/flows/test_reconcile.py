@@ -20,6 +20,7 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.reconciliation import Finding, reconcile_runs
 from rh_prefect.flow_runs.resume import rerun
+from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.flows.reconcile import reconcile
 from rh_prefect.jobs.journal.job_records import JobView, jobs_of
 from rh_prefect.jobs.loop_thread import LOOP
@@ -178,6 +179,40 @@ async def test_what_could_not_be_cancelled_fails_the_run_and_is_tried_again(rh: 
     state = await reconcile(flow_run_id=run, return_state=True)
     assert state.is_completed(), state.message
     assert len(rh.recorder.cancelled) == 2
+
+
+PIPELINE = """
+name: lighthouse
+steps: {picture: {model: z-image/turbo, with: {prompt: a lighthouse}}}
+"""
+
+
+async def test_what_a_cancelled_pipeline_run_left_is_cancelled_and_tried_again(rh: Emulator) -> None:
+    flow: Any = pipeline_flow(Pipeline.from_text(PIPELINE))
+    run = await begin(flow)
+    task = asyncio.ensure_future(rerun(flow, run))
+    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 1)
+    await asyncio.sleep(0.5)
+    task.cancel()
+    await asyncio.wait([task])
+    await put(run, Cancelled())
+    assert not rh.recorder.cancelled
+    rh.faults.add(Fault("cancel", kind="code", code="802", times=1))
+    (found,) = await look(UUID(run))
+    assert (found.done, found.task_id) == ("NOT cancelled", rh.recorder.paid[0].task_id)
+    assert [one.done for one in await look(UUID(run))] == ["cancelled"]
+    assert rh.recorder.cancelled == [found.task_id]
+
+
+async def test_a_submit_of_a_cancelled_pipeline_run_of_which_nobody_knows_is_named(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", kind="cut", phase="after"))
+    flow: Any = pipeline_flow(Pipeline.from_text(PIPELINE))
+    run = await begin(flow)
+    await asyncio.gather(rerun(flow, run), return_exceptions=True)
+    await put(run, Cancelled())
+    (found,) = await look(UUID(run))
+    assert (found.done, found.model) == ("unknown", "picture · z-image/turbo")
+    assert await look(UUID(run)), "it stays open"
 
 
 async def test_a_submit_of_which_nobody_knows_is_named_with_both_ways_out(rh: Emulator) -> None:

@@ -15,12 +15,19 @@ import pytest
 from rh_prefect import catalog, models
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import JobCancelled, ModerationError
+from rh_prefect.jobs.accounts.account import member
 from rh_prefect.jobs.driver import LIMITER_PAUSES
+from rh_prefect.jobs.engine import engine_for
 from rh_prefect.jobs.events import JobEvent
+from rh_prefect.jobs.job_context import JobCall
 from rh_prefect.jobs.journal.budget import spend_tracker_of
 from rh_prefect.jobs.journal.record_types import Cancelled
+from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.lifecycle import Policy
+from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.jobs.options import Options
 from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.media.store import MediaStore
 from tests.support import samples
 from tests.support.memory_journal import MemoryPlace
 from tests.support.minimal_api import MinimalApi
@@ -66,6 +73,31 @@ async def test_a_job_reports_its_end(run: PooledRun) -> None:
     assert isinstance(error, ModerationError)
     assert [event.state for event in run.heard] == ["failed"]
     assert run.said("failed") == [error.message]
+
+
+async def test_a_cancelled_call_leaves_the_slot_to_another_call_of_its_job(tmp_path: Path) -> None:
+    with Emulator(clock="real", factor=0, limit=1, long_side=48) as rh:
+        run = PooledRun(rh, tmp_path, members=("main",))
+
+        async def job(name: str, *, key: str) -> Result:
+            scope, store = FolderScope(run.journal), MediaStore(str(tmp_path / name))
+            engine = engine_for([member(run.key("main"), settings=run.settings)], settings=run.settings, find=run.find)
+            return await engine.run(pictures(1, key)[0], JobCall(scope, store, options=Options(key=key), observer=run))
+
+        async def calls() -> list[Result]:
+            leaver, stayer = (asyncio.ensure_future(job(name, key="shared")) for name in ("a", "b"))
+            while not run.said("submitted"):  # noqa: ASYNC110 - nothing else tells it
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            leaver.cancel()
+            await asyncio.gather(leaver, return_exceptions=True)
+            other = asyncio.ensure_future(job("b", key="other"))
+            await asyncio.sleep(0.3)
+            rh.clock.factor = 1000
+            return [await stayer, await other]
+
+        assert len(await LOOP.call(calls())) == 2
+        assert [one.accepted for one in rh.recorder.submissions] == [True, True], "refused for want of a slot"
 
 
 async def test_a_cancelled_run_pays_nothing_and_releases_its_budget(run: PooledRun) -> None:

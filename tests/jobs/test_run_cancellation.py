@@ -142,7 +142,7 @@ async def test_a_task_that_had_succeeded_keeps_its_links(journal: FolderJournal,
     assert await cancel(journal, RunningHub(SUCCESS), time) == (set(), {TASK}, {})
     end = (await read_job(journal, KEY)).submits[0].end
     assert end is not None
-    assert (end.queued_seconds, end.run_seconds) == (0.0, 0.0), "this process has not watched the task"
+    assert (end.queued_seconds, end.run_seconds) == (None, None), "this process has not watched the task"
     assert (end.status, end.cost, [link.url for link in end.links]) == (
         "SUCCESS",
         Decimal("0.3"),

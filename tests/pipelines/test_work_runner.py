@@ -296,6 +296,28 @@ async def test_a_cancelled_run_leaves_what_another_run_waits_for(given: dict[str
         await asyncio.gather(*running, return_exceptions=True)
 
 
+async def test_a_success_without_files_at_the_cancellation_of_its_run_is_fetched_later(
+    given: dict[str, Any],
+) -> None:
+    with Emulator(clock="real", factor=0, long_side=96) as rh:
+        given = {**given, "url": rh.url, "key": rh.key}
+        run, other = PipelineRun(**given), PipelineRun(**given, name="two")
+        gone = asyncio.create_task(run.one(picture()))
+        while not any(event.state == "submitted" for event in run.heard):  # noqa: ASYNC110 - told in another thread
+            await asyncio.sleep(0.02)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        rh.faults.add(Fault("query", kind="no-results"))
+        rh.clock.advance(1000)
+        await asyncio.to_thread(rh.recorder.wait, lambda recorder: recorder.tasks[0].status == "SUCCESS")
+
+        report = await LOOP.call(WorksLedger(run.scope, await run.works()).cancel(run.engine.pool.accounts.client_for))
+        rh.faults.clear()
+        assert len((await other.one(picture())).files) == 1
+        assert (report.cancelled, report.finished) == ([], [rh.recorder.paid[0].task_id])
+        assert len(rh.recorder.paid) == 1
+
+
 async def _until_interested(works: WorksJournal) -> None:
     for _ in range(200):
         for work in [key async for key, _ in works.jobs()]:

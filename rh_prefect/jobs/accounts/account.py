@@ -333,7 +333,9 @@ class Machine(Account):
         self._comfy = client.comfy if endpoint == "/proxy" else client.comfy_plus
         # The queue status of the account does not count the graphs on its machines.
         self.limiter = Limiter(self._graph_count, clock=time.monotonic)
-        self.poller = Poller(client.query, clock=time.monotonic, shortest=settings.poll_seconds)
+        self.poller = Poller(
+            client.query, clock=time.monotonic, shortest=settings.poll_seconds, grace=settings.grace_seconds
+        )
         self._uploads = Uploads(
             self._upload, folder=settings.state_dir / "inputs", clock=time.monotonic, lifetime=FILES_SECONDS
         )

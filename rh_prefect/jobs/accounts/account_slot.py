@@ -139,18 +139,27 @@ class SlotLease:
         )
         return message if is_new else ""
 
-    def query_error(self, task_id: str, error: ApiError) -> ApiError:
-        """Builds the error for a task whose account cannot query it.
+    def query_error(self, intent: Intent, task_id: str, error: ApiError) -> ApiError:
+        """Builds the error for a task that the account of its record cannot query.
 
         Args:
+            intent: The record of the task's submission.
             task_id: RunningHub's task id.
             error: The error of the query.
         """
-        advice = "Then run again: the run waits for the task and does not pay for it again."
+        is_same = self.member.name == intent.account
+        account = self.member if is_same else f"{intent.account}, and the key that is set now is of {self.member}"
+        key = "" if is_same else " with the key of the account that paid"
+        advice = f"Then run again{key}: the run waits for the task and does not pay for it again."
         if isinstance(error, TaskNotFound):
-            advice += f" If it stays lost: rh-prefect jobs mark-lost {self._job}; the next run pays for a new task."
+            condition = "" if is_same else " and it is the same account with a renewed key or another name"
+            option = "" if is_same else " --same-account"
+            advice += (
+                f" If it stays lost{condition}: rh-prefect jobs mark-lost {self._job}{option}; the next run pays for a "
+                "new task."
+            )
         return type(error)(
-            f"{self._job}: task {task_id} was paid for on account {self.member}, which currently cannot "
+            f"{self._job}: task {task_id} was paid for on account {account}, which currently cannot "
             f"query it: {error.message} {advice}",
             code=error.code,
             reason=error.reason,

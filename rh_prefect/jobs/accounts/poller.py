@@ -17,6 +17,7 @@ import itertools
 import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -76,6 +77,19 @@ def is_settled(view: TaskView) -> bool:
     if view.status != "SUCCESS":
         return view.is_terminal
     return bool(view.outputs) and all(output.is_usable for output in view.outputs)
+
+
+async def query_repeatedly(query: Callable[[str], Awaitable[TaskView]], task_id: str) -> TaskView:
+    """Queries a task; again, a second apart, if RunningHub does not know it, since a single answer may be wrong.
+
+    Raises:
+        TaskNotFound: RunningHub has said so `MIN_REPEATS` times.
+    """
+    for _ in range(MIN_REPEATS - 1):
+        with suppress(TaskNotFound):
+            return await query(task_id)
+        await asyncio.sleep(1.0)
+    return await query(task_id)
 
 
 @dataclass(slots=True)
@@ -430,6 +444,8 @@ class Poller:
             task.empty.note(self._clock())
             if not task.empty.has_lasted(self._grace, now=self._clock()):
                 return
+        else:
+            task.empty.clear()
         if view.status != task.status:
             task.status = view.status
             self._notify_waiters(task, view)

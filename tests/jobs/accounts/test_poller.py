@@ -346,6 +346,13 @@ async def test_a_success_is_polled_until_it_has_outputs() -> None:
     assert [one.status for one in seen] == ["RUNNING", "SUCCESS"]
 
 
+@in_virtual_time
+async def test_a_success_without_outputs_that_is_taken_back_does_not_count_later() -> None:
+    rh = RunningHub(EMPTY, *[RUNNING] * 200, EMPTY, EMPTY, SUCCESS)
+    assert await poller_of(rh).wait("1") == SUCCESS
+    assert max(rh.gaps[:150]) > 10, "a task that runs again is polled as any other"
+
+
 ODD = TaskView(task_id="1", status="SUCCESS", outputs=(OUTPUT, RemoteOutput(url="/files/2.png", type="png")))
 
 
