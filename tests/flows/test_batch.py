@@ -423,13 +423,28 @@ def test_a_cell_without_a_column_s_name_and_a_cell_of_white_space_are_not_paid_f
     else:
         with (folder / name).open("w", newline="") as file:
             csv.writer(file, delimiter="\t" if name.endswith("tsv") else ",").writerows([columns, *rows])
-    first, blank, third, good = rows_of(str(folder / name), make_plan(PICTURE))
+    first, third, good = rows_of(str(folder / name), make_plan(PICTURE))
     assert "a cell in column 2, which has no name" in why(first)
-    assert "prompt is missing" in why(blank)
     assert "a cell in column 3, which has no name" in why(third)
     assert asked([good]) == [{"prompt": "a pot"}]
     (listed,) = rows_of([{"prompt": " \n"}], make_plan(PICTURE))
     assert "prompt is missing" in why(listed)
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.parquet"])
+def test_a_line_of_empty_cells_is_no_row(folder: Path, name: str) -> None:
+    """Spreadsheets write such lines below a table; with values for every row, each was paid for."""
+    rows = [("1:1", ""), ("", " "), ("16:9", ""), ("", ""), ("", "")]
+    if name.endswith("parquet"):
+        arrays = [pyarrow.array([cell or None for cell in cells]) for cells in zip(*rows, strict=True)]
+        pyarrow.parquet.write_table(pyarrow.Table.from_arrays(arrays, names=["aspect_ratio", ""]), folder / name)
+    else:
+        with (folder / name).open("w", newline="") as file:
+            writer = csv.writer(file, delimiter="\t" if name.endswith("tsv") else ",")
+            writer.writerows([("", ""), ("aspect_ratio", ""), *rows])
+    found = rows_of(str(folder / name), make_plan(PICTURE, values={"prompt": "waves"}))
+    assert asked(found) == [{"prompt": "waves", "aspect_ratio": ratio} for ratio in ("1:1", "16:9")]
+    assert [row.number for row in found] == [1, 2]
 
 
 def test_an_object_that_says_a_thing_twice_is_a_bad_row(folder: Path) -> None:
