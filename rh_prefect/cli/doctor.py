@@ -118,7 +118,9 @@ async def _prefect() -> str:
         raise ConfigError(
             f"the Prefect API at {url} does not answer ({failure}). What to do: start it, or correct the address."
         )
-    version = await connection.client.api_version()
+    version: object = await connection.client.api_version()
+    if not isinstance(version, str):
+        raise ConfigError(f"{url} is not the address of a Prefect API. What to do: correct PREFECT_API_URL.")
     return f"{url}, version {version}. Deleting a flow run deletes its journal; the manifests in the storage are kept."
 
 
