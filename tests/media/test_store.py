@@ -11,10 +11,14 @@ import tracemalloc
 import uuid
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
+from s3fs.errors import translate_boto_error
 
 from rh_prefect.errors import MediaError, StoreError
+from rh_prefect.media.storage_errors import as_store_error
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.writers import PART_SIZE
 from tests.support import samples
@@ -220,6 +224,23 @@ def test_delete_is_repeatable(store: MediaStore) -> None:
     store.delete("shots/a.txt")
     store.delete("shots/a.txt")
     assert not store.exists("shots/a.txt")
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("SlowDown", "it is overloaded.*wait some minutes"),
+        ("ServiceUnavailable", "it is overloaded.*wait some minutes"),
+        ("InternalError", "it is overloaded.*wait some minutes"),
+        ("ExpiredToken", "the credentials have expired.*renew"),
+        ("RequestTimeTooSkewed", "this machine's clock is wrong"),
+    ],
+)
+def test_what_s3_answers_for_a_time_asks_for_no_other_address_or_rights(code: str, said: str) -> None:
+    """An overloaded bucket asked for other storage options, expired credentials for more rights."""
+    answer: Any = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": 503}}
+    with pytest.raises(StoreError, match=said), as_store_error("write a", "s3://media"):
+        raise translate_boto_error(ClientError(answer, "PutObject"))
 
 
 def test_a_folder_is_no_file(store: MediaStore) -> None:
