@@ -47,7 +47,7 @@ _BY_CLASS: dict[str, _Fault] = {
     "NoSuchBucket": _Fault("the bucket does not exist", "create the bucket or correct its name", True),
     "SignatureDoesNotMatch": _Fault("the secret does not belong to the key", _KEYS, True),
     "InvalidAccessKeyId": _Fault("the key is unknown", _KEYS, True),
-    "ExpiredToken": _Fault("the credentials have expired", "renew the credentials of the storage, then run again", True),
+    "ExpiredToken": _Fault("the credentials have expired", "renew them in the storage options, then run again", True),
     "RequestTimeTooSkewed": _Fault("this machine's clock is wrong", "set its clock, then run again", True),
     "SlowDown": _BUSY,
     "ServiceUnavailable": _BUSY,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -23,6 +24,8 @@ from rh_prefect.jobs.journal.job_records import JobState, JobView, Submit, jobs_
 from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.media.store import MediaStore
 from rh_prefect.table_files import csv_text
+
+_log = logging.getLogger("rh_prefect")
 
 RowState = Literal["done", "failed", "unknown", "not started", "cancelled", "unfinished"]
 """The state of a row at the end of a run; see `STATES`."""
@@ -251,10 +254,15 @@ def _name(batch: str, extension: str) -> str:
 
 
 async def recorded_jobs(journal: Journal) -> dict[str, JobView]:
-    """Reads the jobs of a journal, by their keys, on the loop thread; none if it cannot be read."""
+    """Reads the jobs of a journal, by their keys, on the loop thread; none, with a warning, if it cannot be read."""
     try:
         return {view.key: view async for view in jobs_of(journal)}
-    except RunningHubError:
+    except RunningHubError as error:
+        _log.warning(
+            "The report of this batch may lack costs, and names no paid jobs without a row, because its journal cannot "
+            "be read. What to do: run the same batch again, which completes the report. %s",
+            error,
+        )
         return {}
 
 
