@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from decimal import Decimal
 from importlib import import_module
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from math import isnan
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal
@@ -141,7 +141,10 @@ def _csv(delimiter: str, name: str) -> Callable[[BinaryIO], Iterator[Row]]:
     def read(reader: BinaryIO) -> Iterator[Row]:
         # Spreadsheets write a byte order mark.
         text = io.TextIOWrapper(reader, encoding="utf-8-sig", newline="")
-        lines = _lines(text, delimiter, name)
+        first = text.readline()
+        # In many countries, spreadsheets write semicolons; no parameter has one in its name.
+        used = ";" if delimiter == "," and ";" in first and "," not in first else delimiter
+        lines = _lines(chain([first], text), used, name)
         columns = [column.strip() for column in next(lines, ())]
         _refuse_twice(columns, name)
         for number, cells in enumerate(lines, 1):

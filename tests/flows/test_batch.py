@@ -191,6 +191,25 @@ def test_words_of_a_table_become_what_their_parameters_take(folder: Path) -> Non
     assert read == {switch.name: True, number.name: 7}
 
 
+def test_what_a_spreadsheet_writes_is_read_as_it_is_meant(folder: Path) -> None:
+    """In many countries it separates columns by semicolons; it and data frames write TRUE and True for true."""
+    photo = samples.png(folder / "one.png")
+    for name, text in {
+        "excel.csv": f'\ufeffimage_url;prompt;sound\r\n{photo};"waves; wind, ""rain""\r\nand sun";FALSE\r\n;;\r\n',
+        "frame.csv": f'image_url,prompt,sound\n{photo},"waves; wind, ""rain""\r\nand sun",False\n',
+    }.items():
+        (folder / name).write_text(text, newline="")
+        plan = make_plan(KLING, values={"duration": "5"})
+        assert asked(rows_of(str(folder / name), plan)) == [
+            {
+                "image_url": str(photo),
+                "prompt": 'waves; wind, "rain"\r\nand sun',
+                "sound": "false",
+                "duration": "5",
+            }
+        ]
+
+
 def test_a_folder_gives_its_files_of_the_right_kind_and_not_what_was_made_in_it(folder: Path) -> None:
     for name in ("b.png", "a.png", "out/old.png", "notes.txt"):
         (folder / name).parent.mkdir(exist_ok=True)

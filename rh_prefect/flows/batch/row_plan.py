@@ -334,6 +334,8 @@ def _one(param: Param, value: object, base: str | None) -> object:
     text = value.strip().lower()
     if param.type == "bool":
         return _WORDS.get(text, value)
+    if param.type == "enum" and value not in param.options:  # a spreadsheet writes TRUE for the option "true"
+        return next((option for option in param.options if option.lower() == text), value)
     if param.type in _NUMBERS:
         try:
             return _NUMBERS[param.type](text)
