@@ -37,12 +37,7 @@ def init(
 
 
 def write_example(name: str, target: Path) -> list[Path]:
-    """Writes a shipped pipeline, its parameters and its inputs; replaces no file.
-
-    The parameters go beside `target`, the pipeline's file, and the inputs into a folder of its name.
-
-    Returns:
-        What was written: the pipeline, its parameters, its inputs.
+    """Writes a shipped pipeline, its parameters beside it, and its inputs into a folder of its name; replaces no file.
 
     Raises:
         InputError: One of the files exists, and nothing was written; or one cannot be written.

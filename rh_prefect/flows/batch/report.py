@@ -275,18 +275,11 @@ def filled_in(
     ledger: SpendTracker,
     known: Mapping[str, int],
 ) -> list[RowResult]:
-    """Fills in the tasks and costs of rows that are not done.
+    """Fills in the tasks and costs of rows that are not done; runs on the loop thread, whose the ledger is.
 
     An interrupted run has little data of its rows, and two concurrent runs of one batch have half of the data each.
-    Runs on the loop thread, whose the ledger is.
-
-    Args:
-        rows: The rows.
-        keys: Returns the keys of a row's jobs, by the row's id.
-        scope: The scope of the jobs.
-        found: What is recorded of the jobs, by key.
-        ledger: The costs of the scope.
-        known: By key: the newest submission of a job of which this run knew when the row ended.
+    `keys` returns the keys of a row's jobs by its id, `found` has what is recorded of the jobs of `scope`, and `known`
+    the newest submission of each job of which this run knew when its row ended.
     """
 
     def one(row: RowResult) -> RowResult:
@@ -299,12 +292,9 @@ def filled_in(
 
 
 def left_out(found: Iterable[JobView], keys_of_rows: Collection[str], *, attempt: int) -> dict[str, Costs]:
-    """Returns the paid jobs of a batch that no row has, with their costs, by key.
+    """Returns the paid jobs of a batch, to which `attempt` belongs, that no row has, with their costs, by key.
 
-    Args:
-        found: What is recorded of the jobs of the scope, which may have jobs beside those of the batch.
-        keys_of_rows: The keys of the rows' jobs.
-        attempt: The number of an attempt of the batch.
+    `found` may have other jobs of the scope.
     """
     costs: dict[str, Costs] = {}
     for view in found:
