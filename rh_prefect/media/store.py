@@ -229,13 +229,6 @@ class MediaStore:
                 return None
             return int(info["size"]) if info["type"] == "file" else None
 
-    def info(self, name: str) -> int:
-        """The size of a file in bytes; `StoreError` where it does not exist."""
-        size = self.size(name)
-        if size is None:
-            raise StoreError(f"{name} does not exist in {self._shown}. Check whether it was deleted or moved.")
-        return size
-
     def stamp(self, name: str) -> Stamp | None:
         """The state of a file, by which a later change is noticed; None if it is missing or its storage tells none."""
         with self._at(name, "look at") as (fs, path):
