@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from decimal import Decimal
 from importlib import import_module
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from math import isnan
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal
@@ -141,7 +141,10 @@ def _csv(delimiter: str, name: str) -> Callable[[BinaryIO], Iterator[Row]]:
     def read(reader: BinaryIO) -> Iterator[Row]:
         # Spreadsheets write a byte order mark.
         text = io.TextIOWrapper(reader, encoding="utf-8-sig", newline="")
-        lines = _lines(text, delimiter, name)
+        first = text.readline()
+        # In many countries, spreadsheets write semicolons; no parameter has one in its name.
+        used = ";" if delimiter == "," and ";" in first and "," not in first else delimiter
+        lines = _lines(chain([first], text), used, name)
         columns = [column.strip() for column in next(lines, ())]
         _refuse_twice(columns, name)
         for number, cells in enumerate(lines, 1):
@@ -169,8 +172,13 @@ def is_empty(cell: object) -> bool:
     return cell is None or (isinstance(cell, str) and not cell.strip())
 
 
+def _is_blank(cells: Iterable[object]) -> bool:
+    """Returns whether all cells are empty: a spreadsheet writes such lines below its rows, and they ask for nothing."""
+    return all(map(is_empty, cells))
+
+
 def _lines(text: Iterable[str], delimiter: str, name: str) -> Iterator[list[str]]:
-    """The header and the rows of a table, without empty lines."""
+    """The header and the rows of a table, without lines whose cells are all empty."""
     # For the whole process, and never lowered: some prompts are longer than the default.
     csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
     # Strict: otherwise, an unclosed quote would join all following rows to one.
@@ -178,7 +186,7 @@ def _lines(text: Iterable[str], delimiter: str, name: str) -> Iterator[list[str]
     try:
         for cells in lines:
             begins = lines.line_num + 1
-            if cells:
+            if not _is_blank(cells):
                 yield cells
     except csv.Error as error:
         if "field limit" in str(error):
@@ -236,12 +244,14 @@ def _parquet(address: str, options: Mapping[str, object], most_bytes: int | None
     ) as held:
         try:
             file = parquet.ParquetFile(held.path)
-            _refuse_twice(file.schema_arrow.names, shown(address))
-            number = 0
+            columns, number = file.schema_arrow.names, 0
+            _refuse_twice(columns, shown(address))
             for batch in file.iter_batches(batch_size=1000):
-                for cells in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                    number += 1
-                    yield _row(number, batch.schema.names, [_cell(cell) for cell in cells])
+                for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                    cells = [_cell(value) for value in values]
+                    if not _is_blank(cells):
+                        number += 1
+                        yield _row(number, columns, cells)
         except (ValueError, OSError, NotImplementedError) as error:  # the base classes of Arrow's own errors
             raise InputError(f"{shown(address)}: cannot be read as Parquet: {error}.") from None
 

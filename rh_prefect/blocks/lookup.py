@@ -38,7 +38,7 @@ async def load_credentials(name: str | None = None) -> RunningHubCredentials:
         name: Name of a saved `RunningHubCredentials` block; None for `RH_API_KEY` and `RH_BASE_URL`.
 
     Raises:
-        ConfigError: No such block, no key in the environment, or its site is not a URL.
+        ConfigError: No such block, or no usable key and site in the environment.
     """
     if name is not None:
         found = await find_block(RunningHubCredentials, name)
@@ -54,10 +54,10 @@ async def load_credentials(name: str | None = None) -> RunningHubCredentials:
         )
     try:
         return RunningHubCredentials(api_key=settings.api_key, base_url=settings.base_url)
-    except ValidationError:
+    except ValidationError as error:
         raise ConfigError(
-            "RH_BASE_URL is not the URL of a site. What to do: set it to https://www.runninghub.cn, "
-            "https://www.runninghub.ai or the URL of an emulator."
+            f"RH_API_KEY or RH_BASE_URL cannot be used: {_flaws(error)}. What to do: set RH_BASE_URL to "
+            "https://www.runninghub.cn or https://www.runninghub.ai, the site that the key belongs to."
         ) from None
 
 
@@ -84,13 +84,17 @@ async def load_storage(name: str | None = None) -> MediaStore:
     try:
         block = MediaStorage(url=settings.storage_url, options=SecretDict(settings.storage_options))
     except ValidationError as error:
-        flaws = "; ".join(wrong["msg"].removeprefix("Value error, ") for wrong in error.errors(include_input=False))
         raise ConfigError(
-            f"RH_STORAGE_URL or RH_STORAGE_OPTIONS cannot be used: {flaws}. What to do: set RH_STORAGE_URL to a folder "
-            "or a URL without credentials, and credentials as JSON in RH_STORAGE_OPTIONS, such as "
+            f"RH_STORAGE_URL or RH_STORAGE_OPTIONS cannot be used: {_flaws(error)}. What to do: set RH_STORAGE_URL "
+            "to a folder or a URL without credentials, and credentials as JSON in RH_STORAGE_OPTIONS, such as "
             '{"username": "…", "password": "…"}.'
         ) from None
     return block.get_store()
+
+
+def _flaws(error: ValidationError) -> str:
+    """Returns what is wrong, without the values, which may be secret."""
+    return "; ".join(wrong["msg"].removeprefix("Value error, ") for wrong in error.errors(include_input=False))
 
 
 async def find_block(kind: type[_B], name: str) -> _B | None:

@@ -9,13 +9,7 @@ from rh_prefect.catalog.model import Model, Rule, text_of
 
 
 def problems(model: Model, values: Mapping[str, object], *, unchecked: Collection[str] = ()) -> list[str]:
-    """Finds the rules that an input breaks, one clause for each.
-
-    Args:
-        model: The model.
-        values: What was given, by wire keys.
-        unchecked: The Python names of parameters that no rule is applied to.
-    """
+    """Finds the rules that an input, by wire keys, breaks, one clause each; none is applied to `unchecked` names."""
     applied = (rule for rule in model.rules if not {_name(model, key) for key in _keys(rule)} & {*unchecked})
     found = (_problem(model, rule, values) for rule in applied)
     return [problem for problem in found if problem]

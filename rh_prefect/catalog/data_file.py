@@ -24,12 +24,9 @@ _PARAM_FIELDS = ("key", "type", "default", "min", "max", "max_length", "max_item
 
 
 def slim(source: Mapping[str, Any]) -> dict[str, Any]:
-    """Creates the slim form of a registry: models by name, without values that equal the defaults.
+    """Creates the slim form of a registry, or of a data file to which models may have been added: models by name.
 
-    `source` is a registry file's content, or a data file's, to which models may have been added.
-
-    Raises:
-        InputError: It is not a registry, or two models would share a Python name.
+    Raises an `InputError` if it is neither, or two models would share a Python name.
     """
     try:
         is_data_file = all(is_slim(raw) for raw in source["models"])
@@ -120,12 +117,7 @@ def _refuse_twins(models: list[dict[str, Any]]) -> None:
 
 
 def slim_model(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Makes the slim form of one model, as a registry file has it.
-
-    Raises:
-        InputError: It contains something that this version does not support.
-        KeyError: It lacks something.
-    """
+    """Makes the slim form of one model, as a registry file has it, without values that equal the defaults."""
     if raw["output"] not in get_args(Output):
         raise InputError(f"{raw['name']} has the output type {raw['output']!r}, which this version does not support.")
     model = {key: raw[key] for key in ("name", "endpoint", "output", "family")}

@@ -99,13 +99,7 @@ Unit = Literal["call", "second", "second, from", "image", "1000 characters", "5 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """An amount of money.
-
-    Attributes:
-        amount: How much.
-        currency: Of what, as in `CNY`.
-        lower_bound: Whether it may cost more: the vendor says "from".
-    """
+    """An amount of money; with `lower_bound` it may cost more: the vendor says "from"."""
 
     amount: Decimal
     currency: str = "CNY"

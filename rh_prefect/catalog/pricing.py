@@ -11,10 +11,8 @@ from rh_prefect.catalog.model import Model, Price, PriceTable, text_of
 def estimate(model: Model, payload: Mapping[str, object], *, seconds: float | None = None) -> Price | None:
     """Estimates the cost of a call.
 
-    Args:
-        model: The model.
-        payload: The request as it will be sent, by wire keys; what it leaves out counts with its default.
-        seconds: How long the input is, for models that are priced by that (upscalers, motion control, lip sync).
+    `payload` is the request as it will be sent, by wire keys; what it leaves out counts with its default. `seconds` is
+    the length of the input, for models that are priced by it (upscalers, motion control, lip sync).
 
     Returns:
         The price, or None if unknown: no published price, a combination without one, a length that the

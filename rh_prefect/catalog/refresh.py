@@ -103,18 +103,10 @@ _FIELDS_FROM_DOCS = ("name", "family", "groups", "in_docs", "replaced_by", "on_c
 
 
 def merge(content: Mapping[str, Any], listed: PublicList, *, date: str) -> dict[str, Any]:
-    """Merges a public list into the slim file's content.
+    """Merges a public list of a date, empty if unknown, into a copy of the slim file's content; it gets the flaws.
 
     A list that is older than the catalogue, by its date, adds the models and prices that the catalogue lacks, and
-    changes nothing else. A model that a newer list lacks is kept and counts as gone.
-
-    Args:
-        content: The catalogue's present content; not changed.
-        listed: The list; its unusable parts are added to its `flaws`.
-        date: The list's date; empty if unknown, and then no model counts as gone.
-
-    Returns:
-        The new content; its version is `content`'s.
+    changes nothing else. A model that a newer list with a date lacks is kept and counts as gone.
     """
     models = {model["endpoint"]: model for model in content["models"]}
     is_older = bool(date) and date < str(content["version"])[:10]

@@ -91,16 +91,7 @@ class Parameters:
 
 
 def read_parameters(model: Model, params: Mapping[str, object], *, unchecked: Collection[str] = ()) -> Parameters:
-    """Checks an input as `validate` does, and returns the given and the sent parameters separately.
-
-    Args:
-        model: The model.
-        params: As for `validate`.
-        unchecked: The Python names of parameters whose values are sent as they are.
-
-    Raises:
-        InputError: As for `validate`.
-    """
+    """Checks an input as `validate` does; returns the given and the sent parameters. `unchecked` are sent as is."""
     checked = _valid(model, params, unchecked)
     return Parameters(_in_order(model, checked.values) | checked.extra, _filled(model, checked))
 
@@ -134,16 +125,10 @@ def check(
     as_media: Callable[[object], object] | None = None,
     unchecked: Collection[str] = (),
 ) -> Checked:
-    """Checks every part of an input.
+    """Checks every part of an input, and returns its values, none filled in, all problems, and what to warn of.
 
-    Args:
-        model: The model.
-        params: As for `validate`.
-        as_media: Reads one file of a media parameter; raises InputError if it is invalid. By default only URLs pass.
-        unchecked: The Python names of parameters whose values are sent as they are: the catalogue may be behind.
-
-    Returns:
-        The values, none filled in, all problems, and what to warn of.
+    `as_media` reads a file and raises an `InputError` if it is invalid; by default only URLs pass. The values of
+    `unchecked` are sent as they are: the catalogue may be behind.
     """
     checked, tried = Checked(), set[str]()
     for name, value in params.items():
@@ -187,18 +172,9 @@ def check_file(
     kind: str | None = None,
     source: str = "the file",
 ) -> None:
-    """Checks a file against a parameter's limits.
+    """Raises a `MediaError` for a file of the wrong kind or format, or one that is too large for a parameter.
 
-    Args:
-        model: The model.
-        param: The parameter, or its name or key.
-        extension: Of the file's real format, as in `png`; None if unknown.
-        size: Bytes.
-        kind: What the file is by its content: image, video, audio, ...; None if unknown.
-        source: How to name the file in the message.
-
-    Raises:
-        MediaError: It is of the wrong kind or format, or too large.
+    `extension` and `kind` are those of its content, None if unknown; `source` names the file in the message.
     """
     param = model.param(param) if isinstance(param, str) else param
     wrong = _wrong_file(param, extension, size, kind)

@@ -118,7 +118,9 @@ async def _prefect() -> str:
         raise ConfigError(
             f"the Prefect API at {url} does not answer ({failure}). What to do: start it, or correct the address."
         )
-    version = await connection.client.api_version()
+    version: object = await connection.client.api_version()
+    if not isinstance(version, str):
+        raise ConfigError(f"{url} is not the address of a Prefect API. What to do: correct PREFECT_API_URL.")
     return f"{url}, version {version}. Deleting a flow run deletes its journal; the manifests in the storage are kept."
 
 
@@ -226,13 +228,7 @@ _NO_RULES = "NoSuchLifecycleConfiguration"
 
 @dataclass(frozen=True, slots=True)
 class ExpiryRule:
-    """A rule that deletes objects.
-
-    Attributes:
-        name: Its id.
-        prefix: The prefix of the objects' keys; empty for the whole bucket.
-        when: `after 30 days`, or `on 2027-01-01`.
-    """
+    """A rule that deletes objects with a prefix, empty for all: `after 30 days`, or `on 2027-01-01`."""
 
     name: str
     prefix: str
@@ -240,14 +236,9 @@ class ExpiryRule:
 
 
 def expiry_rules(url: str, options: Mapping[str, object]) -> list[ExpiryRule]:
-    """Reads the rules that delete objects at a location: those of its bucket whose prefix covers a part of it.
+    """Reads the rules that delete objects at a location: those of its S3 bucket whose prefix covers a part of it.
 
-    Args:
-        url: The location. Storages other than S3 have no rules.
-        options: fsspec's storage options.
-
-    Raises:
-        StoreError: The rules cannot be read; the key may lack the right `s3:GetLifecycleConfiguration`.
+    Raises a `StoreError` if they cannot be read; the key may lack the right `s3:GetLifecycleConfiguration`.
     """
     if protocol_of(url) != "s3":
         return []

@@ -27,6 +27,8 @@ def init(
     if example not in NAMES:
         raise InputError(f"There is no example {example}; {nearest(example, NAMES)}")
     target = to or Path(f"{example}.yaml")
+    if target.suffix not in (".yaml", ".yml"):
+        raise InputError(f"{target} is no name of a pipeline's file. Name it with .yaml, as in --to {example}.yaml.")
     written = write_example(example, target)
     params = written[1]
     print("\n".join(f"written: {file}" for file in written))
@@ -35,23 +37,21 @@ def init(
 
 
 def write_example(name: str, target: Path) -> list[Path]:
-    """Writes a shipped pipeline, its parameters and its inputs; replaces no file.
-
-    The parameters go beside `target`, the pipeline's file, and the inputs into a folder of its name.
-
-    Returns:
-        What was written: the pipeline, its parameters, its inputs.
+    """Writes a shipped pipeline, its parameters beside it, and its inputs into a folder of its name; replaces no file.
 
     Raises:
-        InputError: One of the files exists; nothing was written.
+        InputError: One of the files exists, and nothing was written; or one cannot be written.
     """
     writers = dict(_files(name, target))
     for file in writers:
         if file.exists():
             raise InputError(f"{file} exists, and nothing was written. Name another file with --to.")
     for file, write in writers.items():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write(file)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write(file)
+        except OSError as error:
+            raise InputError(f"{file} cannot be written: {error.strerror}. Name another file with --to.") from None
     return list(writers)
 
 

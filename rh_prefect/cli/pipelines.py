@@ -242,12 +242,7 @@ def read_arguments(values: Sequence[str] | None, params: Path | None) -> dict[st
 
 
 def takes_of(found: Choices, retake: Sequence[str] | None) -> dict[str, int]:
-    """Returns the takes of a command: those of the takes file, and the next ones of `--retake`.
-
-    Args:
-        found: The content of the takes file.
-        retake: What `--retake` gave.
-    """
+    """Returns the takes of a command: those of the takes file, and the next ones of `--retake`."""
     takes = dict(found.takes)
     for address in retake or ():
         # The entries of a step's items go before that of the step.
@@ -257,16 +252,7 @@ def takes_of(found: Choices, retake: Sequence[str] | None) -> dict[str, int]:
 
 
 def check_retake(plan: Plan, retake: Sequence[str], selection: Selection | None = None) -> None:
-    """Rejects a `--retake` that names no paid step, or a step that the run does not make.
-
-    Args:
-        plan: The plan.
-        retake: What `--retake` gave.
-        selection: The part that the run makes; by default all.
-
-    Raises:
-        InputError: There is no such step, or it is not selected.
-    """
+    """Raises an `InputError` for a `--retake` that names no paid step, or a step that the run does not make."""
     selection = selection or Selection()
     for address in retake if not plan.problems else ():
         steps = [one for one in plan.instances if one.is_paid and address in (one.path, one.address)]
@@ -284,11 +270,9 @@ def check_retake(plan: Plan, retake: Sequence[str], selection: Selection | None 
 
 
 def words_of(**options: Any) -> list[str]:
-    """Returns the words of a command line that repeat the given options, for printing; see `printable`.
+    """Returns the words of a command line that repeat options, for printing; see `printable`.
 
-    Args:
-        **options: The options by name; a list is an option that was repeated, True a switch. Those without a value are
-            left out.
+    A list is an option that was repeated, True a switch; options without a value are left out.
     """
     words: list[str] = []
     for name, value in options.items():

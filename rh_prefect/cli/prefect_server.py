@@ -118,14 +118,9 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def prefect_server(home: Path, *, say: bool = True) -> Iterator[str]:
-    """Runs Prefect's own server on embedded SQLite for the length of a `with` block, and yields its API's address.
+    """Runs Prefect's own server on SQLite for the length of a `with` block, and yields its API's address.
 
-    Args:
-        home: Its folder: database, storage and log; the same folder keeps its runs.
-        say: Whether to show that it is being waited for.
-
-    Raises:
-        ConfigError: It does not start; the message has the reason.
+    Its folder `home` keeps its runs. Raises a `ConfigError` with the reason if it does not start.
     """
     port = free_port()
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
@@ -142,13 +137,7 @@ def prefect_server(home: Path, *, say: bool = True) -> Iterator[str]:
 def _start(command: list[str], env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
-        log.touch()
-    except OSError as error:
-        raise ConfigError(
-            f"Prefect's server cannot write its files: {error}. What to do: choose another folder."
-        ) from error
-    with log.open("wb") as out:
-        try:
+        with log.open("wb") as out:
             return subprocess.Popen(  # noqa: S603, the command is our own
                 command,
                 env={**os.environ, **env},
@@ -158,10 +147,11 @@ def _start(command: list[str], env: Mapping[str, str], log: Path) -> subprocess.
                 # Ctrl-C is for this command, which then ends its server itself, in order.
                 start_new_session=True,
             )
-        except OSError as error:
-            raise ConfigError(
-                f"Prefect's server cannot be started: {error}. What to do: install the package again."
-            ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"Prefect's server cannot write its files, or cannot be started: {error}. What to do: choose another "
+            "folder, or install the package again."
+        ) from error
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -34,17 +34,9 @@ def check_call(
     files: Iterable[str] = (),
     resume: str | None = None,
 ) -> None:
-    """Checks a call of one of the package's flows.
+    """Raises an `InputError` if a call of one of the package's flows lacks something, or has what cannot be used.
 
-    Args:
-        command: The command, as in `run film`.
-        parameters: The flow's parameters, by name.
-        needs: Those that must be given.
-        files: Those that are files.
-        resume: Id of the flow run to continue.
-
-    Raises:
-        InputError: Something is missing, or cannot be used.
+    `needs` are the parameters that must be given, `files` those that are files, `resume` the id of the run to continue.
     """
     missing = [need for need in needs if not _has_text(parameters[need])]
     if missing:
@@ -67,13 +59,10 @@ def check_call(
 
 
 def printable(word: str) -> str:
-    """Returns a word of a command line for printing.
+    """Returns a word of a command line, a value or `name=value`, for printing.
 
     An address with a signature or a password is replaced by a note, which commands refuse: without these parts the
     address could be that of another file.
-
-    Args:
-        word: A value, or `name=value`.
     """
     from rh_prefect.media.source import shown
 
@@ -84,15 +73,7 @@ def printable(word: str) -> str:
 
 
 def refuse_hidden(what: str, value: str) -> None:
-    """Rejects the note that `printable` prints instead of an address.
-
-    Args:
-        what: The option, for the message.
-        value: Its value.
-
-    Raises:
-        InputError: It is such a note.
-    """
+    """Raises an `InputError` for the note that `printable` prints instead of an address."""
     if value.startswith(_HIDDEN):
         raise InputError(
             f"{what}: {value} stands for an address whose signature or password is not printed. Nothing was sent. What "
@@ -101,12 +82,7 @@ def refuse_hidden(what: str, value: str) -> None:
 
 
 def check_account(command: str, credentials: str | None) -> None:
-    """Checks the environment's API key with one free request, unless a block is given instead.
-
-    Raises:
-        ConfigError: There is no key, or the site cannot be reached.
-        KeyRejected: The site refuses the key.
-    """
+    """Checks the environment's API key with one free request, unless a block is given instead."""
     if credentials is None:
         asyncio.run(_check_account(command))
 
@@ -139,12 +115,7 @@ async def _check_account(command: str) -> None:
 
 
 def check_store(storage: str | None) -> None:
-    """Writes, reads and deletes a small file at RH_STORAGE_URL, unless a block is given instead.
-
-    Raises:
-        ConfigError: The place cannot be used.
-        StoreError: It refuses files.
-    """
+    """Writes, reads and deletes a small file at RH_STORAGE_URL, unless a block is given instead."""
     from rh_prefect.media.store import MediaStore
     from rh_prefect.settings import get_settings
 
@@ -216,12 +187,7 @@ def _check_out(command: str, out: str | None, storage: str | None) -> None:
 
 
 async def check_blocks(credentials: str | None, storage: str | None) -> None:
-    """Checks the blocks that a command names, for which the Prefect API is needed, before it creates a flow run.
-
-    Raises:
-        ConfigError: There is no such block, or it cannot be used.
-        StoreError: The storage refuses files.
-    """
+    """Checks the blocks that a command names, for which the Prefect API is needed, before it creates a flow run."""
     from rh_prefect.blocks.lookup import load_engine, load_storage
 
     if credentials is not None:
@@ -259,28 +225,16 @@ def _is_missing(source: str) -> bool:
 
 
 def read_assignments(model: str | None, assignments: Iterable[str]) -> dict[str, Any]:
-    """Reads the parameters of a model or endpoint.
+    """Reads the parameters of a model or endpoint, each as `NAME=VALUE`; a file becomes `{"file": PATH}`.
 
-    Args:
-        model: Any name of the model, or an endpoint that is not in the catalogue.
-        assignments: Each as `NAME=VALUE`. `@PATH` is a file; a text stays one where the model takes a text, else
-            what is JSON counts as such. A name with several values holds a list of them.
-
-    Returns:
-        The values by name; a file as `{"file": PATH}`.
-
-    Raises:
-        InputError: One is not an assignment.
+    `@PATH` is a file; a text stays one where the model takes a text, else what is JSON counts as such. A name with
+    several values holds a list of them.
     """
     return _assignments("run model", assignments, lambda name, text: _value(_param(model, name), text))
 
 
 def batch_values(assignments: Iterable[str]) -> dict[str, Any]:
-    """Reads the values of a batch, as `read_assignments` does; its plan reads the texts, as those of a table's cells.
-
-    Raises:
-        InputError: One is not an assignment.
-    """
+    """Reads the values of a batch, as `read_assignments` does; its plan reads the texts, as those of a table."""
     return _assignments("batch", assignments, lambda _, text: _file(text) if text.startswith("@") else text)
 
 

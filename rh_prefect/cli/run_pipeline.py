@@ -131,14 +131,7 @@ class _Again:
     """
 
     def __init__(self, file: Path, takes: dict[str, int], inputs: Sequence[str], part: Sequence[str]) -> None:
-        """Takes the command.
-
-        Args:
-            file: The pipeline's file.
-            takes: The takes that `--retake` chose.
-            inputs: The options that each command about the run needs.
-            part: The further options of `run`.
-        """
+        """Takes the file, the takes of `--retake`, the options of each command, and the further ones of `run`."""
         self._file, self._takes, self._inputs = file, takes, inputs
         self._recorded: dict[str, int] = {}
         self._is_printed = False
@@ -180,11 +173,7 @@ class _Again:
         return shlex.join(["rh-prefect", "run", *self.run_words])
 
     def choose(self, reviews: Sequence[str]) -> str:
-        """The command that chooses the first candidate of reviews.
-
-        Args:
-            reviews: Their addresses.
-        """
+        """The command that chooses the first candidate of reviews."""
         return shlex.join(["rh-prefect", "choose", str(self._file), *(f"{one}=1" for one in reviews), *self._inputs])
 
 

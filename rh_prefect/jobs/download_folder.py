@@ -7,12 +7,14 @@ import contextlib
 import fcntl
 import glob
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import TypeAlias
 
-from rh_prefect.caches_and_locks import SingleFlight
+from rh_prefect.caches_and_locks import LruCache, SingleFlight
 from rh_prefect.errors import ConfigError, StoreError
 from rh_prefect.local_files import lock_file, make_folder
 from rh_prefect.media.names import safe
@@ -36,8 +38,19 @@ def check_folder(folder: Path) -> None:
         ) from error
 
 
+RunAttempt: TypeAlias = tuple[str, int]
+"""A flow run, or a named scope, and its attempt."""
+
+_HOLD = 60.0
+"""Seconds without a payment after a store has refused an output; then one job may try whether it takes files again."""
+
+
 class StoreChecks:
-    """Checks, once per store, that outputs can be written to it and to the local download folder."""
+    """Checks, once per store, that outputs can be written to it and to the local download folder.
+
+    A disk may be full for outputs and have room for a check. So after an output that a store has refused, a run pays
+    for no further job until the store has taken one.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Starts without checked stores.
@@ -47,6 +60,7 @@ class StoreChecks:
         """
         self._folder = folder
         self._checks: SingleFlight[str, None] = SingleFlight(50)
+        self._refusals: LruCache[tuple[RunAttempt, str], tuple[float, StoreError]] = LruCache(50)
 
     async def check(self, store: MediaStore) -> None:
         """Checks that outputs can be written to a store, before anything is paid.
@@ -56,6 +70,30 @@ class StoreChecks:
             StoreError: The store cannot be written to.
         """
         await self._checks.get(store.identity, lambda: asyncio.to_thread(self._check, store))
+
+    @contextlib.contextmanager
+    def storing(self, run: RunAttempt, store: MediaStore) -> Iterator[None]:
+        """Notes whether the store takes the outputs that a `with` block stores for a job of a run, or refuses them."""
+        try:
+            yield
+        except StoreError as error:
+            self._refusals[run, store.identity] = (time.monotonic(), error)
+            raise
+        self._refusals.pop((run, store.identity), None)
+
+    def refuse_payment(self, run: RunAttempt, store: MediaStore) -> None:
+        """Raises a `StoreError` if the store has refused the last output of a run."""
+        refusal = self._refusals.get((run, store.identity))
+        if refusal is None:
+            return
+        at, error = refusal
+        if time.monotonic() - at < _HOLD:
+            raise StoreError(
+                "Not submitted, so that nothing was paid: the storage refused the output of another job. "
+                f"{error.message}",
+                is_permanent=error.is_permanent,
+            )
+        self._refusals[run, store.identity] = (time.monotonic(), error)
 
     def _check(self, store: MediaStore) -> None:
         check_folder(self._folder)

@@ -161,7 +161,8 @@ class JobDriver:
             case Prepare():
                 return await self._prepare()
             case AwaitSlot():
-                return await self._lease.acquire()
+                await self._lease.acquire()
+                return self.context.services.stores.refuse_payment(self.context.run_attempt, self.context.store)
             case FreeSlot(full):
                 return self._lease.release(full=full)
             case CheckCancel(fresh):

@@ -410,9 +410,15 @@ class JobEngine:
             grace=self._settings.grace_seconds,
         )
         try:
-            result = await collector.collect(
-                request, job=context.job, key=context.key, submit=submit, end=end, first_time=ticket.driver.first_time
-            )
+            with self.services.stores.storing(context.run_attempt, ticket.store):
+                result = await collector.collect(
+                    request,
+                    job=context.job,
+                    key=context.key,
+                    submit=submit,
+                    end=end,
+                    first_time=ticket.driver.first_time,
+                )
         except RunningHubError as error:
             context.notify("failed", error.message, task_id=submit.task_id, costs=costs)
             raise

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from rh_prefect.errors import ConfigError, JournalError
 from rh_prefect.jobs.accounts.account import Member
 from rh_prefect.jobs.accounts.account_slot import SlotLease
-from rh_prefect.jobs.download_folder import StoreChecks
+from rh_prefect.jobs.download_folder import RunAttempt, StoreChecks
 from rh_prefect.jobs.events import JobEvent, JobEventState, Observer, Silent
 from rh_prefect.jobs.journal.budget import SpendTracker
 from rh_prefect.jobs.journal.call_registry import Caller
@@ -227,6 +227,11 @@ class JobContext:
             graph=request.graph,
             webhook=self.callback is not None,
         )
+
+    @property
+    def run_attempt(self) -> RunAttempt:
+        """The run that the job belongs to, and its attempt."""
+        return self.scope.journal.scope, self.scope.attempt
 
     async def is_cancelled(self, *, max_age: float = REMEMBER) -> bool:
         """Whether the run was cancelled.

@@ -32,11 +32,9 @@ class Stamp:
     changed_at: float | None = None
 
     def is_proof(self, *, read_at: float) -> bool:
-        """Returns whether a file with this stamp still has the content that was read then.
+        """Returns whether a file with this stamp still has the content whose reading began at `read_at`, in Unix time.
 
-        Args:
-            read_at: When the reading began, in seconds since 1970. What is changed shortly after another change may
-                keep its time stamp.
+        What is changed shortly after another change may keep its time stamp.
         """
         return self.changed_at is None or read_at - self.changed_at > SETTLED
 

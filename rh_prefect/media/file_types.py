@@ -18,13 +18,7 @@ HEAD = 4096
 
 @dataclass(frozen=True, slots=True)
 class FileType:
-    """A kind of file.
-
-    Attributes:
-        kind: What a model takes it for.
-        mime: Its MIME type.
-        extension: Its usual extension, without a dot.
-    """
+    """A kind of file: what a model takes it for, its MIME type, and its usual extension without a dot."""
 
     kind: Kind
     mime: str

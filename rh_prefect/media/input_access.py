@@ -151,11 +151,7 @@ def is_deployed() -> bool:
 
 
 def allow_below(*roots: str) -> None:
-    """Allows files below some folders and prefixes, for the rest of the caller's context.
-
-    Args:
-        roots: Folders and URL prefixes that the caller's own code or deployment names, never a row or a field.
-    """
+    """Allows files below folders and prefixes that the caller's own code names, for the rest of its context."""
     _roots.set(tuple(dict.fromkeys((*_roots.get(), *roots))))
 
 

@@ -24,15 +24,7 @@ _HASH = 10
 
 
 def check_template(template: str) -> str:
-    """Refuses a template under which two files could get the same name.
-
-    Args:
-        template: A path made of text and of fields in braces, see `FIELDS`. Only the index takes a form, as in
-            `{index:03d}`.
-
-    Raises:
-        ConfigError: It names an unknown field, formats one, or lacks one that tells files apart.
-    """
+    """Raises a `ConfigError` for a template under which two files could get the same name, or with an unknown field."""
     try:
         parts = list(Formatter().parse(template))
     except ValueError as error:
@@ -90,11 +82,7 @@ def extension_of(text: str) -> str:
 
 
 def check_name(name: str) -> str:
-    """Rejects a name outside the store, and one that some file system cannot hold.
-
-    Raises:
-        InputError: The name is absolute, empty, has empty or dotted parts, a backslash or control characters.
-    """
+    """Raises an `InputError` for a name outside the store, or one that some file system cannot hold."""
     parts = name.split("/")
     if any(part in ("", ".", "..") for part in parts) or re.search(r"[\x00-\x1f\x7f\\]", name):
         raise InputError(

@@ -248,12 +248,9 @@ _PAGES: Final = {"html", "htm", "xhtml"}
 
 @dataclass(frozen=True, slots=True)
 class DownloadDefect:
-    """A defect of a downloaded file.
+    """A defect of a downloaded file, as in "a web page", and the hash of the received content.
 
-    Attributes:
-        what: A description, as in "a web page".
-        sha256: The hash of the received content. If the file is damaged at RunningHub itself, a second download has
-            the same hash. Empty if that is impossible.
+    If the file is damaged at RunningHub itself, a second download has the same hash; it is empty if that is impossible.
     """
 
     what: str

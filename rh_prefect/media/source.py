@@ -117,11 +117,7 @@ def is_link(source: Source) -> bool:
 
 
 def file_state(source: Source, *, options: Mapping[str, object] | None = None) -> FileState:
-    """Reads the state and length of a file from its storage, without reading its content.
-
-    Raises:
-        MediaError: The file is missing, is not a regular file, or its place does not answer.
-    """
+    """Reads the state and length of a file from its storage, not its content; `MediaError` if it is no regular file."""
     text = _text(source)
     with as_media_error(shown(source), options=options):
         _check(text)
@@ -138,12 +134,7 @@ def file_state(source: Source, *, options: Mapping[str, object] | None = None) -
 def open_input(
     source: Source, *, options: Mapping[str, object] | None = None, seconds: float = READ_SECONDS
 ) -> Iterator[BinaryIO]:
-    """Opens a file for reading, with constant memory use.
-
-    Args:
-        source: A `Media`, a path, an fsspec URI or an http(s) URL.
-        options: fsspec's storage options, for an fsspec URI.
-        seconds: How long reading it may take in all.
+    """Opens a file for reading, with constant memory use; `seconds` limits how long reading it may take in all.
 
     Raises:
         MediaError: The file is missing, is not a regular file, is empty, or cannot be read in that time.
@@ -174,19 +165,10 @@ def fetch(
     seconds: float = READ_SECONDS,
     clock: Callable[[], float] = time.time,
 ) -> Fetched:
-    """Copies a file to this machine, with constant memory use.
+    """Copies a file to this machine, with constant memory use; the local file is there whole or not at all.
 
-    Args:
-        source: As in `open_input`.
-        to: The local file; it is there whole or not at all.
-        options: As in `open_input`.
-        check_size: Raises where a file of so many bytes will not do; it is called before anything is read if the length
-            is known, else while it is read.
-        seconds: As in `open_input`.
-        clock: Seconds since 1970.
-
-    Returns:
-        Hash, size, and the state that was read.
+    `check_size` raises where a file of so many bytes will not do; it is called before anything is read if the length is
+    known, else while it is read.
 
     Raises:
         MediaError: As in `open_input`; or the file keeps changing while it is read.

@@ -24,6 +24,7 @@ class _Fault(NamedTuple):
 
 _NO_ANSWER = "nothing answers there"
 _STOPPED = _Fault("it stopped answering", "check the network, then run again")
+_BUSY = _Fault("it is overloaded or fails at the moment", "wait some minutes, then run again")
 _KEYS = "correct key and secret in the storage options"
 _BAD_LINK = _Fault("the URL is not valid", "correct the link", True)
 
@@ -46,6 +47,11 @@ _BY_CLASS: dict[str, _Fault] = {
     "NoSuchBucket": _Fault("the bucket does not exist", "create the bucket or correct its name", True),
     "SignatureDoesNotMatch": _Fault("the secret does not belong to the key", _KEYS, True),
     "InvalidAccessKeyId": _Fault("the key is unknown", _KEYS, True),
+    "ExpiredToken": _Fault("the credentials have expired", "renew them in the storage options, then run again", True),
+    "RequestTimeTooSkewed": _Fault("this machine's clock is wrong", "set its clock, then run again", True),
+    "SlowDown": _BUSY,
+    "ServiceUnavailable": _BUSY,
+    "InternalError": _BUSY,
 }
 """Exceptions and S3 error codes by name: the libraries behind fsspec are not imported to find out."""
 

@@ -63,8 +63,7 @@ os.register_at_fork(after_in_child=_after_fork)
 def lasting_place(url: str) -> str:
     """Returns the URL of a place for outputs or records, a local folder as an absolute path.
 
-    Raises:
-        ConfigError: It is relative to the folder that a worker has made for a run, and deletes when the run ends.
+    Raises a `ConfigError` if it is relative to the folder that a worker has made for a run, and deletes when it ends.
     """
     if not is_local(url):
         return url
@@ -137,20 +136,9 @@ class MediaStore:
     def name_for(
         self, *, run: str, flow: str, model: str, key: str, index: int, ext: str, task: str = "", label: str = ""
     ) -> str:
-        """Returns the name that the template gives to one file of a job.
+        """Returns the name that the template gives to a file of a job; the model's name stands in for a missing label.
 
-        Args:
-            run: Short name of the run.
-            flow: Name of the flow.
-            model: Name of the model; stands in for a label that was not given.
-            key: The job's key.
-            index: Which of the job's files it is.
-            ext: Extension, with or without its dot.
-            task: RunningHub's task id.
-            label: The caller's own name for the output.
-
-        Returns:
-            A name for `publish`; what a file system refuses has become a dash, with a hash of the text at its end.
+        What a file system refuses has become a dash, with a hash of the text at its end.
         """
         model = model.replace("/", "-")
         fields: dict[str, str | int] = {"run": run, "flow": flow, "model": model, "key": key, "task": task}
@@ -173,18 +161,10 @@ class MediaStore:
         return dict(self._options) if protocol_of(uri) == self.protocol else {}
 
     def publish(self, local: Path, name: str, *, known: Media | None = None) -> Media:
-        """Copies a local file into the store and returns it as `Media`.
+        """Copies a local file into the store and returns it as `Media`, with `known` facts or those of its content.
 
         The memory that is needed does not depend on the file's size. A file that is there already is replaced. A file
         that is broken is kept all the same, without facts: it may have been paid for.
-
-        Args:
-            local: The file; it stays where it is.
-            name: Its name in the store, with forward slashes.
-            known: What `describe` has returned for the file, which then need not be looked into again.
-
-        Returns:
-            Its URI, size, hash and facts.
 
         Raises:
             MediaError: The local file does not exist.
@@ -249,13 +229,6 @@ class MediaStore:
                 return None
             return int(info["size"]) if info["type"] == "file" else None
 
-    def info(self, name: str) -> int:
-        """The size of a file in bytes; `StoreError` where it does not exist."""
-        size = self.size(name)
-        if size is None:
-            raise StoreError(f"{name} does not exist in {self._shown}. Check whether it was deleted or moved.")
-        return size
-
     def stamp(self, name: str) -> Stamp | None:
         """The state of a file, by which a later change is noticed; None if it is missing or its storage tells none."""
         with self._at(name, "look at") as (fs, path):
@@ -306,9 +279,7 @@ class MediaStore:
     def check(self) -> None:
         """Writes, reads and deletes a small file; a `StoreError` names the operation that the storage refuses.
 
-        Raises:
-            ConfigError: Several jobs at once could not write to this kind of storage.
-            StoreError: An operation failed.
+        Raises a `ConfigError` if several jobs at once could not write to this kind of storage.
         """
         if self.protocol in WITHOUT_THREADS:
             raise ConfigError(

@@ -115,10 +115,9 @@ def masked_url(text: str) -> str:
 
 
 def locate(url: str) -> str:
-    """Returns the canonical form of a store's URL: an absolute path, or an fsspec URL without a final slash.
+    """Returns a store's URL as an absolute path, or without a final slash.
 
-    Raises:
-        ConfigError: Nothing can be written there, or fsspec does not know such a place.
+    Raises a `ConfigError` if nothing can be written there, or fsspec does not know such a place.
     """
     if not url.strip() or "::" in url:
         raise ConfigError(
@@ -168,11 +167,7 @@ def _refuse_missing_slash(url: str) -> None:
 
 
 def refuse_signature(url: str) -> None:
-    """Refuses the URL of a place that holds a signature, since such URLs are shown and recorded.
-
-    Raises:
-        ConfigError: It holds one.
-    """
+    """Raises a `ConfigError` for the URL of a place that holds a signature, since such URLs are shown and recorded."""
     if has_signature(url):
         raise ConfigError(
             f"{masked_url(url.partition('?')[0])} has a signature or a token behind its question mark, and the URL "
@@ -187,11 +182,9 @@ def read_options(protocol: str, options: Mapping[str, object]) -> dict[str, obje
 
 
 def identity_of(where: str, options: Mapping[str, object]) -> str:
-    """Returns what identifies a place and its options, and their environment, in this process; it shows no secret.
+    """Returns what identifies a place, its options and their environment in this process; it shows no secret.
 
-    Args:
-        where: The URL.
-        options: fsspec's storage options; an object among them is equal only to itself.
+    An object among the options is equal only to itself.
     """
     around = sorted((key, value) for key, value in os.environ.items() if key.startswith(_ENVIRONMENT))
     text = repr((where, sorted(options.items()), around))

@@ -376,14 +376,16 @@ class WorkDriver(JobDriver):
     async def _publish(self, submit: Submit, end: End) -> Home | Invalid:
         context, self._end = self.context, end
         context.notify("collecting", "downloads its outputs", task_id=submit.task_id)
-        result = await (await self._collector(submit)).collect(
-            context.request,
-            job=context.job,
-            key=context.key,
-            submit=submit,
-            end=end,
-            first_time=False,
-        )
+        collector = await self._collector(submit)
+        with context.services.stores.storing(context.run_attempt, context.store):
+            result = await collector.collect(
+                context.request,
+                job=context.job,
+                key=context.key,
+                submit=submit,
+                end=end,
+                first_time=False,
+            )
         if result.damaged:
             file = result.damaged[0]
             raise MediaError(

@@ -296,6 +296,12 @@ def test_doctor_says_what_is_well_and_what_is_not(env: dict[str, str], tmp_path:
     assert "✗ storage" in ill.stdout
     assert "What to do" in ill.stdout
     assert "0" * 32 not in ill.stdout
+    strange = call("doctor", env={**env, "PREFECT_API_URL": env["RH_BASE_URL"], "RH_BASE_URL": "www.runninghub.ai"})
+    assert strange.returncode == 1
+    assert "✗ Prefect: http" in strange.stdout
+    assert "is not the address of a Prefect API" in strange.stdout
+    assert "✗ account: RH_API_KEY or RH_BASE_URL cannot be used: the site is a URL" in strange.stdout
+    assert "✓ this machine" in strange.stdout, strange.stderr
 
 
 @pytest.mark.prefect

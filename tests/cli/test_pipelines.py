@@ -46,6 +46,16 @@ def test_a_file_is_not_overwritten_and_a_wrong_example_is_named(capsys: pytest.C
     assert "did you mean film?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("to", [".", "folder", "film", "file/film.yaml"])
+def test_init_says_that_a_name_is_of_no_use(to: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It ended with a traceback; without an extension, the inputs' folder had the name of the pipeline's file."""
+    Path("folder").mkdir()
+    Path("file").touch()
+    assert call("init", "--example", "dub", "--to", to) == 1
+    assert "--to" in capsys.readouterr().err
+    assert not Path("film").exists()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_is_planned_with_its_own_inputs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("init", "--example", name, "--to", f"below/{name}.yaml") == 0

@@ -191,6 +191,25 @@ def test_words_of_a_table_become_what_their_parameters_take(folder: Path) -> Non
     assert read == {switch.name: True, number.name: 7}
 
 
+def test_what_a_spreadsheet_writes_is_read_as_it_is_meant(folder: Path) -> None:
+    """In many countries it separates columns by semicolons; it and data frames write TRUE and True for true."""
+    photo = samples.png(folder / "one.png")
+    for name, text in {
+        "excel.csv": f'\ufeffimage_url;prompt;sound\r\n{photo};"waves; wind, ""rain""\r\nand sun";FALSE\r\n;;\r\n',
+        "frame.csv": f'image_url,prompt,sound\n{photo},"waves; wind, ""rain""\r\nand sun",False\n',
+    }.items():
+        (folder / name).write_text(text, newline="")
+        plan = make_plan(KLING, values={"duration": "5"})
+        assert asked(rows_of(str(folder / name), plan)) == [
+            {
+                "image_url": str(photo),
+                "prompt": 'waves; wind, "rain"\r\nand sun',
+                "sound": "false",
+                "duration": "5",
+            }
+        ]
+
+
 def test_a_folder_gives_its_files_of_the_right_kind_and_not_what_was_made_in_it(folder: Path) -> None:
     for name in ("b.png", "a.png", "out/old.png", "notes.txt"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -423,13 +442,28 @@ def test_a_cell_without_a_column_s_name_and_a_cell_of_white_space_are_not_paid_f
     else:
         with (folder / name).open("w", newline="") as file:
             csv.writer(file, delimiter="\t" if name.endswith("tsv") else ",").writerows([columns, *rows])
-    first, blank, third, good = rows_of(str(folder / name), make_plan(PICTURE))
+    first, third, good = rows_of(str(folder / name), make_plan(PICTURE))
     assert "a cell in column 2, which has no name" in why(first)
-    assert "prompt is missing" in why(blank)
     assert "a cell in column 3, which has no name" in why(third)
     assert asked([good]) == [{"prompt": "a pot"}]
     (listed,) = rows_of([{"prompt": " \n"}], make_plan(PICTURE))
     assert "prompt is missing" in why(listed)
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.parquet"])
+def test_a_line_of_empty_cells_is_no_row(folder: Path, name: str) -> None:
+    """Spreadsheets write such lines below a table; with values for every row, each was paid for."""
+    rows = [("1:1", ""), ("", " "), ("16:9", ""), ("", ""), ("", "")]
+    if name.endswith("parquet"):
+        arrays = [pyarrow.array([cell or None for cell in cells]) for cells in zip(*rows, strict=True)]
+        pyarrow.parquet.write_table(pyarrow.Table.from_arrays(arrays, names=["aspect_ratio", ""]), folder / name)
+    else:
+        with (folder / name).open("w", newline="") as file:
+            writer = csv.writer(file, delimiter="\t" if name.endswith("tsv") else ",")
+            writer.writerows([("", ""), ("aspect_ratio", ""), *rows])
+    found = rows_of(str(folder / name), make_plan(PICTURE, values={"prompt": "waves"}))
+    assert asked(found) == [{"prompt": "waves", "aspect_ratio": ratio} for ratio in ("1:1", "16:9")]
+    assert [row.number for row in found] == [1, 2]
 
 
 def test_an_object_that_says_a_thing_twice_is_a_bad_row(folder: Path) -> None:

@@ -353,6 +353,28 @@ async def test_a_place_that_cannot_be_written_is_said_before_anything_is_begun(
     assert not rh.recorder.requests
 
 
+async def test_nothing_more_is_paid_for_while_the_storage_refuses_outputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that was full, with room for a check, at the first row of a night took the money for all the others."""
+    with Emulator(limit=1, long_side=96) as rh:
+        for name, value in environment(rh, tmp_path).items():
+            monkeypatch.setenv(name, value)
+        blocked = tmp_path / "out" / "batch"  # where the outputs go; a small file beside it can be written
+        blocked.parent.mkdir()
+        blocked.touch()
+        report = await run(prompts(*"abcdefghijkl"))
+        assert report.failed == 12
+        reasons = [str(item["reason"]) for item in items(report)]
+        assert len(rh.recorder.paid) < 6, "those of which a task ran when the first output was refused"
+        unpaid = sum("Not submitted, so that nothing was paid" in reason for reason in reasons)
+        assert unpaid + len(rh.recorder.paid) == 12
+        assert all("a part of the path is a file" in reason for reason in reasons)
+        blocked.unlink()
+        assert (await run(prompts(*"abcdefghijkl"))).done == 12
+        assert len(rh.recorder.paid) == 12
+
+
 async def test_a_state_that_another_version_wrote_is_said_and_nothing_is_paid(rh: Emulator, tmp_path: Path) -> None:
     await run(prompts("a forbidden thing"))
     (state,) = (tmp_path / "out").glob("batches/*/state/[!.]*")

@@ -21,6 +21,7 @@ from rh_prefect.flows.batch.report import (
 )
 from rh_prefect.jobs.journal.budget import SpendTracker
 from rh_prefect.jobs.journal.costs import COINS, Costs
+from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.record_types import Answer, End, Record, Resolution
 from rh_prefect.media.store import MediaStore
 from tests.support.job_records import KEY, TASK, intent, ticket, unknown
@@ -128,3 +129,12 @@ async def test_what_another_run_submitted_in_the_meantime_is_not_as_this_run_saw
         assert (row.reason in other.reason) is (state != "unknown")
     else:
         assert other.state == state
+
+
+async def test_a_journal_that_cannot_be_read_is_told_and_is_no_reason_to_have_no_report(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Paid jobs without a row were then missing in the report without a word."""
+    (tmp_path / "file").touch()
+    assert await recorded_jobs(FolderJournal(f"{tmp_path}/file", scope="run")) == {}
+    assert "names no paid jobs without a row, because its journal cannot be read" in caplog.text

@@ -11,10 +11,14 @@ import tracemalloc
 import uuid
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+from s3fs.errors import translate_boto_error
 
 from rh_prefect.errors import MediaError, StoreError
+from rh_prefect.media.storage_errors import as_store_error
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.writers import PART_SIZE
 from tests.support import samples
@@ -59,7 +63,7 @@ def test_publish_tells_what_it_is(store: MediaStore, tmp_path: Path) -> None:
     assert (media.kind, media.mime, media.width, media.height) == ("video", "video/mp4", 64, 48)
     assert (media.seconds, media.fps, media.has_audio) == (1.0, 12.0, True)
     assert media.sha256 == hashlib.sha256(local.read_bytes()).hexdigest()
-    assert media.size == local.stat().st_size == store.info("shots/1.mp4")
+    assert media.size == local.stat().st_size == store.size("shots/1.mp4")
     assert store.read_bytes("shots/1.mp4") == local.read_bytes()
     assert store.describe(local, "shots/1.mp4") == media
 
@@ -177,15 +181,15 @@ def test_nobody_sees_a_file_being_written(store: MediaStore) -> None:
     finally:
         go_on.set()
         writer.join()
-    assert store.info("a.bin") == 5 * PART_SIZE
+    assert store.size("a.bin") == 5 * PART_SIZE
 
 
 def test_the_same_name_gets_the_new_content_whole(store: MediaStore) -> None:
     store.write_stream("a.bin", io.BytesIO(b"1" * (PART_SIZE + 5)))
-    assert store.info("a.bin") == PART_SIZE + 5
+    assert store.size("a.bin") == PART_SIZE + 5
     store.write_bytes("a.bin", b"2")
     assert store.read_bytes("a.bin") == b"2"
-    assert store.info("a.bin") == 1
+    assert store.size("a.bin") == 1
 
 
 @pytest.mark.parametrize("size", [PART_SIZE - 1, PART_SIZE, PART_SIZE + 1, 2 * PART_SIZE, 3 * PART_SIZE + 7])
@@ -222,11 +226,26 @@ def test_delete_is_repeatable(store: MediaStore) -> None:
     assert not store.exists("shots/a.txt")
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("SlowDown", "it is overloaded.*wait some minutes"),
+        ("ServiceUnavailable", "it is overloaded.*wait some minutes"),
+        ("InternalError", "it is overloaded.*wait some minutes"),
+        ("ExpiredToken", "the credentials have expired.*renew"),
+        ("RequestTimeTooSkewed", "this machine's clock is wrong"),
+    ],
+)
+def test_what_s3_answers_for_a_time_asks_for_no_other_address_or_rights(code: str, said: str) -> None:
+    """An overloaded bucket asked for other storage options, expired credentials for more rights."""
+    answer: Any = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": 503}}
+    with pytest.raises(StoreError, match=said), as_store_error("write a", "s3://media"):
+        raise translate_boto_error(ClientError(answer, "PutObject"))
+
+
 def test_a_folder_is_no_file(store: MediaStore) -> None:
     store.write_bytes("shots/a.txt", b"1")
     assert not store.exists("shots")
-    with pytest.raises(StoreError, match="shots does not exist in"):
-        store.info("shots")
 
 
 def test_what_is_missing_is_said(store: MediaStore) -> None:

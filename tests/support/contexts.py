@@ -24,7 +24,7 @@ def services(**facts: Any) -> Services:
     made: dict[str, Any] = {
         "spool": Spool(Path("/nowhere")),
         "cancels": CancelWatch(),
-        "stores": SimpleNamespace(check=_nothing),
+        "stores": SimpleNamespace(check=_nothing, refuse_payment=lambda *_: None),
         "sleep": asyncio.sleep,
         "jitter": lambda: 0.5,
     }

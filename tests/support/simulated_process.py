@@ -178,7 +178,8 @@ class Process:
         self._world = Services(
             spool=machine.spool,
             cancels=CancelWatch(clock=now),
-            stores=SimpleNamespace(check=_nothing),  # type: ignore[arg-type]  # no store is ever asked for a file
+            # No store is ever asked for a file.
+            stores=SimpleNamespace(check=_nothing, refuse_payment=lambda *_: None),  # type: ignore[arg-type]
             sleep=asyncio.sleep,
             jitter=lambda: 0.5,
             clock=now,

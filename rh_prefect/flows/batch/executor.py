@@ -214,13 +214,10 @@ class RowExecutor:
         self._owners.update(dict.fromkeys(self.keys(work.id), work.number))
 
     async def run(self, works: Iterable[Work], together: SuspendGroup | None = None) -> list[Work]:
-        """Runs all rows; none of their failures stops the others.
+        """Runs all rows; none of their failures stops the others. Returns the rows to run when what was left has ended.
 
         A row that the budget had too little left for is tried again where money that was set aside for others has come
         back: they were refused, or cost less.
-
-        Returns:
-            The rows that are still to be run when what was left has ended.
         """
         waiting = list(works)
         while waiting:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -23,6 +24,8 @@ from rh_prefect.jobs.journal.job_records import JobState, JobView, Submit, jobs_
 from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.media.store import MediaStore
 from rh_prefect.table_files import csv_text
+
+_log = logging.getLogger("rh_prefect")
 
 RowState = Literal["done", "failed", "unknown", "not started", "cancelled", "unfinished"]
 """The state of a row at the end of a run; see `STATES`."""
@@ -251,10 +254,15 @@ def _name(batch: str, extension: str) -> str:
 
 
 async def recorded_jobs(journal: Journal) -> dict[str, JobView]:
-    """Reads the jobs of a journal, by their keys, on the loop thread; none if it cannot be read."""
+    """Reads the jobs of a journal, by their keys, on the loop thread; none, with a warning, if it cannot be read."""
     try:
         return {view.key: view async for view in jobs_of(journal)}
-    except RunningHubError:
+    except RunningHubError as error:
+        _log.warning(
+            "The report of this batch may lack costs, and names no paid jobs without a row, because its journal cannot "
+            "be read. What to do: run the same batch again, which completes the report. %s",
+            error,
+        )
         return {}
 
 
@@ -267,18 +275,11 @@ def filled_in(
     ledger: SpendTracker,
     known: Mapping[str, int],
 ) -> list[RowResult]:
-    """Fills in the tasks and costs of rows that are not done.
+    """Fills in the tasks and costs of rows that are not done; runs on the loop thread, whose the ledger is.
 
     An interrupted run has little data of its rows, and two concurrent runs of one batch have half of the data each.
-    Runs on the loop thread, whose the ledger is.
-
-    Args:
-        rows: The rows.
-        keys: Returns the keys of a row's jobs, by the row's id.
-        scope: The scope of the jobs.
-        found: What is recorded of the jobs, by key.
-        ledger: The costs of the scope.
-        known: By key: the newest submission of a job of which this run knew when the row ended.
+    `keys` returns the keys of a row's jobs by its id, `found` has what is recorded of the jobs of `scope`, and `known`
+    the newest submission of each job of which this run knew when its row ended.
     """
 
     def one(row: RowResult) -> RowResult:
@@ -291,12 +292,9 @@ def filled_in(
 
 
 def left_out(found: Iterable[JobView], keys_of_rows: Collection[str], *, attempt: int) -> dict[str, Costs]:
-    """Returns the paid jobs of a batch that no row has, with their costs, by key.
+    """Returns the paid jobs of a batch, to which `attempt` belongs, that no row has, with their costs, by key.
 
-    Args:
-        found: What is recorded of the jobs of the scope, which may have jobs beside those of the batch.
-        keys_of_rows: The keys of the rows' jobs.
-        attempt: The number of an attempt of the batch.
+    `found` may have other jobs of the scope.
     """
     costs: dict[str, Costs] = {}
     for view in found:

@@ -207,11 +207,7 @@ def make_plan(
     label_column: str | None = None,
     ignored: Iterable[str] = (),
 ) -> Plan:
-    """Checks and creates the plan for every row; the arguments are those of `batch`.
-
-    Raises:
-        InputError: There is no such model, parameter, or way from one model to the next.
-    """
+    """Checks and creates the plan for every row; the arguments are those of `batch`."""
     stages = [Stage(catalog.get(model))]
     fixed: list[dict[str, object]] = [{}]
     for step in chain:
@@ -258,17 +254,10 @@ def _same(stages: Sequence[Stage], names: Iterable[str]) -> str:
 
 
 def place(stages: Sequence[Stage], name: str) -> tuple[int, str, Param | None]:
-    """Finds the stage and parameter that a column belongs to.
+    """Finds the index of the stage, the Python name and the parameter that a column belongs to.
 
-    Args:
-        stages: The chain.
-        name: A Python or wire name, of the first step that has it; `2.name` is the second step's.
-
-    Returns:
-        Index of the step, the parameter's Python name, and the parameter.
-
-    Raises:
-        InputError: No step has it.
+    `name` is a Python or wire name, of the first step that has it; `2.name` is the second step's. Raises an
+    `InputError` if no step has it.
     """
     numbered = _OF_STEP.fullmatch(name)
     if numbered and 1 <= int(numbered[1]) <= len(stages):
@@ -334,6 +323,8 @@ def _one(param: Param, value: object, base: str | None) -> object:
     text = value.strip().lower()
     if param.type == "bool":
         return _WORDS.get(text, value)
+    if param.type == "enum" and value not in param.options:  # a spreadsheet writes TRUE for the option "true"
+        return next((option for option in param.options if option.lower() == text), value)
     if param.type in _NUMBERS:
         try:
             return _NUMBERS[param.type](text)

@@ -84,13 +84,9 @@ class StatePlace:
 
 
 async def find_state_place(store: MediaStore) -> StatePlace:
-    """Finds the storage location of the states of batches that write to a store.
+    """Finds the place for the states of batches that write to a store: the store, or else RH_JOURNAL.
 
-    Returns:
-        The store, or RH_JOURNAL where the store cannot create a file exclusively.
-
-    Raises:
-        ConfigError: Neither can, or a worker would delete RH_JOURNAL.
+    Raises a `ConfigError` if neither can create a file exclusively, or if a worker would delete RH_JOURNAL.
     """
     own = StatePlace(store.url, store.options_for(store.url))
     reason = await _unfit(own)

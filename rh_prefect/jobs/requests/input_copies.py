@@ -40,9 +40,9 @@ class Copies:
     def has(self, record: MediaRecord) -> bool:
         """Checks whether a complete copy of a content exists."""
         try:
-            return self._store.info(self.name(record)) == record.size
+            return self._store.size(self.name(record)) == record.size
         except StoreError:
-            return False  # missing; a fault of the store is reported by the write
+            return False  # the write reports it
 
     def put(self, local: Path, record: MediaRecord) -> str:
         """Writes the copy of a content, unless it exists.

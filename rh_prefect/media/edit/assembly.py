@@ -38,21 +38,11 @@ def concat(
     width: int | None = None,
     height: int | None = None,
 ) -> Joined:
-    """Joins clips to one H.264 video (yuv420p, MP4).
+    """Joins clips to one H.264 video (yuv420p, MP4) of the largest clip's size and of the highest frame rate.
 
-    It has the size of the largest clip, unless another is given, and the highest frame rate.
-
-    Args:
-        clips: Videos, in their order.
-        to: The video, `.mp4`.
-        audio: `drop` makes a silent picture, for `mux`; `keep` gives it the clips' own sound, and silence under
-            those that have none.
-        fit: How a clip of other proportions is shown: with bars (`contain`), cropped (`cover`) or distorted.
-        width: Pixels, rounded to an even number; None: those of the largest clip.
-        height: Pixels, rounded to an even number; None: those of the largest clip.
-
-    Returns:
-        Length, size, and where each clip begins: that is where its line of speech goes in `mix`.
+    `audio` drops the sound, for `mux`, or keeps that of the clips, with silence under those that have none. `fit` shows
+    a clip of other proportions with bars (`contain`), cropped (`cover`) or distorted (`stretch`). The result says where
+    each clip begins: that is where its line of speech goes in `mix`.
     """
     if not clips:
         raise InputError("No clips to join. What to do: give at least one.")
@@ -80,18 +70,10 @@ _USUAL_RATE = 25
 
 
 def mux(video: Path, audio: Path, to: Path) -> float:
-    """Combines a video stream and a sound track in one MP4.
+    """Combines a video stream and a sound track in one MP4 with its index at the front; returns its seconds.
 
-    H.264 is copied, any other codec is encoded again. The sound becomes AAC (stereo, 48 kHz), cut or filled up
-    with silence to the length of the picture; the video's own sound is left out.
-
-    Args:
-        video: The picture.
-        audio: The sound: an audio file, or a video whose sound is taken.
-        to: The film, `.mp4`, with its index at the front.
-
-    Returns:
-        The length in seconds.
+    H.264 is copied, any other codec is encoded again. The sound becomes AAC (stereo, 48 kHz), cut or filled up with
+    silence to the length of the picture; the video's own sound is left out. `audio` may be a video, too.
     """
     with opened(video) as source, Sound(recording(audio)) as sound, product(to) as part, create_mp4(part) as file:
         stream = picture_of(source, video)

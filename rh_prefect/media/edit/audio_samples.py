@@ -293,16 +293,7 @@ class Level:
 
 
 def audio_level(path: Path, *, start: float = 0.0, seconds: float | None = None) -> Level:
-    """Measures the sound of an audio file or a video, or a stretch of it.
-
-    Args:
-        path: The file.
-        start: Seconds to skip.
-        seconds: How long to listen; None: to the end.
-
-    Returns:
-        Its levels, as weighted in stereo at 48 kHz.
-    """
+    """Measures the sound of an audio file or a video, or `seconds` of it from `start` on, in stereo at 48 kHz."""
     check_time("start", start)
     check_time("seconds", seconds)
     with Sound(recording(path, start)) as sound:

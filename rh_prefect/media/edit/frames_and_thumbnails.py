@@ -30,12 +30,7 @@ _TURNS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: I
 
 
 def last_frame(video: Path, to: Path) -> None:
-    """Saves the last frame of a video, from which the next clip can continue.
-
-    Args:
-        video: The video.
-        to: The picture, `.png` or `.jpg`.
-    """
+    """Saves the last frame of a video, from which the next clip can continue, as `.png` or `.jpg`."""
     image_format(to)
     write_image(_frame(video, _LAST), to)
 
@@ -47,13 +42,7 @@ def poster(video: Path, to: Path) -> None:
 
 
 def thumbnail(source: Path, *, max_bytes: int = 30_000, side: int = _SIDES[0]) -> bytes:
-    """Makes a small JPEG of a picture, or of the middle frame of a video.
-
-    Args:
-        source: The file.
-        max_bytes: What the JPEG may weigh; the larger, the better it looks.
-        side: Pixels of the longer side at most; fewer where `max_bytes` needs it.
-    """
+    """Makes a JPEG of at most `max_bytes` and `side` pixels of a picture, or of the middle frame of a video."""
     image = still(source, side=side)
     for smaller in (side, *(one for one in _SIDES if one < side)):
         image.thumbnail((smaller, smaller))
@@ -66,12 +55,7 @@ def thumbnail(source: Path, *, max_bytes: int = 30_000, side: int = _SIDES[0]) -
 
 
 def still(source: Path, *, side: int) -> Image.Image:
-    """Returns a picture in RGB, upright; or the middle frame of a video.
-
-    Args:
-        source: The file.
-        side: Pixels that are enough for the caller: what is much larger may be decoded smaller.
-    """
+    """Returns a picture in RGB, upright, or a video's middle frame; much more than `side` may be decoded smaller."""
     try:
         with reading(source), Image.open(source) as image:
             # JPEG can be decoded at an eighth of its size, with as little memory.
@@ -205,16 +189,10 @@ def contact_sheet(
     width: int = 1280,
     captions: Sequence[str] | None = None,
 ) -> None:
-    """Shows pictures, and videos by their middle frame, in a grid.
+    """Shows pictures, and videos by their middle frame, row by row in a grid of `width` pixels, as `.jpg` or `.png`.
 
     All cells have one size, by the middle one of the proportions; a picture of others is shown whole, with margins.
-
-    Args:
-        sources: Images and videos, row by row.
-        to: The sheet, `.jpg` or `.png`.
-        columns: Cells in a row; None: about as many as rows, four at most.
-        width: Of the sheet, in pixels.
-        captions: A line under each, cut if too long; if there are fewer captions than sources, the rest has none.
+    Without `columns`, there are about as many as rows, four at most. `captions` are cut if too long, and may be fewer.
     """
     image_format(to)
     if columns is None:

@@ -58,17 +58,9 @@ _MARGIN = 0.03
 
 
 def resize(source: Path, to: Path, *, width: int, height: int, fit: Fit = "cover") -> float | None:
-    """Resizes a picture or a video; a video keeps its sound.
+    """Resizes a picture or a video; a video keeps its sound, and its sizes are even.
 
-    Args:
-        source: The file.
-        to: The result: `.mp4` of a video, `.jpg` or `.png` of a picture.
-        width: Pixels; of a video rounded to an even number.
-        height: Pixels; of a video rounded to an even number.
-        fit: `cover` fills the size and crops, `contain` adds bars, `stretch` distorts.
-
-    Returns:
-        The length of a video in seconds.
+    `fit` fills the size and crops (`cover`), adds bars (`contain`) or distorts (`stretch`). Returns a video's seconds.
     """
     if _kind_of(source) == "image":
         write_image(_fitted_image(_image_of(source, to), width, height, fit), to)
@@ -78,17 +70,7 @@ def resize(source: Path, to: Path, *, width: int, height: int, fit: Fit = "cover
 
 
 def trim(source: Path, to: Path, *, seconds: float, start: float = 0.0) -> float:
-    """Cuts a section out of a video or a sound; if the file ends earlier, the result is shorter.
-
-    Args:
-        source: The file.
-        to: The result: `.mp4` of a video, `.m4a` or `.wav` of a sound.
-        seconds: The length.
-        start: Where it begins.
-
-    Returns:
-        The length in seconds.
-    """
+    """Cuts a section out of a video or a sound, and returns its seconds; less if the file ends earlier."""
     check_time("start", start)
     check_time("seconds", seconds)
     if _kind_of(source) == "image":
@@ -113,18 +95,9 @@ def watermark(
     size: float = 0.15,
     opacity: float = 1.0,
 ) -> float | None:
-    """Places a logo on a corner of a picture or a video.
+    """Places a logo on a corner of a picture or a video, whose seconds are returned; transparent parts stay so.
 
-    Args:
-        source: The file.
-        logo: A picture; its transparent parts stay transparent.
-        to: The result: `.mp4` of a video, `.jpg` or `.png` of a picture.
-        corner: Where it goes.
-        size: Its width as a share of the file's.
-        opacity: From 0, not to be seen, to 1.
-
-    Returns:
-        The length of a video in seconds.
+    `size` is the logo's width as a share of the file's; `opacity` is from 0, not to be seen, to 1.
     """
     if _kind_of(source) == "image":
         image = _image_of(source, to).convert("RGBA")
@@ -138,13 +111,7 @@ def watermark(
 
 
 def frame(video: Path, to: Path, *, at: float | Literal["first", "last"] = "first") -> None:
-    """Saves one frame of a video.
-
-    Args:
-        video: The video.
-        to: The picture, `.png` or `.jpg`.
-        at: The second at which it is shown, or the first or last frame.
-    """
+    """Saves the frame of a video at a second, or its first or last one, as `.png` or `.jpg`."""
     image_format(to)
     if at == "last":
         last_frame(video, to)
@@ -157,18 +124,9 @@ def frame(video: Path, to: Path, *, at: float | Literal["first", "last"] = "firs
 def still_clip(
     image: Path, to: Path, *, seconds: float, width: int | None = None, height: int | None = None, zoom: Zoom = "none"
 ) -> float:
-    """Makes a silent video of a picture.
+    """Makes a silent video of a picture, in which the camera may move slowly; returns its seconds.
 
-    Args:
-        image: The picture.
-        to: The video, `.mp4`.
-        seconds: Its length.
-        width: Pixels; None: the picture's own, or by the height.
-        height: Pixels; None: the picture's own, or by the width.
-        zoom: Whether the camera moves slowly in or out.
-
-    Returns:
-        The length in seconds.
+    A width or a height that is not given follows from the other one, or is the picture's.
     """
     check_time("seconds", seconds)
     picture = flat(_open_image(image))
@@ -186,32 +144,14 @@ def still_clip(
 
 
 def extract_audio(source: Path, to: Path, *, loudness: float | None = None) -> float:
-    """Saves the sound of a video.
-
-    Args:
-        source: The video, or another sound.
-        to: The sound, `.m4a` or `.wav`.
-        loudness: The target loudness in LUFS; None leaves it unchanged.
-
-    Returns:
-        The length in seconds.
-    """
+    """Saves a video's sound, or a sound, as `.m4a` or `.wav`, at a loudness in LUFS if given; returns its seconds."""
     if loudness is not None:
         return mix(source, None, to, loudness=loudness)
     return _write_sound(to, Sound(recording(source)), None, source, 0.0)
 
 
 def add_sounds(video: Path, audio: Path, to: Path) -> float:
-    """Saves a video's own sound together with another one.
-
-    Args:
-        video: The video; if it has no sound, only the other is saved.
-        audio: The other sound.
-        to: The sum, `.m4a` or `.wav`; as long as the longer one.
-
-    Returns:
-        The length in seconds.
-    """
+    """Saves a video's own sound, if any, together with another one, as long as the longer one; returns its seconds."""
     if not shape_of(video).has_audio:
         return extract_audio(audio, to)
     written = 0

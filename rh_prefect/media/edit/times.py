@@ -8,10 +8,6 @@ from rh_prefect.errors import InputError
 
 
 def check_time(name: str, seconds: float | None) -> None:
-    """Refuses a time that is negative, infinite or no number; None is no time.
-
-    Raises:
-        InputError: It is one of these.
-    """
+    """Raises an `InputError` for a time that is negative, infinite or no number; None is no time."""
     if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
         raise InputError(f"`{name}` must be 0 or more seconds, not {seconds:g}. What to do: pass another time.")

@@ -82,15 +82,7 @@ def frames_of(file: InputContainer, stream: VideoStream, path: Path) -> Iterator
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The properties of a video as it is shown.
-
-    Attributes:
-        width: Pixels, upright and square.
-        height: Pixels, upright and square.
-        rate: Frames a second.
-        tagged: Whether the file says which colour matrix it uses.
-        has_audio: Whether it has a sound track.
-    """
+    """A video as it is shown, upright with square pixels; `tagged` if the file says which colour matrix it uses."""
 
     width: int
     height: int
@@ -155,11 +147,7 @@ class Canvas:
 
 
 def fitted(path: Path, canvas: Canvas, fit: Fit = "contain") -> Iterator[av.VideoFrame]:
-    """Decodes a video, upright, in the canvas's size and frame rate.
-
-    Yields:
-        Frames in yuv420p; their times mean nothing, they are simply one after the other.
-    """
+    """Decodes a video, upright, in the canvas's size and rate; the frames are yuv420p, their times mean nothing."""
     with opened(path) as file:
         stream = picture_of(file, path)
         graph: Graph | None = None
