@@ -10,6 +10,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TypeAlias
@@ -42,14 +43,26 @@ RunAttempt: TypeAlias = tuple[str, int]
 """A flow run, or a named scope, and its attempt."""
 
 _HOLD = 60.0
-"""Seconds without a payment after a store has refused an output; then one job may try whether it takes files again."""
+"""Seconds without a payment after a store has refused outputs; then one job may try whether it takes files again."""
+
+_TOLERATED = 2
+"""Refused outputs in a row after which jobs are still paid for: the cause may be one file, or a short disturbance."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusals:
+    """Outputs in a row that a store has refused: how many, when the last one was refused, and why."""
+
+    times: int
+    at: float
+    error: StoreError
 
 
 class StoreChecks:
     """Checks, once per store, that outputs can be written to it and to the local download folder.
 
-    A disk may be full for outputs and have room for a check. So after an output that a store has refused, a run pays
-    for no further job until the store has taken one.
+    A disk may be full for outputs and have room for a check. So after several outputs in a row that a store has
+    refused, a run pays for no further job until the store has taken one.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -60,7 +73,7 @@ class StoreChecks:
         """
         self._folder = folder
         self._checks: SingleFlight[str, None] = SingleFlight(50)
-        self._refusals: LruCache[tuple[RunAttempt, str], tuple[float, StoreError]] = LruCache(50)
+        self._refusals: LruCache[tuple[RunAttempt, str], _Refusals] = LruCache(50)
 
     async def check(self, store: MediaStore) -> None:
         """Checks that outputs can be written to a store, before anything is paid.
@@ -77,23 +90,24 @@ class StoreChecks:
         try:
             yield
         except StoreError as error:
-            self._refusals[run, store.identity] = (time.monotonic(), error)
+            earlier = self._refusals.get((run, store.identity))
+            times = earlier.times + 1 if earlier is not None else 1
+            self._refusals[run, store.identity] = _Refusals(times, time.monotonic(), error)
             raise
         self._refusals.pop((run, store.identity), None)
 
     def refuse_payment(self, run: RunAttempt, store: MediaStore) -> None:
-        """Raises a `StoreError` if the store has refused the last output of a run."""
-        refusal = self._refusals.get((run, store.identity))
-        if refusal is None:
+        """Raises a `StoreError` if the store has refused the last outputs of a run."""
+        refused = self._refusals.get((run, store.identity))
+        if refused is None or refused.times <= _TOLERATED:
             return
-        at, error = refusal
-        if time.monotonic() - at < _HOLD:
+        if time.monotonic() - refused.at < _HOLD:
             raise StoreError(
-                "Not submitted, so that nothing was paid: the storage refused the output of another job. "
-                f"{error.message}",
-                is_permanent=error.is_permanent,
+                "Not submitted, so that nothing was paid: the storage refused the outputs of other jobs. "
+                f"{refused.error.message}",
+                is_permanent=refused.error.is_permanent,
             )
-        self._refusals[run, store.identity] = (time.monotonic(), error)
+        self._refusals[run, store.identity] = replace(refused, at=time.monotonic())
 
     def _check(self, store: MediaStore) -> None:
         check_folder(self._folder)
