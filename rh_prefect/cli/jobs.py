@@ -99,10 +99,25 @@ def adopt_(
     scope, key = split_job(job)
     with api_of_earlier_runs(scope):
         asyncio.run(_adopt(scope, key, task_id))
-    print(
-        f"{job}: task {task_id} is recorded for this job. Run the flow run again, or: rh-prefect jobs "
-        f"collect {scope}, or, if you no longer need it: rh-prefect jobs cancel {scope}"
+        is_work = _is_of_works(scope)
+    what_next = (
+        "Run the pipeline again, which waits for it."
+        if is_work
+        else f"Run the flow run again, or: rh-prefect jobs collect {scope}, or, if you no longer need it: "
+        f"rh-prefect jobs cancel {scope}"
     )
+    print(f"{job}: task {task_id} is recorded for this job. {what_next}")
+
+
+def _is_of_works(scope: str) -> bool:
+    """Returns whether a scope holds the works of pipelines, which `jobs collect` and `jobs cancel` do not take."""
+    from rh_prefect.pipelines.works_store import WorksJournal
+
+    return isinstance(_journal(scope), WorksJournal)
+
+
+def _next_run(scope: str) -> str:
+    return "The next run of the pipeline" if _is_of_works(scope) else f"The next run of {scope}"
 
 
 def mark_refused_(job: str) -> None:
@@ -114,7 +129,8 @@ def mark_refused_(job: str) -> None:
     scope, key = split_job(job)
     with api_of_earlier_runs(scope):
         asyncio.run(_mark_refused(scope, key))
-    print(f"{job}: recorded as not accepted. The next run of {scope} submits it again and pays for it.")
+        run = _next_run(scope)
+    print(f"{job}: recorded as not accepted. {run} submits it again and pays for it.")
 
 
 def mark_lost_(
@@ -136,7 +152,8 @@ def mark_lost_(
     scope, key = split_job(job)
     with api_of_earlier_runs(scope):
         asyncio.run(_mark_lost(scope, key, same_account=same_account))
-    print(f"{job}: recorded as lost. The next run of {scope} submits it again and pays for it.")
+        run = _next_run(scope)
+    print(f"{job}: recorded as lost. {run} submits it again and pays for it.")
 
 
 def recover_(run: str, *, storage: str | None = None) -> None:

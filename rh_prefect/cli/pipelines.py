@@ -144,7 +144,7 @@ def plan(
     _show(current, as_json=as_json, graph=graph, mermaid=mermaid)
     if current.problems:
         sys.exit(1)
-    if exit_code and price.most > 0:
+    if exit_code and (price.most > 0 or price.is_open):
         sys.exit(_SOMETHING_TO_PAY)
 
 

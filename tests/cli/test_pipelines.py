@@ -82,6 +82,13 @@ def test_a_wrong_value_is_a_problem_of_the_plan(capsys: pytest.CaptureFixture[st
     assert "film has no parameter ide; did you mean idea?" in capsys.readouterr().err
 
 
+def test_a_step_without_a_known_price_is_something_to_pay() -> None:
+    assume = "assume: {kind: image}"
+    Path("own.yaml").write_text(f"steps: {{picture: {{graph: graph.json, with: {{2.text: a mug}}, {assume}}}}}\n")
+    Path("graph.json").write_text('{"2": {"class_type": "CLIPTextEncode", "inputs": {"text": "a cup"}}}')
+    assert call("plan", "own.yaml", "--exit-code") == 2
+
+
 def test_a_plan_is_written_for_its_owner_and_compared(capsys: pytest.CaptureFixture[str]) -> None:
     call("init", "--example", "film")
     assert call("plan", "film.yaml", "--set", "idea=x", "--out", "p.json", "--exit-code") == 2
