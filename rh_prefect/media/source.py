@@ -177,7 +177,7 @@ def fetch(
     """Copies a file to this machine, with constant memory use.
 
     Args:
-        source: As in `open_input`.
+        source: As in `open_input`. The content of a `Media` must be the one that it says.
         to: The local file; it is there whole or not at all.
         options: As in `open_input`.
         check_size: Raises where a file of so many bytes will not do; it is called before anything is read if the length
@@ -189,12 +189,19 @@ def fetch(
         Hash, size, and the state that was read.
 
     Raises:
-        MediaError: As in `open_input`; or the file keeps changing while it is read.
+        MediaError: As in `open_input`; or the file keeps changing while it is read, or is not the one that was meant.
         OSError: The local file cannot be written.
     """
     limits = Limits(check_size, seconds)
     with atomic_path(to, durable=False) as part:
-        return _settled(source, lambda known: _read(source, part, options, limits, known), options, clock)
+        found = _settled(source, lambda known: _read(source, part, options, limits, known), options, clock)
+        if isinstance(source, Media) and found.sha256 != source.sha256:
+            raise MediaError(
+                f"The file {shown(source)} was changed: its content is not the one that was read or made before, so it "
+                "is not used. What to do: if it is a result, put the original file back, or delete the changed one and "
+                "run again; if it was given by its path, run again, which uses the file as it is now."
+            )
+        return found
 
 
 @dataclass(frozen=True, slots=True)
