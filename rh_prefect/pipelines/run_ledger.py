@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from rh_prefect.errors import RunningHubError
+from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.jobs.journal.job_records import JobRecords, Submit
 from rh_prefect.jobs.journal.journal import JSON, Journal, run_together
 from rh_prefect.jobs.journal.record_types import Intent, Record
@@ -62,8 +62,19 @@ async def note_place(run: Journal, place: RecordsPlace) -> None:
     Args:
         run: The flow run's journal.
         place: The place.
+
+    Raises:
+        ConfigError: An earlier attempt of the run has its works in another place.
     """
-    await run.create(_PLACE, place.model_dump(mode="json"))
+    if await run.create(_PLACE, place.model_dump(mode="json")):
+        return
+    first = await read_place(run)
+    if first is not None and first.url != place.url:
+        raise ConfigError(
+            f"An earlier attempt of this flow run has its records in {first.url}, and this one would have them in "
+            f"{place.url}: what was paid for would be paid for again, and would not count in the budget. Nothing was "
+            "sent. What to do: give this attempt the same storage and the same RH_RECORDS, or start a new run."
+        )
 
 
 async def read_place(run: Journal) -> RecordsPlace | None:

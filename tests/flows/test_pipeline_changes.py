@@ -6,11 +6,16 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from PIL import Image
 
 from rh_prefect.emulator import Emulator
+from rh_prefect.errors import ConfigError
+from rh_prefect.flow_runs.resume import create, rerun
+from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
+from rh_prefect.flows.pipeline_report import PipelineResult
 from tests.flows.test_pipeline import PRODUCTS, run, table
 from tests.support.emulator_env import environment
 
@@ -111,3 +116,21 @@ steps:
     assert state.is_completed(), state.message
     assert (tmp_path / "out" / "mug.png").read_bytes() == good
     assert len(rh.recorder.paid) == 1
+
+
+async def test_an_attempt_with_another_place_of_records_pays_nothing(
+    waiting: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = pipeline_flow(Pipeline.from_text("name: mug\nsteps: {picture: {model: z-image/turbo, with: {prompt: mug}}}"))
+    flow_run: UUID = await create(flow, {"budget": 0.05})
+    running = asyncio.ensure_future(rerun(flow, flow_run))
+    await paid(waiting, 1)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "other"))
+    with pytest.raises(ConfigError, match=r"has its records in .*/out, and this one would have them in .*/other"):
+        await end_of(waiting, asyncio.ensure_future(rerun(flow, flow_run)))
+    assert len(waiting.recorder.paid) == 1
+    monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "out"))
+    result: PipelineResult = await end_of(waiting, asyncio.ensure_future(rerun(flow, flow_run)))
+    assert (result.steps[0].state, len(waiting.recorder.paid)) == ("made", 1)
