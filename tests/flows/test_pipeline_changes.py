@@ -16,6 +16,7 @@ from rh_prefect.errors import ConfigError
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.flows.pipeline_report import PipelineResult
+from rh_prefect.pipelines.document import PipelineError
 from tests.flows.test_pipeline import PRODUCTS, run, table
 from tests.support.emulator_env import environment
 
@@ -134,3 +135,16 @@ async def test_an_attempt_with_another_place_of_records_pays_nothing(
     monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "out"))
     result: PipelineResult = await end_of(waiting, asyncio.ensure_future(rerun(flow, flow_run)))
     assert (result.steps[0].state, len(waiting.recorder.paid)) == ("made", 1)
+
+
+async def test_a_review_of_what_each_run_makes_again_is_refused(rh: Emulator) -> None:
+    text = """
+name: never
+steps:
+  words: {model: rhart-text-g-3-flash-preview/text-to-text, reuse: never, with: {prompt: a word}, parse: {text: {}}}
+  picture: {model: z-image/turbo, takes: 2, with: {prompt: $(words)}}
+  chosen: {review: $(picture)}
+"""
+    with pytest.raises(PipelineError, match=r"words has reuse: never, so that no choice is ever used"):
+        await pipeline_flow(Pipeline.from_text(text))()
+    assert rh.recorder.submissions == []

@@ -231,7 +231,7 @@ class Expander:
             instance.seconds = draft.seconds.expected if draft.seconds is not None else None
             self._add(instance)
             self._save_as(draft)
-        found = await self._look_up(drafts, step)
+        found = await self._look_up(drafts)
         outputs = {id(draft): self._output(draft, works) for draft, works in zip(drafts, found, strict=True)} | blocked
         return [outputs[id(draft)] for draft in every]
 
@@ -252,11 +252,10 @@ class Expander:
             return at
         return (*instance.at, "from") if instance.step.from_ is not None else instance.at
 
-    async def _look_up(self, drafts: list[Draft], step: Step) -> list[list[Work]]:
-        reuse = step.reuse or self._checked.file.reuse or "always"
+    async def _look_up(self, drafts: list[Draft]) -> list[list[Work]]:
         for draft in drafts:
             draft.base = self._base(draft)
-        places = [(draft, take) for draft in drafts for take in await self.takes.choose(draft, reuse=reuse)]
+        places = [(draft, take) for draft in drafts for take in await self.takes.choose(draft)]
         queries = [query_of(draft, take) for draft, take in places]
         complete = [query for query in queries if query is not None]
         answers = iter(await self._known.find(complete)) if complete else iter(())
@@ -346,6 +345,12 @@ class Expander:
         instance.waits_for = self.conditions.waits_for(step, frame)
         if (cause := self.conditions.cause(instance)) is not None:
             return self._block(instance, cause)
+        if (name := _never_reused(instance.needs)) is not None:
+            clause = (
+                f"each run makes other candidates, because {name} has reuse: never, so that no choice is ever used; "
+                "give it an age, such as reuse: 7d"
+            )
+            self.item_problems.add(self._checked, (*at, "review"), clause, instance.address if frame.id else "")
         self._add(instance)
         chosen = self._chosen(instance, shown)
         instance.state = "r" if chosen is None else "="
@@ -460,6 +465,18 @@ def _share_price(works: Sequence[Work], draft: Draft) -> None:
         price = Money(least, expected, task * attempts, first.price.is_open or price.is_open)
     for work in works:
         work.price, work.attempts = price, attempts
+
+
+def _never_reused(instances: Sequence[Instance]) -> str | None:
+    """Returns the path of a step whose results no other run uses, among some steps and those that they need."""
+    seen, waiting = set[int](), list(instances)
+    while waiting:
+        one = waiting.pop()
+        if one.reuse == "never":
+            return one.path
+        waiting += [need for need in one.needs if id(need) not in seen]
+        seen |= set(map(id, one.needs))
+    return None
 
 
 def _worst(states: Sequence[Any]) -> Any:

@@ -97,6 +97,7 @@ def draft_paid(
     """
     instance = Instance(path, frame.id, step, at, is_sure=frame.is_sure)
     instance.attempts = step.attempts or checked.file.attempts or 1
+    instance.reuse = step.reuse or checked.file.reuse or instance.reuse
     if step.model is not None:
         draft = _of_model(step, instance, frame, failed)
     else:
