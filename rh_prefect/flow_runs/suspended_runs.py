@@ -32,7 +32,7 @@ from prefect.settings import PREFECT_API_URL
 from rh_prefect.errors import RunningHubError, TaskNotFound
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import find_flow_runs, journal_of
-from rh_prefect.flow_runs.recorded_job_collection import confirmed_end
+from rh_prefect.flow_runs.recorded_job_collection import queried, record_end
 from rh_prefect.flow_runs.suspension import PAUSE_KEY, SUSPEND, PendingTask, Suspension
 from rh_prefect.jobs.journal.job_records import JobRecords, split_job
 from rh_prefect.jobs.loop_thread import LOOP, end_task
@@ -157,7 +157,9 @@ async def _has_ended(task: PendingTask, *, asks: bool) -> bool:
     if submit is None:
         return True  # its record is missing; the run itself reports what is wrong
     try:
-        return await confirmed_end(submit, task.task_id, records=records) is not None
+        view = await queried(submit, task.task_id)
+        await record_end(submit, view, records=records)
+        return view.is_terminal  # where a link is missing or invalid, the run itself decides what to do
     except TaskNotFound as error:
         _log.warning("%s: its end cannot be waited for: %s", task.job, error)
         return True  # the run itself will report it
