@@ -20,6 +20,7 @@ from rh_prefect.errors import (
     JobTimeout,
     KeyRejected,
     MediaError,
+    OutputsExpired,
     TaskNotFound,
     TransportError,
 )
@@ -376,14 +377,23 @@ class WorkDriver(JobDriver):
     async def _publish(self, submit: Submit, end: End) -> Home | Invalid:
         context, self._end = self.context, end
         context.notify("collecting", "downloads its outputs", task_id=submit.task_id)
-        result = await (await self._collector(submit)).collect(
-            context.request,
-            job=context.job,
-            key=context.key,
-            submit=submit,
-            end=end,
-            first_time=False,
-        )
+        try:
+            result = await (await self._collector(submit)).collect(
+                context.request,
+                job=context.job,
+                key=context.key,
+                submit=submit,
+                end=end,
+                first_time=False,
+            )
+        except OutputsExpired as error:
+            reason, _, _ = error.message.partition(" What to do: ")
+            raise OutputsExpired(
+                f"{reason} What to do: run again, which downloads it at no cost while RunningHub stores it, about a "
+                "day. If a file stays missing, run with --retake of this step, which pays for a new result.",
+                job=context.job,
+                task_id=end.task_id,
+            ) from error
         if result.damaged:
             file = result.damaged[0]
             raise MediaError(
