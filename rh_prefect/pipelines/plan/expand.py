@@ -24,7 +24,7 @@ from rh_prefect.pipelines.plan.planned_steps import (
     Selection,
     Work,
 )
-from rh_prefect.pipelines.plan.results import placeholder, unchosen, value_of
+from rh_prefect.pipelines.plan.results import placeholder, undecided, value_of
 from rh_prefect.pipelines.plan.step_conditions import StepConditions, condition_steps, is_open
 from rh_prefect.pipelines.plan.step_requests import Draft, draft_edit, draft_paid
 from rh_prefect.pipelines.plan.take_choice import TakeChooser, query_of
@@ -214,6 +214,7 @@ class Expander:
             draft.instance.doubts = self.conditions.doubts(draft.frame, draft.instance.at)
             draft.instance.waits_for = self.conditions.waits_for(step, draft.frame)
             self.conditions.keep_open(draft, step)
+            self.conditions.mark_unsure(draft.instance)
             if (cause := self.conditions.cause(draft.instance)) is not None:
                 blocked[id(draft)] = self._block(draft.instance, cause)
         every, drafts = drafts, [draft for draft in drafts if id(draft) not in blocked]
@@ -342,7 +343,10 @@ class Expander:
         instance.needs = list(dict.fromkeys(maker for one in shown for maker in makers(one)))
         instance.request = {"of": candidates_id([str(mark(one)) for one in shown])}
         instance.candidates = len(shown)
-        instance.waits_for = self.conditions.waits_for(step, frame)
+        doubts = self.conditions.doubts_of(texts, frame)
+        decide = self.conditions.steps_that_decide(doubts)
+        instance.waits_for = list(dict.fromkeys([*self.conditions.waits_for(step, frame), *decide]))
+        self.conditions.mark_unsure(instance, is_open=bool(doubts))
         if (cause := self.conditions.cause(instance)) is not None:
             return self._block(instance, cause)
         if (name := _never_reused(instance.needs)) is not None:
@@ -355,7 +359,8 @@ class Expander:
         chosen = self._chosen(instance, shown)
         instance.state = "r" if chosen is None else "="
         value = chosen if chosen is not None else shown[0] if shown else ABSENT
-        value = unchosen(value, instance) if chosen is None else value
+        if chosen is None or doubts:
+            value = undecided(value, instance, f"review:{instance.address}:")
         return StepOutput(value, tuple(shown), "review", doubts=instance.doubts)
 
     def _candidates(self, text: str, frame: Frame) -> list[Any]:
@@ -398,13 +403,20 @@ class Expander:
 
     async def _bound(self, step: Step, at: Path, path: str, used: Checked, frame: Frame) -> Frame:
         arguments = {name: evaluate(value, frame) for name, value in step.with_.items()}
+        doubtful = {
+            name: doubts for name in arguments if (doubts := self.conditions.doubts_of(step.with_[name], frame))
+        }
+        for name, doubts in doubtful.items():
+            by = next(iter(self.conditions.steps_that_decide(doubts)), None)
+            arguments[name] = undecided(arguments[name], by, "undecided:")
         params, wrong = await self._bind_used(used, arguments)
         address = Instance(path, frame.id, step, at).address if frame.id else ""
         for name, clause in wrong.items():
             self.item_problems.add(self._checked, (*at, "with", name), clause, address)
         waits_for, names = self.conditions.waits_for(step, frame), {"params": params, "run": self._run}
         pending = is_open(step, frame, waits_for)
-        is_sure = frame.is_sure and not self.conditions.is_doubtful(frame, at)
+        # What is made of an argument that is not decided may exist.
+        is_sure = frame.is_sure and not self.conditions.is_doubtful(frame, at) and not doubtful
         found = Frame(names=names, id=frame.id, is_sure=is_sure, is_pending=pending, waits_for=waits_for)
         found.doubts = self.conditions.doubts(frame, at)
         found.problems = (*frame.problems_around, *wrong.values())
