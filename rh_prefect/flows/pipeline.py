@@ -214,7 +214,7 @@ async def _prepare(
     await LOOP.call(engine.open(scope, store))
     works = await LOOP.call(open_works(store, settings))
     place = RecordsPlace(url=works.url, storage=storage)
-    await LOOP.call(note_place(scope.journal, place))
+    await LOOP.call(note_place(scope.journal, place, pipeline.name, attempt=scope.attempt))
     edits = open_edits(store, settings)
     allow_below(*input_roots(pipeline.file.params, params))
     url = records_url(store, settings)

@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 from PIL import Image
 
+from rh_prefect import flow
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError
 from rh_prefect.flow_runs.resume import create, rerun
@@ -22,6 +23,7 @@ from tests.support.emulator_env import environment
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
+ONE = "name: mug\nsteps: {picture: {model: z-image/turbo, with: {prompt: mug}}}"
 CLIP = "model: kling-v2.6-pro-image-to-video"
 
 
@@ -122,19 +124,43 @@ steps:
 async def test_an_attempt_with_another_place_of_records_pays_nothing(
     waiting: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flow = pipeline_flow(Pipeline.from_text("name: mug\nsteps: {picture: {model: z-image/turbo, with: {prompt: mug}}}"))
-    flow_run: UUID = await create(flow, {"budget": 0.05})
-    running = asyncio.ensure_future(rerun(flow, flow_run))
+    mug = pipeline_flow(Pipeline.from_text(ONE))
+    flow_run: UUID = await create(mug, {"budget": 0.05})
+    running = asyncio.ensure_future(rerun(mug, flow_run))
     await paid(waiting, 1)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "other"))
-    with pytest.raises(ConfigError, match=r"has its records in .*/out, and this one would have them in .*/other"):
-        await end_of(waiting, asyncio.ensure_future(rerun(flow, flow_run)))
+    with pytest.raises(
+        ConfigError, match=r"has the records of mug in .*/out, and this one would have them in .*/other"
+    ):
+        await end_of(waiting, asyncio.ensure_future(rerun(mug, flow_run)))
     assert len(waiting.recorder.paid) == 1
     monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "out"))
-    result: PipelineResult = await end_of(waiting, asyncio.ensure_future(rerun(flow, flow_run)))
+    result: PipelineResult = await end_of(waiting, asyncio.ensure_future(rerun(mug, flow_run)))
     assert (result.steps[0].state, len(waiting.recorder.paid)) == ("made", 1)
+
+
+async def test_pipelines_of_one_flow_keep_their_own_places(
+    rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts: list[int] = []
+
+    @flow
+    async def both() -> None:
+        attempts.append(len(attempts))
+        for place in ("out", "other", "third"):
+            if place == "third" and len(attempts) == 1:
+                raise RuntimeError("the first attempt ends here")
+            monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / place))
+            name = "mug" if place != "third" else "cup"
+            await Pipeline.from_text(ONE.replace("mug", name)).run(budget=1)
+
+    flow_run = await create(both, {})
+    with pytest.raises(RuntimeError):
+        await rerun(both, flow_run)
+    await rerun(both, flow_run)
+    assert len(rh.recorder.paid) == 3, "a mug in each of two places, and the cup of the second attempt"
 
 
 async def test_a_review_of_what_each_run_makes_again_is_refused(rh: Emulator) -> None:
