@@ -127,11 +127,11 @@ def plan(
     pipeline = _read(file, as_json=as_json)
     earlier = ReviewedPlan.read(compare) if compare is not None else None
     selection = Selection(frozenset(only or ()), frozenset(item or ()), sample)
-    takes = takes_of(read_choices(takes_file(file)), retake)
-    again = {"takes": takes, "new": ("*",) if new else (), "selection": selection}
-    current = asyncio.run(
-        _plan(pipeline, read_arguments(values, params), allow or (), storage, credentials, deployment, again)
-    )
+    arguments, found = read_arguments(values, params), read_choices(takes_file(file))
+    first = asyncio.run(pipeline.plan(arguments, allow=allow or ())) if retake else Plan(pipeline.name)
+    takes, made_new = takes_of(found, retake, first)
+    again = {"takes": takes, "new": ["*"] if new else made_new, "selection": selection}
+    current = asyncio.run(_plan(pipeline, arguments, allow or (), storage, credentials, deployment, again))
     price = current.price if current.problems else _selected_price(current, selection)
     check_retake(current, retake or (), selection)
     if earlier is not None:
@@ -241,14 +241,26 @@ def read_arguments(values: Sequence[str] | None, params: Path | None) -> dict[st
     return arguments
 
 
-def takes_of(found: Choices, retake: Sequence[str] | None) -> dict[str, int]:
-    """Returns the takes of a command: those of the takes file, and the next ones of `--retake`."""
-    takes = dict(found.takes)
+def takes_of(found: Choices, retake: Sequence[str] | None, plan: Plan) -> tuple[dict[str, int], list[str]]:
+    """Returns the takes of a command, those of the takes file and the next ones of `--retake`, and the new steps.
+
+    The next take of a step whose `reuse` has an age may be one of an earlier day; such steps are made as with `--new`.
+
+    Args:
+        found: The content of the takes file.
+        retake: What `--retake` gave.
+        plan: A plan of the pipeline, without records.
+    """
+    takes, new = dict(found.takes), list[str]()
+    aged = {one.path for one in plan.instances if one.is_paid and one.reuse != "always"}
     for address in retake or ():
+        if step_of(address) in aged:
+            new.append(address)
+            continue
         # The entries of a step's items go before that of the step.
         items = [name for name in found.takes if step_of(name) == address]
         takes |= {name: found.take_of(name) + 1 for name in (address, *items)}
-    return takes
+    return takes, new
 
 
 def check_retake(plan: Plan, retake: Sequence[str], selection: Selection | None = None) -> None:

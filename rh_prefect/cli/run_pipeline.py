@@ -97,18 +97,18 @@ def run(
     if reviewed is not None:
         arguments = _with_reviewed("run", arguments, reviewed)
     found = read_choices(takes_file(file))
-    takes = takes_of(found, retake)
     selection = Selection(frozenset(only or ()), frozenset(item or ()), sample)
-    first = _checked_plan(pipeline, arguments, takes)
+    first = _checked_plan(pipeline, arguments)
     first.refuse_unknown(selection)
     check_retake(first, retake or (), selection)
+    takes, made_new = takes_of(found, retake, first)
     if reviewed is not None and place is None and account is None:
         _refuse_changes(pipeline, arguments, takes, reviewed)
     options = {
         "budget": budget,
         "takes": takes or None,
         "choices": dict(found.choices) or None,
-        "new": ["*"] if new else None,
+        "new": ["*"] if new else made_new or None,
         "only": only,
         "items": item,
         "sample": sample,
@@ -200,9 +200,9 @@ def _with_reviewed(command: str, arguments: dict[str, Any], reviewed: ReviewedPl
     return {**reviewed.params, **arguments}
 
 
-def _checked_plan(pipeline: Pipeline, arguments: dict[str, Any], takes: dict[str, int]) -> Plan:
+def _checked_plan(pipeline: Pipeline, arguments: dict[str, Any]) -> Plan:
     """Makes a plan without the records; exits on wrong parameters before a server is started."""
-    plan = asyncio.run(pipeline.plan(arguments, takes=takes))
+    plan = asyncio.run(pipeline.plan(arguments))
     _end_with_problems(plan)
     return plan
 
@@ -309,7 +309,7 @@ def choose(
     from rh_prefect.pipelines.known_works import open_records
     from rh_prefect.settings import get_settings
 
-    pipeline, found = Pipeline.from_file(file), read_choices(takes_file(file))
+    pipeline = Pipeline.from_file(file)
     account, place = _blocks(pipeline, out, credentials, storage)
     takes, decided = dict[str, int](), dict[str, dict[str, Any]]()
     check_store(place)
@@ -337,8 +337,7 @@ def choose(
                     f"choose: {address} shows nothing that a paid step makes, so that there are no new candidates. "
                     "No choice was recorded."
                 )
-            for one in paid.values():
-                takes[one.address] = found.take_of(one.address) + len(one.works)
+            takes |= {one.address: one.works[-1].take + 1 for one in paid.values() if one.works}
         elif words in (text or ()):
             decided[address] = {"of": review.request["of"], "text": Path(chosen).read_text(encoding="utf-8")}
         elif chosen.isdecimal() and int(chosen) >= 1:

@@ -31,7 +31,16 @@ async def confirmed_end(submit: Submit, task_id: str, *, records: JobRecords) ->
     Returns:
         The end that stands in the journal; None where RunningHub does not confirm one, or not yet.
     """
-    view = await (await RECORDED.client_for(submit.intent)).query(task_id)
+    return await record_end(submit, await queried(submit, task_id), records=records)
+
+
+async def queried(submit: Submit, task_id: str) -> TaskView:
+    """Queries RunningHub for a task, with the account that has paid for it; runs on the loop thread."""
+    return await (await RECORDED.client_for(submit.intent)).query(task_id)
+
+
+async def record_end(submit: Submit, view: TaskView, *, records: JobRecords) -> End | None:
+    """Records the end of a task; returns the recorded one, or None if the task is not over or an output is missing."""
     if not is_settled(view):
         return None
     attempt = await _attempt(records.journal.scope, submit, view)

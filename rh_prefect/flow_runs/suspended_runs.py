@@ -34,7 +34,7 @@ from rh_prefect.blocks.lookup import RECORDED
 from rh_prefect.errors import RunningHubError, TaskNotFound
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import find_flow_runs, journal_of
-from rh_prefect.flow_runs.recorded_job_collection import confirmed_end
+from rh_prefect.flow_runs.recorded_job_collection import queried, record_end
 from rh_prefect.flow_runs.suspension import PAUSE_KEY, SUSPEND, PendingTask, Suspension
 from rh_prefect.jobs.accounts.poller import query_repeatedly
 from rh_prefect.jobs.journal.job_records import JobRecords, Submit, split_job
@@ -167,7 +167,9 @@ async def _has_ended(watched: _Watched, task: PendingTask, *, asks: bool) -> boo
     if submit is None:
         return True  # its record is missing; the run itself reports what is wrong
     try:
-        return await confirmed_end(submit, task.task_id, records=records) is not None
+        view = await queried(submit, task.task_id)
+        await record_end(submit, view, records=records)
+        return view.is_terminal  # where a link is missing or invalid, the run itself decides what to do
     except TaskNotFound as error:
         if not await _is_unknown(watched, submit):
             return False

@@ -35,7 +35,7 @@ from rh_prefect.media.input_access import allow_below
 from rh_prefect.pipelines import pipeline as files
 from rh_prefect.pipelines.check import secret_in
 from rh_prefect.pipelines.document import PipelineError
-from rh_prefect.pipelines.input_reader import input_roots
+from rh_prefect.pipelines.input_reader import Inputs, input_roots
 from rh_prefect.pipelines.known_works import StoredWorks, cache_of
 from rh_prefect.pipelines.last_run import COMMAND_LINE, LastRun, open_last_runs, since
 from rh_prefect.pipelines.plan.plan import Plan
@@ -214,7 +214,7 @@ async def _prepare(
     await LOOP.call(engine.open(scope, store))
     works = await LOOP.call(open_works(store, settings))
     place = RecordsPlace(url=works.url, storage=storage)
-    await LOOP.call(note_place(scope.journal, place))
+    await LOOP.call(note_place(scope.journal, place, pipeline.name, attempt=scope.attempt))
     edits = open_edits(store, settings)
     allow_below(*input_roots(pipeline.file.params, params))
     url = records_url(store, settings)
@@ -247,6 +247,7 @@ async def _prepare(
         run_id=scope.run.rpartition("-")[2],
         date=_scheduled_date(),
         saved_graphs=saved,
+        inputs=Inputs(),
     )
 
 

@@ -30,8 +30,9 @@ from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.evaluation import results
 from rh_prefect.pipelines.plan.planned_steps import Instance
-from rh_prefect.pipelines.planning_values import ABSENT, File, Items, StepOutput, Unknown, results
+from rh_prefect.pipelines.planning_values import ABSENT, File, Items, StepOutput, Unknown
 from rh_prefect.table_files import csv_text
 
 NOTHING_NEW = "Nothing new"

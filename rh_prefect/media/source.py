@@ -169,14 +169,23 @@ def fetch(
 
     `check_size` raises where a file of so many bytes will not do; it is called before anything is read if the length is
     known, else while it is read.
+    The content of a `Media` must be the one that it says.
 
     Raises:
-        MediaError: As in `open_input`; or the file keeps changing while it is read.
+        MediaError: As in `open_input`; or the file keeps changing while it is read, or is not the one that was meant.
         OSError: The local file cannot be written.
     """
     limits = Limits(check_size, seconds)
     with atomic_path(to, durable=False) as part:
-        return _settled(source, lambda known: _read(source, part, options, limits, known), options, clock)
+        found = _settled(source, lambda known: _read(source, part, options, limits, known), options, clock)
+        if isinstance(source, Media) and found.sha256 != source.sha256:
+            raise MediaError(
+                f"The file {shown(source)} was changed: its content is not the one that was read or made before, so it "
+                "is not used. What to do: if it is a result, put the original file back, delete the changed one and "
+                "run again, or pass the path of the changed one in place of the result; if it was given by its path, "
+                "run again, which uses the file as it is now."
+            )
+        return found
 
 
 @dataclass(frozen=True, slots=True)

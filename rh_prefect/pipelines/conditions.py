@@ -8,6 +8,7 @@ from typing import Any
 
 from rh_prefect.catalog.model import text_of
 from rh_prefect.pipelines.document import Document, Path, Problems, nearest
+from rh_prefect.pipelines.evaluation import evaluate, part
 from rh_prefect.pipelines.file_model import shown_value
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
@@ -18,10 +19,8 @@ from rh_prefect.pipelines.planning_values import (
     Items,
     StepOutput,
     Unknown,
-    evaluate,
     makers,
     number_of,
-    part,
 )
 from rh_prefect.pipelines.references import Names, Reference, references_in
 

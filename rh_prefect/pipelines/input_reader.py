@@ -6,10 +6,9 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath, PurePosixPath
-from typing import Any
+from typing import Any, TypeAlias
 
 from fsspec.core import url_to_fs
 
@@ -36,6 +35,9 @@ MOST_OBJECTS = 100_000
 MOST_TABLE = 100 * 1024 * 1024
 MOST_CELL = 1024 * 1024
 _AT_ONCE = 8
+Table: TypeAlias = tuple[str, str, list[Mapping[str, Any]]]
+"""A table's name for messages, the folder that its relative paths start from, and the rows."""
+
 _SUFFIXES = {
     "image": frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "avif", "heic"}),
     "video": frozenset({"mp4", "mov", "webm", "mkv", "avi", "m4v"}),
@@ -44,43 +46,76 @@ _SUFFIXES = {
 }
 
 
-@dataclass
-class Access:
-    """The locations from which files may be read, and the options for reading them.
+class Inputs:
+    """The files, folders and tables of parameters: each is read once.
+
+    A run plans again after each result, and all its steps must use the same rows and the same files.
 
     Attributes:
         allow: Folders and prefixes below which a row may name files, beside that of its table.
-        options: fsspec's storage options for places other than this machine.
     """
 
-    allow: tuple[str, ...] = ()
-    options: Mapping[str, object] = field(default_factory=dict)
+    def __init__(self, allow: Sequence[str] = (), options: Mapping[str, object] | None = None) -> None:
+        """Reads nothing yet.
+
+        Args:
+            allow: See the class.
+            options: fsspec's storage options for places other than this machine.
+        """
+        self.allow = tuple(allow)
+        self._options = options or {}
+        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._reads: dict[tuple[str, ...], asyncio.Task[Any]] = {}
+
+    async def file(self, source: str) -> Media:
+        """Returns the hash of a file's content, and its facts; see `identify`."""
+        found: Media = await self._once(("file", source), lambda: identify(source, self._options))
+        return found
+
+    async def files(self, place: str, kind: str) -> Sequence[str]:
+        """Lists the files of one kind in a place; see `list_files`."""
+        found: Sequence[str] = await self._once(("files", place, kind), lambda: list_files(place, kind, self._options))
+        return found
+
+    async def rows(self, value: Any) -> Table:
+        """Returns the rows of a table; see `read_rows`."""
+        if not isinstance(value, str):
+            return read_rows(value, self._options)
+        found: Table = await self._once(("rows", value), lambda: read_rows(value, self._options))
+        return found
+
+    async def _once(self, key: tuple[str, ...], read: Callable[[], Any]) -> Any:
+        if key not in self._reads:
+            self._reads[key] = asyncio.create_task(self._read(read))
+        return await self._reads[key]
+
+    async def _read(self, read: Callable[[], Any]) -> Any:
+        async with self._room:
+            return await asyncio.to_thread(read)
 
 
 class InputReader:
     """A reader of the inputs of one plan."""
 
-    def __init__(self, checked: Checked, problems: Problems, access: Access) -> None:
+    def __init__(self, checked: Checked, problems: Problems, inputs: Inputs) -> None:
         """Starts without inputs.
 
         Args:
             checked: The file.
             problems: Takes what is wrong.
-            access: From where files may be read.
+            inputs: Reads them.
         """
-        self._checked, self._problems, self._access = checked, problems, access
+        self._checked, self._problems, self._inputs = checked, problems, inputs
         self._rows = ItemProblems(problems, of_rows=True)
-        self._files: dict[str, asyncio.Task[Media]] = {}
+        self._files: dict[str, Media | None] = {}  # in the order in which they are named
         self._tables: dict[str, str] = {}
-        self._room = asyncio.Semaphore(_AT_ONCE)
         self._used: dict[int, InputReader] = {}
         self._defaults: dict[str, Any] = {}
 
     @property
     def inputs(self) -> list[dict[str, str]]:
         """The files that were read: where they are, and the hash of their content, or of a table's values."""
-        done = [task.result() for task in self._files.values() if task.done() and task.exception() is None]
-        files = [{"uri": shown(media), "sha256": media.sha256} for media in done]
+        files = [{"uri": shown(media), "sha256": media.sha256} for media in self._files.values() if media is not None]
         further = (one for reader in self._used.values() for one in reader.inputs)
         return [*({"uri": uri, "sha256": sha256} for uri, sha256 in self._tables.items()), *files, *further]
 
@@ -109,7 +144,7 @@ class InputReader:
         Returns:
             The values by parameter, and what is wrong with given ones, by parameter.
         """
-        reader = self._used.setdefault(id(used), InputReader(used, self._problems, self._access))
+        reader = self._used.setdefault(id(used), InputReader(used, self._problems, self._inputs))
         values: dict[str, Any] = {}
         wrong: dict[str, str] = {}
         for name, param in used.file.params.items():
@@ -173,19 +208,14 @@ class InputReader:
         return File(kind, f"sha256:{media.sha256}", media, label=media.name, address=address)
 
     async def _identified(self, source: str) -> Media:
-        task = self._files.get(source)
-        if task is None:
-            task = self._files[source] = asyncio.create_task(self._read_file(source))
-        return await task
-
-    async def _read_file(self, source: str) -> Media:
-        async with self._room:
-            return await asyncio.to_thread(identify, source, self._access.options)
+        self._files.setdefault(source, None)
+        media = self._files[source] = await self._inputs.file(source)
+        return media
 
     async def _listed(self, param: Param, value: Any) -> Items:
         kind = file_kind(param.of or "file")
         if isinstance(value, str):
-            found: Sequence[Any] = await asyncio.to_thread(list_files, value, kind, self._access.options)
+            found: Sequence[Any] = await self._inputs.files(value, kind)
             if not found:
                 raise InputError(f"there is no file of kind {kind} in {shown(value)}")
         else:
@@ -196,7 +226,7 @@ class InputReader:
     # -- tables ----------------------------------------------------------------------------------------------------
 
     async def _table(self, path: Path, param: Param, value: Any) -> Items:
-        name, root, rows = await asyncio.to_thread(read_rows, value, self._access.options)
+        name, root, rows = await self._inputs.rows(value)
         columns = param.columns or {}
         if isinstance(value, str):
             self._tables[shown(value)] = _content_of(rows, columns)
@@ -269,7 +299,7 @@ class InputReader:
         """
         if not root:
             return
-        roots = tuple(one for one in (root, *self._access.allow, *get_settings().input_roots) if one)
+        roots = tuple(one for one in (root, *self._inputs.allow, *get_settings().input_roots) if one)
         access = InputAccess(roots, is_restricted=True, private_links=get_settings().allow_private_links)
         try:
             access.check(source)
@@ -366,15 +396,12 @@ def _is_kind(name: str, kind: str) -> bool:
     return kind == "file" or PurePosixPath(name).suffix.lower().lstrip(".") in _SUFFIXES.get(kind, ())
 
 
-def read_rows(value: Any, options: Mapping[str, object]) -> tuple[str, str, list[Mapping[str, Any]]]:
-    """Reads the rows of a table.
+def read_rows(value: Any, options: Mapping[str, object]) -> Table:
+    """Reads a table.
 
     Args:
         value: A place, or the rows.
         options: fsspec's storage options.
-
-    Returns:
-        The table's name for messages, the folder that its relative paths start from, and the rows.
 
     Raises:
         InputError: It is not a table that can be read.
@@ -389,7 +416,7 @@ def read_rows(value: Any, options: Mapping[str, object]) -> tuple[str, str, list
     return "", "", _few(iter(rows), "the table")
 
 
-def _table_rows(place: str, options: Mapping[str, object]) -> tuple[str, str, list[Mapping[str, Any]]]:
+def _table_rows(place: str, options: Mapping[str, object]) -> Table:
     form = form_of(place)
     if form is None:
         raise InputError(f"{shown(place)} is not a table; a table is a .csv, .tsv, .jsonl or .parquet file")

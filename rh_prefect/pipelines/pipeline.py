@@ -20,7 +20,7 @@ from rh_prefect.media.source import shown
 from rh_prefect.pipelines.check import Checked, check_document, read_text
 from rh_prefect.pipelines.document import Problems
 from rh_prefect.pipelines.file_model import PipelineFile
-from rh_prefect.pipelines.input_reader import Access, InputReader
+from rh_prefect.pipelines.input_reader import InputReader, Inputs
 from rh_prefect.pipelines.plan.changes import compare
 from rh_prefect.pipelines.plan.expand import Expander
 from rh_prefect.pipelines.plan.plan import Plan, finish
@@ -142,6 +142,7 @@ class Pipeline:
         selection: Selection | None = None,
         decided: Choices | None = None,
         saved_graphs: SavedGraphs | None = None,
+        inputs: Inputs | None = None,
         **more: Any,
     ) -> Plan:
         """Returns what a run would do and pay. Nothing is submitted.
@@ -164,13 +165,14 @@ class Pipeline:
             decided: All takes and choices, from `decided`, of a run that plans again; the takes file is not read.
             saved_graphs: The graphs of workflows and apps, from `read_saved_graphs`; without them their earlier results
                 are not found.
+            inputs: The inputs of a run that plans again; they are not read again. `allow` and `options` are theirs.
             **more: Parameters by name.
 
         Returns:
             The plan; `problems` says what is wrong with it.
         """
         problems = Problems()
-        reader = InputReader(self.checked, problems, Access(tuple(allow), options or {}))
+        reader = InputReader(self.checked, problems, inputs or Inputs(allow, options))
         arguments = {**(params or {}), **more}
         values = await reader.bind(arguments)
         plan = self._head(arguments, reader)

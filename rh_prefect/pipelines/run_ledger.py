@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from rh_prefect.errors import RunningHubError
+from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.jobs.journal.job_records import JobRecords, Submit
 from rh_prefect.jobs.journal.journal import JSON, Journal, run_together
 from rh_prefect.jobs.journal.record_types import Intent, Record
@@ -56,14 +56,48 @@ class RecordsPlace(Record):
     storage: str | None = None
 
 
-async def note_place(run: Journal, place: RecordsPlace) -> None:
-    """Records the location of a flow run's works in the flow run's journal.
+class PipelinePlace(RecordsPlace):
+    """The location of the records of one pipeline of a flow run.
+
+    Attributes:
+        attempt: The attempt of the flow run that has noted it first.
+    """
+
+    attempt: int
+
+
+async def note_place(run: Journal, place: RecordsPlace, pipeline: str, *, attempt: int) -> None:
+    """Records the location of the works of a pipeline in a flow run's journal.
+
+    Several pipelines of one flow run may have several places, and each keeps its own in later attempts.
 
     Args:
         run: The flow run's journal.
         place: The place.
+        pipeline: The pipeline's name.
+        attempt: The attempt of the flow run.
+
+    Raises:
+        ConfigError: An earlier attempt of the run has the works of the pipeline in another place.
     """
     await run.create(_PLACE, place.model_dump(mode="json"))
+    noted = PipelinePlace(url=place.url, storage=place.storage, attempt=attempt).model_dump(mode="json")
+    first_key, own_key = (f"{_hash_of(name)}-place-1" for name in (pipeline, f"{pipeline} {place.url}"))
+    if not await run.create(first_key, noted):
+        first = PipelinePlace.model_validate(await run.read(first_key))
+        is_other = first.url != place.url and first.attempt < attempt
+        if is_other and await run.read(own_key) is None:
+            raise ConfigError(
+                f"An earlier attempt of this flow run has the records of {pipeline} in {first.url}, and this one would "
+                f"have them in {place.url}: what was paid for would be paid for again, and would not count in the "
+                "budget. Nothing was sent. What to do: give this attempt the same storage and the same RH_RECORDS, or "
+                "start a new run."
+            )
+    await run.create(own_key, noted)
+
+
+def _hash_of(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:40]
 
 
 async def read_place(run: Journal) -> RecordsPlace | None:

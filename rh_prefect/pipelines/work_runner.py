@@ -20,6 +20,7 @@ from rh_prefect.errors import (
     JobTimeout,
     KeyRejected,
     MediaError,
+    OutputsExpired,
     TaskNotFound,
     TransportError,
 )
@@ -377,15 +378,24 @@ class WorkDriver(JobDriver):
         context, self._end = self.context, end
         context.notify("collecting", "downloads its outputs", task_id=submit.task_id)
         collector = await self._collector(submit)
-        with context.services.stores.storing(context.run_attempt, context.store):
-            result = await collector.collect(
-                context.request,
+        try:
+            with context.services.stores.storing(context.run_attempt, context.store):
+                result = await collector.collect(
+                    context.request,
+                    job=context.job,
+                    key=context.key,
+                    submit=submit,
+                    end=end,
+                    first_time=False,
+                )
+        except OutputsExpired as error:
+            reason, _, _ = error.message.partition(" What to do: ")
+            raise OutputsExpired(
+                f"{reason} What to do: run again, which downloads it at no cost while RunningHub stores it, about a "
+                "day. If a file stays missing, run with --retake of this step, which pays for a new result.",
                 job=context.job,
-                key=context.key,
-                submit=submit,
-                end=end,
-                first_time=False,
-            )
+                task_id=end.task_id,
+            ) from error
         if result.damaged:
             file = result.damaged[0]
             raise MediaError(

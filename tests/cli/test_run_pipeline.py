@@ -387,3 +387,24 @@ def test_the_command_after_a_failure_pays_for_what_is_missing(here: Here) -> Non
     assert len(here.rh.recorder.paid) == 4 + 3 + 2
     assert "Nothing new" in here.call(again)
     assert len(here.rh.recorder.paid) == 9
+
+
+def test_new_results_of_steps_whose_reuse_has_an_age_are_none_of_an_earlier_day(here: Here) -> None:
+    here.write(
+        "daily.yaml",
+        "steps:\n  mug: {model: z-image/turbo, reuse: 12h, with: {prompt: a mug}}\n  chosen: {review: $(mug)}\n"
+        "  big: {edit: resize, with: {file: $(chosen), width: 64, height: 64}}\n",
+    )
+    here.call("run daily.yaml")
+    for home in (here.folder / "out" / "works").glob("*/home.json"):
+        home.write_text(re.sub(r'"at": ?"20\d\d', '"at": "2001', home.read_text()))
+    (here.folder / "state" / "pipelines" / "homes.sqlite").unlink()
+    here.call("run daily.yaml")
+    assert "least 0.04" in here.call("plan daily.yaml --retake mug")
+    here.call("run daily.yaml --retake mug")
+    assert len(here.rh.recorder.paid) == 3, "the second day's result is no new one"
+    here.call("choose daily.yaml chosen=again")
+    here.call("run daily.yaml")
+    here.call("run daily.yaml")
+    assert len(here.rh.recorder.paid) == 4
+    assert yaml.safe_load((here.folder / "daily.takes.yaml").read_text())["takes"] == {"mug": 4}

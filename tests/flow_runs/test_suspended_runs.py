@@ -198,6 +198,17 @@ async def test_a_single_answer_that_a_task_is_not_known_wakes_nobody(without_web
     assert await LOOP.call(wake_suspended()) == []
 
 
+async def test_a_success_whose_link_is_not_valid_is_not_slept_for(without_webhooks: SuspendedRuns) -> None:
+    run = await without_webhooks.begin(pictures, prompts=["one"])
+    await without_webhooks.run_until_suspended(pictures, run, 1)
+    await without_webhooks.end()
+    without_webhooks.rh.faults.add(Fault("query", kind="odd-link", link="nowhere", number=1))
+    assert await LOOP.call(wake_suspended()) == [run]
+    # The run waits in its process for the link, as long as a file host may need for a new file.
+    assert await rerun(pictures, run) == without_webhooks.paid
+    assert (await states_of(run)).count("Suspended") == 1
+
+
 async def test_half_of_it_is_refused_at_the_submit_and_half_of_it_is_slept_for(with_webhooks: SuspendedRuns) -> None:
     with_webhooks.rh.faults.add(Fault("submit", prompt="bad", kind="code", code="1007"))
     run = await with_webhooks.begin(pictures, prompts=["good one", "bad one", "good two", "bad two"])

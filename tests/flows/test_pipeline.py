@@ -390,3 +390,59 @@ outputs: {voice: $(voice), picture: $(picture)}
     _, second = await run(text, line="two")
     assert second["voice"] is not None
     assert plan.price.most == second.costs.amounts["CNY"] > 0
+
+
+async def test_values_of_used_files_and_candidates_wait_for_the_conditions_of_what_exists(
+    rh: Emulator, tmp_path: Path
+) -> None:
+    (tmp_path / "titled.yaml").write_text("""
+params: {title: string, photo: image}
+steps:
+  clip:
+    model: kling-v2.6-pro-image-to-video
+    from: $(params.photo)
+    with: {prompt: $(params.title), duration: 5, sound: false}
+outputs: {clip: $(clip)}
+""")
+    (tmp_path / "uses.yaml").write_text("""
+name: uses
+params: {line: string}
+steps:
+  voice: {model: minimax/speech-2.8-hd, with: {text: $(params.line), voice_id: Wise_Woman}}
+  title:
+    when: {gt: [$(voice.seconds), 4]}
+    model: rhart-text-g-3-flash-preview/text-to-text
+    with: {prompt: a title}
+    parse: {text: {}}
+  large: {when: {gt: [$(voice.seconds), 4]}, model: z-image/turbo, with: {prompt: a large table}}
+  small: {model: z-image/turbo, with: {prompt: a small table}}
+  made: {use: ./titled.yaml, with: {title: $(title or params.line), photo: $(large or small)}}
+  chosen: {review: $(large or small)}
+  moved: {model: kling-v2.6-pro-image-to-video, from: $(chosen), with: {prompt: $(params.line), duration: 5}}
+outputs: {clip: $(made.clip), moved: $(moved)}
+""")
+
+    async def run_uses(line: str, **more: Any) -> tuple[State[Any], PipelineResult]:
+        state = await pipeline_flow(Pipeline.from_file(tmp_path / "uses.yaml"))(
+            line=line, budget=20, return_state=True, **more
+        )
+        data = await state.aresult(raise_on_failure=False)
+        return state, data.result if isinstance(data, PipelineIncomplete) else data
+
+    await run_uses(LONG)
+    settings = get_settings()
+    known = open_records(MediaStore(settings.storage_url), settings)
+    plan = await Pipeline.from_file(tmp_path / "uses.yaml").plan(line=LONG, known=known)
+    (review,) = [one for one in plan.instances if one.model == "review"]
+    choices = {"chosen": {"of": review.request["of"], "take": 1}}
+    state, _ = await run_uses(LONG, choices=choices)
+    assert state.is_completed(), state.message
+    before = len(rh.recorder.paid)
+    plan = await Pipeline.from_file(tmp_path / "uses.yaml").plan(line=SHORT, known=known, choices=choices)
+    state, second = await run_uses(SHORT, choices=choices)
+    assert state.name == WAITING, state.message
+    # The speech, and the clip of the used file with the line; the choice was made among other candidates.
+    paid = rh.recorder.paid[before:]
+    assert [one.endpoint.split("/")[-1] for one in paid] == ["speech-2.8-hd", "image-to-video"]
+    assert paid[-1].payload["prompt"] == SHORT
+    assert plan.price.least <= second.costs.amounts["CNY"] <= plan.price.most

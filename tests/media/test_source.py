@@ -46,7 +46,7 @@ def source(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         "memory": memory,
         "http": f"{web}/photo.png?{SIGNED}",
         "redirect": f"{web}/turn",
-        "media": Media(uri=str(photo), kind="image", mime="image/png", size=1, sha256=""),
+        "media": MediaStore(str(tmp_path)).describe(photo, photo.name).model_copy(update={"uri": str(photo)}),
         "stored": MediaStore(f"memory://{uuid.uuid4().hex}").publish(photo, "a/é 1.png"),
     }
     if request.param != "s3":
@@ -60,6 +60,14 @@ def test_fetches_from_everywhere(source: Given, tmp_path: Path) -> None:
     got = fetch(given, tmp_path / "copy", options=options)
     assert (tmp_path / "copy").read_bytes() == PICTURE
     assert got[:2] == (hashlib.sha256(PICTURE).hexdigest(), len(PICTURE))
+
+
+def test_a_media_whose_file_was_changed_is_not_fetched(tmp_path: Path) -> None:
+    media = MediaStore(str(tmp_path / "store")).publish(samples.png(tmp_path / "a.png"), "a.png")
+    samples.png(Path(media.uri), text="another")
+    with pytest.raises(MediaError, match=r"was changed.*put the original file back"):
+        fetch(media, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
 
 
 def test_opens_from_everywhere(source: Given) -> None:

@@ -20,6 +20,7 @@ from rh_prefect.errors import (
     JobFailed,
     JobTimeout,
     NotPlanned,
+    OutputsExpired,
     RequestRejected,
     SubmissionUnknown,
 )
@@ -369,3 +370,16 @@ async def test_a_run_is_told_how_each_work_ended_and_what_it_cost(rh: Emulator, 
     second = PipelineRun(**given, name="two")
     await second.one(picture())
     assert [(one.state, str(one.costs)) for one in second.heard] == [("reused", "0")]
+
+
+async def test_a_file_that_stays_missing_is_no_result_and_the_error_says_how_to_get_a_new_one(
+    rh: Emulator, given: dict[str, Any]
+) -> None:
+    rh.faults.add(Fault("download", kind="expired"))
+    with pytest.raises(OutputsExpired, match=r"If a file stays missing, run with --retake of this step") as caught:
+        await PipelineRun(**given).one(picture())
+    assert "jobs collect" not in str(caught.value), "it is for flows only"
+    with pytest.raises(OutputsExpired):
+        await PipelineRun(**given, name="two").one(picture())
+    assert (await PipelineRun(**given, name="three").make(picture(take=2)))[0] is not None
+    assert len(rh.recorder.paid) == 2

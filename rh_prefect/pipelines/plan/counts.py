@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from rh_prefect.catalog.model import text_of
-from rh_prefect.pipelines.planning_values import ABSENT, Frame, Unknown, evaluate
+from rh_prefect.pipelines.evaluation import evaluate
+from rh_prefect.pipelines.planning_values import ABSENT, Frame, Unknown
 
 
 def count_of(key: str, written: int | str | None, frame: Frame) -> tuple[int | None, str]:

@@ -12,33 +12,18 @@ from rh_prefect.pipelines.check.checked import ItemProblems
 from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
 from rh_prefect.pipelines.conditions import doubts_in, truth
 from rh_prefect.pipelines.document import Path, Problems
+from rh_prefect.pipelines.evaluation import evaluate, results
 from rh_prefect.pipelines.file_model import Step
+from rh_prefect.pipelines.plan.draft import Draft
 from rh_prefect.pipelines.plan.fan_out import FanOuts, mark_spare, uses_previous
 from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, recipe_id, request_base, work_id
-from rh_prefect.pipelines.plan.planned_steps import (
-    FREE,
-    Instance,
-    KnownWork,
-    KnownWorks,
-    Money,
-    Selection,
-    Work,
-)
-from rh_prefect.pipelines.plan.results import placeholder, unchosen, value_of
+from rh_prefect.pipelines.plan.planned_steps import FREE, Instance, KnownWork, KnownWorks, Money, Selection, Work
+from rh_prefect.pipelines.plan.results import placeholder, undecided, value_of
 from rh_prefect.pipelines.plan.step_conditions import StepConditions, condition_steps, is_open
-from rh_prefect.pipelines.plan.step_requests import Draft, draft_edit, draft_paid
+from rh_prefect.pipelines.plan.step_recipes import draft_edit
+from rh_prefect.pipelines.plan.step_requests import draft_paid
 from rh_prefect.pipelines.plan.take_choice import TakeChooser, query_of
-from rh_prefect.pipelines.planning_values import (
-    ABSENT,
-    File,
-    Frame,
-    Group,
-    Items,
-    StepOutput,
-    evaluate,
-    makers,
-    results,
-)
+from rh_prefect.pipelines.planning_values import ABSENT, File, Frame, Group, Items, StepOutput, makers
 from rh_prefect.pipelines.references import references_in
 from rh_prefect.pipelines.site_graphs import SavedGraphs
 from rh_prefect.pipelines.takes_file import Choices
@@ -214,6 +199,7 @@ class Expander:
             draft.instance.doubts = self.conditions.doubts(draft.frame, draft.instance.at)
             draft.instance.waits_for = self.conditions.waits_for(step, draft.frame)
             self.conditions.keep_open(draft, step)
+            self.conditions.mark_unsure(draft.instance)
             if (cause := self.conditions.cause(draft.instance)) is not None:
                 blocked[id(draft)] = self._block(draft.instance, cause)
         every, drafts = drafts, [draft for draft in drafts if id(draft) not in blocked]
@@ -231,7 +217,7 @@ class Expander:
             instance.seconds = draft.seconds.expected if draft.seconds is not None else None
             self._add(instance)
             self._save_as(draft)
-        found = await self._look_up(drafts, step)
+        found = await self._look_up(drafts)
         outputs = {id(draft): self._output(draft, works) for draft, works in zip(drafts, found, strict=True)} | blocked
         return [outputs[id(draft)] for draft in every]
 
@@ -252,11 +238,10 @@ class Expander:
             return at
         return (*instance.at, "from") if instance.step.from_ is not None else instance.at
 
-    async def _look_up(self, drafts: list[Draft], step: Step) -> list[list[Work]]:
-        reuse = step.reuse or self._checked.file.reuse or "always"
+    async def _look_up(self, drafts: list[Draft]) -> list[list[Work]]:
         for draft in drafts:
             draft.base = self._base(draft)
-        places = [(draft, take) for draft in drafts for take in await self.takes.choose(draft, reuse=reuse)]
+        places = [(draft, take) for draft in drafts for take in await self.takes.choose(draft)]
         queries = [query_of(draft, take) for draft, take in places]
         complete = [query for query in queries if query is not None]
         answers = iter(await self._known.find(complete)) if complete else iter(())
@@ -343,14 +328,24 @@ class Expander:
         instance.needs = list(dict.fromkeys(maker for one in shown for maker in makers(one)))
         instance.request = {"of": candidates_id([str(mark(one)) for one in shown])}
         instance.candidates = len(shown)
-        instance.waits_for = self.conditions.waits_for(step, frame)
+        doubts = self.conditions.doubts_of(texts, frame)
+        decide = self.conditions.steps_that_decide(doubts)
+        instance.waits_for = list(dict.fromkeys([*self.conditions.waits_for(step, frame), *decide]))
+        self.conditions.mark_unsure(instance, is_open=bool(doubts))
         if (cause := self.conditions.cause(instance)) is not None:
             return self._block(instance, cause)
+        if (name := _never_reused(instance.needs)) is not None:
+            clause = (
+                f"each run makes other candidates, because {name} has reuse: never, so that no choice is ever used; "
+                "give it an age, such as reuse: 7d"
+            )
+            self.item_problems.add(self._checked, (*at, "review"), clause, instance.address if frame.id else "")
         self._add(instance)
         chosen = self._chosen(instance, shown)
         instance.state = "r" if chosen is None else "="
         value = chosen if chosen is not None else shown[0] if shown else ABSENT
-        value = unchosen(value, instance) if chosen is None else value
+        if chosen is None or doubts:
+            value = undecided(value, instance, f"review:{instance.address}:")
         return StepOutput(value, tuple(shown), "review", doubts=instance.doubts)
 
     def _candidates(self, text: str, frame: Frame) -> list[Any]:
@@ -393,13 +388,20 @@ class Expander:
 
     async def _bound(self, step: Step, at: Path, path: str, used: Checked, frame: Frame) -> Frame:
         arguments = {name: evaluate(value, frame) for name, value in step.with_.items()}
+        doubtful = {
+            name: doubts for name in arguments if (doubts := self.conditions.doubts_of(step.with_[name], frame))
+        }
+        for name, doubts in doubtful.items():
+            by = next(iter(self.conditions.steps_that_decide(doubts)), None)
+            arguments[name] = undecided(arguments[name], by, "undecided:")
         params, wrong = await self._bind_used(used, arguments)
         address = Instance(path, frame.id, step, at).address if frame.id else ""
         for name, clause in wrong.items():
             self.item_problems.add(self._checked, (*at, "with", name), clause, address)
         waits_for, names = self.conditions.waits_for(step, frame), {"params": params, "run": self._run}
         pending = is_open(step, frame, waits_for)
-        is_sure = frame.is_sure and not self.conditions.is_doubtful(frame, at)
+        # What is made of an argument that is not decided may exist.
+        is_sure = frame.is_sure and not self.conditions.is_doubtful(frame, at) and not doubtful
         found = Frame(names=names, id=frame.id, is_sure=is_sure, is_pending=pending, waits_for=waits_for)
         found.doubts = self.conditions.doubts(frame, at)
         found.problems = (*frame.problems_around, *wrong.values())
@@ -460,6 +462,18 @@ def _share_price(works: Sequence[Work], draft: Draft) -> None:
         price = Money(least, expected, task * attempts, first.price.is_open or price.is_open)
     for work in works:
         work.price, work.attempts = price, attempts
+
+
+def _never_reused(instances: Sequence[Instance]) -> str | None:
+    """Returns the path of a step whose results no other run uses, among some steps and those that they need."""
+    seen, waiting = set[int](), list(instances)
+    while waiting:
+        one = waiting.pop()
+        if one.reuse == "never":
+            return one.path
+        waiting += [need for need in one.needs if id(need) not in seen]
+        seen |= set(map(id, one.needs))
+    return None
 
 
 def _worst(states: Sequence[Any]) -> Any:

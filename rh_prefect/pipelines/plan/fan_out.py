@@ -12,6 +12,7 @@ from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.check.checked import ItemProblems
 from rh_prefect.pipelines.conditions import doubts_of, truth
 from rh_prefect.pipelines.document import Path, Problems, visible
+from rh_prefect.pipelines.evaluation import evaluate, part, results
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.plan.counts import count_of
 from rh_prefect.pipelines.plan.identity import mark
@@ -25,11 +26,8 @@ from rh_prefect.pipelines.planning_values import (
     Items,
     StepOutput,
     Unknown,
-    evaluate,
     makers,
     number_of,
-    part,
-    results,
 )
 from rh_prefect.pipelines.references import references_in
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from rh_prefect.jobs.journal.identity import base_hash
 from rh_prefect.jobs.requests.request import as_request
-from rh_prefect.pipelines.planning_values import ABSENT, File, Items, StepOutput, Unknown, results
+from rh_prefect.pipelines.evaluation import results
+from rh_prefect.pipelines.planning_values import ABSENT, File, Items, StepOutput, Unknown
 
 UNSETTLED = "made-by:"
 """Begins the key of a work whose inputs are not there yet; it is compared within one plan and never recorded."""
@@ -19,7 +20,7 @@ def mark(value: Any) -> Any:
     """Returns a value for hashing: files by content, unknown values by the request that makes them.
 
     Args:
-        value: As `planning_values.evaluate` gives it.
+        value: As `evaluation.evaluate` gives it.
     """
     match value:
         case File() | Unknown():
@@ -39,7 +40,7 @@ def is_settled(value: Any) -> bool:
     """Checks whether all parts of a value that affect a request are known.
 
     Args:
-        value: As `planning_values.evaluate` gives it.
+        value: As `evaluation.evaluate` gives it.
     """
     match value:
         case File() | Unknown():

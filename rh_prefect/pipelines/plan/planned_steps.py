@@ -297,6 +297,7 @@ class Instance:
         is_needed: Whether anything needs it that is not there yet.
         is_output: Whether it is an output of the file.
         attempts: How many tasks one take may pay for.
+        reuse: Which earlier results it may use: `always`, `never`, or at most how old ones.
         note: Why it is in this state, where the state does not say.
         graph: The nodes of its graph, of its workflow's or of its app's; see `site_graphs.SavedGraph`.
         saved_graph: The fingerprint of the whole graph that the site has under its id.
@@ -334,6 +335,7 @@ class Instance:
     is_needed: bool = True
     is_output: bool = False
     attempts: int = 1
+    reuse: str = "always"
     note: str = ""
     graph: Mapping[str, Any] = field(default_factory=dict)
     saved_graph: str = ""

@@ -7,8 +7,8 @@ from typing import Any
 
 from rh_prefect.pipelines.file_model import Parse
 from rh_prefect.pipelines.parsed_answers import InvalidAnswerError, answer_type, read_answer
+from rh_prefect.pipelines.plan.draft import Draft
 from rh_prefect.pipelines.plan.planned_steps import Instance, Work
-from rh_prefect.pipelines.plan.step_requests import Draft
 from rh_prefect.pipelines.planning_values import File, Items, Span, Unknown, digest, exactly
 from rh_prefect.pipelines.types import FILES, Type
 
@@ -96,20 +96,24 @@ def text_span(kind: Type) -> Span:
     return Span(0, kind.max / 2, kind.max) if kind.max else Span(0, 300, 2000)
 
 
-def unchosen(value: Any, instance: Instance) -> Any:
-    """Returns a placeholder for a result that a user must still choose; later steps wait for the choice.
+def undecided(value: Any, by: Instance | None, key: str) -> Any:
+    """Returns a placeholder for a result that another one may replace; the steps that take it wait for the decision.
 
     Args:
-        value: The first candidate.
-        instance: The review.
+        value: The result.
+        by: The step that decides: a review, or one that a condition refers to.
+        key: What the placeholder is compared by, beside the result.
     """
-    key = f"review:{instance.address}:"
     if isinstance(value, File):
-        return replace(value, key=key + value.key, media=None, maker=instance)
+        return replace(value, key=key + value.key, media=None, seconds=value.length, maker=by)
     if isinstance(value, Unknown):
-        return replace(value, key=key + value.key, maker=instance, is_settled=False)
+        return replace(value, key=key + value.key, maker=by, is_settled=False)
     if isinstance(value, str):
-        return Unknown("string", key + digest(value), exactly(len(value)), instance)
+        return Unknown("string", key + digest(value), exactly(len(value)), by)
+    if isinstance(value, bool):
+        return Unknown("boolean", key + digest(value), None, by)
+    if isinstance(value, int | float):
+        return Unknown("integer" if isinstance(value, int) else "number", key + digest(value), exactly(value), by)
     return value
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.check.checked import ItemProblems
 from rh_prefect.pipelines.conditions import doubts_of_choices, not_numbers, truth
 from rh_prefect.pipelines.document import Path
+from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import Step
+from rh_prefect.pipelines.plan.draft import Draft
 from rh_prefect.pipelines.plan.planned_steps import Instance
-from rh_prefect.pipelines.plan.step_requests import Draft
-from rh_prefect.pipelines.planning_values import Doubts, Frame, evaluate, makers
+from rh_prefect.pipelines.planning_values import Doubts, Frame, makers
 from rh_prefect.pipelines.references import references_in
 from rh_prefect.pipelines.takes_file import Choices
 
@@ -35,6 +36,7 @@ class StepConditions:
         self._choices, self._item_problems = choices, item_problems
         self.deciding: dict[tuple[int, Path], list[Instance]] = {}
         self.lost: dict[str, Instance] = {}
+        self._unsure: set[int] = set()
 
     @property
     def failed(self) -> set[str]:
@@ -75,15 +77,29 @@ class StepConditions:
         """Returns the step whose missing result prevents this one; None if this one can be made."""
         return next((need for need in (*instance.waits_for, *instance.needs) if need.address in self.lost), None)
 
+    def doubts_of(self, values: Any, frame: Frame, failed: Collection[str] = ()) -> Doubts:
+        """Returns the undecided conditions that can change what values stand for; see `doubts_of_choices`."""
+        return doubts_of_choices(values, frame, failed) if self.deciding else frozenset()
+
+    def mark_unsure(self, instance: Instance, *, is_open: bool = False) -> None:
+        """Marks a step that may cost nothing in this run, since an undecided choice is in it, or in what it needs.
+
+        Args:
+            instance: The step.
+            is_open: Whether the choice is in it; its result may exist.
+        """
+        if is_open or any(id(need) in self._unsure for need in instance.needs):
+            instance.is_sure = False
+            self._unsure.add(id(instance))
+
     def keep_open(self, draft: Draft, step: Step) -> None:
         """Leaves a request open while undecided conditions can change its values, also where all results exist."""
         failed = self.failed if step.require == "any" else ()
-        values = [step.with_, step.from_, step.save_as]
-        doubts = doubts_of_choices(values, draft.frame, failed) if self.deciding else ()
+        doubts = self.doubts_of([step.with_, step.from_, step.save_as], draft.frame, failed)
         if not doubts:
             return
         instance = draft.instance
-        instance.is_sure &= not draft.is_settled  # its result may exist
+        self.mark_unsure(instance, is_open=draft.is_settled)
         draft.is_settled = False
         instance.waits_for = list(dict.fromkeys([*instance.waits_for, *self.steps_that_decide(doubts)]))
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from itertools import count
 
 from rh_prefect.pipelines.plan.counts import count_of
+from rh_prefect.pipelines.plan.draft import Draft
 from rh_prefect.pipelines.plan.identity import work_id
 from rh_prefect.pipelines.plan.planned_steps import Instance, KnownWork, KnownWorks, Selection, WorkQuery
-from rh_prefect.pipelines.plan.step_requests import Draft
 from rh_prefect.pipelines.takes_file import Choices
 
 _SECONDS = {"m": 60, "h": 3600, "d": 86400}
@@ -57,17 +57,14 @@ class TakeChooser:
         self._instances, self._notes = instances, notes
         self.new: dict[str, int] = {}
 
-    async def choose(self, draft: Draft, *, reuse: str) -> list[int]:
+    async def choose(self, draft: Draft) -> list[int]:
         """Returns the numbers of a step's takes.
 
         Args:
             draft: The step, with the hash of its request.
-            reuse: Which earlier results it may use: `always`, `never`, or at most how old ones.
         """
         takes = await self._new(draft, self._configured_takes(draft))
-        if reuse == "always" or not draft.instance.is_paid:
-            return takes
-        return await self._fresh(draft, takes, reuse)
+        return takes if draft.instance.reuse == "always" else await self._fresh(draft, takes, draft.instance.reuse)
 
     def _configured_takes(self, draft: Draft) -> list[int]:
         instance, chosen = draft.instance, self._choices.takes

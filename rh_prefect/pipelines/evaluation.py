@@ -1,0 +1,226 @@
+"""Evaluates references: what a value of the file stands for in one item, as far as a plan knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import Any
+
+from rh_prefect.catalog.model import text_of
+from rh_prefect.media.source import shown
+from rh_prefect.pipelines.planning_values import (
+    ABSENT,
+    File,
+    Frame,
+    Group,
+    Items,
+    Span,
+    StepOutput,
+    Unknown,
+    characters,
+    digest,
+    exactly,
+)
+from rh_prefect.pipelines.references import Names, Reference, Template, parse
+
+
+def lookup(reference: Reference, frame: Frame) -> Any:
+    """Returns the value of a reference: the first of its options that exists.
+
+    While it is not known whether that one exists, its length covers those of the next options, up to a certain one.
+
+    Args:
+        reference: It.
+        frame: The names at its place.
+    """
+    options: list[Any] = []
+    for names in reference.options:
+        found = _result(_follow(names, frame))
+        if found is not ABSENT:
+            options.append(found)
+            if not _is_doubtful(found, frame):
+                break
+    return _either(options) if options else ABSENT
+
+
+def _is_doubtful(value: Any, frame: Frame) -> bool:
+    maker = value.maker if isinstance(value, File | Unknown) else None
+    return maker is not None and bool(maker.doubts - frame.doubts)
+
+
+def _either(options: Sequence[Any]) -> Any:
+    first, *others = options
+    if others and isinstance(first, File) and first.length is not None:
+        lengths = [one.length for one in others if isinstance(one, File)]
+        return replace(first, seconds=_hull([first.length, *filter(None, lengths)]))
+    if isinstance(first, Unknown) and first.span is not None:
+        return replace(first, span=_hull([first.span, *filter(None, map(_span_of, others))]))
+    return first
+
+
+def _span_of(value: Any) -> Span | None:
+    if isinstance(value, Unknown):
+        return value.span
+    return exactly(len(value)) if isinstance(value, str) else None
+
+
+def _hull(spans: Sequence[Span]) -> Span:
+    return Span(min(one.least for one in spans), max(one.expected for one in spans), max(one.most for one in spans))
+
+
+def _follow(names: Names, frame: Frame) -> Any:
+    value = frame.find(names[0])
+    for name in names[1:]:
+        value = part(value, name)
+        if value is ABSENT:
+            break
+    return value
+
+
+def _result(value: Any) -> Any:
+    value = value.value if isinstance(value, StepOutput) else value
+    return ABSENT if value is None else value
+
+
+def part(value: Any, name: str) -> Any:
+    """Returns a field of a value; of a list, the field of each item.
+
+    Args:
+        value: The value.
+        name: The field.
+    """
+    match value:
+        case StepOutput():
+            return _of_output(value, name)
+        case Group(is_fan_out=False):
+            return value.frames[0].names.get(name, ABSENT)
+        case Group():
+            return _of_items(value, name)
+        case Items():
+            if name == "count":
+                return value.count or len(value.values)
+            return _flat((part(one, name), owner, sure) for one, owner, sure in value.pairs())
+        case File():
+            return _of_file(value, name)
+        case dict():
+            return value.get(name, ABSENT)
+    return ABSENT
+
+
+def _of_output(output: StepOutput, name: str) -> Any:
+    if name == "takes":
+        return Items(tuple(StepOutput(one, label=output.label) for one in output.takes))
+    if name == "label":
+        return output.label
+    return output.cost if name == "cost" else part(output.value, name)
+
+
+def _of_items(group: Group, name: str) -> Any:
+    if name == "count" and group.chosen is not None:
+        keys = digest([frame.id for frame in group.frames])
+        return Unknown("integer", f"count:{keys}", Span(0, group.chosen, group.chosen))
+    if name == "count":
+        return len(group.frames)
+    return _flat((frame.names.get(name, ABSENT), frame, frame.is_sure) for frame in group.frames)
+
+
+def _flat(found: Iterable[tuple[Any, Frame | None, bool]]) -> Items:
+    """Returns one list of all present values, in order; lists do not nest."""
+    values: list[Any] = []
+    owners: list[Frame | None] = []
+    sure: list[bool] = []
+    for value, owner, is_sure in found:
+        if isinstance(value, Group) and value.is_fan_out:
+            values.extend([_one_frame(frame) for frame in value.frames])
+            owners.extend(value.frames)
+            sure.extend(frame.is_sure and is_sure for frame in value.frames)
+        elif isinstance(value, Items):
+            values.extend(value.values)
+            owners.extend([own or owner for own in value.owners or (None,) * len(value.values)])
+            sure.extend(is_sure and own for own in value.sure or (True,) * len(value.values))
+        elif _result(value) is not ABSENT:
+            values.append(value)
+            owners.append(owner)
+            sure.append(is_sure)
+    return Items(tuple(values), tuple(owners), tuple(sure))
+
+
+def _one_frame(frame: Frame) -> dict[str, Any]:
+    return frame.names
+
+
+def results(items: Items) -> tuple[Any, ...]:
+    """Returns the values of a list, with steps replaced by their results."""
+    return tuple(_result(value) for value in items.values)
+
+
+def _of_file(file: File, name: str) -> Any:
+    if name in file.facts:
+        return file.facts[name]
+    if name in ("seconds", "milliseconds"):
+        return _length(file, name)
+    if file.media is None:
+        kind = "integer" if name in ("width", "height", "size") else "string"
+        return Unknown(kind, f"{file.key}.{name}", maker=file.maker)
+    if name == "uri":
+        return shown(file.media)
+    if name == "stem":
+        return PurePosixPath(file.media.name).stem
+    found = getattr(file.media, name, None)
+    return ABSENT if found is None else found
+
+
+def _length(file: File, name: str) -> Any:
+    factor = 1000 if name == "milliseconds" else 1
+    if file.media is not None and file.media.seconds is not None:
+        seconds = file.media.seconds
+        return round(seconds * 1000) if name == "milliseconds" else seconds
+    span = file.seconds.times(factor) if file.seconds is not None else None
+    return Unknown("number" if factor == 1 else "integer", f"{file.key}.{name}", span, file.maker, file.is_settled)
+
+
+def evaluate(value: Any, frame: Frame) -> Any:
+    """Returns a value of the file with its references replaced.
+
+    Args:
+        value: Plain JSON data.
+        frame: The names at its place.
+    """
+    if isinstance(value, str):
+        return evaluate_text(parse(value), frame)
+    if isinstance(value, dict):
+        found = {name: evaluate(one, frame) for name, one in value.items()}
+        return {name: one for name, one in found.items() if one is not ABSENT}
+    if isinstance(value, list):
+        return [one for one in (evaluate(one, frame) for one in value) if one is not ABSENT]
+    return ABSENT if value is None else value
+
+
+def evaluate_text(template: Template, frame: Frame) -> Any:
+    """Replaces the references in a text; a text that is a single reference keeps that value's type.
+
+    Args:
+        template: The text.
+        frame: The names at its place.
+    """
+    if template.only is not None:
+        return lookup(template.only, frame)
+    if template.literal is not None:
+        return template.literal
+    parts = [part if isinstance(part, str) else lookup(part, frame) for part in template.parts]
+    if any(isinstance(one, Unknown) for one in parts):
+        return _unknown_text(parts)
+    return "".join("" if one is ABSENT else text_of(one) for one in parts)
+
+
+def _unknown_text(parts: Sequence[Any]) -> Unknown:
+    span = exactly(0)
+    for one in parts:
+        span = span.plus(characters(one))
+    unknown = [one for one in parts if isinstance(one, Unknown)]
+    key = digest([one.key if isinstance(one, Unknown) else text_of(one) for one in parts])
+    settled = all(one.is_settled for one in unknown)
+    known = [one.sent if isinstance(one, Unknown) else "" if one is ABSENT else text_of(one) for one in parts]
+    sent = None if None in known else "".join(filter(None, known))
+    return Unknown("string", f"text:{key}", span, unknown[0].maker, settled, sent)

@@ -1,0 +1,78 @@
+"""Drafts: the requests and recipes of a plan's steps before they are looked up."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+from rh_prefect.pipelines.document import Path
+from rh_prefect.pipelines.evaluation import results
+from rh_prefect.pipelines.file_model import Step
+from rh_prefect.pipelines.plan.planned_steps import FREE, Instance, Money
+from rh_prefect.pipelines.planning_values import File, Frame, Items, Span, StepOutput, makers
+
+
+@dataclass(slots=True, repr=False)
+class Draft:
+    """The unsubmitted request or recipe of one step of one item.
+
+    Attributes:
+        instance: The step's place in the plan.
+        frame: The item.
+        kind: What it makes.
+        endpoint: Path below `/openapi/v2/`; empty for edits.
+        params: The parameters, files by content and unknown values by what makes them.
+        is_settled: Whether everything in `params` is known.
+        base: The hash of the request, or of the recipe.
+        price: What one take costs.
+        seconds: How long the result is.
+        problems: What is wrong: the parameter, or the step's key, and a clause.
+        notes: What is worth knowing.
+        facts: Further facts of the result.
+    """
+
+    instance: Instance
+    frame: Frame
+    kind: str
+    endpoint: str = ""
+    params: dict[str, Any] = field(default_factory=dict)
+    is_settled: bool = True
+    base: str = ""
+    price: Money = FREE
+    seconds: Span | None = None
+    problems: list[tuple[Path, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def without_failed(value: Any, step: Step, failed: Collection[str]) -> Any:
+    """Removes the values of steps that this run cannot make from a list, for a step with `require: any`."""
+    if step.require != "any" or not failed or not isinstance(value, Items):
+        return value
+    pairs = [one for one in value.pairs() if not any(maker.address in failed for maker in makers(one[0]))]
+    values, owners, sure = zip(*pairs) if pairs else ((), (), ())
+    return Items(values, owners, sure, value.count)
+
+
+def plain(value: Any) -> Any:
+    """Replaces the steps in a list by their results."""
+    if isinstance(value, Items):
+        return list(results(value))
+    if isinstance(value, list):
+        return [plain(one) for one in value]
+    return value.value if isinstance(value, StepOutput) else value
+
+
+def files_in(value: Any) -> list[File]:
+    """Returns the files in a value."""
+    if isinstance(value, File):
+        return [value]
+    if isinstance(value, list):
+        return [one for item in value for one in files_in(item)]
+    return []
+
+
+def link_needs(instance: Instance, values: list[Any]) -> None:
+    """Records the steps that a step takes its values from."""
+    instance.needs = list(dict.fromkeys(maker for value in values for maker in makers(value)))

@@ -1,0 +1,145 @@
+"""Builds the recipe for one edit of one item: checks its values, and computes its identity and length."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from rh_prefect.pipelines.check import edit_value
+from rh_prefect.pipelines.document import Path
+from rh_prefect.pipelines.edits import EDITS, Edit, EditParam
+from rh_prefect.pipelines.evaluation import evaluate
+from rh_prefect.pipelines.file_model import Step
+from rh_prefect.pipelines.plan.draft import Draft, files_in, link_needs, plain, without_failed
+from rh_prefect.pipelines.plan.identity import is_settled, mark
+from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.pipelines.plan.subtitle_time_check import equal_times
+from rh_prefect.pipelines.planning_values import (
+    ABSENT,
+    File,
+    Frame,
+    Items,
+    Span,
+    StepOutput,
+    Unknown,
+    digest,
+    exactly,
+    number_of,
+)
+
+
+def draft_edit(step: Step, at: Path, path: str, frame: Frame, failed: Collection[str] = ()) -> Draft:
+    """Makes the recipe of an edit.
+
+    Args:
+        step: Its declaration.
+        at: Its path in the file.
+        path: Its name with the groups around it.
+        frame: The item.
+        failed: Steps that this run cannot make; see `Choices`.
+    """
+    edit = EDITS[str(step.edit)]
+    instance = Instance(path, frame.id, step, at, model=edit.name, is_sure=frame.is_sure)
+    lists = {name: without_failed(evaluate(value, frame), step, failed) for name, value in step.with_.items()}
+    lists = _aligned(lists)
+    values = {name: plain(value) for name, value in lists.items() if value is not ABSENT}
+    kind = edit.output
+    if kind == "same":
+        first = next(iter(files_in(values.get(edit.params[0].name))), None)
+        kind = first.kind if first is not None else "file"  # type: ignore[assignment]
+    draft = Draft(instance, frame, kind)
+    for param in edit.params:
+        if param.name in values:
+            values[param.name], wrong = _edit_values(param, _as_list(values[param.name], param))
+            draft.problems.extend([(("with", param.name), wrong)] if wrong else [])
+    filed = [param.name for param in edit.params if param.takes_files and param.name in values]
+    if filed and not any(files_in(values[name]) for name in filed) and "seconds" not in values:  # then `mix` is silent
+        draft.problems.append((("with", filed[0]), f"{filed[0]} has no items, so there is nothing for {edit.name}"))
+    is_timed = edit.name == "subtitles" and not any(key[:2] == ("with", "at") for key, _ in draft.problems)
+    if is_timed and (wrong := equal_times(step, frame, values)):
+        draft.problems.append((("with", "at"), wrong))
+    draft.params = {name: mark(value) for name, value in values.items()}
+    draft.is_settled = is_settled(values)
+    instance.values = dict(values)
+    draft.seconds = _edit_seconds(edit, lists, values)
+    if "starts" in edit.facts:
+        draft.facts["starts"] = _starts(lists.get(edit.params[0].name), values[edit.params[0].name])
+    link_needs(instance, list(values.values()))
+    return draft
+
+
+def _as_list(value: Any, param: EditParam) -> Any:
+    return [value] if param.many and not isinstance(value, list) else value
+
+
+def _aligned(values: dict[str, Any]) -> dict[str, Any]:
+    """Removes from the lists of one group the items that one of the lists lacks."""
+    lists = {name: value for name, value in values.items() if isinstance(value, Items) and any(value.owners)}
+    if len(lists) < 2:
+        return values
+    common = set.intersection(*({id(owner) for owner in one.owners} for one in lists.values()))
+    if not common:
+        return values
+    found = dict(values)
+    for name, one in lists.items():
+        triples = [(value, owner, sure) for value, owner, sure in one.pairs() if id(owner) in common]
+        found[name] = Items(
+            tuple(value for value, _, _ in triples),
+            tuple(owner for _, owner, _ in triples),
+            tuple(is_sure for _, _, is_sure in triples),
+            one.count,
+        )
+    return found
+
+
+def _edit_values(param: EditParam, value: Any) -> tuple[Any, str]:
+    """Converts the known values of an edit's parameter; returns them, and what is wrong with the first wrong one."""
+    if isinstance(value, list):
+        found = [_edit_values(param, one) for one in value]
+        return [one for one, _ in found], next((wrong for _, wrong in found if wrong), "")
+    return (
+        (value, "") if param.takes_files or isinstance(value, File | Unknown | StepOutput) else edit_value(param, value)
+    )
+
+
+def _edit_seconds(edit: Edit, lists: Mapping[str, Any], values: Mapping[str, Any]) -> Span | None:
+    match edit.length:
+        case "sum":
+            return _sum(lists.get(edit.params[0].name), files_in(values.get(edit.params[0].name)))
+        case "input":
+            first = next(iter(files_in(values.get(edit.params[0].name))), None)
+            return None if first is None else first.length
+        case "seconds":
+            seconds = values.get("seconds")
+            if seconds is not None:
+                return number_of(seconds)
+            spoken = [one.length for one in files_in(values.get(edit.params[0].name))]
+            known = [one for one in spoken if one is not None]
+            return known[0] if len(known) == 1 == len(spoken) else None
+    return None
+
+
+def _sum(listed: Any, files: list[File]) -> Span | None:
+    sure = [is_sure for _, _, is_sure in listed.pairs()] if isinstance(listed, Items) else [True] * len(files)
+    found = exactly(0)
+    for file, is_sure in zip(files, sure):
+        length = file.length
+        if length is None:
+            return None
+        found = found.plus(length if is_sure else Span(0, length.expected, length.most))
+    return found
+
+
+def _starts(listed: Any, files: list[Any]) -> Items:
+    """Returns the start of each clip, known as far as the lengths of the earlier clips are."""
+    owners = listed.owners if isinstance(listed, Items) else ()
+    starts: list[Any] = []
+    at, before = exactly(0), list[str]()
+    are_known = True
+    for file in files:
+        starts.append(at.expected if are_known else Unknown("number", f"start:{digest(before)}", at))
+        length = file.length if isinstance(file, File) else None
+        at = at.plus(length or Span(0, 0, 0))
+        before.append(str(mark(file)))
+        are_known &= isinstance(file, File) and file.media is not None
+    return Items(tuple(starts), owners)

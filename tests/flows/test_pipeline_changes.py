@@ -1,0 +1,176 @@
+"""Runs of pipelines while a table, an input, a stored file or the storage changes: no results are mixed or lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from PIL import Image
+
+from rh_prefect import flow
+from rh_prefect.emulator import Emulator
+from rh_prefect.errors import ConfigError
+from rh_prefect.flow_runs.resume import create, rerun
+from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
+from rh_prefect.flows.pipeline_report import PipelineResult
+from rh_prefect.pipelines.document import PipelineError
+from tests.flows.test_pipeline import PRODUCTS, run, table
+from tests.support.emulator_env import environment
+
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+
+ONE = "name: mug\nsteps: {picture: {model: z-image/turbo, with: {prompt: mug}}}"
+CLIP = "model: kling-v2.6-pro-image-to-video"
+
+
+@pytest.fixture
+def waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """An emulator whose tasks end when its clock is advanced."""
+    with Emulator(long_side=96, fps=6, clock="real", factor=0) as emulator:
+        for name, value in environment(emulator, tmp_path).items():
+            monkeypatch.setenv(name, value)
+        yield emulator
+
+
+async def paid(rh: Emulator, number: int) -> None:
+    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == number, seconds=60)
+
+
+async def end_of(rh: Emulator, running: asyncio.Future[Any]) -> Any:
+    while not running.done():
+        rh.clock.advance(20)
+        await asyncio.sleep(0.1)
+    return await running
+
+
+def prompts(rh: Emulator) -> Sequence[str]:
+    return sorted(str(one.payload["prompt"]) for one in rh.recorder.paid)
+
+
+async def test_a_table_that_is_edited_during_a_run_counts_in_the_next_one(waiting: Emulator, tmp_path: Path) -> None:
+    running = asyncio.ensure_future(run(PRODUCTS, products=table(tmp_path, a="mug", b="cup")))
+    await paid(waiting, 2)
+    table(tmp_path, c="bowl", a="MUG", b="cup")
+    state, result = await end_of(waiting, running)
+    assert state.is_completed(), state.message
+    assert prompts(waiting) == ["Photo of cup", "Photo of mug", "a turn", "a turn"]
+    assert [one.state for one in result.steps] == ["made"] * 5
+    assert result.costs.amounts["CNY"] == waiting.recorder.charged
+
+
+async def test_a_table_that_is_deleted_during_a_run_loses_nothing(waiting: Emulator, tmp_path: Path) -> None:
+    path = table(tmp_path, a="mug")
+    running = asyncio.ensure_future(run(PRODUCTS, products=path))
+    await paid(waiting, 1)
+    Path(path).unlink()
+    _, result = await end_of(waiting, running)
+    assert {one.step: one.state for one in result.steps} == dict.fromkeys(
+        ("each[a].picture", "each[a].clip", "sheet"), "made"
+    )
+
+
+async def test_a_photo_that_is_edited_during_a_run_is_used_as_planned_or_not_at_all(
+    waiting: Emulator, tmp_path: Path
+) -> None:
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (400, 300), "blue").save(photo)
+    text = f"""
+name: photo
+params: {{photo: image}}
+steps:
+  picture: {{model: z-image/turbo, with: {{prompt: a mug}}}}
+  clip: {{when: {{exists: $(picture)}}, {CLIP}, from: $(params.photo), with: {{prompt: it turns, duration: 5}}}}
+  small: {{when: {{exists: $(picture)}}, edit: resize, with: {{file: $(params.photo), width: 32, height: 32}}}}
+"""
+    running = asyncio.ensure_future(run(text, photo=str(photo)))
+    await paid(waiting, 1)
+    Image.new("RGB", (400, 300), "red").save(photo)
+    _, result = await end_of(waiting, running)
+    assert prompts(waiting) == ["a mug"]
+    reasons = {one.step: one.reason for one in result.steps if one.state == "failed"}
+    assert "was changed" in reasons["clip"]
+    assert "was changed" in reasons["small"]
+
+
+async def test_a_stored_result_that_was_changed_makes_no_edit_and_gets_no_name(rh: Emulator, tmp_path: Path) -> None:
+    text = """
+name: changed
+params: {more: {type: boolean, default: false}}
+steps:
+  picture: {model: z-image/turbo, with: {prompt: a mug}}
+  copy: {when: $(params.more), model: z-image/turbo, with: {prompt: a mug}, save_as: mug.png}
+  small: {when: $(params.more), edit: resize, with: {file: $(picture), width: 32, height: 32}, save_as: small.png}
+"""
+    await run(text)
+    (stored,) = (tmp_path / "out" / "pipelines").glob("*.png")
+    good = stored.read_bytes()
+    Image.new("RGB", (400, 300), "red").save(stored)
+    state, result = await run(text, more=True)
+    assert not state.is_completed()
+    reasons = {one.step: one.reason for one in result.steps if one.state == "failed"}
+    assert all("put the original file back" in reasons[step] for step in ("copy", "small")), reasons
+    assert not (tmp_path / "out" / "mug.png").exists()
+    stored.write_bytes(good)
+    state, result = await run(text, more=True)
+    assert state.is_completed(), state.message
+    assert (tmp_path / "out" / "mug.png").read_bytes() == good
+    assert len(rh.recorder.paid) == 1
+
+
+async def test_an_attempt_with_another_place_of_records_pays_nothing(
+    waiting: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mug = pipeline_flow(Pipeline.from_text(ONE))
+    flow_run: UUID = await create(mug, {"budget": 0.05})
+    running = asyncio.ensure_future(rerun(mug, flow_run))
+    await paid(waiting, 1)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "other"))
+    with pytest.raises(
+        ConfigError, match=r"has the records of mug in .*/out, and this one would have them in .*/other"
+    ):
+        await end_of(waiting, asyncio.ensure_future(rerun(mug, flow_run)))
+    assert len(waiting.recorder.paid) == 1
+    monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "out"))
+    result: PipelineResult = await end_of(waiting, asyncio.ensure_future(rerun(mug, flow_run)))
+    assert (result.steps[0].state, len(waiting.recorder.paid)) == ("made", 1)
+
+
+async def test_pipelines_of_one_flow_keep_their_own_places(
+    rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts: list[int] = []
+
+    @flow
+    async def both() -> None:
+        attempts.append(len(attempts))
+        for place in ("out", "other", "third"):
+            if place == "third" and len(attempts) == 1:
+                raise RuntimeError("the first attempt ends here")
+            monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / place))
+            name = "mug" if place != "third" else "cup"
+            await Pipeline.from_text(ONE.replace("mug", name)).run(budget=1)
+
+    flow_run = await create(both, {})
+    with pytest.raises(RuntimeError):
+        await rerun(both, flow_run)
+    await rerun(both, flow_run)
+    assert len(rh.recorder.paid) == 3, "a mug in each of two places, and the cup of the second attempt"
+
+
+async def test_a_review_of_what_each_run_makes_again_is_refused(rh: Emulator) -> None:
+    text = """
+name: never
+steps:
+  words: {model: rhart-text-g-3-flash-preview/text-to-text, reuse: never, with: {prompt: a word}, parse: {text: {}}}
+  picture: {model: z-image/turbo, takes: 2, with: {prompt: $(words)}}
+  chosen: {review: $(picture)}
+"""
+    with pytest.raises(PipelineError, match=r"words has reuse: never, so that no choice is ever used"):
+        await pipeline_flow(Pipeline.from_text(text))()
+    assert rh.recorder.submissions == []
