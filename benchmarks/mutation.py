@@ -34,7 +34,7 @@ from benchmarks.mutants import ROOT, Mutant, mutants_of
 QUICK = {
     "journal/identity": ["jobs/journal/test_identity.py", "jobs/journal/test_call_matching.py"],
     "journal/call_matching": ["jobs/journal/test_call_matching.py"],
-    "journal/call_registry": ["jobs/journal/test_call_registry.py", "jobs/journal/test_call_path.py"],
+    "journal/call_assignment": ["jobs/journal/test_call_assignment.py", "jobs/journal/test_call_path.py"],
     "journal/record_types": ["jobs/journal/test_record_types.py", "jobs/test_lifecycle.py"],
     "journal/job_records": [
         "jobs/journal/test_record_types.py",

@@ -70,7 +70,7 @@ async def load_storage(name: str | None = None) -> MediaStore:
     Raises:
         ConfigError: No such block, or its URL or template cannot be used.
     """
-    from rh_prefect.media.input_access import allow_below
+    from rh_prefect.media.input_access_policy import allow_below
 
     if name is not None:
         found = await find_block(MediaStorage, name)

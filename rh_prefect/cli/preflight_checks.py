@@ -64,7 +64,7 @@ def printable(word: str) -> str:
     An address with a signature or a password is replaced by a note, which commands refuse: without these parts the
     address could be that of another file.
     """
-    from rh_prefect.media.source import shown
+    from rh_prefect.media.input_files import shown
 
     name, value = _ASSIGNMENT.fullmatch(word).groups()  # type: ignore[union-attr]  # it fits each text
     if "://" not in value or shown(value) == value:

@@ -19,8 +19,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from rh_prefect.flow_runs import run_status
-from rh_prefect.flow_runs.run_status import ENDED, RunStatus, known_run_status
+from rh_prefect.flow_runs import job_progress
+from rh_prefect.flow_runs.job_progress import ENDED, RunProgress, known_run_progress
 from rh_prefect.flows.batch import executor as batches
 from rh_prefect.flows.batch.report import RowResult
 from rh_prefect.jobs.events import JobEvent
@@ -56,7 +56,7 @@ class Watch:
         self._is_quiet = quiet
         self._is_resumable = is_resumable
         self._command = command
-        self._board = RunStatus()
+        self._board = RunProgress()
         self._console = Terminal(highlight=False, soft_wrap=True, quiet=quiet)
         self._began = time.monotonic()
         self._flow_run_id = ""
@@ -68,7 +68,7 @@ class Watch:
         )
 
     def __enter__(self) -> Self:
-        run_status.listeners.append(self._take)
+        job_progress.listeners.append(self._take)
         if self._console.is_terminal:
             self._live.start()
         return self
@@ -78,13 +78,13 @@ class Watch:
     ) -> None:
         if self._console.is_terminal:
             self._live.stop()
-        run_status.listeners.remove(self._take)
+        job_progress.listeners.remove(self._take)
         if kind is not None:
             self._say_how_to_go_on()
 
     def _see_estimate(self) -> None:
         """Prints the number of jobs and their estimated cost once, if the flow has an estimate."""
-        known = known_run_status(self._flow_run_id)
+        known = known_run_progress(self._flow_run_id)
         if known is not None and known.estimate and not self._board.estimate:
             self._board.expect(known.expected, estimate=known.estimate)
             self._console.print(f"{known.expected} job(s), estimate {known.estimate} from catalogue prices")
@@ -200,7 +200,7 @@ class BatchConsole:
         self._reasons: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
-        run_status.listeners.append(self._take_event)
+        job_progress.listeners.append(self._take_event)
         batches.listeners.append(self._take)
         if self._console.is_terminal:
             self._live.start()
@@ -213,7 +213,7 @@ class BatchConsole:
             self._live.stop()
         with suppress(ValueError):  # it was dropped, since its reader had ended
             batches.listeners.remove(self._take)
-        run_status.listeners.remove(self._take_event)
+        job_progress.listeners.remove(self._take_event)
         if kind is not None and not isinstance(error, Exception):
             self._say_how_to_go_on()
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from rh_prefect.cli.flow_commands import FlowSignature, as_command, composed_flows, flow_signature, options
+from rh_prefect.cli.command_builder import FlowSignature, as_command, composed_flows, flow_signature, options
 from rh_prefect.cli.prefect_server import prefect_api
 from rh_prefect.cli.preflight_checks import (
     batch_values,

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from rh_prefect.client import responses
-from rh_prefect.client.json_readers import Page
 from rh_prefect.client.responses import ApiResponse, RequestInfo
 from rh_prefect.client.session import Session, usable_id, usable_page
+from rh_prefect.client.tolerant_json import Page
 from rh_prefect.client.wire.platform import (
     Asset,
     AssetGroup,

@@ -47,7 +47,7 @@ _ENDPOINT: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 class Client:
     """A client of one RunningHub account.
 
-    It belongs to one event loop. The key is in no repr, log, error or value; `rh_prefect.client.transport` says how
+    It belongs to one event loop. The key is in no repr, log, error or value; `rh_prefect.client.connections` says how
     connections are used, `rh_prefect.client.responses` how answers are judged.
 
     Every method, also of the attributes, raises `InputError` for an invalid id, page or request, of which nothing was

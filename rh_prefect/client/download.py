@@ -18,10 +18,10 @@ from urllib.parse import unquote, unquote_to_bytes
 
 import httpx
 
-from rh_prefect.client.json_readers import loads
+from rh_prefect.client.connections import FOREIGN, RESEND, Delivery
 from rh_prefect.client.responses import RequestInfo, no_answer
 from rh_prefect.client.threaded_backend import ThreadedStream
-from rh_prefect.client.transport import FOREIGN, RESEND, Delivery
+from rh_prefect.client.tolerant_json import loads
 from rh_prefect.client.wire.platform import Download
 from rh_prefect.errors import LinkExpired, StoreError, TransportError
 from rh_prefect.local_files import make_folder, make_public, overwrite

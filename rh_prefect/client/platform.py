@@ -11,9 +11,9 @@ from typing import Literal
 
 from rh_prefect.client import responses
 from rh_prefect.client.download import DEAD
-from rh_prefect.client.json_readers import Page, first_text, plain, table
 from rh_prefect.client.responses import RequestInfo, read_webhook_payload
 from rh_prefect.client.session import Session, usable_id, usable_page
+from rh_prefect.client.tolerant_json import Page, first_text, plain, table
 from rh_prefect.client.upload_body import RawBody, readable
 from rh_prefect.client.wire.apps_and_comfyui import App, AppListing, Style, read_app, read_app_page, read_styles
 from rh_prefect.client.wire.platform import ApiKey, Resource, read_api_keys, read_resource_page

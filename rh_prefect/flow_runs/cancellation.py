@@ -27,7 +27,7 @@ from rh_prefect.prefect_api import ask, disconnect
 from rh_prefect.settings import get_settings
 
 if TYPE_CHECKING:
-    from rh_prefect.flow_runs.run_status import RunStatus  # it starts the watch
+    from rh_prefect.flow_runs.job_progress import RunProgress  # it starts the watch
 
 
 async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
@@ -84,7 +84,7 @@ _watches: dict[UUID, tuple[asyncio.Event, asyncio.Task[None]]] = {}
 """What each watch waits for between its checks: that the process ends."""
 
 
-def watch(status: RunStatus) -> None:
+def watch(status: RunProgress) -> None:
     """Monitors a run until its jobs or the run itself have ended, on the loop thread; a second call has no effect."""
     if status.page is not None and status.page.flow_run_id not in _watches and status.has_work:
         run = status.page.flow_run_id
@@ -94,7 +94,7 @@ def watch(status: RunStatus) -> None:
         task.add_done_callback(lambda _: _watches.pop(run, None))
 
 
-async def _watch(status: RunStatus, run: UUID, ends: asyncio.Event) -> None:
+async def _watch(status: RunProgress, run: UUID, ends: asyncio.Event) -> None:
     is_on = True
     while is_on and status.has_work:
         with suppress(TimeoutError):
@@ -102,7 +102,7 @@ async def _watch(status: RunStatus, run: UUID, ends: asyncio.Event) -> None:
         is_on = await _look(status, run, is_last=ends.is_set()) and not ends.is_set()
 
 
-async def _look(status: RunStatus, run: UUID, *, is_last: bool) -> bool:
+async def _look(status: RunProgress, run: UUID, *, is_last: bool) -> bool:
     """Cancels the tasks of a run that was cancelled; returns whether to check again."""
     try:
         flow_run = await ask(lambda api: api.read_flow_run(run))

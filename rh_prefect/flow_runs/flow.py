@@ -19,17 +19,17 @@ from rh_prefect import artifacts
 from rh_prefect.errors import RunningHubError
 from rh_prefect.flow_runs.call_positions import PlacedFlow, count_submits
 from rh_prefect.flow_runs.cancellation import cancel_run
+from rh_prefect.flow_runs.job_progress import forget_run_progress, run_progress_of
 from rh_prefect.flow_runs.prefect_internals import FlowDecorator, FlowEvent, add_hook
 from rh_prefect.flow_runs.queries import RecordedScope, read_flow_run, scope_of
 from rh_prefect.flow_runs.recorded_job_collection import bring_home
-from rh_prefect.flow_runs.run_status import forget_run_status, run_status_of
-from rh_prefect.jobs.journal.call_registry import REQUESTED_KEYS
+from rh_prefect.jobs.journal.call_assignment import REQUESTED_KEYS
 from rh_prefect.jobs.journal.costs import Costs, charge_of
 from rh_prefect.jobs.journal.job_records import JobView, jobs_of
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.manual_repair import orphans
 from rh_prefect.jobs.run_cancellation import CancelReport
-from rh_prefect.media.source import shown
+from rh_prefect.media.input_files import shown
 from rh_prefect.prefect_api import ask
 
 
@@ -161,7 +161,7 @@ def _rows(report: CancelReport) -> Iterator[dict[str, str]]:
 
 async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Writes the table of steps, and downloads paid results that this run did not use."""
-    status = run_status_of(artifacts.Page.of(flow, flow_run.id))
+    status = run_progress_of(artifacts.Page.of(flow, flow_run.id))
     if status.rows:
         if not status.is_reported:
             await artifacts.steps_table(status.steps(), page=status.page)
@@ -174,7 +174,7 @@ async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
         await LOOP.call(_name_deployments(flow_run, flow_run_logger(flow_run, flow)))
     # A process that runs many flows keeps no data of those that have ended.
     REQUESTED_KEYS.pop(str(flow_run.id), None)
-    forget_run_status(str(flow_run.id))
+    forget_run_progress(str(flow_run.id))
 
 
 async def _name_deployments(flow_run: FlowRun, log: logging.LoggerAdapter[logging.Logger]) -> None:

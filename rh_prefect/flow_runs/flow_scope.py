@@ -38,8 +38,8 @@ from rh_prefect.flow_runs.prefect_internals import (
     task_contexts,
 )
 from rh_prefect.flow_runs.queries import RecordedScope, flow_name_of, read_flow_run, run_folder
+from rh_prefect.jobs.journal.call_assignment import Caller, CallRegistry, Try
 from rh_prefect.jobs.journal.call_matching import Equal
-from rh_prefect.jobs.journal.call_registry import Caller, CallRegistry, Try
 from rh_prefect.jobs.journal.identity import Address, Place, Step
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.prefect_api import ask

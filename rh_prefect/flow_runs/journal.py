@@ -23,7 +23,7 @@ import httpx
 from prefect.settings import PREFECT_API_URL
 
 from rh_prefect.caches_and_locks import LruCache
-from rh_prefect.client.transport import chance
+from rh_prefect.client.connections import chance
 from rh_prefect.errors import JournalError
 from rh_prefect.flow_runs import task_end_events
 from rh_prefect.flow_runs.record_log import EntryRefused, RecordLog, Records

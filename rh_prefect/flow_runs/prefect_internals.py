@@ -24,7 +24,7 @@ from prefect.flows import FlowStateHook
 from prefect.logging.handlers import APILogWorker
 from prefect.states import Scheduled
 
-from rh_prefect.media.input_access import ask_whether_deployed
+from rh_prefect.media.input_access_policy import ask_whether_deployed
 
 FlowEvent: TypeAlias = Literal["completion", "failure", "cancellation", "crashed", "running"]
 RunContext: TypeAlias = FlowRunContext | TaskRunContext

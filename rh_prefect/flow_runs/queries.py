@@ -23,7 +23,7 @@ from prefect.settings import PREFECT_API_URL
 
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.flow_runs.journal import PAGE, FlowRunJournal
-from rh_prefect.jobs.journal.call_registry import CallRegistry
+from rh_prefect.jobs.journal.call_assignment import CallRegistry
 from rh_prefect.jobs.journal.journal import FolderJournal, Journal, UnreadableRecord, folder_scopes
 from rh_prefect.jobs.journal.scope import FolderScope, Scope, last_attempt
 from rh_prefect.pipelines.works_store import WorksJournal, find_works

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Final, Protocol
 
-from rh_prefect.client.transport import chance
+from rh_prefect.client.connections import chance
 from rh_prefect.errors import JournalError
 from rh_prefect.jobs.journal.journal import UnreadableRecord, is_job_key
 

@@ -10,8 +10,8 @@ from prefect.types import SecretDict
 from rh_prefect.blocks.lookup import RECORDED, load_storage
 from rh_prefect.blocks.storage import MediaStorage
 from rh_prefect.client import TaskView
+from rh_prefect.flow_runs.job_progress import RunObserver
 from rh_prefect.flow_runs.queries import scope_named
-from rh_prefect.flow_runs.run_status import RunObserver
 from rh_prefect.jobs.accounts.poller import is_settled
 from rh_prefect.jobs.engine import engine_for
 from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit

@@ -26,11 +26,11 @@ from pydantic import BaseModel, ConfigDict
 from rh_prefect.errors import InputError, JournalError
 from rh_prefect.flow_runs.call_positions import PerObject
 from rh_prefect.flow_runs.flow_scope import current_scope, scope_override
+from rh_prefect.flow_runs.job_progress import run_logger
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.prefect_internals import is_retried_in_process, pause_keys
 from rh_prefect.flow_runs.queries import journal_of, read_flow_run
 from rh_prefect.flow_runs.recorded_job_collection import bring_home
-from rh_prefect.flow_runs.run_status import run_logger
 from rh_prefect.jobs.engine import JobEngine, Reused
 from rh_prefect.jobs.job_context import JobCall
 from rh_prefect.jobs.journal.job_records import JobRecords, read_job, split_job

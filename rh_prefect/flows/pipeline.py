@@ -18,8 +18,8 @@ from rh_prefect.errors import InputError, RunningHubError, StoreError
 from rh_prefect.flow_runs.call_positions import PlacedFlow
 from rh_prefect.flow_runs.flow import flow, run_name
 from rh_prefect.flow_runs.flow_scope import FlowScope, current_scope
+from rh_prefect.flow_runs.job_progress import run_observer
 from rh_prefect.flow_runs.prefect_internals import flow_contexts
-from rh_prefect.flow_runs.run_status import run_observer
 from rh_prefect.flows.pipeline_budget import RunBudget, run_limit
 from rh_prefect.flows.pipeline_events import tag
 from rh_prefect.flows.pipeline_pages import show_plan
@@ -31,7 +31,7 @@ from rh_prefect.jobs.journal.budget import spend_tracker_of
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options
 from rh_prefect.json_checks import flaw_of
-from rh_prefect.media.input_access import allow_below
+from rh_prefect.media.input_access_policy import allow_below
 from rh_prefect.pipelines import pipeline as files
 from rh_prefect.pipelines.check import secret_in
 from rh_prefect.pipelines.document import PipelineError

@@ -1,6 +1,6 @@
 """Decides from the budget of a pipeline run which steps may start, so that no item stays unfinished.
 
-`work_lifecycle` limits what is submitted (`step_types.Reserve`). This module decides before that, from the prices of
+`work_lifecycle` limits what is submitted (`lifecycle_steps.Reserve`). This module decides before that, from the prices of
 the plan and from what the flow run's ledger says was spent, failed tasks and earlier attempts of the run included.
 """
 

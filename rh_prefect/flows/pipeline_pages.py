@@ -20,8 +20,8 @@ from rh_prefect.artifacts import fitting, not_shown, size_of
 from rh_prefect.errors import RunningHubError
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media import edit
+from rh_prefect.media.input_files import fetch
 from rh_prefect.media.media import Media
-from rh_prefect.media.source import fetch
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.plan.plan import Plan

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from rh_prefect.artifacts import Page
 from rh_prefect.errors import BudgetExceeded, PipelineIncomplete
 from rh_prefect.flow_runs.flow_scope import FlowScope
-from rh_prefect.flow_runs.run_status import mark_reported
+from rh_prefect.flow_runs.job_progress import mark_reported
 from rh_prefect.flows.pipeline_pages import (
     StepReport,
     StepState,

@@ -19,7 +19,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
 from rh_prefect.errors import InputError, JobError, MediaError, RunningHubError
-from rh_prefect.flow_runs.run_status import expect_jobs
+from rh_prefect.flow_runs.job_progress import expect_jobs
 from rh_prefect.flows.pipeline_budget import RunBudget
 from rh_prefect.flows.pipeline_events import What, tell
 from rh_prefect.jobs.job_context import JobCall

@@ -16,8 +16,8 @@ from rh_prefect import catalog, models
 from rh_prefect.blocks.lookup import load_engine
 from rh_prefect.errors import BudgetExceeded, JournalError, jobs_failed
 from rh_prefect.flow_runs.flow_scope import current_scope
+from rh_prefect.flow_runs.job_progress import expect_jobs
 from rh_prefect.flow_runs.parameter_types import Aspect, ClipSeconds, Resolution
-from rh_prefect.flow_runs.run_status import expect_jobs
 from rh_prefect.jobs.journal.budget import spend_tracker_of
 from rh_prefect.jobs.journal.costs import CURRENCY, Costs, amount_text
 from rh_prefect.jobs.journal.journal import Journal

@@ -14,7 +14,7 @@ from rh_prefect.blocks.lookup import load_engine, load_storage
 from rh_prefect.client.wire.task import is_task_id
 from rh_prefect.errors import InputError, JobCancelled, TaskNotFound
 from rh_prefect.flow_runs.flow_scope import current_scope
-from rh_prefect.flow_runs.run_status import run_observer
+from rh_prefect.flow_runs.job_progress import run_observer
 from rh_prefect.jobs.accounts.account import Accounts, Member
 from rh_prefect.jobs.engine import JobEngine
 from rh_prefect.jobs.events import JobEvent, Observer

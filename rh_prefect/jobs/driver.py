@@ -21,9 +21,7 @@ from rh_prefect.jobs.journal.job_records import RESUBMITTED, JobView, Submit
 from rh_prefect.jobs.journal.journal import as_cached
 from rh_prefect.jobs.journal.record_types import Answer, End, Intent, Resolution
 from rh_prefect.jobs.lifecycle import Accepted, completing, finding, submitting
-from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.jobs.run_cancellation import BEFORE_CLAIM, REMEMBER
-from rh_prefect.jobs.step_types import (
+from rh_prefect.jobs.lifecycle_steps import (
     CRITICAL,
     AwaitEnd,
     AwaitSlot,
@@ -43,6 +41,8 @@ from rh_prefect.jobs.step_types import (
     SwitchAccount,
     Watch,
 )
+from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.jobs.run_cancellation import BEFORE_CLAIM, REMEMBER
 from rh_prefect.jobs.submission import Submitter
 
 LIMITER_PAUSES = 2

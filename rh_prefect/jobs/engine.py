@@ -11,7 +11,7 @@ from typing import TypeAlias, assert_never
 
 from rh_prefect.caches_and_locks import LruCache, LruSet, SharedTasks
 from rh_prefect.client import TaskView
-from rh_prefect.client.transport import chance
+from rh_prefect.client.connections import chance
 from rh_prefect.custom import CustomInput
 from rh_prefect.errors import RunningHubError, SubmissionUnknown
 from rh_prefect.jobs.accounts.account import Member, is_native
@@ -22,7 +22,7 @@ from rh_prefect.jobs.driver import JobDriver
 from rh_prefect.jobs.events import Observer, Silent, event_of, summary_of
 from rh_prefect.jobs.job_context import Callback, JobCall, JobContext, Services, callback_of
 from rh_prefect.jobs.journal.budget import spend_tracker_of
-from rh_prefect.jobs.journal.call_registry import REQUESTED_KEYS, Caller, CallJob
+from rh_prefect.jobs.journal.call_assignment import REQUESTED_KEYS, Caller, CallJob
 from rh_prefect.jobs.journal.identity import reused_key
 from rh_prefect.jobs.journal.job_records import JobRecords
 from rh_prefect.jobs.journal.journal import NotifyingJournal
@@ -39,7 +39,7 @@ from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.requests.graph_request import app_request, native_request, quick_create_request, workflow_request
 from rh_prefect.jobs.requests.input_copies import Copies
 from rh_prefect.jobs.requests.input_identification import Inputs
-from rh_prefect.jobs.requests.request import JobRequest, as_recorded, custom_request, prepare_request
+from rh_prefect.jobs.requests.request_preparation import JobRequest, as_recorded, custom_request, prepare_request
 from rh_prefect.jobs.run_cancellation import CancelWatch
 from rh_prefect.media.store import MediaStore
 from rh_prefect.models import ModelInput

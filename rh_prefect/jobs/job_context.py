@@ -16,7 +16,7 @@ from rh_prefect.jobs.accounts.account_slot import SlotLease
 from rh_prefect.jobs.download_folder import RunAttempt, StoreChecks
 from rh_prefect.jobs.events import JobEvent, JobEventState, Observer, Silent
 from rh_prefect.jobs.journal.budget import SpendTracker
-from rh_prefect.jobs.journal.call_registry import Caller
+from rh_prefect.jobs.journal.call_assignment import Caller
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.journal.job_records import JobRecords
 from rh_prefect.jobs.journal.process_identity import current_owner, uptime
@@ -25,7 +25,7 @@ from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.journal.spool import Spool
 from rh_prefect.jobs.lifecycle import Policy
 from rh_prefect.jobs.options import Options
-from rh_prefect.jobs.requests.request import JobRequest
+from rh_prefect.jobs.requests.request_preparation import JobRequest
 from rh_prefect.jobs.run_cancellation import REMEMBER, CancelWatch
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings

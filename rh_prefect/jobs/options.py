@@ -13,7 +13,7 @@ from rh_prefect.custom import CustomInput
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.lifecycle import Policy
-from rh_prefect.jobs.requests.request import JobRequest
+from rh_prefect.jobs.requests.request_preparation import JobRequest
 from rh_prefect.json_checks import is_text
 from rh_prefect.models import ModelInput
 from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput

@@ -16,7 +16,7 @@ from rh_prefect.jobs.journal.journal import as_cached
 from rh_prefect.jobs.journal.process_identity import is_surely_dead
 from rh_prefect.jobs.journal.record_types import GAVE_UP, NOT_DELIVERED, NOT_SENT, Answer, Intent, Resolution
 from rh_prefect.jobs.journal.spool import Spooled
-from rh_prefect.jobs.requests.request import replace_marks
+from rh_prefect.jobs.requests.request_preparation import replace_marks
 
 WATCH_MARGIN = 10.0
 """Seconds beyond another process's limits after which this process records its submission as unknown."""

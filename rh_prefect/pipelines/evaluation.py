@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from rh_prefect.catalog.model import text_of
-from rh_prefect.media.source import shown
+from rh_prefect.media.input_files import shown
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
     File,

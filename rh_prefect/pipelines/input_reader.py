@@ -14,19 +14,19 @@ from fsspec.core import url_to_fs
 
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.requests.input_identification import open_local
-from rh_prefect.media.input_access import InputAccess
+from rh_prefect.media.input_access_policy import InputAccess
+from rh_prefect.media.input_files import shown
 from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.probe import facts_or_type
-from rh_prefect.media.source import shown
 from rh_prefect.media.storage_errors import as_store_error
 from rh_prefect.media.urls import is_local, local_path, protocol_of, read_options
 from rh_prefect.pipelines.check import Checked, read_value, wrong_value
-from rh_prefect.pipelines.check.checked import ItemProblems
+from rh_prefect.pipelines.check.check_result import ItemProblems
 from rh_prefect.pipelines.document import Path, Problems, nearest, visible
 from rh_prefect.pipelines.file_model import FILE_TYPES, Param
 from rh_prefect.pipelines.planning_values import ABSENT, File, Items
 from rh_prefect.pipelines.types import file_kind
-from rh_prefect.pipelines.used_values import KINDS, used_value, wrong_file
+from rh_prefect.pipelines.used_file_arguments import KINDS, used_value, wrong_file
 from rh_prefect.settings import get_settings
 from rh_prefect.table_files import Row, form_of, is_empty, open_table
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from rh_prefect.catalog.registry import SLIM_FILE, user_file
 from rh_prefect.errors import InputError
-from rh_prefect.media.source import shown
+from rh_prefect.media.input_files import shown
 from rh_prefect.pipelines.check import Checked, check_document, read_text
 from rh_prefect.pipelines.document import Problems
 from rh_prefect.pipelines.file_model import PipelineFile

@@ -16,9 +16,9 @@ from rh_prefect.errors import StoreError
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.record_types import Record
 from rh_prefect.media.file_state import Stamp
+from rh_prefect.media.input_files import fetch
 from rh_prefect.media.media import Media
 from rh_prefect.media.names import folded
-from rh_prefect.media.source import fetch
 from rh_prefect.media.store import MediaStore
 
 FOLDER = "names"

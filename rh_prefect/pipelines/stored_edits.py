@@ -20,8 +20,8 @@ from pydantic import ValidationError
 from rh_prefect.jobs.journal.identity import media_mark
 from rh_prefect.jobs.journal.journal import FolderJournal, UnreadableRecord
 from rh_prefect.jobs.journal.record_types import Record
+from rh_prefect.media.input_files import fetch
 from rh_prefect.media.media import Media
-from rh_prefect.media.source import fetch
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import shown_url
 from rh_prefect.pipelines.edit_rendering import Params, Rendered, render

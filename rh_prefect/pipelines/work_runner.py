@@ -36,11 +36,11 @@ from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.journal.identity import base_hash
 from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit
 from rh_prefect.jobs.journal.record_types import End, Intent
+from rh_prefect.jobs.lifecycle_steps import Step
 from rh_prefect.jobs.options import Request, policy_of
 from rh_prefect.jobs.outputs.collect import Collector, Names, extension_of_output
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.jobs.requests.request import JobRequest, as_recorded, replace_marks
-from rh_prefect.jobs.step_types import Step
+from rh_prefect.jobs.requests.request_preparation import JobRequest, as_recorded, replace_marks
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines import work_lifecycle as protocol
 from rh_prefect.pipelines.plan.identity import work_id

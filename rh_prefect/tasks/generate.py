@@ -30,8 +30,8 @@ from rh_prefect.errors import (
 from rh_prefect.flow_runs.call_positions import PaidTask
 from rh_prefect.flow_runs.flow import shortened
 from rh_prefect.flow_runs.flow_scope import current_caller, current_scope, scope_override
+from rh_prefect.flow_runs.job_progress import run_observer
 from rh_prefect.flow_runs.prefect_internals import flow_running_elsewhere
-from rh_prefect.flow_runs.run_status import run_observer
 from rh_prefect.flow_runs.suspension import PendingTask, current_suspend_group
 from rh_prefect.jobs.engine import JobEngine
 from rh_prefect.jobs.job_context import JobCall

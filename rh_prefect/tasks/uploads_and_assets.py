@@ -22,9 +22,9 @@ from rh_prefect.client import Asset, AssetGroup, AssetKind, Client, Page, PriceP
 from rh_prefect.client.session import usable_id
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.requests.input_identification import open_local
+from rh_prefect.media.input_files import Source, shown
 from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.probe import Facts, probe
-from rh_prefect.media.source import Source, shown
 from rh_prefect.media.store import MediaStore
 from rh_prefect.models import ModelInput
 from rh_prefect.settings import get_settings

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rh_prefect.cli.run_display import BatchConsole
-from rh_prefect.flow_runs import run_status
+from rh_prefect.flow_runs import job_progress
 from rh_prefect.flows.batch import BatchReport
 from rh_prefect.flows.batch.executor import Progress
 from rh_prefect.flows.batch.report import RowResult
@@ -50,7 +50,7 @@ def test_of_many_rows_that_end_the_same_way_the_first_are_told_and_the_others_co
 def test_news_of_the_pool_and_names_that_no_terminal_can_print_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     left_out = JobEvent("moved", "run/a", "some/model", message="account half is left out of this run")
     with BatchConsole(["batch", "rows.csv"]):
-        for listener in (*run_status.listeners, *run_status.listeners):
+        for listener in (*job_progress.listeners, *job_progress.listeners):
             listener(left_out)
         Progress("b", total=1, scope="run").end(RowResult(row=1, state="failed", reason="caf\udce9.png"))
     said = capsys.readouterr().out

@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from rh_prefect.cli.run_display import Watch
-from rh_prefect.flow_runs import run_status
+from rh_prefect.flow_runs import job_progress
 from rh_prefect.jobs.events import JobEvent, JobEventState
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.outputs.result import Result
@@ -23,7 +23,7 @@ def test_cancelling_is_offered_only_where_a_task_runs(
 ) -> None:
     with pytest.raises(RuntimeError), Watch(command="film") as watch:
         watch.started(RUN)
-        for listener in run_status.listeners:
+        for listener in job_progress.listeners:
             listener(JobEvent(state, "run/job", "a-model", task_id=task))
         raise RuntimeError
     said = capsys.readouterr().err
@@ -36,7 +36,7 @@ def test_what_was_paid_is_a_sum_for_each_unit_and_counts_failed_tasks(capsys: py
     """A21: coins are not added to money, and a failed task is not left out."""
     costs = {"a": Costs({"CNY": Decimal("0.04")}), "b": Costs({"coins": Decimal(7)}), "c": Costs(unknown=1)}
     with Watch(command="film") as watch:
-        for listener in run_status.listeners:
+        for listener in job_progress.listeners:
             for job, cost in costs.items():
                 listener(JobEvent("submitted", f"run/{job}", "a-model", task_id=job))
                 listener(JobEvent("failed", f"run/{job}", "a-model", task_id=job, costs=cost))
@@ -50,13 +50,13 @@ def test_a_failed_task_of_now_is_paid_now_and_one_of_an_earlier_attempt_was_alre
 ) -> None:
     job, each = "run/a", Decimal("0.04")
     with Watch(command="film") as watch:
-        for listener in run_status.listeners:
+        for listener in job_progress.listeners:
             listener(JobEvent("submitted", job, "a-model", task_id="2", costs=Costs({"CNY": each})))
             listener(JobEvent("failed", job, "a-model", costs=Costs({"CNY": 2 * each})))
             listener(JobEvent("submitted", job, "a-model", task_id="3", costs=Costs({"CNY": 2 * each})))
             listener(JobEvent("running", job, "a-model", task_id="3"))
         assert watch._total() == "paid 0.04 CNY now; 0.04 CNY was already paid"
-        for listener in run_status.listeners:
+        for listener in job_progress.listeners:
             costs = Costs({"CNY": 3 * each})
             listener(JobEvent("succeeded", job, "a-model", task_id="3", cost=each, currency="CNY", costs=costs))
         watch.summary(None)

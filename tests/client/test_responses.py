@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from rh_prefect.client import TaskView, responses
-from rh_prefect.client.json_readers import Value
 from rh_prefect.client.responses import RequestInfo
+from rh_prefect.client.tolerant_json import Value
 from rh_prefect.client.wire.platform import read_account, read_price, read_queue_status, read_upload
 from rh_prefect.client.wire.task import read_failure
 from rh_prefect.errors import ApiError, ResponseLost, RunningHubError

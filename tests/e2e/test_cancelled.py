@@ -18,7 +18,7 @@ from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.jobs.accounts.account import Key, member
 from rh_prefect.jobs.engine import engine_for
 from rh_prefect.jobs.job_context import JobCall
-from rh_prefect.jobs.journal.call_registry import Caller, CallRegistry
+from rh_prefect.jobs.journal.call_assignment import Caller, CallRegistry
 from rh_prefect.jobs.journal.job_records import JobView
 from rh_prefect.jobs.journal.record_types import End
 from rh_prefect.jobs.journal.scope import Scope

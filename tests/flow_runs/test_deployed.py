@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 
 from rh_prefect.flow_runs.prefect_internals import is_deployed
-from rh_prefect.media.input_access import current_access
+from rh_prefect.media.input_access_policy import current_access
 
 
 def context_of(flow_run: FlowRun) -> FlowRunContext:

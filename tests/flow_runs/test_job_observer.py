@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from rh_prefect.flow_runs import run_status
-from rh_prefect.flow_runs.run_status import RunObserver
+from rh_prefect.flow_runs import job_progress
+from rh_prefect.flow_runs.job_progress import RunObserver
 from rh_prefect.jobs.events import JobEvent
 
 EVENT = JobEvent("submitted", "run/job", "a-model", message="submitted as task 5")
@@ -16,9 +16,9 @@ EVENT = JobEvent("submitted", "run/job", "a-model", message="submitted as task 5
 
 @pytest.fixture
 def listen() -> Iterator[Callable[[Callable[[JobEvent], None]], None]]:
-    before = list(run_status.listeners)
-    yield run_status.listeners.append
-    run_status.listeners[:] = before
+    before = list(job_progress.listeners)
+    yield job_progress.listeners.append
+    job_progress.listeners[:] = before
 
 
 def test_a_listener_that_raises_is_logged_once_and_the_others_are_called(

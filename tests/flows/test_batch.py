@@ -30,7 +30,7 @@ from rh_prefect.flow_runs.queries import recorded_scope
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.flows import batch
 from rh_prefect.flows.batch import BatchReport
-from rh_prefect.flows.batch.row_plan import InvalidRow, Plan, Work, make_plan
+from rh_prefect.flows.batch.batch_plan import InvalidRow, Plan, Work, make_plan
 from rh_prefect.flows.batch.row_sources import open_source
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.loop_thread import LOOP

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from rh_prefect.jobs import submission
-from rh_prefect.jobs.journal.call_registry import REQUESTED_KEYS
+from rh_prefect.jobs.journal.call_assignment import REQUESTED_KEYS
 
 
 def test_the_requested_keys_of_runs_are_limited() -> None:

@@ -19,7 +19,7 @@ from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.job_context import JobContext
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.scope import FolderScope
-from rh_prefect.jobs.requests.request import JobRequest
+from rh_prefect.jobs.requests.request_preparation import JobRequest
 from rh_prefect.media.store import MediaStore
 from tests.support.contexts import context_of
 

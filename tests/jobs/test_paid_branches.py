@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
-from rh_prefect.jobs.journal.call_registry import Caller, CallJob, CallRegistry
+from rh_prefect.jobs.journal.call_assignment import Caller, CallJob, CallRegistry
 from rh_prefect.jobs.journal.identity import Address, Place
 from rh_prefect.jobs.journal.journal import Journal
 from tests.support.branch_programs import PaidBranches

@@ -21,7 +21,7 @@ from rh_prefect.jobs.journal.record_types import GAVE_UP, NOT_DELIVERED, NOT_SEN
 from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.journal.spool import Spool, Spooled
 from rh_prefect.jobs.manual_repair import adopt, mark_refused
-from rh_prefect.jobs.requests.request import JobRequest
+from rh_prefect.jobs.requests.request_preparation import JobRequest
 from rh_prefect.jobs.submission import Submitter
 from tests.support.contexts import context_of, services
 from tests.support.job_records import BASE, KEY, TASK, dead_owner, intent, ticket, unknown, write

@@ -407,7 +407,7 @@ async def test_the_request_is_that_of_the_same_call_of_generate(tmp_path: Path) 
     from rh_prefect import models
     from rh_prefect.catalog import read_parameters
     from rh_prefect.jobs.journal.identity import base_hash
-    from rh_prefect.jobs.requests.request import as_request
+    from rh_prefect.jobs.requests.request_preparation import as_request
     from rh_prefect.pipelines.plan.identity import work_id
 
     plan = await Pipeline.from_text(SHOTS).plan(rows=ROWS, site="www.runninghub.cn")

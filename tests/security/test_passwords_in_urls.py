@@ -12,7 +12,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from rh_prefect.blocks import MediaStorage
 from rh_prefect.errors import ConfigError, JournalError, MediaError, StoreError
 from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.media.source import open_input, shown
+from rh_prefect.media.input_files import open_input, shown
 from rh_prefect.media.storage_errors import masked
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import masked_url, protocol_of, without_user

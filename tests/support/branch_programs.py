@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from rh_prefect.errors import AmbiguousCall, JournalError, RunningHubError, StoreError
+from rh_prefect.jobs.journal.call_assignment import Caller, CallRegistry, Try
 from rh_prefect.jobs.journal.call_matching import Equal
-from rh_prefect.jobs.journal.call_registry import Caller, CallRegistry, Try
 from rh_prefect.jobs.journal.identity import Address, Place, Step
 from rh_prefect.jobs.journal.job_records import Submit
 from rh_prefect.jobs.lifecycle import Policy

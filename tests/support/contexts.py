@@ -13,7 +13,7 @@ from rh_prefect.jobs.journal.budget import SpendTracker
 from rh_prefect.jobs.journal.job_records import JobRecords
 from rh_prefect.jobs.journal.spool import Spool
 from rh_prefect.jobs.lifecycle import Policy
-from rh_prefect.jobs.requests.request import JobRequest
+from rh_prefect.jobs.requests.request_preparation import JobRequest
 from rh_prefect.jobs.run_cancellation import CancelWatch
 
 

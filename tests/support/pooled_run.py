@@ -18,7 +18,7 @@ from rh_prefect.jobs.accounts.account import Key, Member, member
 from rh_prefect.jobs.engine import engine_for
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.job_context import JobCall
-from rh_prefect.jobs.journal.call_registry import Caller
+from rh_prefect.jobs.journal.call_assignment import Caller
 from rh_prefect.jobs.journal.identity import Address, Place
 from rh_prefect.jobs.journal.job_records import jobs_of
 from rh_prefect.jobs.journal.journal import FolderJournal

@@ -21,10 +21,10 @@ from pydantic import SecretStr
 from rh_prefect import flow, models
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.flow_scope import current_scope
+from rh_prefect.flow_runs.job_progress import run_observer
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.flow_runs.resume import create, rerun
-from rh_prefect.flow_runs.run_status import run_observer
 from rh_prefect.jobs.accounts.account import Key, member
 from rh_prefect.jobs.engine import JobEngine, engine_for
 from rh_prefect.jobs.events import JobEvent, Observer

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from rh_prefect import models
 from rh_prefect.errors import RunningHubError
-from rh_prefect.flow_runs import run_status
+from rh_prefect.flow_runs import job_progress
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.tasks import generate
 
@@ -51,5 +51,5 @@ def _say(event: JobEvent) -> None:
 
 
 if __name__ == "__main__":
-    run_status.listeners.append(_say)
+    job_progress.listeners.append(_say)
     print(asyncio.run(ask(*sys.argv[1:])), flush=True)

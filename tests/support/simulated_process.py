@@ -28,7 +28,7 @@ from rh_prefect.jobs.driver import JobDriver
 from rh_prefect.jobs.events import Silent
 from rh_prefect.jobs.job_context import Callback, JobContext, Services
 from rh_prefect.jobs.journal.budget import Money, SpendTracker
-from rh_prefect.jobs.journal.call_registry import CallRegistry
+from rh_prefect.jobs.journal.call_assignment import CallRegistry
 from rh_prefect.jobs.journal.job_records import JobRecords, Submit
 from rh_prefect.jobs.journal.journal import JSON
 from rh_prefect.jobs.journal.process_identity import Owner, is_surely_dead
@@ -37,7 +37,7 @@ from rh_prefect.jobs.journal.scope import is_empty
 from rh_prefect.jobs.journal.spool import Spool, Spooled
 from rh_prefect.jobs.lifecycle import Policy
 from rh_prefect.jobs.manual_repair import replay_spool
-from rh_prefect.jobs.requests.request import JobRequest
+from rh_prefect.jobs.requests.request_preparation import JobRequest
 from rh_prefect.jobs.run_cancellation import CancelReport, CancelWatch, cancel_scope
 from tests.support.job_records import SOMEWHERE_ELSE, intent, owner_of
 from tests.support.memory_journal import MemoryPlace

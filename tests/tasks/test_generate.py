@@ -16,7 +16,7 @@ from rh_prefect import MediaStorage, flow, models
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.faults import Kind
 from rh_prefect.errors import AmbiguousCall, InputError, JobFailed, SubmissionUnknown
-from rh_prefect.jobs.journal.call_registry import REQUESTED_KEYS
+from rh_prefect.jobs.journal.call_assignment import REQUESTED_KEYS
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.media import Media
 from rh_prefect.tasks import generate, generate_many, run_workflow

@@ -20,7 +20,7 @@ from rh_prefect.emulator.comfy.graph import Graph
 from rh_prefect.emulator.comfy.workflows import RESTYLE, TEXT_TO_IMAGE
 from rh_prefect.emulator.faults import Kind
 from rh_prefect.errors import BudgetExceeded, InputError, JobCancelled, JobFailed, RequestRejected, SubmissionUnknown
-from rh_prefect.flow_runs import run_status
+from rh_prefect.flow_runs import job_progress
 from rh_prefect.jobs.outputs.result import Result
 from tests.emulator.caller import Caller
 from tests.support import samples
@@ -177,7 +177,7 @@ async def test_a_budget_refuses_what_has_no_price(rh: Emulator) -> None:
 async def test_a_graph_that_is_cancelled_on_the_machine_is_cancelled(rh: Emulator) -> None:
     rh.clock.mode, rh.clock.polls = "polls", 99
     told: list[str] = []
-    run_status.listeners.append(take := lambda event: told.append(event.task_id or ""))
+    job_progress.listeners.append(take := lambda event: told.append(event.task_id or ""))
     waiting = asyncio.ensure_future(run(graph()))
     await until(lambda: any(told))
     task_id = next(filter(None, told))
@@ -186,7 +186,7 @@ async def test_a_graph_that_is_cancelled_on_the_machine_is_cancelled(rh: Emulato
     await tasks.cancel_task.fn(task_id)
     with pytest.raises(JobCancelled):
         await waiting
-    run_status.listeners.remove(take)
+    job_progress.listeners.remove(take)
     assert (await tasks.query_task.fn(task_id)).status == "CANCELLED"
     assert rh.recorder.tasks[0].status == "CANCELLED"
 

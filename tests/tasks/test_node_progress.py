@@ -13,8 +13,8 @@ import pytest
 from rh_prefect import tasks
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
-from rh_prefect.flow_runs import run_status
-from rh_prefect.flow_runs.run_status import RunStatus
+from rh_prefect.flow_runs import job_progress
+from rh_prefect.flow_runs.job_progress import RunProgress
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.outputs.result import Result
 from tests.support.emulator_env import environment
@@ -25,9 +25,9 @@ QUEUED, RUNNING = 1.0, 100.0
 @pytest.fixture
 def told() -> Iterator[list[JobEvent]]:
     events: list[JobEvent] = []
-    run_status.listeners.append(events.append)
+    job_progress.listeners.append(events.append)
     yield events
-    run_status.listeners.remove(events.append)
+    job_progress.listeners.remove(events.append)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ async def test_a_waiting_job_tells_which_node_runs_and_how_far_it_is(
     await until(lambda: rh.recorder.paid)
     rh.clock.advance(QUEUED + 0.6 * RUNNING)
     await until(lambda: any(step.startswith("KSampler ") for step in steps(told)))
-    board = RunStatus()
+    board = RunProgress()
     for event in told:
         board.take(event)
     assert board.line.startswith("0 of 1 jobs done; workflow/")

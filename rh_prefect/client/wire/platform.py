@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Final, Literal
 
-from rh_prefect.client.json_readers import Page, Value, amount, count, first_text, flag, rows, table, text
+from rh_prefect.client.tolerant_json import Page, Value, amount, count, first_text, flag, rows, table, text
 from rh_prefect.redaction import MASK
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr
 
-from rh_prefect.client.json_readers import Value, amount, compact, count, first_text, rows, table, text, unfold
+from rh_prefect.client.tolerant_json import Value, amount, compact, count, first_text, rows, table, text, unfold
 from rh_prefect.redaction import mask
 
 _log = logging.getLogger("rh_prefect.client")

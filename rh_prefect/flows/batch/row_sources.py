@@ -18,9 +18,9 @@ from fsspec.core import url_to_fs
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.requests.input_copies import is_copy
 from rh_prefect.json_checks import snapshot
+from rh_prefect.media.input_files import identity_uri, unsigned_uri
 from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.names import safe
-from rh_prefect.media.source import identity_uri, unsigned_uri
 from rh_prefect.media.storage_errors import as_store_error
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import is_local, local_path, protocol_of, read_options, without_user

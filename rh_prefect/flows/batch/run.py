@@ -13,24 +13,24 @@ from prefect.logging import get_run_logger
 
 from rh_prefect.blocks.lookup import load_engine, load_storage
 from rh_prefect.errors import ConfigError, InputError, StoreError
-from rh_prefect.flow_runs import run_status
+from rh_prefect.flow_runs import job_progress
 from rh_prefect.flow_runs.flow_scope import FlowScope, current_scope, override_scope
+from rh_prefect.flow_runs.job_progress import expect_jobs
 from rh_prefect.flow_runs.queries import RecordedScope
-from rh_prefect.flow_runs.run_status import expect_jobs
 from rh_prefect.flow_runs.suspension import SuspendGroup, Wait, open_suspend_group
 from rh_prefect.flows.batch import report as reports
+from rh_prefect.flows.batch.batch_plan import ChainStep, InvalidRow, Plan, Work, make_plan
 from rh_prefect.flows.batch.executor import Progress, RowExecutor
 from rh_prefect.flows.batch.report import BatchReport, RowResult, filled_in
-from rh_prefect.flows.batch.row_plan import ChainStep, InvalidRow, Plan, Work, make_plan
 from rh_prefect.flows.batch.row_sources import RowInput, open_source
 from rh_prefect.flows.batch.saved_state import batch_id, enter, find_state_place, mark_of
 from rh_prefect.jobs.journal.budget import SpendTracker, spend_tracker_of
-from rh_prefect.jobs.journal.call_registry import REQUESTED_KEYS
+from rh_prefect.jobs.journal.call_assignment import REQUESTED_KEYS
 from rh_prefect.jobs.journal.job_records import JobView
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options, Reuse
-from rh_prefect.media.input_access import allow_below
+from rh_prefect.media.input_access_policy import allow_below
 from rh_prefect.media.store import MediaStore
 from rh_prefect.table_files import Source
 
@@ -235,7 +235,7 @@ class _Run:
         self, executor: RowExecutor, turns: Sequence[Sequence[Work]], together: SuspendGroup | None
     ) -> tuple[BatchReport, list[Work]]:
         """Runs rows in turns; returns the report, and the rows to run again when their tasks have ended."""
-        run_status.listeners.append(executor.progress.take_event)
+        job_progress.listeners.append(executor.progress.take_event)
         try:
             with override_scope(self.scope):
                 remaining = [work for works in turns for work in await executor.run(works, together)]
@@ -244,7 +244,7 @@ class _Run:
             await asyncio.shield(LOOP.call(LOOP.settle(_SETTLE)))
             raise
         finally:
-            run_status.listeners.remove(executor.progress.take_event)
+            job_progress.listeners.remove(executor.progress.take_event)
             # Also after an interruption: the results so far are useful to the user.
             done = await asyncio.shield(self._account(executor))
         return done, remaining

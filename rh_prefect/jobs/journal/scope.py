@@ -10,7 +10,7 @@ from typing import Protocol
 
 from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.errors import JournalError
-from rh_prefect.jobs.journal.call_registry import CallRegistry
+from rh_prefect.jobs.journal.call_assignment import CallRegistry
 from rh_prefect.jobs.journal.journal import FolderJournal, Journal, as_cached
 from rh_prefect.jobs.journal.process_identity import Owner, current_owner
 from rh_prefect.jobs.journal.record_types import FORMAT, FORMAT_KEY, Cancelled, Format, Record

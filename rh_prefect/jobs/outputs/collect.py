@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from rh_prefect.client import Download, TaskView, discard_partial
-from rh_prefect.client.transport import chance
+from rh_prefect.client.connections import chance
 from rh_prefect.client.wire.task import extension_of_link
 from rh_prefect.errors import LinkExpired, OutputsExpired, ResponseLost, RunningHubError, TransportError
 from rh_prefect.jobs.download_folder import part_file, remove
@@ -21,7 +21,7 @@ from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.jobs.outputs.manifest import Manifest, drop_record, find_published, read_pending, write_record
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.jobs.requests.request import JobRequest
+from rh_prefect.jobs.requests.request_preparation import JobRequest
 from rh_prefect.media.media import Media
 from rh_prefect.media.names import extension_of
 from rh_prefect.media.probe import DownloadDefect, defect_of, facts_or_type

@@ -15,7 +15,7 @@ from rh_prefect.errors import InputError
 from rh_prefect.jobs.journal.identity import base_hash, file_mark
 from rh_prefect.jobs.requests.graph_fields import AppFields, Fields, GraphFields
 from rh_prefect.jobs.requests.input_identification import Input, Inputs
-from rh_prefect.jobs.requests.request import JobRequest, as_request
+from rh_prefect.jobs.requests.request_preparation import JobRequest, as_request
 from rh_prefect.media.media import Media
 from rh_prefect.workflows import AppInput, GraphInput, NodesInput, NodeValues, QuickCreateInput, WorkflowInput
 

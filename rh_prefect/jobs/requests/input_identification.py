@@ -21,9 +21,7 @@ from rh_prefect.jobs.journal.record_types import FoundName, MediaRecord
 from rh_prefect.jobs.requests.input_copies import Copies
 from rh_prefect.local_files import make_folder
 from rh_prefect.media.file_state import Stamp
-from rh_prefect.media.media import Media
-from rh_prefect.media.probe import extension_for, probe
-from rh_prefect.media.source import (
+from rh_prefect.media.input_files import (
     READ_SECONDS,
     CheckSize,
     Fetched,
@@ -35,6 +33,8 @@ from rh_prefect.media.source import (
     shown,
     unsigned_uri,
 )
+from rh_prefect.media.media import Media
+from rh_prefect.media.probe import extension_for, probe
 from rh_prefect.media.storage_errors import as_media_error
 from rh_prefect.media.urls import is_local, local_path
 

@@ -1,9 +1,9 @@
 """Checks a file without any data: names, types of all connections, parameters of models and edits, rules of steps."""
 
-from rh_prefect.pipelines.check.checked import SHIPPED, Checked, read_text
+from rh_prefect.pipelines.check.check_result import SHIPPED, Checked, read_text
 from rh_prefect.pipelines.check.file import check_document, secret_in
 from rh_prefect.pipelines.check.literals import edit_value, read_value, wrong_value
-from rh_prefect.pipelines.check.paid import feed, wrong_fields
+from rh_prefect.pipelines.check.paid_steps import feed, wrong_fields
 
 __all__ = [
     "SHIPPED",

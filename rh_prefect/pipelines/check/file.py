@@ -11,9 +11,9 @@ from pathlib import Path as FilePath
 from rh_prefect import catalog
 from rh_prefect.errors import UnknownModelError
 from rh_prefect.pipelines import types
-from rh_prefect.pipelines.check.checked import Checked
+from rh_prefect.pipelines.check.check_result import Checked
 from rh_prefect.pipelines.check.literals import is_reference, kind_of, wrong_value
-from rh_prefect.pipelines.check.other_steps import OtherCheck
+from rh_prefect.pipelines.check.unpaid_steps import OtherCheck
 from rh_prefect.pipelines.document import Document, Path, Problems, nearest
 from rh_prefect.pipelines.edits import EDITS
 from rh_prefect.pipelines.file_model import ACTIONS, FILE_TYPES, RUN_OPTIONS, TYPES, Param, Step, shown_value

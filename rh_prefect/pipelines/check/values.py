@@ -11,7 +11,7 @@ from typing import Any
 
 from rh_prefect.media.names import folded
 from rh_prefect.pipelines import types
-from rh_prefect.pipelines.check.checked import Checked
+from rh_prefect.pipelines.check.check_result import Checked
 from rh_prefect.pipelines.check.literals import are_whole, shown
 from rh_prefect.pipelines.conditions import check_condition
 from rh_prefect.pipelines.document import Path, Problems

@@ -8,18 +8,18 @@ from typing import Any, TypeAlias
 
 from rh_prefect.media.names import folded
 from rh_prefect.pipelines.check import Checked
-from rh_prefect.pipelines.check.checked import ItemProblems
+from rh_prefect.pipelines.check.check_result import ItemProblems
 from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
 from rh_prefect.pipelines.conditions import doubts_in, truth
 from rh_prefect.pipelines.document import Path, Problems
 from rh_prefect.pipelines.evaluation import evaluate, results
 from rh_prefect.pipelines.file_model import Step
+from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, condition_steps, is_open
 from rh_prefect.pipelines.plan.draft import Draft
 from rh_prefect.pipelines.plan.fan_out import FanOuts, mark_spare, uses_previous
 from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, recipe_id, request_base, work_id
 from rh_prefect.pipelines.plan.planned_steps import FREE, Instance, KnownWork, KnownWorks, Money, Selection, Work
 from rh_prefect.pipelines.plan.results import placeholder, undecided, value_of
-from rh_prefect.pipelines.plan.step_conditions import StepConditions, condition_steps, is_open
 from rh_prefect.pipelines.plan.step_recipes import draft_edit
 from rh_prefect.pipelines.plan.step_requests import draft_paid
 from rh_prefect.pipelines.plan.take_choice import TakeChooser, query_of
@@ -73,7 +73,7 @@ class Expander:
         self.notes: dict[str, None] = {}
         self.outputs: dict[str, Any] = {}
         self.takes = TakeChooser(known, choices, selection, instances=self.instances, notes=self.notes)
-        self.conditions = StepConditions(choices, self.item_problems)
+        self.conditions = ConditionalSteps(choices, self.item_problems)
         self.fan_outs = FanOuts(self.conditions, problems=problems, item_problems=self.item_problems)
         self.text = "\n".join(checked.document.lines)
         self._checked = checked

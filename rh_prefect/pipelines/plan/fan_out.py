@@ -9,15 +9,15 @@ from itertools import count, product
 from typing import Any
 
 from rh_prefect.pipelines.check import Checked
-from rh_prefect.pipelines.check.checked import ItemProblems
+from rh_prefect.pipelines.check.check_result import ItemProblems
 from rh_prefect.pipelines.conditions import doubts_of, truth
 from rh_prefect.pipelines.document import Path, Problems, visible
 from rh_prefect.pipelines.evaluation import evaluate, part, results
 from rh_prefect.pipelines.file_model import Step
-from rh_prefect.pipelines.plan.counts import count_of
+from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, condition_steps, is_open, is_unmade
+from rh_prefect.pipelines.plan.count_settings import count_of
 from rh_prefect.pipelines.plan.identity import mark
 from rh_prefect.pipelines.plan.planned_steps import Instance, id_part
-from rh_prefect.pipelines.plan.step_conditions import StepConditions, condition_steps, is_open, is_unmade
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
     File,
@@ -39,7 +39,7 @@ class FanOuts:
         open: Those whose items are not all known yet, each with whether it is an outermost one.
     """
 
-    def __init__(self, conditions: StepConditions, *, problems: Problems, item_problems: ItemProblems) -> None:
+    def __init__(self, conditions: ConditionalSteps, *, problems: Problems, item_problems: ItemProblems) -> None:
         """Starts without any.
 
         Args:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rh_prefect.jobs.journal.identity import base_hash
-from rh_prefect.jobs.requests.request import as_request
+from rh_prefect.jobs.requests.request_preparation import as_request
 from rh_prefect.pipelines.evaluation import results
 from rh_prefect.pipelines.planning_values import ABSENT, File, Items, StepOutput, Unknown
 

@@ -10,11 +10,11 @@ from rh_prefect.catalog.model import Model, Param
 from rh_prefect.catalog.validation import check, check_file
 from rh_prefect.errors import MediaError, UnknownModelError
 from rh_prefect.pipelines.check import Checked, feed, wrong_fields
-from rh_prefect.pipelines.check.paid import no_such_model
+from rh_prefect.pipelines.check.paid_steps import no_such_model
 from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import Step
-from rh_prefect.pipelines.plan.counts import count_of
+from rh_prefect.pipelines.plan.count_settings import count_of
 from rh_prefect.pipelines.plan.draft import Draft, files_in, link_needs, plain, without_failed
 from rh_prefect.pipelines.plan.identity import is_settled, mark
 from rh_prefect.pipelines.plan.planned_steps import Instance

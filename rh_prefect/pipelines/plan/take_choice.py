@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import count
 
-from rh_prefect.pipelines.plan.counts import count_of
+from rh_prefect.pipelines.plan.count_settings import count_of
 from rh_prefect.pipelines.plan.draft import Draft
 from rh_prefect.pipelines.plan.identity import work_id
 from rh_prefect.pipelines.plan.planned_steps import Instance, KnownWork, KnownWorks, Selection, WorkQuery

@@ -14,7 +14,7 @@ from rh_prefect.errors import InputError, MediaError, ResponseLost
 from rh_prefect.jobs.accounts.account import UPLOAD_LIFETIME, UPLOADS_AT_ONCE, Account, Uploads
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.requests.input_identification import Input, Inputs
-from rh_prefect.jobs.requests.request import JobRequest
+from rh_prefect.jobs.requests.request_preparation import JobRequest
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
 from tests.support import samples

@@ -32,9 +32,7 @@ from rh_prefect.jobs.journal.job_records import RESUBMITTED, JobView, Submit
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.record_types import Answer, End, Record, Resolution
 from rh_prefect.jobs.lifecycle import Policy
-from rh_prefect.jobs.options import Options
-from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.jobs.step_types import (
+from rh_prefect.jobs.lifecycle_steps import (
     AwaitEnd,
     AwaitSlot,
     CheckCancel,
@@ -48,6 +46,8 @@ from rh_prefect.jobs.step_types import (
     Release,
     Reserve,
 )
+from rh_prefect.jobs.options import Options
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import generate
 from tests.support import samples
 from tests.support.job_records import TASK, intent, ticket, unknown, write

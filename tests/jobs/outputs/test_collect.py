@@ -20,7 +20,7 @@ from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.jobs.outputs.collect import LONGEST_PAUSE, TRIES, Collector
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.jobs.requests.request import JobRequest
+from rh_prefect.jobs.requests.request_preparation import JobRequest
 from rh_prefect.media.store import MediaStore
 from tests.support import samples
 from tests.support.job_records import KEY, TASK, intent, ticket

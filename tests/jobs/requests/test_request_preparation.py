@@ -13,7 +13,7 @@ from rh_prefect.catalog import Model
 from rh_prefect.catalog.input_class_builder import build_input
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.requests.input_identification import Inputs
-from rh_prefect.jobs.requests.request import JobRequest, prepare_request
+from rh_prefect.jobs.requests.request_preparation import JobRequest, prepare_request
 from rh_prefect.media.media import MediaInput
 from rh_prefect.models import ModelInput
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from rh_prefect.client.transport import RESEND, EnvironmentTransport, ResendTransport, proxy_for
+from rh_prefect.client.connections import RESEND, EnvironmentTransport, ResendTransport, proxy_for
 from tests.support.scripted_server import WireServer, reply
 
 Outcome = int | Exception | httpx.Response

@@ -7,8 +7,8 @@ from decimal import Decimal
 from typing import cast
 
 from rh_prefect.artifacts import Page
-from rh_prefect.flow_runs import run_status as boards
-from rh_prefect.flow_runs.run_status import ENDED, RunStatus, run_status_of
+from rh_prefect.flow_runs import job_progress as boards
+from rh_prefect.flow_runs.job_progress import ENDED, RunProgress, run_progress_of
 from rh_prefect.jobs.events import JobEvent, JobEventState
 from rh_prefect.jobs.journal.costs import Costs
 
@@ -31,7 +31,7 @@ class Rows(dict[str, JobEvent]):
 
 def test_no_event_goes_through_all_rows() -> None:
     """A25: what an event costs does not grow with the number of jobs."""
-    status = RunStatus()
+    status = RunProgress()
     status.rows = rows = Rows()
     for job in range(100):
         status.take(event(job, "running"))
@@ -40,7 +40,7 @@ def test_no_event_goes_through_all_rows() -> None:
 
 
 def test_what_has_ended_is_counted_and_a_job_that_is_tried_again_is_counted_no_more() -> None:
-    status = RunStatus()
+    status = RunProgress()
     status.expect(10)
     for step, state in enumerate(STATES):
         for job in range(4):
@@ -52,7 +52,7 @@ def test_what_has_ended_is_counted_and_a_job_that_is_tried_again_is_counted_no_m
 
 
 def test_the_line_tells_of_three_graphs_that_run() -> None:
-    status = RunStatus()
+    status = RunProgress()
     for job in range(5):
         status.take(event(job, "running", message=f"{job} %", is_step=True))
     assert status.line == "0 of 5 jobs done; model-0: 0 %; model-1: 1 %; model-2: 2 %"
@@ -63,16 +63,16 @@ def test_the_line_tells_of_three_graphs_that_run() -> None:
 def test_a_board_is_dropped_with_its_run() -> None:
     """A25: a process that runs many flows does not remember those that have ended."""
     page = Page("film", uuid.uuid4())
-    status = run_status_of(page)
-    assert run_status_of(page) is status
-    boards.forget_run_status(str(page.flow_run_id))
-    assert run_status_of(page) is not status
-    boards.forget_run_status(str(page.flow_run_id))
+    status = run_progress_of(page)
+    assert run_progress_of(page) is status
+    boards.forget_run_progress(str(page.flow_run_id))
+    assert run_progress_of(page) is not status
+    boards.forget_run_progress(str(page.flow_run_id))
 
 
 def test_a_failed_run_is_not_shown_as_done() -> None:
     """C5: a run with failed jobs said "9 of 9 jobs done, 100", and one with jobs that had not begun "5 of 5"."""
-    status = RunStatus()
+    status = RunProgress()
     status.expect(5, estimate=Costs.of(Decimal("9.3"), "CNY"))
     for job, state in enumerate(("succeeded", "reused", "failed", "cancelled")):
         status.take(event(job, cast("JobEventState", state)))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rh_prefect.errors import AmbiguousCall, JournalError
-from rh_prefect.jobs.journal.call_registry import Caller, CallJob, CallRegistry, Try
+from rh_prefect.jobs.journal.call_assignment import Caller, CallJob, CallRegistry, Try
 from rh_prefect.jobs.journal.identity import Address, Place, Step, job_key, other_job_key
 from rh_prefect.jobs.journal.process_identity import current_owner
 from rh_prefect.jobs.journal.record_types import CallRecord, Record

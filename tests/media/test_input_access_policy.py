@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from rh_prefect.errors import MediaError
-from rh_prefect.media import input_access
-from rh_prefect.media.input_access import CheckedTransport, InputAccess, current_access, is_public, open_client
-from rh_prefect.media.source import fetch, open_input
+from rh_prefect.media import input_access_policy
+from rh_prefect.media.input_access_policy import CheckedTransport, InputAccess, current_access, is_public, open_client
+from rh_prefect.media.input_files import fetch, open_input
 
 OPEN = InputAccess()
 TIMEOUT = httpx.Timeout(10)
@@ -232,8 +232,8 @@ def test_the_setting_restricts_inputs_everywhere(folder: Path, tmp_path: Path, m
 
 def test_a_table_allows_what_lies_beside_it_for_its_own_run_alone() -> None:
     def run() -> tuple[str, ...]:
-        input_access.allow_below("/table")
-        input_access.allow_below("/table")
+        input_access_policy.allow_below("/table")
+        input_access_policy.allow_below("/table")
         return current_access().roots
 
     assert copy_context().run(run).count("/table") == 1

@@ -15,8 +15,8 @@ import fsspec
 import pytest
 
 from rh_prefect.errors import MediaError
+from rh_prefect.media.input_files import Source, fetch, file_state, identity_uri, open_input, shown, unsigned_uri
 from rh_prefect.media.media import Media
-from rh_prefect.media.source import Source, fetch, file_state, identity_uri, open_input, shown, unsigned_uri
 from rh_prefect.media.store import MediaStore
 from tests.support import samples
 from tests.support.s3 import S3Server

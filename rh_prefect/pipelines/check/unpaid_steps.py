@@ -8,9 +8,9 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from rh_prefect.pipelines import types
-from rh_prefect.pipelines.check.checked import SHIPPED, Checked, read_text
+from rh_prefect.pipelines.check.check_result import SHIPPED, Checked, read_text
 from rh_prefect.pipelines.check.literals import edit_value, has_reference, is_reference, shown, wrong_value
-from rh_prefect.pipelines.check.paid import PaidCheck
+from rh_prefect.pipelines.check.paid_steps import PaidCheck
 from rh_prefect.pipelines.document import Document, Path, PipelineError, Problems, nearest, not_replaced
 from rh_prefect.pipelines.edits import EDITS, Edit
 from rh_prefect.pipelines.file_model import FILE_TYPES, TYPES, Param, Step, shown_value

@@ -14,7 +14,7 @@ from rh_prefect.catalog.validation import check
 from rh_prefect.errors import InputError, UnknownModelError
 from rh_prefect.jobs.requests.graph_fields import GraphFields
 from rh_prefect.pipelines import types
-from rh_prefect.pipelines.check.checked import read_graph
+from rh_prefect.pipelines.check.check_result import read_graph
 from rh_prefect.pipelines.check.literals import has_reference, is_reference, is_switch, kind_of, shown, texts_in
 from rh_prefect.pipelines.check.values import ValueCheck
 from rh_prefect.pipelines.document import Path, nearest

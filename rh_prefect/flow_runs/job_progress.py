@@ -36,7 +36,7 @@ _CACHE_SIZE = 200
 
 
 @dataclass(slots=True)
-class RunStatus:
+class RunProgress:
     """The jobs of one root flow run in this process, in the order in which they were first reported.
 
     A run that is reported has shown its own table and results.
@@ -158,30 +158,30 @@ def _step(event: JobEvent) -> Step:
     )
 
 
-_run_statuses: LruCache[str, RunStatus] = LruCache(_CACHE_SIZE)
+_run_statuses: LruCache[str, RunProgress] = LruCache(_CACHE_SIZE)
 
 
-def run_status_of(page: Page) -> RunStatus:
-    """Returns the `RunStatus` of a root flow run, by its page."""
+def run_progress_of(page: Page) -> RunProgress:
+    """Returns the `RunProgress` of a root flow run, by its page."""
     run = str(page.flow_run_id)
     status = _run_statuses.get(run)
-    return _run_statuses.setdefault(run, RunStatus(page=page)) if status is None else status
+    return _run_statuses.setdefault(run, RunProgress(page=page)) if status is None else status
 
 
-def _status_in(scope: FlowScope) -> RunStatus:
+def _status_in(scope: FlowScope) -> RunProgress:
     run, context = UUID(scope.journal.scope), flow_contexts()[-1]
     if context.flow is not None and context.flow_run is not None and context.flow_run.id == run:
-        return run_status_of(Page.of(context.flow, run))
-    return run_status_of(Page(scope.flow, run))  # a worker process has only the name of the root
+        return run_progress_of(Page.of(context.flow, run))
+    return run_progress_of(Page(scope.flow, run))  # a worker process has only the name of the root
 
 
-def known_run_status(flow_run_id: str) -> RunStatus | None:
-    """Returns the `RunStatus` of a root flow run in this process; None if it has none, or if the run has ended."""
+def known_run_progress(flow_run_id: str) -> RunProgress | None:
+    """Returns the `RunProgress` of a root flow run in this process; None if it has none, or if the run has ended."""
     return _run_statuses.get(flow_run_id)
 
 
-def forget_run_status(flow_run_id: str) -> None:
-    """Removes the `RunStatus` of a flow run that has ended."""
+def forget_run_progress(flow_run_id: str) -> None:
+    """Removes the `RunProgress` of a flow run that has ended."""
     _run_statuses.pop(flow_run_id, None)
 
 
@@ -206,7 +206,7 @@ listeners: list[Callable[[JobEvent], None]] = []
 class RunObserver:
     """The observer of the jobs of one call."""
 
-    def __init__(self, log: logging.Logger | logging.LoggerAdapter[logging.Logger], status: RunStatus | None) -> None:
+    def __init__(self, log: logging.Logger | logging.LoggerAdapter[logging.Logger], status: RunProgress | None) -> None:
         """Sets up the watch."""
         self._log = log
         self._status = status
@@ -295,7 +295,7 @@ def expect_jobs(number: int, *, estimate: Costs | None = None, is_exact: bool = 
 def mark_reported() -> None:
     """Records that the current flow run has shown its own table and results, if its jobs are its own."""
     page = Page.current()
-    status = known_run_status(str(page.flow_run_id)) if page is not None else None
+    status = known_run_progress(str(page.flow_run_id)) if page is not None else None
     if status is not None:
         status.is_reported = True
 
@@ -310,7 +310,7 @@ def add_results(files: Mapping[str, Media]) -> None:
 _showing: set[asyncio.Task[None]] = set()
 
 
-def _show_progress(status: RunStatus) -> None:
+def _show_progress(status: RunProgress) -> None:
     if not status.progress.is_due:
         return
     # No caller awaits the bar; the set only keeps the task from being collected as garbage.

@@ -21,7 +21,7 @@ from fsspec.core import url_to_fs
 from rh_prefect.errors import MediaError
 from rh_prefect.local_files import atomic_path
 from rh_prefect.media.file_state import Stamp, of_headers, of_object, of_stat
-from rh_prefect.media.input_access import current_access, open_client
+from rh_prefect.media.input_access_policy import current_access, open_client
 from rh_prefect.media.media import Media
 from rh_prefect.media.storage_errors import as_media_error, from_pieces, guarded, in_time
 from rh_prefect.media.urls import is_local, local_path, protocol_of, read_options, shown_url, unsigned

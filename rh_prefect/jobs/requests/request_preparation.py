@@ -19,8 +19,8 @@ from rh_prefect.jobs.journal.job_records import bases_of
 from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.jobs.journal.record_types import Intent, MediaRecord
 from rh_prefect.jobs.requests.input_identification import Input, Inputs
+from rh_prefect.media.input_files import CheckSize, shown
 from rh_prefect.media.media import Media, as_media_input
-from rh_prefect.media.source import CheckSize, shown
 from rh_prefect.models import ModelInput
 
 _log = logging.getLogger("rh_prefect")

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from rh_prefect.pipelines.check import Checked
-from rh_prefect.pipelines.check.checked import ItemProblems
+from rh_prefect.pipelines.check.check_result import ItemProblems
 from rh_prefect.pipelines.conditions import doubts_of_choices, not_numbers, truth
 from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.evaluation import evaluate
@@ -18,7 +18,7 @@ from rh_prefect.pipelines.references import references_in
 from rh_prefect.pipelines.takes_file import Choices
 
 
-class StepConditions:
+class ConditionalSteps:
     """The undecided conditions of one plan, and its steps without a result.
 
     Attributes:
