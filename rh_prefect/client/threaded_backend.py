@@ -1,4 +1,4 @@
-"""httpcore's network backend on blocking sockets: a thread streams a long body to disk.
+"""A network backend of httpcore in which a thread streams the body of a large response to disk.
 
 On an event loop each piece of a body passes several layers, and all other work waits behind
 it: decryption too. A thread takes a piece from the socket to the disk in two calls, which both let others run.

@@ -1,4 +1,4 @@
-"""A paid job in the background on the loop thread: its start, its handle and `JobRun`, and `attach` by task id."""
+"""Starts a paid job in the background, and lets blocks wait for it, cancel it, or attach to its task by id."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Repairs jobs by hand: resolves unknown submissions, restores records of tickets and journals, finds orphans."""
+"""Repairs jobs by hand: resolves unknown submissions, restores lost records, finds tasks without a record."""
 
 from __future__ import annotations
 

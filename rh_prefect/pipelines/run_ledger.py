@@ -1,4 +1,4 @@
-"""A flow run's ledger: the works that it claimed or waited for; its budget is counted from it.
+"""The works that a flow run has paid for or waited for; the run's budget is computed from them.
 
 | note                   | written                                             |
 |------------------------|-----------------------------------------------------|

@@ -1,4 +1,4 @@
-"""The names that `save_as` gives to results; a file is replaced only while it has a content that a pipeline saved."""
+"""Copies results to the names of `save_as`; a file that a user has changed is not replaced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads the values that a step gives to the parameters of the file that it uses, known and unknown ones."""
+"""Reads the arguments of a `use` step for the parameters of the used file, also values that are not known yet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decides, without I/O, which run pays for a work and which result all runs share.
+"""Decides, without I/O, which run pays for a work (one request with one take), and which result all runs share.
 
 A *work* is one request with one take. Its records lie in `works/<work>/` of the records' place. No run owns them, so
 any run on any machine can continue the work:

@@ -1,4 +1,4 @@
-"""The flow `batch` for deployments, schedules and the command line; it calls the function `batch` of `run`."""
+"""The flow `batch` for deployments, schedules and the command line; it calls `flows.batch.run.batch`."""
 
 from __future__ import annotations
 

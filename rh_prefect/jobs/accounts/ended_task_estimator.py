@@ -1,4 +1,4 @@
-"""Estimates from the number of an account's tasks which ones have ended, and decides when to count again."""
+"""Estimates which tasks of an account have ended, from the number of its tasks, and schedules the counts."""
 
 from __future__ import annotations
 

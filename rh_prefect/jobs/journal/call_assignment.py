@@ -1,4 +1,4 @@
-"""Assigns each paid call of a run's attempt to its job in the scope."""
+"""Finds the recorded job of each paid call of a resumed run, or gives the call a new job."""
 
 from __future__ import annotations
 

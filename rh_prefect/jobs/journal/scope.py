@@ -1,4 +1,4 @@
-"""Defines a scope: one run with its journal and its calls; opens a named scope as a new attempt."""
+"""Scopes: a flow run, or a named folder outside of flows, with the journal of its paid jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records of a job's outputs in the store: the manifest, and before it a small record of each output.
+"""Records of a job's outputs in the store: the manifest, and a small record of each output that is written first.
 
 The manifest is one JSON file for each finished job; `reuse="always"` finds it by the request. A file at the name of an
 output may be another job's, or incomplete. So each output's hash and size are recorded before it is published, as

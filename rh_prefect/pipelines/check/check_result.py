@@ -1,4 +1,4 @@
-"""`Checked`, the result of a file's check; the reading of files beside it; the problems of items."""
+"""The result of a file's check, and the readers of the files that it names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records for a plan which steps may turn out to be absent, what decides that, and which have no result."""
+"""Records for a plan which steps depend on undecided conditions, and which steps have failed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The counts of a file (`limit`, `takes`, `at_most`): a plan has bounds of its price only if it knows them."""
+"""Evaluates the settings `limit`, `takes` and `at_most` of a step, which the plan's prices depend on."""
 
 from __future__ import annotations
 
