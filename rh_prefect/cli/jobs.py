@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rh_prefect.jobs.journal.record_types import Intent
     from rh_prefect.jobs.journal.scope import Scope
     from rh_prefect.jobs.run_cancellation import CancelReport
+    from rh_prefect.pipelines.works_store import WorksJournal
 
 
 def list_(
@@ -99,14 +100,8 @@ def adopt_(
     scope, key = split_job(job)
     with api_of_earlier_runs(scope):
         asyncio.run(_adopt(scope, key, task_id))
-        is_work = _is_of_works(scope)
-    what_next = (
-        "Run the pipeline again, which waits for it."
-        if is_work
-        else f"Run the flow run again, or: rh-prefect jobs collect {scope}, or, if you no longer need it: "
-        f"rh-prefect jobs cancel {scope}"
-    )
-    print(f"{job}: task {task_id} is recorded for this job. {what_next}")
+        what_next = _continuation(scope)
+    print(f"{job}: task {task_id} is recorded for this job. What to do: {what_next}")
 
 
 def _is_of_works(scope: str) -> bool:
@@ -114,6 +109,16 @@ def _is_of_works(scope: str) -> bool:
     from rh_prefect.pipelines.works_store import WorksJournal
 
     return isinstance(_journal(scope), WorksJournal)
+
+
+def _continuation(scope: str) -> str:
+    """Returns how to go on with a job whose task exists."""
+    if _is_of_works(scope):
+        return "run the pipeline again, which waits for it"
+    return (
+        f"run the flow run again to wait for it, or: rh-prefect jobs collect {scope}, or, if you no longer need it: "
+        f"rh-prefect jobs cancel {scope}"
+    )
 
 
 def _next_run(scope: str) -> str:
@@ -244,26 +249,24 @@ async def _jobs_in(run: str) -> list[tuple[str, JobView, str]]:
     from rh_prefect.flow_runs.cancellation import works_of
     from rh_prefect.pipelines.run_ledger import WorksLedger
 
-    works = await works_of(own := await _scope(run))
+    every = await works_of(own := await _scope(run))
     # A pipeline's run holds only the claims of its works, whose records are in the storage.
     found = [
         (scope.journal.scope, view, "")
         async for scope, view in _jobs(run)
-        if view.last is not None or works is None or scope.journal.scope != own.journal.scope
+        if view.last is not None or not every or scope.journal.scope != own.journal.scope
     ]
-    if works is None:
-        return found
-    ledger = WorksLedger(own, works)
 
-    async def read(work: str, n: int) -> list[tuple[str, JobView, str]]:
+    async def read(works: WorksJournal, work: str, n: int) -> list[tuple[str, JobView, str]]:
         try:
             submit = await works.submission(work, n)
         except JournalError as error:
             return [(works.scope, JobView(work), error.message)]
-        is_own = submit is not None and submit.intent.flow_run == ledger.flow_run
+        is_own = submit is not None and submit.intent.flow_run == own.journal.scope
         return [(works.scope, JobView(work, (submit,)), "")] if submit is not None and is_own else []
 
-    waiting = deque(partial(read, work, n) for work, n in await ledger.claims())
+    claims = [(works, claim) for works in every for claim in await WorksLedger(own, works).claims()]
+    waiting = deque(partial(read, works, work, n) for works, (work, n) in claims)
     async for rows in run_together(waiting, at_once=16):
         found += rows
     return found
@@ -348,8 +351,7 @@ async def _check_lost(job: str, submit: Submit, *, same_account: bool) -> None:
     with suppress(TaskNotFound):
         status = await _status(submit.intent, task_id)
         raise InputError(
-            f"task {task_id} exists at RunningHub ({status}), so it is not lost. What to do: run it again to wait for "
-            f"it, or: rh-prefect jobs collect {scope}, or: rh-prefect jobs cancel {scope}."
+            f"task {task_id} exists at RunningHub ({status}), so it is not lost. What to do: {_continuation(scope)}."
         )
     asked = await LOOP.call(RECORDED.for_intent(submit.intent))
     if asked.name != submit.intent.account and not same_account:

@@ -21,7 +21,7 @@ from rh_prefect.jobs.journal.spool import Spool
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.manual_repair import replay_spool
 from rh_prefect.jobs.run_cancellation import CancelReport, cancel_scope
-from rh_prefect.pipelines.run_ledger import WorksLedger, read_place
+from rh_prefect.pipelines.run_ledger import WorksLedger, read_places
 from rh_prefect.pipelines.works_store import WorksJournal
 from rh_prefect.prefect_api import ask, disconnect
 from rh_prefect.settings import get_settings
@@ -44,7 +44,7 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
     for one, first in scopes:
         await replay_spool(Spool(get_settings().state_dir / "spool"), one.journal)
         reports.append(await cancel_scope(one, RECORDED.client_for, by=by, since=first))
-    reports.append(await _cancel_works(scope))
+    reports += [await _cancel_works(scope, works) for works in await works_of(scope)]
     return CancelReport(
         cancelled=tuple(task for report in reports for task in report.cancelled),
         finished=tuple(task for report in reports for task in report.finished),
@@ -52,11 +52,8 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
     )
 
 
-async def _cancel_works(scope: Scope) -> CancelReport:
+async def _cancel_works(scope: Scope, works: WorksJournal) -> CancelReport:
     """Cancels the tasks of a pipeline run that no other run waits for."""
-    works = await works_of(scope)
-    if works is None:
-        return CancelReport((), (), {})
     done = await WorksLedger(scope, works).cancel(RECORDED.client_for)
     if done.continued:
         _log.info(
@@ -67,13 +64,13 @@ async def _cancel_works(scope: Scope) -> CancelReport:
     return CancelReport(tuple(done.cancelled), tuple(done.finished), done.failed)
 
 
-async def works_of(scope: Scope) -> WorksJournal | None:
-    """Opens the records of a run's works; returns None if the run is not a pipeline run."""
-    place = await read_place(scope.journal)
-    if place is None:
-        return None
-    store = await load_storage(place.storage)
-    return WorksJournal(place.url, options=store.options_for(place.url))
+async def works_of(scope: Scope) -> list[WorksJournal]:
+    """Opens the records of a run's works in each of their locations; a run without pipelines has none."""
+    found = []
+    for place in await read_places(scope.journal):
+        store = await load_storage(place.storage)
+        found.append(WorksJournal(place.url, options=store.options_for(place.url)))
+    return found
 
 
 EVERY: Final = 5.0

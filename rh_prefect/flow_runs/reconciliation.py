@@ -141,11 +141,11 @@ async def _look_after(flow_run: FlowRun) -> list[Finding]:
         scope = scope_of(flow_run, await flow_name_of(flow_run))
         report = await cancel_run(scope, by="reconcile") if is_cancelled else None
         found = [one async for one in _each(flow_run, scope, _keep if report is None else _cancelled(report))]
-        if report is not None:
-            found += [one async for one in _each_work(flow_run, scope, report)]
     except RunningHubError as error:
         done: Done = "NOT cancelled" if is_cancelled else "NOT collected"
         return [Finding(flow_run.id, flow_run.name, state.name or "", "", "", None, done, error.message)]
+    if report is not None:
+        found += await _of_works(flow_run, scope, report)
     if state.is_final() and not any(one.is_open for one in found):
         await scope.journal.create(_mark(flow_run), Record().model_dump(mode="json"))
     return found
@@ -179,16 +179,19 @@ def _finding(flow_run: FlowRun, job: str, submit: Submit, judged: tuple[Done, st
     return Finding(flow_run.id, flow_run.name, state, job, model, submit.task_id, *judged)
 
 
-async def _each_work(flow_run: FlowRun, scope: RecordedScope, report: CancelReport) -> AsyncIterator[Finding]:
+async def _of_works(flow_run: FlowRun, scope: RecordedScope, report: CancelReport) -> list[Finding]:
     """Reports the works of a cancelled pipeline run; the results of those that have ended are left to its next run."""
-    works = await works_of(scope)
-    if works is None:
-        return
-    async for view in jobs_of(WorksLedger(scope, works)):
-        job = f"{works.scope}/{view.key}"
-        judged = None if view.last is None else _by_report(report, job, view.last)
-        if view.last is not None and judged is not None:
-            yield _finding(flow_run, job, view.last, judged)
+    found = []
+    try:
+        for works in await works_of(scope):
+            async for view in jobs_of(WorksLedger(scope, works)):
+                judged = None if view.last is None else _by_report(report, f"{works.scope}/{view.key}", view.last)
+                if view.last is not None and judged is not None:
+                    found.append(_finding(flow_run, f"{works.scope}/{view.key}", view.last, judged))
+    except RunningHubError as error:
+        state = flow_run.state.name or "" if flow_run.state else ""
+        found.append(Finding(flow_run.id, flow_run.name, state, "", "", None, "NOT cancelled", error.message))
+    return found
 
 
 def _cancelled(report: CancelReport) -> _Judge:

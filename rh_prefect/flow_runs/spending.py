@@ -26,7 +26,7 @@ from rh_prefect.jobs.outputs import manifest
 from rh_prefect.jobs.outputs.manifest import Manifest
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import shown_url
-from rh_prefect.pipelines.run_ledger import RecordsPlace, read_place
+from rh_prefect.pipelines.run_ledger import RecordsPlace, read_places
 from rh_prefect.pipelines.works_store import WorksJournal
 
 _AT_ONCE = 16
@@ -178,15 +178,14 @@ class _Reader:
     async def _read(self, journal: Journal) -> None:
         try:
             self.recorded.extend(await _recorded(journal))
-            place = await read_place(journal) if isinstance(journal, FlowRunJournal) else None
+            places = await read_places(journal) if isinstance(journal, FlowRunJournal) else []
         except RunningHubError as error:
             name = _works_in(journal.url) if isinstance(journal, WorksJournal) else journal.scope
             self.unread[name] = error.message
             if isinstance(journal, FlowRunJournal) and not isinstance(error, UnreadableRecord):
                 self._api_error = error.message
         else:
-            if place is not None and shown_url(place.url) != shown_url(self._works):
-                self._places[place.url] = place
+            self._places |= {place.url: place for place in places if shown_url(place.url) != shown_url(self._works)}
 
 
 def _works_in(url: str) -> str:

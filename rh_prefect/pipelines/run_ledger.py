@@ -29,6 +29,7 @@ from rh_prefect.pipelines.works_store import WorksJournal
 
 _AT_ONCE = 16
 _PLACE = "pipeline-records-1"
+_OF_A_PIPELINE = "-place-1"
 _CLAIM = re.compile(r"([0-9a-f]+)-claim-([0-9]+)")
 
 
@@ -65,6 +66,10 @@ class PipelinePlace(RecordsPlace):
 
     attempt: int
 
+    def key(self, pipeline: str) -> str:
+        """The key of this record; a flow may run a pipeline of one name in several places."""
+        return f"{_hash_of(f'{pipeline} {self.url}')}{_OF_A_PIPELINE}"
+
 
 async def note_place(run: Journal, place: RecordsPlace, pipeline: str, *, attempt: int) -> None:
     """Records the location of the works of a pipeline in a flow run's journal.
@@ -81,33 +86,56 @@ async def note_place(run: Journal, place: RecordsPlace, pipeline: str, *, attemp
         ConfigError: An earlier attempt of the run has the works of the pipeline in another place.
     """
     await run.create(_PLACE, place.model_dump(mode="json"))
-    noted = PipelinePlace(url=place.url, storage=place.storage, attempt=attempt).model_dump(mode="json")
-    first_key, own_key = (f"{_hash_of(name)}-place-1" for name in (pipeline, f"{pipeline} {place.url}"))
+    own = PipelinePlace(url=place.url, storage=place.storage, attempt=attempt)
+    noted = own.model_dump(mode="json")
+    first_key = f"{_hash_of(pipeline)}{_OF_A_PIPELINE}"
     if not await run.create(first_key, noted):
         first = PipelinePlace.model_validate(await run.read(first_key))
-        is_other = first.url != place.url and first.attempt < attempt
-        if is_other and await run.read(own_key) is None:
+        is_other = first.url != own.url and first.attempt < attempt
+        is_known = not is_other or await run.read(own.key(pipeline)) is not None
+        # A flow that has used the first place in this attempt, too, runs the pipeline in several places.
+        if not is_known and await run.read(_used_key(first.key(pipeline), attempt)) is None:
             raise ConfigError(
                 f"An earlier attempt of this flow run has the records of {pipeline} in {first.url}, and this one would "
-                f"have them in {place.url}: what was paid for would be paid for again, and would not count in the "
+                f"have them in {own.url}: what was paid for would be paid for again, and would not count in the "
                 "budget. Nothing was sent. What to do: give this attempt the same storage and the same RH_RECORDS, or "
                 "start a new run."
             )
-    await run.create(own_key, noted)
+    await run.create(own.key(pipeline), noted)
+    await run.create(_used_key(own.key(pipeline), attempt), Record().model_dump(mode="json"))
+
+
+def _used_key(key: str, attempt: int) -> str:
+    return f"{key.removesuffix(_OF_A_PIPELINE)}-used-{attempt}"
 
 
 def _hash_of(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:40]
 
 
-async def read_place(run: Journal) -> RecordsPlace | None:
-    """Reads the location of a flow run's works; returns None if the run is not a pipeline run.
+async def has_works(run: Journal) -> bool:
+    """Checks whether a flow run has run a pipeline.
 
     Args:
         run: The flow run's journal.
     """
-    record = await run.read(_PLACE)
-    return None if record is None else RecordsPlace.model_validate(record)
+    return await run.read(_PLACE) is not None
+
+
+async def read_places(run: Journal) -> list[RecordsPlace]:
+    """Reads the locations of a flow run's works; it has several if its pipelines have several storages.
+
+    Args:
+        run: The flow run's journal.
+    """
+    first = await run.read(_PLACE)
+    if first is None:
+        return []
+    found = [first]
+    async for _, records in run.jobs():
+        found += [record for key, record in records.items() if key.endswith(_OF_A_PIPELINE)]
+    places = map(RecordsPlace.model_validate, found)
+    return list({(place.url, place.storage): place for place in places}.values())
 
 
 @dataclass(slots=True)

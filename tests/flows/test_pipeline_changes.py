@@ -10,13 +10,17 @@ from uuid import UUID
 
 import pytest
 from PIL import Image
+from prefect.client.orchestration import get_client
+from prefect.states import Cancelled
 
 from rh_prefect import flow
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError
+from rh_prefect.flow_runs.reconciliation import reconcile_runs
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.flows.pipeline_report import PipelineResult
+from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.pipelines.document import PipelineError
 from tests.flows.test_pipeline import PRODUCTS, run, table
 from tests.support.emulator_env import environment
@@ -161,6 +165,52 @@ async def test_pipelines_of_one_flow_keep_their_own_places(
         await rerun(both, flow_run)
     await rerun(both, flow_run)
     assert len(rh.recorder.paid) == 3, "a mug in each of two places, and the cup of the second attempt"
+
+
+async def test_a_second_place_that_the_first_attempt_did_not_reach_is_no_other_place(
+    rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts: list[int] = []
+
+    @flow
+    async def both() -> None:
+        attempts.append(len(attempts))
+        for place in ("out", "other"):
+            monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / place))
+            await Pipeline.from_text(ONE).run(budget=1)
+            if len(attempts) == 1:
+                raise RuntimeError("the first attempt ends here")
+
+    flow_run = await create(both, {})
+    with pytest.raises(RuntimeError):
+        await rerun(both, flow_run)
+    await rerun(both, flow_run)
+    assert len(rh.recorder.paid) == 2
+
+
+async def test_a_cancellation_finds_the_works_of_all_places(
+    waiting: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @flow
+    async def both() -> None:
+        for place in ("out", "other"):
+            monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / place))
+            await Pipeline.from_text(ONE).run(budget=1)
+
+    flow_run = await create(both, {})
+    running = asyncio.ensure_future(rerun(both, flow_run))
+    await paid(waiting, 1)
+    while len(waiting.recorder.paid) < 2:
+        waiting.clock.advance(20)
+        await asyncio.sleep(0.1)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    async with get_client() as client:
+        await client.set_flow_run_state(flow_run, Cancelled(), force=True)
+    found = await LOOP.call(reconcile_runs(flow_run_id=flow_run))
+    second = waiting.recorder.paid[1].task_id
+    assert [one.task_id for one in found.findings if one.done == "cancelled"] == [second]
+    assert waiting.recorder.cancelled == [second]
 
 
 async def test_a_review_of_what_each_run_makes_again_is_refused(rh: Emulator) -> None:
