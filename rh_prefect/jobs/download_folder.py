@@ -9,11 +9,11 @@ import glob
 import os
 import time
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 from rh_prefect.caches_and_locks import LruCache, SingleFlight
 from rh_prefect.errors import ConfigError, StoreError
@@ -46,23 +46,44 @@ _HOLD = 60.0
 """Seconds without a payment after a store has refused outputs; then one job may try whether it takes files again."""
 
 _TOLERATED = 2
-"""Refused outputs in a row after which jobs are still paid for: the cause may be one file, or a short disturbance."""
+"""Jobs with refused outputs after which others are paid for: one file, or a short disturbance, may be the cause."""
 
 
-@dataclass(frozen=True, slots=True)
+class HasOutputs(Protocol):
+    """What a job has stored."""
+
+    @property
+    def outputs(self) -> Sequence[object]:
+        """Its files."""
+
+
+_T = TypeVar("_T", bound=HasOutputs)
+
+
+@dataclass(slots=True)
 class _Refusals:
-    """Outputs in a row that a store has refused: how many, when the last one was refused, and why."""
+    """The jobs whose outputs a store has refused since it took one.
 
-    times: int
-    at: float
-    error: StoreError
+    Attributes:
+        jobs: Their names.
+        reason: Why the last one was refused.
+        is_permanent: Whether only a person can repair that.
+        at: When it was refused, or when a job was allowed to try.
+        trying: That job.
+    """
+
+    jobs: set[str] = field(default_factory=set)
+    reason: str = ""
+    is_permanent: bool = False
+    at: float = 0.0
+    trying: str = ""
 
 
 class StoreChecks:
     """Checks, once per store, that outputs can be written to it and to the local download folder.
 
-    A disk may be full for outputs and have room for a check. So after several outputs in a row that a store has
-    refused, a run pays for no further job until the store has taken one.
+    A disk may be full for outputs and have room for a check. So after a store has refused the outputs of several jobs
+    and taken none meanwhile, a run pays for no further job until the store takes one.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -84,30 +105,33 @@ class StoreChecks:
         """
         await self._checks.get(store.identity, lambda: asyncio.to_thread(self._check, store))
 
-    @contextlib.contextmanager
-    def storing(self, run: RunAttempt, store: MediaStore) -> Iterator[None]:
-        """Notes whether the store takes the outputs that a `with` block stores for a job of a run, or refuses them."""
+    async def storing(self, run: RunAttempt, store: MediaStore, job: str, collecting: Awaitable[_T]) -> _T:
+        """Collects the outputs of a job of a run, and notes whether the store takes or refuses them."""
         try:
-            yield
+            result = await collecting
         except StoreError as error:
-            earlier = self._refusals.get((run, store.identity))
-            times = earlier.times + 1 if earlier is not None else 1
-            self._refusals[run, store.identity] = _Refusals(times, time.monotonic(), error)
+            refused = self._refusals.get((run, store.identity)) or _Refusals()
+            refused.jobs.add(job)
+            # Without the exception, whose frames reference the whole job.
+            refused.reason, refused.is_permanent, refused.at = error.message, error.is_permanent, time.monotonic()
+            self._refusals[run, store.identity] = refused
             raise
-        self._refusals.pop((run, store.identity), None)
+        if result.outputs:  # of a text, only a small record is stored
+            self._refusals.pop((run, store.identity), None)
+        return result
 
-    def refuse_payment(self, run: RunAttempt, store: MediaStore) -> None:
-        """Raises a `StoreError` if the store has refused the last outputs of a run."""
+    def refuse_payment(self, run: RunAttempt, store: MediaStore, job: str) -> None:
+        """Raises a `StoreError` if the store has refused the last outputs of a run, and another job tries it."""
         refused = self._refusals.get((run, store.identity))
-        if refused is None or refused.times <= _TOLERATED:
+        if refused is None or len(refused.jobs) <= _TOLERATED or refused.trying == job:
             return
         if time.monotonic() - refused.at < _HOLD:
             raise StoreError(
                 "Not submitted, so that nothing was paid: the storage refused the outputs of other jobs. "
-                f"{refused.error.message}",
-                is_permanent=refused.error.is_permanent,
+                f"{refused.reason}",
+                is_permanent=refused.is_permanent,
             )
-        self._refusals[run, store.identity] = replace(refused, at=time.monotonic())
+        refused.at, refused.trying = time.monotonic(), job
 
     def _check(self, store: MediaStore) -> None:
         check_folder(self._folder)

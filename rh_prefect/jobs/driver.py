@@ -162,7 +162,8 @@ class JobDriver:
                 return await self._prepare()
             case AwaitSlot():
                 await self._lease.acquire()
-                return self.context.services.stores.refuse_payment(self.context.run_attempt, self.context.store)
+                context = self.context
+                return context.services.stores.refuse_payment(context.run_attempt, context.store, context.job)
             case FreeSlot(full):
                 return self._lease.release(full=full)
             case CheckCancel(fresh):

@@ -49,7 +49,7 @@ from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, Workflo
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """The ticket of a job whose task is known. Its slot is held until the job is completed, or the ticket released.
+    """The ticket of a job whose task is known. Its slot is held until the task has ended, or the ticket is released.
 
     Attributes:
         driver: Waits for the task.
@@ -288,8 +288,10 @@ class JobEngine:
                 await scope.journal.notify_of_ends(member.account.poller)
 
     async def _complete(self, ticket: Submitted, end: End | None) -> Result:
-        # The wait releases the slot: concurrent calls for other storages share it, and this one may be cancelled.
-        return await self._collect(ticket, end or ticket.end or await self.wait(ticket))
+        # A cancelled call keeps the slot: concurrent calls for other storages share the wait, which releases it.
+        end = end or ticket.end or await self.wait(ticket)
+        ticket.release()  # its end may be another process's, so that this one has not waited
+        return await self._collect(ticket, end)
 
     async def _reusable(
         self, request: JobRequest, scope: Scope, store: MediaStore, options: Options
@@ -410,15 +412,10 @@ class JobEngine:
             grace=self._settings.grace_seconds,
         )
         try:
-            with self.services.stores.storing(context.run_attempt, ticket.store):
-                result = await collector.collect(
-                    request,
-                    job=context.job,
-                    key=context.key,
-                    submit=submit,
-                    end=end,
-                    first_time=ticket.driver.first_time,
-                )
+            collecting = collector.collect(
+                request, job=context.job, key=context.key, submit=submit, end=end, first_time=ticket.driver.first_time
+            )
+            result = await self.services.stores.storing(context.run_attempt, ticket.store, context.job, collecting)
         except RunningHubError as error:
             context.notify("failed", error.message, task_id=submit.task_id, costs=costs)
             raise

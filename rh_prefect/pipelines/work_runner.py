@@ -377,17 +377,11 @@ class WorkDriver(JobDriver):
     async def _publish(self, submit: Submit, end: End) -> Home | Invalid:
         context, self._end = self.context, end
         context.notify("collecting", "downloads its outputs", task_id=submit.task_id)
-        collector = await self._collector(submit)
+        collecting = (await self._collector(submit)).collect(
+            context.request, job=context.job, key=context.key, submit=submit, end=end, first_time=False
+        )
         try:
-            with context.services.stores.storing(context.run_attempt, context.store):
-                result = await collector.collect(
-                    context.request,
-                    job=context.job,
-                    key=context.key,
-                    submit=submit,
-                    end=end,
-                    first_time=False,
-                )
+            result = await context.services.stores.storing(context.run_attempt, context.store, context.job, collecting)
         except OutputsExpired as error:
             reason, _, _ = error.message.partition(" What to do: ")
             raise OutputsExpired(
