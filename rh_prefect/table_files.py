@@ -141,10 +141,11 @@ def _csv(delimiter: str, name: str) -> Callable[[BinaryIO], Iterator[Row]]:
     def read(reader: BinaryIO) -> Iterator[Row]:
         # Spreadsheets write a byte order mark.
         text = io.TextIOWrapper(reader, encoding="utf-8-sig", newline="")
-        first = text.readline()
+        head = _until_filled(text)
+        first = head[-1] if head else ""
         # In many countries, spreadsheets write semicolons; no parameter has one in its name.
         used = ";" if delimiter == "," and ";" in first and "," not in first else delimiter
-        lines = _lines(chain([first], text), used, name)
+        lines = _lines(chain(head, text), used, name)
         columns = [column.strip() for column in next(lines, ())]
         _refuse_twice(columns, name)
         for number, cells in enumerate(lines, 1):
@@ -153,6 +154,16 @@ def _csv(delimiter: str, name: str) -> Callable[[BinaryIO], Iterator[Row]]:
             yield _row(number, columns, cells[: len(columns)], problem)
 
     return read
+
+
+def _until_filled(text: Iterable[str]) -> list[str]:
+    """Returns the lines up to the first one that is not blank."""
+    head = []
+    for line in text:
+        head.append(line)
+        if line.strip():
+            break
+    return head
 
 
 def _row(number: int, columns: Sequence[str], cells: Sequence[object], problem: str = "") -> Row:

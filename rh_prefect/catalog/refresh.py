@@ -103,7 +103,9 @@ _FIELDS_FROM_DOCS = ("name", "family", "groups", "in_docs", "replaced_by", "on_c
 
 
 def merge(content: Mapping[str, Any], listed: PublicList, *, date: str) -> dict[str, Any]:
-    """Merges a public list of a date, empty if unknown, into a copy of the slim file's content; it gets the flaws.
+    """Merges a public list of a date, empty if unknown, into a copy of the slim file's content.
+
+    Models that cannot be used are added to `listed.flaws`.
 
     A list that is older than the catalogue, by its date, adds the models and prices that the catalogue lacks, and
     changes nothing else. A model that a newer list with a date lacks is kept and counts as gone.

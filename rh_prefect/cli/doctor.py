@@ -228,7 +228,7 @@ _NO_RULES = "NoSuchLifecycleConfiguration"
 
 @dataclass(frozen=True, slots=True)
 class ExpiryRule:
-    """A rule that deletes objects with a prefix, empty for all: `after 30 days`, or `on 2027-01-01`."""
+    """A rule that deletes objects with a prefix (empty: all); `when` is as `after 30 days` or `on 2027-01-01`."""
 
     name: str
     prefix: str

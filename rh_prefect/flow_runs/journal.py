@@ -260,7 +260,9 @@ class _Inputs:
     async def _ask(self, doing: str, request: Callable[[PrefectClient], Awaitable[_T]]) -> _T:
         """Sends one request, with retries as long as they may help; raises every other failure as a `JournalError`."""
         last = time.monotonic() + self.patience
-        for number in count(1):
+        number = 0
+        while True:
+            number += 1
             try:
                 return await ask(request)
             except (httpx.HTTPStatusError, httpx.TransportError) as error:
@@ -268,9 +270,17 @@ class _Inputs:
                 if not _may_pass(error) or time.monotonic() + pause > last:
                     raise self._failed(doing, error) from error
                 if number == 2:  # a single failure is normal: servers are restarted, and SQLite's lock is short
-                    _log.warning("it is tried again for up to %.0f s: %s", self.patience, self._failed(doing, error))
+                    what = (
+                        f"HTTP {error.response.status_code}"
+                        if isinstance(error, httpx.HTTPStatusError)
+                        else repr(error)
+                    )
+                    _log.warning(
+                        "The journal of flow run %s cannot %s, and tries again for up to %.0f s: "
+                        "the Prefect API at %s: %s",
+                        *(self.scope, doing, self.patience, _api(), what),
+                    )
                 await asyncio.sleep(pause)
-        raise AssertionError("unreachable: the loop above always returns or raises")
 
     def _failed(self, doing: str, error: httpx.HTTPStatusError | httpx.TransportError) -> JournalError:
         if isinstance(error, httpx.HTTPStatusError):
@@ -280,10 +290,8 @@ class _Inputs:
     def _refused(self, doing: str, error: httpx.HTTPStatusError) -> JournalError:
         status, body = error.response.status_code, error.response.text[:300]
         if error.response.is_success:
-            what = f"it was answered with a web page: {body!r}"
-            return self._error(
-                doing, what, "check PREFECT_API_URL, and whether a proxy in front of it asks for a login"
-            )
+            advice = "check PREFECT_API_URL, and whether a proxy in front of it asks for a login"
+            return self._error(doing, f"it was answered with a web page ({error})", advice)
         if status == httpx.codes.CONFLICT:
             return _Exists(f"{doing}: it exists")
         if status == httpx.codes.NOT_FOUND:

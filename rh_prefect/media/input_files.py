@@ -168,8 +168,7 @@ def fetch(
     """Copies a file to this machine, with constant memory use; the local file is there whole or not at all.
 
     `check_size` raises where a file of so many bytes will not do; it is called before anything is read if the length is
-    known, else while it is read.
-    The content of a `Media` must be the one that it says.
+    known, else while it is read. The content of a `Media` must have its hash.
 
     Raises:
         MediaError: As in `open_input`; or the file keeps changing while it is read, or is not the one that was meant.

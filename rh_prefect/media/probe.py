@@ -250,7 +250,8 @@ _PAGES: Final = {"html", "htm", "xhtml"}
 class DownloadDefect:
     """A defect of a downloaded file, as in "a web page", and the hash of the received content.
 
-    If the file is damaged at RunningHub itself, a second download has the same hash; it is empty if that is impossible.
+    If the file is damaged at RunningHub itself, a second download has the same hash. The hash is empty for
+    a defect that a file at RunningHub cannot have.
     """
 
     what: str

@@ -115,7 +115,7 @@ def masked_url(text: str) -> str:
 
 
 def locate(url: str) -> str:
-    """Returns a store's URL as an absolute path, or without a final slash.
+    """Returns a store's absolute path, or its URL without a final slash.
 
     Raises a `ConfigError` if nothing can be written there, or fsspec does not know such a place.
     """

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from fsspec.core import url_to_fs
 
+from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.requests.input_identification import open_local
 from rh_prefect.media.input_access_policy import InputAccess
@@ -65,7 +66,7 @@ class Inputs:
         self.allow = tuple(allow)
         self._options = options or {}
         self._room = asyncio.Semaphore(_AT_ONCE)
-        self._reads: dict[tuple[str, ...], asyncio.Task[Any]] = {}
+        self._reads: SingleFlight[tuple[str, ...], Any] = SingleFlight(MOST_OBJECTS)
 
     async def file(self, source: str) -> Media:
         """Returns the hash of a file's content, and its facts; see `identify`."""
@@ -85,9 +86,7 @@ class Inputs:
         return found
 
     async def _once(self, key: tuple[str, ...], read: Callable[[], Any]) -> Any:
-        if key not in self._reads:
-            self._reads[key] = asyncio.create_task(self._read(read))
-        return await self._reads[key]
+        return await self._reads.get(key, lambda: self._read(read))
 
     async def _read(self, read: Callable[[], Any]) -> Any:
         async with self._room:

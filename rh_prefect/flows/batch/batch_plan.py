@@ -324,7 +324,8 @@ def _one(param: Param, value: object, base: str | None) -> object:
     if param.type == "bool":
         return _WORDS.get(text, value)
     if param.type == "enum" and value not in param.options:  # a spreadsheet writes TRUE for the option "true"
-        return next((option for option in param.options if option.lower() == text), value)
+        alike = [option for option in param.options if option.lower() == text]
+        return alike[0] if len(alike) == 1 else value
     if param.type in _NUMBERS:
         try:
             return _NUMBERS[param.type](text)

@@ -275,7 +275,7 @@ def filled_in(
     ledger: SpendTracker,
     known: Mapping[str, int],
 ) -> list[RowResult]:
-    """Fills in the tasks and costs of rows that are not done; runs on the loop thread, whose the ledger is.
+    """Fills in the tasks and costs of rows that are not done. Call it on the loop thread.
 
     An interrupted run has little data of its rows, and two concurrent runs of one batch have half of the data each.
     `keys` returns the keys of a row's jobs by its id, `found` has what is recorded of the jobs of `scope`, and `known`

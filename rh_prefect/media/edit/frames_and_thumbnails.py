@@ -55,7 +55,7 @@ def thumbnail(source: Path, *, max_bytes: int = 30_000, side: int = _SIDES[0]) -
 
 
 def still(source: Path, *, side: int) -> Image.Image:
-    """Returns a picture in RGB, upright, or a video's middle frame; much more than `side` may be decoded smaller."""
+    """Returns a picture in RGB, upright, or a video's middle frame; a large picture may be decoded smaller."""
     try:
         with reading(source), Image.open(source) as image:
             # JPEG can be decoded at an eighth of its size, with as little memory.

@@ -95,7 +95,7 @@ def watermark(
     size: float = 0.15,
     opacity: float = 1.0,
 ) -> float | None:
-    """Places a logo on a corner of a picture or a video, whose seconds are returned; transparent parts stay so.
+    """Places a logo on a corner of a picture or a video; returns a video's seconds. Transparent parts are kept.
 
     `size` is the logo's width as a share of the file's; `opacity` is from 0, not to be seen, to 1.
     """
