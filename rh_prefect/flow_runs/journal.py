@@ -270,25 +270,20 @@ class _Inputs:
                 if not _may_pass(error) or time.monotonic() + pause > last:
                     raise self._failed(doing, error) from error
                 if number == 2:  # a single failure is normal: servers are restarted, and SQLite's lock is short
-                    what = (
-                        f"HTTP {error.response.status_code}"
-                        if isinstance(error, httpx.HTTPStatusError)
-                        else repr(error)
-                    )
                     _log.warning(
                         "The journal of flow run %s cannot %s, and tries again for up to %.0f s: "
                         "the Prefect API at %s: %s",
-                        *(self.scope, doing, self.patience, _api(), what),
+                        *(self.scope, doing, self.patience, _api(), _answer_of(error)),
                     )
                 await asyncio.sleep(pause)
 
     def _failed(self, doing: str, error: httpx.HTTPStatusError | httpx.TransportError) -> JournalError:
         if isinstance(error, httpx.HTTPStatusError):
             return self._refused(doing, error)
-        return self._error(doing, f"no answer ({type(error).__name__})", "start it again, then run this again")
+        return self._error(doing, _answer_of(error), "start it again, then run this again")
 
     def _refused(self, doing: str, error: httpx.HTTPStatusError) -> JournalError:
-        status, body = error.response.status_code, error.response.text[:300]
+        status = error.response.status_code
         if error.response.is_success:
             advice = "check PREFECT_API_URL, and whether a proxy in front of it asks for a login"
             return self._error(doing, f"it was answered with a web page ({error})", advice)
@@ -304,7 +299,7 @@ class _Inputs:
         if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             what = f"access denied (HTTP {status})"
             return self._error(doing, what, "set PREFECT_API_KEY or PREFECT_API_AUTH_STRING")
-        failed = self._error(doing, f"HTTP {status} {body}", "check the Prefect server's log, then run this again")
+        failed = self._error(doing, _answer_of(error), "check the Prefect server's log, then run this again")
         return failed if error.response.is_server_error else EntryRefused(failed.message)
 
     def _error(self, doing: str, what: str, advice: str) -> JournalError:
@@ -323,6 +318,12 @@ class _Inputs:
                 "flow run input with this name. What to do: check the flow run's inputs; no new task is "
                 "submitted until this is corrected."
             ) from error
+
+
+def _answer_of(error: httpx.HTTPStatusError | httpx.TransportError) -> str:
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"HTTP {error.response.status_code} {error.response.text[:300]}"
+    return f"no answer ({type(error).__name__})"
 
 
 def _api() -> str:
