@@ -165,7 +165,7 @@ class SharedTasks(Generic[K, V]):
     """Tasks by key that several callers wait for: each runs once at a time, and is cancelled when no caller waits."""
 
     def __init__(self, *, drop: Callable[[V], object] = lambda _: None) -> None:
-        """Starts without a task; `drop` receives each result that no caller waits for any more."""
+        """Starts without a task; `drop` receives each result that no caller has received."""
         self._running: dict[K, _SharedTask[V]] = {}
         self._drop = drop
 
@@ -177,9 +177,11 @@ class SharedTasks(Generic[K, V]):
             shared.task.add_done_callback(lambda task: self._forget(key, task))
         shared.waiting += 1
         try:
-            return await asyncio.shield(shared.task)
+            result = await asyncio.shield(shared.task)
+            shared.is_received = True
+            return result
         except asyncio.CancelledError:
-            if shared.waiting == 1 and not shared.task.cancel() and not shared.has_failed:
+            if shared.waiting == 1 and not shared.task.cancel() and not shared.has_failed and not shared.is_received:
                 self._drop(shared.task.result())
             raise
         finally:
@@ -194,6 +196,7 @@ class SharedTasks(Generic[K, V]):
 class _SharedTask(Generic[V]):
     task: asyncio.Task[V]
     waiting: int = 0
+    is_received: bool = False
 
     @property
     def has_failed(self) -> bool:

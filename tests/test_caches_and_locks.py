@@ -211,3 +211,22 @@ async def test_a_result_that_no_caller_takes_is_dropped() -> None:
     with pytest.raises(asyncio.CancelledError):
         await caller
     assert dropped == [1]
+
+
+async def test_a_result_that_a_caller_has_taken_is_not_dropped_with_another_one() -> None:
+    dropped: list[int] = []
+    shared, work = SharedTasks[str, int](drop=dropped.append), Work()
+
+    async def take() -> int:
+        result = await shared.run("a", work.run)
+        late.cancel()  # it has not received the result yet
+        return result
+
+    first = asyncio.ensure_future(take())
+    late = asyncio.ensure_future(shared.run("a", work.run))
+    await turns()
+    work.may_end.set()
+    assert await first == 1
+    with pytest.raises(asyncio.CancelledError):
+        await late
+    assert dropped == []
