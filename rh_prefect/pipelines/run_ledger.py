@@ -134,8 +134,11 @@ async def read_places(run: Journal) -> list[RecordsPlace]:
     found = [first]
     async for _, records in run.jobs():
         found += [record for key, record in records.items() if key.endswith(_OF_A_PIPELINE)]
-    places = map(RecordsPlace.model_validate, found)
-    return list({(place.url, place.storage): place for place in places}.values())
+    places: dict[str, RecordsPlace] = {}
+    for record in found:
+        place = RecordsPlace.model_validate(record)
+        places.setdefault(place.url, place)  # two blocks of one location would list each work twice
+    return list(places.values())
 
 
 @dataclass(slots=True)
