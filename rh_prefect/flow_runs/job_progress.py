@@ -158,17 +158,17 @@ def _step(event: JobEvent) -> Step:
     )
 
 
-_run_statuses: LruCache[str, RunProgress] = LruCache(_CACHE_SIZE)
+_progress_by_run: LruCache[str, RunProgress] = LruCache(_CACHE_SIZE)
 
 
 def run_progress_of(page: Page) -> RunProgress:
     """Returns the `RunProgress` of a root flow run, by its page."""
     run = str(page.flow_run_id)
-    status = _run_statuses.get(run)
-    return _run_statuses.setdefault(run, RunProgress(page=page)) if status is None else status
+    status = _progress_by_run.get(run)
+    return _progress_by_run.setdefault(run, RunProgress(page=page)) if status is None else status
 
 
-def _status_in(scope: FlowScope) -> RunProgress:
+def _progress_in(scope: FlowScope) -> RunProgress:
     run, context = UUID(scope.journal.scope), flow_contexts()[-1]
     if context.flow is not None and context.flow_run is not None and context.flow_run.id == run:
         return run_progress_of(Page.of(context.flow, run))
@@ -177,12 +177,12 @@ def _status_in(scope: FlowScope) -> RunProgress:
 
 def known_run_progress(flow_run_id: str) -> RunProgress | None:
     """Returns the `RunProgress` of a root flow run in this process; None if it has none, or if the run has ended."""
-    return _run_statuses.get(flow_run_id)
+    return _progress_by_run.get(flow_run_id)
 
 
 def forget_run_progress(flow_run_id: str) -> None:
     """Removes the `RunProgress` of a flow run that has ended."""
-    _run_statuses.pop(flow_run_id, None)
+    _progress_by_run.pop(flow_run_id, None)
 
 
 _EVENTS: Final[frozenset[JobEventState]] = frozenset(
@@ -267,7 +267,7 @@ def _guarded(listener: Callable[[JobEvent], None], event: JobEvent) -> None:
 def run_observer() -> Observer:
     """Makes an observer for the run that the caller is in."""
     scope = current_scope()
-    status = _status_in(scope) if scope is not None else None
+    status = _progress_in(scope) if scope is not None else None
     return RunObserver(run_logger(), status)
 
 
@@ -289,7 +289,7 @@ def expect_jobs(number: int, *, estimate: Costs | None = None, is_exact: bool = 
     """
     scope = current_scope()
     if scope is not None:
-        _status_in(scope).expect(number, estimate=estimate, is_exact=is_exact)
+        _progress_in(scope).expect(number, estimate=estimate, is_exact=is_exact)
 
 
 def mark_reported() -> None:
@@ -304,7 +304,7 @@ def add_results(files: Mapping[str, Media]) -> None:
     """Adds the final results of the current run, which are shown when it ends."""
     scope = current_scope()
     if scope is not None:
-        _status_in(scope).results.update(files)
+        _progress_in(scope).results.update(files)
 
 
 _showing: set[asyncio.Task[None]] = set()
