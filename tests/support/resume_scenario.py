@@ -16,6 +16,7 @@ from typing import Any
 import stamina
 from prefect import Flow
 from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from pydantic import SecretStr
 
 from rh_prefect import flow, models
@@ -120,10 +121,13 @@ class Scenario:
     async def begin(self) -> None:
         """Makes the flow run."""
         _trials[self.name] = self
-        # On a busy machine SQLite's lock can outlast the retries of Prefect's client, before any part of the trial.
-        async for attempt in stamina.retry_context(on=_is_busy, attempts=None, timeout=90.0, wait_initial=2.0):
-            with attempt:
-                self.run = str(await create(trial, {"name": self.name}))
+        # The server reads before it writes a flow run, and SQLite refuses the write at once if anybody wrote meanwhile.
+        # Many short tries get through where the client's few, with pauses of up to a minute, do not.
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+            tries = stamina.retry_context(on=_is_busy, attempts=None, timeout=90.0, wait_initial=0.05, wait_max=0.5)
+            async for attempt in tries:
+                with attempt:
+                    self.run = str(await create(trial, {"name": self.name}))
 
     async def once(self, *, until: Callable[[], bool] = lambda: False) -> list[str] | None:
         """Runs it once, to its end or until it is evicted; what goes wrong is kept in `told`.
