@@ -14,6 +14,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow, FlowStateHook
 from prefect.logging.loggers import flow_run_logger
 from prefect.runtime import flow_run
+from pydantic import BaseModel
 
 from rh_prefect import artifacts
 from rh_prefect.errors import RunningHubError
@@ -65,7 +66,7 @@ class _HookedDecorator(FlowDecorator):
 
 
 _SUBJECTS = (
-    *("prompt", "idea", "model", "rows", "products"),
+    *("prompt", "idea", "rows", "products", "model"),
     *("video", "videos", "image", "photo", "pictures", "folder", "text"),
 )
 """The parameters by which a run is named, the first that it has."""
@@ -82,7 +83,7 @@ def run_name() -> str:
 
 def run_name_with(subject: object) -> str:
     """Names a flow run like `run_name`, by a subject that is not one of its parameters."""
-    subject = ", ".join(map(_named, subject)) if isinstance(subject, list) else _named(subject)
+    subject = ", ".join(filter(None, map(_named, subject))) if isinstance(subject, list) else _named(subject)
     began = flow_run.scheduled_start_time
     head = f"{flow_run.flow_name}: {shortened(subject, 50)}" if subject else flow_run.flow_name
     return f"{head}, {began:%Y-%m-%d %H:%M}" if began else head
@@ -98,7 +99,11 @@ def shortened(text: str, width: int) -> str:
 
 
 def _named(value: object) -> str:
-    """Returns a parameter as part of a name: of a path or a link, its last part without a signature."""
+    """Returns a parameter as part of a name: of a row, its first value; of a path or a link, its last part unsigned."""
+    if isinstance(value, BaseModel):  # a file, or the parameters of a model
+        value = next((getattr(value, name) for name in ("uri", "prompt", "model") if hasattr(value, name)), value)
+    if isinstance(value, Mapping):
+        value = next(iter(value.values()), "")
     text = str(value)
     is_file = text.startswith(("/", "./", "../")) or "://" in text.partition(" ")[0]
     return PurePosixPath(shown(text)).name if is_file else text

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from prefect import Flow, flow
+from prefect.client.schemas.objects import FlowRun
+from prefect.context import FlowRunContext
 from prefect.flows import FlowStateHook
 
-from rh_prefect.flow_runs.flow import flow_with, shortened
+from rh_prefect import models
+from rh_prefect.flow_runs.flow import flow_with, run_name, run_name_with, shortened
+from rh_prefect.flows.batch import batch
+from rh_prefect.media.media import Media
 
 called: list[tuple[str, str]] = []
 
@@ -51,6 +57,34 @@ def test_it_is_used_like_prefects_own() -> None:
 def test_a_name_is_cut_after_a_word_or_in_a_long_one(text: str, shown: str) -> None:
     """A prompt of 41 Chinese characters, and a long path, were shown as nothing but an ellipsis."""
     assert shortened(text, 20) == shown
+
+
+@pytest.mark.parametrize(
+    ("subject", "shown"),
+    [
+        ([{"title": "A mug", "prompt": "a red mug"}, {"title": "A jug"}, {}], "A mug, A jug"),
+        ([models.ZImageTurbo(prompt="a red mug")], "a red mug"),
+        (Media(uri="s3://shop/a/mug.png", kind="image", mime="image/png", size=1, sha256="0"), "mug.png"),
+        ("/data/shop/products.csv", "products.csv"),
+    ],
+)
+def test_a_run_of_rows_is_named_by_what_is_first_in_each(subject: object, shown: str) -> None:
+    """Rows of a table were shown as Python's dicts, as in `pictures: {'title': 'A mug'}, {'title': 'A jug'}`."""
+
+    @flow
+    def pictures() -> None: ...
+
+    context: Any = FlowRunContext
+    with context.model_construct(flow=pictures, flow_run=FlowRun(flow_id=uuid4())):
+        assert run_name_with(subject).partition(", 2")[0] == f"pictures: {shown}"
+
+
+def test_a_batch_is_named_by_its_rows() -> None:
+    """Each batch of one model had the same name."""
+    context: Any = FlowRunContext
+    asked = {"model": "z-image/turbo", "rows": "s3://shop/products.csv"}
+    with context.model_construct(flow=batch, flow_run=FlowRun(flow_id=uuid4()), parameters=asked):
+        assert run_name().startswith("batch: products.csv")
 
 
 def test_hooks_are_attached_beside_the_users() -> None:

@@ -302,6 +302,26 @@ async def test_on_error_holds_in_a_used_file(rh: Emulator, tmp_path: Path, *, in
     assert (later.state, later.reason) == (stopped if inside or outside else ("made", ""))
 
 
+async def test_nothing_more_is_paid_for_while_the_storage_refuses_outputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Emulator(limit=1, long_side=96) as rh:
+        for name, value in environment(rh, tmp_path).items():
+            monkeypatch.setenv(name, value)
+        blocked = tmp_path / "out" / "pipelines"  # where the files go; the records beside it can be written
+        blocked.parent.mkdir()
+        blocked.touch()
+        state, result = await run(pictures(), rows=rows(*"abcdefgh"))
+        assert state.is_failed()
+        assert 3 <= len(rh.recorder.paid) < 8, "three refused outputs, and those of which a task ran then"
+        unpaid = sum("Not submitted, so that nothing was paid" in one.reason for one in result.steps)
+        assert unpaid + len(rh.recorder.paid) == 16
+        blocked.unlink()
+        state, result = await run(pictures(), rows=rows(*"abcdefgh"))
+        assert state.is_completed(), state.message
+        assert len(rh.recorder.paid) == 16
+
+
 async def test_works_of_earlier_runs_take_nothing_of_a_budget(rh: Emulator) -> None:
     borrowed = [f"old {number}" for number in range(10)]
     await run(pictures(), rows=rows(*borrowed))
