@@ -103,10 +103,16 @@ def run_name(parameters: Mapping[str, Any]) -> str:
     return titled(str(model), params, label=parameters.get("label"))
 
 
+def beginning_of_prompt(params: Mapping[str, Any], width: int) -> str:
+    """Returns the beginning of the text that a request is about; empty if it has none."""
+    return shortened(
+        next((str(params[name]) for name in ("prompt", "text", "description") if params.get(name)), ""), width
+    )
+
+
 def titled(model: str, params: Mapping[str, Any], *, label: str | None) -> str:
     """Names a task run; see `run_name`."""
-    subject = next((str(params[name]) for name in ("prompt", "text", "description") if params.get(name)), "")
-    short = shortened(subject, PROMPT_SHOWN)
+    short = beginning_of_prompt(params, PROMPT_SHOWN)
     head = f"{label}: {model}" if label else model
     return f"{head} ({short})" if short else head
 

@@ -634,6 +634,7 @@ async def test_the_account_is_a_table_a_json_file_and_an_artifact(rh: Emulator) 
     report = await run(prompts("a lighthouse", "a forbidden thing"))
     table = list(csv.DictReader(io.StringIO(Path(report.csv_uri).read_text())))
     assert [(row["row"], row["state"]) for row in table] == [("1", "done"), ("2", "failed")]
+    assert [row["subject"] for row in table] == ["a lighthouse", "a forbidden thing"]
     assert Path(table[0]["output"]).is_file()
     assert Path(table[0]["manifest"]).is_file()
     assert table[0]["tasks"] == rh.recorder.paid[0].task_id
@@ -645,6 +646,7 @@ async def test_the_account_is_a_table_a_json_file_and_an_artifact(rh: Emulator) 
         key, run_id = ArtifactFilterKey(any_=["batch-report"]), ArtifactFilterFlowRunId(any_=[UUID(whole["flow_run"])])
         (shown,) = await client.read_artifacts(artifact_filter=ArtifactFilter(key=key, flow_run_id=run_id))
     assert [row["state"] for row in json.loads(str(shown.data))] == ["failed", "done"]
+    assert [row["subject"] for row in json.loads(str(shown.data))] == ["a forbidden thing", "a lighthouse"]
     assert "1 of 2 rows done, 1 failed" in str(shown.description)
 
 
@@ -740,6 +742,7 @@ async def test_a_batch_never_takes_its_own_outputs_for_rows(
     for _ in range(2):
         report = await run(str(folder / "**" / "*.png"), model=ENLARGER)
         assert (report.done, report.total, len(rh.recorder.paid)) == (2, 2, 2)
+        assert [item["subject"] for item in items(report)] == ["a.png", "b.png"]
     monkeypatch.setenv("RH_STORAGE_URL", str(folder))
     for _ in range(2):
         assert (await run(str(folder / "*.png"), model=ENLARGER)).is_complete

@@ -361,6 +361,7 @@ class RowExecutor:
             row=work.number,
             id=work.id,
             label=work.label,
+            subject=self.items[work.number].subject,
             state=state,
             reason=reason,
             costs=Costs.total(filter(None, map(self.ledger.spent_on, keys))),

@@ -78,6 +78,7 @@ class RowResult(BaseModel):
         row: Its number in the source, from 1.
         id: The same for the same row in every run of the batch; empty for one that cannot be read.
         label: A name for its output.
+        subject: The beginning of its prompt, or the name of its file; empty if it cannot be read.
         state: Its state.
         reason: The reason, unless it is done.
         costs: What its jobs have cost together, failed tasks included.
@@ -94,6 +95,7 @@ class RowResult(BaseModel):
     row: int
     id: str = ""
     label: str | None = None
+    subject: str = ""
     state: RowState = "unfinished"
     reason: str = ""
     costs: Costs = Field(default_factory=Costs)
@@ -110,6 +112,7 @@ class RowResult(BaseModel):
         cells = {
             "row": str(self.row),
             "label": self.label or "",
+            "subject": self.subject,
             "state": self.state,
             "reason": self.reason,
             # One for each unit, in one order, as the tasks are one for each task.

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import PurePath
 from typing import Any
 
 from prefect.logging import get_run_logger
@@ -19,7 +20,7 @@ from rh_prefect.flow_runs.job_progress import expect_jobs
 from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.flow_runs.suspension import SuspendGroup, Wait, open_suspend_group
 from rh_prefect.flows.batch import report as reports
-from rh_prefect.flows.batch.batch_plan import ChainStep, InvalidRow, Plan, Work, make_plan
+from rh_prefect.flows.batch.batch_plan import ChainStep, InvalidRow, Plan, Stage, Work, make_plan
 from rh_prefect.flows.batch.executor import Progress, RowExecutor
 from rh_prefect.flows.batch.report import BatchReport, RowResult, filled_in
 from rh_prefect.flows.batch.row_sources import RowInput, open_source
@@ -31,8 +32,10 @@ from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options, Reuse
 from rh_prefect.media.input_access_policy import allow_below
+from rh_prefect.media.input_files import shown
 from rh_prefect.media.store import MediaStore
 from rh_prefect.table_files import Source
+from rh_prefect.tasks.generate import beginning_of_prompt
 
 _MAX_LISTED = 10
 """How many rows of one reason, and how many reasons, an error names."""
@@ -42,6 +45,9 @@ _JOBS_WITHOUT_ROW = (
     "changed or removed, or this run has not reached it. They have cost %s, which is not in the sum of the rows: %s. "
     "What to do: `rh-prefect jobs collect %s` downloads their results at no cost"
 )
+
+_SUBJECT_SHOWN = 80
+"""How many characters of a row's prompt its report shows."""
 
 _SETTLE = 5.0
 """Seconds that the report of a run that is broken off waits for submits in flight."""
@@ -265,7 +271,9 @@ class _Run:
         done = await asyncio.to_thread(_done_earlier, unchanged, known, self.store)
         for row in unchanged:
             if row.number in done:
-                executor.items[row.number] = known[row.id].model_copy(update={"row": row.number, "label": row.label})
+                executor.items[row.number] = known[row.id].model_copy(
+                    update={"row": row.number, "label": row.label, "subject": executor.items[row.number].subject}
+                )
                 executor.keep(row)
                 REQUESTED_KEYS[executor.scope.journal.scope].update(executor.keys(row.id))
         return [row for row in rows if isinstance(row, Work) and row.number not in done]
@@ -330,7 +338,16 @@ def _item(row: Work | InvalidRow, plan: Plan, store: MediaStore) -> RowResult:
         return RowResult(row=row.number, id=row.id, label=row.label, state="failed", reason=reason)
     reason = "the run stopped before it was complete; run it again"
     mark = mark_of(plan.stages, row.params, options_for=store.options_for)
-    return RowResult(row=row.number, id=row.id, label=row.label, reason=reason, files=mark)
+    subject = _subject(row, plan.stages[0])
+    return RowResult(row=row.number, id=row.id, label=row.label, subject=subject, reason=reason, files=mark)
+
+
+def _subject(row: Work, first: Stage) -> str:
+    """Returns what a person recognises a row by that has no label: the beginning of its prompt, or its file's name."""
+    values = row.params[0]
+    given = next(filter(None, (values.get(param.name) for param in first.model.media_params)), "")
+    file = given[0] if isinstance(given, list) else given
+    return beginning_of_prompt(values, _SUBJECT_SHOWN) or PurePath(shown(str(getattr(file, "uri", file)))).name
 
 
 async def _ledger(scope: Scope) -> SpendTracker:
