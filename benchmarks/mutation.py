@@ -51,7 +51,7 @@ QUICK = {
         "jobs/test_scope_checks.py",
     ],
     "run_cancellation": ["jobs/test_run_cancellation.py", "jobs/test_suspension.py"],
-    "driver": ["jobs/test_driver.py", "jobs/journal/test_budget.py", "jobs/test_completion.py"],
+    "step_executor": ["jobs/test_step_executor.py", "jobs/journal/test_budget.py", "jobs/test_completion.py"],
     "outputs/collect": ["jobs/outputs/test_collect.py"],
     "outputs/manifest": [
         "jobs/outputs/test_manifest.py",

@@ -18,7 +18,7 @@ from starlette.routing import Route, WebSocketRoute
 import rh_prefect.tasks
 from rh_prefect import catalog
 from rh_prefect.client import Client, progress
-from rh_prefect.emulator.api import api_app
+from rh_prefect.emulator.asgi_app import api_app
 from rh_prefect.emulator.file_host import file_app
 from rh_prefect.tasks import endpoints, platform
 

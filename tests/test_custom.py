@@ -11,7 +11,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from rh_prefect import catalog, models
-from rh_prefect.cli.preflight_checks import batch_values, read_assignments
+from rh_prefect.cli.argument_checks import batch_values, read_assignments
 from rh_prefect.errors import InputError, UnknownModelError
 from rh_prefect.media.media import Media
 from rh_prefect.models import CustomInput, FileValue, ModelInput

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter, validators
 
 from rh_prefect.cli import prefect_server
+from rh_prefect.cli.argument_checks import check_call
 from rh_prefect.cli.init import write_example
-from rh_prefect.cli.preflight_checks import check_call
 
 if TYPE_CHECKING:
     from rh_prefect.emulator.recorder import Recorder

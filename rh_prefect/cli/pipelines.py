@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter, validators
 
-from rh_prefect.cli.preflight_checks import printable, refuse_hidden
+from rh_prefect.cli.argument_checks import printable, refuse_hidden
 from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.document import PipelineError, Problem, nearest

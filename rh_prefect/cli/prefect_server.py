@@ -15,7 +15,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from rh_prefect.cli.preflight_checks import is_flow_run_id
+from rh_prefect.cli.argument_checks import is_flow_run_id
 from rh_prefect.errors import ConfigError
 from rh_prefect.settings import get_settings
 

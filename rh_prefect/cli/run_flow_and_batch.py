@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from rh_prefect.cli.command_builder import FlowSignature, as_command, composed_flows, flow_signature, options
-from rh_prefect.cli.prefect_server import prefect_api
-from rh_prefect.cli.preflight_checks import (
+from rh_prefect.cli.argument_checks import (
     batch_values,
     check_account,
     check_batch,
@@ -25,6 +23,8 @@ from rh_prefect.cli.preflight_checks import (
     check_store,
     printable,
 )
+from rh_prefect.cli.commands_from_flows import FlowSignature, as_command, composed_flows, flow_signature, options
+from rh_prefect.cli.prefect_server import prefect_api
 from rh_prefect.cli.run_pipeline import in_new_flow_run, run_to_end
 from rh_prefect.cli.run_pipeline import run as run_pipeline
 from rh_prefect.errors import BatchIncomplete, InputError
@@ -94,7 +94,7 @@ def _run_model(
     quiet: bool = False,
     **more: Any,
 ) -> None:
-    from rh_prefect.cli.preflight_checks import files_in, read_assignments
+    from rh_prefect.cli.argument_checks import files_in, read_assignments
     from rh_prefect.models import any_input
 
     if model is None and resume is None:

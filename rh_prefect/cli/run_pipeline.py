@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from cyclopts import Parameter, validators
 
+from rh_prefect.cli.argument_checks import check_account, check_blocks, check_store, refuse_hidden
 from rh_prefect.cli.pipelines import (
     Item,
     New,
@@ -28,7 +29,6 @@ from rh_prefect.cli.pipelines import (
     words_of,
 )
 from rh_prefect.cli.prefect_server import is_configured, prefect_api
-from rh_prefect.cli.preflight_checks import check_account, check_blocks, check_store, refuse_hidden
 from rh_prefect.errors import InputError, PipelineIncomplete
 from rh_prefect.pipelines.plan.planned_steps import Instance, Selection
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan

@@ -21,7 +21,7 @@ from rh_prefect.jobs.journal.costs import amount_text
 from rh_prefect.settings import get_settings
 
 if TYPE_CHECKING:
-    from rh_prefect.flow_runs.spending import Charges, TaskCharge
+    from rh_prefect.flow_runs.spend_report import Charges, TaskCharge
     from rh_prefect.media.store import MediaStore
 
 
@@ -88,7 +88,7 @@ def _print_csv(rows: Sequence[Mapping[str, object]]) -> None:
 
 async def _charges(storage: str | None) -> tuple[MediaStore, Charges]:
     from rh_prefect.blocks.lookup import load_storage
-    from rh_prefect.flow_runs.spending import charges
+    from rh_prefect.flow_runs.spend_report import charges
 
     store = await load_storage(storage)
     settings = get_settings()

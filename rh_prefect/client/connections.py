@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from rh_prefect.client.h11_transport import CallTransport
 from rh_prefect.client.responses import RequestInfo, no_answer
-from rh_prefect.client.threaded_backend import FileTransport
+from rh_prefect.client.threaded_file_download import FileTransport
 from rh_prefect.errors import ConnectFailed, ResponseLost
 from rh_prefect.redaction import HiddenAddressTransport, mask
 

@@ -20,7 +20,7 @@ import httpx
 
 from rh_prefect.client.connections import FOREIGN, RESEND, Delivery
 from rh_prefect.client.responses import RequestInfo, no_answer
-from rh_prefect.client.threaded_backend import ThreadedStream
+from rh_prefect.client.threaded_file_download import ThreadedStream
 from rh_prefect.client.tolerant_json import loads
 from rh_prefect.client.wire.platform import Download
 from rh_prefect.errors import LinkExpired, StoreError, TransportError

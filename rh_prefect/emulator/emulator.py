@@ -16,7 +16,7 @@ from typing import Self, TypedDict, Unpack
 
 from rh_prefect.catalog.model import Model, Output, Param, PriceTable, Rule
 from rh_prefect.emulator.accounts import ApiKeys, RateLimit
-from rh_prefect.emulator.api import api_app
+from rh_prefect.emulator.asgi_app import api_app
 from rh_prefect.emulator.assets import Assets
 from rh_prefect.emulator.assumptions import DEFAULT, Assumptions
 from rh_prefect.emulator.broken_responses import HeldResponses

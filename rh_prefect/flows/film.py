@@ -16,7 +16,7 @@ from rh_prefect.flow_runs.parameter_types import (
     Music,
     Resolution,
 )
-from rh_prefect.flows.shared_requests import (
+from rh_prefect.flows.common_steps import (
     FRAMINGS,
     MOVES,
     Blocks,

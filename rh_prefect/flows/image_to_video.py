@@ -8,8 +8,8 @@ from pydantic import Field
 
 from rh_prefect.flow_runs.flow import flow, run_name
 from rh_prefect.flow_runs.parameter_types import Budget, ClipSeconds, MaxAttempts, Resolution
-from rh_prefect.flows import shared_requests
-from rh_prefect.flows.shared_requests import Blocks, upscale_request
+from rh_prefect.flows import common_steps
+from rh_prefect.flows.common_steps import Blocks, upscale_request
 from rh_prefect.jobs.outputs.result import Result
 
 
@@ -37,12 +37,12 @@ async def image_to_video(
         storage: Name of a MediaStorage block; by default RH_STORAGE_URL.
     """
     blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget, "max_attempts": max_attempts}
-    request = shared_requests.motion_request(image, prompt, seconds)
-    prices = [shared_requests.price_of(request)]
+    request = common_steps.motion_request(image, prompt, seconds)
+    prices = [common_steps.price_of(request)]
     if resolution is not None:
-        prices.append(shared_requests.price_of(upscale_request(image, resolution), seconds=seconds))
-    await shared_requests.expect(prices, blocks=blocks)
-    clip = await shared_requests.make(request, label="clip", blocks=blocks)
+        prices.append(common_steps.price_of(upscale_request(image, resolution), seconds=seconds))
+    await common_steps.expect(prices, blocks=blocks)
+    clip = await common_steps.make(request, label="clip", blocks=blocks)
     if resolution is None:
         return clip
-    return await shared_requests.make(upscale_request(clip, resolution), label="clip-enlarged", blocks=blocks)
+    return await common_steps.make(upscale_request(clip, resolution), label="clip-enlarged", blocks=blocks)

@@ -13,7 +13,7 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from rh_prefect import artifacts
-from rh_prefect.flow_runs.reconciliation import Finding, Reconciled, reconcile_runs
+from rh_prefect.flow_runs.leftover_tasks import Finding, Reconciled, reconcile_runs
 from rh_prefect.flow_runs.suspended_runs import wake_suspended
 from rh_prefect.jobs.loop_thread import LOOP
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from rh_prefect.errors import InputError
 from rh_prefect.flow_runs.flow import flow, run_name
 from rh_prefect.flow_runs.parameter_types import Budget, MaxAttempts, Music
-from rh_prefect.flows.shared_requests import (
+from rh_prefect.flows.common_steps import (
     Blocks,
     expect,
     gather_all,

@@ -18,7 +18,6 @@ from rh_prefect.jobs.accounts.account import Member, is_native
 from rh_prefect.jobs.accounts.account_slot import SlotLease
 from rh_prefect.jobs.accounts.pool import Pool
 from rh_prefect.jobs.download_folder import StoreChecks
-from rh_prefect.jobs.driver import JobDriver
 from rh_prefect.jobs.events import Observer, Silent, event_of, summary_of
 from rh_prefect.jobs.job_context import Callback, JobCall, JobContext, Services, callback_of
 from rh_prefect.jobs.journal.budget import spend_tracker_of
@@ -37,10 +36,11 @@ from rh_prefect.jobs.outputs.collect import Collector
 from rh_prefect.jobs.outputs.manifest import Manifest
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.requests.graph_request import app_request, native_request, quick_create_request, workflow_request
-from rh_prefect.jobs.requests.input_copies import Copies
 from rh_prefect.jobs.requests.input_identification import Inputs
 from rh_prefect.jobs.requests.request_preparation import JobRequest, as_recorded, custom_request, prepare_request
+from rh_prefect.jobs.requests.stored_input_copies import Copies
 from rh_prefect.jobs.run_cancellation import CancelWatch
+from rh_prefect.jobs.step_executor import StepExecutor
 from rh_prefect.media.store import MediaStore
 from rh_prefect.models import ModelInput
 from rh_prefect.settings import Settings
@@ -57,7 +57,7 @@ class Submitted:
         store: Where the caller wants the outputs; of concurrent calls of one job, each may want them elsewhere.
     """
 
-    driver: JobDriver
+    driver: StepExecutor
     accepted: Accepted
     store: MediaStore
 
@@ -249,7 +249,7 @@ class JobEngine:
         """
         options = Options(label=intent.label, may_submit=False)
         call = JobCall(scope, store, options=options, observer=observer or Silent())
-        driver = JobDriver(self._context(JobRequest.of(intent), call, CallJob(key)))
+        driver = StepExecutor(self._context(JobRequest.of(intent), call, CallJob(key)))
         accepted = await driver.find()
         return None if accepted is None else await self.complete(Submitted(driver, accepted, store))
 
@@ -279,7 +279,7 @@ class JobEngine:
 
     async def _submit(self, context: JobContext) -> Submitted:
         await self._register_for_ends(context.scope)
-        driver = JobDriver(context)
+        driver = StepExecutor(context)
         return Submitted(driver, await driver.submit(), context.store)
 
     async def _register_for_ends(self, scope: Scope) -> None:

@@ -41,7 +41,7 @@ from rh_prefect.errors import (
 from rh_prefect.jobs.journal.budget import Shortfall, exceeded
 from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.record_types import BROKEN, NOT_DELIVERED, NOT_SENT, Answer, End, Intent
-from rh_prefect.jobs.lifecycle_steps import (
+from rh_prefect.jobs.lifecycle_step_types import (
     AwaitEnd,
     AwaitSlot,
     CancelTask,

@@ -27,7 +27,7 @@ from rh_prefect.pipelines.document import Path, Problems, nearest, visible
 from rh_prefect.pipelines.file_model import FILE_TYPES, Param
 from rh_prefect.pipelines.planning_values import ABSENT, File, Items
 from rh_prefect.pipelines.types import file_kind
-from rh_prefect.pipelines.used_file_arguments import KINDS, used_value, wrong_file
+from rh_prefect.pipelines.use_step_arguments import KINDS, used_value, wrong_file
 from rh_prefect.settings import get_settings
 from rh_prefect.table_files import Row, form_of, is_empty, open_table
 

@@ -22,7 +22,7 @@ from rh_prefect.jobs.journal.job_records import JobRecords, Submit
 from rh_prefect.jobs.journal.journal import JSON, Journal, run_together
 from rh_prefect.jobs.journal.record_types import Intent, Record
 from rh_prefect.jobs.journal.scope import Scope
-from rh_prefect.jobs.lifecycle_steps import CancelTask
+from rh_prefect.jobs.lifecycle_step_types import CancelTask
 from rh_prefect.jobs.run_cancellation import UNCLEAR, Cancels, cancel_submission, is_unclear
 from rh_prefect.pipelines.work_lifecycle import ReadInterests, ReadSubmission, WorkPolicy, cancel_work
 from rh_prefect.pipelines.works_store import WorksJournal

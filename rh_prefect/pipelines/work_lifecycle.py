@@ -29,7 +29,7 @@ from rh_prefect.jobs.journal.budget import exceeded
 from rh_prefect.jobs.journal.job_records import Submit
 from rh_prefect.jobs.journal.record_types import NOT_DELIVERED, Answer, End, Intent, Record
 from rh_prefect.jobs.lifecycle import is_hopeless, raise_unless_temporary
-from rh_prefect.jobs.lifecycle_steps import (
+from rh_prefect.jobs.lifecycle_step_types import (
     AwaitEnd,
     AwaitSlot,
     CancelTask,

@@ -27,7 +27,6 @@ from rh_prefect.errors import (
 from rh_prefect.jobs.accounts.account import Member, is_native
 from rh_prefect.jobs.accounts.account_slot import SlotLease
 from rh_prefect.jobs.download_folder import part_file
-from rh_prefect.jobs.driver import JobDriver
 from rh_prefect.jobs.engine import JobEngine
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.job_context import JobCall, JobContext
@@ -36,11 +35,12 @@ from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.journal.identity import base_hash
 from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit
 from rh_prefect.jobs.journal.record_types import End, Intent
-from rh_prefect.jobs.lifecycle_steps import Step
+from rh_prefect.jobs.lifecycle_step_types import Step
 from rh_prefect.jobs.options import Request, policy_of
 from rh_prefect.jobs.outputs.collect import Collector, Names, extension_of_output
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.requests.request_preparation import JobRequest, as_recorded, replace_marks
+from rh_prefect.jobs.step_executor import StepExecutor
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines import work_lifecycle as protocol
 from rh_prefect.pipelines.plan.identity import work_id
@@ -244,7 +244,7 @@ class WorkRunner:
         return WorkDriver(context, work_call, self._works, ledger, settings=self._settings)
 
 
-class WorkDriver(JobDriver):
+class WorkDriver(StepExecutor):
     """Executes the steps that the protocol selects, for one work."""
 
     def __init__(

@@ -33,7 +33,7 @@ from rh_prefect.flow_runs.suspended_runs import SuspendedRunResumer
 from rh_prefect.jobs.job_context import usable_token
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.settings import get_settings
-from rh_prefect.webhook.verification import Delivery, Verifier
+from rh_prefect.webhook.delivery_confirmation import Confirmer, Delivery
 
 LARGEST_BODY: Final = 1024 * 1024
 """Bytes; a delivery with a hundred outputs takes less than a tenth of it."""
@@ -48,7 +48,7 @@ _log = logging.getLogger("rh_prefect")
 
 
 def create_app(
-    *, token: SecretStr | None = None, confirmer: Verifier | None = None, resumer: SuspendedRunResumer | None = None
+    *, token: SecretStr | None = None, confirmer: Confirmer | None = None, resumer: SuspendedRunResumer | None = None
 ) -> Starlette:
     """Creates the receiver, to be served alone or mounted in a web service of your own.
 
@@ -69,7 +69,7 @@ def create_app(
             "The receiver needs a token. What to do: set RH_WEBHOOK_TOKEN; `rh-prefect webhook serve` generates one."
         )
     watch = resumer or SuspendedRunResumer()
-    receiver = _Receiver(usable_token(secret), confirmer or Verifier(on_end=watch.notify), watch)
+    receiver = _Receiver(usable_token(secret), confirmer or Confirmer(on_end=watch.notify), watch)
     hook = Route("/hook/{token}/{scope}/{key}/{n}", receiver.take, methods=["POST"])
     routes = [hook, Route("/health", _health, methods=["GET"])]
     return Starlette(routes=routes, middleware=[Middleware(_Unlogged)], lifespan=receiver.watching)
@@ -103,7 +103,7 @@ class _Refused(Exception):
 class _Receiver:
     """The handler of deliveries."""
 
-    def __init__(self, token: SecretStr, confirmer: Verifier, resumer: SuspendedRunResumer) -> None:
+    def __init__(self, token: SecretStr, confirmer: Confirmer, resumer: SuspendedRunResumer) -> None:
         self._token = token.get_secret_value().encode()
         self._confirmer = confirmer
         self._resumer = resumer

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rh_prefect.cli.preflight_checks import check_batch, check_call
+from rh_prefect.cli.argument_checks import check_batch, check_call
 from rh_prefect.cli.run_display import line_of
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError

@@ -18,7 +18,7 @@ import pytest
 from rh_prefect.client import Client, Download, discard_partial
 from rh_prefect.client.connections import EnvironmentTransport
 from rh_prefect.client.download import CHUNK, download, resume_note
-from rh_prefect.client.threaded_backend import FileTransport
+from rh_prefect.client.threaded_file_download import FileTransport
 from rh_prefect.errors import ConnectFailed, LinkExpired, ResponseLost, StoreError
 from tests.support.scripted_server import Asked, Step, WireServer, cut, raw, reply
 

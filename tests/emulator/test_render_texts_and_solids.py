@@ -12,7 +12,7 @@ import pytest
 
 from rh_prefect import catalog
 from rh_prefect.emulator.render import Renderer
-from rh_prefect.emulator.render.cube import cube
+from rh_prefect.emulator.render.glb_cube import cube
 from rh_prefect.emulator.render.texts import subject_of, write
 from tests.support import samples
 

@@ -18,8 +18,8 @@ from prefect.states import Cancelling
 from rh_prefect import flow, generate_many, models
 from rh_prefect.emulator import Fault
 from rh_prefect.flow_runs.journal import FlowRunJournal
+from rh_prefect.flow_runs.leftover_tasks import reconcile_runs
 from rh_prefect.flow_runs.prefect_internals import drain
-from rh_prefect.flow_runs.reconciliation import reconcile_runs
 from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.flow_runs.suspended_runs import wake_suspended
 from rh_prefect.jobs.journal.job_records import jobs_of

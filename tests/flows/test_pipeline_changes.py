@@ -16,7 +16,7 @@ from prefect.states import Cancelled
 from rh_prefect import flow
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError
-from rh_prefect.flow_runs.reconciliation import reconcile_runs
+from rh_prefect.flow_runs.leftover_tasks import reconcile_runs
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.flows.pipeline_report import PipelineResult

@@ -16,7 +16,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from rh_prefect.cli import spend
 from rh_prefect.emulator import Assumptions, Emulator, Fault
 from rh_prefect.errors import PipelineIncomplete
-from rh_prefect.flow_runs.spending import charges
+from rh_prefect.flow_runs.spend_report import charges
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.flows.pipeline_report import OVER_BUDGET, WAITING, PipelineResult
 from rh_prefect.media.store import MediaStore

@@ -32,7 +32,7 @@ from rh_prefect.jobs.journal.record_types import (
     Resolution,
 )
 from rh_prefect.jobs.lifecycle import Policy
-from rh_prefect.jobs.lifecycle_steps import (
+from rh_prefect.jobs.lifecycle_step_types import (
     AwaitEnd,
     AwaitSlot,
     CancelTask,

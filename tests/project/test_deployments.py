@@ -23,7 +23,7 @@ from prefect.events.actions import RunDeployment
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.states import Cancelling
 
-from rh_prefect.cli.command_builder import composed_flows
+from rh_prefect.cli.commands_from_flows import composed_flows
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.flow import cancel_remote_jobs, finish
 from rh_prefect.flows.pipeline_report import NOTHING_NEW, OVER_BUDGET, WAITING

@@ -8,7 +8,7 @@ from typing import Any
 
 from rh_prefect.jobs.journal.job_records import Submit
 from rh_prefect.jobs.lifecycle import Policy, completing, finding, submitting
-from rh_prefect.jobs.lifecycle_steps import Step
+from rh_prefect.jobs.lifecycle_step_types import Step
 
 
 def lifecycle(policy: Policy) -> Generator[Step, Any, Submit | None]:

@@ -24,7 +24,6 @@ from rh_prefect.client.wire.task import TaskView
 from rh_prefect.errors import ConnectFailed, JournalError, ResponseLost, RunningHubError
 from rh_prefect.jobs import submission
 from rh_prefect.jobs.accounts.poller import is_settled
-from rh_prefect.jobs.driver import JobDriver
 from rh_prefect.jobs.events import Silent
 from rh_prefect.jobs.job_context import Callback, JobContext, Services
 from rh_prefect.jobs.journal.budget import Money, SpendTracker
@@ -39,6 +38,7 @@ from rh_prefect.jobs.lifecycle import Policy
 from rh_prefect.jobs.manual_repair import replay_spool
 from rh_prefect.jobs.requests.request_preparation import JobRequest
 from rh_prefect.jobs.run_cancellation import CancelReport, CancelWatch, cancel_scope
+from rh_prefect.jobs.step_executor import StepExecutor
 from tests.support.job_records import SOMEWHERE_ELSE, intent, owner_of
 from tests.support.memory_journal import MemoryPlace
 from tests.support.minimal_api import PRICE, MinimalApi, MinimalTask
@@ -297,7 +297,7 @@ class Process:
             owner=self._body.owner,
             recorded=recorded or {},
         )
-        driver = JobDriver(context)
+        driver = StepExecutor(context)
         accepted = await (driver.submit() if policy.may_submit else driver.find())
         if accepted is None:
             return None

@@ -21,7 +21,7 @@ from rh_prefect.flow_runs.suspended_runs import SHORTEST, SuspendedRunResumer
 from rh_prefect.jobs.job_context import Callback
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.webhook import create_app
-from rh_prefect.webhook.verification import Verifier
+from rh_prefect.webhook.delivery_confirmation import Confirmer
 from tests.support.prefect_server import free_port
 
 TOKEN = "canary-token-of-the-receiver"
@@ -39,7 +39,7 @@ def receiver(*, haste: float = 50.0) -> Iterator[Callback]:
         await asyncio.sleep(seconds / haste)
 
     resumer = SuspendedRunResumer(shortest=SHORTEST / haste)
-    app = create_app(token=SecretStr(TOKEN), confirmer=Verifier(sleep=sleep, on_end=resumer.notify), resumer=resumer)
+    app = create_app(token=SecretStr(TOKEN), confirmer=Confirmer(sleep=sleep, on_end=resumer.notify), resumer=resumer)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         # Prefect's settings of a test are context variables, which a new thread would not see.

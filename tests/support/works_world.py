@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any, TypeAlias
 
 from rh_prefect.errors import JobCancelled, JobFailed, SubmissionUnknown
-from rh_prefect.jobs import lifecycle_steps
+from rh_prefect.jobs import lifecycle_step_types
 from rh_prefect.jobs.journal.job_records import Submit
 from rh_prefect.jobs.journal.process_identity import Owner
 from rh_prefect.jobs.journal.record_types import Answer, End, Intent, Resolution
@@ -165,13 +165,13 @@ def _value(step: work_lifecycle.WorkStep, token: Token) -> Any:
     match step:
         case work_lifecycle.ReadHome() | work_lifecycle.RecordHome():
             return token and home_of(token)
-        case work_lifecycle.ReadSubmission() | lifecycle_steps.RecordAnswer():
+        case work_lifecycle.ReadSubmission() | lifecycle_step_types.RecordAnswer():
             return token and submit_of(token)
-        case lifecycle_steps.Claim(n):
+        case lifecycle_step_types.Claim(n):
             return token and intent_of(n, *token)
-        case lifecycle_steps.Post(_, n):
+        case lifecycle_step_types.Post(_, n):
             return answer_of(token, n)
-        case lifecycle_steps.AwaitEnd(submit) | lifecycle_steps.CancelTask(submit):
+        case lifecycle_step_types.AwaitEnd(submit) | lifecycle_step_types.CancelTask(submit):
             return end_of(token, submit.n)
         case work_lifecycle.Publish(submit):
             return home_of(submit.n) if token == "success" else Invalid("another shape")
@@ -180,13 +180,13 @@ def _value(step: work_lifecycle.WorkStep, token: Token) -> Any:
 
 
 LOCAL = (
-    lifecycle_steps.Prepare,
-    lifecycle_steps.AwaitSlot,
-    lifecycle_steps.FreeSlot,
-    lifecycle_steps.Reserve,
-    lifecycle_steps.Release,
-    lifecycle_steps.SwitchAccount,
-    lifecycle_steps.Pause,
+    lifecycle_step_types.Prepare,
+    lifecycle_step_types.AwaitSlot,
+    lifecycle_step_types.FreeSlot,
+    lifecycle_step_types.Reserve,
+    lifecycle_step_types.Release,
+    lifecycle_step_types.SwitchAccount,
+    lifecycle_step_types.Pause,
 )
 """Steps that change nothing which another process can see: they are done at once."""
 
@@ -312,20 +312,20 @@ class Explorer:
                         for name, _ in world.records
                     ),
                 )
-            case lifecycle_steps.CheckCancel():
+            case lifecycle_step_types.CheckCancel():
                 yield world, False
-            case lifecycle_steps.Claim(n):
+            case lifecycle_step_types.Claim(n):
                 yield from self._claim(actor, n, world)
-            case lifecycle_steps.Post(_, n):
+            case lifecycle_step_types.Post(_, n):
                 yield from self._post(actor, n, world)
-            case lifecycle_steps.RecordAnswer(_, n, answer):
+            case lifecycle_step_types.RecordAnswer(_, n, answer):
                 after = _record_answer(n, answer.outcome, world)
                 yield replace(after, spool=after.spool - {(actor.machine, n)}), after.submission(n)
-            case lifecycle_steps.Watch(submit):
+            case lifecycle_step_types.Watch(submit):
                 yield from self._watch(submit, world)
-            case lifecycle_steps.AwaitEnd(submit):
+            case lifecycle_step_types.AwaitEnd(submit):
                 yield from _await_end(actor, submit, world)
-            case lifecycle_steps.CancelTask(submit):
+            case lifecycle_step_types.CancelTask(submit):
                 status = world.task(submit.n)
                 status = "cancelled" if status == "pending" else status
                 after = world.with_task(submit.n, str(status)).create(f"end-{submit.n}", status)

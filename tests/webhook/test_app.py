@@ -15,8 +15,8 @@ from pydantic import SecretStr
 
 from rh_prefect.errors import ConfigError
 from rh_prefect.webhook import create_app
+from rh_prefect.webhook.delivery_confirmation import Confirmer, Delivery
 from rh_prefect.webhook.server import LARGEST_BODY
-from rh_prefect.webhook.verification import Delivery, Verifier
 from tests.support.hypothesis_settings import search
 
 TOKEN = "a-token-of-24-characters"
@@ -31,7 +31,7 @@ def _no_prefect() -> Iterator[None]:
         yield
 
 
-class Noted(Verifier):
+class Noted(Confirmer):
     """Takes what it is told, up to a number, and looks into nothing."""
 
     def __init__(self, most: int = 10**9) -> None:
@@ -46,7 +46,7 @@ class Noted(Verifier):
         return False
 
 
-def post(noted: Verifier, *bodies: bytes, path: str = PLACE) -> list[httpx.Response]:
+def post(noted: Confirmer, *bodies: bytes, path: str = PLACE) -> list[httpx.Response]:
     async def run() -> list[httpx.Response]:
         # The transport raises what the application raises.
         transport = httpx.ASGITransport(create_app(token=SecretStr(TOKEN), confirmer=noted))

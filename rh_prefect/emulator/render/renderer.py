@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from rh_prefect.catalog.model import Model
-from rh_prefect.emulator.render import cube, picture, sound, texts, video_files, video_models
+from rh_prefect.emulator.render import glb_cube, picture, sound, texts, video_files, video_models
 from rh_prefect.emulator.render.request import Limits, Request, number
 from rh_prefect.emulator.render.sound import write_sound
 
@@ -145,7 +145,7 @@ def make(request: Request, stem: Path) -> list[Rendered]:
     if request.model.output == "audio":
         return [_sound(request, stem)]
     to = stem.with_suffix(".glb")
-    cube.write_cube(to, hue=number(request.fingerprint, below=36_000) / 36_000)
+    glb_cube.write_cube(to, hue=number(request.fingerprint, below=36_000) / 36_000)
     return [_file(to)]
 
 

@@ -16,7 +16,7 @@ from rh_prefect import artifacts
 from rh_prefect.client.wire.task import TaskStatus
 from rh_prefect.errors import RunningHubError
 from rh_prefect.flow_runs.queries import first_of_batch
-from rh_prefect.flows.batch.saved_state import FOLDER
+from rh_prefect.flows.batch.attempt_records import FOLDER
 from rh_prefect.jobs.events import JobEventState
 from rh_prefect.jobs.journal.budget import SpendTracker
 from rh_prefect.jobs.journal.costs import Costs, charge_of

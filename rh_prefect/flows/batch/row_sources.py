@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from fsspec.core import url_to_fs
 
 from rh_prefect.errors import InputError
-from rh_prefect.jobs.requests.input_copies import is_copy
+from rh_prefect.jobs.requests.stored_input_copies import is_copy
 from rh_prefect.json_checks import snapshot
 from rh_prefect.media.input_files import identity_uri, unsigned_uri
 from rh_prefect.media.media import Media, as_media_input

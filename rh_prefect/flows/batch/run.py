@@ -20,11 +20,11 @@ from rh_prefect.flow_runs.job_progress import expect_jobs
 from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.flow_runs.suspension import SuspendGroup, Wait, open_suspend_group
 from rh_prefect.flows.batch import report as reports
+from rh_prefect.flows.batch.attempt_records import batch_id, enter, find_state_place, mark_of
 from rh_prefect.flows.batch.batch_plan import ChainStep, InvalidRow, Plan, Stage, Work, make_plan
 from rh_prefect.flows.batch.executor import Progress, RowExecutor
 from rh_prefect.flows.batch.report import BatchReport, RowResult, filled_in
 from rh_prefect.flows.batch.row_sources import RowInput, open_source
-from rh_prefect.flows.batch.saved_state import batch_id, enter, find_state_place, mark_of
 from rh_prefect.jobs.journal.budget import SpendTracker, spend_tracker_of
 from rh_prefect.jobs.journal.call_assignment import REQUESTED_KEYS
 from rh_prefect.jobs.journal.job_records import JobView

@@ -21,9 +21,9 @@ from rh_prefect.jobs.journal.budget import Prices
 from rh_prefect.jobs.journal.identity import file_mark
 from rh_prefect.jobs.journal.record_types import Intent
 from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.jobs.requests.input_copies import Copies
 from rh_prefect.jobs.requests.input_identification import Input, LocalFile, check_unchanged, open_local
 from rh_prefect.jobs.requests.request_preparation import JobRequest
+from rh_prefect.jobs.requests.stored_input_copies import Copies
 from rh_prefect.media.input_files import digest, file_state
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import is_local

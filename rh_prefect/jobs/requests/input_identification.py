@@ -18,7 +18,7 @@ from rh_prefect.jobs.download_folder import local_errors
 from rh_prefect.jobs.journal.identity import media_mark, uri_hash
 from rh_prefect.jobs.journal.journal import JSON, Journal
 from rh_prefect.jobs.journal.record_types import FoundName, MediaRecord
-from rh_prefect.jobs.requests.input_copies import Copies
+from rh_prefect.jobs.requests.stored_input_copies import Copies
 from rh_prefect.local_files import make_folder
 from rh_prefect.media.file_state import Stamp
 from rh_prefect.media.input_files import (

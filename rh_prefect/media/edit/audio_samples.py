@@ -19,7 +19,7 @@ from av.filter.context import FilterContext
 from numpy.typing import NDArray
 
 from rh_prefect.errors import MediaError
-from rh_prefect.media.edit.times import check_time
+from rh_prefect.media.edit.time_checks import check_time
 from rh_prefect.media.edit.video_reader import opened, picture_of, reading
 
 RATE = 48_000

@@ -30,7 +30,7 @@ from rh_prefect.media.edit.output import (
     write_frames,
     write_image,
 )
-from rh_prefect.media.edit.times import check_time
+from rh_prefect.media.edit.time_checks import check_time
 from rh_prefect.media.edit.video_reader import (
     FASTEST,
     Canvas,

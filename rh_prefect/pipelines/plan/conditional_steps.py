@@ -11,8 +11,8 @@ from rh_prefect.pipelines.conditions import doubts_of_choices, not_numbers, trut
 from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import Step
-from rh_prefect.pipelines.plan.draft import Draft
 from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.pipelines.plan.step_drafts import Draft
 from rh_prefect.pipelines.planning_values import Doubts, Frame, makers
 from rh_prefect.pipelines.references import references_in
 from rh_prefect.pipelines.takes_file import Choices

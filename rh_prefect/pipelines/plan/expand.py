@@ -15,12 +15,12 @@ from rh_prefect.pipelines.document import Path, Problems
 from rh_prefect.pipelines.evaluation import evaluate, results
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, condition_steps, is_open
-from rh_prefect.pipelines.plan.draft import Draft
+from rh_prefect.pipelines.plan.edit_recipes import draft_edit
 from rh_prefect.pipelines.plan.fan_out import FanOuts, mark_spare, uses_previous
 from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, recipe_id, request_base, work_id
 from rh_prefect.pipelines.plan.planned_steps import FREE, Instance, KnownWork, KnownWorks, Money, Selection, Work
 from rh_prefect.pipelines.plan.results import placeholder, undecided, value_of
-from rh_prefect.pipelines.plan.step_recipes import draft_edit
+from rh_prefect.pipelines.plan.step_drafts import Draft
 from rh_prefect.pipelines.plan.step_requests import draft_paid
 from rh_prefect.pipelines.plan.take_choice import TakeChooser, query_of
 from rh_prefect.pipelines.planning_values import ABSENT, File, Frame, Group, Items, StepOutput, makers

@@ -7,8 +7,8 @@ from typing import Any
 
 from rh_prefect.pipelines.file_model import Parse
 from rh_prefect.pipelines.parsed_answers import InvalidAnswerError, answer_type, read_answer
-from rh_prefect.pipelines.plan.draft import Draft
 from rh_prefect.pipelines.plan.planned_steps import Instance, Work
+from rh_prefect.pipelines.plan.step_drafts import Draft
 from rh_prefect.pipelines.planning_values import File, Items, Span, Unknown, digest, exactly
 from rh_prefect.pipelines.types import FILES, Type
 

@@ -15,10 +15,10 @@ from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.plan.count_settings import count_of
-from rh_prefect.pipelines.plan.draft import Draft, files_in, link_needs, plain, without_failed
 from rh_prefect.pipelines.plan.identity import is_settled, mark
 from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.pipelines.plan.request_price import input_seconds, output_seconds, price_of
+from rh_prefect.pipelines.plan.step_drafts import Draft, files_in, link_needs, plain, without_failed
 from rh_prefect.pipelines.planning_values import ABSENT, File, Frame, Unknown, characters, digest, number_of
 from rh_prefect.pipelines.site_graphs import SavedGraph, SavedGraphs, UnreadGraph, node_digests
 

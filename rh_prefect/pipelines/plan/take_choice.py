@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from itertools import count
 
 from rh_prefect.pipelines.plan.count_settings import count_of
-from rh_prefect.pipelines.plan.draft import Draft
 from rh_prefect.pipelines.plan.identity import work_id
 from rh_prefect.pipelines.plan.planned_steps import Instance, KnownWork, KnownWorks, Selection, WorkQuery
+from rh_prefect.pipelines.plan.step_drafts import Draft
 from rh_prefect.pipelines.takes_file import Choices
 
 _SECONDS = {"m": 60, "h": 3600, "d": 86400}

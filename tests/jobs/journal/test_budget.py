@@ -32,7 +32,7 @@ from rh_prefect.jobs.journal.job_records import RESUBMITTED, JobView, Submit
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.record_types import Answer, End, Record, Resolution
 from rh_prefect.jobs.lifecycle import Policy
-from rh_prefect.jobs.lifecycle_steps import (
+from rh_prefect.jobs.lifecycle_step_types import (
     AwaitEnd,
     AwaitSlot,
     CheckCancel,

@@ -14,8 +14,8 @@ import pytest
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.jobs.journal.identity import media_mark
 from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.requests.input_copies import Copies
 from rh_prefect.jobs.requests.input_identification import Inputs, check_unchanged, open_local
+from rh_prefect.jobs.requests.stored_input_copies import Copies
 from rh_prefect.media.media import Kind, Media
 from rh_prefect.media.store import MediaStore
 from tests.support import samples

@@ -10,9 +10,9 @@ from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.edits import EDITS, Edit, EditParam
 from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import Step
-from rh_prefect.pipelines.plan.draft import Draft, files_in, link_needs, plain, without_failed
 from rh_prefect.pipelines.plan.identity import is_settled, mark
 from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.pipelines.plan.step_drafts import Draft, files_in, link_needs, plain, without_failed
 from rh_prefect.pipelines.plan.subtitle_time_check import equal_times
 from rh_prefect.pipelines.planning_values import (
     ABSENT,

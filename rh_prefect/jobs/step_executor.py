@@ -21,7 +21,7 @@ from rh_prefect.jobs.journal.job_records import RESUBMITTED, JobView, Submit
 from rh_prefect.jobs.journal.journal import as_cached
 from rh_prefect.jobs.journal.record_types import Answer, End, Intent, Resolution
 from rh_prefect.jobs.lifecycle import Accepted, completing, finding, submitting
-from rh_prefect.jobs.lifecycle_steps import (
+from rh_prefect.jobs.lifecycle_step_types import (
     CRITICAL,
     AwaitEnd,
     AwaitSlot,
@@ -52,7 +52,7 @@ _log = logging.getLogger("rh_prefect")
 T = TypeVar("T")
 
 
-class JobDriver:
+class StepExecutor:
     """Submits one job and waits for its task, on the package's loop thread."""
 
     def __init__(self, context: JobContext) -> None:

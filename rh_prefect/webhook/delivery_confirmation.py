@@ -51,7 +51,7 @@ class Delivery:
         return f"{self.scope}/{self.key}"
 
 
-class Verifier:
+class Confirmer:
     """A background verifier on the package's loop thread; repeated deliveries are processed once.
 
     `on_end` is called on the loop thread when an end was confirmed.

@@ -16,7 +16,6 @@ from rh_prefect import catalog, models
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import JobCancelled, ModerationError
 from rh_prefect.jobs.accounts.account import member
-from rh_prefect.jobs.driver import LIMITER_PAUSES
 from rh_prefect.jobs.engine import engine_for
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.job_context import JobCall
@@ -27,6 +26,7 @@ from rh_prefect.jobs.lifecycle import Policy
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options
 from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.jobs.step_executor import LIMITER_PAUSES
 from rh_prefect.media.store import MediaStore
 from tests.support import samples
 from tests.support.memory_journal import MemoryPlace

@@ -7,7 +7,7 @@ import inspect
 import pytest
 
 from rh_prefect import flows
-from rh_prefect.cli.command_builder import FlowSignature, composed_flows, flow_signature
+from rh_prefect.cli.commands_from_flows import FlowSignature, composed_flows, flow_signature
 from rh_prefect.cli.run_flow_and_batch import run_app
 
 SIGNATURES = [*composed_flows(), flow_signature("models", "any_model"), flow_signature("batch/flow", "batch")]
