@@ -21,6 +21,7 @@ from rh_prefect.errors import (
     KeyRejected,
     MediaError,
     OutputsExpired,
+    OutputsPending,
     TaskNotFound,
     TransportError,
 )
@@ -335,9 +336,12 @@ class WorkDriver(StepExecutor):
         return super()._settled(submit, end) if self._is_own(submit) else end
 
     async def _await_end(self, submit: Submit, *, adopted: bool) -> End:
-        if self._is_own(submit) or await self._can_poll(submit):
+        if not (self._is_own(submit) or await self._can_poll(submit)):
+            return await self._await_record(submit)
+        try:
             return await super()._await_end(submit, adopted=adopted)
-        return await self._await_record(submit)
+        except OutputsPending as error:
+            raise _with_advice(error, "run again later. The task is then queried again, at no cost.") from error
 
     async def _can_poll(self, submit: Submit) -> bool:
         """Returns whether an account of this run can query the task of another run."""
@@ -383,12 +387,10 @@ class WorkDriver(StepExecutor):
         try:
             result = await context.services.stores.storing(context.run_attempt, context.store, context.job, collecting)
         except OutputsExpired as error:
-            reason, _, _ = error.message.partition(" What to do: ")
-            raise OutputsExpired(
-                f"{reason} What to do: run again, which downloads it at no cost while RunningHub stores it, about a "
-                "day. If a file stays missing, run with --retake of this step, which pays for a new result.",
-                job=context.job,
-                task_id=end.task_id,
+            raise _with_advice(
+                error,
+                "run again, which downloads it at no cost while RunningHub stores it, about a day. If a file stays "
+                "missing, run with --retake of this step, which pays for a new result.",
             ) from error
         if result.damaged:
             file = result.damaged[0]
@@ -509,3 +511,9 @@ def _base(request: JobRequest, stands_for: Mapping[str, str]) -> str:
     payload = replace_marks(request.request, stands_for)
     base = base_hash(site=request.site, endpoint=request.endpoint, payload=payload)
     return replace(request, base=base).with_graph().base
+
+
+def _with_advice(error: JobError, advice: str) -> JobError:
+    """Returns the error with advice that is right for a work, which `rh-prefect jobs collect` does not take."""
+    reason, _, _ = error.message.partition(" What to do: ")
+    return type(error)(f"{reason} What to do: {advice}", job=error.job, task_id=error.task_id)

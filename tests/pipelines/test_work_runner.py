@@ -21,6 +21,7 @@ from rh_prefect.errors import (
     JobTimeout,
     NotPlanned,
     OutputsExpired,
+    OutputsPending,
     RequestRejected,
     SubmissionUnknown,
 )
@@ -317,6 +318,18 @@ async def test_a_success_without_files_at_the_cancellation_of_its_run_is_fetched
         assert len((await other.one(picture())).files) == 1
         assert (report.cancelled, report.finished) == ([], [rh.recorder.paid[0].task_id])
         assert len(rh.recorder.paid) == 1
+
+
+async def test_a_success_without_files_says_how_to_get_them(rh: Emulator, given: dict[str, Any]) -> None:
+    rh.faults.add(Fault("query", kind="no-results"))
+    run = PipelineRun(**given)
+    with pytest.raises(OutputsPending, match="run again later") as failed:
+        await run.one(picture())
+    assert "jobs collect" not in failed.value.message, "which takes no works"
+    assert failed.value.task_id == rh.recorder.paid[0].task_id
+    rh.faults.clear()
+    assert len((await PipelineRun(**given).one(picture())).files) == 1
+    assert len(rh.recorder.paid) == 1
 
 
 async def _until_interested(works: WorksJournal) -> None:
