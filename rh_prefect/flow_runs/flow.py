@@ -168,11 +168,12 @@ async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
     """Writes the table of steps, and downloads paid results that this run did not use."""
     status = run_progress_of(artifacts.Page.of(flow, flow_run.id))
     if status.rows:
+        await LOOP.call(status.progress.finish(status.percent_done, description=status.summary))
         if not status.is_reported:
             await artifacts.steps_table(status.steps(), page=status.page)
-        await LOOP.call(status.progress.finish(status.percent_done, description=status.summary))
-        if not status.is_reported and (files := status.files()):
-            await artifacts.results(files, cost=status.cost, page=status.page)
+            if files := status.files():
+                await artifacts.results(files, cost=status.cost, page=status.page)
+            flow_run_logger(flow_run, flow).info("%s", status.summary)
     if state.is_completed() and str(flow_run.id) in REQUESTED_KEYS:
         await LOOP.call(_collect_orphans(scope_of(flow_run, flow.name), flow_run_logger(flow_run, flow)))
     if flow_run.run_count > 1:

@@ -108,22 +108,21 @@ class RunProgress:
         """The text above the bar: the numbers of jobs by state, and the progress of graphs that report it."""
         with self._lock:
             events = [self.rows[job] for job in islice(self._steps, _GRAPHS_IN_LINE)]
+        estimate = [f"estimate {self.estimate}"] if self.estimate else []
         messages = (f"{event.label or event.model}: {event.message}" for event in events)
-        return "; ".join([", ".join(self._counts()), *messages])
+        return "; ".join([", ".join([*self._counts(), *estimate]), *messages])
 
     def _counts(self) -> Iterator[str]:
         yield f"{self.done} of {self.total} jobs done"
         for state in ("failed", "unknown", "cancelled"):
             if self._states[state]:
                 yield f"{self._states[state]} {state}"
-        if self.estimate:
-            yield f"estimate {self.estimate}"
 
     @property
     def summary(self) -> str:
-        """The text above the progress bar of a run that has ended."""
+        """The text above the progress bar of a run that has ended, and the last line of its log."""
         waiting = self.total - self.ended
-        return ", ".join([*self._counts(), *([f"{waiting} not finished"] if waiting else [])])
+        return ", ".join([*self._counts(), *([f"{waiting} not finished"] if waiting else []), f"cost {self.cost}"])
 
     @property
     def has_work(self) -> bool:

@@ -9,7 +9,9 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 from prefect.flows import FlowStateHook
 
-from rh_prefect import models
+import rh_prefect
+from rh_prefect import generate, models
+from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.flow import flow_with, run_name, run_name_with, shortened
 from rh_prefect.flows.batch import batch
 from rh_prefect.media.media import Media
@@ -129,3 +131,17 @@ def test_hooks_are_called() -> None:
     called.clear()
     run()
     assert called == [("theirs", "Completed"), ("ours", "Completed")]
+
+
+@pytest.mark.prefect
+async def test_the_log_ends_with_what_was_done_and_its_cost(
+    rh: Emulator, prefect_server: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    @rh_prefect.flow
+    async def pair() -> None:
+        await generate(models.ZImageTurbo(prompt="a lighthouse"))
+        await generate(models.ZImageTurbo(prompt="a harbour"))
+
+    caplog.set_level("INFO", "prefect.flow_runs")
+    await pair()
+    assert f"2 of 2 jobs done, cost {rh.recorder.charged} CNY" in caplog.messages

@@ -77,5 +77,5 @@ def test_a_failed_run_is_not_shown_as_done() -> None:
     for job, state in enumerate(("succeeded", "reused", "failed", "cancelled")):
         status.take(event(job, cast("JobEventState", state)))
     assert status.line == "2 of 5 jobs done, 1 failed, 1 cancelled, estimate 9.30 CNY"
-    assert status.summary == "2 of 5 jobs done, 1 failed, 1 cancelled, estimate 9.30 CNY, 1 not finished"
+    assert status.summary == "2 of 5 jobs done, 1 failed, 1 cancelled, 1 not finished, cost 0"
     assert (status.percent, status.percent_done) == (80.0, 40.0)
