@@ -91,7 +91,7 @@ class Watch:
 
     def _line(self) -> str:
         """Returns the status line at the bottom of the terminal while jobs run."""
-        running = [event.label or event.model for event in self._board.rows.values() if event.state not in ENDED]
+        running = [event.name for event in self._board.rows.values() if event.state not in ENDED]
         return " · ".join(
             [
                 f"{time.monotonic() - self._began:.0f} s",
@@ -137,7 +137,7 @@ class Watch:
         if event.state in _SHOWN:
             mark = _MARKS.get(event.state, "·")
             seconds = time.monotonic() - self._began
-            self._console.print(f"{seconds:6.1f} s {mark} {event.label or event.model}: {event.message}", markup=False)
+            self._console.print(f"{seconds:6.1f} s {mark} {event.name}: {event.message}", markup=False)
 
     def _total(self) -> str:
         paid = {
@@ -151,7 +151,7 @@ class Watch:
     def _say_how_to_go_on(self) -> None:
         running = [event for event in self._board.rows.values() if event.state not in ENDED and event.task_id]
         for event in running:
-            print(f"still running at RunningHub: task {event.task_id}  {event.label or event.model}", file=sys.stderr)
+            print(f"still running at RunningHub: task {event.task_id}  {event.name}", file=sys.stderr)
         # For a run that has submitted nothing, a resume would keep nothing.
         has_submitted = any(event.task_id or event.state == "unknown" for event in self._board.rows.values())
         if self._is_resumed or has_submitted or LOOP.is_submitting:

@@ -17,6 +17,7 @@ from prefect.runtime import flow_run
 from pydantic import BaseModel
 
 from rh_prefect import artifacts
+from rh_prefect.display_names import shortened
 from rh_prefect.errors import RunningHubError
 from rh_prefect.flow_runs.call_positions import PlacedFlow, count_submits
 from rh_prefect.flow_runs.cancellation import cancel_run
@@ -87,15 +88,6 @@ def run_name_with(subject: object) -> str:
     began = flow_run.scheduled_start_time
     head = f"{flow_run.flow_name}: {shortened(subject, 50)}" if subject else flow_run.flow_name
     return f"{head}, {began:%Y-%m-%d %H:%M}" if began else head
-
-
-def shortened(text: str, width: int) -> str:
-    """Returns a text on one line, cut after a word; a long word, as of a language without spaces, is cut itself."""
-    line = " ".join(text.split())
-    if len(line) <= width:
-        return line
-    words, _, cut = line[:width].rpartition(" ")
-    return f"{words if len(cut) <= width // 2 else line[: width - 1]}…"
 
 
 def _named(value: object) -> str:

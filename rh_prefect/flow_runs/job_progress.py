@@ -139,7 +139,7 @@ class RunProgress:
         if self.results:
             return {name: media.uri for name, media in self.results.items()}
         done = [event for event in self.rows.values() if event.state in ("succeeded", "reused") and event.output]
-        return {f"{number}. {one.label or one.model}": str(one.output) for number, one in enumerate(done, 1)}
+        return {f"{number}. {one.name}": str(one.output) for number, one in enumerate(done, 1)}
 
     def steps(self) -> list[Step]:
         """The rows of the run's table."""
@@ -148,7 +148,7 @@ class RunProgress:
 
 def _step(event: JobEvent) -> Step:
     return Step(
-        model=f"{event.label} · {event.model}" if event.label else event.model,
+        model=f"{event.label} · {event.model}" if event.label else event.name,
         state=event.state,
         queued_seconds=event.queued_seconds,
         run_seconds=event.run_seconds,

@@ -12,6 +12,7 @@ from prefect.blocks.abstract import JobRun
 
 from rh_prefect.blocks.lookup import load_engine, load_storage
 from rh_prefect.client.wire.task import is_task_id
+from rh_prefect.display_names import beginning_of_prompt
 from rh_prefect.errors import InputError, JobCancelled, TaskNotFound
 from rh_prefect.flow_runs.flow_scope import current_scope
 from rh_prefect.flow_runs.job_progress import run_observer
@@ -103,6 +104,7 @@ class Handle:
             label=submit.intent.label,
             task_id=self.task_id,
             message=error.message,
+            prompt=beginning_of_prompt(submit.intent.payload),
         )
         self.observer.notify(event)
 

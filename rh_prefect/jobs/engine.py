@@ -186,7 +186,7 @@ class JobEngine:
         if options.reuse == "always":
             manifest = await self._reusable(prepared, scope, store, options)
             if manifest is not None:
-                return _reused(manifest, call)
+                return _reused(manifest, prepared, call)
             prepared = prepared.with_graph() if options.key is None else prepared
         call_job = await self._find(prepared, scope, store, call.caller, options)
         equal = (scope.journal.scope, prepared.request_id)
@@ -419,7 +419,7 @@ class JobEngine:
         except RunningHubError as error:
             context.notify("failed", error.message, task_id=submit.task_id, costs=costs)
             raise
-        context.observer.notify(event_of(result, message=summary_of(result), costs=costs))
+        context.observer.notify(event_of(result, message=summary_of(result), prompt=request.prompt, costs=costs))
         return result
 
     def _callback(self, request: JobRequest) -> Callback | None:
@@ -470,9 +470,10 @@ def _name(context: JobContext) -> tuple[str, str]:
     return context.scope.journal.scope, context.key
 
 
-def _reused(manifest: Manifest, call: JobCall) -> Reused:
+def _reused(manifest: Manifest, request: JobRequest, call: JobCall) -> Reused:
     result = manifest.result(call.store, reused=True).model_copy(update={"label": call.options.label})
-    call.observer.notify(event_of(result, message=f"taken from {result.manifest}; nothing was paid"))
+    message = f"taken from {result.manifest}; nothing was paid"
+    call.observer.notify(event_of(result, message=message, prompt=request.prompt))
     return Reused(result)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal, Protocol
 
+from rh_prefect.display_names import with_prompt
 from rh_prefect.jobs.journal.costs import CURRENCY, Costs, amount_text
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.media import Media
@@ -45,6 +46,7 @@ class JobEvent:
         run_seconds: At the end.
         output: URI of the first file, at the end.
         is_step: The state is the same: the message reports the progress of the task.
+        prompt: The beginning of the request's prompt.
     """
 
     state: JobEventState
@@ -60,6 +62,12 @@ class JobEvent:
     run_seconds: float | None = None
     output: str | None = None
     is_step: bool = False
+    prompt: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name by which a person knows the job: its label, or else its model and the beginning of its prompt."""
+        return self.label or with_prompt(self.model, self.prompt)
 
 
 class Observer(Protocol):
@@ -77,12 +85,13 @@ class Silent:
         """Does nothing."""
 
 
-def event_of(result: Result, *, message: str, costs: Costs | None = None) -> JobEvent:
+def event_of(result: Result, *, message: str, prompt: str, costs: Costs | None = None) -> JobEvent:
     """Creates the event for a completed job; a job with a damaged file counts as failed.
 
     Args:
         result: The job.
         message: One line for the log.
+        prompt: The beginning of the request's prompt.
         costs: The cost of its tasks, including failed ones; by default the cost of the result.
     """
     good: JobEventState = "reused" if result.reused else "succeeded"
@@ -101,6 +110,7 @@ def event_of(result: Result, *, message: str, costs: Costs | None = None) -> Job
         queued_seconds=result.queued_seconds,
         run_seconds=result.run_seconds,
         output=result.outputs[0].uri if result.outputs else result.manifest,
+        prompt=prompt,
     )
 
 

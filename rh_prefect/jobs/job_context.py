@@ -273,5 +273,6 @@ class JobContext:
             message=message,
             is_step=is_step,
             costs=costs or Costs(),
+            prompt=self.request.prompt,
         )
         self.observer.notify(event)

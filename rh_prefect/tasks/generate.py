@@ -18,6 +18,7 @@ from prefect.tasks import Task
 from rh_prefect.blocks.lookup import load_engine, load_storage
 from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.custom import CustomInput
+from rh_prefect.display_names import beginning_of_prompt, with_prompt
 from rh_prefect.errors import (
     ConfigError,
     InputError,
@@ -28,7 +29,6 @@ from rh_prefect.errors import (
     TransportError,
 )
 from rh_prefect.flow_runs.call_positions import PaidTask
-from rh_prefect.flow_runs.flow import shortened
 from rh_prefect.flow_runs.flow_scope import current_caller, current_scope, scope_override
 from rh_prefect.flow_runs.job_progress import run_observer
 from rh_prefect.flow_runs.prefect_internals import flow_running_elsewhere
@@ -49,9 +49,6 @@ T = TypeVar("T")
 
 SUBMITTED = "Submitted"
 """The name of a good end of a task run whose job goes on at RunningHub while its flow run is suspended."""
-
-PROMPT_SHOWN = 40
-"""How much of a prompt stands in a task run's name."""
 
 
 async def can_help(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001, Prefect's signature
@@ -103,18 +100,9 @@ def run_name(parameters: Mapping[str, Any]) -> str:
     return titled(str(model), params, label=parameters.get("label"))
 
 
-def beginning_of_prompt(params: Mapping[str, Any], width: int) -> str:
-    """Returns the beginning of the text that a request is about; empty if it has none."""
-    return shortened(
-        next((str(params[name]) for name in ("prompt", "text", "description") if params.get(name)), ""), width
-    )
-
-
 def titled(model: str, params: Mapping[str, Any], *, label: str | None) -> str:
     """Names a task run; see `run_name`."""
-    short = beginning_of_prompt(params, PROMPT_SHOWN)
-    head = f"{label}: {model}" if label else model
-    return f"{head} ({short})" if short else head
+    return with_prompt(f"{label}: {model}" if label else model, beginning_of_prompt(params))
 
 
 @paid_task(name="generate", run_name=_name)

@@ -1,18 +1,22 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from prefect import Flow, flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 from prefect.flows import FlowStateHook
 
 import rh_prefect
 from rh_prefect import generate, models
+from rh_prefect.display_names import shortened
 from rh_prefect.emulator import Emulator
-from rh_prefect.flow_runs.flow import flow_with, run_name, run_name_with, shortened
+from rh_prefect.flow_runs.flow import flow_with, run_name, run_name_with
 from rh_prefect.flows.batch import batch
 from rh_prefect.media.media import Media
 
@@ -134,7 +138,7 @@ def test_hooks_are_called() -> None:
 
 
 @pytest.mark.prefect
-async def test_the_log_ends_with_what_was_done_and_its_cost(
+async def test_a_run_says_what_was_made_and_its_cost(
     rh: Emulator, prefect_server: object, caplog: pytest.LogCaptureFixture
 ) -> None:
     @rh_prefect.flow
@@ -145,3 +149,12 @@ async def test_the_log_ends_with_what_was_done_and_its_cost(
     caplog.set_level("INFO", "prefect.flow_runs")
     await pair()
     assert f"2 of 2 jobs done, cost {rh.recorder.charged} CNY" in caplog.messages
+    async with get_client() as client:
+        found = [
+            await client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
+            for key in ("pair-steps", "pair-results")
+        ]
+    (steps,), (results,) = found
+    named = ["z-image/turbo (a lighthouse)", "z-image/turbo (a harbour)"]
+    assert [row["model"] for row in json.loads(str(steps.data))] == named
+    assert all(name in str(results.data) for name in named), "two files of one model were told apart by numbers only"

@@ -13,6 +13,7 @@ from typing import Any
 from prefect.logging import get_run_logger
 
 from rh_prefect.blocks.lookup import load_engine, load_storage
+from rh_prefect.display_names import beginning_of_prompt
 from rh_prefect.errors import ConfigError, InputError, StoreError
 from rh_prefect.flow_runs import job_progress
 from rh_prefect.flow_runs.flow_scope import FlowScope, current_scope, override_scope
@@ -35,7 +36,6 @@ from rh_prefect.media.input_access_policy import allow_below
 from rh_prefect.media.input_files import shown
 from rh_prefect.media.store import MediaStore
 from rh_prefect.table_files import Source
-from rh_prefect.tasks.generate import beginning_of_prompt
 
 _MAX_LISTED = 10
 """How many rows of one reason, and how many reasons, an error names."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from rh_prefect import catalog
 from rh_prefect.custom import CustomInput, FileValue
+from rh_prefect.display_names import beginning_of_prompt
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.journal.identity import base_hash, explicit_key, graph_base, request_id
 from rh_prefect.jobs.journal.job_records import bases_of
@@ -91,6 +92,11 @@ class JobRequest:
     def request_id(self) -> str:
         """Returns the common prefix of the keys of all equal requests under this label in a scope."""
         return request_id(self.base, self.label)
+
+    @property
+    def prompt(self) -> str:
+        """Returns the beginning of its prompt, for people; empty if it has none."""
+        return beginning_of_prompt(self.payload)
 
     def with_graph(self) -> JobRequest:
         """Returns the request with the site's current graph in its hash, for reuse of results."""

@@ -140,7 +140,7 @@ async def test_a_file_with_the_same_damage_in_each_download_is_published_as_dama
     (manifest,) = manifests.read_all(store)
     assert manifest.outputs == result.outputs
     assert manifests.find(store, manifest.base) is None, "`reuse` does not serve it"
-    event = event_of(result, message=summary_of(result))
+    event = event_of(result, prompt="", message=summary_of(result))
     assert event.state == "failed"
     assert "damaged" in event.message
 

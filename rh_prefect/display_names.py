@@ -1,0 +1,30 @@
+"""Names of jobs and runs as people read them in the dashboard, the log and the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+PROMPT_SHOWN = 40
+"""How much of a prompt the name of a job contains."""
+
+_PROMPTS = ("prompt", "text", "description")
+
+
+def shortened(text: str, width: int) -> str:
+    """Returns a text on one line, cut after a word; a long word, as of a language without spaces, is cut itself."""
+    line = " ".join(text.split())
+    if len(line) <= width:
+        return line
+    words, _, cut = line[:width].rpartition(" ")
+    return f"{words if len(cut) <= width // 2 else line[: width - 1]}…"
+
+
+def beginning_of_prompt(params: Mapping[str, Any], width: int = PROMPT_SHOWN) -> str:
+    """Returns the beginning of the text that a request is about; empty if it has none."""
+    return shortened(next((str(params[name]) for name in _PROMPTS if params.get(name)), ""), width)
+
+
+def with_prompt(name: str, prompt: str) -> str:
+    """Returns a name with the beginning of a prompt, if there is one, as in `z-image/turbo (a lighthouse)`."""
+    return f"{name} ({prompt})" if prompt else name
