@@ -95,7 +95,8 @@ class ThreadedStream(httpcore.AsyncNetworkStream):
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             with suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
+                # Not the method of an SSLSocket: it ends the decryption, and the thread would take encrypted bytes.
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
             await asyncio.wait([task])
             with suppress(Exception):  # of a connection that was just cut
                 task.result()
