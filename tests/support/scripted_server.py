@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -104,9 +105,10 @@ def slow(wait: asyncio.Event, then: Step) -> Step:
 
 @dataclass
 class WireServer:
-    """Plays one step a request, in order; `always` answers when the script has come to its end."""
+    """Plays one step a request, in order; `always` answers when the script has come to its end. `tls` makes it https."""
 
     always: Step | None = None
+    tls: ssl.SSLContext | None = None
     keep_bodies: bool = True
     asked: list[Asked] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
@@ -127,14 +129,14 @@ class WireServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def paths(self) -> list[str]:
         return [each.path for each in self.asked]
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.tls)
         self.port: int = self._server.sockets[0].getsockname()[1]
         self._open: set[asyncio.StreamWriter] = set()
         return self
