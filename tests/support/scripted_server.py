@@ -105,7 +105,7 @@ def slow(wait: asyncio.Event, then: Step) -> Step:
 
 @dataclass
 class WireServer:
-    """Plays one step a request, in order; `always` answers when the script has come to its end. `tls` makes it https."""
+    """Plays one step a request, in order; `always` answers when the script has come to its end. `tls`: by https."""
 
     always: Step | None = None
     tls: ssl.SSLContext | None = None
