@@ -186,6 +186,10 @@ class ResponseLost(TransportError):
     """The request may have arrived, but its answer is lost or not readable: never resend a submission."""
 
 
+class PriceUnknown(TransportError):
+    """RunningHub has answered a price preview without a price."""
+
+
 class LinkExpired(TransportError):
     """The link to a file is unusable: expired, removed, or not a link; a query of the task may return a new one."""
 

@@ -33,7 +33,7 @@ from rh_prefect.client.wire.platform import (
     read_upload,
 )
 from rh_prefect.client.wire.task import TaskView
-from rh_prefect.errors import ConfigError, InputError, MediaError
+from rh_prefect.errors import ConfigError, InputError, MediaError, PriceUnknown
 
 DEFAULT_BASE_URL: Final = "https://www.runninghub.cn"
 V1Submit = Literal["/task/openapi/create", "/task/openapi/ai-app/run", "/task/openapi/quick-ai-app/run"]
@@ -188,13 +188,13 @@ class Client:
         return read_account(responses.with_data(answer, ask))
 
     async def price_preview(self, endpoint: str, payload: Mapping[str, object]) -> PricePreview:
-        """Returns the price of a submission; creates nothing. A response without a price is a `ResponseLost`."""
+        """Returns the price of a submission; creates nothing. A response without a price is a `PriceUnknown`."""
         ask = RequestInfo(f"price preview of {endpoint}")
         answer = await self._session.call(f"openapi/v2/price-preview/{_path(endpoint)}", dict(payload), ask)
         responses.checked(answer, ask)
         price = read_price(answer.source) or read_price(answer.data)
         if price is None:
-            raise responses.no_answer(ask, "the response has no price")
+            raise PriceUnknown(f"{ask.doing}: the response has no price. What to do: take it from the model's page.")
         return price
 
     async def upload(self, path: Path, *, name: str, mime: str) -> Upload:

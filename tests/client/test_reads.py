@@ -17,6 +17,7 @@ from rh_prefect.errors import (
     ConnectFailed,
     KeyRejected,
     OutcomeUnknown,
+    PriceUnknown,
     ResponseLost,
     RunningHubError,
     TaskNotFound,
@@ -321,7 +322,7 @@ async def test_price_preview(client: Client, wire: WireServer) -> None:
         amount=Decimal("0.28"), currency="CNY", free=False
     )
     assert (await client.price_preview("a/b", {})).free
-    with pytest.raises(ResponseLost, match="no price"):
+    with pytest.raises(PriceUnknown, match="no price"):
         await client.price_preview("a/b", {})
     assert (wire.asked[0].path, wire.asked[0].json) == ("/openapi/v2/price-preview/a/b", {"x": 1})
 

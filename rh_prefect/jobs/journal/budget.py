@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.catalog.model import is_placeholder
 from rh_prefect.client import Client
-from rh_prefect.errors import ApiError, BudgetExceeded, RunningHubError, Transient
+from rh_prefect.errors import ApiError, BudgetExceeded, OutcomeUnknown, PriceUnknown, RunningHubError, Transient
 from rh_prefect.jobs.journal.costs import COINS, CURRENCY, Costs, amount_text, charge_of
 from rh_prefect.jobs.journal.job_records import JobView, Submit, jobs_of
 from rh_prefect.jobs.journal.journal import JobSource
@@ -342,7 +342,7 @@ class Prices:
         self._failed_at = -math.inf
 
     def guess(self, price: Money | None) -> Money | None:
-        """Returns the catalogue's price unless the account is known to have another currency; no budget may use it."""
+        """Returns the catalogue's price unless the account is known to have another currency."""
         if price is None or is_placeholder(price.amount):
             return None
         currency = self._reported[0] if self._reported else None
@@ -379,9 +379,9 @@ class Prices:
             return listed
         try:
             preview = await self._client.price_preview(endpoint, payload)
-        except RunningHubError as error:
-            # A failed connection says nothing about the price; a later request may succeed.
-            if unknown is not None or isinstance(error, Transient):
+        except (ApiError, PriceUnknown) as error:
+            # A lost or delayed response says nothing about the price; a later request may succeed.
+            if unknown is not None or isinstance(error, (Transient, OutcomeUnknown)):
                 raise
             return None
         if unknown is not None and preview.currency is None:

@@ -21,6 +21,7 @@ from rh_prefect.errors import (
     ConnectFailed,
     InputError,
     JobFailed,
+    PriceUnknown,
     ResponseLost,
     RunningHubError,
     api_error,
@@ -450,10 +451,13 @@ async def test_a_failed_price_request_is_an_error_and_a_missing_price_is_not() -
         async def price_preview(self, endpoint: str, payload: object) -> PricePreview | None:
             raise self.error
 
-    with pytest.raises(ConnectFailed):
-        await prices_of(Away(ConnectFailed("refused"))).of("some/model", {}, None)
-    no_price = prices_of(Away(api_error("1007", doing="price")))
-    assert await no_price.of("some/model", {}, None) is None
+    # A gateway's 502, and a code of RunningHub about itself, were "its price is neither in the catalogue nor in the
+    # price response of RunningHub", which no retry repeats.
+    for error in (ConnectFailed("refused"), ResponseLost("HTTP 502"), api_error("1000", doing="price")):
+        with pytest.raises(type(error)):
+            await prices_of(Away(error)).of("some/model", {}, None)
+    for no_price in (api_error("1007", doing="price"), PriceUnknown("no price")):
+        assert await prices_of(Away(no_price)).of("some/model", {}, None) is None
 
 
 @pytest.mark.parametrize("budget", [True, False, "5", -1, float("nan"), float("inf"), Decimal("NaN"), 1j])
