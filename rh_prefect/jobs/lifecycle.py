@@ -1,8 +1,8 @@
 """The lifecycle of one paid job: all decisions, without I/O.
 
 `submitting`, `finding` and `completing` are generators: each yields the next step and receives the result of the
-step. `driver` performs the steps. So each rule about money is tested state by state, without a clock, a network or a
-journal:
+step. `step_executor` performs the steps. So each rule about money is tested state by state, without a clock, a network
+or a journal:
 
     submitting: validate -> upload -> slot -> budget -> claim (intent) -> POST -> answer
     completing: wait -> end

@@ -299,7 +299,7 @@ def _missing_of_mp3(file: BinaryIO, size: int) -> int:
     # Its place depends on whether the frame is stereo, and on the version of MPEG.
     is_first, is_mono = head[1] & 0x08 != 0, head[3] & 0xC0 == 0xC0
     xing = head[4 + ((17 if is_mono else 32) if is_first else (9 if is_mono else 17)) :]
-    if xing[:4] not in (b"Xing", b"Info") or xing[7] & _COUNTED != _COUNTED:
+    if len(xing) < 16 or xing[:4] not in (b"Xing", b"Info") or xing[7] & _COUNTED != _COUNTED:
         return 0
     frames, length = int.from_bytes(xing[8:12], "big"), int.from_bytes(xing[12:16], "big")
     missing = start + length - size

@@ -27,7 +27,7 @@ from rh_prefect.errors import (
 )
 from rh_prefect.jobs.accounts.account import Member, is_native
 from rh_prefect.jobs.accounts.account_slot import SlotLease
-from rh_prefect.jobs.download_folder import part_file
+from rh_prefect.jobs.download_folder import part_file, remove
 from rh_prefect.jobs.engine import JobEngine
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.job_context import JobCall, JobContext
@@ -491,7 +491,7 @@ class WorkCollector(Collector):
 
     def _publish_content(self, part: Path, extension: str, defect: str | None) -> Media:
         file, _ = publish_content(self.store, part, extension=extension)
-        part.unlink(missing_ok=True)
+        remove(part)
         return file.model_copy(update={"uri": self.store.uri(file.uri), "defect": defect})
 
 

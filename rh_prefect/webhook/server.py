@@ -1,7 +1,7 @@
 """The receiver of webhooks: an ASGI application, and its server with limited connections and no log of URLs.
 
 It responds at once and verifies deliveries afterwards. A request without the token gets status 404. Webhooks are not
-signed, so the receiver uses only the task id of a body; see `verification`. A URL contains the token.
+signed, so the receiver uses only the task id of a body; see `delivery_confirmation`. A URL contains the token.
 """
 
 from __future__ import annotations
