@@ -23,7 +23,7 @@ from rh_prefect.jobs.job_context import Callback, JobCall, JobContext, Services,
 from rh_prefect.jobs.journal.budget import spend_tracker_of
 from rh_prefect.jobs.journal.call_assignment import REQUESTED_KEYS, Caller, CallJob
 from rh_prefect.jobs.journal.identity import reused_key
-from rh_prefect.jobs.journal.job_records import JobRecords
+from rh_prefect.jobs.journal.job_records import JobRecords, split_job
 from rh_prefect.jobs.journal.journal import NotifyingJournal
 from rh_prefect.jobs.journal.record_types import End, Intent
 from rh_prefect.jobs.journal.record_types import Reused as ReusedRecord
@@ -191,7 +191,7 @@ class JobEngine:
         call_job = await self._find(prepared, scope, store, call.caller, options)
         equal = (scope.journal.scope, prepared.request_id)
         if options.key is None:
-            self._refuse_beside_unknown(equal, call_job.key)
+            await self._refuse_beside_unknown(scope, equal, call_job.key)
         context = self._context(prepared, call, call_job)
         if call_job.note:
             context.notify("matched", call_job.note)
@@ -328,11 +328,14 @@ class JobEngine:
             request.request_id, caller, journal=scope.journal, attempt=scope.attempt, is_empty=is_empty
         )
 
-    def _refuse_beside_unknown(self, equal: tuple[str, str], key: str) -> None:
+    async def _refuse_beside_unknown(self, scope: Scope, equal: tuple[str, str], key: str) -> None:
         """Raises for a new call equal to an unknown submission, such as a retry by the caller: it could pay twice."""
         unknown = self._unknown.get(equal)
         if unknown is not None and (equal[0], key) not in self._claimed_keys:
-            raise SubmissionUnknown(unknown.message, job=unknown.job, task_id=unknown.task_id)
+            last = (await JobRecords(scope.journal, split_job(unknown.job)[1]).view()).last
+            if last is None or last.state in ("open", "unknown"):
+                raise SubmissionUnknown(unknown.message, job=unknown.job, task_id=unknown.task_id)
+            self._unknown.pop(equal, None)  # a person has settled it
         self._claimed_keys.add((equal[0], key))
 
     async def check(self, request: Request, *, scope: Scope, store: MediaStore, label: str | None = None) -> JobRequest:

@@ -16,7 +16,11 @@ from rh_prefect import MediaStorage, flow, models
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.faults import Kind
 from rh_prefect.errors import AmbiguousCall, InputError, JobFailed, SubmissionUnknown
+from rh_prefect.flow_runs.queries import scope_named
 from rh_prefect.jobs.journal.call_assignment import REQUESTED_KEYS
+from rh_prefect.jobs.journal.job_records import split_job
+from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.jobs.manual_repair import adopt
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.media import Media
 from rh_prefect.tasks import generate, generate_many, run_workflow
@@ -196,6 +200,20 @@ async def test_a_loop_that_tries_again_does_not_pay_beside_an_unknown_submit(rh:
             await run(models.ZImageTurbo(prompt="a lighthouse"))
     assert len(rh.recorder.paid) == 1
     assert (await run(models.ZImageTurbo(prompt="another"))).first_output
+
+
+async def test_an_unknown_submit_that_a_person_has_settled_stops_no_further_call(rh: Emulator) -> None:
+    """Until the process ended, each equal call with a key of its own failed with advice that had been followed."""
+    rh.faults.add(Fault("submit", number=1, kind="cut"))
+    asked = models.ZImageTurbo(prompt="a lighthouse")
+    with pytest.raises(SubmissionUnknown) as unknown:
+        await run(asked)
+    scope, key = split_job(unknown.value.job)
+    with pytest.raises(SubmissionUnknown):
+        await run(asked)
+    await LOOP.call(adopt((await LOOP.call(scope_named(scope))).journal, key, rh.recorder.paid[0].task_id))
+    assert (await run(asked)).first_output
+    assert len(rh.recorder.paid) == 2, "the second call's own job"
 
 
 async def test_a_failed_graph_says_which_node_failed(rh: Emulator) -> None:
