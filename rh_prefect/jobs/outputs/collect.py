@@ -156,11 +156,13 @@ class Collector:
         Raises:
             OutputsExpired: RunningHub returns no links either.
         """
+        if not end.links:  # its manifest may be gone, too, and each task that succeeded has an output
+            count = max(count, 1)
         if len(_file_links(end.links)) >= count:
             return end
         newer = await self._newer_links(end)
         if len(newer) < count:
-            raise _without_links(job, end, count)
+            raise _without_links(job, end)
         texts = [link for link in end.links if link.url is None]
         return end.model_copy(update={"links": (*newer, *texts)})
 
@@ -361,9 +363,9 @@ def _expired(job: str, end: End, error: LinkExpired, *, waited: float) -> Output
     )
 
 
-def _without_links(job: str, end: End, count: int) -> OutputsExpired:
+def _without_links(job: str, end: End) -> OutputsExpired:
     return OutputsExpired(
-        f"{job}: task {end.task_id} was paid for and succeeded; not all of its {count} files are in the "
+        f"{job}: task {end.task_id} was paid for and succeeded; not all of its files are in the "
         "storage, and neither its record nor RunningHub still lists its files. No new task was "
         "submitted. What to do: put the files back into the storage, or run it again within a day of the "
         "task, if RunningHub did not respond.",

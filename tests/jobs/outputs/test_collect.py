@@ -145,6 +145,16 @@ async def test_a_file_with_the_same_damage_in_each_download_is_published_as_dama
     assert "damaged" in event.message
 
 
+async def test_a_recovered_job_without_its_manifest_is_no_result_without_files(
+    journal: FolderJournal, tmp_path: Path
+) -> None:
+    """Its record has no links: a manifest without an output was written, and every later call returned it."""
+    with pytest.raises(OutputsExpired, match="not all of its files are in the storage"):
+        await collect(FileHost(dead(), links=[""]), journal, tmp_path, first_time=False, links=())
+    again = await collect(FileHost(PICTURE), journal, tmp_path, first_time=False, links=())
+    assert again.first_output.defect is None
+
+
 class ClosingHost(FileHost):
     """Sends half of a file over HTTP, without a Content-Length, and closes the connection."""
 
