@@ -83,7 +83,10 @@ class Waiter:
         if isinstance(view, End):
             return with_times(view, queued=queued, ran=ran)
         self._check_outputs(view)
-        return await self._record_end(submit, end_of(submit, view, scope=self._context.scope, queued=queued, ran=ran))
+        currency = await self._lease.account.prices.currency() if view.cost is not None else None
+        scope = self._context.scope
+        end = end_of(submit, view, scope=scope, queued=queued, ran=ran, currency=currency)
+        return await self._record_end(submit, end)
 
     async def cancel(self, submit: Submit) -> End:
         """Cancels the task, and records that.

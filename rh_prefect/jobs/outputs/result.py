@@ -136,7 +136,15 @@ class AttemptInfo:
     task_attempt: int = 1
 
 
-def end_of(submit: Submit, view: TaskView, *, scope: Attempt, queued: float | None, ran: float | None) -> End:
+def end_of(
+    submit: Submit,
+    view: TaskView,
+    *,
+    scope: Attempt,
+    queued: float | None,
+    ran: float | None,
+    currency: str | None = None,
+) -> End:
     """Builds the record of a task's end.
 
     Args:
@@ -145,6 +153,7 @@ def end_of(submit: Submit, view: TaskView, *, scope: Attempt, queued: float | No
         scope: The attempt that records the end.
         queued: Measured seconds in the queue; None if the task was not polled.
         ran: Measured seconds of running; a figure of RunningHub takes precedence.
+        currency: The account's currency; by default the one that was known at the submission.
     """
     return End(
         status=_status(view),
@@ -153,8 +162,8 @@ def end_of(submit: Submit, view: TaskView, *, scope: Attempt, queued: float | No
         code=view.code,
         reason=str(view.failure) if view.failure else view.reason,
         cost=view.cost,
-        # A task's usage has no currency; the intent has the currency of the account's wallet.
-        currency=COINS if view.unit == "coins" else submit.intent.currency or CURRENCY,
+        # A task's usage has no currency. That of the intent is the catalogue's, if the account could not be read then.
+        currency=COINS if view.unit == "coins" else currency or submit.intent.currency or CURRENCY,
         coins=view.usage.coins if view.unit == "money" else None,
         queued_seconds=_rounded(queued),
         # Standard models report a run time of 0.
