@@ -45,6 +45,7 @@ PAGE: Final = 200
 """Prefect's default limit of a page: a longer one may be refused."""
 _FIRST_PAUSE: Final = 0.2
 """Seconds before a request is repeated; the pauses double up to the fifth."""
+_CHECK_PROXY: Final = "check PREFECT_API_URL, and whether a proxy in front of it asks for a login"
 _CACHE_SIZE: Final = 64
 _CACHE_CHARACTERS: Final = 64 * 1024 * 1024
 """Characters of the logs that one process keeps beside those that it uses."""
@@ -265,7 +266,7 @@ class _Inputs:
             number += 1
             try:
                 return await ask(request)
-            except (httpx.HTTPStatusError, httpx.TransportError) as error:
+            except (httpx.HTTPError, ValueError) as error:  # ValueError: neither JSON nor what the API documents
                 pause = _FIRST_PAUSE * 2 ** min(number - 1, 4) * (0.5 + chance())
                 if not _may_pass(error) or time.monotonic() + pause > last:
                     raise self._failed(doing, error) from error
@@ -277,16 +278,17 @@ class _Inputs:
                     )
                 await asyncio.sleep(pause)
 
-    def _failed(self, doing: str, error: httpx.HTTPStatusError | httpx.TransportError) -> JournalError:
+    def _failed(self, doing: str, error: httpx.HTTPError | ValueError) -> JournalError:
         if isinstance(error, httpx.HTTPStatusError):
             return self._refused(doing, error)
-        return self._error(doing, _answer_of(error), "start it again, then run this again")
+        if isinstance(error, httpx.TransportError):
+            return self._error(doing, _answer_of(error), "start it again, then run this again")
+        return self._error(doing, f"what was answered is not of Prefect's API ({error})", _CHECK_PROXY)
 
     def _refused(self, doing: str, error: httpx.HTTPStatusError) -> JournalError:
         status = error.response.status_code
         if error.response.is_success:
-            advice = "check PREFECT_API_URL, and whether a proxy in front of it asks for a login"
-            return self._error(doing, f"it was answered with a web page ({error})", advice)
+            return self._error(doing, f"it was answered with a web page ({error})", _CHECK_PROXY)
         if status == httpx.codes.CONFLICT:
             return _Exists(f"{doing}: it exists")
         if status == httpx.codes.NOT_FOUND:
@@ -320,7 +322,7 @@ class _Inputs:
             ) from error
 
 
-def _answer_of(error: httpx.HTTPStatusError | httpx.TransportError) -> str:
+def _answer_of(error: Exception) -> str:
     if isinstance(error, httpx.HTTPStatusError):
         return f"HTTP {error.response.status_code} {error.response.text[:300]}"
     return f"no answer ({type(error).__name__})"

@@ -193,6 +193,16 @@ async def test_the_login_page_of_a_proxy_is_no_creation(serve: Serve, answers: l
         await FlowRunJournal(uuid.uuid4()).create("abc-intent-1", record())
 
 
+@pytest.mark.parametrize("answers", [[(200, b'{"cut')], [(200, b'[{"key": 1}]')], [(302, b"")] * 30])
+async def test_an_answer_that_nobody_understands_is_an_error_of_the_journal(
+    serve: Serve, answers: list[tuple[int, bytes]]
+) -> None:
+    """Records that waited for the same request, of other jobs, were cancelled without a word."""
+    _, url = await serve(*answers)
+    with temporary_settings({PREFECT_API_URL: url}), pytest.raises(JournalError, match="What to do: "):
+        await FlowRunJournal(uuid.uuid4()).read("abc-intent-1")
+
+
 async def test_many_jobs_are_read_in_pages_and_their_number_does_not_lengthen_the_requests() -> None:
     """A24: all jobs of a run are read in pages, not one by one."""
     inputs, keys = RunInputs(), job_keys(2500)
