@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from rh_prefect.caches_and_locks import NamedLocks
 from rh_prefect.errors import InputError, MediaError
@@ -101,6 +101,10 @@ class _Source:
     is_final: bool = False
 
 
+READS: Final = 16
+"""How many inputs are read at once: name resolution and the records of paid jobs need threads of the loop, too."""
+
+
 class Inputs:
     """The input files of one attempt of one scope, each identified by its current content.
 
@@ -140,6 +144,7 @@ class Inputs:
         self._sources: dict[str, _Source] = {}
         self._file_names: dict[tuple[str, str], str | None] = {}
         self._locks = NamedLocks()
+        self._reading = asyncio.Semaphore(READS)
 
     async def identify(
         self,
@@ -240,7 +245,8 @@ class Inputs:
                 state.current, state.stamp = same, stamp
                 return
         records = {record.sha256: record for record in state.records}
-        record, file = await asyncio.to_thread(self._read, source, records, checks)
+        async with self._reading:
+            record, file = await asyncio.to_thread(self._read, source, records, checks)
         self._warn_of_change(state, record)
         state.current = await self._record(name, state.records, record)
         state.stamp, state.is_final = (file.stamp if file.proof else None), is_link(source) and not file.proof
@@ -251,7 +257,8 @@ class Inputs:
     async def _stamp_of(self, source: str) -> Stamp | None:
         """The current stamp of a file; None if it has none or cannot be read. Reading it raises the error."""
         try:
-            return (await asyncio.to_thread(file_state, source, options=self._options_for(source))).stamp
+            async with self._reading:
+                return (await asyncio.to_thread(file_state, source, options=self._options_for(source))).stamp
         except MediaError:
             return None
 

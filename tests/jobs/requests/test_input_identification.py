@@ -14,7 +14,8 @@ import pytest
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.jobs.journal.identity import media_mark
 from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.requests.input_identification import Inputs, check_unchanged, open_local
+from rh_prefect.jobs.loop_thread import LOOP, WORKERS
+from rh_prefect.jobs.requests.input_identification import READS, Inputs, check_unchanged, open_local
 from rh_prefect.jobs.requests.stored_input_copies import Copies
 from rh_prefect.media.media import Kind, Media
 from rh_prefect.media.store import MediaStore
@@ -76,6 +77,34 @@ async def test_a_file_is_identified_by_its_content(inputs: Inputs, photo: Path) 
     assert (file.record.kind, file.record.extension, file.record.mime) == ("image", "png", "image/png")
     assert file.record.size == photo.stat().st_size
     assert file.source == str(photo)
+
+
+async def test_slow_inputs_leave_threads_to_other_work(inputs: Inputs) -> None:
+    """Reads of many links took all threads of the loop, which name resolution and records of paid jobs need, too."""
+    asked, go_on = 0, asyncio.Event()
+
+    async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        await go_on.wait()
+        writer.close()
+
+    async def other_work() -> None:
+        async with asyncio.timeout(10):
+            await asyncio.to_thread(int)
+
+    async with await asyncio.start_server(stall, "127.0.0.1", 0) as server:
+        link = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        reads = [LOOP.submit(inputs.identify(f"{link}/{number}.png")) for number in range(2 * WORKERS)]
+        while asked < READS:  # noqa: ASYNC110 - counted by another thread's requests
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)
+        try:
+            await LOOP.call(other_work())
+        finally:
+            for read in reads:
+                read.cancel()
+            go_on.set()
 
 
 async def test_the_duration_of_a_video_is_recorded(inputs: Inputs, tmp_path: Path) -> None:
