@@ -196,7 +196,7 @@ async def _name_deployments(flow_run: FlowRun, log: logging.LoggerAdapter[loggin
 
 
 async def _collect_orphans(scope: RecordedScope, log: logging.LoggerAdapter[logging.Logger]) -> None:
-    for view in await orphans(scope.journal, REQUESTED_KEYS[scope.journal.scope]):
+    for view in await orphans(scope.journal, REQUESTED_KEYS[scope.journal.scope], attempt=scope.attempt):
         job = f"{scope.journal.scope}/{view.key}"
         try:
             result = await bring_home(view, scope)

@@ -137,14 +137,19 @@ async def _replay(entry: Spooled, records: JobRecords) -> bool:
     return submit is not None and submit.task_id == entry.answer.task_id
 
 
-async def orphans(journal: Journal, requested: Collection[str]) -> list[JobView]:
+async def orphans(journal: Journal, requested: Collection[str], *, attempt: int) -> list[JobView]:
     """Finds paid jobs in a scope that this run did not use, for example of a flow with random prompts.
 
     Args:
         journal: The scope's journal.
-        requested: Keys that this attempt has requested.
+        requested: Keys that this attempt has requested in this process.
+        attempt: This attempt; its own payments in another process, as of a process pool, are used there.
     """
-    return [view async for view in jobs_of(journal) if view.key not in requested and view.tickets]
+
+    def is_orphan(view: JobView) -> bool:
+        return view.key not in requested and any(one.task_id and one.intent.attempt != attempt for one in view.submits)
+
+    return [view async for view in jobs_of(journal) if is_orphan(view)]
 
 
 async def recover(journal: Journal, store: MediaStore) -> list[str]:

@@ -171,4 +171,5 @@ async def test_orphans_are_paid_jobs_that_were_not_requested(journal: FolderJour
     await write(journal, {"intent-1": intent(), "answer-1": Answer(outcome="refused")}, key="c1")
     await write(journal, UNKNOWN, key="d1")
     assert sorted([view.key async for view in jobs_of(journal)]) == ["a1", "b1", "c1", "d1"]
-    assert [view.key for view in await orphans(journal, {"b1"})] == ["a1"]
+    assert [view.key for view in await orphans(journal, {"b1"}, attempt=2)] == ["a1"]
+    assert not await orphans(journal, {"b1"}, attempt=1), "a worker process of this attempt has it"
