@@ -675,6 +675,16 @@ async def test_a_chain_pays_each_step_once_and_goes_on_at_the_step_that_failed(r
 
 @pytest.mark.prefect
 @served
+async def test_the_run_says_what_the_batch_has_done_and_cost(rh: Emulator) -> None:
+    """The list of runs in the dashboard showed nothing but `Completed`."""
+    state = await batch([{"prompt": "a lighthouse"}], PICTURE, return_state=True)
+    assert state.message == "1 of 1 rows done; 0.04 CNY"
+    assert (await state.aresult()).is_complete
+    assert (await batch([{"prompt": "a lighthouse"}], PICTURE)).is_complete
+
+
+@pytest.mark.prefect
+@served
 async def test_strict_stops_before_anything_is_paid(rh: Emulator, folder: Path) -> None:
     broken = folder / "broken.png"
     broken.write_bytes(b"no picture")
