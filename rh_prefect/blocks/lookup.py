@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlsplit
 
+import httpx
 from prefect.blocks.core import Block
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
@@ -22,10 +23,12 @@ from rh_prefect.jobs.accounts.account import Accounts, Key, Member, member
 from rh_prefect.jobs.engine import JobEngine, engine_for
 from rh_prefect.jobs.journal.record_types import Intent
 from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.prefect_api import ask, connect
+from rh_prefect.prefect_api import api_address, ask, ask_repeatedly, failure_of
 from rh_prefect.settings import get_settings
 
 if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
+
     from rh_prefect.media.store import MediaStore
 
 _B = TypeVar("_B", bound=Block)
@@ -99,10 +102,19 @@ def _flaws(error: ValidationError) -> str:
 
 async def find_block(kind: type[_B], name: str) -> _B | None:
     """Loads a saved block; returns None if it does not exist, and raises `ConfigError` if it is unusable."""
-    connection = await connect()
+    what = f"The block {name!r} of type {kind.__name__} cannot be read"
+
+    async def load(client: PrefectClient) -> _B:
+        return await kind.aload(name, client=client)
+
     try:
-        async with connection.gate:
-            return await kind.aload(name, client=connection.client)
+        # Of a task that runs in a thread, the own loop would open a connection for this one request.
+        return await LOOP.call(ask_repeatedly(load, what=what))
+    except (httpx.HTTPStatusError, httpx.TransportError) as error:
+        answer, advice = failure_of(error)
+        raise ConfigError(
+            f"{what}: the Prefect API at {api_address()}: {answer}. Nothing was sent. What to do: {advice}."
+        ) from error
     except RuntimeError as error:
         if not isinstance(error.__cause__, ValidationError):
             raise

@@ -9,10 +9,13 @@ import pytest
 from prefect.blocks.core import Block
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import BlockDocumentUpdate
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.blocks import MediaStorage, RunningHubCredentials, RunningHubPool
-from rh_prefect.blocks.lookup import load_credentials, load_storage, missing
+from rh_prefect.blocks.lookup import load_credentials, load_engine, load_storage, missing
 from rh_prefect.errors import ConfigError
+from tests.support.faulty_proxy import FaultyProxy, Kind
+from tests.support.prefect_server import PrefectServer
 
 KEY = "canary0123456789abcdef0123456789"
 
@@ -109,6 +112,22 @@ class TestSavedBlocks:
     async def test_a_type_that_was_never_saved_is_no_other_error(self) -> None:
         with pytest.raises(ConfigError, match="no block 'nobody' of type RunningHubCredentials"):
             await load_credentials("nobody")
+
+    @pytest.mark.parametrize("status", ["500", "503"])
+    async def test_a_block_is_read_again_after_a_server_error(
+        self, name: str, tmp_path: Path, prefect_server: PrefectServer, status: Kind
+    ) -> None:
+        """Prefect's client does not repeat a request that was answered with 500: the job failed."""
+        await RunningHubCredentials(api_key=KEY).asave(name)
+        await MediaStorage(url=str(tmp_path)).asave(name)
+        with FaultyProxy(prefect_server.url) as proxy, temporary_settings({PREFECT_API_URL: f"{proxy.url}/api"}):
+            faults = [
+                proxy.add_fault(f"^GET .*/{kind}/block_documents/name/{name}", status, times=1)
+                for kind in ("runninghub-credentials", "media-storage")
+            ]
+            await load_engine(name)
+            await load_storage(name)
+        assert [fault.happened for fault in faults] == [1, 1]
 
     async def test_a_mistyped_account_lists_accounts_and_pools(self, name: str) -> None:
         await RunningHubCredentials(api_key=KEY).asave(name)
