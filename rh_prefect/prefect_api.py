@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import httpx
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL
 
+from rh_prefect.client.connections import chance
 from rh_prefect.errors import ConfigError
+
+PATIENCE: Final = 60.0
+"""Seconds for which a request is repeated while the API does not answer or its server fails."""
+
+_FIRST_PAUSE: Final = 0.2
+"""Seconds before a request is repeated; the pauses double up to the fifth."""
 
 _IN_FLIGHT = 8
 """Requests at a time: httpx's pool grows slow with waiters (quadratically), a semaphore in front of it does not."""
@@ -21,6 +30,7 @@ _T = TypeVar("_T")
 _Key = tuple[str, int]
 _connections: dict[asyncio.AbstractEventLoop, dict[_Key, Connection]] = {}
 _lock = threading.Lock()
+_log = logging.getLogger("rh_prefect")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +64,66 @@ async def ask(request: Callable[[PrefectClient], Awaitable[_T]]) -> _T:
     connection = await connect()
     async with connection.gate:
         return await request(connection.client)
+
+
+FAILURES: Final = (httpx.HTTPError, ValueError)
+"""How a request of Prefect's client fails; `ValueError`, if the answer is no JSON or not what the API documents."""
+
+
+async def ask_repeatedly(
+    request: Callable[[PrefectClient], Awaitable[_T]], *, what: str, patience: float = PATIENCE
+) -> _T:
+    """Sends a request of a paid job, and repeats it while that may help; it must be one that can be repeated.
+
+    Prefect's own client repeats some requests, for up to a minute, but none that was answered with 500.
+
+    Args:
+        request: Sends it.
+        what: What cannot be done without an answer, for the warning, as in "the block 'media' cannot be read".
+        patience: Seconds after which the last error is raised.
+    """
+    last = time.monotonic() + patience
+    number = 0
+    while True:
+        number += 1
+        try:
+            return await ask(request)
+        except FAILURES as error:
+            pause = _FIRST_PAUSE * 2 ** min(number - 1, 4) * (0.5 + chance())
+            if not _may_pass(error) or time.monotonic() + pause > last:
+                raise
+            if number == 2:  # a single failure is normal: servers are restarted, and SQLite's lock is short
+                _log.warning(
+                    "%s; the request is repeated for up to %.0f s: the Prefect API at %s: %s",
+                    *(what, patience, api_address(), failure_of(error)[0]),
+                )
+            await asyncio.sleep(pause)
+
+
+def _may_pass(error: Exception) -> bool:
+    if not isinstance(error, httpx.HTTPStatusError):
+        return isinstance(error, httpx.TransportError)
+    return error.response.is_server_error or error.response.status_code == httpx.codes.TOO_MANY_REQUESTS
+
+
+def failure_of(error: Exception) -> tuple[str, str]:
+    """Returns how a request to the Prefect API has failed, and what to do."""
+    if isinstance(error, httpx.TransportError):
+        return f"no answer ({type(error).__name__})", "start it again, then run this again"
+    advice = "check PREFECT_API_URL, and whether a proxy in front of it asks for a login"
+    if not isinstance(error, httpx.HTTPStatusError):
+        return f"what was answered is not of Prefect's API ({error})", advice
+    status = error.response.status_code
+    if error.response.is_success:
+        return f"it was answered with a web page ({error})", advice
+    if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        return f"access denied (HTTP {status})", "set PREFECT_API_KEY or PREFECT_API_AUTH_STRING"
+    return f"HTTP {status} {error.response.text[:300]}", "check the Prefect server's log, then run this again"
+
+
+def api_address() -> str:
+    """The address of the Prefect API, for messages."""
+    return PREFECT_API_URL.value() or "the ephemeral server"
 
 
 async def disconnect() -> None:

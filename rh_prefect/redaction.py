@@ -23,6 +23,8 @@ _SECRETS: Final = re.compile(
     | (?:q-signature|x-amz-signature|x-amz-credential|x-amz-security-token|signature|token)= )
     [\w.~+%=-]{12,}""",
 )
+_KEY: Final = re.compile(r"(?i:(?:sk-|rh[-_]?)?[0-9a-f]{32,}|bearer .+)|(?=.*[A-Z+/_])[A-Za-z0-9+/_-]{40,}")
+"""What a key looks like; the names of Prefect's blocks have lower-case letters, digits and dashes."""
 _USER: Final = re.compile(r"(?<=://)[^/?#\s]*@")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """All but tabs and line breaks; terminals execute some of them."""
@@ -41,6 +43,13 @@ def mask_key(body: bytes, *, key: SecretStr | None) -> bytes:
     """Masks the key in a response body, so that no value read from it can hold the key."""
     secret = "" if key is None else key.get_secret_value()
     return body if len(secret) < _SHORTEST_KEY else body.replace(secret.encode(), MASK.encode())
+
+
+def secret_in(name: str) -> str:
+    """Returns the kind of secret that a block's name looks like, a key or an address; empty for a plain name."""
+    if "://" in name:
+        return "an address"
+    return "a key" if _KEY.fullmatch(name) else ""
 
 
 def bare(url: str) -> str:

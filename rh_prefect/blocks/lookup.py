@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlsplit
 
+import httpx
 from prefect.blocks.core import Block
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
@@ -17,15 +18,18 @@ from pydantic import SecretStr, ValidationError
 from rh_prefect.blocks.credentials import RunningHubCredentials, RunningHubPool
 from rh_prefect.blocks.storage import MediaStorage
 from rh_prefect.caches_and_locks import SingleFlight
-from rh_prefect.errors import ConfigError
+from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.jobs.accounts.account import Accounts, Key, Member, member
 from rh_prefect.jobs.engine import JobEngine, engine_for
 from rh_prefect.jobs.journal.record_types import Intent
 from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.prefect_api import ask, connect
+from rh_prefect.prefect_api import api_address, ask, ask_repeatedly, failure_of
+from rh_prefect.redaction import secret_in
 from rh_prefect.settings import get_settings
 
 if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
+
     from rh_prefect.media.store import MediaStore
 
 _B = TypeVar("_B", bound=Block)
@@ -97,12 +101,37 @@ def _flaws(error: ValidationError) -> str:
     return "; ".join(wrong["msg"].removeprefix("Value error, ") for wrong in error.errors(include_input=False))
 
 
+def _check_name(kind: type[Block], name: object) -> None:
+    """Rejects a block, or a key, in place of a block's name, before the name is looked up and shown in messages."""
+    option = "storage" if kind is MediaStorage else "credentials"
+    if not isinstance(name, str):
+        raise InputError(
+            f"{option} takes the name of a block, not a {type(name).__name__}. Nothing was sent. What to do: save the "
+            'block, as in `block.save("NAME")`, and pass its name.'
+        )
+    if what := secret_in(name):
+        raise InputError(
+            f"{option} takes the name of a block, and what was given looks like {what}. Nothing was sent. What to "
+            "do: save it in a block and give the block's name; Prefect keeps the parameters of runs, so replace it."
+        )
+
+
 async def find_block(kind: type[_B], name: str) -> _B | None:
     """Loads a saved block; returns None if it does not exist, and raises `ConfigError` if it is unusable."""
-    connection = await connect()
+    _check_name(kind, name)
+    what = f"The block {name!r} of type {kind.__name__} cannot be read"
+
+    async def load(client: PrefectClient) -> _B:
+        return await kind.aload(name, client=client)
+
     try:
-        async with connection.gate:
-            return await kind.aload(name, client=connection.client)
+        # Of a task that runs in a thread, the own loop would open a connection for this one request.
+        return await LOOP.call(ask_repeatedly(load, what=what))
+    except (httpx.HTTPStatusError, httpx.TransportError) as error:
+        answer, advice = failure_of(error)
+        raise ConfigError(
+            f"{what}: the Prefect API at {api_address()}: {answer}. Nothing was sent. What to do: {advice}."
+        ) from error
     except RuntimeError as error:
         if not isinstance(error.__cause__, ValidationError):
             raise
@@ -160,8 +189,11 @@ async def load_engine(name: str | None = None) -> JobEngine:
         name: Name of a saved block, of one account or of a pool; None for `RH_API_KEY` and `RH_BASE_URL`.
 
     Raises:
+        InputError: It is not the name of a block.
         ConfigError: No such block, two of that name, a pool or a key that cannot be used, or no key in the environment.
     """
+    if name is not None:
+        _check_name(RunningHubPool, name)
     return await LOOP.call(_engine(name))
 
 

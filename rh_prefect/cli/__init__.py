@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import io
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from cyclopts import App
 
@@ -70,6 +72,7 @@ _ASCII = {"✓": "+", "✗": "x", "·": ".", "…": "...", "–": "-", "—": "-
 
 def main(command: Callable[[], object] = app) -> None:
     """Runs a command; an error is one message and exit code 1, not a traceback."""
+    _open_closed_outputs()
     _show_in_any_encoding()
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         # Else it would end this process at once, without a list of running jobs, and leave its own server running.
@@ -80,9 +83,16 @@ def main(command: Callable[[], object] = app) -> None:
     try:
         _call(command)
     except SystemExit as end:
-        if not _is_read() and not end.code:
-            sys.exit(_UNREAD)
+        if (error := _flush()) and not end.code:
+            _end_with(error)
         raise
+
+
+def _open_closed_outputs() -> None:
+    """Discards output to a stream that the caller has closed, as with `>&-`: it is None then."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115, open until the end
 
 
 def _show_in_any_encoding() -> None:
@@ -105,15 +115,19 @@ def _call(command: Callable[[], object]) -> None:
     except SystemExit:
         raise
     except BaseException as error:
-        leaves = _leaves(error)
-        code = next(filter(None, map(_code, leaves)), None)
-        if code is not None:
-            sys.exit(code)
-        lines = _lines(leaves)
-        if lines is None:
-            raise  # a bug in this package or another one: its traceback helps
-        print("rh-prefect:", "\n".join(lines), file=sys.stderr)
-        sys.exit(1)
+        _end_with(error)
+
+
+def _end_with(error: BaseException) -> NoReturn:
+    leaves = _leaves(error)
+    code = next(filter(None, map(_code, leaves)), None)
+    if code is not None:
+        sys.exit(code)
+    lines = _lines(leaves)
+    if lines is None:
+        raise error  # a bug in this package or another one: its traceback helps
+    print("rh-prefect:", "\n".join(lines), file=sys.stderr)
+    sys.exit(1)
 
 
 def _lines(errors: Sequence[BaseException]) -> list[str] | None:
@@ -121,7 +135,7 @@ def _lines(errors: Sequence[BaseException]) -> list[str] | None:
     from rh_prefect.errors import RunningHubError, causes
 
     ours = [one for one in errors if isinstance(one, RunningHubError)]
-    others = [_prefect_message(one) for one in errors if not isinstance(one, RunningHubError)]
+    others = [_message_of(one) for one in errors if not isinstance(one, RunningHubError)]
     known = dict.fromkeys(one for one in others if one is not None)
     return None if None in others else [*causes(ours), *known]
 
@@ -137,18 +151,22 @@ def _code(error: BaseException) -> int | None:
     return _TERMINATED if prefect is not None and isinstance(error, prefect.TerminationSignal) else None
 
 
-def _is_read() -> bool:
-    """Flushes the output; returns whether it still has a reader, unlike behind `… | head`."""
+def _flush() -> OSError | None:
+    """Writes the rest of the output; returns the error if it cannot be written, as behind `… | head`."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         # The interpreter flushes again at its exit, and would report an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return False
-    return True
+        return error
+    return None
 
 
-def _prefect_message(error: BaseException) -> str | None:
+def _message_of(error: BaseException) -> str | None:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        # The errors of storages and journals are this package's own.
+        where = error.filename or "the output of this command"
+        return f"{where} cannot be written: {error.strerror}. What to do: free space on its disk."
     # RunningHub's client raises this package's own errors, so this one comes from Prefect's client.
     httpx = sys.modules.get("httpx")
     if httpx is None or not isinstance(error, httpx.HTTPError | httpx.InvalidURL):

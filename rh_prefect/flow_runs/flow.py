@@ -32,7 +32,7 @@ from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.manual_repair import orphans
 from rh_prefect.jobs.run_cancellation import CancelReport
 from rh_prefect.media.input_files import shown
-from rh_prefect.prefect_api import ask
+from rh_prefect.prefect_api import PATIENCE, ask
 
 
 def flow_with(hooks: Mapping[FlowEvent, FlowStateHook[..., Any]]) -> FlowDecorator:
@@ -112,7 +112,7 @@ async def cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun, state: Sta
     """
     # What Prefect hands over is as old as the beginning of the cancellation. But a run that was resumed since has a new
     # attempt, which was not cancelled.
-    newest = await LOOP.call(read_flow_run(flow_run.id))
+    newest = await LOOP.call(read_flow_run(flow_run.id, patience=PATIENCE))
     if newest.state is not None and (newest.state.is_cancelling() or newest.state.is_cancelled()):
         flow_run = newest
     if not flow_run.run_count:

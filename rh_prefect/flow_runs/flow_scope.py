@@ -42,7 +42,7 @@ from rh_prefect.jobs.journal.call_assignment import Caller, CallRegistry, Try
 from rh_prefect.jobs.journal.call_matching import Equal
 from rh_prefect.jobs.journal.identity import Address, Place, Step
 from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.prefect_api import ask
+from rh_prefect.prefect_api import PATIENCE, ask_repeatedly
 
 _CACHE_SIZE = 1000
 """How many child flow runs one process remembers the places of; one that was forgotten is asked for again."""
@@ -179,13 +179,14 @@ async def _learn_calls(flow_run: FlowRun, *, to_root: bool) -> None:
             return
         parent = _calls[str(flow_run.id)].flow_run_id
         if str(parent) not in _outer:
-            found = await read_flow_run(parent)
+            found = await read_flow_run(parent, patience=PATIENCE)
             _outer[str(parent)] = found, await flow_name_of(found)
         flow_run, _ = _outer[str(parent)]
 
 
 async def _read_call(task_run_id: UUID) -> _Call:
-    task_run = await ask(lambda api: api.read_task_run(task_run_id))
+    what = f"The task run {task_run_id}, which has started a child flow, cannot be read"
+    task_run = await ask_repeatedly(lambda api: api.read_task_run(task_run_id), what=what)
     if task_run.flow_run_id is None:
         raise ConfigError(
             f"The task run {task_run_id} started a flow but does not belong to a flow run, so the flow "

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -20,17 +18,23 @@ from uuid import UUID
 from weakref import WeakKeyDictionary
 
 import httpx
-from prefect.settings import PREFECT_API_URL
 
 from rh_prefect.caches_and_locks import LruCache
-from rh_prefect.client.connections import chance
 from rh_prefect.errors import JournalError
 from rh_prefect.flow_runs import task_end_events
 from rh_prefect.flow_runs.record_log import EntryRefused, RecordLog, Records
 from rh_prefect.jobs.journal.journal import JSON, EndListener, UnreadableRecord, check_key
 from rh_prefect.jobs.journal.record_types import FORMAT, FORMAT_KEY
 from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.prefect_api import ask, connection_key, disconnect
+from rh_prefect.prefect_api import (
+    FAILURES,
+    PATIENCE,
+    api_address,
+    ask_repeatedly,
+    connection_key,
+    disconnect,
+    failure_of,
+)
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -43,14 +47,10 @@ _BLOCK: Final = 100
 """Entries that one request reads: those whose numbers differ in the last two digits."""
 PAGE: Final = 200
 """Prefect's default limit of a page: a longer one may be refused."""
-_FIRST_PAUSE: Final = 0.2
-"""Seconds before a request is repeated; the pauses double up to the fifth."""
-_CHECK_PROXY: Final = "check PREFECT_API_URL, and whether a proxy in front of it asks for a login"
+_NO_ACCESS: Final = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
 _CACHE_SIZE: Final = 64
 _CACHE_CHARACTERS: Final = 64 * 1024 * 1024
 """Characters of the logs that one process keeps beside those that it uses."""
-
-_log = logging.getLogger("rh_prefect")
 
 # The package's own loop keeps a connection to the Prefect API; it is closed with the loop.
 LOOP.on_close(disconnect)
@@ -66,7 +66,7 @@ class FlowRunJournal:
     share one log.
     """
 
-    def __init__(self, flow_run_id: UUID | str, *, patience: float = 60.0) -> None:
+    def __init__(self, flow_run_id: UUID | str, *, patience: float = PATIENCE) -> None:
         """Opens the journal; sends no request before the first call.
 
         Args:
@@ -260,53 +260,28 @@ class _Inputs:
 
     async def _ask(self, doing: str, request: Callable[[PrefectClient], Awaitable[_T]]) -> _T:
         """Sends one request, with retries as long as they may help; raises every other failure as a `JournalError`."""
-        last = time.monotonic() + self.patience
-        number = 0
-        while True:
-            number += 1
-            try:
-                return await ask(request)
-            except (httpx.HTTPError, ValueError) as error:  # ValueError: neither JSON nor what the API documents
-                pause = _FIRST_PAUSE * 2 ** min(number - 1, 4) * (0.5 + chance())
-                if not _may_pass(error) or time.monotonic() + pause > last:
-                    raise self._failed(doing, error) from error
-                if number == 2:  # a single failure is normal: servers are restarted, and SQLite's lock is short
-                    _log.warning(
-                        "The journal of flow run %s cannot %s, and tries again for up to %.0f s: "
-                        "the Prefect API at %s: %s",
-                        *(self.scope, doing, self.patience, _api(), _answer_of(error)),
-                    )
-                await asyncio.sleep(pause)
+        what = f"The journal of flow run {self.scope} cannot {doing}"
+        try:
+            return await ask_repeatedly(request, what=what, patience=self.patience)
+        except FAILURES as error:
+            raise self._failed(doing, what, error) from error
 
-    def _failed(self, doing: str, error: httpx.HTTPError | ValueError) -> JournalError:
-        if isinstance(error, httpx.HTTPStatusError):
-            return self._refused(doing, error)
-        if isinstance(error, httpx.TransportError):
-            return self._error(doing, _answer_of(error), "start it again, then run this again")
-        return self._error(doing, f"what was answered is not of Prefect's API ({error})", _CHECK_PROXY)
-
-    def _refused(self, doing: str, error: httpx.HTTPStatusError) -> JournalError:
-        status = error.response.status_code
-        if error.response.is_success:
-            return self._error(doing, f"it was answered with a web page ({error})", _CHECK_PROXY)
+    def _failed(self, doing: str, what: str, error: Exception) -> JournalError:
+        status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
         if status == httpx.codes.CONFLICT:
             return _Exists(f"{doing}: it exists")
         if status == httpx.codes.NOT_FOUND:
             return _NotFound(
-                f"The journal of flow run {self.scope} cannot {doing}: the Prefect API at {_api()} does not have this "
+                f"{what}: the Prefect API at {api_address()} does not have this "
                 "flow run: it was deleted, together with its journal, or the server has another database. What to do: "
                 "if PREFECT_API_URL is the address of the run's server, start a new run; the manifests in the storage "
                 "show what this run has paid for."
             )
-        if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-            what = f"access denied (HTTP {status})"
-            return self._error(doing, what, "set PREFECT_API_KEY or PREFECT_API_AUTH_STRING")
-        failed = self._error(doing, _answer_of(error), "check the Prefect server's log, then run this again")
-        return failed if error.response.is_server_error else EntryRefused(failed.message)
-
-    def _error(self, doing: str, what: str, advice: str) -> JournalError:
-        return JournalError(
-            f"The journal of flow run {self.scope} cannot {doing}: the Prefect API at {_api()}: {what}. "
+        answer, advice = failure_of(error)
+        is_refused = status is not None and httpx.codes.is_client_error(status)
+        of_kind = EntryRefused if is_refused and status not in _NO_ACCESS else JournalError
+        return of_kind(
+            f"{what}: the Prefect API at {api_address()}: {answer}. "
             f"What to do: {advice}; what was recorded so far is kept and nothing is paid for twice."
         )
 
@@ -320,16 +295,6 @@ class _Inputs:
                 "flow run input with this name. What to do: check the flow run's inputs; no new task is "
                 "submitted until this is corrected."
             ) from error
-
-
-def _answer_of(error: Exception) -> str:
-    if isinstance(error, httpx.HTTPStatusError):
-        return f"HTTP {error.response.status_code} {error.response.text[:300]}"
-    return f"no answer ({type(error).__name__})"
-
-
-def _api() -> str:
-    return PREFECT_API_URL.value() or "the ephemeral server"
 
 
 def _entry_name(number: int) -> str:
@@ -348,9 +313,3 @@ class _Exists(JournalError):
 
 class _NotFound(JournalError):
     """The error for a missing record or flow run; a reader of one record cannot distinguish the two."""
-
-
-def _may_pass(error: Exception) -> bool:
-    if isinstance(error, httpx.HTTPStatusError):
-        return error.response.is_server_error or error.response.status_code == httpx.codes.TOO_MANY_REQUESTS
-    return isinstance(error, httpx.TransportError)

@@ -27,7 +27,7 @@ from rh_prefect.jobs.journal.call_assignment import CallRegistry
 from rh_prefect.jobs.journal.journal import FolderJournal, Journal, UnreadableRecord, folder_scopes
 from rh_prefect.jobs.journal.scope import FolderScope, Scope, last_attempt
 from rh_prefect.pipelines.works_store import WorksJournal, find_works
-from rh_prefect.prefect_api import ask, connect
+from rh_prefect.prefect_api import ask, ask_repeatedly, connect
 from rh_prefect.settings import get_settings
 
 _log = logging.getLogger("rh_prefect")
@@ -176,12 +176,16 @@ async def batches_of(scope: Scope) -> list[Scope]:
 _ENDED: Final = [StateType.CANCELLED, StateType.CRASHED, StateType.FAILED]
 
 
-async def read_flow_run(flow_run_id: UUID | str) -> FlowRun:
-    """Reads one flow run; raises `ConfigError` if it does not exist."""
-    connection = await connect()
+async def read_flow_run(flow_run_id: UUID | str, *, patience: float = 0.0) -> FlowRun:
+    """Reads one flow run; raises `ConfigError` if it does not exist.
+
+    Args:
+        flow_run_id: Its id.
+        patience: Seconds for which the request is repeated while the API does not answer; a command fails at once.
+    """
+    what = f"The flow run {flow_run_id} cannot be read"
     try:
-        async with connection.gate:
-            return await connection.client.read_flow_run(UUID(str(flow_run_id)))
+        return await ask_repeatedly(lambda api: api.read_flow_run(UUID(str(flow_run_id))), what=what, patience=patience)
     except (ObjectNotFound, ValueError) as error:
         raise ConfigError(
             f"There is no flow run {flow_run_id}. What to do: copy its id from `rh-prefect jobs list` or "
@@ -207,7 +211,8 @@ def _own_server() -> str:
 
 async def flow_name_of(flow_run: FlowRun) -> str:
     """Reads the name of a flow run's flow."""
-    return (await ask(lambda api: api.read_flow(flow_run.flow_id))).name
+    what = f"The flow of flow run {flow_run.id} cannot be read"
+    return (await ask_repeatedly(lambda api: api.read_flow(flow_run.flow_id), what=what)).name
 
 
 async def find_flow_runs(flow_run_filter: FlowRunFilter | None = None, *, sort: FlowRunSort) -> AsyncIterator[FlowRun]:

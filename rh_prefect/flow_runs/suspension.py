@@ -39,6 +39,7 @@ from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Request
 from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.prefect_api import PATIENCE
 from rh_prefect.settings import get_settings
 
 Wait: TypeAlias = Literal["poll", "suspend"]
@@ -279,7 +280,7 @@ def _suspendable() -> FlowRun:
 
 async def _new_group(flow_run_id: UUID, deadline: float | None) -> RunSuspender:
     # Read again: the run of the context is from before a retry.
-    flow_run = await LOOP.call(read_flow_run(flow_run_id))
+    flow_run = await LOOP.call(read_flow_run(flow_run_id, patience=PATIENCE))
     if is_retried_in_process(flow_run):
         # Prefect 3.9 hands such a run to no worker, also when it is resumed: it would stay `Resuming`.
         raise _StaysError("it is being retried by the flow's own `retries`, and no worker would resume it.")

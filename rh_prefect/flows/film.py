@@ -79,8 +79,8 @@ async def film(
     Args:
         prompt: What the film shows.
         shots: Number of shots, 1 to 12; they are made in parallel.
-        image: A picture that every shot starts from: a path, an fsspec URI or a link. Without it, a picture is
-            generated for each shot.
+        image: A picture that every shot starts from: a path, an fsspec URI or a link. Empty: a picture is generated
+            for each shot.
         narration: The spoken text; by default the prompt. What is longer than the film is cut, with a warning.
         music: Description of the music; by default it is derived from the prompt.
         aspect: Aspect ratio of the generated pictures.
@@ -96,7 +96,7 @@ async def film(
     shot = _shot_prices(prompt, image, aspect=aspect, seconds=seconds, resolution=resolution)
     sound = [price_of(speech_request(narration or prompt)), price_of(music_request(description))]
     await expect([*shot * shots, *sound], blocks=blocks)
-    if image is not None:
+    if image:
         await check_job(
             motion_request(image, f"{prompt}, {MOVES[0]}", seconds), credentials=credentials, storage=storage
         )
@@ -143,7 +143,7 @@ async def _shot(
     """Makes one shot, step by step; the last result is the finished clip."""
     steps: list[Result] = []
     framing, move = FRAMINGS[(number - 1) % len(FRAMINGS)], MOVES[(number - 1) % len(MOVES)]
-    if image is None:
+    if not image:
         picture = picture_request(f"{prompt}, {framing}", aspect)
         steps.append(await make(picture, label=f"shot-{number}-picture", blocks=blocks))
     start = image or steps[-1]

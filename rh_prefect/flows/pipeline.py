@@ -33,7 +33,6 @@ from rh_prefect.jobs.options import Options
 from rh_prefect.json_checks import flaw_of
 from rh_prefect.media.input_access_policy import allow_below
 from rh_prefect.pipelines import pipeline as files
-from rh_prefect.pipelines.check import secret_in
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.input_reader import Inputs, input_roots
 from rh_prefect.pipelines.known_works import StoredWorks, cache_of
@@ -203,7 +202,6 @@ async def _prepare(
     reviewed: ReviewedPlan | None,
 ) -> PipelineRun:
     settings = get_settings()
-    _refuse_secrets(options)
     credentials = pipeline.file.credentials if options.credentials is None else options.credentials or None
     storage = pipeline.file.storage if options.storage is None else options.storage or None
     engine = await load_engine(credentials)
@@ -256,16 +254,6 @@ def _scheduled_date() -> str | None:
     flow_run = flow_contexts()[-1].flow_run
     began = flow_run.expected_start_time if flow_run is not None else None
     return began.astimezone(UTC).date().isoformat() if began is not None else None
-
-
-def _refuse_secrets(options: RunOptions) -> None:
-    """Rejects a key in place of a block's name, before the name is looked up and shown in messages."""
-    for option, value in (("credentials", options.credentials), ("storage", options.storage)):
-        if what := secret_in(value or ""):
-            raise InputError(
-                f"{option} takes the name of a block, and what was given looks like {what}. Nothing was sent. What to "
-                "do: save it in a block and give the block's name; Prefect keeps the parameters of runs, so replace it."
-            )
 
 
 def _refuse(plan: Plan) -> None:

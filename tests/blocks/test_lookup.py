@@ -4,15 +4,19 @@ import asyncio
 import traceback
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prefect.blocks.core import Block
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import BlockDocumentUpdate
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.blocks import MediaStorage, RunningHubCredentials, RunningHubPool
-from rh_prefect.blocks.lookup import load_credentials, load_storage, missing
-from rh_prefect.errors import ConfigError
+from rh_prefect.blocks.lookup import load_credentials, load_engine, load_storage, missing
+from rh_prefect.errors import ConfigError, InputError
+from tests.support.faulty_proxy import FaultyProxy, Kind
+from tests.support.prefect_server import PrefectServer
 
 KEY = "canary0123456789abcdef0123456789"
 
@@ -77,6 +81,27 @@ async def test_a_site_that_is_no_url_says_so_without_its_value(monkeypatch: pyte
     assert "pydantic" not in shown
 
 
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        (RunningHubCredentials(api_key=KEY), "not a RunningHubCredentials"),
+        (MediaStorage(url="s3://bucket", options={"secret": KEY}), "not a MediaStorage"),
+        ({"$ref": {"block_document_id": KEY}}, "not a dict"),
+        ("0123456789abcdef" * 2, "looks like a key"),
+        (f"s3://me:{KEY}@bucket/x", "looks like an address"),
+    ],
+    ids=["account", "storage", "reference", "key", "address"],
+)
+async def test_what_is_no_name_of_a_block_is_refused_and_not_shown(given: Any, what: str) -> None:
+    """A block in place of its name ended in "unhashable type", and a key was repeated in the message and looked for."""
+    for option, load in (("credentials", load_engine), ("credentials", load_credentials), ("storage", load_storage)):
+        with pytest.raises(InputError, match=rf"^{option} takes the name of a block.*{what}.*What to do") as error:
+            await load(given)
+        shown = "".join(traceback.format_exception(error.value))
+        assert KEY not in shown
+        assert "0123456789abcdef" not in shown
+
+
 @pytest.mark.prefect
 @pytest.mark.usefixtures("prefect_server")
 class TestSavedBlocks:
@@ -86,6 +111,11 @@ class TestSavedBlocks:
         block = await load_credentials(name)
         assert (block.api_key.get_secret_value(), block.account_name) == (KEY, "studio")
         assert (await load_storage(name)).signed_inputs
+
+    async def test_a_long_name_is_no_key(self, name: str) -> None:
+        long = f"production-credentials-for-the-video-team-{name}"
+        await RunningHubCredentials(api_key=KEY).asave(long)
+        assert (await load_credentials(long)).api_key.get_secret_value() == KEY
 
     async def test_they_are_found_on_any_loop(self, name: str) -> None:
         await RunningHubCredentials(api_key=KEY).asave(name)
@@ -109,6 +139,22 @@ class TestSavedBlocks:
     async def test_a_type_that_was_never_saved_is_no_other_error(self) -> None:
         with pytest.raises(ConfigError, match="no block 'nobody' of type RunningHubCredentials"):
             await load_credentials("nobody")
+
+    @pytest.mark.parametrize("status", ["500", "503"])
+    async def test_a_block_is_read_again_after_a_server_error(
+        self, name: str, tmp_path: Path, prefect_server: PrefectServer, status: Kind
+    ) -> None:
+        """Prefect's client does not repeat a request that was answered with 500: the job failed."""
+        await RunningHubCredentials(api_key=KEY).asave(name)
+        await MediaStorage(url=str(tmp_path)).asave(name)
+        with FaultyProxy(prefect_server.url) as proxy, temporary_settings({PREFECT_API_URL: f"{proxy.url}/api"}):
+            faults = [
+                proxy.add_fault(f"^GET .*/{kind}/block_documents/name/{name}", status, times=1)
+                for kind in ("runninghub-credentials", "media-storage")
+            ]
+            await load_engine(name)
+            await load_storage(name)
+        assert [fault.happened for fault in faults] == [1, 1]
 
     async def test_a_mistyped_account_lists_accounts_and_pools(self, name: str) -> None:
         await RunningHubCredentials(api_key=KEY).asave(name)

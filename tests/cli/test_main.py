@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -54,6 +55,25 @@ def test_output_that_nobody_reads_on_ends_a_command_without_a_word(words: list[s
     done = subprocess.run([*RH, *words], env=env, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_command_whose_output_is_closed_succeeds(closed: str) -> None:
+    """As by a scheduler without a log: it ended with an AttributeError and the exit code of a failure."""
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", *RH, "models", "show", "z-image/turbo"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["models", "search", "image", "to", "video"], ["--version"]])
+def test_output_to_a_full_disk_is_said(words: list[str], unbuffered: str) -> None:
+    """It ended in a traceback, or in an exception that the interpreter ignored."""
+    env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*RH, *words], env=env, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert re.fullmatch(r"rh-prefect: .*No space left on device.*What to do: .*\n", done.stderr), done.stderr
 
 
 def test_a_failure_is_said_where_nobody_reads_the_output() -> None:

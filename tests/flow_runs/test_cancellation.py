@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Cancelling, Paused, Pending, Running
 
 from rh_prefect.emulator import Emulator
@@ -25,6 +26,8 @@ from rh_prefect.jobs.run_cancellation import CancelWatch
 from tests.e2e import flows
 from tests.e2e.runs import begin
 from tests.support.emulator_env import environment
+from tests.support.faulty_proxy import FaultyProxy
+from tests.support.prefect_server import PrefectServer
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -111,6 +114,20 @@ async def test_a_cancellation_leaves_an_attempt_that_has_begun_since(rh: Emulato
     journal = FlowRunJournal(run)
     records = [await LOOP.call(journal.read(f"cancel-{attempt}")) for attempt in (1, 2)]
     assert [record is not None for record in records] == [True, False]
+
+
+async def test_the_hook_reads_the_run_again_after_a_server_error(rh: Emulator, prefect_server: PrefectServer) -> None:
+    """After a kill nothing else cancels the tasks before the next run of `reconcile`."""
+    run = await begin(flows.many, prompts=PROMPTS)
+    async with get_client() as client:
+        await client.set_flow_run_state(UUID(run), Running(), force=True)
+        await client.set_flow_run_state(UUID(run), Cancelling(), force=True)
+        cancelled = await client.read_flow_run(UUID(run))
+    with FaultyProxy(prefect_server.url) as proxy, temporary_settings({PREFECT_API_URL: f"{proxy.url}/api"}):
+        fault = proxy.add_fault(rf"^GET \S*/flow_runs/{run} ", "500", times=1)
+        await cancel_remote_jobs(flow=flows.many, flow_run=cancelled, state=Cancelling())
+    assert fault.happened
+    assert await LOOP.call(FlowRunJournal(run).read("cancel-1"))
 
 
 async def test_a_run_that_was_cancelled_before_it_ran_can_be_run_later(rh: Emulator) -> None:

@@ -116,4 +116,7 @@ async def test_a_key_where_a_block_s_name_belongs_is_not_used(rh: Emulator) -> N
         state = await flow(**{key: value}, return_state=True)
         assert state.is_failed()
         assert value not in str(state.message)
+    Pipeline.from_text(
+        f"credentials: {'a-long-name-of-a-block-' * 2}a\nsteps: {{a: {{model: z-image/turbo, with: {{prompt: x}}}}}}\n"
+    )
     assert rh.recorder.requests == []

@@ -16,10 +16,10 @@ from typing import Any, Final, Literal
 
 from tests.support.holding_proxy import Connection, Proxy
 
-Kind = Literal["503", "403", "slow", "cut", "lost", "down"]
+Kind = Literal["500", "503", "403", "slow", "cut", "lost", "down"]
 """What happens to a request.
 
-- `503`, `403`: it is answered so, and goes no further. `slow`: it is answered later.
+- `500`, `503`, `403`: it is answered so, and goes no further. `slow`: it is answered later.
 - `cut`: it is not answered and goes no further. `lost`: it goes through, and its answer is lost.
 - `down`: from here on there is nobody, whatever is asked.
 """
@@ -27,6 +27,7 @@ Kind = Literal["503", "403", "slow", "cut", "lost", "down"]
 SLOW_SECONDS: Final = 0.7
 _S3: Final = "<?xml version='1.0'?><Error><Code>{code}</Code><Message>{words}</Message></Error>"
 _ANSWERS: Final = {
+    "500": ("500 Internal Server Error", _S3.format(code="InternalError", words="We encountered an internal error.")),
     "503": ("503 Service Unavailable", _S3.format(code="SlowDown", words="Please reduce your request rate.")),
     "403": ("403 Forbidden", _S3.format(code="AccessDenied", words="Access Denied.")),
 }
@@ -110,7 +111,7 @@ class _Struck(Connection):
                 await asyncio.sleep(SLOW_SECONDS)
             case "lost":
                 self._loses = True
-            case "503" | "403" as status:
+            case "500" | "503" | "403" as status:
                 line, page = _ANSWERS[status]
                 told = f"HTTP/1.1 {line}\r\nContent-Type: application/xml\r\nContent-Length: {len(page)}\r\n\r\n{page}"
                 self.to_client.write(told.encode())

@@ -1,7 +1,7 @@
 """Checks a file without any data: names, types of all connections, parameters of models and edits, rules of steps."""
 
 from rh_prefect.pipelines.check.check_result import SHIPPED, Checked, read_text
-from rh_prefect.pipelines.check.file import check_document, secret_in
+from rh_prefect.pipelines.check.file import check_document
 from rh_prefect.pipelines.check.literals import edit_value, read_value, wrong_value
 from rh_prefect.pipelines.check.paid_steps import feed, wrong_fields
 
@@ -13,7 +13,6 @@ __all__ = [
     "feed",
     "read_text",
     "read_value",
-    "secret_in",
     "wrong_fields",
     "wrong_value",
 ]

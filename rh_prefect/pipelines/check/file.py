@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from keyword import iskeyword
@@ -22,8 +21,8 @@ from rh_prefect.pipelines.parsed_answers import answer_type
 from rh_prefect.pipelines.references import references_in
 from rh_prefect.pipelines.types import FILES, Type
 from rh_prefect.pipelines.visible_names import UNKNOWN_GUARD, Scope
+from rh_prefect.redaction import secret_in
 
-_KEY = re.compile(r"(?i)(?:sk-|rh[-_]?)?[0-9a-f]{32,}|bearer .+|[A-Za-z0-9+/_-]{40,}")
 _NOT_IN_NAMES = ("/", "%", "&", "<", ">")
 _PREFECT_NAMES = ("self", "return_state", "wait_for")
 _ONLY_PAID = ("takes", "attempts", "reuse", "parse", "assume", "pin")
@@ -345,14 +344,3 @@ def _actions(step: Step) -> list[str]:
 
 def _has_group_key(step: Step, key: str) -> bool:
     return getattr(step, "as_" if key == "as" else key) is not None
-
-
-def secret_in(name: str) -> str:
-    """Returns the kind of secret that a block's name looks like, a key or an address; empty for a plain name.
-
-    Args:
-        name: The name.
-    """
-    if "://" in name:
-        return "an address"
-    return "a key" if _KEY.fullmatch(name) else ""
