@@ -36,6 +36,11 @@ class SlotLease:
         """The account that pays; it may change until a slot is taken."""
         return self.member.account
 
+    @property
+    def has_slot(self) -> bool:
+        """Whether the job holds a slot."""
+        return self._limiter is not None
+
     async def select_account(self) -> None:
         """Selects the account that will probably pay, so that inputs are uploaded while the job waits.
 

@@ -38,6 +38,11 @@ def account_specific(answer: Answer) -> RefusalScope | None:
     return row.account_scope or ("account" if issubclass(row.error, KeyRejected | AccountError) else None)
 
 
+def as_refusal(error: ApiError) -> Answer:
+    """Returns the refusal of a request other than a submission in the form of a refused submission."""
+    return Answer(outcome="refused", code=error.code, reason=error.reason, retry=error.retry)
+
+
 class Exclusions:
     """The accounts of a pool that are excluded in one attempt of a run, with their refusals."""
 
@@ -176,8 +181,7 @@ class Pool:
             try:
                 return await call(member)
             except ApiError as error:
-                refusal = Answer(outcome="refused", code=error.code, reason=error.reason, retry=error.retry)
-                refusals[member] = refusal
+                refusals[member] = refusal = as_refusal(error)
                 refusal_scope = None if self.is_single else account_specific(refusal)
                 if refusal_scope is None:
                     raise

@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.catalog.model import is_placeholder
 from rh_prefect.client import Client
-from rh_prefect.errors import ApiError, BudgetExceeded, RunningHubError, Transient
+from rh_prefect.errors import AccountError, ApiError, BudgetExceeded, KeyRejected, RunningHubError, Transient
 from rh_prefect.jobs.journal.costs import COINS, CURRENCY, Costs, amount_text, charge_of
 from rh_prefect.jobs.journal.job_records import JobView, Submit, jobs_of
 from rh_prefect.jobs.journal.journal import JobSource
@@ -380,8 +380,8 @@ class Prices:
         try:
             preview = await self._client.price_preview(endpoint, payload)
         except RunningHubError as error:
-            # A failed connection says nothing about the price; a later request may succeed.
-            if unknown is not None or isinstance(error, Transient):
+            # A failed connection says nothing about the price, and an account that is refused would not be charged.
+            if unknown is not None or isinstance(error, Transient | KeyRejected | AccountError):
                 raise
             return None
         if unknown is not None and preview.currency is None:
