@@ -173,16 +173,17 @@ async def saved_graphs(
     pipeline: Pipeline, credentials: str | None, store: MediaStore, deployment: str = COMMAND_LINE
 ) -> tuple[SavedGraphs | None, str]:
     """Reads the graphs of a pipeline's workflows and apps; where they cannot be read, returns None and why."""
-    from rh_prefect.blocks.lookup import load_credentials
+    from rh_prefect.blocks.lookup import load_engine
+    from rh_prefect.jobs.loop_thread import LOOP
     from rh_prefect.pipelines.site_graphs import ids_in, read_saved_graphs, with_used_graphs
 
     if next(ids_in(pipeline.checked), None) is None:
         return {}, ""
     try:
-        async with (await load_credentials(credentials)).get_client() as client:
-            found: SavedGraphs = await read_saved_graphs(pipeline.checked, client)
-            last = await open_last_runs(store, get_settings()).read(pipeline.name, deployment)
-            return (with_used_graphs(found, last.plan) if last is not None else found), ""
+        engine = await load_engine(credentials)
+        found: SavedGraphs = await LOOP.call(read_saved_graphs(pipeline.checked, engine.pool))
+        last = await open_last_runs(store, get_settings()).read(pipeline.name, deployment)
+        return (with_used_graphs(found, last.plan) if last is not None else found), ""
     except RunningHubError as error:
         return None, f"The graphs of workflows and apps were not read: {error.message}"
 

@@ -232,7 +232,7 @@ async def _prepare(
         reviewed=reviewed,
     )
     selection = Selection(frozenset(options.only or ()), frozenset(options.items or ()), options.sample)
-    saved: SavedGraphs = await LOOP.call(read_saved_graphs(pipeline.checked, engine.pool.members[0].client))
+    saved: SavedGraphs = await LOOP.call(read_saved_graphs(pipeline.checked, engine.pool))
     last = await tools.last_runs.read(pipeline.name, _deployment()) if saved else None
     if last is not None:
         saved = with_used_graphs(saved, last.plan)

@@ -164,18 +164,20 @@ class Pool:
                 "pool for each currency."
             )
 
-    async def try_each(self, call: Callable[[Member], Awaitable[T]], *, scope: Scope, model: str) -> T:
+    async def try_each(
+        self, call: Callable[[Member], Awaitable[T]], *, model: str, exclusions: Exclusions | None = None
+    ) -> T:
         """Makes an unpaid call with each account in turn until one does not refuse it for an account-specific reason.
 
         Args:
             call: The call.
-            scope: The run.
             model: The model or graph of the call.
+            exclusions: The accounts that are excluded in the run; None outside of runs.
 
         Raises:
             ApiError: Each account has refused, or one for a reason that is not account-specific.
         """
-        exclusions = self.exclusions(scope)
+        exclusions = exclusions or Exclusions()
         refusals = {member: refusal for member in self.members if (refusal := exclusions.refusal(member, model))}
         for member in [member for member in self.members if member not in refusals]:
             try:
