@@ -337,6 +337,17 @@ class TestPaidOn:
         assert {one.task_id for one in done} == {one.task_id for one in rh.recorder.paid}
         assert len(later.said("adopted")) == 4
 
+    async def test_a_job_keeps_its_account_beside_another_of_that_name(
+        self, run: PooledRun, again: Again, rh: Emulator
+    ) -> None:
+        run.names = dict.fromkeys(("main", "two"), "studio")
+        await self.begin(run)
+        before = run.paid
+        assert before["main"] and before["two"]
+        later = again(members=("main",), names=run.names)
+        results(await later.all(pictures(4)))
+        assert later.paid == before
+
     async def test_a_new_task_after_a_failure_may_use_any_account(
         self, run: PooledRun, again: Again, rh: Emulator
     ) -> None:
