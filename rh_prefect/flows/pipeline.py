@@ -207,7 +207,8 @@ async def _prepare(
     credentials = pipeline.file.credentials if options.credentials is None else options.credentials or None
     storage = pipeline.file.storage if options.storage is None else options.storage or None
     engine = await load_engine(credentials)
-    if options.budget is not None or pipeline.file.budget is not None:
+    limits = (options.budget, pipeline.file.budget, reviewed, settings.max_budget)
+    if any(limit is not None for limit in limits):
         await LOOP.call(engine.pool.check_currency())
     store = await load_storage(storage)
     # Without the notes of earlier attempts, their costs would not count in the budget.
