@@ -225,11 +225,20 @@ def _read(file: Path, *, as_json: bool = False) -> Pipeline:
         sys.exit(1)
 
 
+def text_of(file: Path) -> str:
+    """Reads a text file that a command names."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror or str(error)
+        raise InputError(f"{file} cannot be read: {reason}. Nothing was done. What to do: correct the path.") from error
+
+
 def read_arguments(values: Sequence[str] | None, params: Path | None) -> dict[str, Any]:
     """Reads the parameters of a command; `--set` overrides the file of `--params`."""
     arguments: dict[str, Any] = {}
     if params is not None:
-        data = read(params.read_text(encoding="utf-8"), str(params)).data
+        data = read(text_of(params), str(params)).data
         if not isinstance(data, dict):
             raise InputError(f"{params} is not a mapping of parameters to values.")
         arguments |= data
@@ -328,5 +337,5 @@ def graph(
 
 def schema_(*files: Annotated[Path, Parameter(help="Files whose models' parameters are in the schema.")]) -> None:
     """Print the JSON schema of pipelines, for completion and errors in an editor."""
-    found = [read(file.read_text(encoding="utf-8"), str(file)).data for file in files]
+    found = [read(text_of(file), str(file)).data for file in files]
     print(json.dumps(schema(name for data in found for name in models_in(data)), ensure_ascii=False, indent=2))
