@@ -173,16 +173,17 @@ async def saved_graphs(
     pipeline: Pipeline, credentials: str | None, store: MediaStore, deployment: str = COMMAND_LINE
 ) -> tuple[SavedGraphs | None, str]:
     """Reads the graphs of a pipeline's workflows and apps; where they cannot be read, returns None and why."""
-    from rh_prefect.blocks.lookup import load_credentials
+    from rh_prefect.blocks.lookup import load_engine
+    from rh_prefect.jobs.loop_thread import LOOP
     from rh_prefect.pipelines.site_graphs import ids_in, read_saved_graphs, with_used_graphs
 
     if next(ids_in(pipeline.checked), None) is None:
         return {}, ""
     try:
-        async with (await load_credentials(credentials)).get_client() as client:
-            found: SavedGraphs = await read_saved_graphs(pipeline.checked, client)
-            last = await open_last_runs(store, get_settings()).read(pipeline.name, deployment)
-            return (with_used_graphs(found, last.plan) if last is not None else found), ""
+        engine = await load_engine(credentials)
+        found: SavedGraphs = await LOOP.call(read_saved_graphs(pipeline.checked, engine.pool))
+        last = await open_last_runs(store, get_settings()).read(pipeline.name, deployment)
+        return (with_used_graphs(found, last.plan) if last is not None else found), ""
     except RunningHubError as error:
         return None, f"The graphs of workflows and apps were not read: {error.message}"
 
@@ -224,11 +225,20 @@ def _read(file: Path, *, as_json: bool = False) -> Pipeline:
         sys.exit(1)
 
 
+def text_of(file: Path) -> str:
+    """Reads a text file that a command names."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror or str(error)
+        raise InputError(f"{file} cannot be read: {reason}. Nothing was done. What to do: correct the path.") from error
+
+
 def read_arguments(values: Sequence[str] | None, params: Path | None) -> dict[str, Any]:
     """Reads the parameters of a command; `--set` overrides the file of `--params`."""
     arguments: dict[str, Any] = {}
     if params is not None:
-        data = read(params.read_text(encoding="utf-8"), str(params)).data
+        data = read(text_of(params), str(params)).data
         if not isinstance(data, dict):
             raise InputError(f"{params} is not a mapping of parameters to values.")
         arguments |= data
@@ -327,5 +337,5 @@ def graph(
 
 def schema_(*files: Annotated[Path, Parameter(help="Files whose models' parameters are in the schema.")]) -> None:
     """Print the JSON schema of pipelines, for completion and errors in an editor."""
-    found = [read(file.read_text(encoding="utf-8"), str(file)).data for file in files]
+    found = [read(text_of(file), str(file)).data for file in files]
     print(json.dumps(schema(name for data in found for name in models_in(data)), ensure_ascii=False, indent=2))

@@ -26,6 +26,7 @@ from rh_prefect.cli.pipelines import (
     read_arguments,
     saved_graphs,
     takes_of,
+    text_of,
     words_of,
 )
 from rh_prefect.cli.prefect_server import is_configured, prefect_api
@@ -311,7 +312,6 @@ def choose(
 
     pipeline = Pipeline.from_file(file)
     account, place = _blocks(pipeline, out, credentials, storage)
-    takes, decided = dict[str, int](), dict[str, dict[str, Any]]()
     check_store(place)
     store = asyncio.run(load_storage(place))
     known = open_records(store, get_settings())
@@ -323,14 +323,39 @@ def choose(
         raise InputError(f"choose: {unread}")
     current = asyncio.run(pipeline.plan(arguments, known=known, saved_graphs=graphs))
     _end_with_problems(current)
-    reviews = {one.address: one for one in current.instances if one.model == "review"}
-    for words in (*choices, *(text or ())):
-        address, sign, chosen = words.partition("=")
-        if not sign or address not in reviews:
+    takes, decided = _decisions(file, current, choices, text or ())
+    chosen = asyncio.run(pipeline.plan(arguments, known=known, saved_graphs=graphs, choices=decided))
+    for one in chosen.instances:
+        if one.address in decided and one.state == "r" and one.note:
+            raise InputError(f"choose: {one.address}: {one.note}. No choice was recorded.")
+    add_choices(takes_file(file), takes, decided)
+    inputs = words_of(set=values, params=params, plan=plan, out=out, credentials=credentials, storage=storage)
+    again = shlex.join(["rh-prefect", "run", str(file), *inputs])
+    print(f"The choices are saved in {takes_file(file)}. Next: `{again}`.")
+
+
+def _decisions(
+    file: Path, plan: Plan, choices: Sequence[str], texts: Sequence[str]
+) -> tuple[dict[str, int], dict[str, dict[str, Any]]]:
+    """Reads the words of `choose`: returns the takes of `again`, and the choices by the addresses of their reviews."""
+    takes, decided = dict[str, int](), dict[str, dict[str, Any]]()
+    reviews = {one.address: one for one in plan.instances if one.model == "review"}
+    if not choices and not texts:
+        raise InputError(f"choose: no choice was given. The reviews of {file} are: {', '.join(reviews) or 'none'}.")
+    seen = set[str]()
+    for number, words in enumerate((*choices, *texts)):
+        # The id of an item may have a sign of equality, too.
+        address = max((one for one in reviews if words.startswith(f"{one}=")), key=len, default="")
+        if not address:
             there = ", ".join(reviews) or "none"
             raise InputError(f"choose: {words!r} is not a review in {file}. Its reviews are: {there}.")
-        review = reviews[address]
-        if chosen == "again":
+        if address in seen:
+            raise InputError(f"choose: {address} is given twice. No choice was recorded. What to do: give one of them.")
+        seen.add(address)
+        review, chosen = reviews[address], words[len(address) + 1 :]
+        if number >= len(choices):
+            decided[address] = {"of": review.request["of"], "text": text_of(Path(chosen))}
+        elif chosen == "again":
             paid = {one.address: one for one in _paid(review.needs)}
             if not paid:
                 raise InputError(
@@ -338,15 +363,8 @@ def choose(
                     "No choice was recorded."
                 )
             takes |= {one.address: one.works[-1].take + 1 for one in paid.values() if one.works}
-        elif words in (text or ()):
-            decided[address] = {"of": review.request["of"], "text": Path(chosen).read_text(encoding="utf-8")}
         elif chosen.isdecimal() and int(chosen) >= 1:
-            if int(chosen) > review.candidates:
-                raise InputError(f"choose: {address}: {review.no_candidate(int(chosen))}. No choice was recorded.")
             decided[address] = {"of": review.request["of"], "take": int(chosen)}
         else:
             raise InputError(f"choose: {chosen!r} is neither a number of 1 or more nor `again`.")
-    add_choices(takes_file(file), takes, decided)
-    inputs = words_of(set=values, params=params, plan=plan, out=out, credentials=credentials, storage=storage)
-    again = shlex.join(["rh-prefect", "run", str(file), *inputs])
-    print(f"The choices are saved in {takes_file(file)}. Next: `{again}`.")
+    return takes, decided

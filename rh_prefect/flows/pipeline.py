@@ -205,7 +205,8 @@ async def _prepare(
     credentials = pipeline.file.credentials if options.credentials is None else options.credentials or None
     storage = pipeline.file.storage if options.storage is None else options.storage or None
     engine = await load_engine(credentials)
-    if options.budget is not None or pipeline.file.budget is not None:
+    limits = (options.budget, pipeline.file.budget, reviewed, settings.max_budget)
+    if any(limit is not None for limit in limits):
         await LOOP.call(engine.pool.check_currency())
     store = await load_storage(storage)
     # Without the notes of earlier attempts, their costs would not count in the budget.
@@ -230,7 +231,7 @@ async def _prepare(
         reviewed=reviewed,
     )
     selection = Selection(frozenset(options.only or ()), frozenset(options.items or ()), options.sample)
-    saved: SavedGraphs = await LOOP.call(read_saved_graphs(pipeline.checked, engine.pool.members[0].client))
+    saved: SavedGraphs = await LOOP.call(read_saved_graphs(pipeline.checked, engine.pool))
     last = await tools.last_runs.read(pipeline.name, _deployment()) if saved else None
     if last is not None:
         saved = with_used_graphs(saved, last.plan)

@@ -391,7 +391,9 @@ class JobEngine:
         if isinstance(request, CustomInput):
             return await custom_request(request, site=self.pool.site, inputs=inputs, label=label)
         return await self.pool.try_each(
-            lambda member: _graph_request(request, member, inputs, label), scope=scope, model=request.model
+            lambda member: _graph_request(request, member, inputs, label),
+            model=request.model,
+            exclusions=self.pool.exclusions(scope),
         )
 
     async def _collect(self, ticket: Submitted, end: End) -> Result:

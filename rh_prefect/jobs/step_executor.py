@@ -10,9 +10,10 @@ from functools import partial
 from typing import Any, TypeVar, assert_never
 
 from rh_prefect.caches_and_locks import SingleFlight
-from rh_prefect.errors import JobCancelled, RunningHubError, SubmissionUnknown, explain
+from rh_prefect.errors import ApiError, JobCancelled, RunningHubError, SubmissionUnknown, explain
 from rh_prefect.jobs.accounts.account import Account, is_native
 from rh_prefect.jobs.accounts.limiter import pause_seconds
+from rh_prefect.jobs.accounts.pool import as_refusal
 from rh_prefect.jobs.completion import Waiter
 from rh_prefect.jobs.events import JobEventState
 from rh_prefect.jobs.job_context import JobContext
@@ -161,9 +162,7 @@ class StepExecutor:
             case Prepare():
                 return await self._prepare()
             case AwaitSlot():
-                await self._lease.acquire()
-                context = self.context
-                return context.services.stores.refuse_payment(context.run_attempt, context.store, context.job)
+                return await self._await_slot()
             case FreeSlot(full):
                 return self._lease.release(full=full)
             case CheckCancel(fresh):
@@ -201,6 +200,11 @@ class StepExecutor:
         self._spending.take(view)
         return view
 
+    async def _await_slot(self) -> None:
+        await self._lease.acquire()
+        context = self.context
+        context.services.stores.refuse_payment(context.run_attempt, context.store, context.job)
+
     async def _prepare(self) -> None:
         if self.context.policy.budget is None:
             self._spending.expect(self._key, self._price or self._listed)
@@ -208,11 +212,28 @@ class StepExecutor:
         inputs = self._request.inputs
         if inputs and not self._links:
             self.context.notify("uploading", f"making {len(inputs)} input(s) available to RunningHub")
+        while True:
+            try:
+                return await self._prepare_on_account()
+            except ApiError as error:
+                await self._leave_account(error)
+
+    async def _prepare_on_account(self) -> None:
+        inputs, store = self._request.inputs, self.context.store
         if inputs:
             await self._lease.select_account()
-        account, store = self._lease.account, self.context.store
+        account = self._lease.account
         self._links = {mark: await account.link(self._request, mark, store=store) for mark in inputs}
         await self._find_price()
+
+    async def _leave_account(self, error: ApiError) -> None:
+        """Continues on another account after a refused upload or price request; raises if no other may accept it."""
+        has_slot = self._lease.has_slot
+        self._lease.release()
+        if not self._switch_account(as_refusal(error)):
+            raise error
+        if has_slot:
+            await self._await_slot()
 
     @property
     def _listed(self) -> Money | None:
@@ -256,7 +277,12 @@ class StepExecutor:
 
     async def _reserve(self, n: int, budget: Decimal) -> Shortfall | None:
         payload = self._submitter.wire_payload(self._links)
-        self._price = await self._lease.account.prices.of(self._request.endpoint, payload, self._listed)
+        try:
+            self._price = await self._lease.account.prices.of(self._request.endpoint, payload, self._listed)
+        except ApiError as error:
+            await self._leave_account(error)
+            await self._prepare()
+            return await self._reserve(n, budget)
         short = await self._spending.reserve(self._key, n, self._price, budget=budget)
         self._reserved = n if short is None else None
         return short

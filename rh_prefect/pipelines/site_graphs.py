@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from rh_prefect.client import Client
 from rh_prefect.errors import RunningHubError
+from rh_prefect.jobs.accounts.pool import Pool
 from rh_prefect.jobs.requests.graph_request import fingerprint
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.planning_values import digest
@@ -74,25 +74,27 @@ def ids_in(checked: Checked) -> Iterator[tuple[str, str]]:
         yield from ids_in(used)
 
 
-async def read_saved_graphs(checked: Checked, client: Client) -> dict[tuple[str, str], SavedGraph | UnreadGraph]:
+async def read_saved_graphs(checked: Checked, pool: Pool) -> dict[tuple[str, str], SavedGraph | UnreadGraph]:
     """Reads each graph once, at no cost. A graph that cannot be read stops only the steps that need it.
 
     Args:
         checked: The file that names them.
-        client: Of an account that may read them.
+        pool: The accounts; a graph is read from the first one that may read it.
     """
     ids = list(dict.fromkeys(ids_in(checked)))
-    return dict(zip(ids, await asyncio.gather(*(_read(client, *one) for one in ids)), strict=True))
+    return dict(zip(ids, await asyncio.gather(*(_read(pool, *one) for one in ids)), strict=True))
 
 
-async def _read(client: Client, action: str, name: str) -> SavedGraph | UnreadGraph:
+async def _read(pool: Pool, action: str, name: str) -> SavedGraph | UnreadGraph:
+    model = f"{action}/{name}"
     try:
         if action == "workflow":
-            graph: Mapping[str, Any] = await client.workflows.json(name)
+            graph = await pool.try_each(lambda member: member.client.workflows.json(name), model=model)
             return SavedGraph(graph, fingerprint(graph))
-        nodes = [node.model_dump(mode="json") for node in (await client.apps.demo(name)).nodes]
+        app = await pool.try_each(lambda member: member.client.apps.demo(name), model=model)
     except RunningHubError as error:
         return UnreadGraph(unread(f"{action} {name}", error))
+    nodes = [node.model_dump(mode="json") for node in app.nodes]
     fields = {f"{node['node_id']}.{node['field_name']}": node for node in nodes}
     return SavedGraph(fields, fingerprint(nodes))
 

@@ -347,8 +347,8 @@ class WorkDriver(StepExecutor):
         """Returns whether an account of this run can query the task of another run."""
         try:
             account = await self._lease.switch_to(submit.intent)
-            if self._lease.member.name != submit.intent.account:
-                # Without block names, this may be the same account with a new key, or another account.
+            if not self._lease.is_account_of(submit.intent):
+                # It may be the same account with a new key or another name, or another account.
                 await account.client.query(submit.task_id or "")
         except (ConfigError, TaskNotFound):
             return False

@@ -20,7 +20,7 @@ from rh_prefect.flow_runs.queries import is_flow_run, journal_of
 from rh_prefect.flow_runs.recorded_job_collection import confirmed_end
 from rh_prefect.flow_runs.task_end_events import announce
 from rh_prefect.jobs.journal.job_records import JobRecords, Submit
-from rh_prefect.jobs.journal.record_types import End, Resolution
+from rh_prefect.jobs.journal.record_types import Answer, End, Resolution
 from rh_prefect.jobs.loop_thread import LOOP
 
 PAUSES: Final = (1.0, 3.0, 9.0)
@@ -158,7 +158,7 @@ async def _adopt(delivery: Delivery, submit: Submit, records: JobRecords, *, is_
     """Settles a submit whose answer was lost, if RunningHub itself confirms that this task's webhook belongs to it."""
     if submit.state == "open" and not is_last:
         return "later"
-    if submit.state not in ("open", "unknown"):
+    if submit.state not in ("open", "unknown", "forgotten"):
         _log.error(
             "%s: a webhook reported task %s for a submission that is recorded as %s. What to do: check "
             "in RunningHub's call log whether it was paid for.",
@@ -173,6 +173,16 @@ async def _adopt(delivery: Delivery, submit: Submit, records: JobRecords, *, is_
             "%s: a webhook reported task %s, but that task's webhook belongs to another job",
             delivery.job,
             delivery.task_id,
+        )
+        return "nothing"
+    if submit.state == "forgotten":
+        await records.late(delivery.n, Answer(outcome="ticket", task_id=delivery.task_id))
+        _log.error(
+            "%s: task %s was accepted, although submission %d is marked as not accepted. Its cost counts from now on, "
+            "and its result is not used. What to do: download it from RunningHub's call log if you need it.",
+            delivery.job,
+            delivery.task_id,
+            delivery.n,
         )
         return "nothing"
     settled = Resolution(outcome="adopted", task_id=delivery.task_id, by="its webhook, confirmed by RunningHub")

@@ -292,6 +292,48 @@ def test_the_commands_that_a_review_prints_work_as_they_are(here: Here) -> None:
     assert len(here.rh.recorder.paid) == 1
 
 
+EACH = """
+params: {products: {type: table, columns: {sku: string}}}
+steps:
+  each:
+    foreach: $(params.products)
+    id: $(item.sku)
+    steps:
+      picture: {model: z-image/turbo, with: {prompt: $(item.sku)}}
+      chosen: {review: $(picture)}
+      sized: {edit: resize, with: {file: $(chosen), width: 64, height: 64}}
+outputs: {sized: $(each.sized)}
+"""
+
+
+def test_a_review_of_an_item_whose_id_has_a_sign_of_equality_is_answered(here: Here) -> None:
+    here.write("each.yaml", EACH)
+    here.write("skus.csv", "sku\na=b\na=b].chosen=1\n")
+    choose, run = printed(here.call("run each.yaml --set products=skus.csv"))
+    here.call(choose)
+    assert "Waiting for review" not in here.call(run)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("", "no choice was given. The reviews of review.yaml are: chosen."),
+        ("chosen=1 chosen=again", "chosen is given twice"),
+        ("--text chosen=missing.txt", "missing.txt cannot be read: No such file or directory."),
+        ("--text chosen=photo.png", "photo.png cannot be read: it is not UTF-8 text."),
+        ("--text chosen=text.txt", "chosen: the choice is a text, but the candidates are files"),
+        ("chosen=1 --params missing.yaml", "missing.yaml cannot be read: No such file or directory."),
+    ],
+)
+def test_a_choice_that_cannot_be_used_is_refused(here: Here, words: str, said: str) -> None:
+    here.write("review.yaml", REVIEW)
+    here.write("text.txt", "a better text")
+    (here.folder / "photo.png").write_bytes(picture("photo"))
+    here.call("run review.yaml --set what=blue --set size=64")
+    assert said in here.call(f"choose review.yaml {words} --set what=blue --set size=64", fails=True)
+    assert not (here.folder / "review.takes.yaml").exists()
+
+
 EDITED = """
 steps:
   picture: {model: z-image/turbo, with: {prompt: a cup}, takes: 2}

@@ -250,6 +250,12 @@ outputs: {clip: $(clip)}
     for wrong, reason in (
         ({"of": "0" * 8, "take": 2}, "the choice was made for different candidates and must be made again"),
         ({**copied["chosen"], "take": 7}, "there is no candidate 7; it has 1 and 2"),
+        ({**copied["chosen"], "take": "2"}, 'there is no candidate "2"; it has 1 and 2'),
+        ({**copied["chosen"], "take": True}, "there is no candidate true; it has 1 and 2"),
+        (
+            {**copied["chosen"], "text": "red"},
+            "the choice is a text, but the candidates are files; choose one by its number",
+        ),
     ):
         state, waiting = await run(text, budget=10, choices={"chosen": wrong})
         assert state.name == WAITING

@@ -6,11 +6,15 @@ import asyncio
 import copy
 import json
 import re
+import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
+from rh_prefect.blocks import RunningHubCredentials, RunningHubPool
+from rh_prefect.cli import app
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import PipelineIncomplete
@@ -187,6 +191,34 @@ async def test_a_graph_that_cannot_be_read_stops_only_the_step_that_needs_it(rh:
     other = await run(Pipeline.from_text(TWO.replace("NAME", name).replace("a pier", "a ship")))
     assert [one.state for one in other.steps] == ["failed", "reused", "not run"]
     assert paid(rh) == 2
+
+
+async def pool_of(rh: Emulator, *secrets: str) -> str:
+    """Saves an account for each key, and a pool of them."""
+    mark = uuid.uuid4().hex[:8]
+    names = [f"one-{mark}-{number}" for number in range(len(secrets))]
+    for name, secret in zip(names, secrets, strict=True):
+        await RunningHubCredentials(api_key=SecretStr(secret), base_url=rh.url, account=name).asave(name)
+    await RunningHubPool(credentials=names).asave(f"night-{mark}")
+    return f"night-{mark}"
+
+
+async def test_a_graph_is_read_from_an_account_of_a_pool_that_has_it(rh: Emulator) -> None:
+    name = rh.workflows.add(changed())
+    pool = await pool_of(rh, "f" * 32, rh.key)
+    result = await run(Pipeline.from_text(TWO.replace("NAME", name)), credentials=pool)
+    assert [one.state for one in result.steps] == ["made"] * 3, [one.reason for one in result.steps]
+
+
+async def test_a_plan_reads_the_graphs_with_a_pool(rh: Emulator, tmp_path: Path) -> None:
+    file = tmp_path / "two.yaml"
+    file.write_text(TWO.replace("NAME", rh.workflows.add(changed())))
+    pool, printed = await pool_of(rh, "f" * 32, rh.key), tmp_path / "plan.json"
+    words = ["plan", str(file), "--credentials", pool, "--out", str(printed)]
+    await asyncio.to_thread(app, words, exit_on_error=False, result_action="return_value")
+    plan = json.loads(printed.read_text())
+    assert not [note for note in plan["notes"] if "were not read" in note]
+    assert all(step["state"] in "+>" for step in plan["steps"])
 
 
 async def test_a_pinned_graph_that_cannot_be_read_keeps_its_result(rh: Emulator) -> None:

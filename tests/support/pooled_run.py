@@ -40,6 +40,7 @@ class PooledRun:
         folder: Where everything is.
         members: Names of the emulator's keys that pay, in the pool's order; each has a block of that name.
         gone: Names whose blocks are gone.
+        names: Names of accounts, by the key's name, in place of `account of <key>`.
         secrets: Keys that stand in the blocks in place of the right ones, by name.
         attempt: Of the run.
         heard: What its jobs have told.
@@ -49,6 +50,7 @@ class PooledRun:
     folder: Path
     members: Sequence[str] = ("main", "two")
     gone: frozenset[str] = frozenset()
+    names: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict)
     attempt: int = 1
     heard: list[JobEvent] = field(default_factory=list)
@@ -63,7 +65,7 @@ class PooledRun:
 
     def key(self, name: str) -> Key:
         secret = self.secrets.get(name) or self.rh.keys[name].secret
-        return Key(SecretStr(secret), self.rh.url, f"account of {name}", name)
+        return Key(SecretStr(secret), self.rh.url, self.names.get(name, f"account of {name}"), name)
 
     @property
     def settings(self) -> Settings:

@@ -83,6 +83,18 @@ async def test_a_pipeline_with_a_budget_refuses_wallets_of_two_currencies(rh: Em
     assert not rh.recorder.submissions
 
 
+async def test_the_limit_of_the_machine_refuses_wallets_of_two_currencies(
+    rh: Emulator, blocks: Blocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rh.keys.add("dollars", limit=2, currency="USD")
+    await blocks.save("spare", "dollars")
+    pool = await blocks.pool("spare", "dollars")
+    monkeypatch.setenv("RH_MAX_BUDGET", "1")
+    with pytest.raises(ConfigError, match="do not all have the same currency"):
+        await Pipeline.from_text("steps:\n  a: {model: z-image/turbo, with: {prompt: x}}\n").run(credentials=pool)
+    assert not rh.recorder.submissions
+
+
 @flow
 async def night(prompts: list[str], credentials: str, budget: float | None = None) -> list[Result]:
     asked = [models.ZImageTurbo(prompt=prompt) for prompt in prompts]

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from rh_prefect.client import Client
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.jobs.job_context import Callback
+from rh_prefect.jobs.journal.costs import charge_of
 from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.journal.record_types import Answer, End, Record
+from rh_prefect.jobs.journal.record_types import Answer, End, Record, Resolution
 from tests.support.emulator_env import environment
 from tests.support.job_records import intent, ticket, unknown, write
+from tests.support.suspended_runs import until
 from tests.support.webhook_receiver import TOKEN, receiver
 
 MODEL = "rhart-image/z-image/turbo"
@@ -310,6 +313,26 @@ async def test_a_refused_submit_is_never_taken_for_a_paid_one(desk: Desk, caplog
     await asyncio.sleep(0.3)
     assert (await desk.look()).state == "refused"
     assert "recorded as refused" in caplog.text
+
+
+async def test_a_task_whose_submission_was_marked_as_not_accepted_counts(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    task_id = await desk.submit()
+    mistaken = Resolution(outcome="forgotten", by="a person")
+    await desk.job(("answer-1", unknown()), ("resolution-1", mistaken), estimate=Decimal("0.04"), currency="CNY")
+    assert charge_of(await desk.look()) is None
+    desk.end()
+
+    async def is_late() -> bool:
+        return (await desk.look()).late_task_id == task_id
+
+    await until(is_late)
+    submit = await desk.look()
+    charge = charge_of(submit)
+    assert submit.state == "forgotten"
+    assert charge is not None and str(charge.costs) == "0.04 CNY"
+    assert f"task {task_id} was accepted, although submission 1 is marked as not accepted" in caplog.text
 
 
 async def test_another_site_s_job_is_not_asked_about_here(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:

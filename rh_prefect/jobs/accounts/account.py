@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
@@ -281,7 +282,7 @@ class Accounts:
         Raises:
             ConfigError: Its block does not exist any more, no key is set, or the key is for another site.
         """
-        member = self._find_member(intent) or await self.find(intent)
+        member = await self._find(intent)
         if member.client.site != intent.site:
             raise ConfigError(
                 f"the job was submitted to {intent.site}, but the credentials here are for "
@@ -294,12 +295,17 @@ class Accounts:
         """Finds the client of the account that a job was paid on; see `for_intent`."""
         return (await self.for_intent(intent)).client
 
-    def _find_member(self, intent: Intent) -> Member | None:
+    async def _find(self, intent: Intent) -> Member:
         # The block identifies an account whose key was renewed; the name has priority, as blocks may exchange keys.
         named = [member for member in self.members if member.name == intent.account]
         with_block = [member for member in self.members if member.block == intent.credentials]
         both = [member for member in named if member in with_block]
-        return next(iter(both or named or with_block), None)
+        if named and not both:
+            # Two accounts may have one name, and the one of the block may not be among the members.
+            with suppress(ConfigError):
+                found = await self.find(intent)
+                both = [found] if found.name == intent.account else []
+        return next(iter(both or named or with_block), None) or await self.find(intent)
 
 
 GRAPHS_AT_ONCE = 1

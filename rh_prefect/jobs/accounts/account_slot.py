@@ -36,6 +36,11 @@ class SlotLease:
         """The account that pays; it may change until a slot is taken."""
         return self.member.account
 
+    @property
+    def has_slot(self) -> bool:
+        """Whether the job holds a slot."""
+        return self._limiter is not None
+
     async def select_account(self) -> None:
         """Selects the account that will probably pay, so that inputs are uploaded while the job waits.
 
@@ -104,6 +109,10 @@ class SlotLease:
             self.member = member
         return self.account
 
+    def is_account_of(self, intent: Intent) -> bool:
+        """Whether the account has the name and the block of a submission's record."""
+        return (self.member.name, self.member.block) == (intent.account, intent.credentials)
+
     def occupy(self) -> None:
         """Counts a task that already runs, without waiting, even if the limit is exceeded."""
         if self._limiter is None:
@@ -147,7 +156,7 @@ class SlotLease:
             task_id: RunningHub's task id.
             error: The error of the query.
         """
-        is_same = self.member.name == intent.account
+        is_same = self.is_account_of(intent)
         account = self.member if is_same else f"{intent.account}, and the key that is set now is of {self.member}"
         key = "" if is_same else " with the key of the account that paid"
         advice = f"Then run again{key}: the run waits for the task and does not pay for it again."

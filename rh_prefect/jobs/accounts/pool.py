@@ -38,6 +38,11 @@ def account_specific(answer: Answer) -> RefusalScope | None:
     return row.account_scope or ("account" if issubclass(row.error, KeyRejected | AccountError) else None)
 
 
+def as_refusal(error: ApiError) -> Answer:
+    """Returns the refusal of a request other than a submission in the form of a refused submission."""
+    return Answer(outcome="refused", code=error.code, reason=error.reason, retry=error.retry)
+
+
 class Exclusions:
     """The accounts of a pool that are excluded in one attempt of a run, with their refusals."""
 
@@ -159,25 +164,26 @@ class Pool:
                 "pool for each currency."
             )
 
-    async def try_each(self, call: Callable[[Member], Awaitable[T]], *, scope: Scope, model: str) -> T:
+    async def try_each(
+        self, call: Callable[[Member], Awaitable[T]], *, model: str, exclusions: Exclusions | None = None
+    ) -> T:
         """Makes an unpaid call with each account in turn until one does not refuse it for an account-specific reason.
 
         Args:
             call: The call.
-            scope: The run.
             model: The model or graph of the call.
+            exclusions: The accounts that are excluded in the run; None outside of runs.
 
         Raises:
             ApiError: Each account has refused, or one for a reason that is not account-specific.
         """
-        exclusions = self.exclusions(scope)
+        exclusions = exclusions or Exclusions()
         refusals = {member: refusal for member in self.members if (refusal := exclusions.refusal(member, model))}
         for member in [member for member in self.members if member not in refusals]:
             try:
                 return await call(member)
             except ApiError as error:
-                refusal = Answer(outcome="refused", code=error.code, reason=error.reason, retry=error.retry)
-                refusals[member] = refusal
+                refusals[member] = refusal = as_refusal(error)
                 refusal_scope = None if self.is_single else account_specific(refusal)
                 if refusal_scope is None:
                     raise

@@ -21,7 +21,16 @@ from typing import Any, TypeAlias
 from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.catalog.model import is_placeholder
 from rh_prefect.client import Client
-from rh_prefect.errors import ApiError, BudgetExceeded, OutcomeUnknown, PriceUnknown, RunningHubError, Transient
+from rh_prefect.errors import (
+    AccountError,
+    ApiError,
+    BudgetExceeded,
+    KeyRejected,
+    OutcomeUnknown,
+    PriceUnknown,
+    RunningHubError,
+    Transient,
+)
 from rh_prefect.jobs.journal.costs import COINS, CURRENCY, Costs, amount_text, charge_of
 from rh_prefect.jobs.journal.job_records import JobView, Submit, jobs_of
 from rh_prefect.jobs.journal.journal import JobSource
@@ -380,8 +389,9 @@ class Prices:
         try:
             preview = await self._client.price_preview(endpoint, payload)
         except (ApiError, PriceUnknown) as error:
-            # A lost or delayed response says nothing about the price; a later request may succeed.
-            if unknown is not None or isinstance(error, (Transient, OutcomeUnknown)):
+            # A lost or delayed response says nothing about the price, and an account that is refused would not be
+            # charged.
+            if unknown is not None or isinstance(error, Transient | OutcomeUnknown | KeyRejected | AccountError):
                 raise
             return None
         if unknown is not None and preview.currency is None:

@@ -362,12 +362,14 @@ class Expander:
             self._note(instance, "the choice was made for different candidates and must be made again")
             return None
         if isinstance(choice.get("text"), str):
-            return None if any(isinstance(one, File) for one in shown) else choice["text"]  # no text becomes a file
+            if not any(isinstance(one, File) for one in shown):
+                return choice["text"]
+            self._note(instance, "the choice is a text, but the candidates are files; choose one by its number")
+            return None
         take = choice.get("take")
-        if isinstance(take, int) and 1 <= take <= len(shown):
+        if type(take) is int and 1 <= take <= len(shown):  # a bool is an int, too
             return shown[take - 1]
-        if isinstance(take, int):
-            self._note(instance, instance.no_candidate(take))
+        self._note(instance, instance.no_candidate(take))
         return None
 
     def _note(self, instance: Instance, note: str) -> None:

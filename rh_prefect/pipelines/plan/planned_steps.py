@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -364,14 +365,14 @@ class Instance:
         path, further = PurePosixPath(self.save_as), range(2, len(self.works) + 1)
         return [self.save_as, *(str(path.with_name(f"{path.stem}-{number}{path.suffix}")) for number in further)]
 
-    def no_candidate(self, number: int) -> str:
+    def no_candidate(self, chosen: object) -> str:
         """Returns a clause which says that a review has no candidate of this number.
 
         Args:
-            number: The chosen number.
+            chosen: The chosen number, or what was given in its place.
         """
         there = {0: "none", 1: "1", 2: "1 and 2"}.get(self.candidates, f"1 to {self.candidates}")
-        return f"there is no candidate {number}; it has {there}"
+        return f"there is no candidate {json.dumps(chosen, default=str)[:80]}; it has {there}"
 
     @property
     def top_item(self) -> str:

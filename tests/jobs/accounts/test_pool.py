@@ -131,6 +131,37 @@ async def test_an_account_with_a_rejected_key_is_excluded_with_one_warning(run: 
     assert wrong not in said
 
 
+@pytest.mark.parametrize("wrong", ["main", "two"])
+async def test_an_account_that_refuses_an_upload_is_excluded(run: PooledRun, rh: Emulator, wrong: str) -> None:
+    run.secrets = {wrong: "f" * 32}
+    photos = [str(samples.png(run.folder / f"{n}.png", text=str(n))) for n in range(8)]
+    requests = [
+        models.ZImageTurboImageToImage(image_url=photo, prompt="x", aspect_ratio="1:1", output_format="png")
+        for photo in photos
+    ]
+    results(await run.all(requests))
+    (right,) = {"main", "two"} - {wrong}
+    assert run.paid == {right: 8}
+    (said,) = run.said("moved")
+    assert f"account of {wrong}" in said and "the key is unknown (code 401" in said
+
+
+async def test_an_account_that_refuses_to_state_a_price_is_excluded(run: PooledRun, rh: Emulator) -> None:
+    run.secrets = {"main": "f" * 32}
+    requests = [models.SkyreelsV4TextToVideoFast(prompt=f"{n}") for n in range(4)]
+    results(await run.all(requests, budget=Decimal(100)))
+    assert run.paid == {"two": 4}
+    (said,) = run.said("moved")
+    assert "account of main" in said
+
+
+async def test_a_refused_price_of_the_only_account_is_not_a_missing_price(again: Again) -> None:
+    run = again(members=("main",), secrets={"main": "f" * 32})
+    request = models.SkyreelsV4TextToVideoFast(prompt="x")
+    (wrong,) = errors(await run.all([request], budget=Decimal(100)))
+    assert isinstance(wrong, KeyRejected), wrong
+
+
 async def test_jobs_of_an_empty_wallet_use_the_other_accounts(run: PooledRun, rh: Emulator) -> None:
     wallet = rh.keys["two"].account
     wallet.money = Decimal(0)
@@ -305,6 +336,17 @@ class TestPaidOn:
         assert later.paid == before, "nothing was paid for again"
         assert {one.task_id for one in done} == {one.task_id for one in rh.recorder.paid}
         assert len(later.said("adopted")) == 4
+
+    async def test_a_job_keeps_its_account_beside_another_of_that_name(
+        self, run: PooledRun, again: Again, rh: Emulator
+    ) -> None:
+        run.names = dict.fromkeys(("main", "two"), "studio")
+        await self.begin(run)
+        before = run.paid
+        assert before["main"] and before["two"]
+        later = again(members=("main",), names=run.names)
+        results(await later.all(pictures(4)))
+        assert later.paid == before
 
     async def test_a_new_task_after_a_failure_may_use_any_account(
         self, run: PooledRun, again: Again, rh: Emulator
