@@ -40,7 +40,9 @@ _FIRST = ("failed", "not run", "waits for review")
 _log = logging.getLogger("rh_prefect")
 
 
-StepState = Literal["made", "reused", "failed", "not run", "absent", "not needed", "waits for review"]
+StepState = Literal[
+    "made", "reused", "failed", "not run", "absent", "not needed", "waits for review", "not in the plan"
+]
 
 
 class StepReport(BaseModel):

@@ -424,14 +424,18 @@ class PipelineRun:
         """Adds up the payments of the whole run, including earlier processes."""
         self.outcome.costs = await LOOP.call(self._tools.runner.costs(self._tools.call))
 
-    def costs_by_step(self) -> dict[str, Costs]:
-        """Returns what the run paid for each step, by address; a shared work counts for its first step."""
+    def costs_by_step(self) -> tuple[dict[str, Costs], Costs]:
+        """Returns what the run paid for each step, by address, and for steps that are not in its plan.
+
+        A shared work counts for its first step. An earlier attempt may have had another file or table, and the flow run
+        may have run other pipelines.
+        """
         remaining, found = dict(self.outcome.costs), dict[str, Costs]()
         for one in self.plan.instances:
             paid = [remaining.pop(work.key) for work in one.works if work.key in remaining]
             if total := Costs.total(paid):
                 found[one.address] = total
-        return found
+        return found, Costs.total(remaining.values())
 
     # -- making ----------------------------------------------------------------------------------------------------
 
