@@ -18,7 +18,7 @@ from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
-from rh_prefect.errors import InputError, JobError, MediaError, RunningHubError
+from rh_prefect.errors import BudgetExceeded, InputError, JobError, MediaError, RunningHubError
 from rh_prefect.flow_runs.job_progress import expect_jobs
 from rh_prefect.flows.pipeline_budget import RunBudget
 from rh_prefect.flows.pipeline_events import What, tell
@@ -467,9 +467,10 @@ class PipelineRun:
             )
         works = [work for work in instance.works if work.state != "="]
         done = await asyncio.gather(*(self._paid_work(instance, work) for work in works), return_exceptions=True)
-        for error in done:
-            if isinstance(error, BaseException):
-                raise error
+        errors = [error for error in done if isinstance(error, BaseException)]
+        if errors:
+            first, *others = sorted(errors, key=_rank)
+            raise first.with_others(others) if others and isinstance(first, RunningHubError) else first
 
     async def _paid_work(self, instance: Instance, work: Work) -> None:
         tools = self._tools
@@ -552,6 +553,11 @@ class PipelineRun:
         found = [self._known.result(query) for query in queries]
         files = [one.outputs[0] for one in found if one is not None and one.outputs]
         return list(zip(files, instance.saved_names))
+
+
+def _rank(error: BaseException) -> int:
+    """Orders the errors of the takes of a step: a run is named `Over budget` only if nothing else has failed."""
+    return 0 if not isinstance(error, RunningHubError) else 2 if isinstance(error, BudgetExceeded) else 1
 
 
 async def _task_run(instance: Instance, body: Coroutine[Any, Any, None], *, after: list[State[Any]]) -> State[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
@@ -79,6 +80,15 @@ async def test_the_report_lists_failed_tasks_that_were_charged(rh: Emulator) -> 
     assert state.is_failed()
     assert result.costs.amounts == {"CNY": rh.recorder.charged}
     assert sum((Decimal(text.split()[0]) for text in costs_of(result).values()), Decimal(0)) == rh.recorder.charged
+
+
+async def test_each_take_that_failed_is_named(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", prompt="a cup", kind="cut"))
+    _, result = await run("name: cups\nsteps: {cup: {model: z-image/turbo, takes: 2, with: {prompt: a cup}}}")
+    (step,) = result.steps
+    assert len(rh.recorder.paid) == 2
+    assert ("take 1" in step.reason, "take 2" in step.reason) == (True, True), step.reason
+    assert len(set(re.findall(r"jobs adopt (\S+)", step.reason))) == 2
 
 
 async def test_whole_items_counts_failed_tasks(rh: Emulator) -> None:
