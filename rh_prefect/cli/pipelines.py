@@ -154,8 +154,12 @@ def _selected_price(plan: Plan, selection: Selection) -> Money:
     price = plan.price_of([one for one in plan.instances if selection.has(one)])
     if selection != Selection():
         least, expected, most = prices(price)
-        note = f"The selected steps cost least {least}, expected {expected}, most {most} {plan.currency}."
-        plan.notes = [*plan.notes, note]
+        notes = [f"The selected steps cost least {least}, expected {expected}, most {most} {plan.currency}."]
+        if missing := plan.out_of_reach(selection):
+            (one, need), *more = missing
+            others = f" The same is true of {len(more)} further steps." if more else ""
+            notes += [f"{one.address} fails: it needs {need.address}, which has no result and is not selected.{others}"]
+        plan.notes = [*plan.notes, *notes]
     return price
 
 

@@ -295,8 +295,13 @@ class PipelineRun:
         self.outcome.errors[instance.address] = error
 
     def _fail_unmade(self) -> None:
-        """Fails the steps of a whole run that were never ready, so that the run does not report a complete result."""
+        """Fails the steps that were never ready, so that the run does not report a complete result."""
         plan = self.plan.instances
+        for one, need in self.plan.out_of_reach(self.selection):
+            self.outcome.errors[one.address] = InputError(
+                f"{one.address}: it needs {need.address}, which has no result and is not selected. Nothing was paid "
+                "for it. What to do: select that step, too, or run the whole pipeline."
+            )
         if self.selection != Selection() or self.outcome.errors or any(one.state == "r" for one in plan):
             return
         for one in plan:

@@ -126,6 +126,30 @@ class Plan:
             if not any(self.open_fan_outs.values()):
                 _refuse("item", name, items)
 
+    def out_of_reach(self, selection: Selection) -> list[tuple[Instance, Instance]]:
+        """Returns the selected steps that need a step without a result which is not selected; each with that step.
+
+        With selected items only, those of the steps outside of fan-outs are left out: they need all items as a rule.
+
+        Args:
+            selection: The selection.
+        """
+        causes, found = dict[str, Instance](), list[tuple[Instance, Instance]]()
+        for one in self.instances:
+            if one.state in "=x" or not one.is_needed:
+                continue
+            needs = [need for need in (*one.needs, *one.waits_for) if need.state not in "=x"]
+            lacks = (
+                need if not selection.has(need) and need.state != "r" else causes.get(need.address) for need in needs
+            )
+            cause = next(filter(None, lacks), None)
+            if cause is None:
+                continue
+            causes[one.address] = cause
+            if selection.has(one) and (one.item or selection.steps):
+                found.append((one, cause))
+        return found
+
     @property
     def counts(self) -> Counter[str]:
         """The number of steps in each state."""
