@@ -14,7 +14,7 @@ from cyclopts import Parameter, validators
 from rh_prefect.cli.preflight_checks import printable, refuse_hidden
 from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.document import PipelineError, Problem, nearest
+from rh_prefect.pipelines.document import PipelineError, Problem, nearest_sentence
 from rh_prefect.pipelines.last_run import COMMAND_LINE, open_last_runs, since
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import changes
@@ -157,7 +157,7 @@ def _selected_price(plan: Plan, selection: Selection) -> Money:
         notes = [f"The selected steps cost least {least}, expected {expected}, most {most} {plan.currency}."]
         if missing := plan.out_of_reach(selection):
             (one, need), *more = missing
-            others = f" The same is true of {len(more)} further steps." if more else ""
+            others = f" So do {len(more)} more." if more else ""
             notes += [f"{one.address} fails: it needs {need.address}, which has no result and is not selected.{others}"]
         plan.notes = [*plan.notes, *notes]
     return price
@@ -276,7 +276,8 @@ def check_retake(plan: Plan, retake: Sequence[str], selection: Selection | None 
             if plan.may_have(address) and any(one.is_paid and one.path == step_of(address) for one in plan.instances):
                 continue  # of an item that a model has yet to name
             paid = {name for one in plan.instances if one.is_paid for name in (one.path, one.address)}
-            raise InputError(f"--retake: there is no paid step {address}; {nearest(address, paid)}. Nothing was sent.")
+            near = nearest_sentence(address, paid, none="the plan has none")
+            raise InputError(f"--retake: there is no paid step {address}; {near} Nothing was sent.")
         other = next((one for one in steps if not selection.has(one)), None)
         if other is not None:
             raise InputError(

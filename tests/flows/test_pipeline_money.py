@@ -327,6 +327,11 @@ async def test_works_of_earlier_runs_take_nothing_of_a_budget(rh: Emulator) -> N
     assert rh.recorder.charged - before == 12 * PRICE == result.costs.amounts["CNY"]
 
 
+def test_a_budget_is_named_as_it_was_written() -> None:
+    budgets = {str(run_limit(Plan("film"), Money(), budget=one, counted=Decimal(0))) for one in (6, 6.0)}
+    assert budgets == {"6"}
+
+
 async def test_the_limit_of_the_machine_holds_for_any_budget(rh: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """S6: RH_MAX_BUDGET; the smaller one counts."""
     monkeypatch.setenv("RH_MAX_BUDGET", "0.10")

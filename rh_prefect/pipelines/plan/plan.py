@@ -13,7 +13,7 @@ from typing import Any
 from rh_prefect.errors import InputError
 from rh_prefect.media.names import folded
 from rh_prefect.pipelines.check import Checked
-from rh_prefect.pipelines.document import Path, Problem, Problems, nearest, visible
+from rh_prefect.pipelines.document import Path, Problem, Problems, nearest_sentence, visible
 from rh_prefect.pipelines.file_model import Budget
 from rh_prefect.pipelines.plan.expand import Expander
 from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection, Work, grouped
@@ -195,9 +195,8 @@ def _price(works: Iterable[Work]) -> Money:
 
 
 def _refuse(what: str, name: str, known: Iterable[str]) -> None:
-    near = nearest(name, known, none="the plan has none")
-    near = near if near.endswith("?") else f"{near}."
-    raise InputError(f"The selected {what} {visible(name)} does not exist; {visible(near)} Nothing was sent.")
+    near = nearest_sentence(name, known, none="the plan has none")
+    raise InputError(f"The selected {what} {visible(name)} does not exist; {near} Nothing was sent.")
 
 
 def finish(expander: Expander, checked: Checked, problems: Problems, plan: Plan) -> Plan:
@@ -366,7 +365,7 @@ def _is_listed(expander: Expander, name: str) -> bool:
 def _note_budget(plan: Plan, expander: Expander) -> None:
     if plan.budget is None:
         return
-    price, amount = plan.price, Decimal(str(plan.budget.amount))
+    price, amount = plan.price, Decimal(f"{plan.budget.amount:.12g}")
     if price.least > amount:
         expander.notes[f"The budget of {amount} is below the minimum price; some results will not be made."] = None
     if plan.budget.whole_items and not plan.budget.amount:
