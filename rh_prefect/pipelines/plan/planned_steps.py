@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import PurePosixPath
@@ -379,6 +379,16 @@ class Instance:
     def is_paid(self) -> bool:
         """Whether it sends a request to RunningHub."""
         return self.step.is_paid
+
+
+def paid_steps(steps: Iterable[Instance]) -> Iterator[Instance]:
+    """Yields the paid steps that make what steps give; an edit's result changes with what it is made of.
+
+    Args:
+        steps: The steps.
+    """
+    for one in steps:
+        yield from (one,) if one.is_paid else paid_steps(one.needs)
 
 
 def grouped(instances: Sequence[Instance]) -> dict[str, list[Instance]]:
