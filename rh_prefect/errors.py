@@ -56,6 +56,10 @@ class RunningHubError(Exception):
         """Copies an error, with the step's name and without a traceback; several calls may share one error."""
         return type(self)(self.message, **{**self._facts, "step": self.step or step})
 
+    def with_others(self, others: Iterable[BaseException]) -> Self:
+        """Copies an error, with the texts of others that happened beside it."""
+        return type(self)(" ".join(causes([self, *others])), **self._facts)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.message, self._facts)
 

@@ -14,7 +14,7 @@ from cyclopts import Parameter, validators
 from rh_prefect.cli.argument_checks import printable, refuse_hidden
 from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.document import PipelineError, Problem, nearest
+from rh_prefect.pipelines.document import PipelineError, Problem, nearest_sentence
 from rh_prefect.pipelines.last_run import COMMAND_LINE, open_last_runs, since
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import changes
@@ -52,7 +52,7 @@ Item = Annotated[
     list[str] | None, Parameter(help="Make only this item; repeatable.", negative="", consume_multiple=False)
 ]
 Sample = Annotated[
-    int, Parameter(help="Make only the first N items of each fan-out.", validator=validators.Number(gte=0))
+    int, Parameter(help="Make only the first N items of each outermost fan-out.", validator=validators.Number(gte=0))
 ]
 Json = Annotated[bool, Parameter(name="--json", help="JSON, and nothing else on stdout.", negative="")]
 Out = Annotated[Path | None, Parameter(help="Write the plan as JSON to this file; only its owner can read it.")]
@@ -151,11 +151,15 @@ def plan(
 def _selected_price(plan: Plan, selection: Selection) -> Money:
     """Returns the price of the selected steps, and adds it to the plan's notes if only some steps are selected."""
     plan.refuse_unknown(selection)
-    price = plan.price_of([one for one in plan.instances if selection.has(one, plan.instances)])
+    price = plan.price_of([one for one in plan.instances if selection.has(one)])
     if selection != Selection():
         least, expected, most = prices(price)
-        note = f"The selected steps cost least {least}, expected {expected}, most {most} {plan.currency}."
-        plan.notes = [*plan.notes, note]
+        notes = [f"The selected steps cost least {least}, expected {expected}, most {most} {plan.currency}."]
+        if missing := plan.out_of_reach(selection):
+            (one, need), *more = missing
+            others = f" So do {len(more)} more." if more else ""
+            notes += [f"{one.address} fails: it needs {need.address}, which has no result and is not selected.{others}"]
+        plan.notes = [*plan.notes, *notes]
     return price
 
 
@@ -282,8 +286,9 @@ def check_retake(plan: Plan, retake: Sequence[str], selection: Selection | None 
             if plan.may_have(address) and any(one.is_paid and one.path == step_of(address) for one in plan.instances):
                 continue  # of an item that a model has yet to name
             paid = {name for one in plan.instances if one.is_paid for name in (one.path, one.address)}
-            raise InputError(f"--retake: there is no paid step {address}; {nearest(address, paid)}. Nothing was sent.")
-        other = next((one for one in steps if not selection.has(one, plan.instances)), None)
+            near = nearest_sentence(address, paid, none="the plan has none")
+            raise InputError(f"--retake: there is no paid step {address}; {near} Nothing was sent.")
+        other = next((one for one in steps if not selection.has(one)), None)
         if other is not None:
             raise InputError(
                 f"--retake: {other.address} is not selected by --only, --item or --sample. Nothing was sent. What to "

@@ -6,7 +6,7 @@ import asyncio
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -31,7 +31,7 @@ from rh_prefect.cli.pipelines import (
 )
 from rh_prefect.cli.prefect_server import is_configured, prefect_api
 from rh_prefect.errors import InputError, PipelineIncomplete
-from rh_prefect.pipelines.plan.planned_steps import Instance, Selection
+from rh_prefect.pipelines.plan.planned_steps import Selection, paid_steps
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.takes_file import add_choices, read_choices, takes_file
 
@@ -281,12 +281,6 @@ async def run_to_end(flow: Any, flow_run_id: str) -> Any:
         await drain()
 
 
-def _paid(steps: Iterable[Instance]) -> Iterator[Instance]:
-    """Yields the paid steps that make what steps give; an edit's result changes with what it is made of."""
-    for one in steps:
-        yield from (one,) if one.is_paid else _paid(one.needs)
-
-
 def choose(
     file: Annotated[Path, Parameter(help="The pipeline's file.")],
     *choices: Annotated[
@@ -356,7 +350,7 @@ def _decisions(
         if number >= len(choices):
             decided[address] = {"of": review.request["of"], "text": text_of(Path(chosen))}
         elif chosen == "again":
-            paid = {one.address: one for one in _paid(review.needs)}
+            paid = {one.address: one for one in paid_steps(review.needs)}
             if not paid:
                 raise InputError(
                     f"choose: {address} shows nothing that a paid step makes, so that there are no new candidates. "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +17,8 @@ from cyclopts import Parameter
 from rh_prefect.cli.prefect_server import api_of_earlier_runs, is_configured
 from rh_prefect.errors import InputError, JournalError
 from rh_prefect.jobs.journal.costs import amount_text
+from rh_prefect.pipelines.document import visible
+from rh_prefect.pipelines.takes_file import step_of
 from rh_prefect.settings import get_settings
 
 if TYPE_CHECKING:
@@ -118,9 +119,9 @@ def table(found: Iterable[TaskCharge], by: str, *, is_complete: bool = True) -> 
     """Writes the sums: a line for each name and unit, and one for the tasks of a name whose cost is not known."""
     total = "total" if is_complete else "total, incomplete"
     sums = _sums(found, by, total=total)
-    width = max((len(name) for name, _ in sums), default=0)
+    width = max((len(visible(name)) for name, _ in sums), default=0)
     order = sorted(sums, key=lambda key: (key[0] == total, key[0], not key[1], key[1]))
-    return [f"{name:{width}}  {_line(unit, sums[name, unit])}" for name, unit in order]
+    return [f"{visible(name):{width}}  {_line(unit, sums[name, unit])}" for name, unit in order]
 
 
 def records(found: Iterable[TaskCharge], by: str, *, unread: Iterable[str] = ()) -> list[dict[str, object]]:
@@ -183,6 +184,7 @@ def _part_of_pipeline(one: TaskCharge, by: str) -> str:
     """Returns the pipeline, its step `each.clip`, or its item `each[A-17]`."""
     if not one.pipeline:
         return "no pipeline"
-    item = one.step.partition("]")[0] + "]" if "[" in one.step else "no item"
-    part = {"step": re.sub(r"\[.*\]", "", one.step), "item": item}.get(by, "")
+    before, sign, _ = one.step.rpartition("]")  # an id may contain brackets, a step's name does not
+    item = f"{before}{sign}" if sign else "no item"
+    part = {"step": step_of(one.step), "item": item}.get(by, "")
     return f"{one.pipeline}: {part}" if part else one.pipeline

@@ -45,7 +45,7 @@ def run_limit(
             f"{plan.pipeline}: the price of a step is not known, or assumed, so the run needs a budget. Nothing was "
             "paid. What to do: write `budget` into the file, or give one."
         )
-    limits = [counted + price.most if written is None else Decimal(str(written)), get_settings().max_budget]
+    limits = [counted + price.most if written is None else Decimal(f"{written:.12g}"), get_settings().max_budget]
     if reviewed is not None:
         limits += [reviewed.budget] if reviewed.is_open or price.is_open else [reviewed.most, counted + price.most]
     limit = min(one for one in limits if one is not None)

@@ -25,7 +25,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import Instance, KnownWork
+from rh_prefect.pipelines.plan.planned_steps import Instance, KnownWork, paid_steps
 from rh_prefect.pipelines.plan.render import prices
 from rh_prefect.pipelines.stored_edits import EditResults
 
@@ -40,7 +40,9 @@ _FIRST = ("failed", "not run", "waits for review")
 _log = logging.getLogger("rh_prefect")
 
 
-StepState = Literal["made", "reused", "failed", "not run", "absent", "not needed", "waits for review"]
+StepState = Literal[
+    "made", "reused", "failed", "not run", "absent", "not needed", "waits for review", "not in the plan"
+]
 
 
 class StepReport(BaseModel):
@@ -292,11 +294,12 @@ def _how(reviews: Sequence[Instance]) -> str:
     rest, lines = len(written) - len(first), ",\n".join(first)
     more = f"{not_shown(rest, len(written), f'reviews; {_LATER}')}\n\n" if rest else ""
     words = " ".join(f"'{review.address}=1'" for review in reviews[:3])
-    again = {need.address: max(work.take for work in need.works) + 1 for need in reviews[0].needs if need.works}
+    again = {one.address: one.works[-1].take + 1 for one in paid_steps(reviews[0].needs) if one.works}
+    other = f"For another one give `takes` instead, as in `{json.dumps(again)}`; it is paid for. " if again else ""
     return (
         "Run the deployment again with `choices`, and put the number of the candidate that you choose into each "
         f"`take`:\n\n```json\n{{\n{lines}\n}}\n```\n\n{more}"
-        f"For another candidate give `takes` instead, as in `{json.dumps(again)}`; it is paid for. "
+        f"{other}"
         'To correct a text, give `"text": "…"` in place of `take`.\n\n'
         f"Or on a command line: `rh-prefect choose FILE {words}{' …' if len(reviews) > 3 else ''}` with the `--params` "
         "and `--set` of the run."

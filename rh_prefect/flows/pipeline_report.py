@@ -48,6 +48,7 @@ class PipelineResult(BaseModel):
         outputs: The file's outputs, by name: files, texts and numbers, or lists of them.
         steps: Every step of every item.
         costs: What this run paid.
+        other_costs: The part of `costs` for steps that are not in the plan; see `PipelineRun.costs_by_step`.
         new: How many steps have a result that this run made.
         report: Where the report is, as CSV.
         takes: The take that the run chose for each step that was to be made again, by address.
@@ -59,6 +60,7 @@ class PipelineResult(BaseModel):
     outputs: dict[str, Any]
     steps: tuple[StepReport, ...]
     costs: Costs
+    other_costs: Costs = Costs()
     new: int
     report: str = ""
     takes: dict[str, int] = {}
@@ -81,16 +83,19 @@ async def report(run: PipelineRun, options: RunOptions, scope: FlowScope) -> Sta
     """
     await run.count_costs()
     await run.find_saved()
-    steps = tuple(_steps(run))
+    by_step, other_costs = run.costs_by_step()
+    steps = tuple(_steps(run, by_step))
+    rows = (*steps, *_others(other_costs))
     outcome = run.outcome
     costs = Costs.total(outcome.costs.values())
-    uri = await LOOP.call(_write_report(run.store, scope, steps))
+    uri = await LOOP.call(_write_report(run.store, scope, rows))
     saved = {file.sha256: file for files in outcome.saved.values() for file in files}
     result = PipelineResult(
         pipeline=run.plan.pipeline,
         outputs={name: _output(value, saved) for name, value in run.plan.outputs.items()},
         steps=steps,
         costs=costs,
+        other_costs=other_costs,
         new=sum(one.state == "made" for one in steps),
         report=uri,
         takes=dict(run.plan.new_takes),
@@ -98,7 +103,7 @@ async def report(run: PipelineRun, options: RunOptions, scope: FlowScope) -> Sta
     head = summary(result)
     if result.new:
         await show_results(result.outputs, head=head, report=uri, edits=run.edits, store=run.store)
-    await show_steps(steps, head=head, report=uri, store=run.store)
+    await show_steps(rows, head=head, report=uri, store=run.store)
     mark_reported()
     reviews = waiting_reviews(run.plan.instances)
     if reviews:
@@ -144,12 +149,19 @@ def summary(result: PipelineResult) -> str:
     Args:
         result: The run's result.
     """
-    return f"Steps: {counted(one.state for one in result.steps)}; paid {result.costs}."
+    others = f", of which {result.other_costs} for steps that are not in its plan" if result.other_costs else ""
+    return f"Steps: {counted(one.state for one in result.steps)}; paid {result.costs}{others}."
 
 
-def _steps(run: PipelineRun) -> Sequence[StepReport]:
-    blocked, costs = run.blocked(), run.costs_by_step()
+def _steps(run: PipelineRun, costs: Mapping[str, Costs]) -> Sequence[StepReport]:
+    blocked = run.blocked()
     return [_step(one, run, blocked, costs.get(one.address)) for one in run.plan.instances]
+
+
+def _others(costs: Costs) -> Sequence[StepReport]:
+    """Returns a row for what was paid for steps that are not in the plan, so that the rows add up to the run's cost."""
+    reason = "paid by an earlier attempt with another file or table, or by another pipeline of the flow run"
+    return [StepReport(step="", model="", state="not in the plan", cost=str(costs), reason=reason)] if costs else []
 
 
 def _step(one: Instance, run: PipelineRun, blocked: Mapping[str, str], cost: Costs | None) -> StepReport:

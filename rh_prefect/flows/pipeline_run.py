@@ -18,7 +18,7 @@ from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
-from rh_prefect.errors import InputError, JobError, MediaError, RunningHubError
+from rh_prefect.errors import BudgetExceeded, InputError, JobError, MediaError, RunningHubError
 from rh_prefect.flow_runs.job_progress import expect_jobs
 from rh_prefect.flows.pipeline_budget import RunBudget
 from rh_prefect.flows.pipeline_events import What, tell
@@ -295,8 +295,13 @@ class PipelineRun:
         self.outcome.errors[instance.address] = error
 
     def _fail_unmade(self) -> None:
-        """Fails the steps of a whole run that were never ready, so that the run does not report a complete result."""
+        """Fails the steps that were never ready, so that the run does not report a complete result."""
         plan = self.plan.instances
+        for one, need in self.plan.out_of_reach(self.selection):
+            self.outcome.errors[one.address] = InputError(
+                f"{one.address}: it needs {need.address}, which has no result and is not selected. Nothing was paid "
+                "for it. What to do: select that step, too, or run the whole pipeline."
+            )
         if self.selection != Selection() or self.outcome.errors or any(one.state == "r" for one in plan):
             return
         for one in plan:
@@ -406,7 +411,7 @@ class PipelineRun:
         return one.is_needed and all(work.is_settled for work in one.works)
 
     def _is_selected(self, one: Instance) -> bool:
-        return self.selection.has(one, self.plan.instances)
+        return self.selection.has(one)
 
     # -- costs -----------------------------------------------------------------------------------------------------
 
@@ -424,14 +429,18 @@ class PipelineRun:
         """Adds up the payments of the whole run, including earlier processes."""
         self.outcome.costs = await LOOP.call(self._tools.runner.costs(self._tools.call))
 
-    def costs_by_step(self) -> dict[str, Costs]:
-        """Returns what the run paid for each step, by address; a shared work counts for its first step."""
+    def costs_by_step(self) -> tuple[dict[str, Costs], Costs]:
+        """Returns what the run paid for each step, by address, and for steps that are not in its plan.
+
+        A shared work counts for its first step. An earlier attempt may have had another file or table, and the flow run
+        may have run other pipelines.
+        """
         remaining, found = dict(self.outcome.costs), dict[str, Costs]()
         for one in self.plan.instances:
             paid = [remaining.pop(work.key) for work in one.works if work.key in remaining]
             if total := Costs.total(paid):
                 found[one.address] = total
-        return found
+        return found, Costs.total(remaining.values())
 
     # -- making ----------------------------------------------------------------------------------------------------
 
@@ -463,9 +472,10 @@ class PipelineRun:
             )
         works = [work for work in instance.works if work.state != "="]
         done = await asyncio.gather(*(self._paid_work(instance, work) for work in works), return_exceptions=True)
-        for error in done:
-            if isinstance(error, BaseException):
-                raise error
+        errors = [error for error in done if isinstance(error, BaseException)]
+        if errors:
+            first, *others = sorted(errors, key=_rank)
+            raise first.with_others(others) if others and isinstance(first, RunningHubError) else first
 
     async def _paid_work(self, instance: Instance, work: Work) -> None:
         tools = self._tools
@@ -548,6 +558,11 @@ class PipelineRun:
         found = [self._known.result(query) for query in queries]
         files = [one.outputs[0] for one in found if one is not None and one.outputs]
         return list(zip(files, instance.saved_names))
+
+
+def _rank(error: BaseException) -> int:
+    """Orders the errors of the takes of a step: a run is named `Over budget` only if nothing else has failed."""
+    return 0 if not isinstance(error, RunningHubError) else 2 if isinstance(error, BudgetExceeded) else 1
 
 
 async def _task_run(instance: Instance, body: Coroutine[Any, Any, None], *, after: list[State[Any]]) -> State[Any]:

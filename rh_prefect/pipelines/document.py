@@ -272,6 +272,12 @@ def nearest(name: str, names: Iterable[str], *, none: str = "") -> str:
     return f"there are {', '.join(known[:_MOST_NAMES])}{more}" if known else none
 
 
+def nearest_sentence(name: str, names: Iterable[str], *, none: str = "") -> str:
+    """Returns `nearest` as the end of a sentence, with control characters shown; the same arguments."""
+    clause = visible(nearest(name, names, none=none))
+    return clause if clause.endswith("?") else f"{clause}."
+
+
 def problem_at(name: str, lines: Sequence[str], place: Place, message: str) -> Problem:
     """Creates a problem that includes the text of its line.
 

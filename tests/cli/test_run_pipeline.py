@@ -193,7 +193,7 @@ def test_a_plan_shows_the_price_of_the_selected_part(here: Here, part: str) -> N
 
 
 def test_a_plan_refuses_a_retake_of_no_step(here: Here) -> None:
-    assert "there is no paid step each.clips; did you mean each.clip?" in here.call(
+    assert "there is no paid step each.clips; did you mean each.clip? Nothing was sent." in here.call(
         f"{PLAN} --retake each.clips", fails=True
     )
 

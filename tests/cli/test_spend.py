@@ -57,6 +57,14 @@ def test_there_is_a_line_for_each_unit_and_one_for_what_is_not_known() -> None:
     assert names == {"day": "2026-01-02", "run": "night", "account": "main"}
 
 
+def test_an_item_is_named_by_its_whole_id() -> None:
+    steps = ("each[a].clip", "each[a]b[c].clip", "each[a\x1b[2J].clip", "sheet")
+    found = [task(CNY, pipeline="shots", step=step) for step in steps]
+    names = [line.rpartition(" task(s)")[0].rpartition(" ")[0].strip() for line in table(found, "item")]
+    assert names == ["shots: each[a\\x1b[2J]", "shots: each[a]", "shots: each[a]b[c]", "shots: no item", "total"]
+    assert [line.split()[1] for line in table(found, "step")[:-1]] == ["each.clip", "sheet"]
+
+
 @pytest.mark.parametrize(
     ("recorded", "made", "stands"),
     [

@@ -196,6 +196,28 @@ async def test_a_budget_is_compared_with_the_selected_steps(rh: Emulator) -> Non
     assert f"estimate {rh.recorder.charged} CNY" in str(progress.description)
 
 
+@pytest.mark.parametrize(
+    ("part", "failed"),
+    [
+        ({"only": ["each.clip"]}, {"each[a].clip": "each[a].picture", "each[b].clip": "each[b].picture"}),
+        ({"only": ["sheet"]}, {"sheet": "each[a].picture"}),
+        ({"only": ["each.clip", "each[a].picture"]}, {"each[b].clip": "each[b].picture"}),
+        ({"items": ["a"]}, {}),
+    ],
+)
+async def test_a_selected_step_without_what_it_needs_fails(
+    rh: Emulator, tmp_path: Path, part: dict[str, list[str]], failed: dict[str, str]
+) -> None:
+    state, result = await run(PRODUCTS, products=table(tmp_path, a="mug", b="cup"), **part)
+    reasons = {one.step: one.reason for one in result.steps if one.state == "failed"}
+    assert reasons.keys() == failed.keys(), state.message
+    assert all(
+        f"it needs {need}, which has no result and is not selected" in reasons[one] for one, need in failed.items()
+    )
+    assert state.is_completed() is not bool(failed)
+    assert len(rh.recorder.paid) == {"sheet": 0, "each.clip": 0}.get(" ".join(part.get("only", ())), 2)
+
+
 async def test_a_step_to_be_made_again_that_does_not_exist_is_refused_before_a_payment(rh: Emulator) -> None:
     state: State[Any] = await pipeline_flow(Pipeline.from_text(FILM))(
         idea="a lighthouse", new=["pictur"], return_state=True

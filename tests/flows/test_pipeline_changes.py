@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,11 +17,11 @@ from prefect.states import Cancelled
 
 from rh_prefect import flow
 from rh_prefect.emulator import Emulator
-from rh_prefect.errors import ConfigError
+from rh_prefect.errors import ConfigError, PipelineIncomplete
 from rh_prefect.flow_runs.leftover_tasks import reconcile_runs
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
-from rh_prefect.flows.pipeline_report import PipelineResult
+from rh_prefect.flows.pipeline_report import PipelineResult, summary
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.pipelines.document import PipelineError
 from tests.flows.test_pipeline import PRODUCTS, run, table
@@ -64,6 +66,23 @@ async def test_a_table_that_is_edited_during_a_run_counts_in_the_next_one(waitin
     assert prompts(waiting) == ["Photo of cup", "Photo of mug", "a turn", "a turn"]
     assert [one.state for one in result.steps] == ["made"] * 5
     assert result.costs.amounts["CNY"] == waiting.recorder.charged
+
+
+async def test_what_an_attempt_paid_for_a_row_that_is_gone_is_in_the_report(rh: Emulator, tmp_path: Path) -> None:
+    products = pipeline_flow(Pipeline.from_text(PRODUCTS))
+    flow_run = await create(products, {"products": table(tmp_path, a="mug", b="forbidden cup")})
+    with pytest.raises(PipelineIncomplete):
+        await rerun(products, flow_run)
+    table(tmp_path, b="bowl")
+    result: PipelineResult = await rerun(products, flow_run)
+    assert {one.step: one.state for one in result.steps} == dict.fromkeys(
+        ("each[b].picture", "each[b].clip", "sheet"), "made"
+    )
+    assert (result.costs.amounts["CNY"], rh.recorder.charged) == (Decimal("3.58"), Decimal("3.58"))
+    assert summary(result) == "Steps: 3 made; paid 3.58 CNY, of which 1.79 CNY for steps that are not in its plan."
+    rows = csv.DictReader(Path(result.report).read_text().splitlines())
+    costs = [(row["state"], row["cost"]) for row in rows if row["cost"]]
+    assert costs == [("made", "0.04 CNY"), ("made", "1.75 CNY"), ("not in the plan", "1.79 CNY")]
 
 
 async def test_a_table_that_is_deleted_during_a_run_loses_nothing(waiting: Emulator, tmp_path: Path) -> None:

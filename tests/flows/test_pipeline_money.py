@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
@@ -79,6 +80,15 @@ async def test_the_report_lists_failed_tasks_that_were_charged(rh: Emulator) -> 
     assert state.is_failed()
     assert result.costs.amounts == {"CNY": rh.recorder.charged}
     assert sum((Decimal(text.split()[0]) for text in costs_of(result).values()), Decimal(0)) == rh.recorder.charged
+
+
+async def test_each_take_that_failed_is_named(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", prompt="a cup", kind="cut"))
+    _, result = await run("name: cups\nsteps: {cup: {model: z-image/turbo, takes: 2, with: {prompt: a cup}}}")
+    (step,) = result.steps
+    assert len(rh.recorder.paid) == 2
+    assert ("take 1" in step.reason, "take 2" in step.reason) == (True, True), step.reason
+    assert len(set(re.findall(r"jobs adopt (\S+)", step.reason))) == 2
 
 
 async def test_whole_items_counts_failed_tasks(rh: Emulator) -> None:
@@ -335,6 +345,11 @@ async def test_works_of_earlier_runs_take_nothing_of_a_budget(rh: Emulator) -> N
     states = [one.state for one in result.steps]
     assert (states.count("reused"), states.count("made"), states.count("failed")) == (20, 11, 1)
     assert rh.recorder.charged - before == 12 * PRICE == result.costs.amounts["CNY"]
+
+
+def test_a_budget_is_named_as_it_was_written() -> None:
+    budgets = {str(run_limit(Plan("film"), Money(), budget=one, counted=Decimal(0))) for one in (6, 6.0)}
+    assert budgets == {"6"}
 
 
 async def test_the_limit_of_the_machine_holds_for_any_budget(rh: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,6 +102,19 @@ async def test_a_review_of_many_long_texts_and_addresses_is_cut(store: MediaStor
     assert len(json.loads(text.partition("```json\n")[2].partition("```")[0])) > 100
 
 
+async def test_another_candidate_of_an_edit_is_a_take_of_the_paid_step(store: MediaStore) -> None:
+    one = review(1, [KnownWork("=", texts=("a text",))])
+    (paid,) = one.needs
+    works = [Work("edit", True, 1, "=", known=KnownWork("=", texts=("a text",)))]
+    one.needs = [Instance("each1.small", "", Step(edit="resize"), (), model="resize", works=works, needs=[paid])]
+    edits = open_edits(store, get_settings())
+    text = await page_of(lambda: show_candidates([one], edits, store), "review")
+    assert '`takes` instead, as in `{"each1.picture": 2}`' in text
+    one.needs[0].needs = []
+    text = await page_of(lambda: show_candidates([one], edits, store), "review")
+    assert "For another one" not in text
+
+
 async def test_a_table_of_long_reasons_has_fewer_rows() -> None:
     async def show() -> None:
         await table(({"step": str(n), "reason": "Füße " * 2_000} for n in range(300)), what="items", description="All.")

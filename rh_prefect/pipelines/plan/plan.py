@@ -13,7 +13,7 @@ from typing import Any
 from rh_prefect.errors import InputError
 from rh_prefect.media.names import folded
 from rh_prefect.pipelines.check import Checked
-from rh_prefect.pipelines.document import Path, Problem, Problems, nearest, visible
+from rh_prefect.pipelines.document import Path, Problem, Problems, nearest_sentence, visible
 from rh_prefect.pipelines.file_model import Budget
 from rh_prefect.pipelines.plan.expand import Expander
 from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection, Work, grouped
@@ -126,6 +126,30 @@ class Plan:
             if not any(self.open_fan_outs.values()):
                 _refuse("item", name, items)
 
+    def out_of_reach(self, selection: Selection) -> list[tuple[Instance, Instance]]:
+        """Returns the selected steps that need a step without a result which is not selected; each with that step.
+
+        With selected items only, those of the steps outside of fan-outs are left out: they need all items as a rule.
+
+        Args:
+            selection: The selection.
+        """
+        causes, found = dict[str, Instance](), list[tuple[Instance, Instance]]()
+        for one in self.instances:
+            if one.state in "=x" or not one.is_needed:
+                continue
+            needs = [need for need in (*one.needs, *one.waits_for) if need.state not in "=x"]
+            lacks = (
+                need if not selection.has(need) and need.state != "r" else causes.get(need.address) for need in needs
+            )
+            cause = next(filter(None, lacks), None)
+            if cause is None:
+                continue
+            causes[one.address] = cause
+            if selection.has(one) and (one.item or selection.steps):
+                found.append((one, cause))
+        return found
+
     @property
     def counts(self) -> Counter[str]:
         """The number of steps in each state."""
@@ -171,9 +195,8 @@ def _price(works: Iterable[Work]) -> Money:
 
 
 def _refuse(what: str, name: str, known: Iterable[str]) -> None:
-    near = nearest(name, known, none="the plan has none")
-    near = near if near.endswith("?") else f"{near}."
-    raise InputError(f"The selected {what} {visible(name)} does not exist; {visible(near)} Nothing was sent.")
+    near = nearest_sentence(name, known, none="the plan has none")
+    raise InputError(f"The selected {what} {visible(name)} does not exist; {near} Nothing was sent.")
 
 
 def finish(expander: Expander, checked: Checked, problems: Problems, plan: Plan) -> Plan:
@@ -342,7 +365,7 @@ def _is_listed(expander: Expander, name: str) -> bool:
 def _note_budget(plan: Plan, expander: Expander) -> None:
     if plan.budget is None:
         return
-    price, amount = plan.price, Decimal(str(plan.budget.amount))
+    price, amount = plan.price, Decimal(f"{plan.budget.amount:.12g}")
     if price.least > amount:
         expander.notes[f"The budget of {amount} is below the minimum price; some results will not be made."] = None
     if plan.budget.whole_items and not plan.budget.amount:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import PurePosixPath
@@ -137,7 +137,7 @@ class Selection:
     Attributes:
         steps: Names of steps, as in `each.clip`, or of single items, as in `each[A-17].clip`; empty for all.
         items: Ids of items; empty for all.
-        sample: Only the first items of each fan-out; 0 for all.
+        sample: Only the first items of each outermost fan-out; 0 for all.
     """
 
     steps: frozenset[str] = frozenset()
@@ -149,25 +149,15 @@ class Selection:
         """The items as `Instance.top_item` names them."""
         return frozenset(map(id_part, self.items))
 
-    def has(self, one: Instance, instances: Iterable[Instance]) -> bool:
+    def has(self, one: Instance) -> bool:
         """Whether a step is in it.
 
         Args:
             one: The step.
-            instances: The steps of the plan; it needs those of the first items.
         """
         in_steps = not self.steps or bool({one.path, one.address} & self.steps)
         in_items = not self.items or not one.item or one.top_item in self.top_items
-        return in_steps and in_items and (not self.sample or not one.item or self._is_sampled(one, instances))
-
-    def _is_sampled(self, one: Instance, instances: Iterable[Instance]) -> bool:
-        group, first = one.path.partition(".")[0], set[str]()
-        for each in instances:
-            if each.item and each.path.startswith(f"{group}."):
-                first.add(each.top_item)
-            if len(first) == self.sample:
-                break
-        return one.top_item in first
+        return in_steps and in_items and (not self.sample or one.top_number <= self.sample)
 
 
 class KnownWorks(Protocol):
@@ -280,6 +270,7 @@ class Instance:
         step: Its declaration.
         at: Its path in the file.
         model: The model's name, or the edit's.
+        top_number: The number of its item in the outermost fan-out around it; 0 outside of fan-outs.
         state: See `STATES`.
         works: A work of each take.
         values: The parameters by their Python names: plain values, files as `planning_values.File`, and
@@ -320,6 +311,7 @@ class Instance:
     at: Path
     model: str = ""
     state: State = "+"
+    top_number: int = 0
     works: list[Work] = field(default_factory=list)
     values: dict[str, Any] = field(default_factory=dict)
     request: dict[str, Any] = field(default_factory=dict)
@@ -388,6 +380,16 @@ class Instance:
     def is_paid(self) -> bool:
         """Whether it sends a request to RunningHub."""
         return self.step.is_paid
+
+
+def paid_steps(steps: Iterable[Instance]) -> Iterator[Instance]:
+    """Yields the paid steps that make what steps give; an edit's result changes with what it is made of.
+
+    Args:
+        steps: The steps.
+    """
+    for one in steps:
+        yield from (one,) if one.is_paid else paid_steps(one.needs)
 
 
 def grouped(instances: Sequence[Instance]) -> dict[str, list[Instance]]:
