@@ -52,7 +52,7 @@ Item = Annotated[
     list[str] | None, Parameter(help="Make only this item; repeatable.", negative="", consume_multiple=False)
 ]
 Sample = Annotated[
-    int, Parameter(help="Make only the first N items of each outermost fan-out.", validator=validators.Number(gte=0))
+    int, Parameter(help="Make only the first N items of each fan-out.", validator=validators.Number(gte=0))
 ]
 Json = Annotated[bool, Parameter(name="--json", help="JSON, and nothing else on stdout.", negative="")]
 Out = Annotated[Path | None, Parameter(help="Write the plan as JSON to this file; only its owner can read it.")]
@@ -151,7 +151,7 @@ def plan(
 def _selected_price(plan: Plan, selection: Selection) -> Money:
     """Returns the price of the selected steps, and adds it to the plan's notes if only some steps are selected."""
     plan.refuse_unknown(selection)
-    price = plan.price_of([one for one in plan.instances if selection.has(one)])
+    price = plan.price_of([one for one in plan.instances if selection.has(one, plan.instances)])
     if selection != Selection():
         least, expected, most = prices(price)
         notes = [f"The selected steps cost least {least}, expected {expected}, most {most} {plan.currency}."]

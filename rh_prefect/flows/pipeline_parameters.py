@@ -23,7 +23,7 @@ class RunOptions:
         new: Steps to make and pay for again, as in `["each.picture"]`; `["*"]` for all paid steps.
         only: Steps to make, as in `["each.clip"]`; empty for all.
         items: Ids of items to make, as in `["A-17"]`; empty for all.
-        sample: Make only the first items of each outermost fan-out; 0 for all.
+        sample: Make only the first items of each fan-out; 0 for all.
         require_new: Fail if there is nothing new to make.
         credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the file's, or RH_API_KEY.
         storage: Name of a MediaStorage block; empty for the file's, or RH_STORAGE_URL.

@@ -411,7 +411,7 @@ class PipelineRun:
         return one.is_needed and all(work.is_settled for work in one.works)
 
     def _is_selected(self, one: Instance) -> bool:
-        return self.selection.has(one)
+        return self.selection.has(one, self.plan.instances)
 
     # -- costs -----------------------------------------------------------------------------------------------------
 

@@ -162,7 +162,6 @@ class Frame:
         names: Values by name.
         id: The item's id, with those of the items around it: `anna/calm-5`.
         number: Its number among its siblings, from 1.
-        top_number: That of the item of the outermost fan-out around it; 0 outside of fan-outs.
         is_sure: Whether the item is there in the cheapest course of the run, too.
         row: The row that it comes from, for messages.
         is_pending: Whether it is not known yet that there is such an item.
@@ -176,7 +175,6 @@ class Frame:
     names: dict[str, Any] = field(default_factory=dict)
     id: str = ""
     number: int = 0
-    top_number: int = 0
     is_sure: bool = True
     row: str = ""
     is_pending: bool = False

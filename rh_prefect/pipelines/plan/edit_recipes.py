@@ -39,7 +39,7 @@ def draft_edit(step: Step, at: Path, path: str, frame: Frame, failed: Collection
         failed: Steps that this run cannot make; see `Choices`.
     """
     edit = EDITS[str(step.edit)]
-    instance = Instance(path, frame.id, step, at, model=edit.name, is_sure=frame.is_sure, top_number=frame.top_number)
+    instance = Instance(path, frame.id, step, at, model=edit.name, is_sure=frame.is_sure)
     lists = {name: without_failed(evaluate(value, frame), step, failed) for name, value in step.with_.items()}
     lists = _aligned(lists)
     values = {name: plain(value) for name, value in lists.items() if value is not ABSENT}

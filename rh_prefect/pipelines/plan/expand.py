@@ -72,7 +72,7 @@ class Expander:
         self._same: dict[str, list[Work]] = defaultdict(list)  # works of one request and take, in several shapes
         self.notes: dict[str, None] = {}
         self.outputs: dict[str, Any] = {}
-        self.takes = TakeChooser(known, choices, selection, notes=self.notes)
+        self.takes = TakeChooser(known, choices, selection, instances=self.instances, notes=self.notes)
         self.conditions = ConditionalSteps(choices, self.item_problems)
         self.fan_outs = FanOuts(self.conditions, problems=problems, item_problems=self.item_problems)
         self.text = "\n".join(checked.document.lines)
@@ -133,8 +133,9 @@ class Expander:
         )
         if found is not False and held is not False and not wrong:
             return True
-        made_by = step.model or step.edit or step.action
-        instance = Instance(path, frame.id, step, at, made_by, "x", frame.top_number, is_sure=frame.is_sure)
+        instance = Instance(
+            path, frame.id, step, at, step.model or step.edit or step.action, "x", is_sure=frame.is_sure
+        )
         instance.doubts = self.conditions.doubts(frame, at)
         if found is False:
             frame.names[name] = ABSENT
@@ -322,7 +323,7 @@ class Expander:
     def _review(self, step: Step, at: Path, frame: Frame, path: str) -> StepOutput:
         texts = step.review if isinstance(step.review, list) else [step.review]
         shown = [one for text in texts for one in self._candidates(str(text), frame)]
-        instance = Instance(path, frame.id, step, at, "review", is_sure=frame.is_sure, top_number=frame.top_number)
+        instance = Instance(path, frame.id, step, at, "review", is_sure=frame.is_sure)
         instance.doubts = self.conditions.doubts(frame, at)
         instance.needs = list(dict.fromkeys(maker for one in shown for maker in makers(one)))
         instance.request = {"of": candidates_id([str(mark(one)) for one in shown])}
@@ -404,7 +405,6 @@ class Expander:
         # What is made of an argument that is not decided may exist.
         is_sure = frame.is_sure and not self.conditions.is_doubtful(frame, at) and not doubtful
         found = Frame(names=names, id=frame.id, is_sure=is_sure, is_pending=pending, waits_for=waits_for)
-        found.top_number = frame.top_number
         found.doubts = self.conditions.doubts(frame, at)
         found.problems = (*frame.problems_around, *wrong.values())
         return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from decimal import Decimal
 from itertools import count, product
 from typing import Any
@@ -65,8 +64,7 @@ class FanOuts:
         pending = is_open(step, frame, waits_for)
         doubts = self._conditions.doubts(frame, at)
         if not step.is_fan_out:
-            one = replace(frame, outer=frame, names={}, problems=(), doubts=doubts)
-            one.is_pending, one.waits_for = pending, waits_for
+            one = Frame(frame, {}, frame.id, frame.number, frame.is_sure, frame.row, pending, waits_for, doubts=doubts)
             return Group([one], is_fan_out=False)
         found = _matrix_of(step, frame) if step.matrix is not None else _items_of(step, frame)
         may_change = any(one.is_pending for one in found)
@@ -98,7 +96,6 @@ class FanOuts:
             self._conditions.doubt((id(frame), (*at, "limit")), deciding, found[limit:])
         for number, one in enumerate(found, 1):
             one.number = one.names["number"] = number
-            one.top_number = frame.top_number or number
             may_change |= not _name_item(step, one, frame)
         if may_change:
             self.open[path] = not frame.id

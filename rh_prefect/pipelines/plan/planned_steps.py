@@ -137,7 +137,7 @@ class Selection:
     Attributes:
         steps: Names of steps, as in `each.clip`, or of single items, as in `each[A-17].clip`; empty for all.
         items: Ids of items; empty for all.
-        sample: Only the first items of each outermost fan-out; 0 for all.
+        sample: Only the first items of each fan-out; 0 for all.
     """
 
     steps: frozenset[str] = frozenset()
@@ -149,15 +149,25 @@ class Selection:
         """The items as `Instance.top_item` names them."""
         return frozenset(map(id_part, self.items))
 
-    def has(self, one: Instance) -> bool:
+    def has(self, one: Instance, instances: Iterable[Instance]) -> bool:
         """Whether a step is in it.
 
         Args:
             one: The step.
+            instances: The steps of the plan; it needs those of the first items.
         """
         in_steps = not self.steps or bool({one.path, one.address} & self.steps)
         in_items = not self.items or not one.item or one.top_item in self.top_items
-        return in_steps and in_items and (not self.sample or one.top_number <= self.sample)
+        return in_steps and in_items and (not self.sample or not one.item or self._is_sampled(one, instances))
+
+    def _is_sampled(self, one: Instance, instances: Iterable[Instance]) -> bool:
+        group, first = one.path.partition(".")[0], set[str]()
+        for each in instances:
+            if each.item and each.path.startswith(f"{group}."):
+                first.add(each.top_item)
+            if len(first) == self.sample:
+                break
+        return one.top_item in first
 
 
 class KnownWorks(Protocol):
@@ -270,7 +280,6 @@ class Instance:
         step: Its declaration.
         at: Its path in the file.
         model: The model's name, or the edit's.
-        top_number: The number of its item in the outermost fan-out around it; 0 outside of fan-outs.
         state: See `STATES`.
         works: A work of each take.
         values: The parameters by their Python names: plain values, files as `planning_values.File`, and
@@ -311,7 +320,6 @@ class Instance:
     at: Path
     model: str = ""
     state: State = "+"
-    top_number: int = 0
     works: list[Work] = field(default_factory=list)
     values: dict[str, Any] = field(default_factory=dict)
     request: dict[str, Any] = field(default_factory=dict)

@@ -46,7 +46,7 @@ def draft_paid(
         failed: Steps that this run cannot make; see `Choices`.
         saved: The graphs of workflows and apps; None where they were not read.
     """
-    instance = Instance(path, frame.id, step, at, is_sure=frame.is_sure, top_number=frame.top_number)
+    instance = Instance(path, frame.id, step, at, is_sure=frame.is_sure)
     instance.attempts = step.attempts or checked.file.attempts or 1
     instance.reuse = step.reuse or checked.file.reuse or instance.reuse
     if step.model is not None:
