@@ -18,6 +18,7 @@ from rh_prefect.pipelines.planning_values import (
     Group,
     Items,
     StepOutput,
+    Undecided,
     Unknown,
     makers,
     number_of,
@@ -146,7 +147,7 @@ def doubts_in(value: Any, frame: Frame) -> Doubts:
         frame: The names at its place.
     """
     found = (_of_reference(reference, frame, ())[1] for _, reference in references_in(value))
-    return frozenset[tuple[int, Path]]().union(*found) - frame.doubts
+    return Doubts().union(*found) - frame.doubts
 
 
 def doubts_of_choices(value: Any, frame: Frame, failed: Collection[str]) -> Doubts:
@@ -157,7 +158,7 @@ def doubts_of_choices(value: Any, frame: Frame, failed: Collection[str]) -> Doub
         frame: The names at its place.
         failed: The addresses of failed steps; what lists have of them, and of items that wait for them, is left out.
     """
-    found: set[tuple[int, Path]] = set()
+    found: set[Undecided] = set()
     for _, reference in references_in(value):
         last, doubts = _of_reference(reference, frame, failed)
         if (
@@ -169,9 +170,9 @@ def doubts_of_choices(value: Any, frame: Frame, failed: Collection[str]) -> Doub
     return frozenset(found) - frame.doubts
 
 
-def _of_reference(reference: Reference, frame: Frame, failed: Collection[str]) -> tuple[Any, set[tuple[int, Path]]]:
+def _of_reference(reference: Reference, frame: Frame, failed: Collection[str]) -> tuple[Any, set[Undecided]]:
     """Returns the last value that a reference can stand for, and the undecided conditions on the way to it."""
-    found: set[tuple[int, Path]] = set()
+    found: set[Undecided] = set()
     last: Any = ABSENT
     for names in reference.options:
         last, doubts = _doubts_on(names, frame, failed)
@@ -181,12 +182,12 @@ def _of_reference(reference: Reference, frame: Frame, failed: Collection[str]) -
     return last, found
 
 
-def _doubts_on(names: Names, frame: Frame, failed: Collection[str]) -> tuple[Any, set[tuple[int, Path]]]:
+def _doubts_on(names: Names, frame: Frame, failed: Collection[str]) -> tuple[Any, set[Undecided]]:
     value = frame.find(names[0])
     found = {*doubts_of(value, failed)}
     for name in names[1:]:
         if name == "count" and _is_open_list(value):
-            found.add((id(value), ("count",)))
+            found.add(Undecided())
         value = part(value, name)
         found |= doubts_of(value, failed)
     return value, found
@@ -207,7 +208,7 @@ def doubts_of(value: Any, failed: Collection[str] = ()) -> Doubts:
         case Items():
             pairs = [(one, owner) for one, owner, _ in value.pairs() if not _is_of(failed, one, owner)]
             owners = {id(owner): owner.doubts for _, owner in pairs if owner is not None}
-            return frozenset[tuple[int, Path]]().union(*(doubts_of(one) for one, _ in pairs), *owners.values())
+            return Doubts().union(*(doubts_of(one) for one, _ in pairs), *owners.values())
         case Group(is_fan_out=False):
             return value.frames[0].doubts
     return frozenset()

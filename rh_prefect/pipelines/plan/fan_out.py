@@ -14,18 +14,21 @@ from rh_prefect.pipelines.conditions import doubts_of, truth
 from rh_prefect.pipelines.document import Path, Problems, visible
 from rh_prefect.pipelines.evaluation import evaluate, part, results
 from rh_prefect.pipelines.file_model import Step
-from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, condition_steps, is_open, is_unmade
+from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, condition_steps, doubts_on, is_open, is_unmade
 from rh_prefect.pipelines.plan.count_settings import count_of
 from rh_prefect.pipelines.plan.identity import mark
 from rh_prefect.pipelines.plan.planned_steps import Instance, id_part
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
+    Doubts,
     File,
     Frame,
     Group,
     Items,
     StepOutput,
+    Undecided,
     Unknown,
+    deciding,
     makers,
     number_of,
 )
@@ -62,7 +65,7 @@ class FanOuts:
         """
         waits_for = self._conditions.waits_for(step, frame)
         pending = is_open(step, frame, waits_for)
-        doubts = self._conditions.doubts(frame, at)
+        doubts = doubts_on(frame, at)
         if not step.is_fan_out:
             one = Frame(frame, {}, frame.id, frame.number, frame.is_sure, frame.row, pending, waits_for, doubts=doubts)
             return Group([one], is_fan_out=False)
@@ -77,23 +80,24 @@ class FanOuts:
         found = [one for one in found if step.where is None or self._is_selected(step, at, one, checked)]
         undecided = [one for one in found if step.where is not None and truth(step.where, one) is None]
         for one in undecided:
-            self._conditions.doubt((id(one), at), condition_steps(step.where, one), [one])
+            one.doubts |= {Undecided(tuple(condition_steps(step.where, one)))}
         doubtful += undecided
         limit = self._limit(step, at, frame, path, checked)
         if step.sort is not None and not _is_order_known(found, step.sort.by, self._conditions.failed):
             doubtful = found
             values = [part(one.names.get("item"), step.sort.by) for one in found]
-            self._conditions.doubt((id(frame), (*at, "sort")), makers(values), found)
+            order = Undecided(tuple(makers(values)))
             for one in found:
                 one.is_pending = True
+                one.doubts |= {order}
         elif step.sort is not None:
             found = _ordered(found, step.sort.by, descending=step.sort.descending)
         found = _candidates(found, limit, doubtful)
         if limit is not None and len(found) > limit:
             may_change = True
-            doubts_of_items = dict.fromkeys(doubt for one in doubtful for doubt in one.doubts)
-            deciding = self._conditions.steps_that_decide(doubts_of_items)
-            self._conditions.doubt((id(frame), (*at, "limit")), deciding, found[limit:])
+            choice = Undecided(tuple(deciding(Doubts().union(*(one.doubts for one in doubtful)))))
+            for one in found[limit:]:
+                one.doubts |= {choice}
         for number, one in enumerate(found, 1):
             one.number = one.names["number"] = number
             may_change |= not _name_item(step, one, frame)
