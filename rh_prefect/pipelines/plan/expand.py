@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from rh_prefect.media.names import folded
@@ -12,7 +13,7 @@ from rh_prefect.pipelines.check.check_result import ItemProblems
 from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
 from rh_prefect.pipelines.conditions import doubts_in, doubts_of_choices, truth
 from rh_prefect.pipelines.document import Path, Problems
-from rh_prefect.pipelines.evaluation import evaluate, results
+from rh_prefect.pipelines.evaluation import doubts_of, evaluate, results
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, condition_steps, doubts_on, is_open
 from rh_prefect.pipelines.plan.edit_recipes import draft_edit
@@ -401,7 +402,10 @@ class Expander:
         doubtful = {name: doubts for name in arguments if (doubts := doubts_of_choices(step.with_[name], frame, ()))}
         for name, doubts in doubtful.items():
             by = next(iter(deciding(doubts)), None)
-            arguments[name] = undecided(arguments[name], by, "undecided:")
+            value = undecided(arguments[name], by, "undecided:")
+            if isinstance(value, Items) and doubts - doubts_of(value):  # one of two lists
+                value = replace(value, owners=(Frame(doubts=doubts),) * len(value.values))
+            arguments[name] = value
         params, wrong = await self._bind_used(used, arguments)
         address = Instance(path, frame.id, step, at).address if frame.id else ""
         for name, clause in wrong.items():

@@ -10,9 +10,9 @@ from typing import Any
 
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.check.check_result import ItemProblems
-from rh_prefect.pipelines.conditions import doubts_of, truth
+from rh_prefect.pipelines.conditions import doubts_in, truth
 from rh_prefect.pipelines.document import Path, Problems, visible
-from rh_prefect.pipelines.evaluation import evaluate, part, results
+from rh_prefect.pipelines.evaluation import doubts_of, evaluate, part, results
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, condition_steps, doubts_on, is_open, is_unmade
 from rh_prefect.pipelines.plan.count_settings import count_of
@@ -70,13 +70,20 @@ class FanOuts:
             one = Frame(frame, {}, frame.id, frame.number, frame.is_sure, frame.row, pending, waits_for, doubts=doubts)
             return Group([one], is_fan_out=False)
         found = _matrix_of(step, frame) if step.matrix is not None else _items_of(step, frame)
-        may_change = any(one.is_pending for one in found)
+        may_change, doubtful = any(one.is_pending for one in found), list[Frame]()
+        choice = doubts_in([step.foreach, step.matrix], frame, self._conditions.failed)
+        shared = choice.difference(*(one.doubts for one in found))  # such as those of `or`, which concern all items
         for one in found:
-            one.doubts = doubts | doubts_of(one.names.get("item"))
-            lost = [maker for maker in makers(one.names.get("item")) if maker.address in self._conditions.lost]
-            one.waits_for = [*waits_for, *lost, *condition_steps(step.where, one)]
-            one.is_pending |= pending or is_unmade(one.waits_for)
-        doubtful = [one for one in found if frame.is_sure and not one.is_sure and not may_change]  # may turn out absent
+            own = (one.doubts | shared) - doubts
+            lost = [maker for maker in makers(one.names) if maker.address in self._conditions.lost]
+            one.doubts = doubts | own
+            one.waits_for = list(dict.fromkeys([*waits_for, *lost, *deciding(own), *condition_steps(step.where, one)]))
+            # Until all items are known, each can get another number.
+            one.is_pending |= pending or bool(choice | own) or is_unmade(one.waits_for)
+            one.is_sure &= not own
+            if not may_change and (own or (frame.is_sure and not one.is_sure)):
+                doubtful.append(one)  # it may turn out absent
+        may_change |= bool(choice)
         found = [one for one in found if step.where is None or self._is_selected(step, at, one, checked)]
         undecided = [one for one in found if step.where is not None and truth(step.where, one) is None]
         for one in undecided:
@@ -95,9 +102,9 @@ class FanOuts:
         found = _candidates(found, limit, doubtful)
         if limit is not None and len(found) > limit:
             may_change = True
-            choice = Undecided(tuple(deciding(Doubts().union(*(one.doubts for one in doubtful)))))
+            cut = Undecided(tuple(deciding(Doubts().union(*(one.doubts for one in doubtful)))))
             for one in found[limit:]:
-                one.doubts |= {choice}
+                one.doubts |= {cut}
         for number, one in enumerate(found, 1):
             one.number = one.names["number"] = number
             may_change |= not _name_item(step, one, frame)
@@ -159,8 +166,9 @@ def _items_of(step: Step, frame: Frame) -> list[Frame]:
             is_sure=frame.is_sure and is_sure,
             row=one.get("\0row", "") if isinstance(one, dict) else "",
             is_pending=items.count is not None,
+            doubts=doubts_of(Items((one,), (owner,))),
         )
-        for one, _, is_sure in items.pairs()
+        for one, owner, is_sure in items.pairs()
     ]
 
 
@@ -168,18 +176,22 @@ def _matrix_of(step: Step, frame: Frame) -> list[Frame]:
     """The items of `matrix`: all combinations of its lists."""
     lists = {name: evaluate(value, frame) for name, value in (step.matrix or {}).items()}
     found = []
-    for pairs in product(*map(_certainties, lists.values())):
-        values = dict(zip(lists, (value for value, _ in pairs), strict=True))
-        is_sure = all(is_sure for _, is_sure in pairs)
-        found.append(Frame(frame, {"matrix": values}, is_sure=frame.is_sure and is_sure, is_pending=not is_sure))
+    for combined in product(*map(_values_of, lists.values())):
+        values = dict(zip(lists, (value for value, _, _ in combined), strict=True))
+        is_sure = all(is_sure for _, is_sure, _ in combined)
+        doubts = Doubts().union(*(doubts for _, _, doubts in combined))
+        one = Frame(frame, {"matrix": values}, is_sure=frame.is_sure and is_sure, is_pending=not is_sure, doubts=doubts)
+        found.append(one)
     return found
 
 
-def _certainties(listed: Any) -> list[tuple[Any, bool]]:
-    """Returns the values of a list, each with whether it is there in the cheapest course of the run, too."""
-    if isinstance(listed, Items):
-        return [(value, is_sure) for value, (_, _, is_sure) in zip(results(listed), listed.pairs(), strict=True)]
-    return [(value, True) for value in listed]
+def _values_of(listed: Any) -> list[tuple[Any, bool, Doubts]]:
+    """Returns the values of a list, each with whether the cheapest course of the run has it, and its conditions."""
+    items = listed if isinstance(listed, Items) else Items(tuple(listed))
+    return [
+        (value, is_sure, doubts_of(Items((one,), (owner,))))
+        for value, (one, owner, is_sure) in zip(results(items), items.pairs(), strict=True)
+    ]
 
 
 def _name_item(step: Step, one: Frame, outer: Frame) -> bool:
