@@ -151,7 +151,7 @@ def plan(
 def _selected_price(plan: Plan, selection: Selection) -> Money:
     """Returns the price of the selected steps, and adds it to the plan's notes if only some steps are selected."""
     plan.refuse_unknown(selection)
-    price = plan.price_of([one for one in plan.instances if selection.has(one, plan.instances)])
+    price = plan.price_of([one for one in plan.instances if selection.has(one)])
     if selection != Selection():
         least, expected, most = prices(price)
         note = f"The selected steps cost least {least}, expected {expected}, most {most} {plan.currency}."
@@ -273,7 +273,7 @@ def check_retake(plan: Plan, retake: Sequence[str], selection: Selection | None 
                 continue  # of an item that a model has yet to name
             paid = {name for one in plan.instances if one.is_paid for name in (one.path, one.address)}
             raise InputError(f"--retake: there is no paid step {address}; {nearest(address, paid)}. Nothing was sent.")
-        other = next((one for one in steps if not selection.has(one, plan.instances)), None)
+        other = next((one for one in steps if not selection.has(one)), None)
         if other is not None:
             raise InputError(
                 f"--retake: {other.address} is not selected by --only, --item or --sample. Nothing was sent. What to "

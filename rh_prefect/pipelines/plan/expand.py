@@ -83,7 +83,7 @@ class Expander:
         self._same: dict[str, list[Work]] = defaultdict(list)  # works of one request and take, in several shapes
         self.notes: dict[str, None] = {}
         self.outputs: dict[str, Any] = {}
-        self.takes = TakeChooser(known, choices, selection, instances=self.instances, notes=self.notes)
+        self.takes = TakeChooser(known, choices, selection, notes=self.notes)
         self.conditions = ConditionalSteps(choices, self.item_problems)
         self.fan_outs = FanOuts(self.conditions, problems=problems, item_problems=self.item_problems)
         self.text = "\n".join(checked.document.lines)
@@ -147,7 +147,7 @@ class Expander:
         instance = Instance(
             path, frame.id, step, at, step.model or step.edit or step.action, "x", is_sure=frame.is_sure
         )
-        instance.doubts = doubts_on(frame, at)
+        instance.doubts, instance.number = doubts_on(frame, at), frame.top_number
         if found is False:
             frame.names[name] = ABSENT
         else:
@@ -206,7 +206,7 @@ class Expander:
         """Determines the works of many items at once, and their results."""
         blocked: dict[int, StepOutput] = {}
         for draft in drafts:
-            draft.instance.row = draft.frame.row_around
+            draft.instance.row, draft.instance.number = draft.frame.row_around, draft.frame.top_number
             draft.instance.doubts = doubts_on(draft.frame, draft.instance.at)
             draft.instance.waits_for = self.conditions.waits_for(step, draft.frame)
             self.conditions.keep_open(draft, step)
@@ -334,7 +334,7 @@ class Expander:
     def _review(self, step: Step, at: Path, frame: Frame, path: str) -> StepOutput:
         texts = step.review if isinstance(step.review, list) else [step.review]
         shown = [one for text in texts for one in self._candidates(str(text), frame)]
-        instance = Instance(path, frame.id, step, at, "review", is_sure=frame.is_sure)
+        instance = Instance(path, frame.id, step, at, "review", is_sure=frame.is_sure, number=frame.top_number)
         instance.doubts = doubts_on(frame, at)
         instance.needs = list(dict.fromkeys(maker for one in shown for maker in makers(one)))
         instance.request = {"of": candidates_id([str(mark(one)) for one in shown])}
@@ -415,6 +415,7 @@ class Expander:
         # What is made of an argument that is not decided may exist.
         is_sure = frame.is_sure and at not in frame.undecided and not doubtful
         found = Frame(names=names, id=frame.id, is_sure=is_sure, is_pending=pending, waits_for=waits_for)
+        found.top_number = frame.top_number
         found.doubts = doubts_on(frame, at)
         found.problems = (*frame.problems_around, *wrong.values())
         return found

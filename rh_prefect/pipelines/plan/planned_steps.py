@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import PurePosixPath
@@ -136,7 +136,7 @@ class Selection:
     Attributes:
         steps: Names of steps, as in `each.clip`, or of single items, as in `each[A-17].clip`; empty for all.
         items: Ids of items; empty for all.
-        sample: Only the first items of each fan-out; 0 for all.
+        sample: Only the first items of each outermost fan-out; 0 for all.
     """
 
     steps: frozenset[str] = frozenset()
@@ -148,25 +148,15 @@ class Selection:
         """The items as `Instance.top_item` names them."""
         return frozenset(map(id_part, self.items))
 
-    def has(self, one: Instance, instances: Iterable[Instance]) -> bool:
+    def has(self, one: Instance) -> bool:
         """Whether a step is in it.
 
         Args:
             one: The step.
-            instances: The steps of the plan; it needs those of the first items.
         """
         in_steps = not self.steps or bool({one.path, one.address} & self.steps)
         in_items = not self.items or not one.item or one.top_item in self.top_items
-        return in_steps and in_items and (not self.sample or not one.item or self._is_sampled(one, instances))
-
-    def _is_sampled(self, one: Instance, instances: Iterable[Instance]) -> bool:
-        group, first = one.path.partition(".")[0], set[str]()
-        for each in instances:
-            if each.item and each.path.startswith(f"{group}."):
-                first.add(each.top_item)
-            if len(first) == self.sample:
-                break
-        return one.top_item in first
+        return in_steps and in_items and (not self.sample or one.number <= self.sample)
 
 
 class KnownWorks(Protocol):
@@ -246,7 +236,6 @@ class Work:
         is_needed: Whether anything needs it that is not there yet.
         is_spare: Whether only items need it that the price does not count; see `Instance.is_spare`.
         users: How many steps share it.
-        item: The only item that needs it; empty where several do.
     """
 
     key: str
@@ -276,6 +265,7 @@ class Instance:
         path: The step with the groups around it: `each.clip`.
         item: The item's id with those of the items around it, as in `anna/calm-5`; empty outside of fan-outs. A `/` in
             an id is written as `%2F`.
+        number: The number of its item in the outermost fan-out; 0 outside of fan-outs.
         step: Its declaration.
         at: Its path in the file.
         model: The model's name, or the edit's.
@@ -349,6 +339,7 @@ class Instance:
     used_at: Path = ()
     is_spare: bool = False
     stops_run: bool = False
+    number: int = 0
 
     @property
     def address(self) -> str:
