@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork
+from tests.pipelines.assets import photo
 from tests.pipelines.test_plan import Records, run
 
 ASK = "model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: x}, parse: {object: {ok: boolean}}"
@@ -116,3 +118,46 @@ async def test_an_existing_list_is_not_paid_for_while_another_one_may_take_its_p
     pics = [one for one in plan.instances if one.address.startswith("pics")]
     assert len(pics) == 3
     assert all(one.is_pending and not one.is_sure and "s" in [each.address for each in one.waits_for] for one in pics)
+
+
+LONGEST = f"""
+params: {{photo: image, rows: {{type: table, columns: {{t: string}}}}}}
+steps:
+  each: {{foreach: $(params.rows), steps: {{clip: {{{CLIP % "$(params.photo)"}}}}}}}
+  best:
+    foreach: $(each.clip)
+    sort: {{by: seconds}}
+    limit: 1
+    steps: {{large: {{model: rh-video-upscaler, from: $(item), with: {{target_resolution: 1080p}}}}}}
+""".replace("slow", "$(item.t)")
+
+
+async def test_the_lowest_price_counts_the_cheapest_items_that_a_limit_can_leave(tmp_path: Path) -> None:
+    records, pipeline = Records(), Pipeline.from_text(LONGEST)
+    given: dict[str, Any] = {"photo": photo(tmp_path / "p.png")}
+    await run(pipeline, records, rows=ROWS[:1], **given)
+    plan = await pipeline.plan(rows=[ROWS[1], ROWS[0]], known=records, **given)
+    assert plan.problems == []
+    assert "".join(one.state for one in plan.instances) == "+=>="
+    price, (new, _) = plan.price, plan.steps["best.large"]
+    assert price.least == plan.price_of(plan.steps["each.clip"]).least
+    assert price.most == plan.price_of(plan.steps["each.clip"]).most + new.works[0].price.most
+    assert new.works[0].price.least > 0
+
+
+async def test_the_highest_price_counts_what_an_item_costs_beside_the_works_of_other_steps() -> None:
+    text = f"""
+params: {{rows: {{type: table, columns: {{t: string, n: integer}}}}}}
+steps:
+  s: {{{ASK}}}
+  shared: {{{PICTURE % "mug"}, takes: 3}}
+  best:
+    foreach: $(params.rows)
+    where: {{equals: [$(s.ok), true]}}
+    limit: 1
+    steps: {{p: {{{PICTURE % "$(item.t)"}, takes: $(item.n)}}}}
+"""
+    rows = [{"t": "mug", "n": 3}, {"t": "cup", "n": 2}]
+    plan = await Pipeline.from_text(text).plan(rows=rows)
+    assert plan.problems == []
+    assert (str(plan.price.least), str(plan.price.most)) == ("0.14", "0.22")

@@ -17,7 +17,7 @@ from rh_prefect.pipelines.evaluation import doubts_of, evaluate, results
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, condition_steps, doubts_on, is_open
 from rh_prefect.pipelines.plan.edit_recipes import draft_edit
-from rh_prefect.pipelines.plan.fan_out import FanOuts, mark_spare, uses_previous
+from rh_prefect.pipelines.plan.fan_out import FanOuts, uses_previous
 from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, recipe_id, request_base, work_id
 from rh_prefect.pipelines.plan.planned_steps import FREE, Instance, KnownWork, KnownWorks, Money, Selection, Work
 from rh_prefect.pipelines.plan.results import placeholder, undecided, value_of
@@ -423,10 +423,7 @@ class Expander:
     # -- groups ----------------------------------------------------------------------------------------------------
 
     async def _group(self, step: Step, at: Path, frames: list[Frame], path: str) -> list[Group]:
-        groups, first = (
-            [self.fan_outs.group(step, at, frame, path, self._checked) for frame in frames],
-            len(self.instances),
-        )
+        groups = [self.fan_outs.group(step, at, frame, path, self._checked) for frame in frames]
         for group, outer in zip(groups, frames, strict=True):
             for one in group.frames:
                 one.is_sure &= at not in outer.undecided
@@ -440,8 +437,9 @@ class Expander:
         for group in groups:
             for frame in group.frames:
                 frame.names = {name: frame.names.get(name, ABSENT) for name in (*frame.names, *steps)}
+                frame.is_sure &= group.chosen is None
             if group.chosen is not None:
-                mark_spare(group, [one for one in self.instances[first:] if one.path.startswith(f"{path}.")])
+                self.fan_outs.chosen.append((path, group))
         return groups
 
     async def _in_order(self, steps: Mapping[str, Step], at: Path, groups: list[Group], path: str) -> None:

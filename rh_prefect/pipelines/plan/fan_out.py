@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
-from decimal import Decimal
+from collections.abc import Collection, Iterable, Sequence
 from itertools import count, product
 from typing import Any
 
@@ -17,7 +16,7 @@ from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, condition_steps, doubts_on, is_open, is_unmade
 from rh_prefect.pipelines.plan.count_settings import count_of
 from rh_prefect.pipelines.plan.identity import mark
-from rh_prefect.pipelines.plan.planned_steps import Instance, id_part
+from rh_prefect.pipelines.plan.planned_steps import Instance, Work, id_part
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
     Doubts,
@@ -40,6 +39,7 @@ class FanOuts:
 
     Attributes:
         open: Those whose items are not all known yet, each with whether it is an outermost one.
+        chosen: Those of whose items `limit` can leave several selections, each with its path; the inner ones first.
     """
 
     def __init__(self, conditions: ConditionalSteps, *, problems: Problems, item_problems: ItemProblems) -> None:
@@ -52,6 +52,7 @@ class FanOuts:
         """
         self._conditions, self._problems, self._item_problems = conditions, problems, item_problems
         self.open: dict[str, bool] = {}
+        self.chosen: list[tuple[str, Group]] = []
 
     def group(self, step: Step, at: Path, frame: Frame, path: str, checked: Checked) -> Group:
         """Returns the items of a group in one frame; a group without fan-out has one.
@@ -254,32 +255,51 @@ def _candidates(frames: list[Frame], limit: int | None, doubtful: Sequence[Frame
         if limit is not None and sure >= limit:
             break
         if limit is not None and len(found) >= limit:
-            one.is_sure, one.is_pending = False, True
+            one.is_pending = True
         found.append(one)
         sure += all(one is not each for each in doubtful)
     return found
 
 
-def mark_spare(group: Group, instances: Sequence[Instance]) -> None:
-    """Marks the steps of the items that are not the dearest selection; a work of two items could make another one so.
+def mark_chosen(fan_outs: Iterable[tuple[str, Group]], instances: Sequence[Instance]) -> None:
+    """Marks which works of the items that `limit` can leave count for the lowest and the highest price.
+
+    A work that other steps have, too, can cost nothing more for an item, or be what makes it the dearest one.
 
     Args:
-        group: Its items may be more than there will be.
-        instances: The steps of its items.
+        fan_outs: Those with more items than there will be, each with its path, the inner ones first.
+        instances: All steps of the plan.
     """
-    steps = {frame.id: list[Instance]() for frame in group.frames}
-    for frame in group.frames:
-        frame.is_sure = False
-        steps[frame.id] = [one for one in instances if one.item == frame.id or one.item.startswith(f"{frame.id}/")]
-    works = {name: {work.key: work for one in of for work in one.works} for name, of in steps.items()}
-    if sum(map(len, works.values())) > len({key for of in works.values() for key in of}):
-        return
-    prices = {
-        name: sum((work.price.most for work in of.values() if work.is_paid), Decimal(0)) for name, of in works.items()
-    }
-    for name in sorted(prices, key=lambda name: prices[name], reverse=True)[group.chosen :]:
-        for one in steps[name]:
-            one.is_spare = True
+    users = Counter(work.key for one in instances for work in one.works)
+    choices = [(group.chosen, _steps_by_item(path, group, instances)) for path, group in fan_outs]
+    inside = {id(one) for _, items in choices for steps in items.values() for one in steps}
+    sure = {work.key for one in instances if one.is_sure and id(one) not in inside for work in one.works}
+    for chosen, items in choices:
+        own: dict[str, list[Work]] = {}
+        for name, steps in items.items():
+            works = [work for one in steps for work in one.works if work.is_paid]
+            own[name] = [work for work in works if users[work.key] == 1]
+            for work in works:
+                work.is_sure &= users[work.key] == 1 or work.key in sure
+        least = {name: sum(work.price.least for work in works if work.is_sure) for name, works in own.items()}
+        most = {name: sum(work.price.most for work in works if not work.is_spare) for name, works in own.items()}
+        cheapest = sorted(own, key=lambda name: least[name])[:chosen]
+        dearest = sorted(own, key=lambda name: most[name], reverse=True)[:chosen]
+        for name, works in own.items():
+            for work in works:
+                work.is_sure &= name in cheapest
+                work.is_spare |= name not in dearest
+
+
+def _steps_by_item(path: str, group: Group, instances: Sequence[Instance]) -> dict[str, list[Instance]]:
+    """Returns the steps of each item of a fan-out, those of inner fan-outs included."""
+    found = {frame.id: list[Instance]() for frame in group.frames}
+    depth = group.frames[0].id.count("/") + 1
+    for one in instances:
+        name = "/".join(one.item.split("/")[:depth])
+        if name in found and one.path.startswith(f"{path}."):
+            found[name].append(one)
+    return found
 
 
 def _is_order_known(frames: list[Frame], column: str, failed: Collection[str]) -> bool:

@@ -16,6 +16,7 @@ from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.document import Problem, Problems, nearest, visible
 from rh_prefect.pipelines.file_model import Budget
 from rh_prefect.pipelines.plan.expand import Expander
+from rh_prefect.pipelines.plan.fan_out import mark_chosen
 from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection, Work, grouped
 from rh_prefect.pipelines.plan.request_price import total
 from rh_prefect.pipelines.planning_values import Undecided, deciding
@@ -187,7 +188,7 @@ def finish(expander: Expander, checked: Checked, problems: Problems, plan: Plan)
         plan: The plan without its steps.
     """
     _mark_needed(expander.instances)
-    _mark_spare(expander.instances)
+    mark_chosen(expander.fan_outs.chosen, expander.instances)
     _refuse_equal(expander.instances, checked, problems)
     _refuse_same_names(expander.instances, checked, problems)
     _refuse_same_addresses(expander.instances, checked, problems)
@@ -237,14 +238,6 @@ def _mark_needed(instances: Sequence[Instance]) -> None:
             work.is_needed |= one.is_needed
         if not one.is_needed and one.state in ("+", "!", "?") and one.is_paid:
             one.state, one.note = "=", "nothing needs it"
-
-
-def _mark_spare(instances: Sequence[Instance]) -> None:
-    """Marks the works that only spare steps have; see `Instance.is_spare`."""
-    for work in (work for one in instances if one.is_spare for work in one.works):
-        work.is_spare = True
-    for work in (work for one in instances if not one.is_spare for work in one.works):
-        work.is_spare = False
 
 
 def _refuse_equal(instances: Sequence[Instance], checked: Checked, problems: Problems) -> None:

@@ -234,7 +234,7 @@ class Work:
         shape: How its answer is read; see `parsed_answers.shape_of`.
         is_sure: Whether it is made in the cheapest course of the run, too.
         is_needed: Whether anything needs it that is not there yet.
-        is_spare: Whether only items need it that the price does not count; see `Instance.is_spare`.
+        is_spare: Whether only items need it that the highest price does not count; see `fan_out.mark_chosen`.
         users: How many steps share it.
     """
 
@@ -299,7 +299,6 @@ class Instance:
         problems: What is wrong with its values. A run makes no such step; values that a model gave are known then only.
         candidates: How many candidates a review has.
         used_at: The path of the step with `use` that it comes from, in the file that is planned.
-        is_spare: Whether its item is one that `limit` leaves out if it leaves the dearest ones; not known yet.
         stops_run: Whether the run starts no more steps after its failure; see `on_error`.
     """
 
@@ -337,7 +336,6 @@ class Instance:
     problems: list[str] = field(default_factory=list)
     candidates: int = 0
     used_at: Path = ()
-    is_spare: bool = False
     stops_run: bool = False
     number: int = 0
 
