@@ -394,12 +394,10 @@ class PipelineRun:
 
     def _ready(self) -> list[Instance]:
         """Returns the steps that can start, in the order of their items, so that the first items are done first."""
-        items: dict[str, int] = {}
         found: list[tuple[int, int, Instance]] = []
         for number, one in enumerate(self.plan.instances):
-            place = items.setdefault(one.item.partition("/")[0], len(items)) if one.item else -1
             if one.address not in self._begun and self._is_ready(one):
-                found.append((place, number, one))
+                found.append((one.number, number, one))
         return [one for _, _, one in sorted(found, key=lambda each: each[:2])]
 
     def _is_ready(self, one: Instance) -> bool:
@@ -411,7 +409,7 @@ class PipelineRun:
         return one.is_needed and all(work.is_settled for work in one.works)
 
     def _is_selected(self, one: Instance) -> bool:
-        return self.selection.has(one, self.plan.instances)
+        return self.selection.has(one)
 
     # -- costs -----------------------------------------------------------------------------------------------------
 

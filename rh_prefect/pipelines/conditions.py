@@ -8,21 +8,19 @@ from typing import Any
 
 from rh_prefect.catalog.model import text_of
 from rh_prefect.pipelines.document import Document, Path, Problems, nearest
-from rh_prefect.pipelines.evaluation import evaluate, part
+from rh_prefect.pipelines.evaluation import evaluate, follow
 from rh_prefect.pipelines.file_model import shown_value
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
     Doubts,
-    File,
     Frame,
-    Group,
     Items,
     StepOutput,
+    Undecided,
     Unknown,
-    makers,
     number_of,
 )
-from rh_prefect.pipelines.references import Names, Reference, references_in
+from rh_prefect.pipelines.references import Reference, references_in
 
 CONDITIONS = ("exists", "missing", "equals", "in", "lt", "gt", "not", "all", "any")
 
@@ -138,15 +136,16 @@ def _value_text(value: Any) -> str:
     return shown_value(value).removesuffix(" is a text")
 
 
-def doubts_in(value: Any, frame: Frame) -> Doubts:
+def doubts_in(value: Any, frame: Frame, failed: Collection[str] = ()) -> Doubts:
     """Returns the undecided conditions of the steps that a value refers to, without those of its own place.
 
     Args:
         value: As it stands in the file.
         frame: The names at its place.
+        failed: See `doubts_of_choices`.
     """
-    found = (_of_reference(reference, frame, ())[1] for _, reference in references_in(value))
-    return frozenset[tuple[int, Path]]().union(*found) - frame.doubts
+    found = (_of_reference(reference, frame, failed)[1] for _, reference in references_in(value))
+    return Doubts().union(*found) - frame.doubts
 
 
 def doubts_of_choices(value: Any, frame: Frame, failed: Collection[str]) -> Doubts:
@@ -157,7 +156,7 @@ def doubts_of_choices(value: Any, frame: Frame, failed: Collection[str]) -> Doub
         frame: The names at its place.
         failed: The addresses of failed steps; what lists have of them, and of items that wait for them, is left out.
     """
-    found: set[tuple[int, Path]] = set()
+    found: set[Undecided] = set()
     for _, reference in references_in(value):
         last, doubts = _of_reference(reference, frame, failed)
         if (
@@ -169,63 +168,16 @@ def doubts_of_choices(value: Any, frame: Frame, failed: Collection[str]) -> Doub
     return frozenset(found) - frame.doubts
 
 
-def _of_reference(reference: Reference, frame: Frame, failed: Collection[str]) -> tuple[Any, set[tuple[int, Path]]]:
+def _of_reference(reference: Reference, frame: Frame, failed: Collection[str]) -> tuple[Any, set[Undecided]]:
     """Returns the last value that a reference can stand for, and the undecided conditions on the way to it."""
-    found: set[tuple[int, Path]] = set()
+    found: set[Undecided] = set()
     last: Any = ABSENT
     for names in reference.options:
-        last, doubts = _doubts_on(names, frame, failed)
+        last, doubts = follow(names, frame, failed)
         found |= doubts
         if last is not ABSENT and not doubts - frame.doubts:
             break
     return last, found
-
-
-def _doubts_on(names: Names, frame: Frame, failed: Collection[str]) -> tuple[Any, set[tuple[int, Path]]]:
-    value = frame.find(names[0])
-    found = {*doubts_of(value, failed)}
-    for name in names[1:]:
-        if name == "count" and _is_open_list(value):
-            found.add((id(value), ("count",)))
-        value = part(value, name)
-        found |= doubts_of(value, failed)
-    return value, found
-
-
-def doubts_of(value: Any, failed: Collection[str] = ()) -> Doubts:
-    """Returns the undecided conditions of the step that a value comes from; of a list, of its items, too.
-
-    Args:
-        value: The value of a name, or a part of one.
-        failed: See `doubts_of_choices`.
-    """
-    match value:
-        case StepOutput():
-            return value.doubts
-        case File() | Unknown():
-            return value.maker.doubts if value.maker is not None else frozenset()
-        case Items():
-            pairs = [(one, owner) for one, owner, _ in value.pairs() if not _is_of(failed, one, owner)]
-            owners = {id(owner): owner.doubts for _, owner in pairs if owner is not None}
-            return frozenset[tuple[int, Path]]().union(*(doubts_of(one) for one, _ in pairs), *owners.values())
-        case Group(is_fan_out=False):
-            return value.frames[0].doubts
-    return frozenset()
-
-
-def _is_of(failed: Collection[str], value: Any, owner: Frame | None) -> bool:
-    """Returns whether a value of a list is one of a failed step, or of an item that waits for one."""
-    if not failed:
-        return False
-    waits_for = () if owner is None else owner.waits_for
-    return any(maker.address in failed for maker in (*makers(value), *waits_for))
-
-
-def _is_open_list(value: Any) -> bool:
-    """Returns whether a list, or a group with items, may turn out shorter."""
-    if isinstance(value, Group):
-        return any(one.is_pending for one in value.frames)
-    return isinstance(value, Items) and not all(value.sure)
 
 
 def _several(found: list[bool | None], any_is_enough: bool) -> bool | None:

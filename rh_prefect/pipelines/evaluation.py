@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -11,16 +11,19 @@ from rh_prefect.catalog.model import text_of
 from rh_prefect.media.input_files import shown
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
+    Doubts,
     File,
     Frame,
     Group,
     Items,
     Span,
     StepOutput,
+    Undecided,
     Unknown,
     characters,
     digest,
     exactly,
+    makers,
 )
 from rh_prefect.pipelines.references import Names, Reference, Template, parse
 
@@ -28,7 +31,8 @@ from rh_prefect.pipelines.references import Names, Reference, Template, parse
 def lookup(reference: Reference, frame: Frame) -> Any:
     """Returns the value of a reference: the first of its options that exists.
 
-    While it is not known whether that one exists, its length covers those of the next options, up to a certain one.
+    While it is not known whether that one exists, its length covers those of the next options, up to a certain one; of
+    lists, it is the longest one.
 
     Args:
         reference: It.
@@ -36,17 +40,12 @@ def lookup(reference: Reference, frame: Frame) -> Any:
     """
     options: list[Any] = []
     for names in reference.options:
-        found = _result(_follow(names, frame))
-        if found is not ABSENT:
-            options.append(found)
-            if not _is_doubtful(found, frame):
+        found, doubts = follow(names, frame)
+        if _result(found) is not ABSENT:
+            options.append(_result(found))
+            if not doubts - frame.doubts:
                 break
     return _either(options) if options else ABSENT
-
-
-def _is_doubtful(value: Any, frame: Frame) -> bool:
-    maker = value.maker if isinstance(value, File | Unknown) else None
-    return maker is not None and bool(maker.doubts - frame.doubts)
 
 
 def _either(options: Sequence[Any]) -> Any:
@@ -56,6 +55,8 @@ def _either(options: Sequence[Any]) -> Any:
         return replace(first, seconds=_hull([first.length, *filter(None, lengths)]))
     if isinstance(first, Unknown) and first.span is not None:
         return replace(first, span=_hull([first.span, *filter(None, map(_span_of, others))]))
+    if isinstance(first, Items):
+        return max((one for one in options if isinstance(one, Items)), key=lambda one: len(one.values))
     return first
 
 
@@ -69,13 +70,58 @@ def _hull(spans: Sequence[Span]) -> Span:
     return Span(min(one.least for one in spans), max(one.expected for one in spans), max(one.most for one in spans))
 
 
-def _follow(names: Names, frame: Frame) -> Any:
+def follow(names: Names, frame: Frame, failed: Collection[str] = ()) -> tuple[Any, set[Undecided]]:
+    """Returns the value of a name and its fields, and the undecided conditions of the steps on the way to it.
+
+    Args:
+        names: The name and the fields.
+        frame: The names at their place.
+        failed: See `conditions.doubts_of_choices`.
+    """
     value = frame.find(names[0])
+    found = {*doubts_of(value, failed)}
     for name in names[1:]:
+        if name == "count" and _is_open_list(value):
+            found.add(Undecided())
         value = part(value, name)
-        if value is ABSENT:
-            break
-    return value
+        found |= doubts_of(value, failed)
+    return value, found
+
+
+def doubts_of(value: Any, failed: Collection[str] = ()) -> Doubts:
+    """Returns the undecided conditions of the step that a value comes from; of a list, of its items, too.
+
+    Args:
+        value: The value of a name, or a part of one.
+        failed: See `conditions.doubts_of_choices`.
+    """
+    match value:
+        case StepOutput():
+            return value.doubts
+        case File() | Unknown():
+            return value.maker.doubts if value.maker is not None else frozenset()
+        case Items():
+            pairs = [(one, owner) for one, owner, _ in value.pairs() if not _is_of(failed, one, owner)]
+            owners = {id(owner): owner.doubts for _, owner in pairs if owner is not None}
+            return Doubts().union(*(doubts_of(one) for one, _ in pairs), *owners.values())
+        case Group(is_fan_out=False):
+            return value.frames[0].doubts
+    return frozenset()
+
+
+def _is_of(failed: Collection[str], value: Any, owner: Frame | None) -> bool:
+    """Returns whether a value of a list is one of a failed step, or of an item that waits for one."""
+    if not failed:
+        return False
+    waits_for = () if owner is None else owner.waits_for
+    return any(maker.address in failed for maker in (*makers(value), *waits_for))
+
+
+def _is_open_list(value: Any) -> bool:
+    """Returns whether a list, or a group with items, may turn out shorter."""
+    if isinstance(value, Group):
+        return any(one.is_pending for one in value.frames)
+    return isinstance(value, Items) and not all(value.sure)
 
 
 def _result(value: Any) -> Any:

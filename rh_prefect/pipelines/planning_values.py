@@ -15,8 +15,19 @@ from rh_prefect.media.media import Media
 if TYPE_CHECKING:
     from rh_prefect.pipelines.plan.planned_steps import Instance
 
-Doubts: TypeAlias = frozenset[tuple[int, tuple[str | int, ...]]]
-"""Conditions that are not decided yet: each by the id of the frame and the path of the step that has it."""
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Undecided:
+    """A condition of one step of one item that is not decided yet.
+
+    Attributes:
+        deciding: The steps that decide it.
+    """
+
+    deciding: tuple[Instance, ...] = ()
+
+
+Doubts: TypeAlias = frozenset[Undecided]
 
 FRAME_SECONDS = 1 / 24
 """How much longer than asked a generated clip is: a 5 s clip has 121 frames of a 24th of a second."""
@@ -162,6 +173,7 @@ class Frame:
         names: Values by name.
         id: The item's id, with those of the items around it: `anna/calm-5`.
         number: Its number among its siblings, from 1.
+        top_number: That of the item of the outermost fan-out; 0 outside of fan-outs.
         is_sure: Whether the item is there in the cheapest course of the run, too.
         row: The row that it comes from, for messages.
         is_pending: Whether it is not known yet that there is such an item.
@@ -169,6 +181,7 @@ class Frame:
             without a result that the item is taken from.
         problems: What is wrong with the values that a used file's parameters were given.
         doubts: The undecided conditions of the groups and files around it.
+        undecided: The undecided conditions of the steps in it, by their paths in the file.
     """
 
     outer: Frame | None = None
@@ -181,6 +194,8 @@ class Frame:
     waits_for: Sequence[Instance] = ()
     problems: Sequence[str] = ()
     doubts: Doubts = frozenset()
+    undecided: dict[tuple[str | int, ...], Undecided] = field(default_factory=dict)
+    top_number: int = 0
 
     def find(self, name: str) -> Any:
         """The value of a name; absent where there is none."""
@@ -251,6 +266,11 @@ def makers(value: Any) -> Iterator[Instance]:
         case list() | tuple():
             for one in value:
                 yield from makers(one)
+
+
+def deciding(doubts: Doubts) -> list[Instance]:
+    """Returns the steps that decide some conditions."""
+    return list(dict.fromkeys(one for doubt in doubts for one in doubt.deciding))
 
 
 def number_of(value: Any) -> Span | None:

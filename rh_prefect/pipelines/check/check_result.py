@@ -25,7 +25,6 @@ class Checked:
         file: Its model.
         folder: Where it lies; None for a text.
         types: What each step makes, by its path.
-        feeds: For each paid step with one model: which parameter takes which value of `from`.
         uses: The files that steps use, by the step's path.
         outputs: The type of each output.
         graphs: The graphs of nodes, by the names of their files.
@@ -36,7 +35,6 @@ class Checked:
     file: PipelineFile
     folder: FilePath | None
     types: dict[Path, Type] = field(default_factory=dict)
-    feeds: dict[Path, dict[str, list[int]]] = field(default_factory=dict)
     uses: dict[Path, Checked] = field(default_factory=dict)
     outputs: dict[str, Type] = field(default_factory=dict)
     graphs: dict[str, dict[str, Any]] = field(default_factory=dict)

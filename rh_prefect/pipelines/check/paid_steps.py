@@ -219,9 +219,8 @@ class PaidCheck(ValueCheck):
 
     def _feed(self, path: Path, step: Step, scope: Scope, model: Model, params: dict[str, Any]) -> bool:
         """Adds the values of `from` to `params`, each under its parameter; returns whether each kind is known."""
-        feeds: dict[str, list[int]] = {}
         is_known = True
-        for n, (at, text) in enumerate(self._from(path, step)):
+        for at, text in self._from(path, step):
             found = self._value(at, text, scope)
             if found is None or found.kind == "any":
                 is_known = False
@@ -236,9 +235,7 @@ class PaidCheck(ValueCheck):
             fault = self._one_for_list(str(text), found, param, model)
             if fault:
                 self._say(at, fault)
-            feeds.setdefault(param.name, []).append(n)
             params[param.name] = types.stand_in(found, param)
-        self._checked.feeds[path] = feeds
         return is_known
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rh_prefect.pipelines.check import Checked
@@ -13,28 +13,26 @@ from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.pipelines.plan.step_drafts import Draft
-from rh_prefect.pipelines.planning_values import Doubts, Frame, makers
+from rh_prefect.pipelines.planning_values import Doubts, Frame, deciding, makers
 from rh_prefect.pipelines.references import references_in
 from rh_prefect.pipelines.takes_file import Choices
 
 
 class ConditionalSteps:
-    """The undecided conditions of one plan, and its steps without a result.
+    """The conditions of one plan, and its steps without a result.
 
     Attributes:
-        deciding: The undecided conditions, each with the steps that decide it.
         lost: Steps without a result, by address, each with the one whose `expect` is false.
     """
 
     def __init__(self, choices: Choices, item_problems: ItemProblems) -> None:
-        """Starts with nothing undecided.
+        """Starts without lost steps.
 
         Args:
             choices: What a person has decided; it names the failed steps.
             item_problems: Takes what is wrong with conditions.
         """
         self._choices, self._item_problems = choices, item_problems
-        self.deciding: dict[tuple[int, Path], list[Instance]] = {}
         self.lost: dict[str, Instance] = {}
         self._unsure: set[int] = set()
 
@@ -42,30 +40,6 @@ class ConditionalSteps:
     def failed(self) -> set[str]:
         """The addresses of steps without a result; a step with `require: any` does not need them."""
         return {*self._choices.failed, *self.lost}
-
-    def doubt(self, doubt: tuple[int, Path], deciding: Iterable[Instance], frames: Sequence[Frame] = ()) -> None:
-        """Records that a condition is undecided.
-
-        Args:
-            doubt: The condition.
-            deciding: The steps that decide it.
-            frames: The items that are there or not by it.
-        """
-        self.deciding[doubt] = list(dict.fromkeys(deciding))
-        for one in frames:
-            one.doubts |= {doubt}
-
-    def is_doubtful(self, frame: Frame, at: Path) -> bool:
-        """Returns whether the condition of a step itself is undecided."""
-        return (id(frame), at) in self.deciding
-
-    def doubts(self, frame: Frame, at: Path) -> Doubts:
-        """Returns the undecided conditions on which a step depends: its own, and those around it."""
-        return frame.doubts | {(id(frame), at)} if self.is_doubtful(frame, at) else frame.doubts
-
-    def steps_that_decide(self, doubts: Iterable[tuple[int, Path]]) -> list[Instance]:
-        """Returns the steps that decide some conditions."""
-        return [one for doubt in doubts for one in self.deciding.get(doubt, ())]
 
     def waits_for(self, step: Step, frame: Frame) -> list[Instance]:
         """Returns the steps that decide whether a step is made: those of its conditions, and those of its item."""
@@ -76,10 +50,6 @@ class ConditionalSteps:
     def cause(self, instance: Instance) -> Instance | None:
         """Returns the step whose missing result prevents this one; None if this one can be made."""
         return next((need for need in (*instance.waits_for, *instance.needs) if need.address in self.lost), None)
-
-    def doubts_of(self, values: Any, frame: Frame, failed: Collection[str] = ()) -> Doubts:
-        """Returns the undecided conditions that can change what values stand for; see `doubts_of_choices`."""
-        return doubts_of_choices(values, frame, failed) if self.deciding else frozenset()
 
     def mark_unsure(self, instance: Instance, *, is_open: bool = False) -> None:
         """Marks a step that may cost nothing in this run, since an undecided choice is in it, or in what it needs.
@@ -95,13 +65,13 @@ class ConditionalSteps:
     def keep_open(self, draft: Draft, step: Step) -> None:
         """Leaves a request open while undecided conditions can change its values, also where all results exist."""
         failed = self.failed if step.require == "any" else ()
-        doubts = self.doubts_of([step.with_, step.from_, step.save_as], draft.frame, failed)
+        doubts = doubts_of_choices([step.with_, step.from_, step.save_as], draft.frame, failed)
         if not doubts:
             return
         instance = draft.instance
         self.mark_unsure(instance, is_open=draft.is_settled)
         draft.is_settled = False
-        instance.waits_for = list(dict.fromkeys([*instance.waits_for, *self.steps_that_decide(doubts)]))
+        instance.waits_for = list(dict.fromkeys([*instance.waits_for, *deciding(doubts)]))
 
     def not_numbers(self, checked: Checked, step: Step, at: Path, frame: Frame, keys: Sequence[str]) -> list[str]:
         """Reports values that `lt` and `gt` of some conditions cannot compare; returns what is wrong with them."""
@@ -114,6 +84,11 @@ class ConditionalSteps:
                 self._item_problems.add(checked, (*at, key, *path), clause, frame.row_around)
                 found.append(clause)
         return found
+
+
+def doubts_on(frame: Frame, at: Path) -> Doubts:
+    """Returns the undecided conditions on which a step of an item depends: its own, and those around it."""
+    return frame.doubts | {frame.undecided[at]} if at in frame.undecided else frame.doubts
 
 
 def condition_steps(conditions: Any, frame: Frame) -> list[Instance]:

@@ -4,26 +4,37 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from rh_prefect.media.names import folded
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.check.check_result import ItemProblems
 from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
-from rh_prefect.pipelines.conditions import doubts_in, truth
+from rh_prefect.pipelines.conditions import doubts_in, doubts_of_choices, truth
 from rh_prefect.pipelines.document import Path, Problems
-from rh_prefect.pipelines.evaluation import evaluate, results
+from rh_prefect.pipelines.evaluation import doubts_of, evaluate, results
 from rh_prefect.pipelines.file_model import Step
-from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, condition_steps, is_open
+from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, condition_steps, doubts_on, is_open
 from rh_prefect.pipelines.plan.edit_recipes import draft_edit
-from rh_prefect.pipelines.plan.fan_out import FanOuts, mark_spare, uses_previous
+from rh_prefect.pipelines.plan.fan_out import FanOuts, uses_previous
 from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, recipe_id, request_base, work_id
 from rh_prefect.pipelines.plan.planned_steps import FREE, Instance, KnownWork, KnownWorks, Money, Selection, Work
 from rh_prefect.pipelines.plan.results import placeholder, undecided, value_of
 from rh_prefect.pipelines.plan.step_drafts import Draft
 from rh_prefect.pipelines.plan.step_requests import draft_paid
 from rh_prefect.pipelines.plan.take_choice import TakeChooser, query_of
-from rh_prefect.pipelines.planning_values import ABSENT, File, Frame, Group, Items, StepOutput, makers
+from rh_prefect.pipelines.planning_values import (
+    ABSENT,
+    File,
+    Frame,
+    Group,
+    Items,
+    StepOutput,
+    Undecided,
+    deciding,
+    makers,
+)
 from rh_prefect.pipelines.references import references_in
 from rh_prefect.pipelines.site_graphs import SavedGraphs
 from rh_prefect.pipelines.takes_file import Choices
@@ -72,7 +83,7 @@ class Expander:
         self._same: dict[str, list[Work]] = defaultdict(list)  # works of one request and take, in several shapes
         self.notes: dict[str, None] = {}
         self.outputs: dict[str, Any] = {}
-        self.takes = TakeChooser(known, choices, selection, instances=self.instances, notes=self.notes)
+        self.takes = TakeChooser(known, choices, selection, notes=self.notes)
         self.conditions = ConditionalSteps(choices, self.item_problems)
         self.fan_outs = FanOuts(self.conditions, problems=problems, item_problems=self.item_problems)
         self.text = "\n".join(checked.document.lines)
@@ -125,7 +136,7 @@ class Expander:
         found = True if step.when is None else truth(step.when, frame)
         held = True if step.expect is None or found is False else truth(step.expect, frame)
         if found is None:
-            self.conditions.doubt((id(frame), at), condition_steps(step.when, frame))
+            frame.undecided[at] = Undecided(tuple(condition_steps(step.when, frame)))
         wrong = (
             self.conditions.not_numbers(self._checked, step, at, frame, ("when", "expect"))
             if None in (found, held)
@@ -136,7 +147,7 @@ class Expander:
         instance = Instance(
             path, frame.id, step, at, step.model or step.edit or step.action, "x", is_sure=frame.is_sure
         )
-        instance.doubts = self.conditions.doubts(frame, at)
+        instance.doubts, instance.number = doubts_on(frame, at), frame.top_number
         if found is False:
             frame.names[name] = ABSENT
         else:
@@ -195,8 +206,8 @@ class Expander:
         """Determines the works of many items at once, and their results."""
         blocked: dict[int, StepOutput] = {}
         for draft in drafts:
-            draft.instance.row = draft.frame.row_around
-            draft.instance.doubts = self.conditions.doubts(draft.frame, draft.instance.at)
+            draft.instance.row, draft.instance.number = draft.frame.row_around, draft.frame.top_number
+            draft.instance.doubts = doubts_on(draft.frame, draft.instance.at)
             draft.instance.waits_for = self.conditions.waits_for(step, draft.frame)
             self.conditions.keep_open(draft, step)
             self.conditions.mark_unsure(draft.instance)
@@ -208,7 +219,7 @@ class Expander:
             instance = draft.instance
             instance.problems += draft.frame.problems_around
             instance.is_pending = is_open(step, draft.frame, instance.waits_for)
-            instance.is_sure &= not self.conditions.is_doubtful(draft.frame, instance.at)
+            instance.is_sure &= instance.at not in draft.frame.undecided
             if instance.forbidden:
                 self.notes[f"{instance.path}: {instance.forbidden}"] = None
             if instance.unread_graph:
@@ -323,13 +334,13 @@ class Expander:
     def _review(self, step: Step, at: Path, frame: Frame, path: str) -> StepOutput:
         texts = step.review if isinstance(step.review, list) else [step.review]
         shown = [one for text in texts for one in self._candidates(str(text), frame)]
-        instance = Instance(path, frame.id, step, at, "review", is_sure=frame.is_sure)
-        instance.doubts = self.conditions.doubts(frame, at)
+        instance = Instance(path, frame.id, step, at, "review", is_sure=frame.is_sure, number=frame.top_number)
+        instance.doubts = doubts_on(frame, at)
         instance.needs = list(dict.fromkeys(maker for one in shown for maker in makers(one)))
         instance.request = {"of": candidates_id([str(mark(one)) for one in shown])}
         instance.candidates = len(shown)
-        doubts = self.conditions.doubts_of(texts, frame)
-        decide = self.conditions.steps_that_decide(doubts)
+        doubts = doubts_of_choices(texts, frame, ())
+        decide = deciding(doubts)
         instance.waits_for = list(dict.fromkeys([*self.conditions.waits_for(step, frame), *decide]))
         self.conditions.mark_unsure(instance, is_open=bool(doubts))
         if (cause := self.conditions.cause(instance)) is not None:
@@ -390,12 +401,13 @@ class Expander:
 
     async def _bound(self, step: Step, at: Path, path: str, used: Checked, frame: Frame) -> Frame:
         arguments = {name: evaluate(value, frame) for name, value in step.with_.items()}
-        doubtful = {
-            name: doubts for name in arguments if (doubts := self.conditions.doubts_of(step.with_[name], frame))
-        }
+        doubtful = {name: doubts for name in arguments if (doubts := doubts_of_choices(step.with_[name], frame, ()))}
         for name, doubts in doubtful.items():
-            by = next(iter(self.conditions.steps_that_decide(doubts)), None)
-            arguments[name] = undecided(arguments[name], by, "undecided:")
+            by = next(iter(deciding(doubts)), None)
+            value = undecided(arguments[name], by, "undecided:")
+            if isinstance(value, Items) and doubts - doubts_of(value):  # one of two lists
+                value = replace(value, owners=(Frame(doubts=doubts),) * len(value.values))
+            arguments[name] = value
         params, wrong = await self._bind_used(used, arguments)
         address = Instance(path, frame.id, step, at).address if frame.id else ""
         for name, clause in wrong.items():
@@ -403,22 +415,20 @@ class Expander:
         waits_for, names = self.conditions.waits_for(step, frame), {"params": params, "run": self._run}
         pending = is_open(step, frame, waits_for)
         # What is made of an argument that is not decided may exist.
-        is_sure = frame.is_sure and not self.conditions.is_doubtful(frame, at) and not doubtful
+        is_sure = frame.is_sure and at not in frame.undecided and not doubtful
         found = Frame(names=names, id=frame.id, is_sure=is_sure, is_pending=pending, waits_for=waits_for)
-        found.doubts = self.conditions.doubts(frame, at)
+        found.top_number = frame.top_number
+        found.doubts = doubts_on(frame, at)
         found.problems = (*frame.problems_around, *wrong.values())
         return found
 
     # -- groups ----------------------------------------------------------------------------------------------------
 
     async def _group(self, step: Step, at: Path, frames: list[Frame], path: str) -> list[Group]:
-        groups, first = (
-            [self.fan_outs.group(step, at, frame, path, self._checked) for frame in frames],
-            len(self.instances),
-        )
+        groups = [self.fan_outs.group(step, at, frame, path, self._checked) for frame in frames]
         for group, outer in zip(groups, frames, strict=True):
             for one in group.frames:
-                one.is_sure &= not self.conditions.is_doubtful(outer, at)
+                one.is_sure &= at not in outer.undecided
         steps = step.steps or {}
         if step.is_fan_out and uses_previous(step):
             await self._in_order(steps, at, groups, path)
@@ -429,8 +439,9 @@ class Expander:
         for group in groups:
             for frame in group.frames:
                 frame.names = {name: frame.names.get(name, ABSENT) for name in (*frame.names, *steps)}
+                frame.is_sure &= group.chosen is None
             if group.chosen is not None:
-                mark_spare(group, [one for one in self.instances[first:] if one.path.startswith(f"{path}.")])
+                self.fan_outs.chosen.append((path, group))
         return groups
 
     async def _in_order(self, steps: Mapping[str, Step], at: Path, groups: list[Group], path: str) -> None:

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
-from decimal import Decimal
+from collections.abc import Collection, Iterable, Sequence
 from itertools import count, product
 from typing import Any
 
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.check.check_result import ItemProblems
-from rh_prefect.pipelines.conditions import doubts_of, truth
+from rh_prefect.pipelines.conditions import doubts_in, truth
 from rh_prefect.pipelines.document import Path, Problems, visible
-from rh_prefect.pipelines.evaluation import evaluate, part, results
+from rh_prefect.pipelines.evaluation import doubts_of, evaluate, part, results
 from rh_prefect.pipelines.file_model import Step
-from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, condition_steps, is_open, is_unmade
+from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, condition_steps, doubts_on, is_open, is_unmade
 from rh_prefect.pipelines.plan.count_settings import count_of
 from rh_prefect.pipelines.plan.identity import mark
-from rh_prefect.pipelines.plan.planned_steps import Instance, id_part
+from rh_prefect.pipelines.plan.planned_steps import Instance, Work, id_part
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
+    Doubts,
     File,
     Frame,
     Group,
     Items,
     StepOutput,
+    Undecided,
     Unknown,
+    deciding,
     makers,
     number_of,
 )
@@ -37,6 +39,7 @@ class FanOuts:
 
     Attributes:
         open: Those whose items are not all known yet, each with whether it is an outermost one.
+        chosen: Those of whose items `limit` can leave several selections, each with its path; the inner ones first.
     """
 
     def __init__(self, conditions: ConditionalSteps, *, problems: Problems, item_problems: ItemProblems) -> None:
@@ -49,6 +52,7 @@ class FanOuts:
         """
         self._conditions, self._problems, self._item_problems = conditions, problems, item_problems
         self.open: dict[str, bool] = {}
+        self.chosen: list[tuple[str, Group]] = []
 
     def group(self, step: Step, at: Path, frame: Frame, path: str, checked: Checked) -> Group:
         """Returns the items of a group in one frame; a group without fan-out has one.
@@ -62,40 +66,50 @@ class FanOuts:
         """
         waits_for = self._conditions.waits_for(step, frame)
         pending = is_open(step, frame, waits_for)
-        doubts = self._conditions.doubts(frame, at)
+        doubts = doubts_on(frame, at)
         if not step.is_fan_out:
             one = Frame(frame, {}, frame.id, frame.number, frame.is_sure, frame.row, pending, waits_for, doubts=doubts)
+            one.top_number = frame.top_number
             return Group([one], is_fan_out=False)
         found = _matrix_of(step, frame) if step.matrix is not None else _items_of(step, frame)
-        may_change = any(one.is_pending for one in found)
+        may_change, doubtful = any(one.is_pending for one in found), list[Frame]()
+        choice = doubts_in([step.foreach, step.matrix], frame, self._conditions.failed)
+        shared = choice.difference(*(one.doubts for one in found))  # such as those of `or`, which concern all items
         for one in found:
-            one.doubts = doubts | doubts_of(one.names.get("item"))
-            lost = [maker for maker in makers(one.names.get("item")) if maker.address in self._conditions.lost]
-            one.waits_for = [*waits_for, *lost, *condition_steps(step.where, one)]
-            one.is_pending |= pending or is_unmade(one.waits_for)
-        doubtful = [one for one in found if frame.is_sure and not one.is_sure and not may_change]  # may turn out absent
+            own = (one.doubts | shared) - doubts
+            lost = [maker for maker in makers(one.names) if maker.address in self._conditions.lost]
+            one.doubts = doubts | own
+            one.waits_for = list(dict.fromkeys([*waits_for, *lost, *deciding(own), *condition_steps(step.where, one)]))
+            # Until all items are known, each can get another number.
+            one.is_pending |= pending or bool(choice | own) or is_unmade(one.waits_for)
+            one.is_sure &= not own
+            if not may_change and (own or (frame.is_sure and not one.is_sure)):
+                doubtful.append(one)  # it may turn out absent
+        may_change |= bool(choice)
         found = [one for one in found if step.where is None or self._is_selected(step, at, one, checked)]
         undecided = [one for one in found if step.where is not None and truth(step.where, one) is None]
         for one in undecided:
-            self._conditions.doubt((id(one), at), condition_steps(step.where, one), [one])
+            one.doubts |= {Undecided(tuple(condition_steps(step.where, one)))}
         doubtful += undecided
         limit = self._limit(step, at, frame, path, checked)
         if step.sort is not None and not _is_order_known(found, step.sort.by, self._conditions.failed):
             doubtful = found
             values = [part(one.names.get("item"), step.sort.by) for one in found]
-            self._conditions.doubt((id(frame), (*at, "sort")), makers(values), found)
+            order = Undecided(tuple(makers(values)))
             for one in found:
                 one.is_pending = True
+                one.doubts |= {order}
         elif step.sort is not None:
             found = _ordered(found, step.sort.by, descending=step.sort.descending)
         found = _candidates(found, limit, doubtful)
         if limit is not None and len(found) > limit:
             may_change = True
-            doubts_of_items = dict.fromkeys(doubt for one in doubtful for doubt in one.doubts)
-            deciding = self._conditions.steps_that_decide(doubts_of_items)
-            self._conditions.doubt((id(frame), (*at, "limit")), deciding, found[limit:])
+            cut = Undecided(tuple(deciding(Doubts().union(*(one.doubts for one in doubtful)))))
+            for one in found[limit:]:
+                one.doubts |= {cut}
         for number, one in enumerate(found, 1):
             one.number = one.names["number"] = number
+            one.top_number = frame.top_number or number
             may_change |= not _name_item(step, one, frame)
         if may_change:
             self.open[path] = not frame.id
@@ -155,8 +169,9 @@ def _items_of(step: Step, frame: Frame) -> list[Frame]:
             is_sure=frame.is_sure and is_sure,
             row=one.get("\0row", "") if isinstance(one, dict) else "",
             is_pending=items.count is not None,
+            doubts=doubts_of(Items((one,), (owner,))),
         )
-        for one, _, is_sure in items.pairs()
+        for one, owner, is_sure in items.pairs()
     ]
 
 
@@ -164,18 +179,22 @@ def _matrix_of(step: Step, frame: Frame) -> list[Frame]:
     """The items of `matrix`: all combinations of its lists."""
     lists = {name: evaluate(value, frame) for name, value in (step.matrix or {}).items()}
     found = []
-    for pairs in product(*map(_certainties, lists.values())):
-        values = dict(zip(lists, (value for value, _ in pairs), strict=True))
-        is_sure = all(is_sure for _, is_sure in pairs)
-        found.append(Frame(frame, {"matrix": values}, is_sure=frame.is_sure and is_sure, is_pending=not is_sure))
+    for combined in product(*map(_values_of, lists.values())):
+        values = dict(zip(lists, (value for value, _, _ in combined), strict=True))
+        is_sure = all(is_sure for _, is_sure, _ in combined)
+        doubts = Doubts().union(*(doubts for _, _, doubts in combined))
+        one = Frame(frame, {"matrix": values}, is_sure=frame.is_sure and is_sure, is_pending=not is_sure, doubts=doubts)
+        found.append(one)
     return found
 
 
-def _certainties(listed: Any) -> list[tuple[Any, bool]]:
-    """Returns the values of a list, each with whether it is there in the cheapest course of the run, too."""
-    if isinstance(listed, Items):
-        return [(value, is_sure) for value, (_, _, is_sure) in zip(results(listed), listed.pairs(), strict=True)]
-    return [(value, True) for value in listed]
+def _values_of(listed: Any) -> list[tuple[Any, bool, Doubts]]:
+    """Returns the values of a list, each with whether the cheapest course of the run has it, and its conditions."""
+    items = listed if isinstance(listed, Items) else Items(tuple(listed))
+    return [
+        (value, is_sure, doubts_of(Items((one,), (owner,))))
+        for value, (one, owner, is_sure) in zip(results(items), items.pairs(), strict=True)
+    ]
 
 
 def _name_item(step: Step, one: Frame, outer: Frame) -> bool:
@@ -236,32 +255,51 @@ def _candidates(frames: list[Frame], limit: int | None, doubtful: Sequence[Frame
         if limit is not None and sure >= limit:
             break
         if limit is not None and len(found) >= limit:
-            one.is_sure, one.is_pending = False, True
+            one.is_pending = True
         found.append(one)
         sure += all(one is not each for each in doubtful)
     return found
 
 
-def mark_spare(group: Group, instances: Sequence[Instance]) -> None:
-    """Marks the steps of the items that are not the dearest selection; a work of two items could make another one so.
+def mark_chosen(fan_outs: Iterable[tuple[str, Group]], instances: Sequence[Instance]) -> None:
+    """Marks which works of the items that `limit` can leave count for the lowest and the highest price.
+
+    A work that other steps have, too, can cost nothing more for an item, or be what makes it the dearest one.
 
     Args:
-        group: Its items may be more than there will be.
-        instances: The steps of its items.
+        fan_outs: Those with more items than there will be, each with its path, the inner ones first.
+        instances: All steps of the plan.
     """
-    steps = {frame.id: list[Instance]() for frame in group.frames}
-    for frame in group.frames:
-        frame.is_sure = False
-        steps[frame.id] = [one for one in instances if one.item == frame.id or one.item.startswith(f"{frame.id}/")]
-    works = {name: {work.key: work for one in of for work in one.works} for name, of in steps.items()}
-    if sum(map(len, works.values())) > len({key for of in works.values() for key in of}):
-        return
-    prices = {
-        name: sum((work.price.most for work in of.values() if work.is_paid), Decimal(0)) for name, of in works.items()
-    }
-    for name in sorted(prices, key=lambda name: prices[name], reverse=True)[group.chosen :]:
-        for one in steps[name]:
-            one.is_spare = True
+    users = Counter(work.key for one in instances for work in one.works)
+    choices = [(group.chosen, _steps_by_item(path, group, instances)) for path, group in fan_outs]
+    inside = {id(one) for _, items in choices for steps in items.values() for one in steps}
+    sure = {work.key for one in instances if one.is_sure and id(one) not in inside for work in one.works}
+    for chosen, items in choices:
+        own: dict[str, list[Work]] = {}
+        for name, steps in items.items():
+            works = [work for one in steps for work in one.works if work.is_paid]
+            own[name] = [work for work in works if users[work.key] == 1]
+            for work in works:
+                work.is_sure &= users[work.key] == 1 or work.key in sure
+        least = {name: sum(work.price.least for work in works if work.is_sure) for name, works in own.items()}
+        most = {name: sum(work.price.most for work in works if not work.is_spare) for name, works in own.items()}
+        cheapest = sorted(own, key=lambda name: least[name])[:chosen]
+        dearest = sorted(own, key=lambda name: most[name], reverse=True)[:chosen]
+        for name, works in own.items():
+            for work in works:
+                work.is_sure &= name in cheapest
+                work.is_spare |= name not in dearest
+
+
+def _steps_by_item(path: str, group: Group, instances: Sequence[Instance]) -> dict[str, list[Instance]]:
+    """Returns the steps of each item of a fan-out, those of inner fan-outs included."""
+    found = {frame.id: list[Instance]() for frame in group.frames}
+    depth = group.frames[0].id.count("/") + 1
+    for one in instances:
+        name = "/".join(one.item.split("/")[:depth])
+        if name in found and one.path.startswith(f"{path}."):
+            found[name].append(one)
+    return found
 
 
 def _is_order_known(frames: list[Frame], column: str, failed: Collection[str]) -> bool:

@@ -13,11 +13,13 @@ from typing import Any
 from rh_prefect.errors import InputError
 from rh_prefect.media.names import folded
 from rh_prefect.pipelines.check import Checked
-from rh_prefect.pipelines.document import Path, Problem, Problems, nearest_sentence, visible
+from rh_prefect.pipelines.document import Problem, Problems, nearest_sentence, visible
 from rh_prefect.pipelines.file_model import Budget
 from rh_prefect.pipelines.plan.expand import Expander
+from rh_prefect.pipelines.plan.fan_out import mark_chosen
 from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection, Work, grouped
 from rh_prefect.pipelines.plan.request_price import total
+from rh_prefect.pipelines.planning_values import Undecided, deciding
 from rh_prefect.pipelines.takes_file import step_of
 
 _LONGEST_NAME = 255
@@ -208,8 +210,8 @@ def finish(expander: Expander, checked: Checked, problems: Problems, plan: Plan)
         problems: Takes what is wrong.
         plan: The plan without its steps.
     """
-    _mark_needed(expander.instances, expander.conditions.deciding)
-    _mark_spare(expander.instances)
+    _mark_needed(expander.instances)
+    mark_chosen(expander.fan_outs.chosen, expander.instances)
     _refuse_equal(expander.instances, checked, problems)
     _refuse_same_names(expander.instances, checked, problems)
     _refuse_same_addresses(expander.instances, checked, problems)
@@ -233,45 +235,32 @@ def _paths(checked: Checked, before: str = "") -> Iterator[str]:
             yield path
 
 
-def _mark_needed(instances: Sequence[Instance], deciding: Mapping[tuple[int, Path], Sequence[Instance]]) -> None:
+def _mark_needed(instances: Sequence[Instance]) -> None:
     """Marks needed works, from the last step up.
 
     A step with an existing result needs none of the steps before it, unless these decide whether it is made.
 
     Args:
         instances: The steps.
-        deciding: The undecided conditions, with the steps that decide them.
     """
     consumers: dict[int, list[Instance]] = {}
     for one in instances:
         for need in (*one.needs, *one.waits_for):
             consumers.setdefault(id(need), []).append(one)
-    decides: dict[int, set[tuple[int, Path]]] = {}
-    for doubt, steps in deciding.items():
-        for one in steps:
-            decides.setdefault(id(one), set()).add(doubt)
     for work in (work for one in instances for work in one.works):
         work.is_needed = False
-    open_doubts: set[tuple[int, Path]] = set()
+    open_doubts, decide = set[Undecided](), set[int]()
     for one in reversed(instances):
         takers = consumers.get(id(one), [])
         is_taken = any(t.is_needed and t.state not in "=x" for t in takers)
-        is_deciding = not open_doubts.isdisjoint(decides.get(id(one), ()))
-        one.is_needed = not takers or is_taken or is_deciding or one.is_output or bool(one.save_as)
+        one.is_needed = not takers or is_taken or id(one) in decide or one.is_output or bool(one.save_as)
         if one.is_needed and one.state == "=":
+            decide |= {id(step) for step in deciding(one.doubts - open_doubts)}
             open_doubts |= one.doubts
         for work in one.works:
             work.is_needed |= one.is_needed
         if not one.is_needed and one.state in ("+", "!", "?") and one.is_paid:
             one.state, one.note = "=", "nothing needs it"
-
-
-def _mark_spare(instances: Sequence[Instance]) -> None:
-    """Marks the works that only spare steps have; see `Instance.is_spare`."""
-    for work in (work for one in instances if one.is_spare for work in one.works):
-        work.is_spare = True
-    for work in (work for one in instances if not one.is_spare for work in one.works):
-        work.is_spare = False
 
 
 def _refuse_equal(instances: Sequence[Instance], checked: Checked, problems: Problems) -> None:

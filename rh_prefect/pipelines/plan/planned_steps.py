@@ -137,7 +137,7 @@ class Selection:
     Attributes:
         steps: Names of steps, as in `each.clip`, or of single items, as in `each[A-17].clip`; empty for all.
         items: Ids of items; empty for all.
-        sample: Only the first items of each fan-out; 0 for all.
+        sample: Only the first items of each outermost fan-out; 0 for all.
     """
 
     steps: frozenset[str] = frozenset()
@@ -149,25 +149,15 @@ class Selection:
         """The items as `Instance.top_item` names them."""
         return frozenset(map(id_part, self.items))
 
-    def has(self, one: Instance, instances: Iterable[Instance]) -> bool:
+    def has(self, one: Instance) -> bool:
         """Whether a step is in it.
 
         Args:
             one: The step.
-            instances: The steps of the plan; it needs those of the first items.
         """
         in_steps = not self.steps or bool({one.path, one.address} & self.steps)
         in_items = not self.items or not one.item or one.top_item in self.top_items
-        return in_steps and in_items and (not self.sample or not one.item or self._is_sampled(one, instances))
-
-    def _is_sampled(self, one: Instance, instances: Iterable[Instance]) -> bool:
-        group, first = one.path.partition(".")[0], set[str]()
-        for each in instances:
-            if each.item and each.path.startswith(f"{group}."):
-                first.add(each.top_item)
-            if len(first) == self.sample:
-                break
-        return one.top_item in first
+        return in_steps and in_items and (not self.sample or one.number <= self.sample)
 
 
 class KnownWorks(Protocol):
@@ -245,9 +235,8 @@ class Work:
         shape: How its answer is read; see `parsed_answers.shape_of`.
         is_sure: Whether it is made in the cheapest course of the run, too.
         is_needed: Whether anything needs it that is not there yet.
-        is_spare: Whether only items need it that the price does not count; see `Instance.is_spare`.
+        is_spare: Whether only items need it that the highest price does not count; see `fan_out.mark_chosen`.
         users: How many steps share it.
-        item: The only item that needs it; empty where several do.
     """
 
     key: str
@@ -277,6 +266,7 @@ class Instance:
         path: The step with the groups around it: `each.clip`.
         item: The item's id with those of the items around it, as in `anna/calm-5`; empty outside of fan-outs. A `/` in
             an id is written as `%2F`.
+        number: The number of its item in the outermost fan-out; 0 outside of fan-outs.
         step: Its declaration.
         at: Its path in the file.
         model: The model's name, or the edit's.
@@ -310,7 +300,6 @@ class Instance:
         problems: What is wrong with its values. A run makes no such step; values that a model gave are known then only.
         candidates: How many candidates a review has.
         used_at: The path of the step with `use` that it comes from, in the file that is planned.
-        is_spare: Whether its item is one that `limit` leaves out if it leaves the dearest ones; not known yet.
         stops_run: Whether the run starts no more steps after its failure; see `on_error`.
     """
 
@@ -348,8 +337,8 @@ class Instance:
     problems: list[str] = field(default_factory=list)
     candidates: int = 0
     used_at: Path = ()
-    is_spare: bool = False
     stops_run: bool = False
+    number: int = 0
 
     @property
     def address(self) -> str:

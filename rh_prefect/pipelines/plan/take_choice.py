@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import count
 
 from rh_prefect.pipelines.plan.count_settings import count_of
@@ -41,7 +40,6 @@ class TakeChooser:
         choices: Choices,
         selection: Selection,
         *,
-        instances: Sequence[Instance],
         notes: dict[str, None],
     ) -> None:
         """Chooses nothing yet.
@@ -50,11 +48,10 @@ class TakeChooser:
             known: Answers what is known of works.
             choices: What a person has decided.
             selection: The part of the plan that is made.
-            instances: The steps of the plan, which grow during the expansion.
             notes: Takes what is worth knowing.
         """
         self._known, self._choices, self._selection = known, choices, selection
-        self._instances, self._notes = instances, notes
+        self._notes = notes
         self.new: dict[str, int] = {}
 
     async def choose(self, draft: Draft) -> list[int]:
@@ -86,7 +83,7 @@ class TakeChooser:
         names, selection = {one.path, one.address}, self._selection
         if one.item or not (selection.items or selection.sample):
             names.add("*")  # a new result of a step that the selected items share would change the other items
-        return not names.isdisjoint(self._choices.new) and selection.has(one, self._instances)
+        return not names.isdisjoint(self._choices.new) and selection.has(one)
 
     async def _fresh(self, draft: Draft, takes: list[int], reuse: str) -> list[int]:
         """Returns takes that `reuse` allows, as many as given. A run chooses them once: what it makes stays allowed."""

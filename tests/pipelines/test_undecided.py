@@ -1,0 +1,163 @@
+"""What a plan says of steps and items that depend on conditions which are not decided yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.plan import KnownWork
+from tests.pipelines.assets import photo
+from tests.pipelines.test_plan import Records, run
+
+ASK = "model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: x}, parse: {object: {ok: boolean}}"
+PICTURE = "model: z-image/turbo, with: {prompt: %s}"
+CLIP = "model: kling-v2.6-pro-image-to-video, from: %s, with: {prompt: slow, duration: 5, sound: false}"
+
+
+async def test_an_undecided_condition_in_one_used_file_does_not_hold_back_another(tmp_path: Path) -> None:
+    (tmp_path / "inner.yaml").write_text(
+        "params: {ok: {type: boolean}, t: string}\nsteps:\n"
+        f"  a: {{when: $(params.ok), {PICTURE % '$(params.t)'}}}\n"
+        f"  b: {{{PICTURE % 'b $(params.t)'}}}\n  c: {{{CLIP % '$(a or b)'}}}\n"
+    )
+    given = {"one": "$(j.ok)", "two": "true", "three": "true"}
+    uses = "".join(f"  {name}: {{use: ./inner.yaml, with: {{ok: {ok}, t: {name}}}}}\n" for name, ok in given.items())
+    outer = tmp_path / "outer.yaml"
+    outer.write_text(f"steps:\n  j: {{{ASK}}}\n{uses}")
+    plan = await Pipeline.from_file(outer).plan()
+    assert plan.problems == []
+    waiting = {one.address for one in plan.instances if one.waits_for}
+    assert waiting == {"one.a", "one.c"}
+
+
+ROWS = [{"t": name} for name in "abc"]
+EACH = "params: {rows: {type: table, columns: {t: string}}}\nsteps:\n  each:\n    foreach: $(params.rows)\n    steps:\n"
+PIC = PICTURE % "$(item.t)"
+CHECK = ASK.replace("x}", "ok $(item.t)}", 1)
+FAN_OUTS = {
+    "foreach": f"  clips: {{foreach: $(each.pic), steps: {{clip: {{{CLIP % '$(item)'}}}}}}}\n",
+    "matrix": f"  clips: {{matrix: {{x: $(each.pic)}}, steps: {{clip: {{{CLIP % '$(matrix.x)'}}}}}}}\n",
+}
+
+
+async def existing_pictures() -> Records:
+    records = Records()
+    await run(Pipeline.from_text(f"{EACH}      pic: {{{PIC}}}\n"), records, rows=ROWS)
+    return records
+
+
+def checked(fan_out: str) -> Pipeline:
+    return Pipeline.from_text(f"{EACH}      check: {{{CHECK}}}\n      pic: {{when: $(check.ok), {PIC}}}\n{fan_out}")
+
+
+@pytest.mark.parametrize("fan_out", FAN_OUTS.values(), ids=FAN_OUTS)
+async def test_a_step_of_an_existing_result_waits_for_the_condition_of_that_result(fan_out: str) -> None:
+    plan = await checked(fan_out).plan(rows=ROWS, known=await existing_pictures())
+    assert plan.problems == []
+    clips = plan.steps["clips.clip"]
+    assert all(one.is_pending for one in clips)
+    checks = [one.address for one in plan.steps["each.check"]]
+    assert [[one.address for one in clip.waits_for] for clip in clips] == [[one] for one in checks]
+    assert str(plan.price.least) == "0.06"
+    assert str(plan.price.most) == "5.31"
+
+
+async def test_items_begin_when_the_condition_of_each_is_decided_or_has_failed() -> None:
+    records = await existing_pictures()
+    plan = await checked(FAN_OUTS["foreach"]).plan(rows=ROWS, known=records)
+    for one, answer in zip(plan.steps["each.check"], (True, False)):
+        records.known[one.works[0].key] = KnownWork("=", value={"ok": answer})
+    lost = ["each[3].check", "each[3].pic", "clips[2].clip"]
+    plan = await checked(FAN_OUTS["foreach"]).plan(rows=ROWS, known=records, failed=lost)
+    assert [(one.address, one.is_pending) for one in plan.steps["clips.clip"]] == [
+        ("clips[1].clip", False),
+        ("clips[2].clip", True),
+    ]
+
+
+ANSWER = "model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: %s}, parse: {list: {t: string}, at_most: %d}"
+OR = (
+    f"steps:\n  s: {{{ASK}}}\n  a: {{when: $(s.ok), {ANSWER % ('a', 3)}}}\n  b: {{{ANSWER % ('b', 10)}}}\n"
+    f"  pics: {{foreach: $(a or b), steps: {{p: {{{PIC}}}}}}}\n"
+)
+
+
+@pytest.mark.parametrize("has_first", [True, False])
+async def test_items_of_one_of_two_lists_wait_until_it_is_known_which_and_the_price_covers_both(
+    *, has_first: bool
+) -> None:
+    records, pipeline = Records(), Pipeline.from_text(OR)
+    if has_first:
+        [first] = (await pipeline.plan()).steps["a"]
+        records.known[first.works[0].key] = KnownWork("=", value=[{"t": "one"}, {"t": "two"}])
+    plan = await pipeline.plan(known=records)
+    assert plan.problems == []
+    pics = plan.steps["pics.p"]
+    assert all(one.is_pending and not one.is_sure for one in pics)
+    assert all("s" in {one.address for one in pic.waits_for} for pic in pics)
+    assert str(plan.price_of(pics).most) == "0.40"
+    assert str(plan.price_of(pics).least) == "0"
+
+
+@pytest.mark.parametrize("is_used", [False, True])
+async def test_an_existing_list_is_not_paid_for_while_another_one_may_take_its_place(
+    tmp_path: Path, *, is_used: bool
+) -> None:
+    inner = f"steps: {{p: {{foreach: $(params.rows), steps: {{p: {{{PIC}}}}}}}}}\n"
+    (tmp_path / "inner.yaml").write_text(f"params: {{rows: {{type: table, columns: {{t: string}}}}}}\n{inner}")
+    used = f"{OR.partition('  pics:')[0]}  pics: {{use: ./inner.yaml, with: {{rows: $(a or b)}}}}\n"
+    (tmp_path / "outer.yaml").write_text(used if is_used else OR)
+    records, pipeline = Records(), Pipeline.from_file(tmp_path / "outer.yaml")
+    for name, rows in (("a", 2), ("b", 3)):
+        [one] = (await pipeline.plan()).steps[name]
+        records.known[one.works[0].key] = KnownWork("=", value=[{"t": f"{name}{n}"} for n in range(rows)])
+    plan = await pipeline.plan(known=records)
+    pics = [one for one in plan.instances if one.address.startswith("pics")]
+    assert len(pics) == 3
+    assert all(one.is_pending and not one.is_sure and "s" in [each.address for each in one.waits_for] for one in pics)
+
+
+LONGEST = f"""
+params: {{photo: image, rows: {{type: table, columns: {{t: string}}}}}}
+steps:
+  each: {{foreach: $(params.rows), steps: {{clip: {{{CLIP % "$(params.photo)"}}}}}}}
+  best:
+    foreach: $(each.clip)
+    sort: {{by: seconds}}
+    limit: 1
+    steps: {{large: {{model: rh-video-upscaler, from: $(item), with: {{target_resolution: 1080p}}}}}}
+""".replace("slow", "$(item.t)")
+
+
+async def test_the_lowest_price_counts_the_cheapest_items_that_a_limit_can_leave(tmp_path: Path) -> None:
+    records, pipeline = Records(), Pipeline.from_text(LONGEST)
+    given: dict[str, Any] = {"photo": photo(tmp_path / "p.png")}
+    await run(pipeline, records, rows=ROWS[:1], **given)
+    plan = await pipeline.plan(rows=[ROWS[1], ROWS[0]], known=records, **given)
+    assert plan.problems == []
+    assert "".join(one.state for one in plan.instances) == "+=>="
+    price, (new, _) = plan.price, plan.steps["best.large"]
+    assert price.least == plan.price_of(plan.steps["each.clip"]).least
+    assert price.most == plan.price_of(plan.steps["each.clip"]).most + new.works[0].price.most
+    assert new.works[0].price.least > 0
+
+
+async def test_the_highest_price_counts_what_an_item_costs_beside_the_works_of_other_steps() -> None:
+    text = f"""
+params: {{rows: {{type: table, columns: {{t: string, n: integer}}}}}}
+steps:
+  s: {{{ASK}}}
+  shared: {{{PICTURE % "mug"}, takes: 3}}
+  best:
+    foreach: $(params.rows)
+    where: {{equals: [$(s.ok), true]}}
+    limit: 1
+    steps: {{p: {{{PICTURE % "$(item.t)"}, takes: $(item.n)}}}}
+"""
+    rows = [{"t": "mug", "n": 3}, {"t": "cup", "n": 2}]
+    plan = await Pipeline.from_text(text).plan(rows=rows)
+    assert plan.problems == []
+    assert (str(plan.price.least), str(plan.price.most)) == ("0.14", "0.22")
