@@ -220,9 +220,8 @@ class PipelineRun:
     async def make_plan(self) -> Plan:
         """Makes a plan from all results that are known now."""
         began = time.thread_time()  # reads of records are not counted: other steps are made while they last
-        lost = frozenset(self.outcome.errors) | frozenset(self.blocked())
         self.plan = await self._pipeline.plan(
-            self._params, known=self._known, failed=lost, selection=self.selection, **self._planning
+            self._params, known=self._known, failed=set(self.outcome.errors), selection=self.selection, **self._planning
         )
         self._plan_seconds = time.thread_time() - began
         expect_jobs(len(self._jobs()), estimate=self._estimate(), is_exact=True)
@@ -324,14 +323,8 @@ class PipelineRun:
 
     def blocked(self) -> dict[str, str]:
         """Returns the steps that cannot run because a required step failed: each address with the failed step."""
-        errors = self.outcome.errors
-        found: dict[str, str] = {}
-        for one in self.plan.instances:
-            causes = (found.get(need.address, need.address) for need in (*one.waits_for, *one.needs))
-            cause = next((name for name in causes if name in errors), None)
-            if cause is not None and one.address not in errors:
-                found[one.address] = cause
-        return found
+        errors, plan = self.outcome.errors, self.plan.instances
+        return {one.address: one.blocked_by for one in plan if one.blocked_by in errors and one.address not in errors}
 
     # -- what is ready ---------------------------------------------------------------------------------------------
 

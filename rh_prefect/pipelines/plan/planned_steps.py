@@ -303,6 +303,7 @@ class Instance:
         used_at: The path of the step with `use` that it comes from, in the file that is planned.
         is_spare: Whether its item is one that `limit` leaves out if it leaves the dearest ones; not known yet.
         stops_run: Whether the run starts no more steps after its failure; see `on_error`.
+        blocked_by: The address of the failed step without which it cannot be made; empty if there is none.
     """
 
     path: str
@@ -342,6 +343,7 @@ class Instance:
     used_at: Path = ()
     is_spare: bool = False
     stops_run: bool = False
+    blocked_by: str = ""
 
     @property
     def address(self) -> str:

@@ -1,0 +1,42 @@
+"""Which steps of a pipeline run begin, and with what: beside failed steps, ids that end, and lost files."""
+
+from __future__ import annotations
+
+import pytest
+
+from rh_prefect.emulator import Emulator, Fault
+from tests.flows.test_pipeline import run
+
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+
+ANGLES = """
+name: angles
+params: {rows: {type: table, columns: {title: string}}}
+steps:
+  each:
+    foreach: $(params.rows)
+    id: $(item.title)
+    steps:
+      angles:
+        matrix: {angle: [left, right]}
+        steps:
+          picture: {model: z-image/turbo, with: {prompt: "$(item.title) from the $(matrix.angle)"}}
+      sheet: {edit: contact_sheet, with: {of: $(angles.picture)}, require: any}
+  all:
+    model: bytedance/jimeng-4.6/image-to-image
+    with: {prompt: all of them, image_urls: $(each.sheet)}
+    require: any
+outputs: {all: $(all)}
+"""
+
+
+async def test_a_list_without_failed_items_waits_for_what_is_made_without_them(rh: Emulator) -> None:
+    await run(ANGLES, rows=[{"title": "mug"}], only=["each.angles.picture", "each.sheet"], budget=9)
+    rh.faults.add(Fault("submit", prompt="cup from the left", kind="code", code="301"))
+    state, result = await run(ANGLES, rows=[{"title": "cup"}, {"title": "mug"}], budget=9)
+    assert state.is_failed()
+    states = {one.step: one.state for one in result.steps}
+    assert states["each.angles[cup/left].picture"] == "failed"
+    assert states["each[cup].sheet"] == states["all"] == "made"
+    paid = [one for one in rh.recorder.paid if "all of them" in str(one.payload)]
+    assert [str(one.payload["imageUrls"]).count("http") for one in paid] == [2]
