@@ -27,7 +27,7 @@ from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.call_builder import files_that_stand_in, known_values, work_call
+from rh_prefect.pipelines.call_builder import files_that_stand_in, has_all_ids, known_values, work_call
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.last_run import LastRuns
 from rh_prefect.pipelines.pipeline import Pipeline
@@ -401,7 +401,7 @@ class PipelineRun:
             return False
         if exists:
             return bool(one.save_as) and one.address not in self.outcome.saved
-        return one.is_needed and all(work.is_settled for work in one.works)
+        return one.is_needed and all(work.is_settled for work in one.works) and has_all_ids(one)
 
     def _is_selected(self, one: Instance) -> bool:
         return self.selection.has(one)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from rh_prefect.emulator import Emulator, Fault
 from tests.flows.test_pipeline import run
+from tests.support import samples
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -40,3 +43,33 @@ async def test_a_list_without_failed_items_waits_for_what_is_made_without_them(r
     assert states["each[cup].sheet"] == states["all"] == "made"
     paid = [one for one in rh.recorder.paid if "all of them" in str(one.payload)]
     assert [str(one.payload["imageUrls"]).count("http") for one in paid] == [2]
+
+
+LIPS = """
+name: lips
+params: {video: video, audio: audio}
+steps:
+  face:
+    model: kling-lip-sync/identify-face
+    from: $(params.video)
+    parse: {object: {sessionId: handle, faceId: handle}}
+  lips:
+    model: kling-lip-sync/lip-sync-video
+    from: $(params.audio)
+    with:
+      session_id: $(face.sessionId)
+      face_id: $(face.faceId)
+      sound_start_time: 0
+      sound_end_time: 1000
+      sound_insert_time: 0
+      original_audio_volume: 0
+    assume: {seconds: 2}
+"""
+
+
+async def test_a_step_waits_for_an_id_that_ends(rh: Emulator, tmp_path: Path) -> None:
+    video, audio = samples.mp4(tmp_path / "a.mp4"), samples.wav(tmp_path / "a.wav")
+    state, result = await run(LIPS, video=str(video), audio=str(audio), budget=9)
+    assert state.is_completed(), state.message
+    assert [one.state for one in result.steps] == ["made", "made"]
+    assert all(rh.recorder.paid[1].payload[name] for name in ("sessionId", "faceId"))
