@@ -439,8 +439,8 @@ class PipelineRun:
 
     async def _make(self, instance: Instance) -> None:
         if any(work.state != "=" for work in instance.works):
-            body = self._paid_step(instance) if instance.is_paid else self._edit_step(instance)
-            self._ended[instance.address] = await _task_run(instance, body, after=self._upstream_states(instance))
+            make = self._paid_step if instance.is_paid else self._edit_step
+            self._ended[instance.address] = await _task_run(instance, make, after=self._upstream_states(instance))
         if instance.save_as and instance.address in self._begun:
             await self._save(instance)
 
@@ -558,14 +558,19 @@ def _rank(error: BaseException) -> int:
     return 0 if not isinstance(error, RunningHubError) else 2 if isinstance(error, BudgetExceeded) else 1
 
 
-async def _task_run(instance: Instance, body: Coroutine[Any, Any, None], *, after: list[State[Any]]) -> State[Any]:
+async def _task_run(
+    instance: Instance, make: Callable[[Instance], Coroutine[Any, Any, None]], *, after: list[State[Any]]
+) -> State[Any]:
     """Runs a step as a Prefect task run of its address; returns its state."""
 
     async def step() -> None:
-        await body
+        await make(instance)
 
     name = instance.address.replace("{", "{{").replace("}", "}}")
-    task: Any = Task(step, name=instance.path, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)
+    # Without `retries`, Prefect's settings would decide; what is tried again, and paid, is decided by the records.
+    task: Any = Task(
+        step, name=instance.path, task_run_name=name, retries=0, cache_policy=NO_CACHE, persist_result=False
+    )
     state: State[Any] = await task(wait_for=after, return_state=True)
     await state.aresult()  # raises what the step raised
     return state

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from prefect.settings import PREFECT_TASKS_DEFAULT_RETRIES, temporary_settings
 
 from rh_prefect.emulator import Emulator, Fault
 from tests.flows.test_pipeline import run
@@ -73,3 +74,17 @@ async def test_a_step_waits_for_an_id_that_ends(rh: Emulator, tmp_path: Path) ->
     assert state.is_completed(), state.message
     assert [one.state for one in result.steps] == ["made", "made"]
     assert all(rh.recorder.paid[1].payload[name] for name in ("sessionId", "faceId"))
+
+
+async def test_retries_that_prefect_gives_each_task_are_none_of_a_step(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", prompt="a bad word", kind="code", code="301"))
+    text = """
+steps:
+  bad: {model: z-image/turbo, with: {prompt: a bad word}}
+  good: {model: z-image/turbo, with: {prompt: a mug}}
+"""
+    with temporary_settings({PREFECT_TASKS_DEFAULT_RETRIES: 2}):
+        state, result = await run(text, budget=1)
+    assert state.is_failed()
+    assert {one.step: one.state for one in result.steps} == {"bad": "failed", "good": "made"}
+    assert len(rh.recorder.submissions) == 2
