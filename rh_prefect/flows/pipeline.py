@@ -163,7 +163,15 @@ async def run_pipeline(
     plan.refuse_unknown(run.selection, new=options.new or ())
     if reviewed is not None:
         reviewed.refuse_changes(plan, pipeline.file.params)
-    run.limit(run_limit(plan, run.price, budget=options.budget, counted=run.counted, reviewed=reviewed))
+    limit = run_limit(
+        plan,
+        run.price,
+        budget=options.budget,
+        counted=run.counted,
+        reviewed=reviewed,
+        attempt=scope.attempt,
+    )
+    run.limit(limit)
     await show_plan(await _compared(run, pipeline))
     await tag(plan.pipeline)
     price = {"least": str(plan.price.least), "expected": str(plan.price.expected), "most": str(plan.price.most)}

@@ -21,7 +21,13 @@ from rh_prefect.settings import get_settings
 
 
 def run_limit(
-    plan: Plan, price: Money, *, budget: float | None, counted: Decimal, reviewed: ReviewedPlan | None = None
+    plan: Plan,
+    price: Money,
+    *,
+    budget: float | None,
+    counted: Decimal,
+    reviewed: ReviewedPlan | None = None,
+    attempt: int = 1,
 ) -> Decimal:
     """Returns the maximum total cost of a flow run, including its earlier attempts.
 
@@ -33,12 +39,15 @@ def run_limit(
         plan: The first plan of this attempt.
         price: The price of what is left and is selected.
         budget: The budget that was given to the run.
-        counted: What earlier attempts of the flow run have spent, and what their running tasks may cost.
+        counted: What earlier attempts and other pipelines of the flow run have spent, and what their running tasks may
+            cost.
         reviewed: The plan that was reviewed.
+        attempt: Of the flow run. A retry makes what still fits, since an earlier one may have tasks in progress.
 
     Raises:
         BudgetExceeded: The limit is below what the run costs at least, or no limit can be determined.
     """
+    whole_items = plan.budget is not None and plan.budget.whole_items
     written = budget if budget is not None else plan.budget.amount if plan.budget is not None else None
     if written is None and price.is_open:
         raise BudgetExceeded(
@@ -49,10 +58,11 @@ def run_limit(
     if reviewed is not None:
         limits += [reviewed.budget] if reviewed.is_open or price.is_open else [reviewed.most, counted + price.most]
     limit = min(one for one in limits if one is not None)
-    whole_items = plan.budget is not None and plan.budget.whole_items
-    if price.least > limit and not whole_items:
+    before = counted if attempt == 1 else Decimal(0)
+    if before + price.least > limit and not whole_items:
+        spent = f", {before} were spent before in this flow run" if before else ""
         raise BudgetExceeded(
-            f"{plan.pipeline}: the run costs at least {price.least} {plan.currency}, and its budget is "
+            f"{plan.pipeline}: the run costs at least {price.least} {plan.currency}{spent}, and its budget is "
             f"{limit}. Nothing was paid. What to do: raise the budget, or run only a part with `only`, "
             "`items` or `sample`."
         )
