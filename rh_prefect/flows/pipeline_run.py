@@ -217,6 +217,10 @@ class PipelineRun:
         self._tools.call = replace(call, options=replace(call.options, budget=budget))
         self._tools.budget.limit = budget
 
+    async def currency(self) -> str | None:
+        """Returns the currency of the run's accounts; see `Pool.currency`."""
+        return await LOOP.call(self._tools.runner.currency())
+
     async def make_plan(self) -> Plan:
         """Makes a plan from all results that are known now."""
         began = time.thread_time()  # reads of records are not counted: other steps are made while they last

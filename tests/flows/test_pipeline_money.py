@@ -460,6 +460,32 @@ def test_a_retry_makes_what_still_fits(rh: Emulator, attempt: int, *, is_refused
         assert run_limit(Plan("pictures"), price, budget=10, counted=counted, attempt=attempt) == 10
 
 
+@pytest.fixture
+def dollars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """An emulator whose wallets are in USD."""
+    with Emulator(long_side=96, fps=6, assumptions=replace(DEFAULT, currency="USD")) as emulator:
+        for name, value in environment(emulator, tmp_path).items():
+            monkeypatch.setenv(name, value)
+        yield emulator
+
+
+async def test_a_budget_counts_in_the_currency_of_the_account(dollars: Emulator) -> None:
+    """The catalogue's prices are in CNY: they are no limit in USD, and are not compared with one."""
+    of_three: Any = {"rows": rows("a mug", "a cup", "a jug")}
+    for text, advice in (
+        (pictures(), "needs a budget in USD"),
+        (pictures(budget="{amount: 1, whole_items: true}"), "without whole_items and item"),
+        (pictures(budget="{amount: 1, item: 1}"), "without whole_items and item"),
+    ):
+        with pytest.raises(BudgetExceeded, match=advice):
+            await pipeline_flow(Pipeline.from_text(text))(**of_three)
+    assert not dollars.recorder.submissions
+    state, result = await run(pictures(budget="0.17"), **of_three)  # 6 pictures are 0.24 CNY
+    assert state.name == OVER_BUDGET, state.message
+    assert result.costs.amounts == {"USD": dollars.recorder.charged}
+    assert 0 < dollars.recorder.charged <= Decimal("0.17")
+
+
 ONCE = """
 name: once
 steps:
