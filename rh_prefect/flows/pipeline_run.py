@@ -12,12 +12,14 @@ from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
+from rh_prefect.caches_and_locks import SharedTasks
 from rh_prefect.errors import BudgetExceeded, InputError, JobError, MediaError, RunningHubError
 from rh_prefect.flow_runs.job_progress import expect_jobs
 from rh_prefect.flows.pipeline_budget import RunBudget
@@ -188,6 +190,8 @@ class PipelineRun:
         self._begun: set[str] = set()
         self._ended: dict[str, State[Any]] = {}
         self._edit_room = asyncio.Semaphore(EDITS_AT_ONCE)
+        self._there: set[str] = set()  # edits whose files this run has made or found
+        self._rendering: SharedTasks[str, None] = SharedTasks()
         self._plan_seconds = 0.0
         self._refused: dict[str, RunningHubError] = {}
         self._stopped_by = ""
@@ -494,8 +498,8 @@ class PipelineRun:
             if not await self._restore(instance):
                 await self._edit(instance)
 
-    async def _edit(self, instance: Instance) -> bool:
-        """Makes an edit, or finds its result; returns whether it was rendered now."""
+    async def _edit(self, instance: Instance) -> None:
+        """Makes an edit, or finds its result."""
         counts_as = files_that_stand_in(instance)
         try:
             output = await LOOP.call(
@@ -515,19 +519,32 @@ class PipelineRun:
         first = output.result.file.sha256 if output.result.file is not None else ""
         for work in instance.works:
             self._known.add(work.key, "", KnownWork("=", files, texts, counts_as=first), is_edit=True)
-        return output.is_new
+        self._there.add(instance.address)
 
     async def _restore(self, instance: Instance) -> bool:
-        """Renders edits again whose files are missing and are needed now; the step is then planned again."""
-        is_new = False
+        """Renders edits again whose files are missing and are needed now.
+
+        Returns:
+            Whether a file has another content now; the step is then planned again.
+        """
+        is_other = False
         for need in instance.needs:
-            is_edit = not need.is_paid and need.model != "review" and bool(need.works)
-            if is_edit and need.address not in self._begun:
-                self._begun.add(need.address)
-                is_new |= await self._restore(need) or await self._edit(need)
-        if is_new:
+            if not need.is_paid and need.model != "review" and need.works:
+                is_other |= await self._edit_again(need)
+        if is_other:
             self._begun.discard(instance.address)
-        return is_new
+        return is_other
+
+    async def _edit_again(self, edit: Instance) -> bool:
+        """Renders an edit whose file is missing, once for all that need it; returns whether its file is another one."""
+        if edit.address not in self._there:
+            await self._rendering.run(edit.address, partial(self._edit_if_current, edit))
+        is_there = edit.address in self._there
+        return not is_there or self._results(edit) != [work.known.outputs for work in edit.works if work.known]
+
+    async def _edit_if_current(self, edit: Instance) -> None:
+        if not await self._restore(edit):
+            await self._edit(edit)
 
     # -- names -----------------------------------------------------------------------------------------------------
 
@@ -546,15 +563,26 @@ class PipelineRun:
 
     async def _save(self, instance: Instance) -> None:
         """Copies the results of a step to the names that the file gives them."""
+        if not instance.is_paid and instance.address not in self._there:
+            await self._find_saved(instance)
+            if instance.address in self.outcome.saved:
+                return  # the file itself may be missing, and nothing needs it
+            if await self._edit_again(instance) and instance.address not in self._there:
+                self._begun.discard(instance.address)
+                return
         saved = [await LOOP.call(self._tools.names.save(file, name)) for file, name in self._named(instance)]
         self.outcome.saved[instance.address] = saved
 
     def _named(self, instance: Instance) -> list[tuple[Media, str]]:
         """The results of a step, each with the name that the file gives it."""
+        files = [outputs[0] for outputs in self._results(instance) if outputs]
+        return list(zip(files, instance.saved_names))
+
+    def _results(self, instance: Instance) -> list[tuple[Media, ...]]:
+        """The known files of a step's works."""
         queries = [WorkQuery(work.key, work.shape, is_edit=not instance.is_paid) for work in instance.works]
         found = [self._known.result(query) for query in queries]
-        files = [one.outputs[0] for one in found if one is not None and one.outputs]
-        return list(zip(files, instance.saved_names))
+        return [one.outputs for one in found if one is not None]
 
 
 def _rank(error: BaseException) -> int:

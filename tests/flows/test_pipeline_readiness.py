@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,34 @@ async def test_a_step_waits_for_an_id_that_ends(rh: Emulator, tmp_path: Path) ->
     assert state.is_completed(), state.message
     assert [one.state for one in result.steps] == ["made", "made"]
     assert all(rh.recorder.paid[1].payload[name] for name in ("sessionId", "faceId"))
+
+
+SMALL = """
+name: small
+steps:
+  mug: {model: z-image/turbo, with: {prompt: a mug}}
+  small: {edit: resize, with: {file: $(mug), width: 64, height: 64}SAVE}
+"""
+
+CLIPS = """
+  one: {model: kling-v2.6-pro-image-to-video, from: $(small), with: {prompt: it turns, duration: 5, sound: false}}
+  two: {model: kling-v2.6-pro-image-to-video, from: $(small), with: {prompt: it falls, duration: 5, sound: false}}
+"""
+
+
+@pytest.mark.parametrize(("save", "lost"), [("", ""), (", save_as: s.png", ""), (", save_as: s.png", "s.png")])
+async def test_a_lost_file_of_an_edit_is_there_before_the_steps_that_need_it(
+    rh: Emulator, tmp_path: Path, save: str, lost: str
+) -> None:
+    state, result = await run(SMALL.replace("SAVE", save), budget=9)
+    content = await asyncio.to_thread(Path(result.steps[1].files[0]).read_bytes)
+    (stored,) = (tmp_path / "out" / "pipelines").glob(f"{hashlib.sha256(content).hexdigest()}*")
+    for path in (stored, *((tmp_path / "out" / lost,) if lost else ())):
+        path.unlink()
+    state, result = await run(SMALL.replace("SAVE", save) + CLIPS, budget=9)
+    assert state.is_completed(), state.message
+    assert len(rh.recorder.paid) == 3
+    assert stored.is_file()
 
 
 async def test_retries_that_prefect_gives_each_task_are_none_of_a_step(rh: Emulator) -> None:
