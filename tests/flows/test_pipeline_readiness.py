@@ -10,6 +10,8 @@ import pytest
 from prefect.settings import PREFECT_TASKS_DEFAULT_RETRIES, temporary_settings
 
 from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
+from rh_prefect.pipelines.document import PipelineError
 from tests.flows.test_pipeline import run
 from tests.support import samples
 
@@ -118,3 +120,29 @@ steps:
     assert state.is_failed()
     assert {one.step: one.state for one in result.steps} == {"bad": "failed", "good": "made"}
     assert len(rh.recorder.submissions) == 2
+
+
+ANSWERS = """
+steps:
+  script:
+    model: rhart-text-g-3-flash-preview/text-to-text
+    with: {prompt: "10 items about a mug as JSON, each item has line"}
+    parse: {list: {line: string}, at_most: 10}
+  each:
+    foreach: $(script)
+    steps:
+      picture: {model: z-image/turbo, with: {prompt: $(item.line)}SAVE}
+"""
+
+
+@pytest.mark.parametrize("save", ["", ", save_as: $(item.line).png"])
+async def test_a_pipeline_that_ran_is_not_refused_because_of_an_answer(rh: Emulator, save: str) -> None:
+    """Two lines of the answer are equal: one picture is made for both, and only one step can have the name."""
+    text = ANSWERS.replace("SAVE", save)
+    (_, first), (_, second) = [await run(text, budget=1) for _ in range(2)]
+    assert len(rh.recorder.paid) == 10
+    failed = [[one.step for one in result.steps if one.state == "failed"] for result in (first, second)]
+    assert failed == [["each[10].picture"] if save else []] * 2
+    assert [one.state for one in second.steps].count("reused") == 11 - bool(save)
+    with pytest.raises(PipelineError, match="ask for exactly the same"):
+        await pipeline_flow(Pipeline.from_text(text.replace("prompt: $(item.line)", "prompt: a mug")))(budget=1)
