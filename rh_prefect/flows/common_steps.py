@@ -120,8 +120,7 @@ async def expect(prices: Sequence[Costs], *, blocks: Blocks) -> None:
 
 async def _currency(credentials: str | None) -> str:
     """Returns the currency of the account and its budget; the catalogue's if the account reports none."""
-    account = (await load_engine(credentials)).pool.members[0].account
-    return await LOOP.call(account.prices.certain_currency()) or CURRENCY
+    return await LOOP.call((await load_engine(credentials)).pool.currency()) or CURRENCY
 
 
 async def make(request: models.ModelInput, *, label: str, blocks: Blocks) -> Result:

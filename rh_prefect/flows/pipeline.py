@@ -163,11 +163,21 @@ async def run_pipeline(
     plan.refuse_unknown(run.selection, new=options.new or ())
     if reviewed is not None:
         reviewed.refuse_changes(plan, pipeline.file.params)
-    run.limit(run_limit(plan, run.price, budget=options.budget, counted=run.counted, reviewed=reviewed))
+    price = run.price
+    limit = run_limit(
+        plan,
+        price,
+        budget=options.budget,
+        counted=run.counted,
+        reviewed=reviewed,
+        currency=await run.currency() if price.most or price.is_open else None,
+        attempt=scope.attempt,
+    )
+    run.limit(limit)
     await show_plan(await _compared(run, pipeline))
     await tag(plan.pipeline)
-    price = {"least": str(plan.price.least), "expected": str(plan.price.expected), "most": str(plan.price.most)}
-    run.tell("planned", states=dict(plan.counts), price=price, currency=plan.currency)
+    prices = {"least": str(plan.price.least), "expected": str(plan.price.expected), "most": str(plan.price.most)}
+    run.tell("planned", states=dict(plan.counts), price=prices, currency=plan.currency)
     await run.make_all()
     await _keep_plan(run, scope)
     return await report(run, options, scope)
@@ -205,9 +215,6 @@ async def _prepare(
     credentials = pipeline.file.credentials if options.credentials is None else options.credentials or None
     storage = pipeline.file.storage if options.storage is None else options.storage or None
     engine = await load_engine(credentials)
-    limits = (options.budget, pipeline.file.budget, reviewed, settings.max_budget)
-    if any(limit is not None for limit in limits):
-        await LOOP.call(engine.pool.check_currency())
     store = await load_storage(storage)
     # Without the notes of earlier attempts, their costs would not count in the budget.
     await LOOP.call(engine.open(scope, store))

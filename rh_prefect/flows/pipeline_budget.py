@@ -21,38 +21,61 @@ from rh_prefect.settings import get_settings
 
 
 def run_limit(
-    plan: Plan, price: Money, *, budget: float | None, counted: Decimal, reviewed: ReviewedPlan | None = None
+    plan: Plan,
+    price: Money,
+    *,
+    budget: float | None,
+    counted: Decimal,
+    reviewed: ReviewedPlan | None = None,
+    currency: str | None = None,
+    attempt: int = 1,
 ) -> Decimal:
     """Returns the maximum total cost of a flow run, including its earlier attempts.
 
     It is the given budget, else the file's, else the highest price of what is left. With a reviewed plan it is at most
     the plan's highest price, and at most that of what is left of the plan: a part may exist already or not be selected.
-    If a price of the plan is not known, it is at most the budget of the reviewed file.
+    If a price of the plan is not known, it is at most the budget of the reviewed file. Prices in another currency than
+    the account's are not known either.
 
     Args:
         plan: The first plan of this attempt.
         price: The price of what is left and is selected.
         budget: The budget that was given to the run.
-        counted: What earlier attempts of the flow run have spent, and what their running tasks may cost.
+        counted: What earlier attempts and other pipelines of the flow run have spent, and what their running tasks may
+            cost.
         reviewed: The plan that was reviewed.
+        currency: The account's; None if it reports none.
+        attempt: Of the flow run. A retry makes what still fits, since an earlier one may have tasks in progress.
 
     Raises:
         BudgetExceeded: The limit is below what the run costs at least, or no limit can be determined.
     """
-    written = budget if budget is not None else plan.budget.amount if plan.budget is not None else None
-    if written is None and price.is_open:
+    whole_items = plan.budget is not None and plan.budget.whole_items
+    is_foreign = currency not in (None, plan.currency)
+    foreign = f"the account pays in {currency}, and the prices of the plan are in {plan.currency}, so"
+    if is_foreign and plan.budget is not None and (whole_items or plan.budget.item is not None):
         raise BudgetExceeded(
-            f"{plan.pipeline}: the price of a step is not known, or assumed, so the run needs a budget. Nothing was "
-            "paid. What to do: write `budget` into the file, or give one."
+            f"{plan.pipeline}: {foreign} the run cannot follow the file's budget of items. Nothing was paid. What "
+            f"to do: write `budget` as an amount in {currency}, without whole_items and item."
+        )
+    is_open = price.is_open or is_foreign
+    written = budget if budget is not None else plan.budget.amount if plan.budget is not None else None
+    if written is None and is_open:
+        cause = f"{foreign} the run needs a budget in {currency}"
+        if not is_foreign:
+            cause = "the price of a step is not known, or assumed, so the run needs a budget"
+        raise BudgetExceeded(
+            f"{plan.pipeline}: {cause}. Nothing was paid. What to do: write `budget` into the file, or give one."
         )
     limits = [counted + price.most if written is None else Decimal(f"{written:.12g}"), get_settings().max_budget]
     if reviewed is not None:
-        limits += [reviewed.budget] if reviewed.is_open or price.is_open else [reviewed.most, counted + price.most]
+        limits += [reviewed.budget] if reviewed.is_open or is_open else [reviewed.most, counted + price.most]
     limit = min(one for one in limits if one is not None)
-    whole_items = plan.budget is not None and plan.budget.whole_items
-    if price.least > limit and not whole_items:
+    before = counted if attempt == 1 else Decimal(0)
+    if before + price.least > limit and not whole_items and not is_foreign:
+        spent = f", {before} were spent before in this flow run" if before else ""
         raise BudgetExceeded(
-            f"{plan.pipeline}: the run costs at least {price.least} {plan.currency}, and its budget is "
+            f"{plan.pipeline}: the run costs at least {price.least} {plan.currency}{spent}, and its budget is "
             f"{limit}. Nothing was paid. What to do: raise the budget, or run only a part with `only`, "
             "`items` or `sample`."
         )

@@ -12,12 +12,14 @@ from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
+from rh_prefect.caches_and_locks import SharedTasks
 from rh_prefect.errors import BudgetExceeded, InputError, JobError, MediaError, RunningHubError
 from rh_prefect.flow_runs.job_progress import expect_jobs
 from rh_prefect.flows.pipeline_budget import RunBudget
@@ -27,7 +29,7 @@ from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.call_builder import files_that_stand_in, known_values, work_call
+from rh_prefect.pipelines.call_builder import files_that_stand_in, has_all_ids, known_values, work_call
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.last_run import LastRuns
 from rh_prefect.pipelines.pipeline import Pipeline
@@ -188,6 +190,8 @@ class PipelineRun:
         self._begun: set[str] = set()
         self._ended: dict[str, State[Any]] = {}
         self._edit_room = asyncio.Semaphore(EDITS_AT_ONCE)
+        self._there: set[str] = set()  # edits whose files this run has made or found
+        self._rendering: SharedTasks[str, None] = SharedTasks()
         self._plan_seconds = 0.0
         self._refused: dict[str, RunningHubError] = {}
         self._stopped_by = ""
@@ -217,12 +221,15 @@ class PipelineRun:
         self._tools.call = replace(call, options=replace(call.options, budget=budget))
         self._tools.budget.limit = budget
 
+    async def currency(self) -> str | None:
+        """Returns the currency of the run's accounts; see `Pool.currency`."""
+        return await LOOP.call(self._tools.runner.currency())
+
     async def make_plan(self) -> Plan:
         """Makes a plan from all results that are known now."""
         began = time.thread_time()  # reads of records are not counted: other steps are made while they last
-        lost = frozenset(self.outcome.errors) | frozenset(self.blocked())
         self.plan = await self._pipeline.plan(
-            self._params, known=self._known, failed=lost, selection=self.selection, **self._planning
+            self._params, known=self._known, failed=set(self.outcome.errors), selection=self.selection, **self._planning
         )
         self._plan_seconds = time.thread_time() - began
         expect_jobs(len(self._jobs()), estimate=self._estimate(), is_exact=True)
@@ -324,14 +331,8 @@ class PipelineRun:
 
     def blocked(self) -> dict[str, str]:
         """Returns the steps that cannot run because a required step failed: each address with the failed step."""
-        errors = self.outcome.errors
-        found: dict[str, str] = {}
-        for one in self.plan.instances:
-            causes = (found.get(need.address, need.address) for need in (*one.waits_for, *one.needs))
-            cause = next((name for name in causes if name in errors), None)
-            if cause is not None and one.address not in errors:
-                found[one.address] = cause
-        return found
+        errors, plan = self.outcome.errors, self.plan.instances
+        return {one.address: one.blocked_by for one in plan if one.blocked_by in errors and one.address not in errors}
 
     # -- what is ready ---------------------------------------------------------------------------------------------
 
@@ -406,7 +407,7 @@ class PipelineRun:
             return False
         if exists:
             return bool(one.save_as) and one.address not in self.outcome.saved
-        return one.is_needed and all(work.is_settled for work in one.works)
+        return one.is_needed and all(work.is_settled for work in one.works) and has_all_ids(one)
 
     def _is_selected(self, one: Instance) -> bool:
         return self.selection.has(one)
@@ -444,8 +445,8 @@ class PipelineRun:
 
     async def _make(self, instance: Instance) -> None:
         if any(work.state != "=" for work in instance.works):
-            body = self._paid_step(instance) if instance.is_paid else self._edit_step(instance)
-            self._ended[instance.address] = await _task_run(instance, body, after=self._upstream_states(instance))
+            make = self._paid_step if instance.is_paid else self._edit_step
+            self._ended[instance.address] = await _task_run(instance, make, after=self._upstream_states(instance))
         if instance.save_as and instance.address in self._begun:
             await self._save(instance)
 
@@ -495,8 +496,8 @@ class PipelineRun:
             if not await self._restore(instance):
                 await self._edit(instance)
 
-    async def _edit(self, instance: Instance) -> bool:
-        """Makes an edit, or finds its result; returns whether it was rendered now."""
+    async def _edit(self, instance: Instance) -> None:
+        """Makes an edit, or finds its result."""
         counts_as = files_that_stand_in(instance)
         try:
             output = await LOOP.call(
@@ -516,19 +517,32 @@ class PipelineRun:
         first = output.result.file.sha256 if output.result.file is not None else ""
         for work in instance.works:
             self._known.add(work.key, "", KnownWork("=", files, texts, counts_as=first), is_edit=True)
-        return output.is_new
+        self._there.add(instance.address)
 
     async def _restore(self, instance: Instance) -> bool:
-        """Renders edits again whose files are missing and are needed now; the step is then planned again."""
-        is_new = False
+        """Renders edits again whose files are missing and are needed now.
+
+        Returns:
+            Whether a file has another content now; the step is then planned again.
+        """
+        is_other = False
         for need in instance.needs:
-            is_edit = not need.is_paid and need.model != "review" and bool(need.works)
-            if is_edit and need.address not in self._begun:
-                self._begun.add(need.address)
-                is_new |= await self._restore(need) or await self._edit(need)
-        if is_new:
+            if not need.is_paid and need.model != "review" and need.works:
+                is_other |= await self._edit_again(need)
+        if is_other:
             self._begun.discard(instance.address)
-        return is_new
+        return is_other
+
+    async def _edit_again(self, edit: Instance) -> bool:
+        """Renders an edit whose file is missing, once for all that need it; returns whether its file is another one."""
+        if edit.address not in self._there:
+            await self._rendering.run(edit.address, partial(self._edit_if_current, edit))
+        is_there = edit.address in self._there
+        return not is_there or self._results(edit) != [work.known.outputs for work in edit.works if work.known]
+
+    async def _edit_if_current(self, edit: Instance) -> None:
+        if not await self._restore(edit):
+            await self._edit(edit)
 
     # -- names -----------------------------------------------------------------------------------------------------
 
@@ -547,15 +561,26 @@ class PipelineRun:
 
     async def _save(self, instance: Instance) -> None:
         """Copies the results of a step to the names that the file gives them."""
+        if not instance.is_paid and instance.address not in self._there:
+            await self._find_saved(instance)
+            if instance.address in self.outcome.saved:
+                return  # the file itself may be missing, and nothing needs it
+            if await self._edit_again(instance) and instance.address not in self._there:
+                self._begun.discard(instance.address)
+                return
         saved = [await LOOP.call(self._tools.names.save(file, name)) for file, name in self._named(instance)]
         self.outcome.saved[instance.address] = saved
 
     def _named(self, instance: Instance) -> list[tuple[Media, str]]:
         """The results of a step, each with the name that the file gives it."""
+        files = [outputs[0] for outputs in self._results(instance) if outputs]
+        return list(zip(files, instance.saved_names))
+
+    def _results(self, instance: Instance) -> list[tuple[Media, ...]]:
+        """The known files of a step's works."""
         queries = [WorkQuery(work.key, work.shape, is_edit=not instance.is_paid) for work in instance.works]
         found = [self._known.result(query) for query in queries]
-        files = [one.outputs[0] for one in found if one is not None and one.outputs]
-        return list(zip(files, instance.saved_names))
+        return [one.outputs for one in found if one is not None]
 
 
 def _rank(error: BaseException) -> int:
@@ -563,14 +588,19 @@ def _rank(error: BaseException) -> int:
     return 0 if not isinstance(error, RunningHubError) else 2 if isinstance(error, BudgetExceeded) else 1
 
 
-async def _task_run(instance: Instance, body: Coroutine[Any, Any, None], *, after: list[State[Any]]) -> State[Any]:
+async def _task_run(
+    instance: Instance, make: Callable[[Instance], Coroutine[Any, Any, None]], *, after: list[State[Any]]
+) -> State[Any]:
     """Runs a step as a Prefect task run of its address; returns its state."""
 
     async def step() -> None:
-        await body
+        await make(instance)
 
     name = instance.address.replace("{", "{{").replace("}", "}}")
-    task: Any = Task(step, name=instance.path, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)
+    # Without `retries`, Prefect's settings would decide; what is tried again, and paid, is decided by the records.
+    task: Any = Task(
+        step, name=instance.path, task_run_name=name, retries=0, cache_policy=NO_CACHE, persist_result=False
+    )
     state: State[Any] = await task(wait_for=after, return_state=True)
     await state.aresult()  # raises what the step raised
     return state

@@ -75,6 +75,15 @@ def known_values(instance: Instance) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not ABSENT}
 
 
+def has_all_ids(instance: Instance) -> bool:
+    """Returns whether the ids of RunningHub that a step sends are there; its request is known without them.
+
+    Args:
+        instance: The step.
+    """
+    return all(not isinstance(one, Unknown) or one.sent is not None for one in _leaves(list(instance.values.values())))
+
+
 def files_that_stand_in(instance: Instance) -> dict[str, str]:
     """Maps the actual hash of each file that was rendered again to the hash that requests use.
 

@@ -180,20 +180,31 @@ class Pipeline:
             plan.problems = list(problems)
             return plan
         today = date or datetime.now(UTC).date().isoformat()
-        expander = Expander(
-            self.checked,
-            site=site or site_of(get_settings().base_url),
-            known=known or NoWorks(),
-            choices=replace(decided or self.decided(takes or {}, choices or {}), failed=failed, new=new),
-            problems=problems,
-            run={"date": today, "id": run_id or Unknown("string", "run.id", Span(8, 8, 8))},
-            saved=saved_graphs,
-            selection=selection or Selection(),
-            bind_used=reader.bind_used,
-        )
-        await expander.expand(values)
+        all_choices = decided or self.decided(takes or {}, choices or {})
+
+        async def expand(plan: Plan, known: KnownWorks) -> None:
+            found = Problems()
+            expander = Expander(
+                self.checked,
+                site=site or site_of(get_settings().base_url),
+                known=known,
+                choices=replace(all_choices, failed=failed, new=new),
+                problems=found,
+                run={"date": today, "id": run_id or Unknown("string", "run.id", Span(8, 8, 8))},
+                saved=saved_graphs,
+                selection=selection or Selection(),
+                bind_used=reader.bind_used,
+            )
+            await expander.expand(values)
+            finish(expander, self.checked, found, plan)
+
+        await expand(plan, known or NoWorks())
+        if plan.problems and known is not None:
+            without_results = self._head(arguments, reader)
+            await expand(without_results, NoWorks())
+            plan.keep_problems_of(without_results)
         plan.inputs = reader.inputs
-        finish(expander, self.checked, problems, plan)
+        plan.problems = sorted([*problems, *plan.problems])
         if earlier is not None:
             compare(plan, earlier, self.file.params)
         return plan

@@ -145,6 +145,10 @@ class WorkRunner:
         self._settings = settings
         self._running: SharedTasks[tuple[str, str, str], Home] = SharedTasks()
 
+    async def currency(self) -> str | None:
+        """Returns the currency of the accounts; see `Pool.currency`."""
+        return await self._engine.pool.currency()
+
     async def prepare(self, work_call: WorkCall, call: JobCall) -> tuple[str, JobRequest]:
         """Checks a work as far as possible without paying.
 

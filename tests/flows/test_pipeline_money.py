@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import prefect
 import pytest
 
 from rh_prefect.emulator import DEFAULT, Emulator, Fault
-from rh_prefect.errors import PipelineIncomplete
+from rh_prefect.errors import BudgetExceeded, PipelineIncomplete
 from rh_prefect.flow_runs.resume import create, rerun
+from rh_prefect.flows.pipeline import Pipeline as FlowPipeline
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.flows.pipeline_budget import run_limit
 from rh_prefect.flows.pipeline_report import NOTHING_NEW, OVER_BUDGET, PipelineResult
@@ -415,7 +418,9 @@ def test_a_reviewed_plan_limits_a_run_to_the_price_of_what_is_left_of_it(
     reviewed = ReviewedPlan({"price": {"most": 0.32, "open": False}, "steps": [], "budget": {"amount": 9}})
     price = Money(Decimal(left[0]), Decimal(left[0]), Decimal(left[1]))
     plan = Plan("pictures")
-    assert run_limit(plan, price, budget=written, counted=Decimal(counted), reviewed=reviewed) == Decimal(limit)
+    assert run_limit(plan, price, budget=written, counted=Decimal(counted), reviewed=reviewed, attempt=2) == Decimal(
+        limit
+    )
 
 
 def test_a_reviewed_plan_of_unknown_price_limits_a_run_to_the_budget_that_was_reviewed(rh: Emulator) -> None:
@@ -425,6 +430,60 @@ def test_a_reviewed_plan_of_unknown_price_limits_a_run_to_the_budget_that_was_re
     left = Money(PRICE, PRICE, PRICE)
     counted = Decimal(1)  # for the step whose price was not known
     assert run_limit(Plan("pictures"), left, budget=500, counted=counted, reviewed=reviewed) == 9
+
+
+TWO = """
+name: {name}
+steps:
+  mug: {{model: z-image/turbo, with: {{prompt: "{name} mug"}}}}
+  cup: {{model: z-image/turbo, with: {{prompt: "{name} cup"}}}}
+"""
+
+
+async def test_a_second_pipeline_of_a_flow_run_is_refused_if_the_first_has_spent_its_budget(rh: Emulator) -> None:
+    first, second = (FlowPipeline.from_text(TWO.format(name=name)) for name in ("first", "second"))
+
+    @prefect.flow
+    async def both() -> None:
+        await first.run(budget=0.10)
+        await second.run(budget=0.10)
+
+    with pytest.raises(BudgetExceeded, match=r"at least 0\.08 CNY, 0\.08 were spent before .* budget is 0\.1"):
+        await both()
+    assert len(rh.recorder.paid) == 2
+
+
+@pytest.mark.parametrize(("attempt", "is_refused"), [(1, True), (2, False)])
+def test_a_retry_makes_what_still_fits(rh: Emulator, attempt: int, *, is_refused: bool) -> None:
+    price, counted = Money(Decimal(5), Decimal(5), Decimal(5)), Decimal(8)
+    with pytest.raises(BudgetExceeded) if is_refused else nullcontext():
+        assert run_limit(Plan("pictures"), price, budget=10, counted=counted, attempt=attempt) == 10
+
+
+@pytest.fixture
+def dollars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """An emulator whose wallets are in USD."""
+    with Emulator(long_side=96, fps=6, assumptions=replace(DEFAULT, currency="USD")) as emulator:
+        for name, value in environment(emulator, tmp_path).items():
+            monkeypatch.setenv(name, value)
+        yield emulator
+
+
+async def test_a_budget_counts_in_the_currency_of_the_account(dollars: Emulator) -> None:
+    """The catalogue's prices are in CNY: they are no limit in USD, and are not compared with one."""
+    of_three: Any = {"rows": rows("a mug", "a cup", "a jug")}
+    for text, advice in (
+        (pictures(), "needs a budget in USD"),
+        (pictures(budget="{amount: 1, whole_items: true}"), "without whole_items and item"),
+        (pictures(budget="{amount: 1, item: 1}"), "without whole_items and item"),
+    ):
+        with pytest.raises(BudgetExceeded, match=advice):
+            await pipeline_flow(Pipeline.from_text(text))(**of_three)
+    assert not dollars.recorder.submissions
+    state, result = await run(pictures(budget="0.17"), **of_three)  # 6 pictures are 0.24 CNY
+    assert state.name == OVER_BUDGET, state.message
+    assert result.costs.amounts == {"USD": dollars.recorder.charged}
+    assert 0 < dollars.recorder.charged <= Decimal("0.17")
 
 
 ONCE = """

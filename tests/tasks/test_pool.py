@@ -73,11 +73,12 @@ def blocks(rh: Emulator) -> Blocks:
     return Blocks(rh, uuid.uuid4().hex[:8])
 
 
-async def test_a_pipeline_with_a_budget_refuses_wallets_of_two_currencies(rh: Emulator, blocks: Blocks) -> None:
+@pytest.mark.parametrize("budget", ["budget: 1", ""])
+async def test_a_pipeline_refuses_wallets_of_two_currencies(rh: Emulator, blocks: Blocks, budget: str) -> None:
     rh.keys.add("dollars", limit=2, currency="USD")
     await blocks.save("spare", "dollars")
     pool = await blocks.pool("spare", "dollars")
-    text = "budget: 1\nsteps:\n  a: {model: z-image/turbo, with: {prompt: x}}\n"
+    text = f"{budget}\nsteps:\n  a: {{model: z-image/turbo, with: {{prompt: x}}}}\n"
     with pytest.raises(ConfigError, match="do not all have the same currency"):
         await Pipeline.from_text(text).run(credentials=pool)
     assert not rh.recorder.submissions

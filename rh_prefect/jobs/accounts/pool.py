@@ -83,7 +83,7 @@ class Pool:
         self.accounts = Accounts(members) if find is None else Accounts(members, find=find)
         self.name = name
         self._exclusions: LruCache[tuple[str, int], Exclusions] = LruCache(_CACHE_SIZE, make=Exclusions)
-        self._currency: SingleFlight[None, None] = SingleFlight()
+        self._currency: SingleFlight[None, str | None] = SingleFlight()
         self._machines: dict[str, Pool] = {}
 
     @property
@@ -151,18 +151,28 @@ class Pool:
             RunningHubError: RunningHub does not respond; the next call queries the accounts again.
         """
         if not self.is_single:
-            await self._currency.get(None, self._compare_currencies)
+            await self.currency()
 
-    async def _compare_currencies(self) -> None:
+    async def currency(self) -> str | None:
+        """Returns the currency of the accounts; None if RunningHub reports none. Queries each account once.
+
+        Raises:
+            ConfigError: The accounts have different currencies.
+            RunningHubError: RunningHub does not respond; the next call queries the accounts again.
+        """
+        return await self._currency.get(None, self._common_currency)
+
+    async def _common_currency(self) -> str | None:
         currencies = await asyncio.gather(*(member.account.prices.certain_currency() for member in self.members))
         known = {member: currency for member, currency in zip(self.members, currencies, strict=True) if currency}
         if len(set(known.values())) > 1:
             raise ConfigError(
                 f"The accounts of pool {self.name!r} do not all have the same currency ("
-                f"{', '.join((f'{member}: {currency}' for member, currency in known.items()))}), but a budget "
-                "has only one currency. Nothing was sent. What to do: run without a budget, or make a "
-                "pool for each currency."
+                f"{', '.join((f'{member}: {currency}' for member, currency in known.items()))}), but a budget, "
+                "which each pipeline run has, has only one currency. Nothing was sent. What to do: make a pool for "
+                "each currency, or run jobs without a budget."
             )
+        return next(iter(known.values()), None)
 
     async def try_each(
         self, call: Callable[[Member], Awaitable[T]], *, model: str, exclusions: Exclusions | None = None

@@ -23,6 +23,7 @@ class ConditionalSteps:
 
     Attributes:
         lost: Steps without a result, by address, each with the one whose `expect` is false.
+        blocked: Addresses of the steps that cannot be made since another one failed.
     """
 
     def __init__(self, choices: Choices, item_problems: ItemProblems) -> None:
@@ -34,12 +35,13 @@ class ConditionalSteps:
         """
         self._choices, self._item_problems = choices, item_problems
         self.lost: dict[str, Instance] = {}
+        self.blocked: set[str] = set()
         self._unsure: set[int] = set()
 
     @property
     def failed(self) -> set[str]:
         """The addresses of steps without a result; a step with `require: any` does not need them."""
-        return {*self._choices.failed, *self.lost}
+        return {*self._choices.failed, *self.lost, *self.blocked}
 
     def waits_for(self, step: Step, frame: Frame) -> list[Instance]:
         """Returns the steps that decide whether a step is made: those of its conditions, and those of its item."""
@@ -50,6 +52,14 @@ class ConditionalSteps:
     def cause(self, instance: Instance) -> Instance | None:
         """Returns the step whose missing result prevents this one; None if this one can be made."""
         return next((need for need in (*instance.waits_for, *instance.needs) if need.address in self.lost), None)
+
+    def mark_blocked(self, instance: Instance) -> None:
+        """Marks a step that this run cannot make since one that it needs failed, or is blocked by a failed one."""
+        needs = (*instance.waits_for, *instance.needs)
+        causes = (one.address if one.address in self._choices.failed else one.blocked_by for one in needs)
+        if cause := next(filter(None, causes), ""):
+            instance.blocked_by = cause
+            self.blocked.add(instance.address)
 
     def mark_unsure(self, instance: Instance, *, is_open: bool = False) -> None:
         """Marks a step that may cost nothing in this run, since an undecided choice is in it, or in what it needs.

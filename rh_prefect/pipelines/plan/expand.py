@@ -175,7 +175,7 @@ class Expander:
     def _block(self, instance: Instance, cause: Instance) -> StepOutput:
         """Removes a step from the run, together with those that need it."""
         first = self.conditions.lost[cause.address]
-        instance.state, instance.works = "x", []
+        instance.state, instance.works, instance.blocked_by = "x", [], first.address
         instance.needs = list(dict.fromkeys([*instance.needs, cause]))
         instance.note = f"it needs {first.address}, whose expect condition is false"
         self.conditions.lost[instance.address] = first
@@ -211,6 +211,7 @@ class Expander:
             draft.instance.waits_for = self.conditions.waits_for(step, draft.frame)
             self.conditions.keep_open(draft, step)
             self.conditions.mark_unsure(draft.instance)
+            self.conditions.mark_blocked(draft.instance)
             if (cause := self.conditions.cause(draft.instance)) is not None:
                 blocked[id(draft)] = self._block(draft.instance, cause)
         every, drafts = drafts, [draft for draft in drafts if id(draft) not in blocked]
@@ -343,6 +344,7 @@ class Expander:
         decide = deciding(doubts)
         instance.waits_for = list(dict.fromkeys([*self.conditions.waits_for(step, frame), *decide]))
         self.conditions.mark_unsure(instance, is_open=bool(doubts))
+        self.conditions.mark_blocked(instance)
         if (cause := self.conditions.cause(instance)) is not None:
             return self._block(instance, cause)
         if (name := _never_reused(instance.needs)) is not None:

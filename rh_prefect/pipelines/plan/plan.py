@@ -152,6 +152,20 @@ class Plan:
                 found.append((one, cause))
         return found
 
+    def keep_problems_of(self, without_results: Plan) -> None:
+        """Makes notes of the problems that results cause: a run fails those steps only, as the run that made them did.
+
+        Args:
+            without_results: The same plan, made as if no result existed.
+        """
+        places = {(one.file, one.line, one.column) for one in without_results.problems}
+        kept = [one for one in self.problems if (one.file, one.line, one.column) in places]
+        self.notes = [
+            *self.notes,
+            *(f"{one.head}; the cause is an earlier result." for one in self.problems if one not in kept),
+        ]
+        self.problems = kept
+
     @property
     def counts(self) -> Counter[str]:
         """The number of steps in each state."""

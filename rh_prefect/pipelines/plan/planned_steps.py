@@ -301,6 +301,7 @@ class Instance:
         candidates: How many candidates a review has.
         used_at: The path of the step with `use` that it comes from, in the file that is planned.
         stops_run: Whether the run starts no more steps after its failure; see `on_error`.
+        blocked_by: The address of the failed step without which it cannot be made; empty if there is none.
     """
 
     path: str
@@ -339,6 +340,7 @@ class Instance:
     used_at: Path = ()
     stops_run: bool = False
     number: int = 0
+    blocked_by: str = ""
 
     @property
     def address(self) -> str:

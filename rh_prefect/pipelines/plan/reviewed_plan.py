@@ -69,7 +69,7 @@ class ReviewedPlan:
 
     @property
     def most(self) -> Decimal:
-        """The maximum cost of a run of the plan, in the account's currency."""
+        """The maximum cost of a run of the plan, in the plan's currency."""
         return Decimal(str(self.data["price"]["most"]))
 
     @property

@@ -1,0 +1,148 @@
+"""Which steps of a pipeline run begin, and with what: beside failed steps, ids that end, and lost files."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from pathlib import Path
+
+import pytest
+from prefect.settings import PREFECT_TASKS_DEFAULT_RETRIES, temporary_settings
+
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
+from rh_prefect.pipelines.document import PipelineError
+from tests.flows.test_pipeline import run
+from tests.support import samples
+
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+
+ANGLES = """
+name: angles
+params: {rows: {type: table, columns: {title: string}}}
+steps:
+  each:
+    foreach: $(params.rows)
+    id: $(item.title)
+    steps:
+      angles:
+        matrix: {angle: [left, right]}
+        steps:
+          picture: {model: z-image/turbo, with: {prompt: "$(item.title) from the $(matrix.angle)"}}
+      sheet: {edit: contact_sheet, with: {of: $(angles.picture)}, require: any}
+  all:
+    model: bytedance/jimeng-4.6/image-to-image
+    with: {prompt: all of them, image_urls: $(each.sheet)}
+    require: any
+outputs: {all: $(all)}
+"""
+
+
+async def test_a_list_without_failed_items_waits_for_what_is_made_without_them(rh: Emulator) -> None:
+    await run(ANGLES, rows=[{"title": "mug"}], only=["each.angles.picture", "each.sheet"], budget=9)
+    rh.faults.add(Fault("submit", prompt="cup from the left", kind="code", code="301"))
+    state, result = await run(ANGLES, rows=[{"title": "cup"}, {"title": "mug"}], budget=9)
+    assert state.is_failed()
+    states = {one.step: one.state for one in result.steps}
+    assert states["each.angles[cup/left].picture"] == "failed"
+    assert states["each[cup].sheet"] == states["all"] == "made"
+    paid = [one for one in rh.recorder.paid if "all of them" in str(one.payload)]
+    assert [str(one.payload["imageUrls"]).count("http") for one in paid] == [2]
+
+
+LIPS = """
+name: lips
+params: {video: video, audio: audio}
+steps:
+  face:
+    model: kling-lip-sync/identify-face
+    from: $(params.video)
+    parse: {object: {sessionId: handle, faceId: handle}}
+  lips:
+    model: kling-lip-sync/lip-sync-video
+    from: $(params.audio)
+    with:
+      session_id: $(face.sessionId)
+      face_id: $(face.faceId)
+      sound_start_time: 0
+      sound_end_time: 1000
+      sound_insert_time: 0
+      original_audio_volume: 0
+    assume: {seconds: 2}
+"""
+
+
+async def test_a_step_waits_for_an_id_that_ends(rh: Emulator, tmp_path: Path) -> None:
+    video, audio = samples.mp4(tmp_path / "a.mp4"), samples.wav(tmp_path / "a.wav")
+    state, result = await run(LIPS, video=str(video), audio=str(audio), budget=9)
+    assert state.is_completed(), state.message
+    assert [one.state for one in result.steps] == ["made", "made"]
+    assert all(rh.recorder.paid[1].payload[name] for name in ("sessionId", "faceId"))
+
+
+SMALL = """
+name: small
+steps:
+  mug: {model: z-image/turbo, with: {prompt: a mug}}
+  small: {edit: resize, with: {file: $(mug), width: 64, height: 64}SAVE}
+"""
+
+CLIPS = """
+  one: {model: kling-v2.6-pro-image-to-video, from: $(small), with: {prompt: it turns, duration: 5, sound: false}}
+  two: {model: kling-v2.6-pro-image-to-video, from: $(small), with: {prompt: it falls, duration: 5, sound: false}}
+"""
+
+
+@pytest.mark.parametrize(("save", "lost"), [("", ""), (", save_as: s.png", ""), (", save_as: s.png", "s.png")])
+async def test_a_lost_file_of_an_edit_is_there_before_the_steps_that_need_it(
+    rh: Emulator, tmp_path: Path, save: str, lost: str
+) -> None:
+    state, result = await run(SMALL.replace("SAVE", save), budget=9)
+    content = await asyncio.to_thread(Path(result.steps[1].files[0]).read_bytes)
+    (stored,) = (tmp_path / "out" / "pipelines").glob(f"{hashlib.sha256(content).hexdigest()}*")
+    for path in (stored, *((tmp_path / "out" / lost,) if lost else ())):
+        path.unlink()
+    state, result = await run(SMALL.replace("SAVE", save) + CLIPS, budget=9)
+    assert state.is_completed(), state.message
+    assert len(rh.recorder.paid) == 3
+    assert stored.is_file()
+
+
+async def test_retries_that_prefect_gives_each_task_are_none_of_a_step(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", prompt="a bad word", kind="code", code="301"))
+    text = """
+steps:
+  bad: {model: z-image/turbo, with: {prompt: a bad word}}
+  good: {model: z-image/turbo, with: {prompt: a mug}}
+"""
+    with temporary_settings({PREFECT_TASKS_DEFAULT_RETRIES: 2}):
+        state, result = await run(text, budget=1)
+    assert state.is_failed()
+    assert {one.step: one.state for one in result.steps} == {"bad": "failed", "good": "made"}
+    assert len(rh.recorder.submissions) == 2
+
+
+ANSWERS = """
+steps:
+  script:
+    model: rhart-text-g-3-flash-preview/text-to-text
+    with: {prompt: "10 items about a mug as JSON, each item has line"}
+    parse: {list: {line: string}, at_most: 10}
+  each:
+    foreach: $(script)
+    steps:
+      picture: {model: z-image/turbo, with: {prompt: $(item.line)}SAVE}
+"""
+
+
+@pytest.mark.parametrize("save", ["", ", save_as: $(item.line).png"])
+async def test_a_pipeline_that_ran_is_not_refused_because_of_an_answer(rh: Emulator, save: str) -> None:
+    """Two lines of the answer are equal: one picture is made for both, and only one step can have the name."""
+    text = ANSWERS.replace("SAVE", save)
+    (_, first), (_, second) = [await run(text, budget=1) for _ in range(2)]
+    assert len(rh.recorder.paid) == 10
+    failed = [[one.step for one in result.steps if one.state == "failed"] for result in (first, second)]
+    assert failed == [["each[10].picture"] if save else []] * 2
+    assert [one.state for one in second.steps].count("reused") == 11 - bool(save)
+    with pytest.raises(PipelineError, match="ask for exactly the same"):
+        await pipeline_flow(Pipeline.from_text(text.replace("prompt: $(item.line)", "prompt: a mug")))(budget=1)
