@@ -355,9 +355,9 @@ class PipelineRun:
         return any(shapes.get(work.key, work.shape) != work.shape for work in instance.works)
 
     def _fail_unmet(self) -> None:
-        """Fails the steps whose `expect` is false; they are never paid for, and neither are those that need them."""
+        """Fails the steps whose `expect` is false, and those whose task made no result of their kind."""
         for one in self.plan.instances:
-            if one.state == "x" and one.problems and self._is_selected(one):
+            if one.state in "x!" and one.problems and self._is_selected(one):
                 self.outcome.errors.setdefault(one.address, self._input_error(one))
 
     def stopped_by(self) -> str:
@@ -373,6 +373,11 @@ class PipelineRun:
     @staticmethod
     def _input_error(instance: Instance) -> InputError:
         problem = f"{visible(instance.address)}: {visible(instance.problems[0])}"
+        if instance.state == "!":
+            return InputError(
+                f"{problem}. It is paid for, and its files are kept. What to do: in a step with assume, correct kind, "
+                "at no cost; or pay for another result with --retake."
+            )
         return InputError(f"{problem}. Nothing was paid for it. What to do: change the step, or make another take.")
 
     def _may_begin(self, instance: Instance, lost: Collection[str]) -> bool:
@@ -546,8 +551,8 @@ class PipelineRun:
         """The results of a step, each with the name that the file gives it."""
         queries = [WorkQuery(work.key, work.shape, is_edit=not instance.is_paid) for work in instance.works]
         found = [self._known.result(query) for query in queries]
-        files = [one.outputs[0] for one in found if one is not None and one.outputs]
-        return list(zip(files, instance.saved_names))
+        files = [None if one is None else one.output(instance.file_kind) for one in found]
+        return [(file, name) for file, name in zip(files, instance.saved_names) if file is not None]
 
 
 async def _task_run(instance: Instance, body: Coroutine[Any, Any, None], *, after: list[State[Any]]) -> State[Any]:

@@ -291,6 +291,11 @@ class Expander:
         instance = draft.instance
         instance.works = works
         instance.state = _worst([work.state for work in works])
+        known = (work.known for work in works if work.known is not None and work.known.state == "=")
+        if draft.endpoint and (lack := next(filter(None, (one.lack(draft.kind) for one in known)), "")):
+            instance.state = "!"
+            instance.problems.append(lack)
+            self._note(instance, lack)
         takes = tuple(value_of(draft, work) for work in works)
         label = f"{instance.model}, take {works[0].take}" if len(works) > 1 else instance.model
         cost = works[0].known.cost if works[0].known is not None else None

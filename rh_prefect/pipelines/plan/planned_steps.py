@@ -25,7 +25,7 @@ STATES: dict[State, str] = {
     "~": "the request differs from that of the last run",
     ">": "depends on a step whose result does not exist yet",
     "?": "a submission whose response is unknown: `rh-prefect jobs adopt` or `jobs mark-refused` first",
-    "!": "required files are missing; --retake makes a new result",
+    "!": "required files are missing, or none is of its kind; --retake makes a new result",
     "r": "waits for a review, or depends on one",
     "x": "absent: its condition is false, or it needs a step whose expect is false",
     "-": "no longer in the file or the table",
@@ -103,6 +103,29 @@ class KnownWork:
     home: str = ""
     task_id: str = ""
     counts_as: str = ""
+
+    def output(self, kind: str) -> Media | None:
+        """Returns the file that is the result of a step: its first one of the step's kind.
+
+        Other files of a graph, such as a preview, are not its result. A file whose format says no kind, such as an
+        archive with a 3D model, counts if there is no other.
+
+        Args:
+            kind: What the step makes; `file` for any.
+        """
+        ranked = (one for kinds in ((kind,), ("other",)) for one in self.outputs if one.kind in kinds)
+        return next(iter(self.outputs if kind == "file" else ranked), None)
+
+    def lack(self, kind: str) -> str:
+        """Returns a clause which says that the task made no result of a step's kind; empty if it made one.
+
+        Args:
+            kind: What the step makes.
+        """
+        if self.texts or self.value is not None if kind == "string" else self.output(kind) is not None:
+            return ""
+        made = [*(f"a file of kind {one.kind}" for one in self.outputs), *(["a text"] if self.texts else [])]
+        return f"its task made {' and '.join(made) or 'nothing'} and no {'text' if kind == 'string' else kind}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,6 +395,11 @@ class Instance:
         """
         there = {0: "none", 1: "1", 2: "1 and 2"}.get(self.candidates, f"1 to {self.candidates}")
         return f"there is no candidate {number}; it has {there}"
+
+    @property
+    def file_kind(self) -> str:
+        """The kind of the file that is its result; of an edit any, since it makes one file."""
+        return self.kind if self.is_paid else "file"
 
     @property
     def top_item(self) -> str:
