@@ -6,7 +6,7 @@ import asyncio
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -30,7 +30,7 @@ from rh_prefect.cli.pipelines import (
 )
 from rh_prefect.cli.prefect_server import is_configured, prefect_api
 from rh_prefect.errors import InputError, PipelineIncomplete
-from rh_prefect.pipelines.plan.planned_steps import Instance, Selection
+from rh_prefect.pipelines.plan.planned_steps import Selection, paid_steps
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.takes_file import add_choices, read_choices, takes_file
 
@@ -280,12 +280,6 @@ async def run_to_end(flow: Any, flow_run_id: str) -> Any:
         await drain()
 
 
-def _paid(steps: Iterable[Instance]) -> Iterator[Instance]:
-    """Yields the paid steps that make what steps give; an edit's result changes with what it is made of."""
-    for one in steps:
-        yield from (one,) if one.is_paid else _paid(one.needs)
-
-
 def choose(
     file: Annotated[Path, Parameter(help="The pipeline's file.")],
     *choices: Annotated[
@@ -331,7 +325,7 @@ def choose(
             raise InputError(f"choose: {words!r} is not a review in {file}. Its reviews are: {there}.")
         review = reviews[address]
         if chosen == "again":
-            paid = {one.address: one for one in _paid(review.needs)}
+            paid = {one.address: one for one in paid_steps(review.needs)}
             if not paid:
                 raise InputError(
                     f"choose: {address} shows nothing that a paid step makes, so that there are no new candidates. "
@@ -339,9 +333,14 @@ def choose(
                 )
             takes |= {one.address: one.works[-1].take + 1 for one in paid.values() if one.works}
         elif words in (text or ()):
+            if review.shows_files:
+                raise InputError(
+                    f"choose: {address} shows files, and a text replaces no file. No choice was recorded. What to do: "
+                    f"choose a candidate by its number, as in {address}=1."
+                )
             decided[address] = {"of": review.request["of"], "text": Path(chosen).read_text(encoding="utf-8")}
         elif chosen.isdecimal() and int(chosen) >= 1:
-            if int(chosen) > review.candidates:
+            if int(chosen) > len(review.candidates):
                 raise InputError(f"choose: {address}: {review.no_candidate(int(chosen))}. No choice was recorded.")
             decided[address] = {"of": review.request["of"], "take": int(chosen)}
         else:

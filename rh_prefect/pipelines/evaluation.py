@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rh_prefect.catalog.model import text_of
 from rh_prefect.media.input_files import shown
@@ -23,6 +23,9 @@ from rh_prefect.pipelines.planning_values import (
     exactly,
 )
 from rh_prefect.pipelines.references import Names, Reference, Template, parse
+
+if TYPE_CHECKING:
+    from rh_prefect.pipelines.plan.planned_steps import Instance
 
 
 def lookup(reference: Reference, frame: Frame) -> Any:
@@ -42,6 +45,18 @@ def lookup(reference: Reference, frame: Frame) -> Any:
             if not _is_doubtful(found, frame):
                 break
     return _either(options) if options else ABSENT
+
+
+def maker_of(reference: Reference, frame: Frame) -> Instance | None:
+    """Returns the step that a reference's value comes from, also where that is a known text; None if there is none.
+
+    Args:
+        reference: It.
+        frame: The names at its place.
+    """
+    names = next((one for one in reference.options if _result(_follow(one, frame)) is not ABSENT), ())
+    values = [_follow(names[:end], frame) for end in range(len(names), 0, -1)]
+    return next((one.maker for one in values if isinstance(one, StepOutput) and one.maker is not None), None)
 
 
 def _is_doubtful(value: Any, frame: Frame) -> bool:

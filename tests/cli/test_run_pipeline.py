@@ -321,6 +321,32 @@ def test_new_candidates_of_a_parameter_are_refused(here: Here) -> None:
     assert not (here.folder / "own.takes.yaml").exists()
 
 
+LINE = """
+steps:
+  line: {model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: a line}}
+  checked: {review: $(line), ask: Is it right}
+"""
+
+
+def test_new_candidates_of_a_text_are_made_by_its_step(here: Here) -> None:
+    here.write("line.yaml", LINE)
+    assert "Waiting for review" in here.call("run line.yaml")
+    here.call("choose line.yaml checked=again")
+    assert yaml.safe_load((here.folder / "line.takes.yaml").read_text())["takes"] == {"line": 2}
+    paid = len(here.rh.recorder.paid)
+    assert "Waiting for review" in here.call("run line.yaml")
+    assert len(here.rh.recorder.paid) == paid + 1
+
+
+def test_a_text_for_a_review_of_pictures_is_refused(here: Here) -> None:
+    here.write("edited.yaml", EDITED)
+    here.write("better.txt", "a better cup")
+    here.call("run edited.yaml")
+    said = here.call("choose edited.yaml --text chosen=better.txt", fails=True)
+    assert "chosen shows files, and a text replaces no file" in said
+    assert not (here.folder / "edited.takes.yaml").exists()
+
+
 def test_choose_takes_the_parameters_of_a_reviewed_plan(here: Here) -> None:
     here.write("review.yaml", REVIEW)
     here.call("plan review.yaml --set what=blue --set size=64 --out p.json")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import PurePosixPath
@@ -13,7 +13,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.parsed_answers import shape_of
-from rh_prefect.pipelines.planning_values import Doubts
+from rh_prefect.pipelines.planning_values import Doubts, File
 
 State = Literal["=", "…", "+", "~", ">", "?", "!", "r", "x", "-"]
 """See `STATES`."""
@@ -291,6 +291,19 @@ class Work:
         return self.state in PAYING and self.is_needed
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Candidate:
+    """One of the results that a review shows; its number is its place among them.
+
+    Attributes:
+        value: The result.
+        maker: The step that made it; None for a parameter.
+    """
+
+    value: Any
+    maker: Instance | None = None
+
+
 @dataclass(slots=True, eq=False, repr=False)
 class Instance:
     """One step of one item.
@@ -330,7 +343,7 @@ class Instance:
         forbidden: Why it must not be paid for; see `work_lifecycle.WorkPolicy`.
         row: The row of a table that its item comes from, for messages.
         problems: What is wrong with its values. A run makes no such step; values that a model gave are known then only.
-        candidates: How many candidates a review has.
+        candidates: What a review shows.
         used_at: The path of the step with `use` that it comes from, in the file that is planned.
         is_spare: Whether its item is one that `limit` leaves out if it leaves the dearest ones; not known yet.
         stops_run: Whether the run starts no more steps after its failure; see `on_error`.
@@ -368,7 +381,7 @@ class Instance:
     forbidden: str = ""
     row: str = ""
     problems: list[str] = field(default_factory=list)
-    candidates: int = 0
+    candidates: Sequence[Candidate] = ()
     used_at: Path = ()
     is_spare: bool = False
     stops_run: bool = False
@@ -393,13 +406,19 @@ class Instance:
         Args:
             number: The chosen number.
         """
-        there = {0: "none", 1: "1", 2: "1 and 2"}.get(self.candidates, f"1 to {self.candidates}")
+        count = len(self.candidates)
+        there = {0: "none", 1: "1", 2: "1 and 2"}.get(count, f"1 to {count}")
         return f"there is no candidate {number}; it has {there}"
 
     @property
     def file_kind(self) -> str:
         """The kind of the file that is its result; of an edit any, since it makes one file."""
         return self.kind if self.is_paid else "file"
+
+    @property
+    def shows_files(self) -> bool:
+        """Whether it is a review of files, in whose place no text can be used."""
+        return any(isinstance(one.value, File) for one in self.candidates)
 
     @property
     def top_item(self) -> str:
@@ -415,6 +434,16 @@ class Instance:
     def is_paid(self) -> bool:
         """Whether it sends a request to RunningHub."""
         return self.step.is_paid
+
+
+def paid_steps(steps: Iterable[Instance]) -> Iterator[Instance]:
+    """Yields the paid steps that make what steps give; an edit's result changes with what it is made of.
+
+    Args:
+        steps: The steps.
+    """
+    for one in steps:
+        yield from (one,) if one.is_paid else paid_steps(one.needs)
 
 
 def grouped(instances: Sequence[Instance]) -> dict[str, list[Instance]]:
