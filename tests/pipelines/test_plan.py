@@ -890,3 +890,17 @@ steps:
     plan = await Pipeline.from_text(text).plan(rows=[])
     assert [problem.message for problem in plan.problems] == [said] * bool(said)
     assert not (await Pipeline.from_text(text).plan(rows=[{"name": "cup"}])).problems
+
+
+CHOICES = """
+params: {size: {enum: ["5", "10"], default: "10"}}
+steps: {made: {workflow: 2030000000000000001, with: {5.width: $(params.size)}, assume: {kind: image, price: 0.3}}}
+"""
+
+
+@pytest.mark.parametrize("given", ["5", " 5 ", 5, 5.0])
+async def test_each_form_of_an_option_is_the_option_that_the_file_declares(given: object) -> None:
+    plan = await Pipeline.from_text(CHOICES).plan(size=given)
+    assert plan.problems == []
+    assert plan.instances[0].request["5.width"] == "5"
+
