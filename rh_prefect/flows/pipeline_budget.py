@@ -43,7 +43,8 @@ def run_limit(
     if written is None and price.is_open:
         raise BudgetExceeded(
             f"{plan.pipeline}: the price of a step is not known, or assumed, so the run needs a budget. Nothing was "
-            "paid. What to do: write `budget` into the file, or give one."
+            "paid. What to do: write `budget` into the file, or give one. A step whose price neither the catalogue nor "
+            "RunningHub has also needs a price in the file, as in `assume: {price: 0.50}`."
         )
     limits = [counted + price.most if written is None else Decimal(str(written)), get_settings().max_budget]
     if reviewed is not None:

@@ -904,3 +904,8 @@ async def test_each_form_of_an_option_is_the_option_that_the_file_declares(given
     assert plan.problems == []
     assert plan.instances[0].request["5.width"] == "5"
 
+
+def test_an_assumed_price_of_zero_is_refused_because_no_budget_counts_it() -> None:
+    with pytest.raises(PipelineError, match="price takes most above 0"):
+        Pipeline.from_text(CHOICES.replace("price: 0.3", "price: 0"))
+
