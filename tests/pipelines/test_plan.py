@@ -909,3 +909,47 @@ def test_an_assumed_price_of_zero_is_refused_because_no_budget_counts_it() -> No
     with pytest.raises(PipelineError, match="price takes most above 0"):
         Pipeline.from_text(CHOICES.replace("price: 0.3", "price: 0"))
 
+
+TABLE = """
+params: {rows: {type: table, columns: {title: string, size: {type: string, default: small}}}}
+steps:
+  each:
+    foreach: $(params.rows)
+    steps: {made: {model: z-image/turbo, with: {prompt: "$(item.title), $(item.size)"}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "prompts"),
+    [
+        ("rows.csv", "title\ncup\n", ["cup, small"]),
+        ("rows.jsonl", '{"title": "cup"}\n{"title": "mug", "size": "large"}\n', ["cup, small", "mug, large"]),
+    ],
+)
+async def test_a_column_with_a_default_may_be_absent(
+    name: str, content: str, prompts: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content)
+    plan = await Pipeline.from_text(TABLE).plan(rows=str(tmp_path / name))
+    assert [problem.head for problem in plan.problems] == []
+    assert [one.request["prompt"] for one in plan.instances] == prompts
+
+
+async def test_a_column_that_only_the_first_row_lacks_is_empty_and_not_missing(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"size": "s"}\n{"title": "mug"}\n')
+    plan = await Pipeline.from_text(TABLE).plan(rows=str(tmp_path / "rows.jsonl"))
+    (problem,) = plan.problems
+    assert "rows.jsonl row 1: title is empty; the column is required" in problem.head
+    (tmp_path / "rows.csv").write_text("titel\ncup\n")
+    (problem,) = (await Pipeline.from_text(TABLE).plan(rows=str(tmp_path / "rows.csv"))).problems
+    assert "rows.csv has no column title; did you mean titel" in problem.head
+
+
+async def test_an_existing_folder_with_brackets_in_its_name_is_no_pattern(tmp_path: Path) -> None:
+    (tmp_path / "d[1]").mkdir()
+    photo(tmp_path / "d[1]" / "a.png")
+    text = "params: {photos: {type: files, of: image}}\nsteps: {s: {edit: contact_sheet, with: {of: $(params.photos)}}}"
+    for place in ("d[1]", "d[[]1]/*"):
+        plan = await Pipeline.from_text(text).plan(photos=str(tmp_path / place))
+        assert (plan.problems, len(plan.instances[0].request["of"])) == ([], 1)
+
