@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from decimal import Decimal
@@ -18,6 +19,7 @@ from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, NoWorks, Plan, ReviewedPlan, WorkQuery
+from rh_prefect.pipelines.plan.changes import compare
 from rh_prefect.pipelines.plan.fan_out import uses_previous
 from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES, Selection
 from rh_prefect.pipelines.plan.subtitle_time_check import equal_times
@@ -953,3 +955,28 @@ async def test_an_existing_folder_with_brackets_in_its_name_is_no_pattern(tmp_pa
         plan = await Pipeline.from_text(text).plan(photos=str(tmp_path / place))
         assert (plan.problems, len(plan.instances[0].request["of"])) == ([], 1)
 
+
+@pytest.mark.parametrize("start", ["text:", "review:", "handle:", "made-by:", "review: the cup: "])
+async def test_a_prompt_is_never_a_value_that_is_not_known_yet(start: str) -> None:
+    def plan(prompt: str) -> Any:
+        return Pipeline.from_text(
+            "params: {p: string}\nsteps: {a: {model: z-image/turbo, with: {prompt: $(params.p)}}}"
+        ).plan(p=prompt)
+
+    before, after = await plan(f"{start} a cup"), await plan(f"{start} a mug")
+    compare(after, json.loads(before.to_json()), {})
+    assert [one.state for one in after.instances] == ["~"]
+
+
+async def test_what_a_step_has_yet_to_make_is_not_compared() -> None:
+    """Its placeholder changes with the request that makes it."""
+    shipped = {
+        "film": ({"idea": "a"}, {"idea": "b"}),
+        "shots": ({"look": "red"}, {"look": "blue"}),
+    }
+    for name, (first, second) in shipped.items():
+        pipeline = Pipeline.shipped(name) if name == "film" else Pipeline.from_text(REVIEWED)
+        before, after = await pipeline.plan(first), await pipeline.plan(second)
+        compare(after, json.loads(before.to_json()), {})
+        changed = {one.path for one in after.instances if one.why}
+        assert changed == ({"script", "music"} if name == "film" else {"picture", "chosen"})
