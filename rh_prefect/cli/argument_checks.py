@@ -171,10 +171,20 @@ def _check_text(what: str, text: str) -> None:
         )
 
 
+def refuse_two_places(command: str, out: str | None, storage: str | None) -> None:
+    """Raises an `InputError` if a command names a location and a block for its files."""
+    if out is not None and storage:
+        raise InputError(
+            f"{command}: --out {out} and --storage {storage} are two places for the files. Nothing was sent. What to "
+            "do: leave one of them out."
+        )
+
+
 def _check_out(command: str, out: str | None, storage: str | None) -> None:
     from rh_prefect.media.urls import protocol_of
     from rh_prefect.settings import get_settings
 
+    refuse_two_places(command, out, storage)
     if out is None and storage is not None:
         return
     option, place = ("RH_STORAGE_URL=", get_settings().storage_url) if out is None else ("--out ", out)

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from cyclopts import Parameter, validators
 
-from rh_prefect.cli.argument_checks import check_account, check_blocks, check_store, refuse_hidden
+from rh_prefect.cli.argument_checks import (
+    check_account,
+    check_blocks,
+    check_store,
+    refuse_hidden,
+    refuse_two_places,
+)
 from rh_prefect.cli.pipelines import (
     Item,
     New,
@@ -183,6 +189,7 @@ def _blocks(
     """Returns the names of a command's account and storage blocks; None for those of the environment."""
     if out is not None:
         refuse_hidden("--out", out)
+        refuse_two_places(pipeline.name, out, storage)
         os.environ["RH_STORAGE_URL"] = out
         storage = storage or ""  # the location named here is used, and not the file's block
     place = pipeline.file.storage if storage is None else storage or None

@@ -434,3 +434,13 @@ def test_new_results_of_steps_whose_reuse_has_an_age_are_none_of_an_earlier_day(
     here.call("run daily.yaml")
     assert len(here.rh.recorder.paid) == 4
     assert yaml.safe_load((here.folder / "daily.takes.yaml").read_text())["takes"] == {"mug": 4}
+
+
+def test_two_places_for_the_files_are_refused_before_anything_is_paid(here: Here) -> None:
+    MediaStorage(url=str(here.folder / "block")).save("shelf", overwrite=True)
+    here.write("rows.csv", "prompt\na cup\n")
+    for command in (RUN, "run image-to-video --image a.png --prompt x", "batch rows.csv --model z-image/turbo"):
+        said = here.call(f"{command} --out mine --storage shelf", fails=True)
+        assert "--out mine and --storage shelf are two places for the files. Nothing was sent." in said
+    assert here.rh.recorder.paid == []
+
