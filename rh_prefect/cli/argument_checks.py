@@ -72,6 +72,17 @@ def printable(word: str) -> str:
     return f"{name}{_HIDDEN}{shown(value)}>"
 
 
+def text_in(what: str, file: Path) -> str:
+    """Reads the text of a file that an option names; raises an `InputError` if it cannot be read."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeError) else error.strerror or error
+        raise InputError(
+            f"{what} {file} cannot be read: {reason}. Nothing was sent. What to do: give a text file in UTF-8."
+        ) from None
+
+
 def refuse_hidden(what: str, value: str) -> None:
     """Raises an `InputError` for the note that `printable` prints instead of an address."""
     if value.startswith(_HIDDEN):

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter, validators
 
-from rh_prefect.cli.argument_checks import printable, refuse_hidden
+from rh_prefect.cli.argument_checks import printable, refuse_hidden, text_in
 from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.document import PipelineError, Problem, nearest
@@ -228,7 +228,7 @@ def read_arguments(values: Sequence[str] | None, params: Path | None) -> dict[st
     """Reads the parameters of a command; `--set` overrides the file of `--params`."""
     arguments: dict[str, Any] = {}
     if params is not None:
-        data = read(params.read_text(encoding="utf-8"), str(params)).data
+        data = read(text_in("--params", params), str(params)).data
         if not isinstance(data, dict):
             raise InputError(f"{params} is not a mapping of parameters to values.")
         arguments |= data
@@ -299,9 +299,15 @@ def words_of(**options: Any) -> list[str]:
 
 def _write_private(to: Path, text: str) -> None:
     """Writes a file that only its owner can read: a plan names the inputs and the prompts."""
-    to.touch(mode=0o600)
-    to.chmod(0o600)
-    to.write_text(text, encoding="utf-8")
+    try:
+        to.touch(mode=0o600)
+        to.chmod(0o600)
+        to.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"plan --out {to} cannot be written: {error.strerror or error}. Nothing was paid. What to do: give a file "
+            "in an existing folder that you may write to."
+        ) from None
 
 
 def _show(plan: Plan, *, as_json: bool, graph: bool, mermaid: bool) -> None:
@@ -327,5 +333,5 @@ def graph(
 
 def schema_(*files: Annotated[Path, Parameter(help="Files whose models' parameters are in the schema.")]) -> None:
     """Print the JSON schema of pipelines, for completion and errors in an editor."""
-    found = [read(file.read_text(encoding="utf-8"), str(file)).data for file in files]
+    found = [read(text_in("schema", file), str(file)).data for file in files]
     print(json.dumps(schema(name for data in found for name in models_in(data)), ensure_ascii=False, indent=2))

@@ -19,6 +19,7 @@ from rh_prefect.cli.argument_checks import (
     check_store,
     refuse_hidden,
     refuse_two_places,
+    text_in,
 )
 from rh_prefect.cli.pipelines import (
     Item,
@@ -345,7 +346,7 @@ def choose(
                     f"choose: {address} shows files, and a text replaces no file. No choice was recorded. What to do: "
                     f"choose a candidate by its number, as in {address}=1."
                 )
-            decided[address] = {"of": review.request["of"], "text": Path(chosen).read_text(encoding="utf-8")}
+            decided[address] = {"of": review.request["of"], "text": text_in("choose --text", Path(chosen))}
         elif chosen.isdecimal() and int(chosen) >= 1:
             if int(chosen) > len(review.candidates):
                 raise InputError(f"choose: {address}: {review.no_candidate(int(chosen))}. No choice was recorded.")

@@ -444,3 +444,15 @@ def test_two_places_for_the_files_are_refused_before_anything_is_paid(here: Here
         assert "--out mine and --storage shelf are two places for the files. Nothing was sent." in said
     assert here.rh.recorder.paid == []
 
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("plan products.yaml --params nope.yaml", "--params nope.yaml cannot be read: No such file or directory."),
+        ("run products.yaml --params .", "--params . cannot be read: Is a directory."),
+        ("schema nope.yaml", "schema nope.yaml cannot be read: No such file or directory."),
+        (f"{PLAN} --out no/p.json", "plan --out no/p.json cannot be written: No such file or directory."),
+    ],
+)
+def test_a_file_that_cannot_be_read_or_written_is_named(here: Here, command: str, said: str) -> None:
+    assert said in here.call(command, fails=True)
