@@ -72,6 +72,17 @@ def printable(word: str) -> str:
     return f"{name}{_HIDDEN}{shown(value)}>"
 
 
+def text_in(what: str, file: Path) -> str:
+    """Reads the text of a file that an option names; raises an `InputError` if it cannot be read."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeError) else error.strerror or error
+        raise InputError(
+            f"{what} {file} cannot be read: {reason}. Nothing was sent. What to do: give a text file in UTF-8."
+        ) from None
+
+
 def refuse_hidden(what: str, value: str) -> None:
     """Raises an `InputError` for the note that `printable` prints instead of an address."""
     if value.startswith(_HIDDEN):
@@ -171,10 +182,20 @@ def _check_text(what: str, text: str) -> None:
         )
 
 
+def refuse_two_places(command: str, out: str | None, storage: str | None) -> None:
+    """Raises an `InputError` if a command names a location and a block for its files."""
+    if out is not None and storage:
+        raise InputError(
+            f"{command}: --out {out} and --storage {storage} are two places for the files. Nothing was sent. What to "
+            "do: leave one of them out."
+        )
+
+
 def _check_out(command: str, out: str | None, storage: str | None) -> None:
     from rh_prefect.media.urls import protocol_of
     from rh_prefect.settings import get_settings
 
+    refuse_two_places(command, out, storage)
     if out is None and storage is not None:
         return
     option, place = ("RH_STORAGE_URL=", get_settings().storage_url) if out is None else ("--out ", out)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter, validators
 
-from rh_prefect.cli.argument_checks import printable, refuse_hidden
+from rh_prefect.cli.argument_checks import printable, refuse_hidden, text_in
 from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.document import PipelineError, Problem, nearest_sentence
@@ -229,20 +229,11 @@ def _read(file: Path, *, as_json: bool = False) -> Pipeline:
         sys.exit(1)
 
 
-def text_of(file: Path) -> str:
-    """Reads a text file that a command names."""
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror or str(error)
-        raise InputError(f"{file} cannot be read: {reason}. Nothing was done. What to do: correct the path.") from error
-
-
 def read_arguments(values: Sequence[str] | None, params: Path | None) -> dict[str, Any]:
     """Reads the parameters of a command; `--set` overrides the file of `--params`."""
     arguments: dict[str, Any] = {}
     if params is not None:
-        data = read(text_of(params), str(params)).data
+        data = read(text_in("--params", params), str(params)).data
         if not isinstance(data, dict):
             raise InputError(f"{params} is not a mapping of parameters to values.")
         arguments |= data
@@ -314,9 +305,15 @@ def words_of(**options: Any) -> list[str]:
 
 def _write_private(to: Path, text: str) -> None:
     """Writes a file that only its owner can read: a plan names the inputs and the prompts."""
-    to.touch(mode=0o600)
-    to.chmod(0o600)
-    to.write_text(text, encoding="utf-8")
+    try:
+        to.touch(mode=0o600)
+        to.chmod(0o600)
+        to.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"plan --out {to} cannot be written: {error.strerror or error}. Nothing was paid. What to do: give a file "
+            "in an existing folder that you may write to."
+        ) from None
 
 
 def _show(plan: Plan, *, as_json: bool, graph: bool, mermaid: bool) -> None:
@@ -342,5 +339,5 @@ def graph(
 
 def schema_(*files: Annotated[Path, Parameter(help="Files whose models' parameters are in the schema.")]) -> None:
     """Print the JSON schema of pipelines, for completion and errors in an editor."""
-    found = [read(text_of(file), str(file)).data for file in files]
+    found = [read(text_in("schema", file), str(file)).data for file in files]
     print(json.dumps(schema(name for data in found for name in models_in(data)), ensure_ascii=False, indent=2))

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from cyclopts import Parameter, validators
 
-from rh_prefect.cli.argument_checks import check_account, check_blocks, check_store, refuse_hidden
+from rh_prefect.cli.argument_checks import (
+    check_account,
+    check_blocks,
+    check_store,
+    refuse_hidden,
+    refuse_two_places,
+    text_in,
+)
 from rh_prefect.cli.pipelines import (
     Item,
     New,
@@ -26,7 +33,6 @@ from rh_prefect.cli.pipelines import (
     read_arguments,
     saved_graphs,
     takes_of,
-    text_of,
     words_of,
 )
 from rh_prefect.cli.prefect_server import is_configured, prefect_api
@@ -184,6 +190,7 @@ def _blocks(
     """Returns the names of a command's account and storage blocks; None for those of the environment."""
     if out is not None:
         refuse_hidden("--out", out)
+        refuse_two_places(pipeline.name, out, storage)
         os.environ["RH_STORAGE_URL"] = out
         storage = storage or ""  # the location named here is used, and not the file's block
     place = pipeline.file.storage if storage is None else storage or None
@@ -348,7 +355,12 @@ def _decisions(
         seen.add(address)
         review, chosen = reviews[address], words[len(address) + 1 :]
         if number >= len(choices):
-            decided[address] = {"of": review.request["of"], "text": text_of(Path(chosen))}
+            if review.shows_files:
+                raise InputError(
+                    f"choose: {address} shows files, and a text replaces no file. No choice was recorded. What to do: "
+                    f"choose a candidate by its number, as in {address}=1."
+                )
+            decided[address] = {"of": review.request["of"], "text": text_in("choose --text", Path(chosen))}
         elif chosen == "again":
             paid = {one.address: one for one in paid_steps(review.needs)}
             if not paid:
@@ -358,6 +370,8 @@ def _decisions(
                 )
             takes |= {one.address: one.works[-1].take + 1 for one in paid.values() if one.works}
         elif chosen.isdecimal() and int(chosen) >= 1:
+            if int(chosen) > len(review.candidates):
+                raise InputError(f"choose: {address}: {review.no_candidate(int(chosen))}. No choice was recorded.")
             decided[address] = {"of": review.request["of"], "take": int(chosen)}
         else:
             raise InputError(f"choose: {chosen!r} is neither a number of 1 or more nor `again`.")

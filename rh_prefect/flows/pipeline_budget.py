@@ -65,7 +65,9 @@ def run_limit(
         if not is_foreign:
             cause = "the price of a step is not known, or assumed, so the run needs a budget"
         raise BudgetExceeded(
-            f"{plan.pipeline}: {cause}. Nothing was paid. What to do: write `budget` into the file, or give one."
+            f"{plan.pipeline}: {cause}. Nothing was paid. What to do: write `budget` into the file, or give one. A "
+            "step whose price neither the catalogue nor RunningHub has also needs a price in the file, as in "
+            "`assume: {price: 0.50}`."
         )
     limits = [counted + price.most if written is None else Decimal(f"{written:.12g}"), get_settings().max_budget]
     if reviewed is not None:

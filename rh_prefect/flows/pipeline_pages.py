@@ -24,9 +24,11 @@ from rh_prefect.media.input_files import fetch
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.document import visible
+from rh_prefect.pipelines.plan.identity import is_settled, mark
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import Instance, KnownWork, paid_steps
+from rh_prefect.pipelines.plan.planned_steps import Instance, paid_steps
 from rh_prefect.pipelines.plan.render import prices
+from rh_prefect.pipelines.planning_values import File
 from rh_prefect.pipelines.stored_edits import EditResults
 
 PER_SHEET = 12
@@ -263,9 +265,13 @@ async def show_candidates(reviews: Sequence[Instance], edits: EditResults, store
         store: Where the candidates are.
     """
     shown = [one for review in reviews for one in _candidates(review)]
-    pictures = [(name, known.outputs[0]) for name, known in shown if known.outputs and is_visible(known.outputs[0])]
-    files = [f"- {name}: `{known.outputs[0].uri}`" for name, known in shown if known.outputs]
-    texts = [f"### {name}\n\n{quoted(known.texts[0])}" for name, known in shown if known.texts and not known.outputs]
+    found = [(name, value.media, value.address) for name, value in shown if isinstance(value, File) and value.media]
+    # A parameter's file is read at the address that was given, whose signature no page shows.
+    pictures = [(name, media.model_copy(update={"uri": to or media.uri})) for name, media, to in found]
+    pictures = [(name, media) for name, media in pictures if is_visible(media)]
+    files = [f"- {name}: `{media.uri}`" for name, media, _ in found]
+    values = [(name, value) for name, value in shown if not isinstance(value, File) and is_settled(value)]
+    texts = [f"### {name}\n\n{quoted(_as_text(value))}" for name, value in values]
     head = [*_questions(reviews), *await sheets(pictures, edits, store, most=MOST_SHOWN)]
     tail = [_how(reviews), "\n".join(fitting(files, _ROOM_FOR_FILES, what="files; the report has all"))]
     room = artifacts.MAX_PAGE - sum(artifacts.size_of(part) + 2 for part in (*head, *tail)) - _ROOM_FOR_NOTES
@@ -279,11 +285,14 @@ def _questions(reviews: Sequence[Instance]) -> list[str]:
     return fitting(questions, _ROOM_FOR_QUESTIONS, what="questions")
 
 
-def _candidates(review: Instance) -> Iterator[tuple[str, KnownWork]]:
-    works = [work for need in review.needs for work in need.works]
-    for number, work in enumerate(works, 1):
-        if work.known is not None:
-            yield f"{review.address}={number}", work.known
+def _candidates(review: Instance) -> Iterator[tuple[str, Any]]:
+    for number, one in enumerate(review.candidates, 1):
+        yield f"{review.address}={number}", one.value
+
+
+def _as_text(value: Any) -> str:
+    """Returns a text as it is, and a parsed answer as JSON."""
+    return value if isinstance(value, str) else json.dumps(mark(value), ensure_ascii=False, indent=2)
 
 
 def _how(reviews: Sequence[Instance]) -> str:
@@ -294,13 +303,21 @@ def _how(reviews: Sequence[Instance]) -> str:
     rest, lines = len(written) - len(first), ",\n".join(first)
     more = f"{not_shown(rest, len(written), f'reviews; {_LATER}')}\n\n" if rest else ""
     words = " ".join(f"'{review.address}=1'" for review in reviews[:3])
-    again = {one.address: one.works[-1].take + 1 for one in paid_steps(reviews[0].needs) if one.works}
-    other = f"For another one give `takes` instead, as in `{json.dumps(again)}`; it is paid for. " if again else ""
+    more += _other_ways(reviews)
     return (
         "Run the deployment again with `choices`, and put the number of the candidate that you choose into each "
         f"`take`:\n\n```json\n{{\n{lines}\n}}\n```\n\n{more}"
-        f"{other}"
-        'To correct a text, give `"text": "…"` in place of `take`.\n\n'
         f"Or on a command line: `rh-prefect choose FILE {words}{' …' if len(reviews) > 3 else ''}` with the `--params` "
         "and `--set` of the run."
     )
+
+
+def _other_ways(reviews: Sequence[Instance]) -> str:
+    """Says how to get other candidates, of the first review with a paid step, and how to correct a text."""
+    paid = ({one.address: one.works[-1].take + 1 for one in paid_steps(each.needs) if one.works} for each in reviews)
+    again, said = next(filter(None, paid), None), list[str]()
+    if again:
+        said.append(f"For other candidates give `takes` instead, as in `{json.dumps(again)}`; they are paid for.")
+    if not all(one.shows_files for one in reviews):
+        said.append('To correct a text, give `"text": "…"` in place of `take`.')
+    return f"{' '.join(said)}\n\n" if said else ""

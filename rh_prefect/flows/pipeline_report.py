@@ -170,11 +170,7 @@ def _step(one: Instance, run: PipelineRun, blocked: Mapping[str, str], cost: Cos
     if state == "reused" and cost is not None:
         state = "made"  # by an earlier process of this run
     saved = outcome.saved.get(one.address)
-    files = (
-        saved
-        if saved is not None
-        else [file for work in one.works if work.known is not None for file in work.known.outputs]
-    )
+    files = saved or [file for work in one.works if work.known is not None for file in work.known.outputs]
     return StepReport(
         step=one.address,
         model=one.model,

@@ -361,9 +361,9 @@ class PipelineRun:
         return any(shapes.get(work.key, work.shape) != work.shape for work in instance.works)
 
     def _fail_unmet(self) -> None:
-        """Fails the steps whose `expect` is false; they are never paid for, and neither are those that need them."""
+        """Fails the steps whose `expect` is false, and those whose task made no result of their kind."""
         for one in self.plan.instances:
-            if one.state == "x" and one.problems and self._is_selected(one):
+            if one.state in "x!" and one.problems and self._is_selected(one):
                 self.outcome.errors.setdefault(one.address, self._input_error(one))
 
     def stopped_by(self) -> str:
@@ -379,6 +379,11 @@ class PipelineRun:
     @staticmethod
     def _input_error(instance: Instance) -> InputError:
         problem = f"{visible(instance.address)}: {visible(instance.problems[0])}"
+        if instance.state == "!":
+            return InputError(
+                f"{problem}. It is paid for, and its files are kept. What to do: in a step with assume, correct kind, "
+                "at no cost; or pay for another result with --retake."
+            )
         return InputError(f"{problem}. Nothing was paid for it. What to do: change the step, or make another take.")
 
     def _may_begin(self, instance: Instance, lost: Collection[str]) -> bool:
@@ -538,7 +543,8 @@ class PipelineRun:
         if edit.address not in self._there:
             await self._rendering.run(edit.address, partial(self._edit_if_current, edit))
         is_there = edit.address in self._there
-        return not is_there or self._results(edit) != [work.known.outputs for work in edit.works if work.known]
+        made = [one.outputs for one in self._results(edit) if one is not None]
+        return not is_there or made != [work.known.outputs for work in edit.works if work.known]
 
     async def _edit_if_current(self, edit: Instance) -> None:
         if not await self._restore(edit):
@@ -573,14 +579,13 @@ class PipelineRun:
 
     def _named(self, instance: Instance) -> list[tuple[Media, str]]:
         """The results of a step, each with the name that the file gives it."""
-        files = [outputs[0] for outputs in self._results(instance) if outputs]
-        return list(zip(files, instance.saved_names))
+        files = [None if one is None else one.output(instance.file_kind) for one in self._results(instance)]
+        return [(file, name) for file, name in zip(files, instance.saved_names) if file is not None]
 
-    def _results(self, instance: Instance) -> list[tuple[Media, ...]]:
-        """The known files of a step's works."""
+    def _results(self, instance: Instance) -> list[KnownWork | None]:
+        """The known results of a step's works."""
         queries = [WorkQuery(work.key, work.shape, is_edit=not instance.is_paid) for work in instance.works]
-        found = [self._known.result(query) for query in queries]
-        return [one.outputs for one in found if one is not None]
+        return [self._known.result(query) for query in queries]
 
 
 def _rank(error: BaseException) -> int:

@@ -22,13 +22,11 @@ class Rendered:
         path: The file; None where it is a text.
         text: The text; None where it is a file.
         seconds: The length, of what has one.
-        starts: Where each clip of `concat` begins.
     """
 
     path: Path | None = None
     text: str | None = None
     seconds: float | None = None
-    starts: tuple[float, ...] = ()
 
 
 def render(name: str, params: Params, folder: Path) -> Rendered:
@@ -54,7 +52,7 @@ def _concat(params: Params, folder: Path) -> Rendered:
     to, videos = folder / "film.mp4", params["videos"]
     audio: Literal["keep", "drop"] = "keep" if any(map(edit.has_sound, videos)) else "drop"
     joined = edit.concat(videos, to, audio=audio, **_select(params, "fit", "width", "height"))
-    return Rendered(to, seconds=joined.seconds, starts=joined.starts)
+    return Rendered(to, seconds=joined.seconds)
 
 
 def _mix(params: Params, folder: Path) -> Rendered:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rh_prefect.catalog.model import text_of
 from rh_prefect.media.input_files import shown
@@ -27,6 +27,9 @@ from rh_prefect.pipelines.planning_values import (
 )
 from rh_prefect.pipelines.references import Names, Reference, Template, parse
 
+if TYPE_CHECKING:
+    from rh_prefect.pipelines.plan.planned_steps import Instance
+
 
 def lookup(reference: Reference, frame: Frame) -> Any:
     """Returns the value of a reference: the first of its options that exists.
@@ -46,6 +49,18 @@ def lookup(reference: Reference, frame: Frame) -> Any:
             if not doubts - frame.doubts:
                 break
     return _either(options) if options else ABSENT
+
+
+def maker_of(reference: Reference, frame: Frame) -> Instance | None:
+    """Returns the step that a reference's value comes from, also where that is a known text; None if there is none.
+
+    Args:
+        reference: It.
+        frame: The names at its place.
+    """
+    names = next((one for one in reference.options if _result(follow(one, frame)[0]) is not ABSENT), ())
+    values = [follow(names[:end], frame)[0] for end in range(len(names), 0, -1)]
+    return next((one.maker for one in values if isinstance(one, StepOutput) and one.maker is not None), None)
 
 
 def _either(options: Sequence[Any]) -> Any:

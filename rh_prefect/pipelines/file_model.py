@@ -202,6 +202,8 @@ class AssumedPrice(_Strict):
             raise _wrong(f"takes amounts of 0 or more, and {self.expected:g} is less")
         if self.expected > self.most:
             raise _wrong(f"takes expected up to most, and {self.expected:g} is more than {self.most:g}")
+        if self.most == 0:  # as in a price list, where 0 stands for a price that is not known
+            raise _wrong("takes most above 0, and 0 counts as an unknown price")
         return self
 
 

@@ -230,9 +230,11 @@ class InputReader:
         if isinstance(value, str):
             self._tables[shown(value)] = _content_of(rows, columns)
         if rows and isinstance(value, str):
-            missing = [one for one, column in columns.items() if one not in rows[0] and not column.optional]
+            there = dict.fromkeys(column for row in rows for column in row)  # JSON lines may leave columns out
+            needed = (one for one, column in columns.items() if not column.optional and column.default is None)
+            missing = [one for one in needed if one not in there]
             if missing:
-                raise InputError(f"{name} has no column {missing[0]}; {nearest(missing[0], rows[0])}")
+                raise InputError(f"{name} has no column {missing[0]}; {nearest(missing[0], there)}")
         places = {column: (*path, "columns", column) for column in columns}
         found = [self._row(number, row, columns, places, name) for number, row in enumerate(rows, 1)]
         files = [
@@ -379,7 +381,8 @@ def list_files(place: str, kind: str, options: Mapping[str, object], *, most: in
     protocol = protocol_of(place)
     with as_store_error("list", shown(place), options=options):
         fs, path = url_to_fs(local_path(place) if is_local(place) else place, **read_options(protocol, options))
-        has_pattern = any(sign in place for sign in "*?[")
+        # A folder's name may contain brackets: an existing one with exactly this name is meant.
+        has_pattern = any(sign in place for sign in "*?[") and not fs.exists(path)
         listed = fs.glob(path, detail=True) if has_pattern else fs.find(path, detail=True)
     if len(listed) > most:
         raise InputError(f"{shown(place)} has more than {most} files; choose a smaller folder")

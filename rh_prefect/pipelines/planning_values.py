@@ -155,6 +155,7 @@ class StepOutput:
         label: A short name of what made it.
         cost: What it cost.
         doubts: The undecided conditions on which it depends whether the step is made.
+        maker: The step, also where the result is a known text; None for a used file.
     """
 
     value: Any
@@ -162,6 +163,7 @@ class StepOutput:
     label: str = ""
     cost: Any = ABSENT
     doubts: Doubts = frozenset()
+    maker: Instance | None = field(default=None, compare=False)
 
 
 @dataclass(slots=True, eq=False, repr=False)

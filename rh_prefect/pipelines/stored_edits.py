@@ -50,7 +50,6 @@ class EditResult(Record):
         file: Its file; `uri` is the name in the store, made of the content.
         text: Its text.
         seconds: Its length, of what has one.
-        starts: Where each clip of `concat` begins.
     """
 
     edit: str
@@ -60,7 +59,6 @@ class EditResult(Record):
     file: Media | None = None
     text: str | None = None
     seconds: float | None = None
-    starts: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +156,6 @@ class EditResults:
             file=file,
             text=rendered.text,
             seconds=rendered.seconds,
-            starts=rendered.starts,
         )
         if known is not None:
             await self._record_further(recipe, known, result)

@@ -309,7 +309,8 @@ def _pay(policy: WorkPolicy, n: int, progress: _Progress) -> Generator[WorkStep,
     # The wait may have been long, and a link lives for a day only.
     yield Prepare()
     if policy.budget is not None and (short := (yield Reserve(n, policy.budget))) is not None:
-        raise exceeded(policy.name, budget=policy.budget, short=short)
+        advice = "give the step a price in the file, as in assume: {price: 0.50}, and run again"
+        raise exceeded(policy.name, budget=policy.budget, short=short, unpriced=advice)
     if (yield CheckCancel(fresh=False)):
         raise JobCancelled(f"{policy.name}: the run was cancelled before this job was submitted.", job=policy.job)
     # Noted first: a claim without an intent counts nothing, and an intent without a claim would escape the budget.

@@ -363,6 +363,32 @@ def test_new_candidates_of_a_parameter_are_refused(here: Here) -> None:
     assert not (here.folder / "own.takes.yaml").exists()
 
 
+LINE = """
+steps:
+  line: {model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: a line}}
+  checked: {review: $(line), ask: Is it right}
+"""
+
+
+def test_new_candidates_of_a_text_are_made_by_its_step(here: Here) -> None:
+    here.write("line.yaml", LINE)
+    assert "Waiting for review" in here.call("run line.yaml")
+    here.call("choose line.yaml checked=again")
+    assert yaml.safe_load((here.folder / "line.takes.yaml").read_text())["takes"] == {"line": 2}
+    paid = len(here.rh.recorder.paid)
+    assert "Waiting for review" in here.call("run line.yaml")
+    assert len(here.rh.recorder.paid) == paid + 1
+
+
+def test_a_text_for_a_review_of_pictures_is_refused(here: Here) -> None:
+    here.write("edited.yaml", EDITED)
+    here.write("better.txt", "a better cup")
+    here.call("run edited.yaml")
+    said = here.call("choose edited.yaml --text chosen=better.txt", fails=True)
+    assert "chosen shows files, and a text replaces no file" in said
+    assert not (here.folder / "edited.takes.yaml").exists()
+
+
 def test_choose_takes_the_parameters_of_a_reviewed_plan(here: Here) -> None:
     here.write("review.yaml", REVIEW)
     here.call("plan review.yaml --set what=blue --set size=64 --out p.json")
@@ -450,3 +476,25 @@ def test_new_results_of_steps_whose_reuse_has_an_age_are_none_of_an_earlier_day(
     here.call("run daily.yaml")
     assert len(here.rh.recorder.paid) == 4
     assert yaml.safe_load((here.folder / "daily.takes.yaml").read_text())["takes"] == {"mug": 4}
+
+
+def test_two_places_for_the_files_are_refused_before_anything_is_paid(here: Here) -> None:
+    MediaStorage(url=str(here.folder / "block")).save("shelf", overwrite=True)
+    here.write("rows.csv", "prompt\na cup\n")
+    for command in (RUN, "run image-to-video --image a.png --prompt x", "batch rows.csv --model z-image/turbo"):
+        said = here.call(f"{command} --out mine --storage shelf", fails=True)
+        assert "--out mine and --storage shelf are two places for the files. Nothing was sent." in said
+    assert here.rh.recorder.paid == []
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("plan products.yaml --params nope.yaml", "--params nope.yaml cannot be read: No such file or directory."),
+        ("run products.yaml --params .", "--params . cannot be read: Is a directory."),
+        ("schema nope.yaml", "schema nope.yaml cannot be read: No such file or directory."),
+        (f"{PLAN} --out no/p.json", "plan --out no/p.json cannot be written: No such file or directory."),
+    ],
+)
+def test_a_file_that_cannot_be_read_or_written_is_named(here: Here, command: str, said: str) -> None:
+    assert said in here.call(command, fails=True)

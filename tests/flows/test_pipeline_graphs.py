@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from rh_prefect.blocks import RunningHubCredentials, RunningHubPool
 from rh_prefect.cli import app
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
+from rh_prefect.emulator.comfy.workflows import IMAGE_TO_VIDEO, TEXT_TO_IMAGE
 from rh_prefect.errors import PipelineIncomplete
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.flows.pipeline_report import PipelineResult
@@ -232,4 +232,51 @@ async def test_a_pinned_graph_that_cannot_be_read_keeps_its_result(rh: Emulator)
     rh.faults.add(Fault("workflow", kind="code", code="380"))
     assert [one.state for one in (await run(pinned, text="a pier")).steps] == ["reused"]
     assert [one.state for one in (await run(pinned, text="a ship")).steps] == ["failed"]
+    assert paid(rh) == 1
+
+
+SIZES: Any = IMAGE_TO_VIDEO["50"]["inputs"]
+WITH_PREVIEW: dict[str, Any] = {
+    "1": {"class_type": "SaveImage", "inputs": {"filename_prefix": "preview", "images": ["8", 0]}},
+    **{name: node for name, node in IMAGE_TO_VIDEO.items() if name != "50"},
+    "50": {**IMAGE_TO_VIDEO["50"], "inputs": {**SIZES, "width": 64, "height": 64, "length": 9}},
+}
+FILM = """
+budget: 5
+steps:
+  film:
+    workflow: {name}
+    with: {{6.text: waves}}
+    assume: {{kind: {kind}, price: 0.30, seconds: 0.5}}
+    save_as: film.mp4
+  short: {{edit: trim, with: {{file: $(film), seconds: 0.2}}}}
+outputs: {{film: $(film), short: $(short)}}
+"""
+
+
+async def test_the_result_of_a_workflow_is_its_first_file_of_the_assumed_kind(rh: Emulator) -> None:
+    """The preview that it saves before is no result, in no place where results are used."""
+    name = rh.workflows.add(WITH_PREVIEW)
+    for states in (["made", "made"], ["reused", "reused"]):
+        done = await run(Pipeline.from_text(FILM.format(name=name, kind="video")))
+        assert [one.state for one in done.steps] == states, done.steps
+        assert [done["film"].kind, done["short"].kind] == ["video", "video"]
+        assert done["film"].uri.endswith("/film.mp4")
+    assert paid(rh) == 1
+
+
+async def test_a_workflow_without_a_result_of_the_assumed_kind_fails_and_its_files_stay(rh: Emulator) -> None:
+    """The error says what came; the corrected kind gets it without a payment."""
+    name = rh.workflows.add(changed(n5_width=64, n5_height=64))
+    short = FILM.format(name=name, kind="video")
+    told = f"budget: 5\nsteps:\n  told: {{workflow: {name}, with: {{6.text: waves}}, assume: {{kind: text, price: 1}}}}"
+    for pipeline in (short, told, short):
+        first = (await run(Pipeline.from_text(pipeline))).steps[0]
+        assert first.state == "failed"
+        assert f"{first.step}: its task made a file of kind image and no " in first.reason
+        assert len(first.files) == 1
+    picture = short.replace("video", "image", 1).replace("film.mp4", "film.png").replace("edit: trim", "edit: resize")
+    picture = picture.replace("seconds: 0.2", "width: 32, height: 32").replace(", seconds: 0.5", "")
+    done = await run(Pipeline.from_text(picture))
+    assert [one.state for one in done.steps] == ["reused", "made"]
     assert paid(rh) == 1

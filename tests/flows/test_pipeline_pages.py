@@ -14,13 +14,17 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 
 from rh_prefect.artifacts import MAX_PAGE, Page, markdown, table
 from rh_prefect.flow_runs.flow import flow_with
-from rh_prefect.flows.pipeline_pages import MOST_SHOWN, show_candidates, show_results
+from rh_prefect.flows.pipeline_pages import MOST_SHOWN, show_candidates, show_results, waiting_reviews
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.file_model import Step
-from rh_prefect.pipelines.plan.planned_steps import Instance, KnownWork, Work
+from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.plan.planned_steps import Candidate, Instance, Work
+from rh_prefect.pipelines.planning_values import File
 from rh_prefect.pipelines.stored_edits import open_edits
 from rh_prefect.settings import get_settings
+from tests.pipelines.test_plan import Records
+from tests.pipelines.test_plan import run as made
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -61,23 +65,68 @@ async def page_of(show: Callable[[], Awaitable[None]], what: str) -> str:
     return text
 
 
-def review(number: int, candidates: list[KnownWork]) -> Instance:
-    works = [Work(f"{number}-{take}", True, take, "=", known=one) for take, one in enumerate(candidates, 1)]
-    need = Instance(f"each{number}.picture", "", Step(model="m"), (), model="m", state="=", works=works)
+def review(number: int, shown: list[Media] | list[str]) -> Instance:
+    """A review of pictures or texts that a step has made."""
+    need = Instance(f"each{number}.picture", "", Step(model="m"), (), model="m", state="=")
     step = Step(review="$(picture)", ask="Which one?")
-    request = {"of": "0a1b2c3d"}
-    return Instance(f"each{number}.chosen", "", step, (), model="review", state="r", request=request, needs=[need])
+    one = Instance(f"each{number}.chosen", "", step, (), model="review", state="r", request={"of": "0a1b2c3d"})
+    one.candidates = [Candidate(each if isinstance(each, str) else File("image", each.uri, each)) for each in shown]
+    one.needs = [need]
+    return one
 
 
 async def test_a_review_of_300_pictures_shows_some_and_counts_the_others(
     pictures: list[Media], store: MediaStore
 ) -> None:
-    reviews = [review(n, [KnownWork("=", outputs=(one,)) for one in pictures[n::100]]) for n in range(100)]
+    reviews = [review(n, pictures[n::100]) for n in range(100)]
     text = await page_of(lambda: show_candidates(reviews, open_edits(store, get_settings()), store), "review")
     assert text.count("](data:image/jpeg;base64,") == 5
     assert f"Not shown: {PICTURES - MOST_SHOWN} of {PICTURES} pictures." in text
     assert len(json.loads(text.partition("```json\n")[2].partition("```")[0])) == 100
     assert text.count("`p/") + text.count("/p/") > PICTURES // 2, "the addresses, as many as there is room for"
+
+
+OWN_AND_MADE = """
+params: {photo: image}
+steps:
+  a: {model: z-image/turbo, with: {prompt: a}, takes: 2}
+  b: {model: z-image/turbo, with: {prompt: b}}
+  small: {edit: resize, with: {file: $(b), width: 64, height: 64}}
+  line: {model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: a line}}
+  own: {review: [$(params.photo), $(b)]}
+  either: {review: [$(a or b), $(small)]}
+  checked: {review: $(line), ask: Is it right}
+"""
+
+
+async def test_the_numbers_of_a_review_are_those_of_the_choice_and_its_texts_are_shown(
+    store: MediaStore, tmp_path: Path
+) -> None:
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (64, 64), "red").save(photo)
+    records, pipeline = Records(), Pipeline.from_text(OWN_AND_MADE)
+    assert await made(pipeline, records, photo=str(photo)) == 4
+    plan = await pipeline.plan(known=records, photo=str(photo))
+    reviews = waiting_reviews(plan.instances)
+    assert [one.address for one in reviews] == ["own", "either", "checked"]
+    text = await page_of(lambda: show_candidates(reviews, open_edits(store, get_settings()), store), "review")
+    listed = dict(line.removeprefix("- ").split(": ", 1) for line in text.splitlines() if line.startswith("- "))
+    for review in reviews[:2]:
+        assert sum(name.startswith(review.address) for name in listed) == 2
+        for number in (1, 2):
+            choices = {review.address: {"of": review.request["of"], "take": number}}
+            chosen = await pipeline.plan(known=records, photo=str(photo), choices=choices)
+            (one,) = (one for one in chosen.instances if one.address == review.address)
+            assert one.state == "="
+            value = one.candidates[number - 1].value
+            assert listed[f"{review.address}={number}"] == f"`{value.media.uri}`"
+    assert "### checked=1\n\n    a text" in text
+    assert '`{"b": 2}`' in text, "the steps that pay for other candidates, and no edit"
+    assert text.count('"text": "…"') == 1
+    only = [one for one in reviews if one.address == "either"]
+    text = await page_of(lambda: show_candidates(only, open_edits(store, get_settings()), store), "review")
+    assert '`{"a": 3, "b": 2}`' in text
+    assert '"text": "…"' not in text, "a text replaces no file"
 
 
 async def test_the_results_of_a_run_with_300_pictures_count_the_others(
@@ -92,8 +141,7 @@ async def test_the_results_of_a_run_with_300_pictures_count_the_others(
 
 
 async def test_a_review_of_many_long_texts_and_addresses_is_cut(store: MediaStore) -> None:
-    texts = [KnownWork("=", texts=(f"{number} " + "Füße " * 2_000,)) for number in range(PICTURES)]
-    reviews = [review(n, [one]) for n, one in enumerate(texts)]
+    reviews = [review(n, [f"{n} " + "Füße " * 2_000]) for n in range(PICTURES)]
     text = await page_of(lambda: show_candidates(reviews, open_edits(store, get_settings()), store), "review")
     assert "of 300 texts; choose here first; the next run shows others." in text
     many = [review(n, []) for n in range(3_000)]
@@ -103,16 +151,16 @@ async def test_a_review_of_many_long_texts_and_addresses_is_cut(store: MediaStor
 
 
 async def test_another_candidate_of_an_edit_is_a_take_of_the_paid_step(store: MediaStore) -> None:
-    one = review(1, [KnownWork("=", texts=("a text",))])
+    one = review(1, ["a text"])
     (paid,) = one.needs
-    works = [Work("edit", True, 1, "=", known=KnownWork("=", texts=("a text",)))]
+    paid.works, works = [Work("paid", True, 1, "=")], [Work("edit", True, 1, "=")]
     one.needs = [Instance("each1.small", "", Step(edit="resize"), (), model="resize", works=works, needs=[paid])]
     edits = open_edits(store, get_settings())
     text = await page_of(lambda: show_candidates([one], edits, store), "review")
     assert '`takes` instead, as in `{"each1.picture": 2}`' in text
     one.needs[0].needs = []
     text = await page_of(lambda: show_candidates([one], edits, store), "review")
-    assert "For another one" not in text
+    assert "For other candidates" not in text
 
 
 async def test_a_table_of_long_reasons_has_fewer_rows() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from decimal import Decimal
@@ -18,6 +19,7 @@ from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, NoWorks, Plan, ReviewedPlan, WorkQuery
+from rh_prefect.pipelines.plan.changes import compare
 from rh_prefect.pipelines.plan.fan_out import uses_previous
 from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES, Selection
 from rh_prefect.pipelines.plan.subtitle_time_check import equal_times
@@ -890,3 +892,91 @@ steps:
     plan = await Pipeline.from_text(text).plan(rows=[])
     assert [problem.message for problem in plan.problems] == [said] * bool(said)
     assert not (await Pipeline.from_text(text).plan(rows=[{"name": "cup"}])).problems
+
+
+CHOICES = """
+params: {size: {enum: ["5", "10"], default: "10"}}
+steps: {made: {workflow: 2030000000000000001, with: {5.width: $(params.size)}, assume: {kind: image, price: 0.3}}}
+"""
+
+
+@pytest.mark.parametrize("given", ["5", " 5 ", 5, 5.0])
+async def test_each_form_of_an_option_is_the_option_that_the_file_declares(given: object) -> None:
+    plan = await Pipeline.from_text(CHOICES).plan(size=given)
+    assert plan.problems == []
+    assert plan.instances[0].request["5.width"] == "5"
+
+
+def test_an_assumed_price_of_zero_is_refused_because_no_budget_counts_it() -> None:
+    with pytest.raises(PipelineError, match="price takes most above 0"):
+        Pipeline.from_text(CHOICES.replace("price: 0.3", "price: 0"))
+
+
+TABLE = """
+params: {rows: {type: table, columns: {title: string, size: {type: string, default: small}}}}
+steps:
+  each:
+    foreach: $(params.rows)
+    steps: {made: {model: z-image/turbo, with: {prompt: "$(item.title), $(item.size)"}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "prompts"),
+    [
+        ("rows.csv", "title\ncup\n", ["cup, small"]),
+        ("rows.jsonl", '{"title": "cup"}\n{"title": "mug", "size": "large"}\n', ["cup, small", "mug, large"]),
+    ],
+)
+async def test_a_column_with_a_default_may_be_absent(
+    name: str, content: str, prompts: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content)
+    plan = await Pipeline.from_text(TABLE).plan(rows=str(tmp_path / name))
+    assert [problem.head for problem in plan.problems] == []
+    assert [one.request["prompt"] for one in plan.instances] == prompts
+
+
+async def test_a_column_that_only_the_first_row_lacks_is_empty_and_not_missing(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"size": "s"}\n{"title": "mug"}\n')
+    plan = await Pipeline.from_text(TABLE).plan(rows=str(tmp_path / "rows.jsonl"))
+    (problem,) = plan.problems
+    assert "rows.jsonl row 1: title is empty; the column is required" in problem.head
+    (tmp_path / "rows.csv").write_text("titel\ncup\n")
+    (problem,) = (await Pipeline.from_text(TABLE).plan(rows=str(tmp_path / "rows.csv"))).problems
+    assert "rows.csv has no column title; did you mean titel" in problem.head
+
+
+async def test_an_existing_folder_with_brackets_in_its_name_is_no_pattern(tmp_path: Path) -> None:
+    (tmp_path / "d[1]").mkdir()
+    photo(tmp_path / "d[1]" / "a.png")
+    text = "params: {photos: {type: files, of: image}}\nsteps: {s: {edit: contact_sheet, with: {of: $(params.photos)}}}"
+    for place in ("d[1]", "d[[]1]/*"):
+        plan = await Pipeline.from_text(text).plan(photos=str(tmp_path / place))
+        assert (plan.problems, len(plan.instances[0].request["of"])) == ([], 1)
+
+
+@pytest.mark.parametrize("start", ["text:", "review:", "handle:", "made-by:", "review: the cup: "])
+async def test_a_prompt_is_never_a_value_that_is_not_known_yet(start: str) -> None:
+    def plan(prompt: str) -> Any:
+        return Pipeline.from_text(
+            "params: {p: string}\nsteps: {a: {model: z-image/turbo, with: {prompt: $(params.p)}}}"
+        ).plan(p=prompt)
+
+    before, after = await plan(f"{start} a cup"), await plan(f"{start} a mug")
+    compare(after, json.loads(before.to_json()), {})
+    assert [one.state for one in after.instances] == ["~"]
+
+
+async def test_what_a_step_has_yet_to_make_is_not_compared() -> None:
+    """Its placeholder changes with the request that makes it."""
+    shipped = {
+        "film": ({"idea": "a"}, {"idea": "b"}),
+        "shots": ({"look": "red"}, {"look": "blue"}),
+    }
+    for name, (first, second) in shipped.items():
+        pipeline = Pipeline.shipped(name) if name == "film" else Pipeline.from_text(REVIEWED)
+        before, after = await pipeline.plan(first), await pipeline.plan(second)
+        compare(after, json.loads(before.to_json()), {})
+        changed = {one.path for one in after.instances if one.why}
+        assert changed == ({"script", "music"} if name == "film" else {"picture", "chosen"})

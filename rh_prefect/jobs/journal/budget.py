@@ -431,13 +431,16 @@ class Prices:
         return self._reported[0]
 
 
-def exceeded(job: str, *, budget: Decimal, short: Shortfall) -> BudgetExceeded:
+def exceeded(
+    job: str, *, budget: Decimal, short: Shortfall, unpriced: str = "run it without a budget"
+) -> BudgetExceeded:
     """Builds the error for a job that the budget does not allow.
 
     Args:
         job: Its full name.
         budget: The budget.
         short: The figures.
+        unpriced: What to do if its price is not known.
     """
     price = short.price
     unit = f" {price.currency}" if price and price.currency else ""
@@ -445,7 +448,7 @@ def exceeded(job: str, *, budget: Decimal, short: Shortfall) -> BudgetExceeded:
     so_far += f" and {amount_text(short.reserved)} reserved by other jobs of this run"
     cost, advice = (
         "its price is neither in the catalogue nor in the price response of RunningHub",
-        "run it without a budget",
+        unpriced,
     )
     if price is not None:
         cost, advice = f"it would cost {amount_text(price.amount)}{unit}", "set a larger budget and run again"

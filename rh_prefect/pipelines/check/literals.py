@@ -33,6 +33,9 @@ def read_value(param: Param, value: Any) -> Any:
         return text_of(value)
     if param.kind == "integer" and isinstance(value, float):
         return _whole(value)
+    if param.kind == "enum" and isinstance(value, str | int | float):
+        text = text_of(value).strip()
+        return next((one for one in param.options if text_of(one) == text), value)
     if not isinstance(value, str):
         return value
     text = value.strip()
@@ -43,8 +46,6 @@ def read_value(param: Param, value: Any) -> Any:
             return _whole(_number(text, value))
         case "number":
             return _number(text, value)
-        case "enum":
-            return next((one for one in param.options if text_of(one) == text), value)
     return value
 
 

@@ -91,8 +91,10 @@ def _is_pending(value: Any) -> bool:
     return any(isinstance(one, str) and _PENDING.match(one) for one in values)
 
 
-_PENDING = re.compile(r"made-by:|review:|text:|handle:|[0-9a-f]{40}(?:/|\.|$)")
-"""Begins what stands in a request for a value that a step has yet to make."""
+_PENDING = re.compile(
+    r"(?:made-by|review|undecided|text|handle|start|count):(?:.*:)?[0-9a-f]{32}|[0-9a-f]{40}(?:/|\.|$)", re.DOTALL
+)
+"""Begins what stands in a request for a value that a step has yet to make; a hash in it tells it from a prompt."""
 
 
 def head_changes(earlier: Mapping[str, Any], plan: Plan, params: Mapping[str, Param]) -> Iterator[dict[str, Any]]:

@@ -13,20 +13,28 @@ from rh_prefect.pipelines.check.check_result import ItemProblems
 from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
 from rh_prefect.pipelines.conditions import doubts_in, doubts_of_choices, truth
 from rh_prefect.pipelines.document import Path, Problems
-from rh_prefect.pipelines.evaluation import doubts_of, evaluate, results
+from rh_prefect.pipelines.evaluation import doubts_of, evaluate, maker_of, results
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, condition_steps, doubts_on, is_open
 from rh_prefect.pipelines.plan.edit_recipes import draft_edit
 from rh_prefect.pipelines.plan.fan_out import FanOuts, uses_previous
 from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, recipe_id, request_base, work_id
-from rh_prefect.pipelines.plan.planned_steps import FREE, Instance, KnownWork, KnownWorks, Money, Selection, Work
+from rh_prefect.pipelines.plan.planned_steps import (
+    FREE,
+    Candidate,
+    Instance,
+    KnownWork,
+    KnownWorks,
+    Money,
+    Selection,
+    Work,
+)
 from rh_prefect.pipelines.plan.results import placeholder, undecided, value_of
 from rh_prefect.pipelines.plan.step_drafts import Draft
 from rh_prefect.pipelines.plan.step_requests import draft_paid
 from rh_prefect.pipelines.plan.take_choice import TakeChooser, query_of
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
-    File,
     Frame,
     Group,
     Items,
@@ -185,7 +193,7 @@ class Expander:
     def _missing_output(self, instance: Instance) -> StepOutput:
         kind = self._checked.types.get(instance.at, Type("any"))
         value = placeholder(kind, instance, f"not made:{instance.address}")
-        return StepOutput(value, label=instance.model, doubts=instance.doubts)
+        return StepOutput(value, label=instance.model, doubts=instance.doubts, maker=instance)
 
     def _add(self, instance: Instance) -> None:
         instance.used_at = self._used_at
@@ -303,10 +311,15 @@ class Expander:
         instance = draft.instance
         instance.works = works
         instance.state = _worst([work.state for work in works])
+        known = (work.known for work in works if work.known is not None and work.known.state == "=")
+        if draft.endpoint and (lack := next(filter(None, (one.lack(draft.kind) for one in known)), "")):
+            instance.state = "!"
+            instance.problems.append(lack)
+            self._note(instance, lack)
         takes = tuple(value_of(draft, work) for work in works)
         label = f"{instance.model}, take {works[0].take}" if len(works) > 1 else instance.model
         cost = works[0].known.cost if works[0].known is not None else None
-        return StepOutput(takes[0], takes, label, cost if cost is not None else ABSENT, instance.doubts)
+        return StepOutput(takes[0], takes, label, cost if cost is not None else ABSENT, instance.doubts, instance)
 
     def _save_as(self, draft: Draft) -> None:
         step, instance = draft.instance.step, draft.instance
@@ -334,12 +347,14 @@ class Expander:
 
     def _review(self, step: Step, at: Path, frame: Frame, path: str) -> StepOutput:
         texts = step.review if isinstance(step.review, list) else [step.review]
-        shown = [one for text in texts for one in self._candidates(str(text), frame)]
+        candidates = [one for text in texts for one in self._candidates(str(text), frame)]
+        shown = [one.value for one in candidates]
         instance = Instance(path, frame.id, step, at, "review", is_sure=frame.is_sure, number=frame.top_number)
         instance.doubts = doubts_on(frame, at)
-        instance.needs = list(dict.fromkeys(maker for one in shown for maker in makers(one)))
+        instance.candidates = candidates
+        needs = (maker for one in candidates for maker in (one.maker, *makers(one.value)) if maker is not None)
+        instance.needs = list(dict.fromkeys(needs))
         instance.request = {"of": candidates_id([str(mark(one)) for one in shown])}
-        instance.candidates = len(shown)
         doubts = doubts_of_choices(texts, frame, ())
         decide = deciding(doubts)
         instance.waits_for = list(dict.fromkeys([*self.conditions.waits_for(step, frame), *decide]))
@@ -359,13 +374,15 @@ class Expander:
         value = chosen if chosen is not None else shown[0] if shown else ABSENT
         if chosen is None or doubts:
             value = undecided(value, instance, f"review:{instance.address}:")
-        return StepOutput(value, tuple(shown), "review", doubts=instance.doubts)
+        return StepOutput(value, tuple(shown), "review", doubts=instance.doubts, maker=instance)
 
-    def _candidates(self, text: str, frame: Frame) -> list[Any]:
+    def _candidates(self, text: str, frame: Frame) -> list[Candidate]:
         takes = evaluate(text.replace(")", ".takes)"), frame) if " or " not in text else ABSENT
         values = list(results(takes)) if isinstance(takes, Items) else []
         one = evaluate(text, frame)
-        return values or ([] if one is ABSENT else [one])
+        values = values or ([] if one is ABSENT else [one])
+        maker = next((maker_of(reference, frame) for _, reference in references_in(text)), None)
+        return [Candidate(value, next(makers(value), maker)) for value in values]
 
     def _chosen(self, instance: Instance, shown: list[Any]) -> Any:
         choice = self.choices.choices.get(instance.address)
@@ -375,7 +392,7 @@ class Expander:
             self._note(instance, "the choice was made for different candidates and must be made again")
             return None
         if isinstance(choice.get("text"), str):
-            if not any(isinstance(one, File) for one in shown):
+            if not instance.shows_files:
                 return choice["text"]
             self._note(instance, "the choice is a text, but the candidates are files; choose one by its number")
             return None

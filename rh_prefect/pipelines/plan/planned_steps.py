@@ -14,7 +14,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.parsed_answers import shape_of
-from rh_prefect.pipelines.planning_values import Doubts
+from rh_prefect.pipelines.planning_values import Doubts, File
 
 State = Literal["=", "…", "+", "~", ">", "?", "!", "r", "x", "-"]
 """See `STATES`."""
@@ -26,7 +26,7 @@ STATES: dict[State, str] = {
     "~": "the request differs from that of the last run",
     ">": "depends on a step whose result does not exist yet",
     "?": "a submission whose response is unknown: `rh-prefect jobs adopt` or `jobs mark-refused` first",
-    "!": "required files are missing; --retake makes a new result",
+    "!": "required files are missing, or none is of its kind; --retake makes a new result",
     "r": "waits for a review, or depends on one",
     "x": "absent: its condition is false, or it needs a step whose expect is false",
     "-": "no longer in the file or the table",
@@ -104,6 +104,29 @@ class KnownWork:
     home: str = ""
     task_id: str = ""
     counts_as: str = ""
+
+    def output(self, kind: str) -> Media | None:
+        """Returns the file that is the result of a step: its first one of the step's kind.
+
+        Other files of a graph, such as a preview, are not its result. A file whose format says no kind, such as an
+        archive with a 3D model, counts if there is no other.
+
+        Args:
+            kind: What the step makes; `file` for any.
+        """
+        ranked = (one for kinds in ((kind,), ("other",)) for one in self.outputs if one.kind in kinds)
+        return next(iter(self.outputs if kind == "file" else ranked), None)
+
+    def lack(self, kind: str) -> str:
+        """Returns a clause which says that the task made no result of a step's kind; empty if it made one.
+
+        Args:
+            kind: What the step makes.
+        """
+        if self.texts or self.value is not None if kind == "string" else self.output(kind) is not None:
+            return ""
+        made = [*(f"a file of kind {one.kind}" for one in self.outputs), *(["a text"] if self.texts else [])]
+        return f"its task made {' and '.join(made) or 'nothing'} and no {'text' if kind == 'string' else kind}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +281,19 @@ class Work:
         return self.state in PAYING and self.is_needed
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Candidate:
+    """One of the results that a review shows; its number is its place among them.
+
+    Attributes:
+        value: The result.
+        maker: The step that made it; None for a parameter.
+    """
+
+    value: Any
+    maker: Instance | None = None
+
+
 @dataclass(slots=True, eq=False, repr=False)
 class Instance:
     """One step of one item.
@@ -298,7 +334,7 @@ class Instance:
         forbidden: Why it must not be paid for; see `work_lifecycle.WorkPolicy`.
         row: The row of a table that its item comes from, for messages.
         problems: What is wrong with its values. A run makes no such step; values that a model gave are known then only.
-        candidates: How many candidates a review has.
+        candidates: What a review shows.
         used_at: The path of the step with `use` that it comes from, in the file that is planned.
         stops_run: Whether the run starts no more steps after its failure; see `on_error`.
         blocked_by: The address of the failed step without which it cannot be made; empty if there is none.
@@ -336,7 +372,7 @@ class Instance:
     forbidden: str = ""
     row: str = ""
     problems: list[str] = field(default_factory=list)
-    candidates: int = 0
+    candidates: Sequence[Candidate] = ()
     used_at: Path = ()
     stops_run: bool = False
     number: int = 0
@@ -362,8 +398,19 @@ class Instance:
         Args:
             chosen: The chosen number, or what was given in its place.
         """
-        there = {0: "none", 1: "1", 2: "1 and 2"}.get(self.candidates, f"1 to {self.candidates}")
+        count = len(self.candidates)
+        there = {0: "none", 1: "1", 2: "1 and 2"}.get(count, f"1 to {count}")
         return f"there is no candidate {json.dumps(chosen, default=str)[:80]}; it has {there}"
+
+    @property
+    def file_kind(self) -> str:
+        """The kind of the file that is its result; of an edit any, since it makes one file."""
+        return self.kind if self.is_paid else "file"
+
+    @property
+    def shows_files(self) -> bool:
+        """Whether it is a review of files, in whose place no text can be used."""
+        return any(isinstance(one.value, File) for one in self.candidates)
 
     @property
     def top_item(self) -> str:

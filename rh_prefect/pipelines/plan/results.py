@@ -26,8 +26,7 @@ def value_of(draft: Draft, work: Work) -> Any:
     if known is not None and known.state == "=":
         if draft.kind == "string":
             return known.value if isinstance(known.value, str) else "".join(known.texts[:1])
-        if known.outputs:
-            first = known.outputs[0]
+        if (first := known.output(instance.file_kind)) is not None:
             content = known.counts_as or first.sha256
             return File(draft.kind, f"sha256:{content}", first, None, instance, instance.model, draft.facts)
     if draft.kind == "string":
