@@ -17,7 +17,7 @@ from rh_prefect.pipelines.evaluation import doubts_of, evaluate, results
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, condition_steps, doubts_on, is_open
 from rh_prefect.pipelines.plan.edit_recipes import draft_edit
-from rh_prefect.pipelines.plan.fan_out import FanOuts, uses_previous
+from rh_prefect.pipelines.plan.fan_out import FanOuts, uses
 from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, recipe_id, request_base, work_id
 from rh_prefect.pipelines.plan.planned_steps import FREE, Instance, KnownWork, KnownWorks, Money, Selection, Work
 from rh_prefect.pipelines.plan.results import placeholder, undecided, value_of
@@ -428,7 +428,7 @@ class Expander:
             for one in group.frames:
                 one.is_sure &= at not in outer.undecided
         steps = step.steps or {}
-        if step.is_fan_out and uses_previous(step):
+        if step.is_fan_out and uses(step, "previous"):
             await self._in_order(steps, at, groups, path)
         else:
             inner = [one for group in groups for one in group.frames]
