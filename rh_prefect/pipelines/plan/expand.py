@@ -31,7 +31,6 @@ from rh_prefect.pipelines.planning_values import (
     Group,
     Items,
     StepOutput,
-    Undecided,
     deciding,
     makers,
 )
@@ -136,7 +135,7 @@ class Expander:
         found = True if step.when is None else truth(step.when, frame)
         held = True if step.expect is None or found is False else truth(step.expect, frame)
         if found is None:
-            frame.undecided[at] = Undecided(tuple(condition_steps(step.when, frame)))
+            frame.undecided[at] = self.conditions.undecided(condition_steps(step.when, frame))
         wrong = (
             self.conditions.not_numbers(self._checked, step, at, frame, ("when", "expect"))
             if None in (found, held)

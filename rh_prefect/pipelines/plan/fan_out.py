@@ -25,7 +25,6 @@ from rh_prefect.pipelines.planning_values import (
     Group,
     Items,
     StepOutput,
-    Undecided,
     Unknown,
     deciding,
     makers,
@@ -88,14 +87,14 @@ class FanOuts:
         found = [one for one in found if step.where is None or self._is_selected(step, at, one, checked)]
         for one in found:
             if step.where is not None and truth(step.where, one) is None:
-                one.doubts |= {Undecided(tuple(condition_steps(step.where, one)))}
+                one.doubts |= {self._conditions.undecided(condition_steps(step.where, one))}
                 doubtful.append(one)
         self._hold_back(step, found, doubts)
         limit = self._limit(step, at, frame, path, checked)
         if step.sort is not None and not _is_order_known(found, step.sort.by, self._conditions.failed):
             doubtful = found
             values = [part(one.names.get("item"), step.sort.by) for one in found]
-            order = Undecided(tuple(makers(values)))
+            order = self._conditions.undecided(makers(values))
             for one in found:
                 one.is_pending = True
                 one.doubts |= {order}
@@ -104,7 +103,7 @@ class FanOuts:
         found = _candidates(found, limit, doubtful)
         if limit is not None and len(found) > limit:
             may_change = True
-            cut = Undecided(tuple(deciding(Doubts().union(*(one.doubts for one in doubtful)))))
+            cut = self._conditions.undecided(deciding(Doubts().union(*(one.doubts for one in doubtful))))
             for one in found[limit:]:
                 one.doubts |= {cut}
         for number, one in enumerate(found, 1):
