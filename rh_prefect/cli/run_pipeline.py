@@ -355,12 +355,13 @@ def _decisions(
         seen.add(address)
         review, chosen = reviews[address], words[len(address) + 1 :]
         if number >= len(choices):
+            replacement = text_in("choose --text", Path(chosen))
             if review.shows_files:
                 raise InputError(
                     f"choose: {address} shows files, and a text replaces no file. No choice was recorded. What to do: "
                     f"choose a candidate by its number, as in {address}=1."
                 )
-            decided[address] = {"of": review.request["of"], "text": text_in("choose --text", Path(chosen))}
+            decided[address] = {"of": review.request["of"], "text": replacement}
         elif chosen == "again":
             paid = {one.address: one for one in paid_steps(review.needs)}
             if not paid:

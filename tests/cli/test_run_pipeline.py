@@ -321,7 +321,7 @@ def test_a_review_of_an_item_whose_id_has_a_sign_of_equality_is_answered(here: H
         ("chosen=1 chosen=again", "chosen is given twice"),
         ("--text chosen=missing.txt", "missing.txt cannot be read: No such file or directory."),
         ("--text chosen=photo.png", "photo.png cannot be read: it is not UTF-8 text."),
-        ("--text chosen=text.txt", "chosen: the choice is a text, but the candidates are files"),
+        ("--text chosen=text.txt", "chosen shows files, and a text replaces no file"),
         ("chosen=1 --params missing.yaml", "missing.yaml cannot be read: No such file or directory."),
     ],
 )

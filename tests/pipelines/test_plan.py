@@ -20,7 +20,7 @@ from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, NoWorks, Plan, ReviewedPlan, WorkQuery
 from rh_prefect.pipelines.plan.changes import compare
-from rh_prefect.pipelines.plan.fan_out import uses_previous
+from rh_prefect.pipelines.plan.fan_out import uses
 from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES, Selection
 from rh_prefect.pipelines.plan.subtitle_time_check import equal_times
 from rh_prefect.pipelines.planning_values import Frame, StepOutput
@@ -721,7 +721,7 @@ async def test_a_number_that_is_not_finite_or_too_long_is_a_problem(kind: str, v
     ids=lambda step: next(name for name in reversed(step) if name != "steps"),
 )
 def test_previous_is_found_in_each_key_of_a_step(step: dict[str, Any]) -> None:
-    assert uses_previous(Step.model_validate({"foreach": ["a"], "steps": {"q": step}}))
+    assert uses(Step.model_validate({"foreach": ["a"], "steps": {"q": step}}), "previous")
 
 
 async def test_a_name_with_the_label_of_the_item_before_is_the_label() -> None:

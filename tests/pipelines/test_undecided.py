@@ -161,3 +161,28 @@ steps:
     plan = await Pipeline.from_text(text).plan(rows=rows)
     assert plan.problems == []
     assert (str(plan.price.least), str(plan.price.most)) == ("0.14", "0.22")
+
+
+@pytest.mark.parametrize(
+    ("named", "begin"),
+    [
+        ("", ["good[1].p"]),  # `good[3]` is `good[2]` if the second item is not chosen
+        ("id: $(item.t), ", ["good[a].p", "good[c].p"]),
+        ("id: $(item.t)-$(number), ", ["good[a-1].p"]),
+    ],
+)
+async def test_an_item_waits_for_the_items_before_it_where_its_number_counts(named: str, begin: list[str]) -> None:
+    pipeline = Pipeline.from_text(
+        f"{EACH}      rate: {{{CHECK.replace('ok: boolean', 'ok: boolean, t: string')}}}\n"
+        f"  good: {{foreach: $(each.rate), where: $(item.ok), {named}steps: {{p: {{{PIC}}}}}}}\n"
+    )
+    records = Records()
+    plan = await pipeline.plan(rows=ROWS)
+    for one, name in zip(plan.steps["each.rate"], "abc"):
+        if name != "b":
+            records.known[one.works[0].key] = KnownWork("=", value={"ok": True, "t": name})
+    plan = await pipeline.plan(rows=ROWS, known=records)
+    assert plan.problems == []
+    assert [one.address for one in plan.steps["good.p"] if not one.is_pending] == begin
+    plan = await pipeline.plan(rows=ROWS, known=records, failed=["each[2].rate"])
+    assert len([one for one in plan.steps["good.p"] if not one.is_pending]) == 2

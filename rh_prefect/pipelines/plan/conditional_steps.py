@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rh_prefect.pipelines.check import Checked
@@ -13,7 +13,7 @@ from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.pipelines.plan.step_drafts import Draft
-from rh_prefect.pipelines.planning_values import Doubts, Frame, deciding, makers
+from rh_prefect.pipelines.planning_values import Doubts, Frame, Undecided, deciding, makers
 from rh_prefect.pipelines.references import references_in
 from rh_prefect.pipelines.takes_file import Choices
 
@@ -37,11 +37,21 @@ class ConditionalSteps:
         self.lost: dict[str, Instance] = {}
         self.blocked: set[str] = set()
         self._unsure: set[int] = set()
+        self._has_undecided = False
 
     @property
     def failed(self) -> set[str]:
         """The addresses of steps without a result; a step with `require: any` does not need them."""
         return {*self._choices.failed, *self.lost, *self.blocked}
+
+    def undecided(self, deciding: Iterable[Instance]) -> Undecided:
+        """Returns a condition that is not decided yet.
+
+        Args:
+            deciding: The steps that decide it.
+        """
+        self._has_undecided = True
+        return Undecided(tuple(deciding))
 
     def waits_for(self, step: Step, frame: Frame) -> list[Instance]:
         """Returns the steps that decide whether a step is made: those of its conditions, and those of its item."""
@@ -74,6 +84,8 @@ class ConditionalSteps:
 
     def keep_open(self, draft: Draft, step: Step) -> None:
         """Leaves a request open while undecided conditions can change its values, also where all results exist."""
+        if not self._has_undecided:
+            return
         failed = self.failed if step.require == "any" else ()
         doubts = doubts_of_choices([step.with_, step.from_, step.save_as], draft.frame, failed)
         if not doubts:

@@ -17,7 +17,7 @@ from rh_prefect.pipelines.evaluation import doubts_of, evaluate, maker_of, resul
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, condition_steps, doubts_on, is_open
 from rh_prefect.pipelines.plan.edit_recipes import draft_edit
-from rh_prefect.pipelines.plan.fan_out import FanOuts, uses_previous
+from rh_prefect.pipelines.plan.fan_out import FanOuts, uses
 from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, recipe_id, request_base, work_id
 from rh_prefect.pipelines.plan.planned_steps import (
     FREE,
@@ -39,7 +39,6 @@ from rh_prefect.pipelines.planning_values import (
     Group,
     Items,
     StepOutput,
-    Undecided,
     deciding,
     makers,
 )
@@ -144,7 +143,7 @@ class Expander:
         found = True if step.when is None else truth(step.when, frame)
         held = True if step.expect is None or found is False else truth(step.expect, frame)
         if found is None:
-            frame.undecided[at] = Undecided(tuple(condition_steps(step.when, frame)))
+            frame.undecided[at] = self.conditions.undecided(condition_steps(step.when, frame))
         wrong = (
             self.conditions.not_numbers(self._checked, step, at, frame, ("when", "expect"))
             if None in (found, held)
@@ -449,7 +448,7 @@ class Expander:
             for one in group.frames:
                 one.is_sure &= at not in outer.undecided
         steps = step.steps or {}
-        if step.is_fan_out and uses_previous(step):
+        if step.is_fan_out and uses(step, "previous"):
             await self._in_order(steps, at, groups, path)
         else:
             inner = [one for group in groups for one in group.frames]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from itertools import count, product
+from itertools import count, dropwhile, product
 from typing import Any
 
 from rh_prefect.pipelines.check import Checked
@@ -25,7 +25,6 @@ from rh_prefect.pipelines.planning_values import (
     Group,
     Items,
     StepOutput,
-    Undecided,
     Unknown,
     deciding,
     makers,
@@ -80,22 +79,22 @@ class FanOuts:
             lost = [maker for maker in makers(one.names) if maker.address in self._conditions.lost]
             one.doubts = doubts | own
             one.waits_for = list(dict.fromkeys([*waits_for, *lost, *deciding(own), *condition_steps(step.where, one)]))
-            # Until all items are known, each can get another number.
-            one.is_pending |= pending or bool(choice | own) or is_unmade(one.waits_for)
+            one.is_pending |= pending or bool(own) or is_unmade(one.waits_for)
             one.is_sure &= not own
             if not may_change and (own or (frame.is_sure and not one.is_sure)):
                 doubtful.append(one)  # it may turn out absent
         may_change |= bool(choice)
         found = [one for one in found if step.where is None or self._is_selected(step, at, one, checked)]
-        undecided = [one for one in found if step.where is not None and truth(step.where, one) is None]
-        for one in undecided:
-            one.doubts |= {Undecided(tuple(condition_steps(step.where, one)))}
-        doubtful += undecided
+        for one in found:
+            if step.where is not None and truth(step.where, one) is None:
+                one.doubts |= {self._conditions.undecided(condition_steps(step.where, one))}
+                doubtful.append(one)
+        self._hold_back(step, found, doubts)
         limit = self._limit(step, at, frame, path, checked)
         if step.sort is not None and not _is_order_known(found, step.sort.by, self._conditions.failed):
             doubtful = found
             values = [part(one.names.get("item"), step.sort.by) for one in found]
-            order = Undecided(tuple(makers(values)))
+            order = self._conditions.undecided(makers(values))
             for one in found:
                 one.is_pending = True
                 one.doubts |= {order}
@@ -104,7 +103,7 @@ class FanOuts:
         found = _candidates(found, limit, doubtful)
         if limit is not None and len(found) > limit:
             may_change = True
-            cut = Undecided(tuple(deciding(Doubts().union(*(one.doubts for one in doubtful)))))
+            cut = self._conditions.undecided(deciding(Doubts().union(*(one.doubts for one in doubtful))))
             for one in found[limit:]:
                 one.doubts |= {cut}
         for number, one in enumerate(found, 1):
@@ -121,6 +120,15 @@ class FanOuts:
         wrong = self._conditions.not_numbers(checked, step, at, one, ("where",))
         one.problems = wrong
         return bool(wrong) or _is_selected(step, one)
+
+    def _hold_back(self, step: Step, frames: Sequence[Frame], doubts: Doubts) -> None:
+        """Makes items wait for those before them that may turn out absent, where their numbers count."""
+        failed = self._conditions.failed  # what waits for a failed step stays undecided, and keeps its number
+        after = dropwhile(lambda one: one.doubts <= doubts or not failed.isdisjoint(_deciders(one)), frames)
+        behind = list(after)[1:]
+        if behind and (step.id is None or uses(step, "number")):
+            for one in behind:
+                one.is_pending = True
 
     def _limit(self, step: Step, at: Path, frame: Frame, path: str, checked: Checked) -> int | None:
         limit, wrong = count_of("limit", step.limit, frame)
@@ -146,6 +154,10 @@ class FanOuts:
         where = f" ({' and '.join(rows[name][:2])})" if len(rows[name]) > 1 else ""
         message = f"{times} items of {path} have the id {visible(name)}{where}; an id names one item"
         self._problems.add(checked.document, (*at, "id"), message)
+
+
+def _deciders(frame: Frame) -> set[str]:
+    return {one.address for one in (*deciding(frame.doubts), *frame.waits_for)}
 
 
 def _is_selected(step: Step, frame: Frame) -> bool:
@@ -232,10 +244,10 @@ def _rename(one: Frame, name: str, outer: Frame) -> None:
     one.id = f"{outer.id}/{id_part(name)}" if outer.id else id_part(name)
 
 
-def uses_previous(step: Step) -> bool:
-    """Checks whether anything in a group refers to the previous item, so that items must run in order."""
+def uses(step: Step, name: str) -> bool:
+    """Checks whether anything in a group refers to a name, such as `previous`, with which items must run in order."""
     return any(
-        option[0] == "previous"
+        option[0] == name
         for _, one in step.walk(())
         for _, reference in references_in(one.model_dump(exclude={"steps"}))
         for option in reference.options
