@@ -280,3 +280,13 @@ async def test_a_workflow_without_a_result_of_the_assumed_kind_fails_and_its_fil
     done = await run(Pipeline.from_text(picture))
     assert [one.state for one in done.steps] == ["reused", "made"]
     assert paid(rh) == 1
+
+
+async def test_a_step_without_a_known_price_is_told_to_have_one(rh: Emulator) -> None:
+    name = rh.workflows.add(changed())
+    text = STEP.format(what="workflow", name=name, more="").replace(", price: 0.30", "")
+    state = await pipeline_flow(Pipeline.from_text(text.replace("budget: 5\n", "")))(text="a pier", return_state=True)
+    assert "price in the file, as in `assume: {price: 0.50}`" in str(state.message)
+    result = await run(Pipeline.from_text(text), text="a pier")
+    assert "What to do: give the step a price in the file, as in assume: {price: 0.50}" in result.steps[0].reason
+    assert paid(rh) == 0
