@@ -22,7 +22,9 @@ def shortened(text: str, width: int) -> str:
 
 def beginning_of_prompt(params: Mapping[str, Any], width: int = PROMPT_SHOWN) -> str:
     """Returns the beginning of the text that a request is about; empty if it has none."""
-    return shortened(next((str(params[name]) for name in _PROMPTS if params.get(name)), ""), width)
+    # The `prompt` of ComfyUI's own API is a graph.
+    texts = (text for name in _PROMPTS if isinstance(text := params.get(name), str))
+    return shortened(next(filter(str.strip, texts), ""), width)
 
 
 def with_prompt(name: str, prompt: str) -> str:

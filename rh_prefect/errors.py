@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 Retry = Literal["final", "throttled", "unknown", "pending", "action_required"]
 """How to continue after an error.
@@ -24,6 +24,10 @@ Retry = Literal["final", "throttled", "unknown", "pending", "action_required"]
 
 RefusalScope = Literal["account", "model", "job"]
 """What one account refuses although another may accept it: every job, every job of one model, or only this job."""
+
+
+HTTP_401: Final = "HTTP 401"
+"""The code of a rejected key whose response has no code of RunningHub."""
 
 
 class Transient:

@@ -6,12 +6,15 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import httpx
 from prefect.client.orchestration import PrefectClient, get_client
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL
 
 from rh_prefect.client.connections import chance
@@ -64,6 +67,25 @@ async def ask(request: Callable[[PrefectClient], Awaitable[_T]]) -> _T:
     connection = await connect()
     async with connection.gate:
         return await request(connection.client)
+
+
+_is_patient: ContextVar[bool] = ContextVar("is_patient", default=False)
+
+
+@contextmanager
+def patient() -> Iterator[None]:
+    """Lets a hook, which runs outside of its run's context, repeat requests as long as the run itself."""
+    before = _is_patient.set(True)
+    try:
+        yield
+    finally:
+        _is_patient.reset(before)
+
+
+def patience() -> float:
+    """Returns for how many seconds a failed read is repeated: in a run and in its hooks; a command fails at once."""
+    in_run = FlowRunContext.get() is not None or TaskRunContext.get() is not None
+    return PATIENCE if in_run or _is_patient.get() else 0.0
 
 
 FAILURES: Final = (httpx.HTTPError, ValueError)

@@ -23,7 +23,7 @@ from rh_prefect.jobs.accounts.account import Accounts, Key, Member, member
 from rh_prefect.jobs.engine import JobEngine, engine_for
 from rh_prefect.jobs.journal.record_types import Intent
 from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.prefect_api import api_address, ask, ask_repeatedly, failure_of
+from rh_prefect.prefect_api import api_address, ask, ask_repeatedly, failure_of, patience
 from rh_prefect.redaction import secret_in
 from rh_prefect.settings import get_settings
 
@@ -126,7 +126,7 @@ async def find_block(kind: type[_B], name: str) -> _B | None:
 
     try:
         # Of a task that runs in a thread, the own loop would open a connection for this one request.
-        return await LOOP.call(ask_repeatedly(load, what=what))
+        return await LOOP.call(ask_repeatedly(load, what=what, patience=patience()))
     except (httpx.HTTPStatusError, httpx.TransportError) as error:
         answer, advice = failure_of(error)
         raise ConfigError(

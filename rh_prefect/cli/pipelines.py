@@ -151,7 +151,7 @@ def plan(
 def _selected_price(plan: Plan, selection: Selection) -> Money:
     """Returns the price of the selected steps, and adds it to the plan's notes if only some steps are selected."""
     plan.refuse_unknown(selection)
-    price = plan.price_of([one for one in plan.instances if selection.has(one)])
+    price = plan.price_of(plan.instances, selection)
     if selection != Selection():
         least, expected, most = prices(price)
         notes = [f"The selected steps cost least {least}, expected {expected}, most {most} {plan.currency}."]

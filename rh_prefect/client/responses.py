@@ -18,7 +18,7 @@ from rh_prefect.client.wire.task import (
     read_task,
     read_task_id,
 )
-from rh_prefect.errors import CODES, ApiError, KeyRejected, RequestRejected, ResponseLost, api_error, explain
+from rh_prefect.errors import CODES, HTTP_401, ApiError, KeyRejected, RequestRejected, ResponseLost, api_error, explain
 from rh_prefect.redaction import mask
 
 _REFUSALS: Final = frozenset({400, 401, 403, 404, 405, 413, 414, 415, 422, 431})
@@ -132,7 +132,7 @@ def _http_error(status: int, body: bytes, ask: RequestInfo) -> Exception:
     if status == 401:
         advice = CODES["401"].advice
         message = f"{ask.doing}: the key was rejected ({description}). What to do: {advice}."
-        return KeyRejected(message, code="HTTP 401", reason=description, retry="action_required", advice=advice)
+        return KeyRejected(message, code=HTTP_401, reason=description, retry="action_required", advice=advice)
     if status == 413 or (ask.paid and status in _REFUSALS):
         advice = "make the file smaller" if status == 413 else "check the base URL, the address and the proxy"
         message = f"{ask.doing}: rejected before it reached RunningHub ({description}). What to do: {advice}."

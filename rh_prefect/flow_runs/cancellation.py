@@ -8,7 +8,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-import httpx
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 from prefect.logging.loggers import flow_run_logger
@@ -23,7 +22,7 @@ from rh_prefect.jobs.manual_repair import replay_spool
 from rh_prefect.jobs.run_cancellation import CancelReport, cancel_scope
 from rh_prefect.pipelines.run_ledger import WorksLedger, read_places
 from rh_prefect.pipelines.works_store import WorksJournal
-from rh_prefect.prefect_api import ask, disconnect
+from rh_prefect.prefect_api import FAILURES, ask, disconnect
 from rh_prefect.settings import get_settings
 
 if TYPE_CHECKING:
@@ -103,10 +102,10 @@ async def _look(status: RunProgress, run: UUID, *, is_last: bool) -> bool:
     """Cancels the tasks of a run that was cancelled; returns whether to check again."""
     try:
         flow_run = await ask(lambda api: api.read_flow_run(run))
-    except (httpx.HTTPError, ConfigError):
-        return True
     except ObjectNotFound:
         return False
+    except (*FAILURES, ConfigError):
+        return True
     state = flow_run.state
     if state is not None and (state.is_cancelling() or state.is_cancelled()):
         # Once the process is ending, Prefect's handler can no longer start what sends a line to the dashboard.

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-import httpx
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId, FlowRunFilterParentFlowRunId
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow, FlowStateHook
@@ -17,7 +16,7 @@ from prefect.runtime import flow_run
 from pydantic import BaseModel
 
 from rh_prefect import artifacts
-from rh_prefect.display_names import shortened
+from rh_prefect.display_names import beginning_of_prompt, shortened, with_prompt
 from rh_prefect.errors import RunningHubError
 from rh_prefect.flow_runs.call_positions import PlacedFlow, count_submits
 from rh_prefect.flow_runs.cancellation import cancel_run
@@ -32,7 +31,7 @@ from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.manual_repair import orphans
 from rh_prefect.jobs.run_cancellation import CancelReport
 from rh_prefect.media.input_files import shown
-from rh_prefect.prefect_api import PATIENCE, ask
+from rh_prefect.prefect_api import FAILURES, PATIENCE, ask, patient
 
 
 def flow_with(hooks: Mapping[FlowEvent, FlowStateHook[..., Any]]) -> FlowDecorator:
@@ -96,7 +95,7 @@ def _named(value: object) -> str:
         value = next((getattr(value, name) for name in ("uri", "prompt", "model") if hasattr(value, name)), value)
     if isinstance(value, Mapping):
         value = next(iter(value.values()), "")
-    text = str(value)
+    text = "" if value is None else str(value)
     is_file = text.startswith(("/", "./", "../")) or "://" in text.partition(" ")[0]
     return PurePosixPath(shown(text)).name if is_file else text
 
@@ -110,6 +109,11 @@ async def cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun, state: Sta
 
     Prefect calls it in another process, after the flow's own has gone, with its arguments by name.
     """
+    with patient():
+        await _cancel_remote_jobs(flow, flow_run)
+
+
+async def _cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun) -> None:
     # What Prefect hands over is as old as the beginning of the cancellation. But a run that was resumed since has a new
     # attempt, which was not cancelled.
     newest = await LOOP.call(read_flow_run(flow_run.id, patience=PATIENCE))
@@ -138,9 +142,9 @@ async def _recorded_steps(flow_run: FlowRun, flow: str) -> list[artifacts.Step]:
 
 def _recorded_step(view: JobView) -> artifacts.Step:
     last, intent = view.submits[-1], view.submits[-1].intent
-    charges = (charge_of(submit) for submit in view.submits)
+    charges, prompt = (charge_of(submit) for submit in view.submits), beginning_of_prompt(intent.payload)
     return artifacts.Step(
-        model=f"{intent.label} · {intent.model}" if intent.label else intent.model,
+        model=f"{intent.label} · {intent.model}" if intent.label else with_prompt(intent.model, prompt),
         state=last.end.status.lower() if last.end else last.state,
         costs=Costs.total(charge.costs for charge in charges if charge is not None),
         output=f"task {last.task_id}" if last.task_id else None,
@@ -183,7 +187,7 @@ async def _name_deployments(flow_run: FlowRun, log: logging.LoggerAdapter[loggin
     )
     try:
         runs = await ask(lambda api: api.read_flow_runs(flow_run_filter=started, limit=_DEPLOYMENTS_NAMED))
-    except httpx.HTTPError:
+    except FAILURES:
         return  # the message is only for users
     if runs:
         log.warning(

@@ -27,7 +27,7 @@ from rh_prefect.jobs.journal.call_assignment import CallRegistry
 from rh_prefect.jobs.journal.journal import FolderJournal, Journal, UnreadableRecord, folder_scopes
 from rh_prefect.jobs.journal.scope import FolderScope, Scope, last_attempt
 from rh_prefect.pipelines.works_store import WorksJournal, find_works
-from rh_prefect.prefect_api import ask, ask_repeatedly, connect
+from rh_prefect.prefect_api import ask, ask_repeatedly, connect, patience
 from rh_prefect.settings import get_settings
 
 _log = logging.getLogger("rh_prefect")
@@ -212,7 +212,7 @@ def _own_server() -> str:
 async def flow_name_of(flow_run: FlowRun) -> str:
     """Reads the name of a flow run's flow."""
     what = f"The flow of flow run {flow_run.id} cannot be read"
-    return (await ask_repeatedly(lambda api: api.read_flow(flow_run.flow_id), what=what)).name
+    return (await ask_repeatedly(lambda api: api.read_flow(flow_run.flow_id), what=what, patience=patience())).name
 
 
 async def find_flow_runs(flow_run_filter: FlowRunFilter | None = None, *, sort: FlowRunSort) -> AsyncIterator[FlowRun]:

@@ -10,6 +10,7 @@ from prefect.types import SecretDict
 from rh_prefect.blocks.lookup import RECORDED, load_storage
 from rh_prefect.blocks.storage import MediaStorage
 from rh_prefect.client import TaskView
+from rh_prefect.errors import RunningHubError
 from rh_prefect.flow_runs.job_progress import RunObserver
 from rh_prefect.flow_runs.queries import scope_named
 from rh_prefect.jobs.accounts.poller import is_settled
@@ -47,8 +48,17 @@ async def record_end(submit: Submit, view: TaskView, *, records: JobRecords) -> 
     if submit.answer is not None and submit.answer.node_errors:
         end = broken_end(submit, view, scope=attempt)
     else:
-        end = end_of(submit, view, scope=attempt, queued=None, ran=None)
+        currency = await _currency(submit) if view.cost is not None else None
+        end = end_of(submit, view, scope=attempt, queued=None, ran=None, currency=currency)
     return await records.end(submit.n, end)
+
+
+async def _currency(submit: Submit) -> str | None:
+    """Returns the currency of the account that has paid; None if it is not known now."""
+    try:
+        return await (await RECORDED.for_intent(submit.intent)).account.prices.currency()
+    except RunningHubError:
+        return None
 
 
 async def _attempt(scope: str, submit: Submit, view: TaskView) -> Attempt:

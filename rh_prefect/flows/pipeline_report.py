@@ -190,7 +190,8 @@ def _state_of(one: Instance, run: PipelineRun, blocked: Mapping[str, str]) -> tu
     if one.state == "x":
         return "absent", one.note or "its condition does not hold"
     if one.model == "review" and one.state == "r":
-        return ("waits for review", one.note) if all(need.state == "=" for need in one.needs) else ("not run", "")
+        is_shown = all(need.state == "=" for need in (*one.needs, *one.waits_for))
+        return ("waits for review", one.note) if is_shown else ("not run", "")
     if one.state == "r":
         return "waits for review", ""
     if one.works and all(work.known is not None and work.known.state == "=" for work in one.works):

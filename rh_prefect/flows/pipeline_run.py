@@ -195,6 +195,7 @@ class PipelineRun:
         self._plan_seconds = 0.0
         self._refused: dict[str, RunningHubError] = {}
         self._stopped_by = ""
+        self._planned_around: set[str] = set()
 
     @property
     def store(self) -> MediaStore:
@@ -228,8 +229,9 @@ class PipelineRun:
     async def make_plan(self) -> Plan:
         """Makes a plan from all results that are known now."""
         began = time.thread_time()  # reads of records are not counted: other steps are made while they last
+        self._planned_around = set(self.outcome.errors)
         self.plan = await self._pipeline.plan(
-            self._params, known=self._known, failed=set(self.outcome.errors), selection=self.selection, **self._planning
+            self._params, known=self._known, failed=self._planned_around, selection=self.selection, **self._planning
         )
         self._plan_seconds = time.thread_time() - began
         expect_jobs(len(self._jobs()), estimate=self._estimate(), is_exact=True)
@@ -266,11 +268,11 @@ class PipelineRun:
                 self._begin()
                 if self._running:
                     await self._wait()
-                elif not self._refused:
+                elif self._refused:  # no running step can free any budget
+                    self.outcome.errors.update(self._refused)
+                elif self.outcome.errors.keys() <= self._planned_around or self.stopped_by():
                     self._fail_unmade()
                     return
-                else:  # no running step can free any budget
-                    self.outcome.errors.update(self._refused)
                 if self._has_more() or not self._running:
                     await self.make_plan()
         finally:
@@ -281,7 +283,7 @@ class PipelineRun:
     def _has_more(self) -> bool:
         """Returns whether a step is left to start; if not, the last plan is made when all steps have ended."""
         rest = (one for one in self.plan.instances if one.address not in self._begun)
-        return any(one.is_pending or (one.is_needed and one.state not in "=x") for one in rest)
+        return any(one.is_pending or self._is_ready(one) or (one.is_needed and one.state not in "=x") for one in rest)
 
     async def _wait(self) -> None:
         """Waits for the next result, and for those that come soon after it."""
@@ -305,10 +307,11 @@ class PipelineRun:
         """Fails the steps that were never ready, so that the run does not report a complete result."""
         plan = self.plan.instances
         for one, need in self.plan.out_of_reach(self.selection):
-            self.outcome.errors[one.address] = InputError(
+            error = InputError(
                 f"{one.address}: it needs {need.address}, which has no result and is not selected. Nothing was paid "
                 "for it. What to do: select that step, too, or run the whole pipeline."
             )
+            self.outcome.errors.setdefault(one.address, error)
         if self.selection != Selection() or self.outcome.errors or any(one.state == "r" for one in plan):
             return
         for one in plan:
@@ -422,7 +425,7 @@ class PipelineRun:
     @property
     def price(self) -> Money:
         """The price of the selected steps."""
-        return self.plan.price_of([one for one in self.plan.instances if self._is_selected(one)])
+        return self.plan.price_of(self.plan.instances, self.selection)
 
     @property
     def counted(self) -> Decimal:

@@ -333,9 +333,11 @@ class JobEngine:
         unknown = self._unknown.get(equal)
         if unknown is not None and (equal[0], key) not in self._claimed_keys:
             last = (await JobRecords(scope.journal, split_job(unknown.job)[1]).view()).last
-            if last is None or last.state in ("open", "unknown"):
+            # Not if its task was found by itself: the new call may be a retry of the one that now has a result.
+            if last is None or not last.is_settled_by_a_person:
                 raise SubmissionUnknown(unknown.message, job=unknown.job, task_id=unknown.task_id)
-            self._unknown.pop(equal, None)  # a person has settled it
+            if self._unknown.get(equal) is unknown:
+                del self._unknown[equal]
         self._claimed_keys.add((equal[0], key))
 
     async def check(self, request: Request, *, scope: Scope, store: MediaStore, label: str | None = None) -> JobRequest:

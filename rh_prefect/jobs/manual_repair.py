@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 from rh_prefect.client import is_task_id
 from rh_prefect.errors import InputError
-from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit, jobs_of, read_job
+from rh_prefect.jobs.journal.job_records import BY_A_PERSON, JobRecords, JobView, Submit, jobs_of, read_job
 from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.jobs.journal.process_identity import current_owner, is_surely_dead
 from rh_prefect.jobs.journal.record_types import FORMAT_KEY, Answer, End, Intent, Link, Lost, Resolution
@@ -44,7 +44,7 @@ async def adopt(journal: Journal, key: str, task_id: str) -> None:
                 "RunningHub's call log, near the time that is shown in the error; if there is none, "
                 f"`rh-prefect jobs mark-refused {journal.scope}/{key}`. Nothing was recorded."
             )
-    await _resolve(journal, key, Resolution(outcome="adopted", task_id=task_id, by="a person"))
+    await _resolve(journal, key, Resolution(outcome="adopted", task_id=task_id, by=BY_A_PERSON))
 
 
 async def mark_refused(journal: Journal, key: str) -> None:
@@ -57,7 +57,7 @@ async def mark_refused(journal: Journal, key: str) -> None:
     Raises:
         InputError: The state of the job does not allow this.
     """
-    await _resolve(journal, key, Resolution(outcome="forgotten", by="a person"))
+    await _resolve(journal, key, Resolution(outcome="forgotten", by=BY_A_PERSON))
 
 
 async def mark_lost(journal: Journal, key: str) -> None:
@@ -73,7 +73,7 @@ async def mark_lost(journal: Journal, key: str) -> None:
     submit = (await read_job(journal, key)).last
     if submit is None or submit.state != "ticket":
         raise InputError(f"{journal.scope}/{key}: no task of this job is still running. See `rh-prefect jobs show`.")
-    await JobRecords(journal, key).lost(submit.n, Lost(by="a person"))
+    await JobRecords(journal, key).lost(submit.n, Lost(by=BY_A_PERSON))
 
 
 async def _resolve(journal: Journal, key: str, resolution: Resolution) -> None:

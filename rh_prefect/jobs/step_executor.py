@@ -213,16 +213,15 @@ class StepExecutor:
         if inputs and not self._links:
             self.context.notify("uploading", f"making {len(inputs)} input(s) available to RunningHub")
         while True:
+            if inputs:  # outside of what is tried: its error, that no account is left, is none of this account
+                await self._lease.select_account()
             try:
                 return await self._prepare_on_account()
             except ApiError as error:
                 await self._leave_account(error)
 
     async def _prepare_on_account(self) -> None:
-        inputs, store = self._request.inputs, self.context.store
-        if inputs:
-            await self._lease.select_account()
-        account = self._lease.account
+        inputs, store, account = self._request.inputs, self.context.store, self._lease.account
         self._links = {mark: await account.link(self._request, mark, store=store) for mark in inputs}
         await self._find_price()
 

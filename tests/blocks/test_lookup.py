@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect import flow
 from prefect.blocks.core import Block
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import BlockDocumentUpdate
@@ -152,8 +153,13 @@ class TestSavedBlocks:
                 proxy.add_fault(f"^GET .*/{kind}/block_documents/name/{name}", status, times=1)
                 for kind in ("runninghub-credentials", "media-storage")
             ]
-            await load_engine(name)
-            await load_storage(name)
+
+            @flow
+            async def load() -> None:
+                await load_engine(name)
+                await load_storage(name)
+
+            await load()
         assert [fault.happened for fault in faults] == [1, 1]
 
     async def test_a_mistyped_account_lists_accounts_and_pools(self, name: str) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.plan import KnownWork
+from rh_prefect.pipelines.plan import KnownWork, Plan
+from rh_prefect.pipelines.plan.planned_steps import Selection
 from tests.pipelines.assets import photo
 from tests.pipelines.test_plan import Records, run
 
@@ -60,7 +61,10 @@ async def test_a_step_of_an_existing_result_waits_for_the_condition_of_that_resu
     clips = plan.steps["clips.clip"]
     assert all(one.is_pending for one in clips)
     checks = [one.address for one in plan.steps["each.check"]]
-    assert [[one.address for one in clip.waits_for] for clip in clips] == [[one] for one in checks]
+    # The items have no ids of their own, so that each has its number only if those before it are there.
+    assert [[one.address for one in clip.waits_for] for clip in clips] == [
+        list(dict.fromkeys([own, *(checks if number else [])])) for number, own in enumerate(checks)
+    ]
     assert str(plan.price.least) == "0.06"
     assert str(plan.price.most) == "5.31"
 
@@ -162,6 +166,10 @@ steps:
     assert plan.problems == []
     assert (str(plan.price.least), str(plan.price.most)) == ("0.14", "0.22")
 
+    # Of a selected item the other one may not be selected, so that this one is what the limit leaves.
+    second = plan.price_of(plan.instances, Selection(items=frozenset({"2"})))
+    assert str(second.most) == "0.22", "0.14 without the selected item"
+
 
 @pytest.mark.parametrize(
     ("named", "begin"),
@@ -186,3 +194,41 @@ async def test_an_item_waits_for_the_items_before_it_where_its_number_counts(nam
     assert [one.address for one in plan.steps["good.p"] if not one.is_pending] == begin
     plan = await pipeline.plan(rows=ROWS, known=records, failed=["each[2].rate"])
     assert len([one for one in plan.steps["good.p"] if not one.is_pending]) == 2
+
+
+LIST = "model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: x}, parse: {list: {name: string}, at_most: 5}"
+
+
+async def test_a_request_with_the_count_of_a_list_that_is_not_made_yet_waits_for_the_list() -> None:
+    """It was paid for with the most items that the list can have, and then again with their number."""
+    pipeline = Pipeline.from_text(
+        f"steps:\n  write: {{{LIST}}}\n  each: {{foreach: $(write), steps: {{pic: {{{PICTURE % '$(item.name)'}}}}}}}\n"
+        f"  sum: {{{PICTURE % 'one of $(each.count)'}}}\n"
+    )
+    plan = await pipeline.plan()
+    assert plan.problems == []
+    (sum_up,) = plan.steps["sum"]
+    assert not all(work.is_settled for work in sum_up.works)
+
+
+async def rated(named: str, order: str, records: Records) -> Plan:
+    """A plan in which the second of three rows is not rated yet; each is rated after the others' names and size."""
+    parse = "ok: boolean, t: string, size: integer"
+    pipeline = Pipeline.from_text(
+        f"{EACH}      rate: {{{CHECK.replace('ok: boolean', parse)}}}\n"
+        f"  good: {{foreach: $(each.rate), where: {{any: [$(item.ok)]}}, {order}{named}steps: {{p: {{{PIC}}}}}}}\n"
+    )
+    for number, one in enumerate((await pipeline.plan(rows=ROWS)).steps["each.rate"]):
+        if number != 1:
+            value = {"ok": True, "t": "abc"[number], "size": 30 - 10 * number}
+            records.known[one.works[0].key] = KnownWork("=", value=value)
+    return await pipeline.plan(rows=ROWS, known=records)
+
+
+async def test_a_held_back_item_waits_for_the_steps_that_decide_those_before_it() -> None:
+    plan = await rated("", "", Records())
+    held = plan.steps["good.p"][2]
+    assert held.is_pending
+    assert [one.address for one in held.waits_for] == ["each[2].rate"]
+    only = Selection(items=frozenset({"3"}))
+    assert [(one.address, need.address) for one, need in plan.out_of_reach(only)] == [("good[3].p", "each[2].rate")]

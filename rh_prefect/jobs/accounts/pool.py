@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from rh_prefect.caches_and_locks import LruCache, SingleFlight
 from rh_prefect.errors import (
+    HTTP_401,
     AccountError,
     ApiError,
     ConfigError,
@@ -32,8 +33,14 @@ _CACHE_SIZE = 200
 """Maximum number of attempts of runs for which a process stores the excluded accounts."""
 
 
+_CURRENCY_SECONDS = 60.0
+"""Seconds after which the accounts are asked for their currency again: a key may have been repaired meanwhile."""
+
+
 def account_specific(answer: Answer) -> RefusalScope | None:
     """Returns the scope of an account-specific refusal; None if every account would refuse the job."""
+    if answer.code == HTTP_401:
+        return "account"
     row = explain(answer.code, answer.reason, submitting=True)
     return row.account_scope or ("account" if issubclass(row.error, KeyRejected | AccountError) else None)
 
@@ -83,7 +90,7 @@ class Pool:
         self.accounts = Accounts(members) if find is None else Accounts(members, find=find)
         self.name = name
         self._exclusions: LruCache[tuple[str, int], Exclusions] = LruCache(_CACHE_SIZE, make=Exclusions)
-        self._currency: SingleFlight[None, str | None] = SingleFlight()
+        self._currency: SingleFlight[None, str | None] = SingleFlight(seconds=_CURRENCY_SECONDS)
         self._machines: dict[str, Pool] = {}
 
     @property

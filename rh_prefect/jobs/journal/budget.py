@@ -422,7 +422,7 @@ class Prices:
         try:
             return await self._requests.get(True, self._request)
         except ApiError as error:
-            if isinstance(error, Transient):
+            if isinstance(error, Transient | OutcomeUnknown):
                 raise
             return None  # the key may not read its account
 

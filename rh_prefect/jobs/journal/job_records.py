@@ -22,6 +22,7 @@ from rh_prefect.jobs.journal.record_types import (
 )
 
 RESUBMITTED = "on_unknown=resubmit"
+BY_A_PERSON = "a person"
 """Who resolves an unknown submission as forgotten without a check: it may have been paid for."""
 
 JobState = Literal["new", "open", "ticket", "refused", "unknown", "forgotten", "ended"]
@@ -56,6 +57,12 @@ class Submit:
         if self.answer.outcome != "unknown":
             return self.answer.outcome
         return "unknown" if self.resolution is None else "forgotten"
+
+    @property
+    def is_settled_by_a_person(self) -> bool:
+        """Whether a person has said what became of it."""
+        by = self.lost.by if self.lost is not None else self.resolution.by if self.resolution is not None else ""
+        return by == BY_A_PERSON
 
     @property
     def may_be_paid(self) -> bool:

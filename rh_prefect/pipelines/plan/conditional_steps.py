@@ -37,7 +37,6 @@ class ConditionalSteps:
         self.lost: dict[str, Instance] = {}
         self.blocked: set[str] = set()
         self._unsure: set[int] = set()
-        self._has_undecided = False
 
     @property
     def failed(self) -> set[str]:
@@ -50,7 +49,6 @@ class ConditionalSteps:
         Args:
             deciding: The steps that decide it.
         """
-        self._has_undecided = True
         return Undecided(tuple(deciding))
 
     def waits_for(self, step: Step, frame: Frame) -> list[Instance]:
@@ -84,8 +82,6 @@ class ConditionalSteps:
 
     def keep_open(self, draft: Draft, step: Step) -> None:
         """Leaves a request open while undecided conditions can change its values, also where all results exist."""
-        if not self._has_undecided:
-            return
         failed = self.failed if step.require == "any" else ()
         doubts = doubts_of_choices([step.with_, step.from_, step.save_as], draft.frame, failed)
         if not doubts:

@@ -89,7 +89,6 @@ class FanOuts:
             if step.where is not None and truth(step.where, one) is None:
                 one.doubts |= {self._conditions.undecided(condition_steps(step.where, one))}
                 doubtful.append(one)
-        self._hold_back(step, found, doubts)
         limit = self._limit(step, at, frame, path, checked)
         if step.sort is not None and not _is_order_known(found, step.sort.by, self._conditions.failed):
             doubtful = found
@@ -100,6 +99,7 @@ class FanOuts:
                 one.doubts |= {order}
         elif step.sort is not None:
             found = _ordered(found, step.sort.by, descending=step.sort.descending)
+        self._hold_back(step, found, doubts)
         found = _candidates(found, limit, doubtful)
         if limit is not None and len(found) > limit:
             may_change = True
@@ -127,8 +127,10 @@ class FanOuts:
         after = dropwhile(lambda one: one.doubts <= doubts or not failed.isdisjoint(_deciders(one)), frames)
         behind = list(after)[1:]
         if behind and (step.id is None or uses(step, "number")):
+            decide = [step for one in frames for step in deciding(one.doubts - doubts) if step.address not in failed]
             for one in behind:
                 one.is_pending = True
+                one.waits_for = list(dict.fromkeys([*one.waits_for, *decide]))
 
     def _limit(self, step: Step, at: Path, frame: Frame, path: str, checked: Checked) -> int | None:
         limit, wrong = count_of("limit", step.limit, frame)
@@ -190,12 +192,12 @@ def _items_of(step: Step, frame: Frame) -> list[Frame]:
 def _matrix_of(step: Step, frame: Frame) -> list[Frame]:
     """The items of `matrix`: all combinations of its lists."""
     lists = {name: evaluate(value, frame) for name, value in (step.matrix or {}).items()}
-    found = []
+    found, is_open = [], any(isinstance(one, Items) and one.count is not None for one in lists.values())
     for combined in product(*map(_values_of, lists.values())):
         values = dict(zip(lists, (value for value, _, _ in combined), strict=True))
         is_sure = all(is_sure for _, is_sure, _ in combined)
         doubts = Doubts().union(*(doubts for _, _, doubts in combined))
-        one = Frame(frame, {"matrix": values}, is_sure=frame.is_sure and is_sure, is_pending=not is_sure, doubts=doubts)
+        one = Frame(frame, {"matrix": values}, is_sure=frame.is_sure and is_sure, is_pending=is_open, doubts=doubts)
         found.append(one)
     return found
 

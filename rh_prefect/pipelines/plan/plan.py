@@ -92,13 +92,17 @@ class Plan:
         """The steps of all items, by their names with the groups around them."""
         return grouped(self.instances)
 
-    def price_of(self, instances: Sequence[Instance]) -> Money:
+    def price_of(self, instances: Sequence[Instance], selection: Selection | None = None) -> Money:
         """Returns the price of some steps; a work that they share counts once.
 
         Args:
             instances: The steps.
+            selection: Counts the selected ones only. Of selected items, those that a `limit` may leave out count, too:
+                the others are perhaps not selected.
         """
-        return _price(work for one in instances for work in one.works)
+        selected = [one for one in instances if selection is None or selection.has(one)]
+        is_part = selection is not None and selection != Selection()
+        return _price((work for one in selected for work in one.works), with_spare=is_part)
 
     def may_have(self, address: str) -> bool:
         """Returns whether a step has an address, or may have it when the items of its fan-out are known.
@@ -200,11 +204,11 @@ class Plan:
         return tree(self)
 
 
-def _price(works: Iterable[Work]) -> Money:
+def _price(works: Iterable[Work], *, with_spare: bool = False) -> Money:
     """Returns the price of works, each request and take once, however many steps take its answer in how many shapes."""
     paid: dict[str, tuple[Money, bool]] = {}
     for work in works:
-        if work.is_paid and not work.is_spare:
+        if work.is_paid and (with_spare or not work.is_spare):
             _, is_sure = paid.get(work.key, (work.price, False))
             paid[work.key] = work.price, is_sure or work.is_sure
     return total(paid.values())
