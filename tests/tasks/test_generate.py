@@ -18,7 +18,8 @@ from rh_prefect.emulator.faults import Kind
 from rh_prefect.errors import AmbiguousCall, InputError, JobFailed, SubmissionUnknown
 from rh_prefect.flow_runs.queries import scope_named
 from rh_prefect.jobs.journal.call_assignment import REQUESTED_KEYS
-from rh_prefect.jobs.journal.job_records import split_job
+from rh_prefect.jobs.journal.job_records import JobRecords, split_job
+from rh_prefect.jobs.journal.record_types import Resolution
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.manual_repair import adopt
 from rh_prefect.jobs.outputs.result import Result
@@ -214,6 +215,21 @@ async def test_an_unknown_submit_that_a_person_has_settled_stops_no_further_call
     await LOOP.call(adopt((await LOOP.call(scope_named(scope))).journal, key, rh.recorder.paid[0].task_id))
     assert (await run(asked)).first_output
     assert len(rh.recorder.paid) == 2, "the second call's own job"
+
+
+async def test_a_task_that_was_found_by_itself_allows_no_second_one(rh: Emulator) -> None:
+    """A loop that tries again would pay beside the task that a webhook, or its late owner, has recorded meanwhile."""
+    rh.faults.add(Fault("submit", number=1, kind="cut"))
+    asked = models.ZImageTurbo(prompt="a lighthouse")
+    with pytest.raises(SubmissionUnknown) as unknown:
+        await run(asked)
+    scope, key = split_job(unknown.value.job)
+    records = JobRecords((await LOOP.call(scope_named(scope))).journal, key)
+    found = Resolution(outcome="adopted", task_id=rh.recorder.paid[0].task_id, by="a webhook")
+    await LOOP.call(records.resolve(1, found))
+    with pytest.raises(SubmissionUnknown):
+        await run(asked)
+    assert len(rh.recorder.paid) == 1
 
 
 async def test_a_failed_graph_says_which_node_failed(rh: Emulator) -> None:

@@ -15,6 +15,7 @@ import pytest
 from rh_prefect import models
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import (
+    HTTP_401,
     AccountError,
     BudgetExceeded,
     ConfigError,
@@ -409,6 +410,7 @@ class TestPaidOn:
     ("code", "trouble"),
     [
         ("412", "account"),
+        (HTTP_401, "account"),
         ("802", "account"),
         ("414", "account"),
         ("416", "account"),
