@@ -62,7 +62,6 @@ CHAINS: tuple[tuple[Point, ...], ...] = (
     ),
     (
         Point("rh", f"{POST}rhart-text"),
-        Point("s3", f"^PUT .*{WORK}/answer-1"),
         Point("rh", f"{POST}kling", after=True),
         Point("s3", "^PUT .*/names/", after=True),
     ),
@@ -79,6 +78,7 @@ CHAINS: tuple[tuple[Point, ...], ...] = (
         Point("s3", "^PUT .*/ends/", after=True),
     ),
     (
+        Point("s3", f"^PUT .*{WORK}/answer-1"),
         Point("s3", f"^PUT .*{WORK}/home"),
         Point("rh", f"{POST}media/upload", after=True),
         Point("s3", "^PUT .*/pipelines/", after=True),
