@@ -68,11 +68,11 @@ async def test_calls_share_a_connection(host: WireServer, trusting: ssl.SSLConte
 
 async def test_a_certificate_that_nobody_vouches_for_is_refused(host: WireServer) -> None:
     host.always = reply({"code": 0})
-    strangers: tuple[httpx.AsyncBaseTransport, ...] = (
+    transports: tuple[httpx.AsyncBaseTransport, ...] = (
         CallTransport(verify=ssl.create_default_context(), limits=LIMITS),
         FileTransport(verify=ssl.create_default_context(), limits=LIMITS),
     )
-    for transport in strangers:
+    for transport in transports:
         async with httpx.AsyncClient(transport=transport) as client:
             with pytest.raises(httpx.ConnectError, match="certificate verify failed"):
                 await client.get(host.url)

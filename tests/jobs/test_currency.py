@@ -16,7 +16,7 @@ from tests.support.emulator_env import environment
 async def test_a_cost_is_in_the_currency_that_the_account_reports_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was recorded in the catalogue's currency for good, and no budget of the account's currency counted it."""
+    """It was recorded in the catalogue's currency permanently, and no budget of the account's currency counted it."""
     with Emulator(clock="real", factor=0, long_side=96) as rh:
         for name, value in environment(rh, tmp_path).items():
             monkeypatch.setenv(name, value)

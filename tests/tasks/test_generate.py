@@ -204,7 +204,7 @@ async def test_a_loop_that_tries_again_does_not_pay_beside_an_unknown_submit(rh:
 
 
 async def test_an_unknown_submit_that_a_person_has_settled_stops_no_further_call(rh: Emulator) -> None:
-    """Until the process ended, each equal call with a key of its own failed with advice that had been followed."""
+    """Until the process ended, each equal call with another key failed with advice that had been followed."""
     rh.faults.add(Fault("submit", number=1, kind="cut"))
     asked = models.ZImageTurbo(prompt="a lighthouse")
     with pytest.raises(SubmissionUnknown) as unknown:
