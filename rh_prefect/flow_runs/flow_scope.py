@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from prefect.client.schemas.objects import FlowRun
@@ -35,7 +35,6 @@ from rh_prefect.flow_runs.prefect_internals import (
     is_entered,
     is_retried_in_process,
     run_contexts,
-    task_contexts,
 )
 from rh_prefect.flow_runs.queries import RecordedScope, flow_name_of, read_flow_run, run_folder
 from rh_prefect.jobs.journal.call_assignment import Caller, CallRegistry, Try
@@ -64,7 +63,6 @@ class FlowScope:
     run: str
     flow: str
     attempt: int
-    task_attempt: int
     first_attempt: int
     details: Mapping[str, str]
     calls: CallRegistry = field(compare=False, repr=False)
@@ -92,7 +90,7 @@ _outer: LruCache[str, tuple[FlowRun, str]] = LruCache(_CACHE_SIZE)
 
 def current_scope() -> FlowScope | None:
     """The caller's scope; None outside of flows, `ConfigError` in a task that outlived its child flow."""
-    flows, tasks = flow_contexts(), task_contexts()
+    flows = flow_contexts()
     if not flows:
         return None
     root = flows[-1]
@@ -105,7 +103,6 @@ def current_scope() -> FlowScope | None:
         run=run_folder(flow_run),
         flow=name,
         attempt=max(flow_run.run_count, 1),
-        task_attempt=max(tasks[0].task_run.run_count, 1) if tasks else 1,
         # Prefect retries a flow by itself in the first attempts only.
         first_attempt=1 if is_retried_in_process(flow_run) else max(flow_run.run_count, 1),
         details={"flow_run": str(flow_run.id), "flow_run_name": flow_run.name},
@@ -252,8 +249,4 @@ def override_scope(scope: RecordedScope) -> Iterator[None]:
 
 def scope_override() -> RecordedScope | None:
     """Returns the scope set by `override_scope` for the caller's jobs; None if they use their own flow run's scope."""
-    scope = _scope_override.get()
-    if scope is None:
-        return None
-    inside = current_scope()
-    return replace(scope, task_attempt=inside.task_attempt) if inside else scope
+    return _scope_override.get()

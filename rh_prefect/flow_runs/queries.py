@@ -55,7 +55,6 @@ class RecordedScope:
     run: str
     flow: str
     attempt: int
-    task_attempt: int = 1
     first: int | None = None
     details: Mapping[str, str] = field(default_factory=dict)
     calls: CallRegistry = field(default_factory=CallRegistry, compare=False, repr=False)

@@ -19,7 +19,7 @@ from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit
 from rh_prefect.jobs.journal.record_types import End, Intent
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.outputs import manifest as manifests
-from rh_prefect.jobs.outputs.result import Attempt, AttemptInfo, Result, broken_end, end_of
+from rh_prefect.jobs.outputs.result import Result, broken_end, end_of
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
 
@@ -46,10 +46,10 @@ async def record_end(submit: Submit, view: TaskView, *, records: JobRecords) -> 
         return None
     attempt = await _attempt(records.journal.scope, submit, view)
     if submit.answer is not None and submit.answer.node_errors:
-        end = broken_end(submit, view, scope=attempt)
+        end = broken_end(submit, view, attempt=attempt)
     else:
         currency = await _currency(submit) if view.cost is not None else None
-        end = end_of(submit, view, scope=attempt, queued=None, ran=None, currency=currency)
+        end = end_of(submit, view, attempt=attempt, queued=None, ran=None, currency=currency)
     return await records.end(submit.n, end)
 
 
@@ -61,14 +61,13 @@ async def _currency(submit: Submit) -> str | None:
         return None
 
 
-async def _attempt(scope: str, submit: Submit, view: TaskView) -> Attempt:
+async def _attempt(scope: str, submit: Submit, view: TaskView) -> int:
     # Which attempt may pay for a failed job again depends on the attempt in which it failed; a success counts in all.
     if view.status == "SUCCESS":
-        return AttemptInfo(submit.intent.attempt)
+        return submit.intent.attempt
     # A batch's attempts have separate numbers, above those of the flow run whose journal it uses: with that one's
     # number the same attempt that waits for the task would pay for it again.
-    current = await scope_named(scope)
-    return AttemptInfo(max(current.attempt, submit.intent.attempt), current.task_attempt)
+    return max((await scope_named(scope)).attempt, submit.intent.attempt)
 
 
 async def store_of(intent: Intent) -> MediaStore:

@@ -12,7 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 from uuid import UUID
@@ -36,6 +36,7 @@ from rh_prefect.jobs.job_context import JobCall
 from rh_prefect.jobs.journal.job_records import JobRecords, read_job, split_job
 from rh_prefect.jobs.journal.record_types import Record
 from rh_prefect.jobs.journal.scope import Scope
+from rh_prefect.jobs.lifecycle_step_types import Accepted, Stage
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Request
 from rh_prefect.jobs.outputs.result import Result
@@ -122,9 +123,15 @@ class SuspendGroup:
         ticket = await engine.submit(request, call)
         if isinstance(ticket, Reused):
             return ticket.result
-        task = PendingTask(job=ticket.job, n=ticket.n, task_id=ticket.task_id)
-        end = ticket.end or await self.wait(task, engine.wait(ticket), poll_now=ticket.poll_now)
-        return task if end is None else await engine.complete(ticket, end=end)
+        stage: Stage | None = ticket.accepted
+        while isinstance(stage, Accepted) and stage.submit.end is None:
+            # After a failed task the job may have another one.
+            ticket = replace(ticket, accepted=stage)
+            task = PendingTask(job=ticket.job, n=ticket.n, task_id=ticket.task_id)
+            stage = await self.wait(task, engine.advance(ticket), poll_now=ticket.poll_now)
+            if stage is None:
+                return task
+        return await engine.complete(ticket)
 
     async def wait(self, task: PendingTask, end: Coroutine[Any, Any, T], *, poll_now: Callable[[], None]) -> T | None:
         """Waits for `end`; None where the group is suspended first. `poll_now` notices a recorded end at once."""

@@ -81,7 +81,7 @@ class Handle:
         if submit is None or submit.end is not None:
             return
         client = await self.accounts.client_for(submit.intent)
-        status = await cancel_submission(client, submit, records=self._records, attempt=self.scope)
+        status = await cancel_submission(client, submit, records=self._records, attempt=self.scope.attempt)
         # RunningHub may continue to report it as running, and waiting for it would never end.
         if status == "CANCELLED" and self.work().cancel():
             self._tell(submit)

@@ -84,8 +84,7 @@ class Waiter:
             return with_times(view, queued=queued, ran=ran)
         self._check_outputs(view)
         currency = await self._lease.account.prices.currency() if view.cost is not None else None
-        scope = self._context.scope
-        end = end_of(submit, view, scope=scope, queued=queued, ran=ran, currency=currency)
+        end = end_of(submit, view, attempt=self._context.scope.attempt, queued=queued, ran=ran, currency=currency)
         return await self._record_end(submit, end)
 
     async def cancel(self, submit: Submit) -> End:
@@ -96,7 +95,7 @@ class Waiter:
         """
         view = await cancel_task(self._lease.account.client, submit.task_id or "")
         self._check_outputs(view)
-        return await self._record_end(submit, broken_end(submit, view, scope=self._context.scope))
+        return await self._record_end(submit, broken_end(submit, view, attempt=self._context.scope.attempt))
 
     async def _wait(self, submit: Submit, task_id: str, changed: Callable[[TaskView], None]) -> TaskView | End:
         is_notified = submit.intent.webhook and isinstance(self._context.scope.journal, NotifyingJournal)
@@ -149,11 +148,9 @@ class Waiter:
             return
         odd = next((output.url for output in view.outputs), None)
         outputs = "no file and no text" if odd is None else f"a file under {bare(odd)[:80]!r}, which is not a URL"
-        run = self._context.scope.journal.scope
         raise OutputsPending(
             f"{self._context.job}: task {view.task_id} was paid for and has succeeded, but RunningHub "
-            f"lists {outputs}. What to do: run it again later, or: rh-prefect jobs collect {run}. The task "
-            "is then queried again, at no cost.",
+            f"lists {outputs}. What to do: run again later; the task is then queried again, at no cost.",
             job=self._context.job,
             task_id=view.task_id,
         )

@@ -7,32 +7,31 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias, assert_never
+from typing import TypeAlias, assert_never, cast
 
 from rh_prefect.caches_and_locks import LruCache, LruSet, SharedTasks
-from rh_prefect.client import TaskView
 from rh_prefect.client.connections import chance
 from rh_prefect.custom import CustomInput
-from rh_prefect.errors import RunningHubError, SubmissionUnknown
+from rh_prefect.errors import SubmissionUnknown
 from rh_prefect.jobs.accounts.account import Member, is_native
 from rh_prefect.jobs.accounts.account_slot import SlotLease
 from rh_prefect.jobs.accounts.pool import Pool
+from rh_prefect.jobs.delivery import RunDelivery
 from rh_prefect.jobs.download_folder import StoreChecks
-from rh_prefect.jobs.events import Observer, Silent, event_of, summary_of
+from rh_prefect.jobs.events import Observer, Silent, event_of
 from rh_prefect.jobs.job_context import Callback, JobCall, JobContext, Services, callback_of
 from rh_prefect.jobs.journal.budget import spend_tracker_of
 from rh_prefect.jobs.journal.call_assignment import REQUESTED_KEYS, Caller, CallJob
 from rh_prefect.jobs.journal.identity import reused_key
 from rh_prefect.jobs.journal.job_records import JobRecords, split_job
 from rh_prefect.jobs.journal.journal import NotifyingJournal
-from rh_prefect.jobs.journal.record_types import End, Intent
+from rh_prefect.jobs.journal.record_types import Intent
 from rh_prefect.jobs.journal.record_types import Reused as ReusedRecord
 from rh_prefect.jobs.journal.scope import OpenScopes, Scope
 from rh_prefect.jobs.journal.spool import Spool
-from rh_prefect.jobs.lifecycle import Accepted
+from rh_prefect.jobs.lifecycle_step_types import Accepted, Ended, Finished, Stage
 from rh_prefect.jobs.options import Options, Request, policy_of
 from rh_prefect.jobs.outputs import manifest as manifests
-from rh_prefect.jobs.outputs.collect import Collector
 from rh_prefect.jobs.outputs.manifest import Manifest
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.requests.graph_request import app_request, native_request, quick_create_request, workflow_request
@@ -52,19 +51,19 @@ class Submitted:
     """The ticket of a job whose task is known. Its slot is held until the task has ended, or the ticket is released.
 
     Attributes:
-        driver: Waits for the task.
+        work: Continues the job.
         accepted: The submission.
-        store: Where the caller wants the outputs; of concurrent calls of one job, each may want them elsewhere.
+        context: The job as the caller wants it; of concurrent calls of one job, each may want another storage.
     """
 
-    driver: StepExecutor
+    work: StepExecutor
     accepted: Accepted
-    store: MediaStore
+    context: JobContext
 
     @property
     def job(self) -> str:
         """The job's full name."""
-        return self.driver.context.job
+        return self.context.job
 
     @property
     def n(self) -> int:
@@ -76,18 +75,13 @@ class Submitted:
         """RunningHub's task id."""
         return self.accepted.submit.task_id or ""
 
-    @property
-    def end(self) -> End | None:
-        """The task's end, if it is already recorded."""
-        return self.accepted.submit.end
-
     def poll_now(self) -> None:
         """Makes the poller query the task at once."""
-        self.driver.context.lease.account.poller.wake(self.task_id)
+        self.work.context.lease.account.poller.wake(self.task_id)
 
     def release(self) -> None:
         """Releases the slot without completing the job."""
-        self.driver.release()
+        self.work.release()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +131,13 @@ class JobEngine:
             submit_timeout=settings.submit_timeout,
         )
         self._submissions: SharedTasks[tuple[str, str], Submitted] = SharedTasks(drop=Submitted.release)
-        self._waits: SharedTasks[tuple[str, str], End] = SharedTasks()
+        self._stages: SharedTasks[tuple[str, str], Stage] = SharedTasks()
         self._completions: SharedTasks[tuple[str, str, str], Result] = SharedTasks()
         self._unknown: LruCache[tuple[str, str], SubmissionUnknown] = LruCache(1000)
         self._claimed_keys: LruSet[tuple[str, str]] = LruSet(20_000)
         self._inputs: LruCache[tuple[str, str], Inputs] = LruCache(50)
         self._scopes = OpenScopes()
+        self._delivery = RunDelivery(self._scratch / "parts", grace=settings.grace_seconds)
 
     async def open(self, scope: Scope, store: MediaStore) -> bool:
         """Checks a scope before the first payment of an attempt; see `OpenScopes.open`."""
@@ -197,29 +192,32 @@ class JobEngine:
             context.notify("matched", call_job.note)
         try:
             ticket = await self._submissions.run(_name(context), lambda: self._submit(context))
-            return replace(ticket, store=store)
+            return replace(ticket, context=context)
         except SubmissionUnknown as error:
             # Without its traceback, whose frames reference the whole call.
             self._unknown[equal] = SubmissionUnknown(error.message, job=error.job, task_id=error.task_id)
             raise
 
-    async def wait(self, ticket: Submitted) -> End:
-        """Waits for the successful end of a job's task; its outputs are collected by `complete`.
+    async def advance(self, ticket: Submitted) -> Stage:
+        """Continues a submitted job to its next stage; concurrent calls of the job share it.
 
         Args:
             ticket: The ticket.
 
-        Raises:
-            RunningHubError: The task failed, was cancelled, or cannot be polled.
-        """
-        return await self._waits.run(_name(ticket.driver.context), lambda: ticket.driver.wait(ticket.accepted))
+        Returns:
+            `Ended` before its outputs are collected, `Accepted` of another task where the first one failed, or
+            `Finished`.
 
-    async def complete(self, ticket: Ticket, *, end: End | None = None) -> Result:
+        Raises:
+            RunningHubError: The task failed, was cancelled, or cannot be polled; or an output cannot be collected.
+        """
+        return await self._stages.run(_name(ticket.context), ticket.work.advance)
+
+    async def complete(self, ticket: Ticket) -> Result:
         """Waits for the end of a job's task, and collects its outputs.
 
         Args:
             ticket: The ticket, from `submit`.
-            end: The result of `wait`, if it was called.
 
         Returns:
             The result, with every output in the store.
@@ -229,8 +227,8 @@ class JobEngine:
         """
         if isinstance(ticket, Reused):
             return ticket.result
-        name = (*_name(ticket.driver.context), ticket.store.identity)
-        return await self._completions.run(name, lambda: self._complete(ticket, end))
+        name = (*_name(ticket.context), ticket.context.store.identity)
+        return await self._completions.run(name, lambda: self._complete(ticket))
 
     async def collect(
         self, intent: Intent, key: str, *, scope: Scope, store: MediaStore, observer: Observer | None = None
@@ -249,9 +247,12 @@ class JobEngine:
         """
         options = Options(label=intent.label, may_submit=False)
         call = JobCall(scope, store, options=options, observer=observer or Silent())
-        driver = StepExecutor(self._context(JobRequest.of(intent), call, CallJob(key)))
-        accepted = await driver.find()
-        return None if accepted is None else await self.complete(Submitted(driver, accepted, store))
+        context = self._context(JobRequest.of(intent), call, CallJob(key))
+        work = StepExecutor(context)
+        stage = await work.advance()
+        if isinstance(stage, Accepted):
+            return await self.complete(Submitted(work, stage, context))
+        return None  # no task is known
 
     def _context(self, request: JobRequest, call: JobCall, call_job: CallJob) -> JobContext:
         records = JobRecords(call.scope.journal, call_job.key)
@@ -270,6 +271,7 @@ class JobEngine:
             lease=SlotLease(pool, pool.exclusions(call.scope), model=request.model, job=records.name),
             services=self.services,
             spending=spend_tracker_of(call.scope.journal, attempt=call.scope.calls.number),
+            delivery=self._delivery,
             options=call.options,
             caller=call.caller,
             order=call_job.order,
@@ -279,19 +281,30 @@ class JobEngine:
 
     async def _submit(self, context: JobContext) -> Submitted:
         await self._register_for_ends(context.scope)
-        driver = StepExecutor(context)
-        return Submitted(driver, await driver.submit(), context.store)
+        work = StepExecutor(context)
+        stage = await work.advance()
+        if not isinstance(stage, Accepted):
+            raise AssertionError(f"{context.job}: a job of a run has no recorded result, so {stage} cannot come first")
+        return Submitted(work, stage, context)
 
     async def _register_for_ends(self, scope: Scope) -> None:
         if self._settings.webhook_url and isinstance(scope.journal, NotifyingJournal):
             for member in self.pool.members:
                 await scope.journal.notify_of_ends(member.account.poller)
 
-    async def _complete(self, ticket: Submitted, end: End | None) -> Result:
+    async def _complete(self, ticket: Submitted) -> Result:
         # A cancelled call keeps the slot: concurrent calls for other storages share the wait, which releases it.
-        end = end or ticket.end or await self.wait(ticket)
+        work, context = ticket.work, ticket.context
+        is_shared = context.store.identity == work.context.store.identity
+        stage: Stage = ticket.accepted
+        while not isinstance(stage, Finished if is_shared else Ended | Finished):
+            stage = await self.advance(ticket)
         ticket.release()  # its end may be another process's, so that this one has not waited
-        return await self._collect(ticket, end)
+        if isinstance(stage, Finished) and is_shared:
+            return cast(Result, stage.result)
+        # The task has ended, so that its outputs are only collected again, into the other storage.
+        collects = replace(context, policy=replace(context.policy, may_submit=False))
+        return cast(Result, await StepExecutor(collects).finish())
 
     async def _reusable(
         self, request: JobRequest, scope: Scope, store: MediaStore, options: Options
@@ -397,37 +410,6 @@ class JobEngine:
             model=request.model,
             exclusions=self.pool.exclusions(scope),
         )
-
-    async def _collect(self, ticket: Submitted, end: End) -> Result:
-        context = ticket.driver.context
-        submit, lease, request = replace(ticket.accepted.submit, end=end), context.lease, context.request
-        context.notify("collecting", "downloads its outputs", task_id=submit.task_id)
-        costs = context.spending.spent_on(context.key)
-
-        async def query(task_id: str) -> TaskView:
-            # Only the query needs the account: links take no key, and published outputs need no link.
-            return await (await lease.switch_to(submit.intent)).client.query(task_id)
-
-        # A download from a machine needs the key that paid.
-        account = await lease.switch_to(submit.intent) if is_native(request.endpoint) else lease.account
-        collector = Collector(
-            download=account.client.download,
-            query=query,
-            store=ticket.store,
-            scope=context.scope,
-            folder=self._scratch / "parts",
-            grace=self._settings.grace_seconds,
-        )
-        try:
-            collecting = collector.collect(
-                request, job=context.job, key=context.key, submit=submit, end=end, first_time=ticket.driver.first_time
-            )
-            result = await self.services.stores.storing(context.run_attempt, ticket.store, context.job, collecting)
-        except RunningHubError as error:
-            context.notify("failed", error.message, task_id=submit.task_id, costs=costs)
-            raise
-        context.observer.notify(event_of(result, message=summary_of(result), prompt=request.prompt, costs=costs))
-        return result
 
     def _callback(self, request: JobRequest) -> Callback | None:
         # An address in the caller's parameters takes precedence.

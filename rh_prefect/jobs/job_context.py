@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -18,7 +19,7 @@ from rh_prefect.jobs.events import JobEvent, JobEventState, Observer, Silent
 from rh_prefect.jobs.journal.budget import SpendTracker
 from rh_prefect.jobs.journal.call_assignment import Caller
 from rh_prefect.jobs.journal.costs import Costs
-from rh_prefect.jobs.journal.job_records import JobRecords
+from rh_prefect.jobs.journal.job_records import JobRecords, Submit
 from rh_prefect.jobs.journal.process_identity import current_owner, uptime
 from rh_prefect.jobs.journal.record_types import Intent
 from rh_prefect.jobs.journal.scope import Scope
@@ -149,9 +150,34 @@ class Services:
     submit_timeout: float = 60.0
 
 
+class Delivery(Protocol):
+    """Brings the outputs of a work into the storage, and records its result."""
+
+    async def read(self, context: JobContext) -> Any:
+        """Returns the recorded result; None where there is none."""
+        ...
+
+    async def publish(self, context: JobContext, submit: Submit, *, first_time: bool) -> Any:
+        """Downloads and publishes the outputs of a submission that has ended.
+
+        Args:
+            context: The work.
+            submit: The submission, with its end.
+            first_time: Whether its outputs cannot have been published before.
+
+        Returns:
+            The result, or `Invalid` where the answer does not have the required structure.
+        """
+        ...
+
+    async def record(self, context: JobContext, result: Any) -> Any:
+        """Records the result, unless one is recorded; returns the recorded one."""
+        ...
+
+
 @dataclass(frozen=True)
 class JobContext:
-    """One job that a call is for, with what is needed to submit and to complete it.
+    """One work that a call is for, with what is needed to submit and to complete it.
 
     Attributes:
         request: The request, with its files by content.
@@ -163,11 +189,13 @@ class JobContext:
         lease: The account that pays, and the job's slot there.
         services: The objects that it shares with other jobs.
         spending: The costs of its scope.
+        delivery: Publishes its outputs.
         options: How to run it.
         caller: Who calls, and where in the run.
         order: Which of the calls with this request it is.
         callback: Where RunningHub sends a webhook at the task's end.
         is_new: Whether it had no record when its scope was opened.
+        flow: The flow or the pipeline, for the records; the scope's flow by default.
     """
 
     request: JobRequest
@@ -179,11 +207,13 @@ class JobContext:
     lease: SlotLease
     services: Services
     spending: SpendTracker
+    delivery: Delivery
     options: Options = field(default_factory=Options)
     caller: Caller = field(default_factory=Caller)
     order: int = 1
     callback: Callback | None = None
     is_new: bool = False
+    flow: str = ""
 
     @property
     def key(self) -> str:
@@ -219,13 +249,14 @@ class JobContext:
             is_detached=self.caller.is_detached,
             label=request.label,
             run=scope.run,
-            flow=scope.flow,
+            flow=self.flow or scope.flow,
             estimate=request.estimate,
             currency=request.currency,
             submit_timeout=self.services.submit_timeout,
             attempt=scope.attempt,
             graph=request.graph,
             webhook=self.callback is not None,
+            flow_run=self.policy.run,
         )
 
     @property

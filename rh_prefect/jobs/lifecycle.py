@@ -1,30 +1,46 @@
-"""The lifecycle of one paid job: all decisions, without I/O.
+"""The lifecycle of a work: all decisions about payment, without I/O.
 
-`submitting`, `finding` and `completing` are generators: each yields the next step and receives the result of the
-step. `step_executor` performs the steps. So each rule about money is tested state by state, without a clock, a network
-or a journal:
+A *work* is one request that is paid for once in its scope. `run_work` is a generator: it yields the next step and
+receives the result of the step. `step_executor` performs the steps. So each rule about money is tested state by state,
+without a clock, a network or a journal:
 
-    submitting: validate -> upload -> slot -> budget -> claim (intent) -> POST -> answer
-    completing: wait -> end
+    result? -> waiter -> submission n? -> upload -> slot -> budget -> claim (intent) -> POST -> answer    Accepted
+    wait -> end                                                                                           Ended
+    publish -> result
 
-The rules, in the order in which they apply:
+`Accepted` and `Ended` are stages: an executor may stop there and continue later, or another process may.
 
-- The journal has precedence. A ticket is queried, never submitted again; a recorded end is final.
+| record       | written                                   | holds                                      |
+|--------------|-------------------------------------------|--------------------------------------------|
+| waiter       | before a run waits for the work           | the run                                    |
+| intent n     | before POST n, exclusively                | run, owner, account, parameters            |
+| answer n     | after it                                  | a ticket, `refused` or `unknown`           |
+| resolution n | by a person, or the late owner            | `adopted` with a task id, or `forgotten`   |
+| end n        | when the task is terminal, exclusively    | the outputs' links, or the failure; cost   |
+| result       | after the files are published             | the files; nothing else decides about it   |
+
+In the scope of one flow run, no other run waits for its works, and its claims need no notes: these steps do nothing
+there. The rules, in the order in which they apply:
+
+- The records have precedence. A ticket is queried, never submitted again; a recorded end is final.
 - An intent without an answer is a POST in flight, or its owner has died; the process waits until this is decided.
 - An unknown answer stays unknown until a person, the late owner or the caller's own option resolves it.
-- No task is submitted that would exceed the run's budget; the budget never stops a job that has a ticket.
+- No task is submitted that would exceed the run's budget; the budget never stops a work that has a ticket.
 - A refusal is recorded before any wait; the next POST has the next number.
 - A ticket's end is recorded before its outputs are fetched.
-- A failed task is paid for again only by a later attempt, within `max_attempts`, and never if the same request would
-  fail again.
+- A failed task is paid for again while `attempts` allows it, if its code says that a new task may help or an earlier
+  attempt of the run has met the failure; never if the same request would fail again.
+
+Records are only ever added, so a stale reading is an earlier state; what is decided by it is decided again when an
+exclusive creation fails.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Literal, assert_never, get_args
+from typing import Any, Literal, get_args
 
 from rh_prefect.client import NativeSubmit
 from rh_prefect.errors import (
@@ -34,27 +50,39 @@ from rh_prefect.errors import (
     InputError,
     JobCancelled,
     JobFailed,
+    NotPlanned,
     SubmissionUnknown,
     api_error,
     explain,
 )
-from rh_prefect.jobs.journal.budget import Shortfall, exceeded
-from rh_prefect.jobs.journal.job_records import JobView, Submit
+from rh_prefect.jobs.journal.budget import exceeded
+from rh_prefect.jobs.journal.job_records import Submit
 from rh_prefect.jobs.journal.record_types import BROKEN, NOT_DELIVERED, NOT_SENT, Answer, End, Intent
 from rh_prefect.jobs.lifecycle_step_types import (
+    Accepted,
     AwaitEnd,
     AwaitSlot,
     CancelTask,
     CheckCancel,
     Claim,
+    Ended,
     Forget,
     FreeSlot,
+    NoteClaim,
+    NoteWait,
+    NoteWaiter,
     Pause,
     Post,
     Prepare,
-    ReadJob,
+    Publish,
+    ReadResult,
+    ReadSubmission,
+    ReadWait,
+    ReadWaiters,
     RecordAnswer,
+    RecordResult,
     Release,
+    ReportFailure,
     Reserve,
     Step,
     SwitchAccount,
@@ -63,55 +91,90 @@ from rh_prefect.jobs.lifecycle_step_types import (
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """The caller's options, and the position of the call in the run.
+class Invalid:
+    """A successful task whose answer does not have the structure that the caller requires.
 
     Attributes:
-        job: The job's full name, for messages.
+        reason: What is wrong with it.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The options of a call for a work, and its position in the run.
+
+    Attributes:
+        job: The work's full name, as `rh-prefect jobs` takes it.
         endpoint: The endpoint, for messages.
-        attempt: The flow-run attempt, from 1.
-        task_attempt: The task-run attempt, from 1.
+        name: The step or the call, for messages; the work's full name by default.
+        run: The run, as intents name it; empty in the scope of one run, whose submissions are all its own.
+        attempt: The attempt of the run, from 1.
         first_attempt: The first attempt whose payments count together with this one's; see `Scope.first_attempt`.
-        max_attempts: How many tasks one job may pay for from `first_attempt` on, failed ones included, and unknown ones
-            where they are resubmitted.
+        attempts: How many tasks one work may pay for from `first_attempt` on, failed ones and invalid answers included,
+            and unknown ones where they are resubmitted.
         on_unknown: `raise` requires a person to resolve an unknown submission; `resubmit` pays again, at the caller's
             risk.
         may_submit: False if only results that are already paid for are downloaded.
         undelivered_tries: How often in a row a request that cannot leave this machine is tried.
-        budget: What all jobs of the run may cost together; None for no limit.
+        budget: What all works of the run may cost together; None for no limit.
+        unpriced_advice: What to do if the budget needs a price that is not known.
         may_switch_account: Whether another account may pay after an account-specific refusal.
+        forbidden: Why the run must not pay for it, and what to do; empty where it may. A result that exists, or comes,
+            is still used.
+        another_task: How a person asks for a new task of a request that failed for good; empty if there is no way.
     """
 
     job: str
     endpoint: str
+    name: str = ""
+    run: str = ""
     attempt: int = 1
-    task_attempt: int = 1
     first_attempt: int = 1
-    max_attempts: int = 3
+    attempts: int = 3
     on_unknown: Literal["raise", "resubmit"] = "raise"
     may_submit: bool = True
     undelivered_tries: int = 5
     budget: Decimal | None = None
+    unpriced_advice: str = "run it without a budget"
     may_switch_account: bool = False
+    forbidden: str = ""
+    another_task: str = ""
+
+    @property
+    def title(self) -> str:
+        """The name that messages begin with."""
+        return self.name or self.job
+
+    def is_own(self, submit: Submit) -> bool:
+        """Whether this run, or one of its earlier attempts, made a submission."""
+        return submit.intent.flow_run == self.run
+
+    def counts(self, submit: Submit) -> bool:
+        """Whether a submission is one of the `attempts` of this run."""
+        return self.is_own(submit) and submit.intent.attempt >= self.first_attempt
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """A submission whose task is known.
+@dataclass(slots=True)
+class _Progress:
+    """The state of the work as far as this process has seen it.
 
     Attributes:
-        job: The job, with all its submissions.
-        submit: The submission: its task runs, or has succeeded.
-        adopted: Whether an earlier call has made it.
+        waits: Numbers whose task it waited for.
+        paid: How many of the run's attempts are used.
+        refusals: Refused submissions in a row.
+        undelivered: Submissions in a row that did not leave this machine.
     """
 
-    job: JobView
-    submit: Submit
-    adopted: bool
+    waits: set[int] = field(default_factory=set)
+    paid: int = 0
+    refusals: int = 0
+    undelivered: int = 0
 
 
-def submitting(policy: Policy) -> Generator[Step, Any, Accepted]:
-    """Makes the decisions for one job, from reading its records to an accepted submission.
+def run_work(policy: Policy) -> Generator[Step, Any, Any]:
+    """Gets the result of one work, and pays for it if that was not done.
 
     Args:
         policy: The options of the call.
@@ -120,135 +183,92 @@ def submitting(policy: Policy) -> Generator[Step, Any, Accepted]:
         Steps; each class documents its result.
 
     Returns:
-        The submission that was accepted now or earlier.
+        The result; None where `may_submit` is false and nothing was paid.
 
     Raises:
-        SubmissionUnknown: It is not known whether a submission was accepted.
-        JobFailed: Its task has failed, and this attempt may not pay for another.
-        JobCancelled: The task or the run was cancelled.
+        SubmissionUnknown: It is unknown whether a submission was accepted; a user decides.
+        JobFailed: The task failed, or its answer was invalid, and this run may not pay for another now.
+        JobCancelled: The run or the task was cancelled.
+        BudgetExceeded: The price does not fit into the run's budget.
+        NotPlanned: The run's reviewed plan does not name the work.
         ApiError: RunningHub refused the submission for good.
+        ConnectFailed: RunningHub could not be reached, several times in a row.
         InputError: The request could not be written.
     """
-    adopted = True
-    job: JobView = yield ReadJob()
+    result = yield ReadResult()
+    if result is not None:
+        return result
+    yield NoteWaiter()
+    progress, n = _Progress(), 1
     while True:
-        job = yield from _settled(policy, job)
-        accepted = _accepted(policy, job, adopted=adopted)
-        if accepted is not None:
-            return accepted
-        # New, refused, forgotten, or failed with another task allowed.
-        job = yield from _submit(policy, job)
-        adopted = False
-
-
-def finding(policy: Policy) -> Generator[Step, Any, Accepted | None]:
-    """Finds the paid submission of one job, without ever submitting.
-
-    Args:
-        policy: The options of the call, with `may_submit` false.
-
-    Yields:
-        Steps; each class documents its result.
-
-    Returns:
-        The accepted submission; None where nothing was paid.
-
-    Raises:
-        SubmissionUnknown: It is not known whether a submission was accepted.
-        JobFailed: Its task has failed.
-        JobCancelled: Its task was cancelled.
-    """
-    read: JobView = yield ReadJob()
-    job = yield from _settled(policy, read)
-    return _accepted(policy, job, adopted=True)
-
-
-def completing(policy: Policy, accepted: Accepted) -> Generator[Step, Any, End]:
-    """Makes the decisions for one job, from its accepted submission to the task's success.
-
-    Args:
-        policy: The options of the call.
-        accepted: The submission.
-
-    Yields:
-        Steps; each class documents its result.
-
-    Returns:
-        The end of the task that succeeded, whose outputs are to be collected.
-
-    Raises:
-        JobFailed: The task failed, and this attempt may not pay for another.
-        JobCancelled: The task or the run was cancelled.
-    """
-    if accepted.submit.end is not None:
-        return accepted.submit.end
-    end = yield from _to_its_end(policy, accepted.submit, adopted=accepted.adopted)
-    return _only_success(policy, accepted.job, end)
-
-
-def _settled(policy: Policy, job: JobView) -> Generator[Step, Any, JobView]:
-    """Waits until the job's last submission is answered, and settles an unknown answer."""
-    while True:
-        match job.state, job.last:
-            case "open", Submit() as last:
-                job = yield Watch(last)
-            case "unknown", Submit() as last:
-                yield from _settle_unknown(policy, job, last)
-                job = yield ReadJob()
+        recorded: Submit | None = yield ReadSubmission(n)
+        if recorded is None and not policy.may_submit:
+            return None
+        submit = recorded or (yield from _pay(policy, n, progress))
+        match submit:
+            case None:
+                continue  # another process was first; its intent is read now
+            case Submit(state="open"):
+                yield Watch(submit)
+            case Submit(state="unknown"):
+                yield from _settle_unknown(policy, submit, progress)
+            case Submit(state="refused" | "forgotten"):
+                progress.paid += submit.may_be_paid and policy.counts(submit)
+                n += 1
             case _:
-                return job
+                result = yield from _finish(policy, submit, progress, adopted=recorded is not None)
+                if result is not None:
+                    return result
+                n += 1
 
 
-def _accepted(policy: Policy, job: JobView, *, adopted: bool) -> Accepted | None:
-    last = job.last
-    if last is None or last.state not in ("ticket", "ended") or (last.end and may_pay_again(policy, job)):
+def cancel_work(run: str, n: int) -> Generator[Step, Any, bool]:
+    """Cancels the task of a cancelled run's claim, unless another run waits for the work.
+
+    Args:
+        run: The cancelled run.
+        n: The number that it claimed.
+
+    Yields:
+        Steps.
+
+    Returns:
+        Whether the task was cancelled.
+    """
+    submit: Submit | None = yield ReadSubmission(n)
+    if submit is None or submit.state != "ticket" or submit.intent.flow_run != run:
+        return False
+    if (yield ReadWaiters()):
+        return False
+    yield CancelTask(submit)
+    return True
+
+
+def _pay(policy: Policy, n: int, progress: _Progress) -> Generator[Step, Any, Submit | None]:
+    """Submits number n; None where another process has claimed it."""
+    if policy.forbidden:
+        raise NotPlanned(f"{policy.title}: {policy.forbidden} Nothing was paid for it.", job=policy.job)
+    yield Prepare()
+    yield AwaitSlot()
+    # The wait may have been long, and a link lives for a day only.
+    yield Prepare()
+    if policy.budget is not None and (short := (yield Reserve(n, policy.budget))) is not None:
+        raise exceeded(policy.title, budget=policy.budget, short=short, unpriced=policy.unpriced_advice)
+    if (yield CheckCancel(fresh=False)):
+        raise JobCancelled(f"{policy.title}: the run was cancelled before this job was submitted.", job=policy.job)
+    # Noted first: a claim without an intent counts nothing, and an intent without a claim would escape the budget.
+    yield NoteClaim(n)
+    intent: Intent | None = yield Claim(n)
+    if intent is None:
+        yield from _give_back(policy, n)
         return None
-    if last.end is not None:
-        _only_success(policy, job, last.end)
-    return Accepted(job, last, adopted)
-
-
-def _submit(policy: Policy, job: JobView) -> Generator[Step, Any, JobView]:
-    """Posts until there is a ticket or an unknown answer, or until another process is first."""
-    refusals = undelivered = 0
-    while True:
-        yield Prepare()
-        yield AwaitSlot()
-        # The wait may have been long, and a link lives for a day only.
-        yield Prepare()
-        yield from _within_budget(policy, job.next_n)
-        if (yield CheckCancel(fresh=False)):
-            raise JobCancelled(f"{policy.job}: the run was cancelled before this job was submitted.", job=policy.job)
-        intent: Intent | None = yield Claim(job.next_n)
-        if intent is None:
-            yield from _give_back(policy, job.next_n)
-            read: JobView = yield ReadJob()
-            return read
-        answer: Answer = yield Post(intent, job.next_n)
-        submit: Submit = yield RecordAnswer(intent, job.next_n, answer)
-        job = job.adding(submit)
-        if submit.state in ("ended", "forgotten"):
-            # While this process was stopped, another process continued the job; its records are read.
-            since: JobView = yield ReadJob()
-            return since
-        if submit.state != "refused":
-            return job
+    answer: Answer = yield Post(intent, n)
+    submit: Submit = yield RecordAnswer(intent, n, answer)
+    if submit.state == "refused":
         refused = submit.answer or answer
-        yield from _give_back(policy, submit.n, full=explain(refused.code).no_slot)
-        if policy.may_switch_account and refused.retry != "throttled" and (yield SwitchAccount(refused)):
-            continue
-        undelivered = undelivered + 1 if refused.code == NOT_DELIVERED else 0
-        raise_unless_temporary(policy.job, policy.endpoint, refused, undelivered, tries=policy.undelivered_tries)
-        refusals += 1
-        yield Pause(refusals, refused.code, refused.reason)
-
-
-def _within_budget(policy: Policy, n: int) -> Generator[Step, Any, None]:
-    if policy.budget is None:
-        return
-    short: Shortfall | None = yield Reserve(n, policy.budget)
-    if short is not None:
-        raise exceeded(policy.job, budget=policy.budget, short=short)
+        yield from _give_back(policy, n, full=explain(refused.code).no_slot)
+        yield from _retry_or_raise(policy, refused, progress)
+    return submit
 
 
 def _give_back(policy: Policy, n: int, *, full: bool = False) -> Generator[Step, Any, None]:
@@ -258,44 +278,41 @@ def _give_back(policy: Policy, n: int, *, full: bool = False) -> Generator[Step,
         yield Release(n)
 
 
-def raise_unless_temporary(job: str, endpoint: str, refused: Answer, undelivered: int, *, tries: int = 5) -> None:
-    """Raises the error of a permanent rejection; returns if a later submission may be accepted.
+def _retry_or_raise(policy: Policy, refused: Answer, progress: _Progress) -> Generator[Step, Any, None]:
+    """Switches to another account or waits after a refusal; raises if the same request would be refused again."""
+    if policy.may_switch_account and refused.retry != "throttled" and (yield SwitchAccount(refused)):
+        return
+    progress.undelivered = progress.undelivered + 1 if refused.code == NOT_DELIVERED else 0
+    _raise_unless_temporary(policy, refused, progress.undelivered)
+    progress.refusals += 1
+    yield Pause(progress.refusals, refused.code, refused.reason)
 
-    Args:
-        job: The job's full name, for messages.
-        endpoint: The endpoint, for messages.
-        refused: The refusal.
-        undelivered: How many submissions in a row have not left this machine.
-        tries: How many of them are allowed.
 
-    Raises:
-        ConnectFailed: RunningHub could not be reached.
-        InputError: The request could not be written.
-        ApiError: RunningHub refused it for good.
-    """
-    if refused.code == NOT_DELIVERED and undelivered >= tries:
+def _raise_unless_temporary(policy: Policy, refused: Answer, undelivered: int) -> None:
+    if refused.code == NOT_DELIVERED and undelivered >= policy.undelivered_tries:
         raise ConnectFailed(
-            f"{job}: RunningHub could not be reached, {undelivered} times in a row: {refused.reason}. "
+            f"{policy.title}: RunningHub could not be reached, {undelivered} times in a row: {refused.reason}. "
             "Nothing was paid. What to do: check the network and RH_BASE_URL, then run again."
         )
     if refused.code == NOT_SENT:
-        raise InputError(f"{job}: {refused.reason}")
+        raise InputError(f"{policy.title}: {refused.reason}")
     if refused.retry != "throttled":
-        raise api_error(refused.code, refused.reason, doing=f"{job}: submit to {endpoint}")
+        raise api_error(refused.code, refused.reason, doing=f"{policy.title}: submit to {policy.endpoint}")
 
 
-def _settle_unknown(policy: Policy, job: JobView, submit: Submit) -> Generator[Step, Any, None]:
+def _settle_unknown(policy: Policy, submit: Submit, progress: _Progress) -> Generator[Step, Any, None]:
     # A service may accept each submission that it answers with an error, so the limit is the same.
-    if policy.on_unknown == "resubmit" and policy.may_submit and not _is_used_up(policy, job):
+    may_resubmit = policy.on_unknown == "resubmit" and policy.may_submit
+    if may_resubmit and progress.paid + policy.counts(submit) < policy.attempts:
         yield Forget(submit.n)
         return
     answer = submit.answer
     reason = f" ({answer.reason})" if answer and answer.reason else ""
     place, form = _task_list_of(submit.intent)
     raise SubmissionUnknown(
-        f"{policy.job}: submit {submit.n} to {policy.endpoint} was begun at {submit.intent.at} and it is unknown "
-        f"whether RunningHub accepted it{reason}. It is not sent again, since that could pay twice. What to do: look "
-        f"for the task in {place}. If it is there: rh-prefect jobs adopt {policy.job} {form}. "
+        f"{policy.title}: submission {submit.n} to {policy.endpoint} was started at {submit.intent.at} and it is not "
+        f"known whether RunningHub accepted it{reason}. It is not sent again, because you could pay twice. What to do: "
+        f"look for the task in {place}. If it is there: rh-prefect jobs adopt {policy.job} {form}. "
         f"If it is not: rh-prefect jobs mark-refused {policy.job}. Then run again.",
         job=policy.job,
     )
@@ -313,63 +330,123 @@ def _task_list_of(intent: Intent) -> tuple[str, str]:
     return f"RunningHub's call log of account {intent.account}", "TASK_ID"
 
 
-def _to_its_end(policy: Policy, submit: Submit, *, adopted: bool) -> Generator[Step, Any, End]:
-    # A graph that RunningHub reports as broken fails or runs in part, so its task is cancelled.
-    is_broken = submit.answer is not None and bool(submit.answer.node_errors)
+def _finish(policy: Policy, submit: Submit, progress: _Progress, *, adopted: bool) -> Generator[Step, Any, Any]:
+    """Completes a submission that has a task, and returns the result; None if the next number may be tried."""
+    end = submit.end
+    if end is None or end.status == "SUCCESS":
+        yield Accepted(submit, adopted)
+    if end is None:
+        end = yield from _wait(policy, submit, progress, adopted=adopted)
+    failure: JobFailed | JobCancelled
+    if end.status == "SUCCESS":
+        yield Ended(submit, end)
+        result = yield Publish(submit, end)
+        if not isinstance(result, Invalid):
+            return (yield RecordResult(result))
+        failure = _invalid(policy, submit, result)
+    else:
+        failure = _failure(policy, end)
+    yield from _continue_or_raise(policy, submit, end, failure, progress)
+    return None
+
+
+def _wait(policy: Policy, submit: Submit, progress: _Progress, *, adopted: bool) -> Generator[Step, Any, End]:
+    """Waits for the end of a task, which is recorded before it is returned."""
+    # A graph that RunningHub reports as broken fails or runs in part, so waiting for it would pay for nothing.
+    if submit.answer is not None and submit.answer.node_errors:
+        broken: End = yield CancelTask(submit)
+        return broken
     # A caller that only downloads paid results needs them even if its run was cancelled.
-    stop: bool = is_broken or (policy.may_submit and (yield CheckCancel(fresh=True)))
-    end: End = yield CancelTask(submit) if stop else AwaitEnd(submit, adopted=adopted)
+    if policy.may_submit and (yield CheckCancel(fresh=True)):
+        cancelled: End = yield from _cancel_own(policy, submit)
+        return cancelled
+    if not policy.counts(submit):
+        yield NoteWait(submit.n)
+    progress.waits.add(submit.n)
+    end: End = yield AwaitEnd(submit, adopted=adopted)
     return end
 
 
-def _is_used_up(policy: Policy, job: JobView) -> bool:
-    """Returns whether the job has paid for `max_attempts` tasks; a run that a user starts resets the count."""
-    return job.payments(since=policy.first_attempt) >= policy.max_attempts
+def _cancel_own(policy: Policy, submit: Submit) -> Generator[Step, Any, End]:
+    """Cancels the task of this cancelled run, unless another run wants its result."""
+    if not policy.is_own(submit) or (yield ReadWaiters()):
+        raise JobCancelled(
+            f"{policy.title}: the run was cancelled; task {submit.task_id} continues, because another run waits "
+            "for it.",
+            job=policy.job,
+            task_id=submit.task_id,
+        )
+    end: End = yield CancelTask(submit)
+    return end
 
 
-def _only_success(policy: Policy, job: JobView, end: End) -> End:
-    match end.status:
-        case "SUCCESS":
-            return end
-        case "CANCELLED":
-            raise JobCancelled(
-                f"{policy.job}: task {end.task_id} was cancelled. What to do: run it again to pay for a new one.",
-                job=policy.job,
-                task_id=end.task_id,
-            )
-        case "FAILED":
-            raise _failure(policy, end, is_used_up=_is_used_up(policy, job))
-        case other:
-            assert_never(other)
+def _continue_or_raise(
+    policy: Policy, submit: Submit, end: End, failure: JobFailed | JobCancelled, progress: _Progress
+) -> Generator[Step, Any, None]:
+    """Raises the failure unless this run may pay for the next number."""
+    is_earlier = submit.n not in progress.waits and end.attempt < policy.attempt
+    if isinstance(failure, JobCancelled):
+        # A cancelled run leaves the work to the others; the task of this run was cancelled by a person.
+        if policy.is_own(submit) and not is_earlier:
+            raise failure
+        return
+    if end.status == "FAILED" and is_hopeless(end.code):
+        raise failure
+    if not (policy.counts(submit) or submit.n in progress.waits or (yield ReadWait(submit.n))):
+        return  # a failure of an earlier run
+    progress.paid += 1
+    if progress.paid >= policy.attempts:
+        raise _used_up(policy, failure)
+    may_pay = policy.may_submit and failure.new_task
+    if not (may_pay or (policy.is_own(submit) and is_earlier)):
+        raise failure
+    yield ReportFailure(submit, end.reason or end.code)
 
 
-def _failure(policy: Policy, end: End, *, is_used_up: bool) -> JobFailed:
+def _failure(policy: Policy, end: End) -> JobFailed | JobCancelled:
+    if end.status == "CANCELLED":
+        return JobCancelled(
+            f"{policy.title}: task {end.task_id} was cancelled. What to do: run it again to pay for a new one.",
+            job=policy.job,
+            task_id=end.task_id,
+        )
     row = explain(end.code, end.reason)
     return JobFailed(
-        f"{policy.job}: task {end.task_id} of {policy.endpoint} failed: {end.reason or row.meaning} "
-        f"(code {end.code or 'none'}). What to do: {_advice(policy, end, is_used_up=is_used_up)}.",
+        f"{policy.title}: task {end.task_id} of {policy.endpoint} failed: {end.reason or row.meaning} "
+        f"(code {end.code or 'none'}). What to do: {_advice(policy, end)}.",
         job=policy.job,
         task_id=end.task_id,
         code=end.code,
-        new_task=row.new_task and not is_used_up,
+        new_task=row.new_task,
     )
 
 
-def _advice(policy: Policy, end: End, *, is_used_up: bool) -> str:
-    if is_hopeless(end.code):
-        row = CODES.get(end.code)
-        return row.advice if row else "the same request would fail again; change it"
-    if is_used_up:
-        return (
-            "this run has paid for as many tasks of this job as max_attempts allows ("
-            f"{policy.max_attempts}) and its retries do not pay for more. Run the flow run again (Retry "
-            "in the dashboard, `--resume`) to pay for new ones"
-        )
+def _invalid(policy: Policy, submit: Submit, invalid: Invalid) -> JobFailed:
+    return JobFailed(
+        f"{policy.title}: the answer of task {submit.task_id} does not match parse: {invalid.reason}. What to "
+        "do: run it again, which pays for a new answer, increase the number of attempts of the step, or "
+        "change the prompt or parse.",
+        job=policy.job,
+        task_id=submit.task_id,
+        new_task=True,
+    )
+
+
+def _used_up(policy: Policy, failure: JobFailed) -> JobFailed:
+    """The error of the last task that `attempts` allows: no retry of the run pays for another."""
+    message = f"{failure.message} Retries of this run pay for no more of them: `attempts` allows {policy.attempts}."
+    return JobFailed(message, job=failure.job, task_id=failure.task_id, code=failure.code, new_task=False)
+
+
+def _advice(policy: Policy, end: End) -> str:
     row = explain(end.code, end.reason)
+    if is_hopeless(end.code):
+        advice = row.advice if end.code in CODES else "the same request would fail again; change it"
+        return f"{advice}; {policy.another_task}" if policy.another_task else advice
     if end.code in CODES and row.retry in ("final", "action_required"):
         return row.advice
     # The table's advice for an unclear code is about a submission; this task has ended.
-    return "run it again; it pays for a new task"
+    return "run it again, which pays for a new task"
 
 
 def is_hopeless(code: str) -> bool:
@@ -378,18 +455,3 @@ def is_hopeless(code: str) -> bool:
         return True
     row = CODES.get(code)
     return row is not None and row.retry == "final" and not issubclass(row.error, GenerationFailed)
-
-
-def may_pay_again(policy: Policy, job: JobView) -> bool:
-    """Whether a job whose task did not succeed may submit another.
-
-    A later attempt of the flow run may, unless the request is hopeless. A retry of the calling task may only where the
-    code itself says that a new task helps: a task is retried for many reasons, and most of them have nothing to do with
-    the job.
-    """
-    end = job.last.end if job.last else None
-    if end is None or end.status == "SUCCESS" or _is_used_up(policy, job) or is_hopeless(end.code):
-        return False
-    if policy.attempt > end.attempt:
-        return True
-    return explain(end.code, end.reason).new_task and policy.task_attempt > end.task_attempt

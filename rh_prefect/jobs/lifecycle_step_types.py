@@ -1,18 +1,56 @@
-"""The steps that the lifecycle of a job may request, each with the type of its result."""
+"""The steps that the lifecycle of a work may request, each with the type of its result."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from rh_prefect.jobs.journal.job_records import Submit
-from rh_prefect.jobs.journal.record_types import Answer, Intent
+from rh_prefect.jobs.journal.record_types import Answer, End, Intent
 
 
 @dataclass(frozen=True, slots=True)
-class ReadJob:
-    """A step that reads the job's records; its result is a `JobView`."""
+class ReadResult:
+    """A step that reads the recorded result; its result is that, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoteWaiter:
+    """A step that records that the run waits for the work; its result is None."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadWaiters:
+    """A step that checks whether another run waits for the work; its result is a bool."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSubmission:
+    """A step that reads the records of number n; its result is a `Submit`, or None without an intent."""
+
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class NoteClaim:
+    """A step that records in the run's own journal that the run is about to claim n; its result is None."""
+
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class NoteWait:
+    """A step that records in the run's own journal that it waits for the task of n; its result is None."""
+
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadWait:
+    """A step that checks whether an earlier process of the run recorded a wait for n; its result is a bool."""
+
+    n: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +101,14 @@ class Pause:
 
     refusals: int
     code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFailure:
+    """A step that reports a failed task, after which another one is tried; its result is None."""
+
+    submit: Submit
     reason: str
 
 
@@ -126,8 +172,68 @@ class CancelTask:
     submit: Submit
 
 
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """A step that downloads and publishes the outputs; its result is the work's result, or an `Invalid`."""
+
+    submit: Submit
+    end: End
+
+
+@dataclass(frozen=True, slots=True)
+class RecordResult:
+    """A step that records the result, unless one is recorded; its result is the recorded one."""
+
+    result: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The stage at which a submission's task is known; an executor may stop here. Its result is None.
+
+    Attributes:
+        submit: The submission: its task runs, or has succeeded.
+        adopted: Whether an earlier call has made it.
+    """
+
+    submit: Submit
+    adopted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The stage at which a task has succeeded and its outputs can be published. Its result is None."""
+
+    submit: Submit
+    end: End
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The stage at which a work is over; only an executor makes it.
+
+    Attributes:
+        result: The result; None where nothing was paid and nothing may be.
+    """
+
+    result: Any
+
+
+Stage: TypeAlias = Accepted | Ended | Finished
+"""Where an executor may stop, and continue later."""
+
 Step: TypeAlias = (
-    ReadJob
+    ReadResult
+    | NoteWaiter
+    | ReadWaiters
+    | ReadSubmission
+    | NoteClaim
+    | NoteWait
+    | ReadWait
+    | Publish
+    | RecordResult
+    | Accepted
+    | Ended
     | Prepare
     | AwaitSlot
     | FreeSlot
@@ -135,6 +241,7 @@ Step: TypeAlias = (
     | Release
     | SwitchAccount
     | Pause
+    | ReportFailure
     | CheckCancel
     | Claim
     | Post

@@ -18,7 +18,7 @@ from rh_prefect.jobs.journal.journal import Journal, as_cached
 from rh_prefect.jobs.journal.process_identity import is_surely_dead
 from rh_prefect.jobs.journal.record_types import Intent
 from rh_prefect.jobs.journal.scope import FolderScope, Scope, cancel_key, forbid_attempt, last_attempt
-from rh_prefect.jobs.outputs.result import Attempt, end_of
+from rh_prefect.jobs.outputs.result import end_of
 
 REMEMBER = 2.0
 """Maximum age in seconds of a "not cancelled" that is used without a new read."""
@@ -137,7 +137,7 @@ async def _after_cancelling(
     return view
 
 
-async def cancel_submission(client: Cancels, submit: Submit, *, records: JobRecords, attempt: Attempt) -> str:
+async def cancel_submission(client: Cancels, submit: Submit, *, records: JobRecords, attempt: int) -> str:
     """Cancels the task of a submission, and records its end.
 
     A success whose files RunningHub does not list yet is not recorded, since the record of an end is never changed: who
@@ -158,7 +158,7 @@ async def cancel_submission(client: Cancels, submit: Submit, *, records: JobReco
     last = await cancel_task(client, submit.task_id or "")
     if not is_settled(last):
         return last.status
-    return (await records.end(submit.n, end_of(submit, last, scope=attempt, queued=None, ran=None))).status
+    return (await records.end(submit.n, end_of(submit, last, attempt=attempt, queued=None, ran=None))).status
 
 
 def is_unclear(submit: Submit) -> bool:
@@ -281,7 +281,7 @@ class _Cancellation:
             return
         try:
             client, records = await self._client_for(submit.intent), JobRecords(self._scope.journal, view.key)
-            status = await cancel_submission(client, submit, records=records, attempt=self._scope)
+            status = await cancel_submission(client, submit, records=records, attempt=self._scope.attempt)
             self._ended[submit.task_id] = status
         except RunningHubError as error:
             self._failed[self._job(view)] = error.message

@@ -1,4 +1,4 @@
-"""Executes the steps that the lifecycle selects, for one job."""
+"""Executes the steps that the lifecycle selects, for one work."""
 
 from __future__ import annotations
 
@@ -7,10 +7,19 @@ from collections.abc import Generator
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
-from typing import Any, TypeVar, assert_never
+from typing import Any, Final, assert_never, cast
 
 from rh_prefect.caches_and_locks import SingleFlight
-from rh_prefect.errors import ApiError, JobCancelled, RunningHubError, SubmissionUnknown, explain
+from rh_prefect.errors import (
+    ApiError,
+    ConfigError,
+    JobCancelled,
+    JobTimeout,
+    RunningHubError,
+    SubmissionUnknown,
+    TaskNotFound,
+    explain,
+)
 from rh_prefect.jobs.accounts.account import Account, is_native
 from rh_prefect.jobs.accounts.limiter import pause_seconds
 from rh_prefect.jobs.accounts.pool import as_refusal
@@ -21,23 +30,36 @@ from rh_prefect.jobs.journal.budget import Money, Shortfall
 from rh_prefect.jobs.journal.job_records import RESUBMITTED, JobView, Submit
 from rh_prefect.jobs.journal.journal import as_cached
 from rh_prefect.jobs.journal.record_types import Answer, End, Intent, Resolution
-from rh_prefect.jobs.lifecycle import Accepted, completing, finding, submitting
+from rh_prefect.jobs.lifecycle import run_work
 from rh_prefect.jobs.lifecycle_step_types import (
     CRITICAL,
+    Accepted,
     AwaitEnd,
     AwaitSlot,
     CancelTask,
     CheckCancel,
     Claim,
+    Ended,
+    Finished,
     Forget,
     FreeSlot,
+    NoteClaim,
+    NoteWait,
+    NoteWaiter,
     Pause,
     Post,
     Prepare,
-    ReadJob,
+    Publish,
+    ReadResult,
+    ReadSubmission,
+    ReadWait,
+    ReadWaiters,
     RecordAnswer,
+    RecordResult,
     Release,
+    ReportFailure,
     Reserve,
+    Stage,
     Step,
     SwitchAccount,
     Watch,
@@ -49,17 +71,22 @@ from rh_prefect.jobs.submission import Submitter
 LIMITER_PAUSES = 2
 """So many refusals for want of a slot cause no pause of the job: the limiter pauses for all jobs of the account."""
 
+LONGEST_WAIT: Final = 12 * 3600.0
+"""Seconds for which a run without a deadline waits for the task of an account whose key it does not have."""
+
+_LONGEST_PAUSE: Final = 15.0
+
 _log = logging.getLogger("rh_prefect")
-T = TypeVar("T")
 
 
 class StepExecutor:
-    """Submits one job and waits for its task, on the package's loop thread."""
+    """Runs one work stage by stage, on the package's loop thread."""
 
     def __init__(self, context: JobContext) -> None:
         """Sends no request."""
         self.context = context
         self._request = context.request
+        self._records = context.records
         self._key = context.key
         self._lease = context.lease
         self._spending = context.spending
@@ -73,81 +100,77 @@ class StepExecutor:
         self._is_refused = False
         self._slot_refusals = 0
         self._is_unread = context.is_new
+        self._view = JobView(self._key)
         self._answered_at: float | None = None
-        self.first_time = False
+        self._first_time = False
+        self._life: Generator[Step, Any, Any] | None = None
+        self._stages: set[tuple[type, int]] = set()
 
-    async def submit(self) -> Accepted:
-        """Submits the job, unless it was paid for earlier.
+    async def advance(self) -> Stage:
+        """Continues the work to its next stage: its acceptance, its end, or its result.
 
-        Returns:
-            The accepted submission. Its slot is held until `wait` or `release`.
+        The slot is held from `Accepted` to `Ended`, or until `release`. After an interruption the next call reads the
+        records again, and returns no stage twice.
 
         Raises:
-            RunningHubError: As `submitting` says, and what client, journal and store raise.
+            RunningHubError: As `run_work` says, and what client, records and store raise.
         """
         # Before the first await: from here on, concurrent calls determine their prices before they claim.
         self._spending.is_limited |= self.context.policy.budget is not None
-        return await self._begin(submitting(self.context.policy))
-
-    async def find(self) -> Accepted | None:
-        """Finds the submission that was paid for earlier; None where there is none.
-
-        Raises:
-            RunningHubError: As `finding` says, and what the journal raises.
-        """
-        return await self._begin(finding(self.context.policy))
-
-    async def wait(self, accepted: Accepted) -> End:
-        """Waits for the task's successful end.
-
-        Args:
-            accepted: What `submit` or `find` has returned.
-
-        Raises:
-            RunningHubError: As `completing` says, and what client and journal raise.
-        """
+        stage: Stage | None = None
         try:
-            return await self._run(completing(self.context.policy, accepted))
+            stage = await self._advance()
         except RunningHubError as error:
-            self._notify_failure(error)
-            raise
-        finally:
-            self.release()
-
-    def release(self) -> None:
-        """Releases the slot, if the job holds one."""
-        self._lease.release()
-
-    async def _begin(self, life: Generator[Step, Any, T]) -> T:
-        is_accepted = False
-        try:
-            accepted = await self._run(life)
-            is_accepted = True
-            return accepted
-        except RunningHubError as error:
-            self._notify_failure(error)
+            self.context.notify(_state_of(error), error.message, costs=self._spending.spent_on(self._key))
             raise
         finally:
             self._spending.drop(self._key)
             if self._reserved is not None:
                 self._release(self._reserved)
-            if not is_accepted:
+            if not isinstance(stage, Accepted):
                 self.release()
+        return stage
 
-    def _notify_failure(self, error: RunningHubError) -> None:
-        self.context.notify(_state_of(error), error.message, costs=self._spending.spent_on(self._key))
+    async def finish(self) -> Any:
+        """Continues the work to its result, and returns that; see `advance`."""
+        while not isinstance(stage := await self.advance(), Finished):
+            pass
+        return stage.result
 
-    async def _run(self, life: Generator[Step, Any, T]) -> T:
+    def release(self) -> None:
+        """Releases the slot, if the work holds one."""
+        self._lease.release()
+
+    async def _advance(self) -> Stage:
+        # An interrupted generator is dropped: it would take the result of a step that was not done.
+        life, self._life = self._life, None
         try:
-            step = next(life)
-            while True:
-                work = self._uninterrupted(life, step) if isinstance(step, CRITICAL) else None
-                step = life.send(await (self._do(step) if work is None else LOOP.critical(work)))
+            if life is None:
+                life = run_work(self.context.policy)
+                step = next(life)
+            else:
+                step = life.send(None)
+            while not self._is_new_stage(step):
+                step = life.send(await self._perform(life, step))
         except StopIteration as over:
-            result: T = over.value
-            return result
+            return Finished(over.value)
+        self._life = life
+        return cast(Accepted | Ended, step)
 
-    async def _uninterrupted(self, life: Generator[Step, Any, T], step: Step) -> Any:
+    def _is_new_stage(self, step: Step) -> bool:
+        if not isinstance(step, Accepted | Ended):
+            return False
+        stage = (type(step), step.submit.n)
+        is_new = stage not in self._stages
+        self._stages.add(stage)
+        return is_new
+
+    async def _perform(self, life: Generator[Step, Any, Any], step: Step) -> Any:
+        if isinstance(step, CRITICAL):
+            return await LOOP.critical(self._uninterrupted(life, step))
+        return await self._do(step)
+
+    async def _uninterrupted(self, life: Generator[Step, Any, Any], step: Step) -> Any:
         """Claims, posts and records one submission; returns the result of the last step."""
         result = await self._do(step)
         while isinstance(step, Claim | Post) and result is not None:
@@ -157,8 +180,20 @@ class StepExecutor:
 
     async def _do(self, step: Step) -> Any:  # the class of each step documents the result
         match step:
-            case ReadJob():
-                return await self._read()
+            case ReadResult():
+                return await self.context.delivery.read(self.context)
+            case NoteWaiter():
+                return await self._records.note_waiter()
+            case ReadWaiters():
+                return await self._records.has_other_waiters()
+            case ReadSubmission(n):
+                return await self._read_submission(n)
+            case NoteClaim(n):
+                return await self._records.note_claim(n)
+            case NoteWait(n):
+                return await self._records.note_wait(n)
+            case ReadWait(n):
+                return await self._records.has_waited(n)
             case Prepare():
                 return await self._prepare()
             case AwaitSlot():
@@ -181,24 +216,41 @@ class StepExecutor:
                 return self._switch_account(answer)
             case Pause(refusals, code, reason):
                 return await self._pause(refusals, code, reason)
+            case ReportFailure(submit, reason):
+                message = f"task {submit.task_id} failed ({reason}) and counts with its cost; another one is submitted"
+                return self.context.notify("waiting", message, task_id=submit.task_id)
             case Watch(submit):
                 return await self._submitter.watch(submit)
             case Forget(n):
                 return await self._submitter.resolve(n, Resolution(outcome="forgotten", by=RESUBMITTED))
             case AwaitEnd(submit, adopted):
-                return self._settled(submit, await self._await_end(submit, adopted=adopted))
+                return self._counted(submit, await self._await_end(submit, adopted=adopted))
             case CancelTask(submit):
-                return self._settled(submit, await self._cancel_task(submit))
+                return self._counted(submit, await self._cancel_task(submit))
+            case Publish(submit, end):
+                return await self._publish(submit, end)
+            case RecordResult(result):
+                return await self.context.delivery.record(self.context, result)
+            case Accepted() | Ended():
+                return None
             case other:
                 assert_never(other)
 
-    async def _read(self) -> JobView:
-        # If another process has recorded the job meanwhile, the claim fails and the job is read then.
-        view = JobView(self._key, ()) if self._is_unread else await self._submitter.read()
-        self._is_unread = False
-        self.first_time = not view.submits
-        self._spending.take(view)
-        return view
+    async def _read_submission(self, n: int) -> Submit | None:
+        known = self._view.find(n)
+        if known is not None and known.state in ("refused", "forgotten"):
+            return known  # final, and a work may have hundreds of refusals
+        # If another process has recorded the work meanwhile, the claim fails and the work is read then.
+        if not self._is_unread:
+            self._view = await self._submitter.read()
+        self._is_unread, self._first_time = False, self._first_time or (n == 1 and not self._view.submits)
+        own = tuple(filter(self.context.policy.is_own, self._view.submits))
+        self._spending.take(replace(self._view, submits=own))
+        return self._view.find(n)
+
+    async def _publish(self, submit: Submit, end: End) -> Any:
+        self.context.notify("collecting", "downloads its outputs", task_id=submit.task_id)
+        return await self.context.delivery.publish(self.context, replace(submit, end=end), first_time=self._first_time)
 
     async def _await_slot(self) -> None:
         await self._lease.acquire()
@@ -290,8 +342,10 @@ class StepExecutor:
         self._reserved = None
         self._spending.release(self._key, n)
 
-    def _settled(self, submit: Submit, end: End) -> End:
-        self._spending.note(self._key, replace(submit, end=end))
+    def _counted(self, submit: Submit, end: End) -> End:
+        # Another run's task counts in that run's budget.
+        if self.context.policy.is_own(submit):
+            self._spending.note(self._key, replace(submit, end=end))
         return end
 
     async def _claim(self, n: int) -> Intent | None:
@@ -342,6 +396,8 @@ class StepExecutor:
             await services.sleep(pause_seconds(refusals, jitter=services.jitter()))
 
     async def _await_end(self, submit: Submit, *, adopted: bool) -> End:
+        if not (self.context.policy.is_own(submit) or await self._can_query(submit)):
+            return await self._await_record(submit)
         await self._lease.switch_to(submit.intent)
         self._lease.occupy()
         if adopted:
@@ -351,6 +407,41 @@ class StepExecutor:
             return await Waiter(self.context).wait(submit, first_view=self._submitter.first_view, age=self._age())
         finally:
             self._lease.release()
+
+    async def _can_query(self, submit: Submit) -> bool:
+        """Returns whether an account of this run can query the task of another run."""
+        try:
+            account = await self._lease.switch_to(submit.intent)
+            if not self._lease.is_account_of(submit.intent):
+                # It may be the same account with a new key or another name, or another account.
+                await account.client.query(submit.task_id or "")
+        except (ConfigError, TaskNotFound):
+            return False
+        return True
+
+    async def _await_record(self, submit: Submit) -> End:
+        """Waits until another run has recorded the end of a task that this run cannot query."""
+        services, deadline = self.context.services, self.context.options.deadline or LONGEST_WAIT
+        began, gap, account = services.clock(), 0.05, submit.intent.account
+        message = (
+            f"task {submit.task_id} is running on account {account}, whose key this run does not have; "
+            "waiting for its end"
+        )
+        self.context.notify("adopted", message, task_id=submit.task_id)
+        while services.clock() - began < deadline:
+            end = await self._records.read_end(submit.n)
+            if end is not None:
+                return end
+            await services.sleep(gap)
+            gap = min(_LONGEST_PAUSE, gap * 1.5)
+        raise JobTimeout(
+            f"{self.context.policy.title}: task {submit.task_id} was submitted by run {submit.intent.flow_run} on "
+            f"account {account}, whose key this run does not have, and its end was not recorded within "
+            f"{deadline:.0f} s. Nothing was paid. What to do: configure the credentials of that account "
+            "for this run, and run again.",
+            job=self.context.job,
+            task_id=submit.task_id,
+        )
 
     def _age(self) -> float:
         """Seconds since RunningHub accepted the task, estimated from the POST; 0 if unknown."""

@@ -49,21 +49,9 @@ class Submitter:
         """Reads the job, with the tickets that this machine's spool has for it."""
         view = await self._records.view()
         for submit in view.submits:
-            self._check_same_request(submit)
+            self._records.check(submit, base=self._request.base)
             view = await self._replay_spool(view, submit)
         return view
-
-    def _check_same_request(self, submit: Submit) -> None:
-        if submit.intent.base != self._request.base:
-            raise InputError(
-                f"{self._context.job}: this key is already used for another request ({submit.intent.model}"
-                "). What to do: use a different key for each request."
-            )
-
-    async def with_spooled(self, submit: Submit) -> Submit:
-        """Returns a submission with the ticket that this machine's spool has for it."""
-        view = await self._replay_spool(JobView(self._records.key, (submit,)), submit)
-        return view.find(submit.n) or submit
 
     async def _replay_spool(self, view: JobView, submit: Submit) -> JobView:
         """Records a ticket in the journal that so far only the spool has."""

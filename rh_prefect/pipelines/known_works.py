@@ -23,9 +23,9 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.parsed_answers import fits_shape
 from rh_prefect.pipelines.plan.planned_steps import KnownWork, WorkQuery
 from rh_prefect.pipelines.stored_edits import FILES, EditResult, EditResults, open_edits
-from rh_prefect.pipelines.work_lifecycle import Home
 from rh_prefect.pipelines.works_store import (
     FOLDER,
+    Home,
     WorksJournal,
     choose_new_take,
     home_key,

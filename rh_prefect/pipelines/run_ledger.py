@@ -22,9 +22,9 @@ from rh_prefect.jobs.journal.job_records import JobRecords, Submit
 from rh_prefect.jobs.journal.journal import JSON, Journal, run_together
 from rh_prefect.jobs.journal.record_types import Intent, Record
 from rh_prefect.jobs.journal.scope import Scope
-from rh_prefect.jobs.lifecycle_step_types import CancelTask
+from rh_prefect.jobs.lifecycle import cancel_work
+from rh_prefect.jobs.lifecycle_step_types import CancelTask, ReadSubmission, ReadWaiters
 from rh_prefect.jobs.run_cancellation import UNCLEAR, Cancels, cancel_submission, is_unclear
-from rh_prefect.pipelines.work_lifecycle import ReadInterests, ReadSubmission, WorkPolicy, cancel_work
 from rh_prefect.pipelines.works_store import WorksJournal
 
 _AT_ONCE = 16
@@ -232,7 +232,7 @@ class WorksLedger:
         self, work: str, n: int, client_for: Callable[[Intent], Awaitable[Cancels]], done: CancelledWorks
     ) -> None:
         name = f"{self._works.scope}/{work}"
-        life = cancel_work(WorkPolicy(name=name, job=name, endpoint="", flow_run=self.flow_run), n)
+        life = cancel_work(self.flow_run, n)
         submit: Submit | None = None
         status: str | None = None
         try:
@@ -242,11 +242,11 @@ class WorksLedger:
                     case ReadSubmission():
                         submit = await self._works.submission(work, n)
                         step = life.send(submit)
-                    case ReadInterests():
+                    case ReadWaiters():
                         step = life.send(await self._works.has_other_interest(work, self.flow_run))
                     case CancelTask(ticket):
                         records, client = JobRecords(self._works, work), await client_for(ticket.intent)
-                        status = await cancel_submission(client, ticket, records=records, attempt=self._run)
+                        status = await cancel_submission(client, ticket, records=records, attempt=self._run.attempt)
                         step = life.send(None)
                     case other:
                         raise AssertionError(other)

@@ -1,32 +1,26 @@
-"""Runs one work: executes the steps that `run_work` of `work_lifecycle` yields."""
+"""Runs the works of a pipeline's run, whose records and results all runs share."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from rh_prefect.caches_and_locks import SharedTasks
-from rh_prefect.client import TaskView
 from rh_prefect.errors import (
     AccountError,
     ApiError,
-    ConfigError,
     JobError,
-    JobTimeout,
     KeyRejected,
     MediaError,
     OutputsExpired,
-    OutputsPending,
-    TaskNotFound,
     TransportError,
 )
-from rh_prefect.jobs.accounts.account import Member, is_native
 from rh_prefect.jobs.accounts.account_slot import SlotLease
+from rh_prefect.jobs.delivery import collector_for
 from rh_prefect.jobs.download_folder import part_file, remove
 from rh_prefect.jobs.engine import JobEngine
 from rh_prefect.jobs.events import JobEvent
@@ -34,31 +28,22 @@ from rh_prefect.jobs.job_context import JobCall, JobContext
 from rh_prefect.jobs.journal.budget import spend_tracker_of
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.journal.identity import base_hash
-from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit
-from rh_prefect.jobs.journal.record_types import End, Intent
-from rh_prefect.jobs.lifecycle_step_types import Step
+from rh_prefect.jobs.journal.job_records import JobRecords, Submit
+from rh_prefect.jobs.journal.record_types import End
+from rh_prefect.jobs.lifecycle import Invalid
 from rh_prefect.jobs.options import Request, policy_of
 from rh_prefect.jobs.outputs.collect import Collector, Names, extension_of_output
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.requests.request_preparation import JobRequest, as_recorded, replace_marks
 from rh_prefect.jobs.step_executor import StepExecutor
 from rh_prefect.media.media import Media
-from rh_prefect.pipelines import work_lifecycle as protocol
 from rh_prefect.pipelines.plan.identity import work_id
 from rh_prefect.pipelines.run_ledger import WorksLedger, run_name
 from rh_prefect.pipelines.site_graphs import unread
 from rh_prefect.pipelines.stored_edits import publish_content
-from rh_prefect.pipelines.work_lifecycle import Home, Invalid, WorkPolicy, WorkStep, run_work
-from rh_prefect.pipelines.works_store import WorksJournal
+from rh_prefect.pipelines.works_store import Home, WorksJournal
 from rh_prefect.settings import Settings
 from rh_prefect.workflows import AppInput, GraphInput, WorkflowInput
-
-_log = logging.getLogger("rh_prefect")
-
-LONGEST_WAIT = 12 * 3600.0
-"""Seconds for which a run without a deadline waits for the task of an account whose key it does not have."""
-
-_LONGEST_PAUSE = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +61,7 @@ class WorkCall:
             first one, for an id that ends at RunningHub the work that gave it.
         planned: The work that the plan names; another one is not paid for. Empty outside of plans.
         price: What it costs at most, where neither the catalogue nor RunningHub knows its price.
-        forbidden: Why the run must not pay for it; see `work_lifecycle.WorkPolicy`.
+        forbidden: Why the run must not pay for it; see `lifecycle.Policy`.
         saved_graph: Of a workflow or an app: the fingerprint of the graph that the plan has read.
     """
 
@@ -108,23 +93,6 @@ class WorkResult:
     home: Home
     files: tuple[Media, ...]
     is_new: bool
-
-
-@dataclass(frozen=True)
-class WorkContext(JobContext):
-    """One work of a step, with everything needed to run it.
-
-    Attributes:
-        flow_run: The flow run.
-        pipeline: The pipeline's name.
-    """
-
-    flow_run: str = ""
-    pipeline: str = ""
-
-    def intent(self, member: Member) -> Intent:
-        """Makes the record that precedes a POST; see `JobContext.intent`."""
-        return super().intent(member).model_copy(update={"flow_run": self.flow_run, "flow": self.pipeline})
 
 
 class WorkRunner:
@@ -200,9 +168,9 @@ class WorkRunner:
             )
         if request.estimate is None and work_call.price is not None:
             request = replace(request, estimate=work_call.price)
-        driver = self._driver(work_call, call, work, request)
+        runs = StepExecutor(self._context(work_call, call, work, request))
         flow_run = call.scope.journal.scope
-        home = await self._running.run((flow_run, work, work_call.shape), driver.make)
+        home = await self._running.run((flow_run, work, work_call.shape), runs.finish)
         return WorkResult(work, home, self._works.files_of(home, call.store), home.flow_run == flow_run)
 
     async def costs(self, call: JobCall) -> dict[str, Costs]:
@@ -226,167 +194,116 @@ class WorkRunner:
         """
         return spend_tracker_of(WorksLedger(call.scope, self._works)).spent_on(work) or Costs()
 
-    def _driver(self, work_call: WorkCall, call: JobCall, work: str, request: JobRequest) -> WorkDriver:
+    def _context(self, work_call: WorkCall, call: JobCall, work: str, request: JobRequest) -> JobContext:
         engine, scope = self._engine, call.scope
-        pool, records = engine.pool.for_endpoint(request.endpoint), JobRecords(self._works, work)
-        ledger = WorksLedger(scope, self._works)
-        policy = policy_of(request, scope, call.options, job=records.name, may_switch_account=not engine.pool.is_single)
-        context = WorkContext(
+        pool, ledger = engine.pool.for_endpoint(request.endpoint), WorksLedger(scope, self._works)
+        records = SharedRecords(self._works, work, ledger, name=work_call.name)
+        policy = policy_of(request, scope, call.options, job=records.name, may_switch_account=not pool.is_single)
+        return JobContext(
             request=request,
             records=records,
             scope=scope,
             store=call.store,
             observer=call.observer,
-            policy=policy,
+            policy=replace(
+                policy,
+                name=work_call.name,
+                run=ledger.flow_run,
+                attempts=work_call.attempts,
+                unpriced_advice="give the step a price in the file, as in assume: {price: 0.50}, and run again",
+                forbidden=work_call.forbidden,
+                another_task="for a new task of the same request, run again with --retake",
+            ),
             lease=SlotLease(pool, pool.exclusions(scope), model=request.model, job=records.name),
             services=engine.services,
             spending=spend_tracker_of(ledger, attempt=scope.calls.number),
+            delivery=SharedDelivery(self._works, work_call, settings=self._settings),
             options=call.options,
             caller=call.caller,
-            flow_run=ledger.flow_run,
-            pipeline=self._pipeline,
+            flow=self._pipeline,
         )
-        return WorkDriver(context, work_call, self._works, ledger, settings=self._settings)
 
 
-class WorkDriver(StepExecutor):
-    """Executes the steps that the protocol selects, for one work."""
+class SharedRecords(JobRecords):
+    """One work's records that all runs share, and the notes of one run about it."""
 
-    def __init__(
-        self, context: WorkContext, work_call: WorkCall, works: WorksJournal, ledger: WorksLedger, *, settings: Settings
-    ) -> None:
-        """Takes a work; nothing happens yet.
+    def __init__(self, works: WorksJournal, work: str, ledger: WorksLedger, *, name: str) -> None:
+        """Refers to the records of a work; reads nothing.
 
         Args:
-            context: The work.
-            work_call: The step's request for a work.
             works: The records of works.
-            ledger: The claims of the flow run.
-            settings: This machine's state folder.
+            work: The work.
+            ledger: The notes of the run.
+            name: The step, for the notes.
         """
-        super().__init__(context)
-        self._work_call = work_call
+        super().__init__(works, work)
         self._works = works
         self._ledger = ledger
+        self._step = name
+        self._waiter = run_name(ledger.flow_run)
+
+    def check(self, submit: Submit, *, base: str) -> None:
+        """Checks nothing: the work's id is made of its request."""
+
+    async def note_waiter(self) -> None:
+        """Records that the run waits for the work, so that other runs do not cancel its task."""
+        await self._works.record_interest(self.key, self._waiter)
+
+    async def has_other_waiters(self) -> bool:
+        """Checks whether another run waits for the work."""
+        return await self._works.has_other_interest(self.key, self._waiter)
+
+    async def note_claim(self, n: int) -> None:
+        """Notes that the run is about to claim submission n."""
+        await self._ledger.note_claim(self.key, n, self._step)
+
+    async def note_wait(self, n: int) -> None:
+        """Notes that the run waits for the task of submission n."""
+        await self._ledger.note_wait(self.key, n)
+
+    async def has_waited(self, n: int) -> bool:
+        """Checks whether this attempt, or one whose payments count with it, has waited for the task."""
+        return await self._ledger.has_waited(self.key, n)
+
+
+class SharedDelivery:
+    """Publishes files under names made of their content, and records the result that all runs share."""
+
+    def __init__(self, works: WorksJournal, work_call: WorkCall, *, settings: Settings) -> None:
+        """Takes a step's request for a work; nothing happens yet.
+
+        Args:
+            works: The records of works.
+            work_call: The step's request for a work.
+            settings: This machine's state folder.
+        """
+        self._works = works
+        self._work_call = work_call
         self._settings = settings
-        self._is_counted = False
         self._end: End | None = None
-        self._interest = run_name(context.flow_run)
-        self._policy = WorkPolicy(
-            name=work_call.name,
-            job=context.job,
-            endpoint=context.request.endpoint,
-            flow_run=context.flow_run,
-            attempts=work_call.attempts,
-            since=context.scope.first_attempt,
-            budget=context.policy.budget,
-            may_switch_account=context.policy.may_switch_account,
-            forbidden=work_call.forbidden,
+
+    async def read(self, context: JobContext) -> Home | None:
+        """Reads the result."""
+        return self._notified(context, await self._works.read_home(context.key, shape=self._work_call.shape))
+
+    async def record(self, context: JobContext, result: Home) -> Home:
+        """Records the result; returns the one that is recorded now."""
+        home = await self._works.create_home(context.key, result, shape=self._work_call.shape)
+        self._notified(context, home)
+        return home
+
+    async def publish(self, context: JobContext, submit: Submit, *, first_time: bool) -> Home | Invalid:  # noqa: ARG002
+        """Downloads, parses and publishes the outputs."""
+        self._end = submit.end
+        collector = await collector_for(
+            context,
+            submit,
+            WorkCollector,
+            folder=self._settings.state_dir / "parts",
+            grace=self._settings.grace_seconds,
         )
-
-    async def make(self) -> Home:
-        """Gets the result of the work."""
-        self._spending.is_limited |= self._policy.budget is not None
-        try:
-            return await self._begin(cast(Any, run_work(self._policy)))
-        finally:
-            self.release()
-
-    async def _do(self, step: Step | WorkStep) -> Any:  # each step documents its result
-        match step:
-            case protocol.ReadHome():
-                return self._notified(await self._works.read_home(self._key, shape=self._work_call.shape))
-            case protocol.RecordInterest():
-                return await self._works.record_interest(self._key, self._interest)
-            case protocol.ReadSubmission(n):
-                return await self._read_submission(n)
-            case protocol.NoteClaim(n):
-                return await self._ledger.note_claim(self._key, n, self._work_call.name)
-            case protocol.NoteWait(n):
-                return await self._ledger.note_wait(self._key, n)
-            case protocol.ReadWait(n):
-                return await self._ledger.has_waited(self._key, n)
-            case protocol.ReadInterests():
-                return await self._works.has_other_interest(self._key, self._interest)
-            case protocol.Publish(submit, end):
-                return await self._publish(submit, end)
-            case protocol.RecordHome(home):
-                return self._notified(await self._works.create_home(self._key, home, shape=self._work_call.shape))
-            case _:
-                return await super()._do(step)
-
-    async def _read_submission(self, n: int) -> Submit | None:
-        submit = await self._works.submission(self._key, n)
-        if submit is None:
-            return None
-        submit = await self._submitter.with_spooled(submit)
-        if self._is_own(submit) and not self._is_counted:
-            await self._count_own()
-        if self._is_own(submit):
-            self._spending.note(self._key, submit)
-        return submit
-
-    async def _count_own(self) -> None:
-        """Counts all submissions that this run has made of the work, before another is considered."""
-        view = JobView.parse(self._key, await self._works.job(self._key))
-        self._spending.take(replace(view, submits=tuple(filter(self._is_own, view.submits))))
-        self._is_counted = True
-
-    def _is_own(self, submit: Submit) -> bool:
-        return submit.intent.flow_run == self._policy.flow_run
-
-    def _settled(self, submit: Submit, end: End) -> End:
-        # Another run's task counts in that run's budget.
-        return super()._settled(submit, end) if self._is_own(submit) else end
-
-    async def _await_end(self, submit: Submit, *, adopted: bool) -> End:
-        if not (self._is_own(submit) or await self._can_poll(submit)):
-            return await self._await_record(submit)
-        try:
-            return await super()._await_end(submit, adopted=adopted)
-        except OutputsPending as error:
-            raise _with_advice(error, "run again later. The task is then queried again, at no cost.") from error
-
-    async def _can_poll(self, submit: Submit) -> bool:
-        """Returns whether an account of this run can query the task of another run."""
-        try:
-            account = await self._lease.switch_to(submit.intent)
-            if not self._lease.is_account_of(submit.intent):
-                # It may be the same account with a new key or another name, or another account.
-                await account.client.query(submit.task_id or "")
-        except (ConfigError, TaskNotFound):
-            return False
-        return True
-
-    async def _await_record(self, submit: Submit) -> End:
-        """Waits until another run has recorded the end of a task that this run cannot poll."""
-        services, deadline = self.context.services, self.context.options.deadline or LONGEST_WAIT
-        began, gap, account = services.clock(), 0.05, submit.intent.account
-        message = (
-            f"task {submit.task_id} is running on account {account}, whose key this run does not have; "
-            "waiting for its end"
-        )
-        self.context.notify("adopted", message, task_id=submit.task_id)
-        while services.clock() - began < deadline:
-            end = await self.context.records.read_end(submit.n)
-            if end is not None:
-                return end
-            await services.sleep(gap)
-            gap = min(_LONGEST_PAUSE, gap * 1.5)
-        raise JobTimeout(
-            f"{self._policy.name}: task {submit.task_id} was submitted by run {submit.intent.flow_run} on "
-            f"account {account}, whose key this run does not have, and its end was not recorded within "
-            f"{deadline:.0f} s. Nothing was paid. What to do: configure the credentials of that account "
-            "for this run, and run again.",
-            job=self.context.job,
-            task_id=submit.task_id,
-        )
-
-    async def _publish(self, submit: Submit, end: End) -> Home | Invalid:
-        context, self._end = self.context, end
-        context.notify("collecting", "downloads its outputs", task_id=submit.task_id)
-        collecting = (await self._collector(submit)).collect(
-            context.request, job=context.job, key=context.key, submit=submit, end=end, first_time=False
+        collecting = collector.collect(
+            context.request, job=context.job, key=context.key, submit=submit, first_time=False
         )
         try:
             result = await context.services.stores.storing(context.run_attempt, context.store, context.job, collecting)
@@ -399,49 +316,50 @@ class WorkDriver(StepExecutor):
         if result.damaged:
             file = result.damaged[0]
             raise MediaError(
-                f"{self._policy.name}: task {end.task_id} was paid for, and {file.uri} is damaged ("
+                f"{context.policy.title}: task {submit.task_id} was paid for, and {file.uri} is damaged ("
                 f"{file.defect}): RunningHub gave it so each time. It is kept, and is not used. What to "
                 "do: run again within a day, which downloads it again at no cost; or pay for a new "
                 "result with --retake."
             )
-        return self._home(submit, end, result)
+        return self._home(context, submit, result)
 
-    def _home(self, submit: Submit, end: End, result: Result) -> Home | Invalid:
+    def _home(self, context: JobContext, submit: Submit, result: Result) -> Home | Invalid:
         value = None
         if self._work_call.parse is not None:
             try:
                 value = self._work_call.parse(result.text)
             except ValueError as error:
                 return Invalid(str(error))
-        store = self.context.store
+        store = context.store
         named = [(store.name_of(file.uri) or file.uri, file) for file in result.outputs]
         return Home(
-            task_id=end.task_id,
+            task_id=result.task_id,
             n=submit.n,
             flow_run=submit.intent.flow_run,
             store=store.url,
             outputs=tuple(file.model_copy(update={"uri": name}) for name, file in named),
             texts=result.texts,
             value=value,
-            cost=end.cost,
-            currency=end.currency,
-            coins=end.coins,
+            cost=result.cost,
+            currency=result.currency,
+            coins=submit.end.coins if submit.end else None,
         )
 
-    def _notified(self, home: Home | None) -> Home | None:
+    def _notified(self, context: JobContext, home: Home | None) -> Home | None:
         """Notifies the observer of the result, which this run or another one has paid for."""
         if home is None:
             return None
-        is_own = home.flow_run == self._policy.flow_run
-        names = [self.context.store.uri(file.uri) for file in home.outputs]
-        costs = (self._spending.spent_on(self._key) or Costs.of(home.cost, home.currency)) if is_own else Costs()
+        is_own = home.flow_run == context.policy.run
+        names = [context.store.uri(file.uri) for file in home.outputs]
+        paid = context.spending.spent_on(context.key) or Costs.of(home.cost, home.currency)
+        costs = paid if is_own else Costs()
         what = ", ".join(names) or f"{sum(map(len, home.texts))} characters of text"
         ending = f"done: {what}; {costs}" if is_own else f"run {home.flow_run} has made it: {what}; nothing was paid"
         event = JobEvent(
             state="succeeded" if is_own else "reused",
-            job=self.context.job,
-            model=self._request.model,
-            label=self._request.label,
+            job=context.job,
+            model=context.request.model,
+            label=context.request.label,
             task_id=home.task_id,
             message=ending,
             cost=home.cost if is_own else None,
@@ -451,26 +369,8 @@ class WorkDriver(StepExecutor):
             run_seconds=self._end.run_seconds if self._end is not None else None,
             output=names[0] if names else None,
         )
-        self.context.observer.notify(event)
+        context.observer.notify(event)
         return home
-
-    async def _collector(self, submit: Submit) -> WorkCollector:
-        lease = self._lease
-
-        async def query(task_id: str) -> TaskView:
-            # Only here the account is needed: links take no key.
-            return await (await lease.switch_to(submit.intent)).client.query(task_id)
-
-        # Files of a machine are behind the key that paid for them.
-        account = await lease.switch_to(submit.intent) if is_native(self._request.endpoint) else lease.account
-        return WorkCollector(
-            download=account.client.download,
-            query=query,
-            store=self.context.store,
-            scope=self.context.scope,
-            folder=self._settings.state_dir / "parts",
-            grace=self._settings.grace_seconds,
-        )
 
 
 class WorkCollector(Collector):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from decimal import Decimal
 from itertools import count
 from typing import Any
 
@@ -23,13 +24,50 @@ from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore, lasting_place
 from rh_prefect.media.urls import locate, shown_url
 from rh_prefect.pipelines.plan.identity import work_id
-from rh_prefect.pipelines.work_lifecycle import Home, Interest
 from rh_prefect.settings import Settings
 
 FOLDER = "works"
 """The folder of all works, below the records' place."""
 
 _AFTER_INTENT = ("answer", "resolution", "end", "lost", "late")
+
+
+class Interest(Record):
+    """The record that a flow run waits for a work, or may pay for it.
+
+    Attributes:
+        flow_run: The flow run.
+    """
+
+    flow_run: str
+
+
+class Home(Record):
+    """The result of a work.
+
+    Attributes:
+        task_id: RunningHub's task id.
+        n: The number of its submission.
+        flow_run: The flow run that paid for it.
+        store: The place of its files.
+        outputs: Its files; `uri` is the name in the store, made of the content.
+        texts: Its texts.
+        value: The answer as `parse` read it; None without `parse`.
+        cost: The cost of the task, if RunningHub reports it.
+        currency: Of the cost.
+        coins: The coins of a task that cost coins beside its money.
+    """
+
+    task_id: str
+    n: int
+    flow_run: str = ""
+    store: str = ""
+    outputs: tuple[Media, ...] = ()
+    texts: tuple[str, ...] = ()
+    value: Any = None
+    cost: Decimal | None = None
+    currency: str | None = None
+    coins: Decimal | None = None
 
 
 class Chosen(Record):

@@ -22,7 +22,6 @@ from rh_prefect.display_names import beginning_of_prompt, with_prompt
 from rh_prefect.errors import (
     ConfigError,
     InputError,
-    JobFailed,
     JournalError,
     RunningHubError,
     StoreError,
@@ -54,13 +53,10 @@ SUBMITTED = "Submitted"
 async def can_help(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001, Prefect's signature
     """Checks whether a retry of the task may succeed without the risk of paying twice for the same job.
 
-    The journal makes every retry safe; this only avoids hopeless ones. A failed job is retried where
-    RunningHub's code says that a new task may succeed, and pays for that new task, within `max_attempts`; one that
-    has used these up is not retried.
+    The journal makes every retry safe; this only avoids hopeless ones. A failed task is not one for a retry: the call
+    itself pays for another task where that may help.
     """
     error = await state.aresult(raise_on_failure=False)
-    if isinstance(error, JobFailed):
-        return error.new_task
     if isinstance(error, StoreError):
         return not error.is_permanent
     return isinstance(error, JournalError | TransportError)

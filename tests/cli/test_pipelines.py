@@ -12,8 +12,7 @@ import pytest
 from rh_prefect.cli import app, main
 from rh_prefect.cli.init import NAMES
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.work_lifecycle import Home
-from rh_prefect.pipelines.works_store import WorksJournal
+from rh_prefect.pipelines.works_store import Home, WorksJournal
 
 
 def call(*words: str) -> int:

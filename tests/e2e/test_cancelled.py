@@ -120,7 +120,6 @@ class SameAttempt:
     attempt: int
     run: str = "run"
     flow: str = "many"
-    task_attempt: int = 1
     first_attempt: int = 1
     details: Mapping[str, str] = field(default_factory=dict)
     calls: CallRegistry = field(default_factory=CallRegistry)

@@ -18,7 +18,7 @@ from rh_prefect.errors import (
     RunningHubError,
     SubmissionUnknown,
 )
-from rh_prefect.jobs.journal.job_records import RESUBMITTED, JobView, Submit
+from rh_prefect.jobs.journal.job_records import RESUBMITTED, Submit
 from rh_prefect.jobs.journal.process_identity import Owner
 from rh_prefect.jobs.journal.record_types import (
     BROKEN,
@@ -43,7 +43,7 @@ from rh_prefect.jobs.lifecycle_step_types import (
     Pause,
     Post,
     Prepare,
-    ReadJob,
+    ReadSubmission,
     RecordAnswer,
     Watch,
 )
@@ -65,15 +65,8 @@ BUSY = Answer(outcome="refused", code="421", reason="TASK_QUEUE_MAXED", retry="t
 SUCCESS = End(status="SUCCESS", task_id="2031112223334445057")
 
 
-def failed(code: str, *, attempt: int = 1, task_attempt: int = 1) -> End:
-    return End(status="FAILED", task_id="1", code=code, attempt=attempt, task_attempt=task_attempt)
-
-
-def view(*submits: Submit) -> JobView:
-    return JobView("key", submits)
-
-
-NEW = view()
+def failed(code: str, *, attempt: int = 1) -> End:
+    return End(status="FAILED", task_id="1", code=code, attempt=attempt)
 
 
 Raised = TypeVar("Raised", bound=RunningHubError)
@@ -92,12 +85,28 @@ class Life:
             self.step = self.generator.send(came)
         return self
 
+    def reads(self, *submits: Submit) -> Life:
+        """Reads the recorded submissions, and that there is no other."""
+        for submit in submits:
+            self.answers((ReadSubmission(submit.n), submit))
+        return self.answers((ReadSubmission(len(submits) + 1), None))
+
     def ends(self, expected: object, came: object) -> Submit | None:
         assert self.step == expected
         with pytest.raises(StopIteration) as over:
             self.generator.send(came)
-        result: Submit | None = over.value.value
-        return result
+        if over.value.value is None:
+            return None
+        submit: Submit
+        submit, end = over.value.value
+        return replace(submit, end=end)
+
+    def reads_and_raises(self, kind: type[Raised], *submits: Submit) -> Raised:
+        """Reads the recorded submissions; the last one raises."""
+        *earlier, last = submits
+        return self.answers(*((ReadSubmission(one.n), one) for one in earlier)).raises(
+            kind, ReadSubmission(last.n), last
+        )
 
     def raises(self, kind: type[Raised], expected: object, came: object) -> Raised:
         assert self.step == expected
@@ -109,6 +118,7 @@ class Life:
 def posts(n: int, answer: Answer) -> list[tuple[object, object]]:
     """The steps of submit n, up to its recorded answer."""
     return [
+        (ReadSubmission(n), None),
         (Prepare(), None),
         (AwaitSlot(), None),
         (Prepare(), None),
@@ -120,55 +130,56 @@ def posts(n: int, answer: Answer) -> list[tuple[object, object]]:
 
 
 def test_a_new_job_is_claimed_then_posted_then_recorded_then_waited_for() -> None:
-    life = Life().answers((ReadJob(), NEW), *posts(1, TICKET), (CheckCancel(fresh=True), False))
+    life = Life().answers(*posts(1, TICKET), (CheckCancel(fresh=True), False))
     ended = life.ends(AwaitEnd(Submit(1, INTENT, TICKET), adopted=False), SUCCESS)
     assert ended == Submit(1, INTENT, TICKET, end=SUCCESS)
 
 
 def test_a_ticket_is_waited_for_and_never_submitted_again() -> None:
     submit = Submit(1, INTENT, TICKET)
-    life = Life().answers((ReadJob(), view(submit)), (CheckCancel(fresh=True), False))
+    life = Life().answers((ReadSubmission(1), submit), (CheckCancel(fresh=True), False))
     assert life.ends(AwaitEnd(submit, adopted=True), SUCCESS) == replace(submit, end=SUCCESS)
 
 
 def test_collecting_waits_for_the_task_of_a_cancelled_run() -> None:
     submit = Submit(1, INTENT, TICKET)
-    life = Life(replace(POLICY, may_submit=False)).answers((ReadJob(), view(submit)))
+    life = Life(replace(POLICY, may_submit=False)).answers((ReadSubmission(1), submit))
     assert life.ends(AwaitEnd(submit, adopted=True), SUCCESS) == replace(submit, end=SUCCESS)
 
 
 def test_a_task_that_a_person_marked_lost_is_paid_for_again() -> None:
     lost = Submit(1, INTENT, TICKET, lost=Lost())
-    life = Life().answers((ReadJob(), view(lost)), *posts(2, TICKET))
+    life = Life().answers((ReadSubmission(1), lost), *posts(2, TICKET))
     assert life.step == CheckCancel(fresh=True)
 
 
 def test_an_adopted_task_is_waited_for() -> None:
     submit = Submit(1, INTENT, UNKNOWN, Resolution(outcome="adopted", task_id="7"))
-    life = Life().answers((ReadJob(), view(submit)), (CheckCancel(fresh=True), False))
+    life = Life().answers((ReadSubmission(1), submit), (CheckCancel(fresh=True), False))
     assert life.ends(AwaitEnd(submit, adopted=True), SUCCESS) is not None
 
 
 def test_a_successful_end_needs_no_further_steps() -> None:
     submit = Submit(1, INTENT, TICKET, end=SUCCESS)
-    assert Life().ends(ReadJob(), view(submit)) == submit
+    assert Life().ends(ReadSubmission(1), submit) == submit
 
 
 def test_a_process_that_loses_the_claim_reads_again_and_does_not_post() -> None:
-    life = Life().answers((ReadJob(), NEW), *posts(1, TICKET)[:4], (Claim(1), None), (FreeSlot(), None))
+    life = Life().answers(*posts(1, TICKET)[:5], (Claim(1), None), (FreeSlot(), None))
     theirs = Submit(1, INTENT)
-    life.answers((ReadJob(), view(theirs)))
+    life.answers((ReadSubmission(1), theirs))
     assert life.step == Watch(theirs)
 
 
 def test_an_open_intent_is_watched_and_its_ticket_adopted() -> None:
     theirs, answered = Submit(1, INTENT), Submit(1, INTENT, TICKET)
-    life = Life().answers((ReadJob(), view(theirs)), (Watch(theirs), view(answered)), (CheckCancel(fresh=True), False))
+    life = Life().answers((ReadSubmission(1), theirs), (Watch(theirs), None))
+    life.answers((ReadSubmission(1), answered), (CheckCancel(fresh=True), False))
     assert life.step == AwaitEnd(answered, adopted=True)
 
 
 def test_an_unknown_answer_is_raised_with_both_actions_and_not_resubmitted() -> None:
-    life = Life().answers((ReadJob(), NEW), *posts(1, UNKNOWN)[:-1])
+    life = Life().answers(*posts(1, UNKNOWN)[:-1])
     error = life.raises(SubmissionUnknown, RecordAnswer(INTENT, 1, UNKNOWN), Submit(1, INTENT, UNKNOWN))
     assert "jobs adopt run/key TASK_ID" in error.message
     assert "jobs mark-refused run/key" in error.message
@@ -176,57 +187,57 @@ def test_an_unknown_answer_is_raised_with_both_actions_and_not_resubmitted() -> 
 
 
 def test_an_unknown_answer_of_an_earlier_run_is_raised_again() -> None:
-    Life().raises(SubmissionUnknown, ReadJob(), view(Submit(1, INTENT, UNKNOWN)))
+    Life().raises(SubmissionUnknown, ReadSubmission(1), Submit(1, INTENT, UNKNOWN))
 
 
 def test_a_dead_owner_s_intent_becomes_unknown() -> None:
     theirs = Submit(1, INTENT)
-    life = Life().answers((ReadJob(), view(theirs)))
-    life.raises(SubmissionUnknown, Watch(theirs), view(Submit(1, INTENT, UNKNOWN)))
+    life = Life().answers((ReadSubmission(1), theirs))
+    life.answers((Watch(theirs), None))
+    life.raises(SubmissionUnknown, ReadSubmission(1), Submit(1, INTENT, UNKNOWN))
 
 
 def test_resubmit_marks_the_submission_forgotten_and_pays_again() -> None:
     life = Life(replace(POLICY, on_unknown="resubmit"))
     unknown = Submit(1, INTENT, UNKNOWN)
     forgotten = replace(unknown, resolution=Resolution(outcome="forgotten"))
-    life.answers((ReadJob(), view(unknown)), (Forget(1), None), (ReadJob(), view(forgotten)), *posts(2, TICKET))
+    life.answers((ReadSubmission(1), unknown), (Forget(1), None), (ReadSubmission(1), forgotten), *posts(2, TICKET))
     assert life.step == CheckCancel(fresh=True)
 
 
-def test_resubmissions_are_limited_by_max_attempts() -> None:
-    life = Life(replace(POLICY, on_unknown="resubmit", max_attempts=2))
+def test_resubmissions_are_limited_by_attempts() -> None:
+    life = Life(replace(POLICY, on_unknown="resubmit", attempts=2))
     first = Submit(1, INTENT, UNKNOWN, Resolution(outcome="forgotten", by=RESUBMITTED))
-    life.answers((ReadJob(), view(first)), *posts(2, UNKNOWN)[:-1])
+    life.answers((ReadSubmission(1), first), *posts(2, UNKNOWN)[:-1])
     life.raises(SubmissionUnknown, RecordAnswer(INTENT, 2, UNKNOWN), Submit(2, INTENT, UNKNOWN))
 
 
-@pytest.mark.parametrize(
-    "stands",
-    [
-        Submit(1, INTENT, UNKNOWN, Resolution(outcome="adopted", task_id="1"), SUCCESS),
-        Submit(1, INTENT, UNKNOWN, Resolution(outcome="forgotten")),
-    ],
-)
-def test_a_process_reads_the_records_of_others_after_it_was_stopped(stands: Submit) -> None:
-    life = Life().answers((ReadJob(), NEW), *posts(1, TICKET)[:-1], (RecordAnswer(INTENT, 1, TICKET), stands))
-    assert life.step == ReadJob()
+def test_a_stopped_process_takes_the_result_that_another_one_has_recorded() -> None:
+    stands = Submit(1, INTENT, UNKNOWN, Resolution(outcome="adopted", task_id="1"), SUCCESS)
+    life = Life().answers(*posts(1, TICKET)[:-1])
+    assert life.ends(RecordAnswer(INTENT, 1, TICKET), stands) == stands
+
+
+def test_a_stopped_process_reads_what_followed_its_forgotten_submission() -> None:
+    stands = Submit(1, INTENT, UNKNOWN, Resolution(outcome="forgotten"))
+    life = Life().answers(*posts(1, TICKET)[:-1], (RecordAnswer(INTENT, 1, TICKET), stands))
+    assert life.step == ReadSubmission(2)
 
 
 def test_a_request_that_is_not_json_is_an_input_error() -> None:
     refused = Answer(outcome="refused", code=NOT_SENT, reason="a parameter cannot be written as JSON", retry="final")
-    life = Life().answers((ReadJob(), NEW), *posts(1, refused))
+    life = Life().answers(*posts(1, refused))
     assert "run/key: a parameter" in life.raises(InputError, FreeSlot(), None).message
 
 
 def test_a_forgotten_submit_is_paid_for_again_with_the_next_number() -> None:
     forgotten = Submit(1, INTENT, UNKNOWN, Resolution(outcome="forgotten"))
-    life = Life().answers((ReadJob(), view(forgotten)), *posts(2, TICKET))
+    life = Life().answers((ReadSubmission(1), forgotten), *posts(2, TICKET))
     assert life.step == CheckCancel(fresh=True)
 
 
 def test_a_full_queue_is_recorded_before_the_wait_and_the_next_post_has_the_next_number() -> None:
     life = Life().answers(
-        (ReadJob(), NEW),
         *posts(1, BUSY),
         (FreeSlot(full=True), None),
         (Pause(1, "421", "TASK_QUEUE_MAXED"), None),
@@ -239,14 +250,14 @@ def test_a_full_queue_is_recorded_before_the_wait_and_the_next_post_has_the_next
 
 
 def test_a_full_queue_never_fails_the_job() -> None:
-    life = Life().answers((ReadJob(), NEW))
+    life = Life()
     for n in range(1, 200):
         life.answers(*posts(n, BUSY), (FreeSlot(full=True), None), (Pause(n, "421", "TASK_QUEUE_MAXED"), None))
 
 
 def test_a_rate_limit_is_not_a_full_queue() -> None:
     fast = Answer(outcome="refused", code="1003", retry="throttled")
-    life = Life().answers((ReadJob(), NEW), *posts(1, fast))
+    life = Life().answers(*posts(1, fast))
     assert life.step == FreeSlot(full=False)
 
 
@@ -255,13 +266,13 @@ def test_a_rate_limit_is_not_a_full_queue() -> None:
 )
 def test_a_definite_refusal_is_recorded_and_raised(code: str, retry: Any, kind: type[RunningHubError]) -> None:
     refused = Answer(outcome="refused", code=code, retry=retry)
-    life = Life().answers((ReadJob(), NEW), *posts(1, refused))
+    life = Life().answers(*posts(1, refused))
     life.raises(kind, FreeSlot(full=False), None)
 
 
 def test_a_request_that_cannot_be_sent_is_an_error_after_some_tries() -> None:
     away = Answer(outcome="refused", code=NOT_DELIVERED, reason="connection refused", retry="throttled")
-    life = Life().answers((ReadJob(), NEW))
+    life = Life()
     for n in range(1, 5):
         life.answers(*posts(n, away), (FreeSlot(), None), (Pause(n, NOT_DELIVERED, "connection refused"), None))
     life.answers(*posts(5, away))
@@ -270,7 +281,7 @@ def test_a_request_that_cannot_be_sent_is_an_error_after_some_tries() -> None:
 
 def test_only_consecutive_requests_that_cannot_be_sent_are_counted() -> None:
     away = Answer(outcome="refused", code=NOT_DELIVERED, reason="connection refused", retry="throttled")
-    life = Life(replace(POLICY, undelivered_tries=2)).answers((ReadJob(), NEW))
+    life = Life(replace(POLICY, undelivered_tries=2))
     for n, answer in enumerate((away, BUSY, away), 1):
         pause = Pause(n, answer.code, answer.reason)
         life.answers(*posts(n, answer), (FreeSlot(full=answer is BUSY), None), (pause, None))
@@ -280,124 +291,121 @@ def test_only_consecutive_requests_that_cannot_be_sent_are_counted() -> None:
 
 def test_an_abandoned_claim_is_followed_by_a_new_one() -> None:
     gave_up = Answer(outcome="refused", code=GAVE_UP, retry="throttled")
-    life = Life().answers((ReadJob(), NEW), *posts(1, gave_up), (FreeSlot(), None))
+    life = Life().answers(*posts(1, gave_up), (FreeSlot(), None))
     assert isinstance(life.step, Pause)
 
 
 def test_nothing_is_submitted_after_a_cancellation() -> None:
-    life = Life().answers((ReadJob(), NEW), (Prepare(), None), (AwaitSlot(), None), (Prepare(), None))
+    life = Life().answers((ReadSubmission(1), None), (Prepare(), None), (AwaitSlot(), None), (Prepare(), None))
     life.raises(JobCancelled, CheckCancel(fresh=False), True)
 
 
 def test_a_cancellation_that_comes_with_the_ticket_cancels_the_task() -> None:
     submit = Submit(1, INTENT, TICKET)
-    life = Life().answers((ReadJob(), NEW), *posts(1, TICKET), (CheckCancel(fresh=True), True))
+    life = Life().answers(*posts(1, TICKET), (CheckCancel(fresh=True), True))
     life.raises(JobCancelled, CancelTask(submit), End(status="CANCELLED", task_id="1"))
 
 
 def test_a_task_that_succeeded_before_its_cancellation_is_not_lost() -> None:
     submit = Submit(1, INTENT, TICKET)
-    life = Life().answers((ReadJob(), view(submit)), (CheckCancel(fresh=True), True))
+    life = Life().answers((ReadSubmission(1), submit), (CheckCancel(fresh=True), True))
     assert life.ends(CancelTask(submit), SUCCESS) == replace(submit, end=SUCCESS)
 
 
 def test_a_call_that_waits_for_a_failing_job_raises_its_code_and_advice() -> None:
-    life = Life().answers((ReadJob(), NEW), *posts(1, TICKET), (CheckCancel(fresh=True), False))
-    error = life.raises(JobFailed, AwaitEnd(Submit(1, INTENT, TICKET), adopted=False), failed("1015"))
-    assert (error.code, error.new_task) == ("1015", True)
+    life = Life().answers(*posts(1, TICKET), (CheckCancel(fresh=True), False))
+    error = life.raises(JobFailed, AwaitEnd(Submit(1, INTENT, TICKET), adopted=False), failed("1000"))
+    assert (error.code, error.new_task) == ("1000", False)
     assert "run it again" in error.message
 
 
 @pytest.mark.parametrize(
-    ("code", "attempt", "task_attempt", "pays"),
+    ("code", "attempt", "pays"),
     [
-        ("1000", 1, 1, False),  # the same attempt again
-        ("1000", 1, 2, False),  # a task retry, and the code does not say that a new task helps
-        ("1000", 2, 1, True),  # a later attempt of the flow run
-        ("1006", 1, 2, True),  # a task retry, and the code says that a new task helps
-        ("1015", 1, 2, True),
-        ("1504", 1, 2, True),
-        ("1504", 1, 1, False),
-        ("1501", 2, 2, False),  # moderated: never again
-        ("1505", 9, 9, False),
-        ("1007", 2, 2, False),
-        ("805", 2, 1, True),
+        ("1000", 1, False),  # the same attempt again, and the code does not say that a new task helps
+        ("1000", 2, True),  # a later attempt of the flow run
+        ("1006", 1, True),  # the code says that a new task helps
+        ("1015", 1, True),
+        ("1504", 1, True),
+        ("1501", 2, False),  # moderated: never again
+        ("1505", 9, False),
+        ("1007", 2, False),
+        ("805", 2, True),
     ],
 )
-def test_the_attempts_that_may_pay_for_a_failed_job_again(
-    code: str, attempt: int, task_attempt: int, pays: bool
-) -> None:
+def test_the_attempts_that_may_pay_for_a_failed_job_again(code: str, attempt: int, pays: bool) -> None:
     submit = Submit(1, INTENT, TICKET, end=failed(code))
-    policy = replace(POLICY, attempt=attempt, task_attempt=task_attempt)
+    policy = replace(POLICY, attempt=attempt)
     if pays:
-        assert Life(policy).answers((ReadJob(), view(submit))).step == Prepare()
+        assert Life(policy).reads(submit).step == Prepare()
     else:
-        Life(policy).raises(JobFailed, ReadJob(), view(submit))
+        Life(policy).raises(JobFailed, ReadSubmission(1), submit)
+
+
+def test_a_call_pays_for_a_new_task_at_once_if_the_code_says_that_it_helps() -> None:
+    life = Life().answers(*posts(1, TICKET), (CheckCancel(fresh=True), False))
+    life.answers((AwaitEnd(Submit(1, INTENT, TICKET), adopted=False), failed("1504")), *posts(2, TICKET))
+    assert life.step == CheckCancel(fresh=True)
 
 
 def paid_and_failed(*attempts: int, code: str = "1504") -> list[Submit]:
     """One submission for each of these attempts, each with a failed task."""
     intents = [INTENT.model_copy(update={"attempt": attempt}) for attempt in attempts]
-    return [
-        Submit(n, intent, TICKET, end=failed(code, attempt=intent.attempt, task_attempt=n))
-        for n, intent in enumerate(intents, 1)
-    ]
+    return [Submit(n, intent, TICKET, end=failed(code, attempt=intent.attempt)) for n, intent in enumerate(intents, 1)]
 
 
-def test_a_job_pays_for_at_most_max_attempts_tasks() -> None:
+def test_a_job_pays_for_at_most_attempts_tasks() -> None:
     submits = paid_and_failed(1, 1, 1)
-    policy = replace(POLICY, task_attempt=9, max_attempts=3)
-    Life(policy).raises(JobFailed, ReadJob(), view(*submits))
-    assert Life(policy).answers((ReadJob(), view(*submits[:2]))).step == Prepare()
+    Life(POLICY).reads_and_raises(JobFailed, *submits)
+    assert Life(POLICY).reads(*submits[:2]).step == Prepare()
 
 
 def test_the_defaults_of_a_policy_are_safe() -> None:
     assert Policy(job="run/key", endpoint="some/model") == Policy(
-        job="run/key", endpoint="some/model", attempt=1, task_attempt=1, first_attempt=1, max_attempts=3,
+        job="run/key", endpoint="some/model", name="", run="", attempt=1, first_attempt=1, attempts=3,
         on_unknown="raise", may_submit=True, undelivered_tries=5, budget=None, may_switch_account=False,
+        unpriced_advice="run it without a budget", forbidden="", another_task="",
     )  # fmt: skip
 
 
 def test_a_job_pays_for_at_most_three_tasks_by_default() -> None:
-    policy = Policy(job="run/key", endpoint="some/model", task_attempt=9)
-    assert Life(policy).answers((ReadJob(), view(*paid_and_failed(1, 1)))).step == Prepare()
-    Life(policy).raises(JobFailed, ReadJob(), view(*paid_and_failed(1, 1, 1)))
+    policy = Policy(job="run/key", endpoint="some/model")
+    assert Life(policy).reads(*paid_and_failed(1, 1)).step == Prepare()
+    Life(policy).reads_and_raises(JobFailed, *paid_and_failed(1, 1, 1))
 
 
 def test_a_deliberate_rerun_has_fresh_attempts() -> None:
-    """A10: a later attempt pays again for a job whose earlier attempt used all of `max_attempts`."""
-    policy = replace(POLICY, attempt=2, first_attempt=2, max_attempts=3)
+    """A later attempt pays again for a job whose earlier attempt used all of `attempts`."""
+    policy = replace(POLICY, attempt=2, first_attempt=2, attempts=3)
     submits = paid_and_failed(1, 1, 1)
-    assert Life(policy).answers((ReadJob(), view(*submits))).step == Prepare()
-    Life(replace(policy, task_attempt=9)).raises(JobFailed, ReadJob(), view(*submits, *paid_and_failed(2, 2, 2)))
+    assert Life(policy).reads(*submits).step == Prepare()
+    later = [replace(one, n=one.n + 3) for one in paid_and_failed(2, 2, 2)]
+    Life(policy).reads_and_raises(JobFailed, *submits, *later)
 
 
 def test_automatic_flow_retries_count_together() -> None:
-    """Retries that Prefect makes by itself do not pay for more than `max_attempts` tasks in all."""
-    policy = replace(POLICY, attempt=4, first_attempt=1, max_attempts=3)
-    Life(policy).raises(JobFailed, ReadJob(), view(*paid_and_failed(1, 2, 3)))
+    """Retries that Prefect makes by itself do not pay for more than `attempts` tasks in all."""
+    policy = replace(POLICY, attempt=4, first_attempt=1, attempts=3)
+    Life(policy).reads_and_raises(JobFailed, *paid_and_failed(1, 2, 3))
 
 
 def test_a_failure_after_all_attempts_is_not_retried_and_the_message_says_so() -> None:
-    """A10: the error does not ask for a retry that cannot pay, and names what can."""
-    policy = replace(POLICY, max_attempts=1)
-    life = Life(policy).answers((ReadJob(), NEW), *posts(1, TICKET), (CheckCancel(fresh=True), False))
-    error = life.raises(JobFailed, AwaitEnd(Submit(1, INTENT, TICKET), adopted=False), failed("1015"))
+    """The error does not ask for a retry that cannot pay, and names what can."""
+    error = Life().reads_and_raises(JobFailed, *paid_and_failed(1, 1, 1))
     assert error.new_task is False
-    assert "max_attempts" in error.message
-    assert "--resume" in error.message
+    assert "`attempts` allows 3" in error.message
 
 
 def test_refusals_do_not_count_as_attempts() -> None:
     submits = [Submit(n, INTENT, BUSY) for n in range(1, 6)]
     submits.append(Submit(6, INTENT, TICKET, end=failed("1000")))
-    assert Life(replace(POLICY, attempt=2, max_attempts=2)).answers((ReadJob(), view(*submits))).step == Prepare()
+    assert Life(replace(POLICY, attempt=2, attempts=2)).reads(*submits).step == Prepare()
 
 
 def test_a_cancelled_task_is_paid_for_again_only_by_a_later_attempt() -> None:
     submit = Submit(1, INTENT, TICKET, end=End(status="CANCELLED", task_id="1", attempt=1))
-    Life().raises(JobCancelled, ReadJob(), view(submit))
-    assert Life(replace(POLICY, attempt=2)).answers((ReadJob(), view(submit))).step == Prepare()
+    Life().raises(JobCancelled, ReadSubmission(1), submit)
+    assert Life(replace(POLICY, attempt=2)).reads(submit).step == Prepare()
 
 
 def test_collecting_never_submits() -> None:
@@ -407,9 +415,9 @@ def test_collecting_never_submits() -> None:
         Submit(1, INTENT, UNKNOWN, Resolution(outcome="forgotten")),
         Submit(1, INTENT, TICKET, end=failed("1000")),
     ):
-        assert Life(policy).ends(ReadJob(), view(submit)) is None
-    assert Life(policy).ends(ReadJob(), NEW) is None
-    Life(policy).raises(SubmissionUnknown, ReadJob(), view(Submit(1, INTENT, UNKNOWN)))
+        assert Life(policy).answers((ReadSubmission(1), submit)).ends(ReadSubmission(2), None) is None
+    assert Life(policy).ends(ReadSubmission(1), None) is None
+    Life(policy).raises(SubmissionUnknown, ReadSubmission(1), Submit(1, INTENT, UNKNOWN))
 
 
 def test_busy_is_transient_and_unknown_is_not() -> None:
@@ -424,7 +432,6 @@ def test_a_graph_with_invalid_nodes_is_cancelled_and_not_paid_for_again() -> Non
     broken = Answer(outcome="ticket", task_id="1", node_errors={"6": "prompt is empty"})
     submit = Submit(1, INTENT, broken)
     end = End(status="FAILED", task_id="1", code=BROKEN, reason="node 6: prompt is empty")
-    life = Life().answers((ReadJob(), NEW), *posts(1, broken))
+    life = Life().answers(*posts(1, broken))
     assert "node 6: prompt is empty" in life.raises(JobFailed, CancelTask(submit), end).message
-    later = replace(POLICY, attempt=2, task_attempt=2)
-    Life(later).raises(JobFailed, ReadJob(), view(replace(submit, end=end)))
+    Life(replace(POLICY, attempt=2)).raises(JobFailed, ReadSubmission(1), replace(submit, end=end))

@@ -14,8 +14,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.pipelines.known_works import HomeCache, StoredWorks, cache_of
 from rh_prefect.pipelines.plan.planned_steps import WorkQuery
 from rh_prefect.pipelines.stored_edits import open_edits
-from rh_prefect.pipelines.work_lifecycle import Home
-from rh_prefect.pipelines.works_store import FOLDER
+from rh_prefect.pipelines.works_store import FOLDER, Home
 from rh_prefect.settings import Settings
 from tests.support.pipeline_runs import PipelineRun, picture
 

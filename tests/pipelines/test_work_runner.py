@@ -207,7 +207,7 @@ async def test_the_content_gives_the_extension_that_a_link_does_not_name(
     collector = WorkCollector(download, query, MediaStore(tmp_path / "out"), scope, tmp_path / "parts", grace=1)
     end, submit = End(status="SUCCESS", task_id=TASK, links=(Link(url="https://files/a?id=7", type=kind),)), intent()
     result = await collector.collect(
-        JobRequest.of(submit), job="w", key=KEY, submit=Submit(1, submit, answer=ticket()), end=end, first_time=True
+        JobRequest.of(submit), job="w", key=KEY, submit=Submit(1, submit, answer=ticket(), end=end), first_time=True
     )
     assert Path(result.first_output.uri).suffix == f".{extension}"
 

@@ -17,8 +17,7 @@ from rh_prefect.jobs.journal.record_types import Answer, End, Intent
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.plan.identity import work_id
-from rh_prefect.pipelines.work_lifecycle import Home
-from rh_prefect.pipelines.works_store import WorksJournal, choose_new_take, home_key, open_works, records_url
+from rh_prefect.pipelines.works_store import Home, WorksJournal, choose_new_take, home_key, open_works, records_url
 from rh_prefect.settings import Settings, get_settings
 from tests.support.s3 import S3Server
 

@@ -306,7 +306,6 @@ class Attempt:
             job=f"{SCOPE}/{found.key}",
             attempt=process.attempt,
             first_attempt=process.attempt,
-            task_attempt=frame.tries[-1].number if frame.tries else 1,
         )
         recorded = {"address": address, "version": "1", "order": found.order, "label": order.label}
         submit = await process.run_job(order, found.key, policy, is_new=found.is_new, recorded=recorded)
@@ -338,7 +337,7 @@ class PaidBranches(Course):
     @initialize(program=programs())
     def begin(self, program: Program) -> None:
         self.program = program
-        self.policy = Policy(job="", endpoint="m", max_attempts=3)
+        self.policy = Policy(job="", endpoint="m", attempts=3)
         self.books, self.chains, self.shelf = (
             PaymentChecks(self.place, self.hub, self.policy),
             Chains(self.hub),

@@ -40,5 +40,6 @@ def context_of(request: JobRequest, *, scope: Any, key: str, **facts: Any) -> Jo
         "lease": None,
         "services": services(),
         "spending": SpendTracker(scope.journal),
+        "delivery": None,
     }
     return JobContext(request=request, records=records, scope=scope, **(made | facts))

@@ -49,7 +49,7 @@ class PaidJobs(Course):
         self.policy = Policy(
             job="",
             endpoint="m",
-            max_attempts=max_attempts,
+            attempts=max_attempts,
             on_unknown="resubmit" if resubmit else "raise",
             budget=None if budget is None else PRICE * budget,
         )
@@ -154,7 +154,7 @@ class PaidJobs(Course):
     @property
     def runs(self) -> list[Process]:
         """The living processes of the run itself."""
-        return [process for process in self.alive if process.task_attempts]
+        return [process for process in self.alive if process.called]
 
     def _new_run(self, machine: int) -> Process:
         process = self._new_process(machine)
@@ -163,12 +163,10 @@ class PaidJobs(Course):
         return process
 
     def _call(self, process: Process, job: str) -> None:
-        task_attempt = process.task_attempts.get(job, 0) + 1
         policy = replace(
             self.policy,
             job=f"{SCOPE}/{job}",
             attempt=process.attempt,
             first_attempt=process.attempt,
-            task_attempt=task_attempt,
         )
         process.call(job, policy)

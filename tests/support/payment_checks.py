@@ -41,8 +41,8 @@ class PaymentChecks:
             for task in self._hub.of(job):
                 self._look_beside(process, task)
         attempts = {submit.n: submit.intent.attempt for submit in self.view(job).submits}
-        if sum(attempts[task.n] >= process.attempt for task in self._hub.of(job)) >= self._policy.max_attempts:
-            self.wrongs.append(f"{process} pays for {job} more often than {self._policy.max_attempts} times an attempt")
+        if sum(attempts[task.n] >= process.attempt for task in self._hub.of(job)) >= self._policy.attempts:
+            self.wrongs.append(f"{process} pays for {job} more often than {self._policy.attempts} times an attempt")
         self._look_at_budget(process, job, n)
 
     def look_at_records(self) -> None:
@@ -84,8 +84,7 @@ class PaymentChecks:
         elif is_hopeless(task.code):
             self.wrongs.append(f"{process} pays for {task.job} once more after {task}, which is hopeless")
         else:
-            is_retry = explain(task.code).new_task and process.task_attempts[task.job] > end["task_attempt"]
-            if not (process.attempt > end["attempt"] or is_retry):
+            if not (process.attempt > end["attempt"] or explain(task.code).new_task):
                 self.wrongs.append(f"{process} pays in the very attempt that saw {task} end")
 
     def _look_at_budget(self, process: Process, job: str, n: int) -> None:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeAlias
@@ -106,7 +106,6 @@ class Run:
 
     journal: Any
     attempt: int
-    task_attempt: int = 1
     run: str = SCOPE
     flow: str = "flow"
     details: Mapping[str, str] = field(default_factory=dict)
@@ -166,7 +165,7 @@ class Process:
         self.is_dead = False
         self.has_seen_cancel = False
         self.wrongs: list[str] = []
-        self.task_attempts: dict[str, int] = {}
+        self.called: set[str] = set()
         self.outcomes: dict[str, Outcome | RunningHubError] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._unposted: set[str] = set()
@@ -195,10 +194,10 @@ class Process:
 
     def call(self, job: str, policy: Policy) -> None:
         """Begins a call for a job, or makes it again; nothing while one is under way."""
-        if self.is_dead or (job in self.task_attempts and job not in self.outcomes):
+        if self.is_dead or (job in self.called and job not in self.outcomes):
             return
-        may_be_new = job not in self.task_attempts
-        self.task_attempts[job] = self.task_attempts.get(job, 0) + 1
+        may_be_new = job not in self.called
+        self.called.add(job)
         self.outcomes.pop(job, None)
         self.start(job, self._work(job, policy, may_be_new=may_be_new))
 
@@ -267,7 +266,6 @@ class Process:
         policy: Policy,
         *,
         is_new: bool,
-        task_attempt: int = 1,
         recorded: Mapping[str, Any] | None = None,
     ) -> Submit | None:
         """Runs a job to its end.
@@ -277,10 +275,9 @@ class Process:
             key: The job's key.
             policy: What the call wants.
             is_new: Whether nothing was recorded of it.
-            task_attempt: Which try of its task asks for it.
             recorded: More of what its intents hold.
         """
-        scope = Run(self.journal, self.attempt, task_attempt)
+        scope = Run(self.journal, self.attempt)
         # What is downloaded is other tests' business, so no store is ever asked for a file.
         context = _Context(
             request=order,
@@ -292,21 +289,18 @@ class Process:
             lease=_Seat(self._line),  # type: ignore[arg-type]  # slots and accounts are other tests' business
             services=self._world,
             spending=self._ledger,
+            delivery=_Undelivered(),
             callback=CALLBACK,
             is_new=is_new,
             owner=self._body.owner,
             recorded=recorded or {},
         )
-        driver = StepExecutor(context)
-        accepted = await (driver.submit() if policy.may_submit else driver.find())
-        if accepted is None:
-            return None
-        return replace(accepted.submit, end=await driver.wait(accepted))
+        ended: Submit | None = await StepExecutor(context).finish()
+        return ended
 
     async def _work(self, job: str, policy: Policy, *, may_be_new: bool) -> Outcome:
         is_new = may_be_new and await self.was_empty()
-        task_attempt = self.task_attempts[job]
-        return await self.run_job(order_of(job), job, policy, is_new=is_new, task_attempt=task_attempt)
+        return await self.run_job(order_of(job), job, policy, is_new=is_new)
 
     async def _cancel(self) -> CancelReport:
         async def client_for(_: Intent) -> _Line:
@@ -386,6 +380,18 @@ class _Line:
     async def cancel(self, task_id: str) -> None:
         hub, lost = self._process.hub, lambda: ResponseLost("no answer")
         await self._process.io(f"cancel {task_id}", lambda: hub.cancel(task_id), lost=lost)
+
+
+class _Undelivered:
+    """Takes the submission itself, with its end, for the result: downloads are other tests' business."""
+
+    async def read(self, context: JobContext) -> None: ...
+
+    async def publish(self, context: JobContext, submit: Submit, *, first_time: bool) -> Submit:
+        return submit
+
+    async def record(self, context: JobContext, result: Submit) -> Submit:
+        return result
 
 
 class _Looks:

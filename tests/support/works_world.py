@@ -17,8 +17,8 @@ from rh_prefect.jobs import lifecycle_step_types
 from rh_prefect.jobs.journal.job_records import Submit
 from rh_prefect.jobs.journal.process_identity import Owner
 from rh_prefect.jobs.journal.record_types import Answer, End, Intent, Resolution
-from rh_prefect.pipelines import work_lifecycle
-from rh_prefect.pipelines.work_lifecycle import Home, Invalid, WorkPolicy, cancel_work, run_work
+from rh_prefect.jobs.lifecycle import Invalid, Policy, cancel_work, run_work
+from rh_prefect.pipelines.works_store import Home
 
 HELPS, NO_HELP = "1504", "401"
 """Codes of failed tasks: after the first a new task may succeed."""
@@ -160,12 +160,12 @@ def home_of(n: int) -> Home:
     return Home(token="", at="", task_id=f"{n}", n=n)
 
 
-def _value(step: work_lifecycle.WorkStep, token: Token) -> Any:
+def _value(step: lifecycle_step_types.Step, token: Token) -> Any:
     """What a step comes back as, from its stand-in."""
     match step:
-        case work_lifecycle.ReadHome() | work_lifecycle.RecordHome():
+        case lifecycle_step_types.ReadResult() | lifecycle_step_types.RecordResult():
             return token and home_of(token)
-        case work_lifecycle.ReadSubmission() | lifecycle_step_types.RecordAnswer():
+        case lifecycle_step_types.ReadSubmission() | lifecycle_step_types.RecordAnswer():
             return token and submit_of(token)
         case lifecycle_step_types.Claim(n):
             return token and intent_of(n, *token)
@@ -173,7 +173,7 @@ def _value(step: work_lifecycle.WorkStep, token: Token) -> Any:
             return answer_of(token, n)
         case lifecycle_step_types.AwaitEnd(submit) | lifecycle_step_types.CancelTask(submit):
             return end_of(token, submit.n)
-        case work_lifecycle.Publish(submit):
+        case lifecycle_step_types.Publish(submit):
             return home_of(submit.n) if token == "success" else Invalid("another shape")
         case _:
             return token
@@ -187,6 +187,9 @@ LOCAL = (
     lifecycle_step_types.Release,
     lifecycle_step_types.SwitchAccount,
     lifecycle_step_types.Pause,
+    lifecycle_step_types.ReportFailure,
+    lifecycle_step_types.Accepted,
+    lifecycle_step_types.Ended,
 )
 """Steps that change nothing which another process can see: they are done at once."""
 
@@ -288,23 +291,23 @@ class Explorer:
             self._replayed[actor, history] = known
         return known
 
-    def _do(self, actor: Actor, step: work_lifecycle.WorkStep, world: World) -> Iterator[tuple[World, Token]]:
+    def _do(self, actor: Actor, step: lifecycle_step_types.Step, world: World) -> Iterator[tuple[World, Token]]:
         """The ways in which a step can go: the world afterwards, and what it comes back as."""
         match step:
-            case work_lifecycle.ReadHome():
+            case lifecycle_step_types.ReadResult():
                 yield world, world.home
-            case work_lifecycle.RecordInterest():
+            case lifecycle_step_types.NoteWaiter():
                 yield world.create(f"interest-{actor.flow_run}", True), None
-            case work_lifecycle.ReadSubmission(n):
+            case lifecycle_step_types.ReadSubmission(n):
                 after = _replay_spool(actor, n, world)
                 yield after, after.submission(n)
-            case work_lifecycle.NoteClaim(n):
+            case lifecycle_step_types.NoteClaim(n):
                 yield world.note(actor.flow_run, "claim", n), None
-            case work_lifecycle.NoteWait(n):
+            case lifecycle_step_types.NoteWait(n):
                 yield world.note(actor.flow_run, "wait", n), None
-            case work_lifecycle.ReadWait(n):
+            case lifecycle_step_types.ReadWait(n):
                 yield world, (actor.flow_run, "wait", n) in world.notes
-            case work_lifecycle.ReadInterests():
+            case lifecycle_step_types.ReadWaiters():
                 yield (
                     world,
                     any(
@@ -330,9 +333,9 @@ class Explorer:
                 status = "cancelled" if status == "pending" else status
                 after = world.with_task(submit.n, str(status)).create(f"end-{submit.n}", status)
                 yield after, after.read(f"end-{submit.n}")
-            case work_lifecycle.Publish(submit):
+            case lifecycle_step_types.Publish(submit):
                 yield world, world.read(f"end-{submit.n}")
-            case work_lifecycle.RecordHome(home):
+            case lifecycle_step_types.RecordResult(home):
                 after = world.create("home", home.n)
                 yield after, after.home
             case _:
@@ -388,8 +391,8 @@ class Explorer:
 
 
 def _replay(actor: Actor, history: tuple[Token, ...]) -> Process:
-    policy = WorkPolicy(name="w", job="w", endpoint="e", flow_run=actor.flow_run, attempts=actor.attempts)
-    life: Generator[Any, Any, Any] = cancel_work(policy, 1) if actor.begins == "cancel" else run_work(policy)
+    policy = Policy(job="w", endpoint="e", run=actor.flow_run, attempts=actor.attempts)
+    life: Generator[Any, Any, Any] = cancel_work(actor.flow_run, 1) if actor.begins == "cancel" else run_work(policy)
     left = iter(history)
     try:
         step = _past_local(life, next(life))

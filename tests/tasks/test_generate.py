@@ -242,8 +242,15 @@ async def test_a_failed_graph_says_which_node_failed(rh: Emulator) -> None:
 async def test_a_failed_model_task_costs_nothing(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", number=1, kind="fail"))
     with pytest.raises(JobFailed, match="Generation failed, please try again"):
-        await run(models.ZImageTurbo(prompt="a lighthouse"))
+        await run(models.ZImageTurbo(prompt="a lighthouse"), max_attempts=1)
     assert rh.recorder.charged == 0
+
+
+async def test_a_call_makes_another_task_at_once_where_that_may_help(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", number=1, kind="fail"))
+    result = await run(models.ZImageTurbo(prompt="a lighthouse"))
+    assert [task.task_id for task in rh.recorder.paid][-1] == result.task_id
+    assert len(rh.recorder.submissions) == 2
 
 
 async def test_a_full_queue_waits_and_pays_once_each(rh: Emulator) -> None:

@@ -12,11 +12,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from prefect.client.schemas.objects import State, TaskRun
-from prefect.tasks import Task
-
 from rh_prefect.blocks.lookup import load_engine
-from rh_prefect.errors import BudgetExceeded, InputError, JobCancelled, JobFailed, RunningHubError, SubmissionUnknown
+from rh_prefect.errors import BudgetExceeded, InputError, JobCancelled, RunningHubError, SubmissionUnknown
 from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.flow_runs.suspension import PendingTask, SuspendGroup, group_member, in_suspend_group
 from rh_prefect.flows.batch.batch_plan import InvalidRow, Plan, Work
@@ -30,7 +27,7 @@ from rh_prefect.jobs.requests.request_preparation import REQUEST
 from rh_prefect.media.store import MediaStore
 from rh_prefect.models import ModelInput
 from rh_prefect.tasks.concurrent import WAVE, run_or_leave
-from rh_prefect.tasks.generate import can_help, generate
+from rh_prefect.tasks.generate import generate
 
 _RUNNING: frozenset[JobEventState] = frozenset({"submitted", "adopted", "running", "collecting"})
 
@@ -153,18 +150,6 @@ _log = logging.getLogger("rh_prefect")
 listeners: list[Callable[[Progress, RowResult | None], None]] = []
 """Called in this process with every item that has ended, and once at the start without one."""
 
-
-async def _costs_nothing(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
-    """Returns whether a retry may help and costs nothing.
-
-    The user who runs the batch again decides whether a failed row is worth another task: other rows may need the
-    budget more.
-    """
-    failed = isinstance(await state.aresult(raise_on_failure=False), JobFailed)
-    return not failed and await can_help(task, run, state)
-
-
-_paid_once = generate.with_options(retry_condition_fn=_costs_nothing)
 
 WIDTH = 500
 """How many rows are under way at a time, most of them in line for a slot: what waits beyond them costs no memory."""
@@ -325,7 +310,7 @@ class RowExecutor:
             # Only the last step's output has the plain name; the others include the step.
             label = work.label if step == len(stages) - 1 else f"{work.label or 'item'}-step-{step + 1}"
             key = await self._key(work, step, request, label)
-            done = await run_or_leave(request, by=_paid_once, label=label, key=key, **self.options)
+            done = await run_or_leave(request, by=generate, label=label, key=key, **self.options)
             if isinstance(done, PendingTask):
                 return done
             results.append(done)

@@ -24,7 +24,7 @@ async def batch(
     ignore_columns: list[str] | None = None,
     budget: Budget | None = None,
     strict: bool = False,
-    max_attempts: MaxAttempts = 3,
+    max_attempts: MaxAttempts = 1,
     reuse: Reuse = "never",
     wait: Wait = "poll",
     credentials: str | None = None,
@@ -43,7 +43,8 @@ async def batch(
         ignore_columns: Columns that are not parameters.
         budget: Maximum cost of the batch over all of its runs, in the account's currency. Empty for no limit.
         strict: Whether one invalid row stops the batch before anything is paid.
-        max_attempts: Maximum number of tasks paid for one job in one run, failed ones and automatic retries included.
+        max_attempts: Maximum number of tasks paid for one job in one run, failed ones included; the next run of the
+            batch makes failed rows again.
         reuse: `always` takes the results of identical earlier requests from the storage, at no cost.
         wait: `poll` waits in the process; `suspend` suspends the run until the webhook receiver resumes it.
         credentials: Name of a RunningHubCredentials or RunningHubPool block; by default RH_API_KEY.

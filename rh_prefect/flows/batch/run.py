@@ -66,7 +66,7 @@ async def batch(
     ignore_columns: Iterable[str] = (),
     budget: float | None = None,
     strict: bool = False,
-    max_attempts: int = 3,
+    max_attempts: int = 1,
     reuse: Reuse = "never",
     wait: Wait = "poll",
     credentials: str | None = None,
@@ -92,7 +92,8 @@ async def batch(
         budget: What all paid jobs of the flow run that began the batch may cost together: those of all runs of the
             batch, and what else that flow run has paid for.
         strict: Whether one bad row, or one bad file, stops the batch before anything is paid.
-        max_attempts: Maximum number of tasks paid for one job in one run, failed ones and automatic retries included.
+        max_attempts: Maximum number of tasks paid for one job in one run, failed ones included; the next run of the
+            batch makes failed rows again.
         reuse: `always` serves identical earlier requests from the storage, at no cost.
         wait: How to wait: `suspend` suspends the run when every row's job is submitted, so that it holds no worker, and
             continues when these have ended; once for each step of a chain. See `generate_many`.

@@ -100,11 +100,6 @@ class JobView:
         return self.submits[-1] if self.submits else None
 
     @property
-    def next_n(self) -> int:
-        """The number of the next submit."""
-        return self.submits[-1].n + 1 if self.submits else 1
-
-    @property
     def state(self) -> JobState:
         """The state of the job."""
         return self.last.state if self.last else "new"
@@ -113,15 +108,6 @@ class JobView:
     def tickets(self) -> int:
         """The number of tasks that this job has had, each of them paid for."""
         return sum(1 for submit in self.submits if submit.task_id)
-
-    def payments(self, *, since: int) -> int:
-        """Returns the number of tasks that this job may have paid for: its tickets, and unknown submissions.
-
-        Args:
-            since: The first flow-run attempt whose submissions count.
-        """
-        counted = (submit for submit in self.submits if submit.intent.attempt >= since)
-        return sum(1 for submit in counted if submit.task_id or submit.may_be_paid)
 
     def find(self, n: int) -> Submit | None:
         """Returns the submission of a number; None if the job has none."""
@@ -155,7 +141,10 @@ class JobView:
 
 
 class JobRecords:
-    """One job's records: the only place that makes and reads their keys."""
+    """One work's records in the scope of one run: the only place that makes and reads their keys.
+
+    No other run can wait for the work there, so the steps for waiters, claims and waits do nothing.
+    """
 
     def __init__(self, journal: Journal, key: str) -> None:
         """Refers to the records of a job; reads nothing."""
@@ -174,6 +163,35 @@ class JobRecords:
     async def submission(self, n: int) -> Submit | None:
         """Reads one submission; None where the job has none of this number."""
         return (await self.view()).find(n)
+
+    def check(self, submit: Submit, *, base: str) -> None:
+        """Checks that a recorded submission is of the caller's request.
+
+        Raises:
+            InputError: The caller's key is used for another request.
+        """
+        if submit.intent.base != base:
+            raise InputError(
+                f"{self.name}: this key is already used for another request ({submit.intent.model}"
+                "). What to do: use a different key for each request."
+            )
+
+    async def note_waiter(self) -> None:
+        """Records that the run waits for the work."""
+
+    async def has_other_waiters(self) -> bool:
+        """Checks whether another run waits for the work."""
+        return False
+
+    async def note_claim(self, n: int) -> None:
+        """Records that the run is about to claim submission n."""
+
+    async def note_wait(self, n: int) -> None:
+        """Records that the run waits for the task of submission n."""
+
+    async def has_waited(self, n: int) -> bool:  # noqa: ARG002 - of shared works
+        """Checks whether this attempt, or one whose payments count with it, has waited for the task."""
+        return False
 
     async def intent(self, n: int, record: Intent) -> bool:
         """Creates intent n; returns False if another process has created it."""

@@ -238,7 +238,6 @@ class End(Record):
         queued_seconds: Time from the answer to the first poll in which it ran.
         run_seconds: Time that it ran, as RunningHub reports it or as it was measured here.
         attempt: The flow-run attempt that recorded the end.
-        task_attempt: The task-run attempt that recorded it.
     """
 
     status: Literal["SUCCESS", "FAILED", "CANCELLED"]
@@ -252,7 +251,6 @@ class End(Record):
     queued_seconds: float | None = None
     run_seconds: float | None = None
     attempt: int = 1
-    task_attempt: int = 1
 
 
 class MediaRecord(Record):

@@ -25,7 +25,6 @@ class Scope(Protocol):
         run: A short name of the run, for file names.
         flow: The flow's name, for file names.
         attempt: Which attempt of the run this is, from 1.
-        task_attempt: Which attempt of the calling task this is, from 1.
         first_attempt: The first attempt whose payments count together with this one's: this one itself, which a person
             started, or an earlier one where Prefect retries the flow by itself.
         details: What a manifest says of the run, as plain JSON.
@@ -53,11 +52,6 @@ class Scope(Protocol):
         ...
 
     @property
-    def task_attempt(self) -> int:
-        """Which attempt of the calling task this is."""
-        ...
-
-    @property
     def first_attempt(self) -> int:
         """The first attempt whose payments count together with this one's."""
         ...
@@ -82,7 +76,6 @@ class FolderScope:
         self.run = journal.scope
         self.flow = "call"
         self.attempt = self.first_attempt = attempt
-        self.task_attempt = 1
         self.details: Mapping[str, str] = {}
         self.calls = CallRegistry()
 

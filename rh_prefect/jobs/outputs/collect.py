@@ -84,9 +84,7 @@ class Collector:
     clock: Callable[[], float] = time.monotonic
     jitter: Callable[[], float] = chance
 
-    async def collect(
-        self, request: JobRequest, *, job: str, key: str, submit: Submit, end: End, first_time: bool
-    ) -> Result:
+    async def collect(self, request: JobRequest, *, job: str, key: str, submit: Submit, first_time: bool) -> Result:
         """Publishes the outputs that are not in the store, and writes the manifest.
 
         A file that is damaged at RunningHub itself is published with `Media.defect`, and each later call downloads it
@@ -96,8 +94,7 @@ class Collector:
             request: The request.
             job: The job's full name.
             key: The job's key.
-            submit: The submission that succeeded.
-            end: The record of its end.
+            submit: The submission that succeeded, with its end.
             first_time: The outputs cannot have been collected before, so the store is not searched for them.
 
         Returns:
@@ -107,6 +104,9 @@ class Collector:
             OutputsExpired: The links do not work, and RunningHub gave no working ones within `grace`.
             StoreError: The store refuses the files; a run within a day can still collect them.
         """
+        end = submit.end
+        if end is None:
+            raise ValueError(f"{job}: its task has not ended")
         name = manifests.manifest_name(request.base, end.task_id)
         earlier = None if first_time else await asyncio.to_thread(manifests.read, self.store, name)
         is_complete = earlier is not None and await asyncio.to_thread(manifests.has_all_files, self.store, earlier)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
@@ -114,33 +113,11 @@ def _bracketed(text: str) -> list[str]:
     return [text[start:end] for start, end in sorted(spans) if 0 <= start < end]
 
 
-class Attempt(Protocol):
-    """The attempt in which a task's end was recorded; every scope provides it."""
-
-    @property
-    def attempt(self) -> int:
-        """The flow-run attempt."""
-        ...
-
-    @property
-    def task_attempt(self) -> int:
-        """The task-run attempt."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptInfo:
-    """The numbers of an attempt, for use without a scope."""
-
-    attempt: int
-    task_attempt: int = 1
-
-
 def end_of(
     submit: Submit,
     view: TaskView,
     *,
-    scope: Attempt,
+    attempt: int,
     queued: float | None,
     ran: float | None,
     currency: str | None = None,
@@ -150,7 +127,7 @@ def end_of(
     Args:
         submit: The task's submission.
         view: The task's terminal view.
-        scope: The attempt that records the end.
+        attempt: The attempt of the run that records the end.
         queued: Measured seconds in the queue; None if the task was not polled.
         ran: Measured seconds of running; a figure of RunningHub takes precedence.
         currency: The account's currency; by default the one that was known at the submission.
@@ -168,20 +145,19 @@ def end_of(
         queued_seconds=_rounded(queued),
         # Standard models report a run time of 0.
         run_seconds=view.usage.seconds or _rounded(ran),
-        attempt=scope.attempt,
-        task_attempt=scope.task_attempt,
+        attempt=attempt,
     )
 
 
-def broken_end(submit: Submit, view: TaskView, *, scope: Attempt) -> End:
+def broken_end(submit: Submit, view: TaskView, *, attempt: int) -> End:
     """Builds the record of the end of a task that was cancelled because its graph has invalid nodes.
 
     Args:
         submit: The submission; its answer lists the nodes.
         view: The task's terminal view; a success is recorded as such.
-        scope: The attempt that records the end.
+        attempt: The attempt of the run that records the end.
     """
-    end = end_of(submit, view, scope=scope, queued=0.0, ran=0.0)
+    end = end_of(submit, view, attempt=attempt, queued=0.0, ran=0.0)
     errors = submit.answer.node_errors if submit.answer else {}
     if end.status == "SUCCESS" or not errors:
         return end

@@ -352,7 +352,7 @@ class TestPaidOn:
     async def test_a_new_task_after_a_failure_may_use_any_account(
         self, run: PooledRun, again: Again, rh: Emulator
     ) -> None:
-        rh.faults.add(Fault("submit", kind="fail", code="1015", times=1))
+        rh.faults.add(Fault("submit", kind="fail", code="1000", times=1))
         run.members = ("two",)
         (failed,) = errors(await run.all(pictures(1)))
         assert isinstance(failed, JobFailed)

@@ -42,7 +42,7 @@ from rh_prefect.jobs.lifecycle_step_types import (
     Pause,
     Post,
     Prepare,
-    ReadJob,
+    ReadSubmission,
     RecordAnswer,
     Release,
     Reserve,
@@ -76,7 +76,7 @@ def drive(policy: Policy, *pairs: tuple[object, object]) -> Any:
     return step
 
 
-UP_TO_THE_BUDGET = [(ReadJob(), JobView("key")), (Prepare(), None), (AwaitSlot(), None), (Prepare(), None)]
+UP_TO_THE_BUDGET = [(ReadSubmission(1), None), (Prepare(), None), (AwaitSlot(), None), (Prepare(), None)]
 
 
 def test_the_price_is_reserved_between_the_slot_and_the_claim() -> None:
@@ -124,12 +124,12 @@ def test_a_lost_claim_releases_its_reservation() -> None:
         (FreeSlot(), None),
         (Release(1), None),
     )
-    assert step == ReadJob()
+    assert step == ReadSubmission(1)
 
 
 def test_a_job_that_has_a_ticket_is_never_refused() -> None:
     submit = Submit(1, INTENT, ticket())
-    step = drive(POLICY, (ReadJob(), JobView("key", (submit,))), (CheckCancel(fresh=True), False))
+    step = drive(POLICY, (ReadSubmission(1), submit), (CheckCancel(fresh=True), False))
     assert step == AwaitEnd(submit, adopted=True)
 
 
@@ -540,7 +540,7 @@ async def test_a_refused_submission_does_not_use_the_budget(rh: Emulator) -> Non
 
 
 async def test_a_failed_task_counts_with_its_cost(rh: Emulator) -> None:
-    rh.faults.add(Fault("submit", number=1, kind="fail"))
+    rh.faults.add(Fault("submit", number=1, kind="fail", code="1000"))
     with pytest.raises(JobFailed):
         await run(models.ZImageTurbo(prompt="a lighthouse"), budget=0.05)
     (failed,) = rh.recorder.paid

@@ -11,7 +11,7 @@ from rh_prefect.client import TaskView, Usage
 from rh_prefect.jobs.journal.costs import COINS, Charge, Costs, charge_of, costs_of
 from rh_prefect.jobs.journal.job_records import RESUBMITTED, Submit
 from rh_prefect.jobs.journal.record_types import Answer, End, Lost, Resolution
-from rh_prefect.jobs.outputs.result import AttemptInfo, end_of
+from rh_prefect.jobs.outputs.result import end_of
 from tests.support.job_records import TASK, intent, ticket, unknown
 
 INTENT = intent(estimate=Decimal("0.40"), currency="USD")
@@ -77,12 +77,12 @@ def test_a_graph_with_paid_nodes_costs_coins_and_money() -> None:
     """A21: both are recorded, each in its unit."""
     usage = Usage(third_party_money=Decimal("3.85"), coins=Decimal(7))
     view = TaskView(task_id=TASK, status="SUCCESS", usage=usage)
-    ended = end_of(Submit(1, INTENT, ticket()), view, scope=AttemptInfo(1), queued=None, ran=None)
+    ended = end_of(Submit(1, INTENT, ticket()), view, attempt=1, queued=None, ran=None)
     assert costs_of(ended) == Costs({COINS: Decimal(7), "USD": Decimal("3.85")})
     alone = end_of(
         Submit(1, INTENT, ticket()),
         view.model_copy(update={"usage": Usage(coins=Decimal(7))}),
-        scope=AttemptInfo(1),
+        attempt=1,
         queued=None,
         ran=None,
     )

@@ -71,7 +71,7 @@ def test_a_record_without_optional_fields_has_the_defaults_of_the_format() -> No
     }  # fmt: skip
     call = CallRecord(owner=SOMEWHERE_ELSE)
     assert (call.order, call.attempt, call.is_detached, call.address) == (1, 1, False, Address())
-    assert (SUCCESS.attempt, SUCCESS.task_attempt) == (1, 1)
+    assert SUCCESS.attempt == 1
     assert (MediaRecord(uri="a", sha256="b", size=1, kind="image", mime="image/png", extension="png").attempt) == 1
     assert (FoundName(folder="/").attempt, Format().format, FORMAT_KEY) == (1, FORMAT, "format-1")
 
@@ -132,14 +132,9 @@ def test_a_late_ticket_is_not_the_task_of_its_submission(records: dict[str, Any]
     assert Submit(1, INTENT, **records).late_task_id == late
 
 
-def test_payments_are_counted_from_a_given_attempt() -> None:
-    view = JobView(KEY, tuple(Submit(n, intent(attempt=n), ticket(str(n))) for n in (1, 2, 3)))
-    assert [view.payments(since=attempt) for attempt in (1, 2, 3, 4)] == [3, 2, 1, 0]
-
-
 def test_a_job_without_records_is_new() -> None:
     view = JobView.parse(KEY, {})
-    assert (view.state, view.last, view.next_n, view.tickets) == ("new", None, 1, 0)
+    assert (view.state, view.last, view.tickets) == ("new", None, 0)
 
 
 def test_a_job_has_its_submissions_in_order() -> None:
@@ -147,7 +142,6 @@ def test_a_job_has_its_submissions_in_order() -> None:
     records |= {f"intent_{n}": INTENT for n in (10, 2, 11, 1, 3, 9, 4, 8, 5, 7, 6)}
     view = parsed(**records)
     assert [submit.n for submit in view.submits] == list(range(1, 12))
-    assert view.next_n == 12
     assert view.state == "refused"
 
 
@@ -187,7 +181,8 @@ def test_tickets_count_as_paid_and_refusals_do_not() -> None:
         resolution_6=Resolution(outcome="forgotten", by=RESUBMITTED),
     )
     assert view.tickets == 2
-    assert view.payments(since=1) == 4, "who forgot it by hand has looked; the option has not"
+    may_be_paid = [one.n for one in view.submits if one.may_be_paid]
+    assert may_be_paid == [5, 6], "who forgot it by hand has looked; the option has not"
 
 
 def test_a_newer_view_of_an_earlier_submission_does_not_become_the_last() -> None:

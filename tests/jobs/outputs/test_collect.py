@@ -99,9 +99,9 @@ async def collect(
         jitter=lambda: 1.0,
     )
     end = End(status="SUCCESS", task_id=TASK, links=links)
-    submit = Submit(1, intent(order=order), answer=ticket())
+    submit = Submit(1, intent(order=order), answer=ticket(), end=end)
     return await collector.collect(
-        JobRequest.of(submit.intent), job=f"run/{KEY}", key=KEY, submit=submit, end=end, first_time=first_time
+        JobRequest.of(submit.intent), job=f"run/{KEY}", key=KEY, submit=submit, first_time=first_time
     )
 
 

@@ -146,7 +146,7 @@ async def test_a_job_that_failed_is_submitted_again_with_the_bytes_of_its_record
     """A4: a later submission sends the recorded content, even if the link returns other bytes."""
     numbers = iter(range(100))
     link = links.make("photo.png", lambda: picture(str(next(numbers))))
-    rh.faults.add(Fault("submit", number=1, kind="fail", code="1504"))
+    rh.faults.add(Fault("submit", number=1, kind="fail", code="1000"))
     with pytest.raises(JobFailed):
         await run.pay(enlarge(link))
     run.begin(2)
