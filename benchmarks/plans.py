@@ -128,8 +128,7 @@ async def _measure_stored(items: int, server: S3Server, state_dir: Path) -> dict
     from rh_prefect.pipelines.known_works import open_records
     from rh_prefect.pipelines.pipeline import Pipeline
     from rh_prefect.pipelines.stored_edits import FILES
-    from rh_prefect.pipelines.works_store import Home
-    from rh_prefect.pipelines.works_store import WorksJournal
+    from rh_prefect.pipelines.works_store import Home, WorksJournal
     from rh_prefect.settings import Settings
 
     settings, store = Settings(state_dir=state_dir), MediaStore(server.url("plans"), options=server.options)
