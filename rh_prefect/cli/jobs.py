@@ -249,7 +249,8 @@ async def _jobs_in(run: str) -> list[tuple[str, JobView, str]]:
     from rh_prefect.flow_runs.cancellation import works_of
     from rh_prefect.pipelines.run_ledger import WorksLedger
 
-    every = await works_of(own := await _scope(run))
+    own = await _scope(run)
+    every = await works_of(own.journal)
     # A pipeline's run holds only the claims of its works, whose records are in the storage.
     found = [
         (scope.journal.scope, view, "")

@@ -15,6 +15,7 @@ from prefect.logging.loggers import flow_run_logger
 from rh_prefect.blocks.lookup import RECORDED, load_storage
 from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.flow_runs.queries import RecordedScope, batches_of, first_of_batch, is_suspended, scope_of
+from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.jobs.journal.scope import Scope, forbid_attempt
 from rh_prefect.jobs.journal.spool import Spool
 from rh_prefect.jobs.loop_thread import LOOP
@@ -43,7 +44,7 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
     for one, first in scopes:
         await replay_spool(Spool(get_settings().state_dir / "spool"), one.journal)
         reports.append(await cancel_scope(one, RECORDED.client_for, by=by, since=first))
-    reports += [await _cancel_works(scope, works) for works in await works_of(scope)]
+    reports += [await _cancel_works(scope, works) for works in await works_of(scope.journal)]
     return CancelReport(
         cancelled=tuple(task for report in reports for task in report.cancelled),
         finished=tuple(task for report in reports for task in report.finished),
@@ -63,10 +64,10 @@ async def _cancel_works(scope: Scope, works: WorksJournal) -> CancelReport:
     return CancelReport(tuple(done.cancelled), tuple(done.finished), done.failed)
 
 
-async def works_of(scope: Scope) -> list[WorksJournal]:
+async def works_of(journal: Journal) -> list[WorksJournal]:
     """Opens the records of a run's works in each of their locations; a run without pipelines has none."""
     found = []
-    for place in await read_places(scope.journal):
+    for place in await read_places(journal):
         store = await load_storage(place.storage)
         found.append(WorksJournal(place.url, options=store.options_for(place.url)))
     return found

@@ -183,7 +183,7 @@ async def _of_works(flow_run: FlowRun, scope: RecordedScope, report: CancelRepor
     """Reports the works of a cancelled pipeline run; the results of those that have ended are left to its next run."""
     found = []
     try:
-        for works in await works_of(scope):
+        for works in await works_of(scope.journal):
             async for view in jobs_of(WorksLedger(scope, works)):
                 judged = None if view.last is None else _by_report(report, f"{works.scope}/{view.key}", view.last)
                 if view.last is not None and judged is not None:

@@ -11,11 +11,13 @@ from rh_prefect.blocks.lookup import RECORDED, load_storage
 from rh_prefect.blocks.storage import MediaStorage
 from rh_prefect.client import TaskView
 from rh_prefect.errors import RunningHubError
+from rh_prefect.flow_runs.cancellation import works_of
 from rh_prefect.flow_runs.job_progress import RunObserver
-from rh_prefect.flow_runs.queries import scope_named
+from rh_prefect.flow_runs.journal import FlowRunJournal
+from rh_prefect.flow_runs.queries import is_flow_run, journal_of, scope_named
 from rh_prefect.jobs.accounts.poller import is_settled
 from rh_prefect.jobs.engine import engine_for
-from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit
+from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit, split_job
 from rh_prefect.jobs.journal.record_types import End, Intent
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.outputs import manifest as manifests
@@ -24,6 +26,26 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
 
 _log = logging.getLogger("rh_prefect")
+
+
+async def records_of(job: str, n: int, *, flow_run: str | None = None) -> JobRecords:
+    """Finds the records of a submission: of a run's own job, or of a work that a pipeline shares with other runs.
+
+    Args:
+        job: The job's full name; a webhook names the flow run in place of the place of shared works.
+        n: The number of the submission.
+        flow_run: The flow run that waits for it, which knows the places of its works; by default the job's scope.
+    """
+    scope, key = split_job(job)
+    run = flow_run or scope
+    if is_flow_run(run):
+        journal = FlowRunJournal(run)
+        if scope == run and await JobRecords(journal, key).submission(n) is not None:
+            return JobRecords(journal, key)
+        for works in await works_of(journal):
+            if works.scope == scope or (scope == run and await works.submission(key, n) is not None):
+                return JobRecords(works, key)
+    return JobRecords(journal_of(scope), key)
 
 
 async def confirmed_end(submit: Submit, task_id: str, *, records: JobRecords) -> End | None:
@@ -44,7 +66,7 @@ async def record_end(submit: Submit, view: TaskView, *, records: JobRecords) -> 
     """Records the end of a task; returns the recorded one, or None if the task is not over or an output is missing."""
     if not is_settled(view):
         return None
-    attempt = await _attempt(records.journal.scope, submit, view)
+    attempt = await _attempt(submit.intent.flow_run or records.journal.scope, submit, view)
     if submit.answer is not None and submit.answer.node_errors:
         end = broken_end(submit, view, attempt=attempt)
     else:

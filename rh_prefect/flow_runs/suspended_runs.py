@@ -33,11 +33,11 @@ from prefect.settings import PREFECT_API_URL
 from rh_prefect.blocks.lookup import RECORDED
 from rh_prefect.errors import RunningHubError, TaskNotFound
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.queries import find_flow_runs, journal_of
-from rh_prefect.flow_runs.recorded_job_collection import queried, record_end
+from rh_prefect.flow_runs.queries import find_flow_runs
+from rh_prefect.flow_runs.recorded_job_collection import queried, record_end, records_of
 from rh_prefect.flow_runs.suspension import PAUSE_KEY, SUSPEND, PendingTask, Suspension
 from rh_prefect.jobs.accounts.poller import query_repeatedly
-from rh_prefect.jobs.journal.job_records import JobRecords, Submit, split_job
+from rh_prefect.jobs.journal.job_records import Submit
 from rh_prefect.jobs.loop_thread import LOOP, end_task
 from rh_prefect.prefect_api import ask
 
@@ -143,7 +143,7 @@ class Resumer:
         # First of all: it must not depend on whether this process can ask RunningHub.
         if datetime.now(UTC) >= watched.suspension.wake_by:
             return f"the time is reached, and {len(watched.running)} of its {tasks} tasks may still be running"
-        while watched.running and await _has_ended(watched, watched.running[-1], asks=asks):
+        while watched.running and await _has_ended(run, watched, watched.running[-1], asks=asks):
             watched.running.pop()
         return None if watched.running else f"all of its {tasks} tasks have ended"
 
@@ -156,9 +156,8 @@ class Resumer:
         return self._watched[run]
 
 
-async def _has_ended(watched: _Watched, task: PendingTask, *, asks: bool) -> bool:
-    scope, key = split_job(task.job)
-    records = JobRecords(journal_of(scope), key)
+async def _has_ended(run: SuspendedRun, watched: _Watched, task: PendingTask, *, asks: bool) -> bool:
+    records = await records_of(task.job, task.n, flow_run=str(run.flow_run_id))
     if await records.read_end(task.n) is not None:
         return True
     if not asks:

@@ -12,8 +12,9 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 from uuid import UUID
 
@@ -29,17 +30,18 @@ from rh_prefect.flow_runs.flow_scope import current_scope, scope_override
 from rh_prefect.flow_runs.job_progress import run_logger
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.prefect_internals import is_retried_in_process, pause_keys
-from rh_prefect.flow_runs.queries import journal_of, read_flow_run
-from rh_prefect.flow_runs.recorded_job_collection import bring_home
+from rh_prefect.flow_runs.queries import read_flow_run
+from rh_prefect.flow_runs.recorded_job_collection import bring_home, records_of
 from rh_prefect.jobs.engine import JobEngine, Reused
 from rh_prefect.jobs.job_context import JobCall
-from rh_prefect.jobs.journal.job_records import JobRecords, read_job, split_job
+from rh_prefect.jobs.journal.job_records import read_job, split_job
 from rh_prefect.jobs.journal.record_types import Record
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.lifecycle_step_types import Accepted, Stage
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Request
 from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.jobs.step_executor import StepExecutor
 from rh_prefect.prefect_api import PATIENCE
 from rh_prefect.settings import get_settings
 
@@ -123,15 +125,28 @@ class SuspendGroup:
         ticket = await engine.submit(request, call)
         if isinstance(ticket, Reused):
             return ticket.result
-        stage: Stage | None = ticket.accepted
+        left = await self.follow(ticket.work, ticket.accepted, lambda: engine.advance(ticket))
+        return left if isinstance(left, PendingTask) else await engine.complete(ticket)
+
+    async def follow(
+        self, work: StepExecutor, stage: Stage, advance: Callable[[], Coroutine[Any, Any, Stage]]
+    ) -> Stage | PendingTask:
+        """Waits until no task of a submitted work runs; returns the task where the group is suspended first.
+
+        Args:
+            work: The work.
+            stage: Its stage.
+            advance: Continues it to its next stage.
+        """
         while isinstance(stage, Accepted) and stage.submit.end is None:
-            # After a failed task the job may have another one.
-            ticket = replace(ticket, accepted=stage)
-            task = PendingTask(job=ticket.job, n=ticket.n, task_id=ticket.task_id)
-            stage = await self.wait(task, engine.advance(ticket), poll_now=ticket.poll_now)
-            if stage is None:
+            # After a failed task the work may have another one.
+            task = PendingTask(job=work.context.job, n=stage.submit.n, task_id=stage.submit.task_id or "")
+            wake = partial(work.context.lease.account.poller.wake, task.task_id)
+            following = await self.wait(task, advance(), poll_now=wake)
+            if following is None:
                 return task
-        return await engine.complete(ticket)
+            stage = following
+        return stage
 
     async def wait(self, task: PendingTask, end: Coroutine[Any, Any, T], *, poll_now: Callable[[], None]) -> T | None:
         """Waits for `end`; None where the group is suspended first. `poll_now` notices a recorded end at once."""
@@ -184,6 +199,7 @@ class RunSuspender(SuspendGroup):
     def __init__(self, flow_run_id: UUID, *, had: Sequence[Suspension], count: int, wake_after: float) -> None:
         """Starts without a job, with the suspensions that the run has had; `wake_after` is in seconds."""
         super().__init__(self._decide_for_run)
+        self._flow_run_id = flow_run_id
         self._journal = FlowRunJournal(flow_run_id)
         self._slept_for = {task.task_id for one in had for task in one.tasks}
         self._n = count
@@ -201,7 +217,7 @@ class RunSuspender(SuspendGroup):
         while not await self._journal.create(f"{SUSPEND}-{self._n}", record):
             self._n += 1
         for task in tasks:
-            if not await _is_recorded(task):
+            if not await _is_recorded(task, self._flow_run_id):
                 return "leave"
         return "ended"
 
@@ -222,9 +238,9 @@ class RunSuspender(SuspendGroup):
         run_logger().warning("the run could not be suspended and waits in its process: %s", why)
 
 
-async def _is_recorded(task: PendingTask) -> bool:
-    scope, key = split_job(task.job)
-    return await JobRecords(journal_of(scope), key).read_end(task.n) is not None
+async def _is_recorded(task: PendingTask, flow_run_id: UUID) -> bool:
+    records = await records_of(task.job, task.n, flow_run=str(flow_run_id))
+    return await records.read_end(task.n) is not None
 
 
 @dataclass(slots=True, weakref_slot=True)
@@ -327,6 +343,19 @@ async def group_member(group: SuspendGroup | None) -> AsyncIterator[None]:
     finally:
         if group is not None:
             await LOOP.call(group.end())
+
+
+@asynccontextmanager
+async def idle(group: SuspendGroup | None) -> AsyncIterator[None]:
+    """Runs a block in which a member of a suspend group only waits for other members."""
+    if group is None:
+        yield
+        return
+    await LOOP.call(group.end())
+    try:
+        yield
+    finally:
+        await LOOP.call(group.expect(1))
 
 
 async def wait_for(task: PendingTask) -> Result:

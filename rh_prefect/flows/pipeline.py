@@ -20,6 +20,7 @@ from rh_prefect.flow_runs.flow import flow, run_name
 from rh_prefect.flow_runs.flow_scope import FlowScope, current_scope
 from rh_prefect.flow_runs.job_progress import run_observer
 from rh_prefect.flow_runs.prefect_internals import flow_contexts
+from rh_prefect.flow_runs.suspension import open_suspend_group
 from rh_prefect.flows.pipeline_budget import RunBudget, run_limit
 from rh_prefect.flows.pipeline_events import tag
 from rh_prefect.flows.pipeline_pages import show_plan
@@ -178,7 +179,7 @@ async def run_pipeline(
     await tag(plan.pipeline)
     prices = {"least": str(plan.price.least), "expected": str(plan.price.expected), "most": str(plan.price.most)}
     run.tell("planned", states=dict(plan.counts), price=prices, currency=plan.currency)
-    await run.make_all()
+    await run.make_all(await open_suspend_group(options.wait))
     await _keep_plan(run, scope)
     return await report(run, options, scope)
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, WithJsonSchema
 
+from rh_prefect.flow_runs.suspension import Wait
 from rh_prefect.pipelines import pipeline as files
 from rh_prefect.pipelines.file_model import RUN_OPTIONS, Param
 
@@ -27,6 +28,8 @@ class RunOptions:
         require_new: Fail if there is nothing new to make.
         credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the file's, or RH_API_KEY.
         storage: Name of a MediaStorage block; empty for the file's, or RH_STORAGE_URL.
+        wait: How a deployed run waits: `suspend` ends its process while all its tasks run; the webhook receiver resumes
+            it.
     """
 
     budget: Annotated[float, Field(ge=0)] | None = None
@@ -39,6 +42,7 @@ class RunOptions:
     require_new: bool = False
     credentials: str | None = None
     storage: str | None = None
+    wait: Wait = "poll"
 
 
 OPTIONS = RUN_OPTIONS

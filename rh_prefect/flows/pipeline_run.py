@@ -22,10 +22,12 @@ from prefect.client.schemas.objects import State
 from rh_prefect.caches_and_locks import SharedTasks
 from rh_prefect.errors import BudgetExceeded, InputError, JobError, MediaError, RunningHubError
 from rh_prefect.flow_runs.job_progress import expect_jobs
+from rh_prefect.flow_runs.suspension import PendingTask, RunSuspender, group_member, idle
 from rh_prefect.flows.pipeline_budget import RunBudget
 from rh_prefect.flows.pipeline_events import What, tell
 from rh_prefect.jobs.job_context import JobCall
 from rh_prefect.jobs.journal.costs import Costs
+from rh_prefect.jobs.lifecycle_step_types import Finished, Stage
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
@@ -46,7 +48,7 @@ from rh_prefect.pipelines.plan.planned_steps import (
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.save_as import SavedNames
 from rh_prefect.pipelines.stored_edits import EditResults
-from rh_prefect.pipelines.work_runner import WorkResult, WorkRunner
+from rh_prefect.pipelines.work_runner import WorkCall, WorkResult, WorkRunner
 
 MAX_IN_FLIGHT = 200
 """How many steps of a run are begun at once; the account's slots decide how many of their tasks run."""
@@ -188,6 +190,8 @@ class PipelineRun:
         self._known = KnownResults(tools.known)
         self._running: dict[asyncio.Task[None], Instance] = {}
         self._begun: set[str] = set()
+        self._group: RunSuspender | None = None
+        self._left: set[str] = set()  # steps whose tasks go on while the flow run is suspended
         self._ended: dict[str, State[Any]] = {}
         self._edit_room = asyncio.Semaphore(EDITS_AT_ONCE)
         self._there: set[str] = set()  # edits whose files this run has made or found
@@ -261,13 +265,22 @@ class PipelineRun:
         newest = datetime.now(UTC) - timedelta(seconds=max(min(ages), 0.0))
         return f", the newest since {newest:%d %b %H:%M} UTC"
 
-    async def make_all(self) -> None:
-        """Makes everything that is needed and can be made."""
+    async def make_all(self, group: RunSuspender | None = None) -> None:
+        """Makes everything that is needed and can be made.
+
+        Args:
+            group: Suspends the flow run while all its steps only wait for tasks; None to wait in this process.
+        """
+        self._group = group
+        if group is not None:
+            await LOOP.call(group.expect(1))
         try:
             while True:
-                self._begin()
+                await self._begin()
                 if self._running:
                     await self._wait()
+                elif self._group is not None and self._group.is_suspended:
+                    await self._suspend(self._group)
                 elif self._refused:  # no running step can free any budget
                     self.outcome.errors.update(self._refused)
                 elif self.outcome.errors.keys() <= self._planned_around or self.stopped_by():
@@ -285,9 +298,17 @@ class PipelineRun:
         rest = (one for one in self.plan.instances if one.address not in self._begun)
         return any(one.is_pending or self._is_ready(one) or (one.is_needed and one.state not in "=x") for one in rest)
 
+    async def _suspend(self, group: RunSuspender) -> None:
+        """Suspends the flow run, whose process ends; continues in this process where Prefect refuses it."""
+        await group.suspend()
+        self._group = None
+        self._begun -= self._left
+        self._left.clear()
+
     async def _wait(self) -> None:
         """Waits for the next result, and for those that come soon after it."""
-        done, _ = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        async with idle(self._group):
+            done, _ = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
         gap = min(_LONGEST_GAP, _SHARE * self._plan_seconds)
         if len(done) < len(self._running) and gap > 0:
             more, _ = await asyncio.wait(self._running, timeout=gap, return_when=asyncio.ALL_COMPLETED)
@@ -296,7 +317,8 @@ class PipelineRun:
             instance = self._running.pop(task)
             if (error := task.exception()) is not None:
                 self._fail(instance, error)
-            self._tell_step(instance)
+            if instance.address not in self._left:
+                self._tell_step(instance)
 
     def _fail(self, instance: Instance, error: BaseException) -> None:
         if not isinstance(error, RunningHubError):
@@ -339,12 +361,14 @@ class PipelineRun:
 
     # -- what is ready ---------------------------------------------------------------------------------------------
 
-    def _begin(self) -> None:
+    async def _begin(self) -> None:
+        if self._group is not None and self._group.is_suspended:
+            return
         self._fail_unmet()
         if self.stopped_by():
             self._refused.clear()
             return
-        lost = {*self.outcome.errors, *self.blocked()}
+        lost, running = {*self.outcome.errors, *self.blocked()}, len(self._running)
         lost.update(one.address for one in self.plan.instances if not self._is_selected(one))
         self._refused.clear()
         for instance in self._ready():
@@ -357,6 +381,8 @@ class PipelineRun:
             self._running[task] = instance
         for listener in listeners if self._running else ():
             listener(self.plan)  # the new tasks run from the next await on
+        if self._group is not None:
+            await LOOP.call(self._group.expect(len(self._running) - running))
 
     def _runs_in_other_shape(self, instance: Instance) -> bool:
         """Returns whether a running step makes the same work with another shape; its answer is there when it ends."""
@@ -452,11 +478,12 @@ class PipelineRun:
     # -- making ----------------------------------------------------------------------------------------------------
 
     async def _make(self, instance: Instance) -> None:
-        if any(work.state != "=" for work in instance.works):
-            make = self._paid_step if instance.is_paid else self._edit_step
-            self._ended[instance.address] = await _task_run(instance, make, after=self._upstream_states(instance))
-        if instance.save_as and instance.address in self._begun:
-            await self._save(instance)
+        async with group_member(self._group):
+            if any(work.state != "=" for work in instance.works):
+                make = self._paid_step if instance.is_paid else self._edit_step
+                self._ended[instance.address] = await _task_run(instance, make, after=self._upstream_states(instance))
+            if instance.save_as and instance.address in self._begun - self._left:
+                await self._save(instance)
 
     def _upstream_states(self, instance: Instance) -> list[State[Any]]:
         """Returns the task runs that a step depends on, for the dashboard's arrows; for a review, its candidates'."""
@@ -478,7 +505,10 @@ class PipelineRun:
                 "or run again with --retake for a new result."
             )
         works = [work for work in instance.works if work.state != "="]
-        done = await asyncio.gather(*(self._paid_work(instance, work) for work in works), return_exceptions=True)
+        if self._group is not None:
+            await LOOP.call(self._group.expect(len(works)))
+        async with idle(self._group):
+            done = await asyncio.gather(*(self._paid_work(instance, work) for work in works), return_exceptions=True)
         errors = [error for error in done if isinstance(error, BaseException)]
         if errors:
             first, *others = sorted(errors, key=_rank)
@@ -490,14 +520,36 @@ class PipelineRun:
         if tools.reviewed is not None and (refusal := tools.reviewed.refusal(instance, work)):
             call = replace(call, forbidden=f"{refusal}, and {tools.reviewed.name} is what was reviewed. {_PLAN_AGAIN}")
         try:
-            result: WorkResult = await LOOP.call(tools.runner.make(call, tools.call))
+            result = await self._result_of(call)
         finally:
             self.outcome.costs[work.key] = tools.runner.spent_on(work.key, tools.call)
+        if result is None:
+            self._left.add(instance.address)
+            return
         home = result.home
         if result.is_new:
             self.outcome.new_steps.add(instance.address)
         known = KnownWork("=", result.files, home.texts, home.value, home.cost, task_id=home.task_id)
         self._known.add(work.key, call.shape, known)
+
+    async def _result_of(self, work_call: WorkCall) -> WorkResult | None:
+        """Makes a work; None where its task is left for a suspension of the flow run."""
+        runner, call, group = self._tools.runner, self._tools.call, self._group
+        if group is None:
+            return await LOOP.call(runner.make(work_call, call))
+
+        async def follow() -> WorkResult | None:
+            work = await runner.begin(work_call, call)
+            stage: Stage = await work.advance()
+            while not isinstance(stage, Finished):
+                following = await group.follow(work.executor, stage, work.advance)
+                if isinstance(following, PendingTask):
+                    return None
+                stage = following if isinstance(following, Finished) else await work.advance()
+            return runner.result(work, stage)
+
+        async with group_member(group):
+            return await LOOP.call(follow())
 
     async def _edit_step(self, instance: Instance) -> None:
         async with self._edit_room:

@@ -275,19 +275,20 @@ class JobEngine:
             options=call.options,
             caller=call.caller,
             order=call_job.order,
-            callback=self._callback(request) if call.options.may_submit else None,
+            callback=self.callback(request) if call.options.may_submit else None,
             is_new=is_new,
         )
 
     async def _submit(self, context: JobContext) -> Submitted:
-        await self._register_for_ends(context.scope)
+        await self.listen_for_ends(context.scope)
         work = StepExecutor(context)
         stage = await work.advance()
         if not isinstance(stage, Accepted):
             raise AssertionError(f"{context.job}: a job of a run has no recorded result, so {stage} cannot come first")
         return Submitted(work, stage, context)
 
-    async def _register_for_ends(self, scope: Scope) -> None:
+    async def listen_for_ends(self, scope: Scope) -> None:
+        """Has the ends that a webhook reports about tasks of a run wake the pollers of its accounts."""
         if self._settings.webhook_url and isinstance(scope.journal, NotifyingJournal):
             for member in self.pool.members:
                 await scope.journal.notify_of_ends(member.account.poller)
@@ -411,7 +412,8 @@ class JobEngine:
             exclusions=self.pool.exclusions(scope),
         )
 
-    def _callback(self, request: JobRequest) -> Callback | None:
+    def callback(self, request: JobRequest) -> Callback | None:
+        """Returns the address to which the end of a request's task is reported; None where there is none."""
         # An address in the caller's parameters takes precedence.
         own = "webhookUrl" in request.payload or "webhookUrl" in request.private
         return None if own or is_native(request.endpoint) else callback_of(self._settings)

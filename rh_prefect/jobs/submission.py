@@ -137,7 +137,8 @@ class Submitter:
 
     async def _submit_once(self, links: Mapping[str, str], n: int) -> Answer:
         callback, client = self._context.callback, self._context.lease.account.client
-        address = callback.address(*self._name, n) if callback else None
+        # The address names the run, which knows the places of the works that it shares with other runs.
+        address = callback.address(self._context.scope.journal.scope, self._records.key, n) if callback else None
         began = self._clock()
         try:
             view = await client.submit(self._request.endpoint, self.wire_payload(links), webhook_url=address)

@@ -27,6 +27,7 @@ RUN_OPTIONS = (
     "require_new",
     "credentials",
     "storage",
+    "wait",
 )
 """The options of every run; a parameter of a file that is run has none of these names."""
 

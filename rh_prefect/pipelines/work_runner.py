@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from weakref import WeakValueDictionary
 
 from rh_prefect.caches_and_locks import SharedTasks
 from rh_prefect.errors import (
@@ -31,6 +32,7 @@ from rh_prefect.jobs.journal.identity import base_hash
 from rh_prefect.jobs.journal.job_records import JobRecords, Submit
 from rh_prefect.jobs.journal.record_types import End
 from rh_prefect.jobs.lifecycle import Invalid
+from rh_prefect.jobs.lifecycle_step_types import Finished, Stage
 from rh_prefect.jobs.options import Request, policy_of
 from rh_prefect.jobs.outputs.collect import Collector, Names, extension_of_output
 from rh_prefect.jobs.outputs.result import Result
@@ -95,6 +97,19 @@ class WorkResult:
     is_new: bool
 
 
+@dataclass(frozen=True, slots=True)
+class RunningWork:
+    """A work that is being made.
+
+    Attributes:
+        executor: Executes its steps; equal works of a run share it.
+        advance: Continues it to its next stage.
+    """
+
+    executor: StepExecutor
+    advance: Callable[[], Coroutine[Any, Any, Stage]]
+
+
 class WorkRunner:
     """A runner of the works of one flow run, on the package's loop thread; equal works run once."""
 
@@ -111,7 +126,8 @@ class WorkRunner:
         self._pipeline = pipeline
         self._works = works
         self._settings = settings
-        self._running: SharedTasks[tuple[str, str, str], Home] = SharedTasks()
+        self._stages: SharedTasks[tuple[str, str, str], Stage] = SharedTasks()
+        self._executors: WeakValueDictionary[tuple[str, str, str], StepExecutor] = WeakValueDictionary()
 
     async def currency(self) -> str | None:
         """Returns the currency of the accounts; see `Pool.currency`."""
@@ -160,6 +176,22 @@ class WorkRunner:
         Raises:
             RunningHubError: As `run_work` says, and what client, records and store raise.
         """
+        work = await self.begin(work_call, call)
+        while not isinstance(stage := await work.advance(), Finished):
+            pass
+        return self.result(work, stage)
+
+    async def begin(self, work_call: WorkCall, call: JobCall) -> RunningWork:
+        """Prepares a work; its `advance` submits it and waits for it.
+
+        Args:
+            work_call: The step's request for a work.
+            call: Its run, and how it is run.
+
+        Raises:
+            RunningHubError: The work is invalid.
+        """
+        await self._engine.listen_for_ends(call.scope)
         work, request = await self.prepare(work_call, call)
         if work_call.planned not in ("", work):
             raise JobError(
@@ -168,10 +200,22 @@ class WorkRunner:
             )
         if request.estimate is None and work_call.price is not None:
             request = replace(request, estimate=work_call.price)
-        runs = StepExecutor(self._context(work_call, call, work, request))
-        flow_run = call.scope.journal.scope
-        home = await self._running.run((flow_run, work, work_call.shape), runs.finish)
-        return WorkResult(work, home, self._works.files_of(home, call.store), home.flow_run == flow_run)
+        name = (call.scope.journal.scope, work, work_call.shape)
+        executor = self._executors.get(name)
+        if executor is None:
+            executor = self._executors[name] = StepExecutor(self._context(work_call, call, work, request))
+        return RunningWork(executor, lambda: self._stages.run(name, executor.advance))
+
+    def result(self, work: RunningWork, stage: Finished) -> WorkResult:
+        """Returns the result of a finished work, as a step uses it.
+
+        Args:
+            work: The work.
+            stage: Its last stage.
+        """
+        context, home = work.executor.context, cast(Home, stage.result)
+        files = self._works.files_of(home, context.store)
+        return WorkResult(context.key, home, files, home.flow_run == context.policy.run)
 
     async def costs(self, call: JobCall) -> dict[str, Costs]:
         """Returns a flow run's payments for each work, by its id, including failed tasks and refused answers.
@@ -220,6 +264,7 @@ class WorkRunner:
             delivery=SharedDelivery(self._works, work_call, settings=self._settings),
             options=call.options,
             caller=call.caller,
+            callback=engine.callback(request),
             flow=self._pipeline,
         )
 

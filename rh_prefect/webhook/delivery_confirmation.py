@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 from rh_prefect.blocks.lookup import RECORDED
 from rh_prefect.errors import RunningHubError, TaskNotFound
-from rh_prefect.flow_runs.queries import is_flow_run, journal_of
-from rh_prefect.flow_runs.recorded_job_collection import confirmed_end
+from rh_prefect.flow_runs.queries import is_flow_run
+from rh_prefect.flow_runs.recorded_job_collection import confirmed_end, records_of
 from rh_prefect.flow_runs.task_end_events import announce
 from rh_prefect.jobs.journal.job_records import JobRecords, Submit
 from rh_prefect.jobs.journal.record_types import Answer, End, Resolution
@@ -133,7 +133,7 @@ class Confirmer:
 
 
 async def _confirm(delivery: Delivery, *, is_last: bool) -> Verdict:
-    records = JobRecords(journal_of(delivery.scope), delivery.key)
+    records = await records_of(delivery.job, delivery.n)
     submit = await records.submission(delivery.n)
     if submit is None:
         _log.warning("%s: a webhook was received for submission %d, which has no record here", delivery.job, delivery.n)

@@ -1,0 +1,109 @@
+"""A pipeline that suspends its flow run while its tasks run, and is woken by a webhook or by the clock."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from prefect import Flow
+
+from rh_prefect.emulator import Fault
+from rh_prefect.flow_runs.resume import rerun
+from rh_prefect.flow_runs.suspended_runs import wake_suspended
+from rh_prefect.flows.pipeline import Pipeline
+from rh_prefect.jobs.loop_thread import LOOP
+from tests.support.suspended_runs import SuspendedRuns, state_of, until_woken
+
+pytestmark = pytest.mark.prefect
+
+PICTURES = """
+name: suspended-pictures
+params:
+  prompts: {type: table, columns: {id: string, prompt: string}}
+steps:
+  each:
+    foreach: $(params.prompts)
+    steps:
+      picture:
+        model: z-image/turbo
+        with: {prompt: $(item.prompt)}
+      clip:
+        model: kling-v2.6-pro/image-to-video
+        with: {imageUrl: $(picture), prompt: waves, duration: "5", sound: "false"}
+outputs:
+  clips: $(each.clip)
+"""
+ROWS = [{"id": "a", "prompt": "a mug"}, {"id": "b", "prompt": "a bowl"}]
+
+
+@pytest.fixture
+def pictures() -> Flow[..., Any]:
+    return Pipeline.from_text(PICTURES).flow()
+
+
+async def test_it_suspends_while_all_tasks_run_and_is_woken_by_webhooks(
+    with_webhooks: SuspendedRuns, pictures: Flow[..., Any]
+) -> None:
+    desk = with_webhooks
+    run = await desk.begin(pictures, prompts=ROWS, wait="suspend")
+    await desk.run_until_suspended(pictures, run, jobs=2)
+    await desk.end()
+    await until_woken(run)
+    await desk.run_until_suspended(pictures, run, jobs=4)
+    await desk.end()
+    await until_woken(run)
+    result = await rerun(pictures, run)
+    assert len(result["clips"]) == 2
+    assert len(desk.paid) == len(set(desk.paid)) == 4
+    assert await state_of(run) == "Completed"
+
+
+async def test_it_is_woken_by_the_clock_without_webhooks(
+    without_webhooks: SuspendedRuns, pictures: Flow[..., Any]
+) -> None:
+    desk = without_webhooks
+    run = await desk.begin(pictures, prompts=ROWS[:1], wait="suspend")
+    await desk.run_until_suspended(pictures, run, jobs=1)
+    assert await LOOP.call(wake_suspended()) == []
+    await desk.end()
+    assert run in await LOOP.call(wake_suspended())
+    await desk.run_until_suspended(pictures, run, jobs=2)
+    await desk.end()
+    assert run in await LOOP.call(wake_suspended())
+    await rerun(pictures, run)
+    assert len(desk.paid) == 2
+
+
+async def test_a_task_that_fails_while_the_run_is_suspended_is_paid_for_again_within_attempts(
+    without_webhooks: SuspendedRuns,
+) -> None:
+    desk = without_webhooks
+    again = Pipeline.from_text(
+        "name: again\nsteps:\n  picture: {model: z-image/turbo, attempts: 2, with: {prompt: a mug}}\n"
+        "outputs: {picture: $(picture)}\n"
+    ).flow()
+    desk.rh.faults.add(Fault("submit", number=1, kind="fail", code="1504"))
+    run = await desk.begin(again, wait="suspend")
+    await desk.run_until_suspended(again, run, jobs=1)
+    await desk.end()
+    assert run in await LOOP.call(wake_suspended())
+    await desk.run_until_suspended(again, run, jobs=2)
+    await desk.end()
+    assert run in await LOOP.call(wake_suspended())
+    result = await rerun(again, run)
+    assert result["picture"].uri
+    assert len(desk.paid) == 2
+
+
+async def test_a_run_outside_of_a_deployment_waits_in_its_process(
+    without_webhooks: SuspendedRuns, pictures: Flow[..., Any]
+) -> None:
+    desk = without_webhooks
+    running = asyncio.ensure_future(pictures(prompts=ROWS[:1], wait="suspend"))
+    while len(desk.paid) < 2:
+        await desk.end()
+        await asyncio.sleep(0.1)
+        assert not running.done() or running.result()
+    await desk.end()
+    assert len((await running)["clips"]) == 1
