@@ -1,23 +1,26 @@
-"""The size of the package and the modules that one job passes.
+"""The size of the package, and the own frames on the stack when a job's POST leaves.
 
     python -m benchmarks.structure
 
-Counts modules, lines and functions from the source. Then two jobs run on an emulator under `sys.setprofile`, in a
-separate process. The second one finds every import and cache warm and is counted: the modules of this package in
-which it calls a function until its POST leaves, and until its file is published. Each job runs outside of flows and
-inside of one. `--names` prints the modules.
+Counts the whole product: all modules but the emulator's; stubs and tests have figures of their own. Then one job
+outside of flows and one inside of a flow run on an emulator, in a separate process. When the POST leaves, the frames of
+this package are counted, in all tasks that wait for it, on the loop thread and in the caller's thread. `--names` prints
+them.
 """
 
 from __future__ import annotations
 
 import ast
 import asyncio
+import io
 import json
+import re
 import subprocess
 import sys
 import threading
+import tokenize
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from statistics import median, quantiles
@@ -34,11 +37,11 @@ from rh_prefect.emulator import Emulator
 from tests.support.prefect_server import PrefectServer
 
 ROOT = Path(rh_prefect.__file__).parent
-OUTSIDE = ("emulator", "pipelines")
-"""Packages that have separate figures and do not count as the product."""
+PAYS = ("jobs",)
+"""The packages that pay."""
 
-LIMITS = {"modules": 130, "lines": 24_000, "median": 10, "p90": 30, "post": 22, "life": 35}
-"""Aims, of which the report says whether they are reached."""
+_PRIVATE = re.compile(r"prefect(?:\.\w+)*\._\w+|\b(?!self|cls)\w+\._[a-z]\w*|\.co_name\b|\.__class__ = ")
+"""Private names, functions that are recognised by their names, and swapped classes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,28 +49,71 @@ class Source:
     """One module's size.
 
     Attributes:
-        package: The first two names of its path below the root.
-        lines: All lines, comments and docstrings included.
+        package: The first name of its path below the root; `.` for the root.
+        lines: All lines.
+        code: Lines with code, without docstrings, comments and blank lines.
+        imports: Those of them that import.
+        docstrings: Lines of docstrings.
+        comments: Lines with nothing but a comment.
         functions: The length of each function.
+        private: Uses of private parts, if the module imports Prefect.
     """
 
     package: str
     lines: int
+    code: int
+    imports: int
+    docstrings: int
+    comments: int
     functions: tuple[int, ...]
+    private: int
 
 
 def sources() -> Iterator[Source]:
     """Reads each module of the package; generated stubs do not count."""
     for path in sorted(ROOT.rglob("*.py")):
-        text = path.read_text()
-        kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
-        lengths = [
-            node.end_lineno - node.lineno + 1
-            for node in ast.walk(ast.parse(text))
-            if isinstance(node, kinds) and node.end_lineno
-        ]
         folders = path.relative_to(ROOT).parts[:-1]
-        yield Source("/".join(folders[:2]) or ".", text.count("\n"), tuple(lengths))
+        yield source(path.read_text(), package=folders[0] if folders else ".")
+
+
+def source(text: str, *, package: str) -> Source:
+    """Counts the lines of a module by kind.
+
+    Args:
+        text: The module.
+        package: Its package.
+    """
+    tree = ast.parse(text)
+    docstrings: set[int] = set()
+    imports: set[int] = set()
+    lengths: list[int] = []
+    for node in ast.walk(tree):
+        lines = set(range(node.lineno, (node.end_lineno or 0) + 1)) if isinstance(node, ast.stmt) else set()
+        match node:
+            case ast.Expr(value=ast.Constant(value=str())):  # those of attributes, too
+                docstrings |= lines
+            case ast.Import() | ast.ImportFrom():
+                imports |= lines
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                lengths.append(len(lines))
+    code, comments = set[int](), set[int]()
+    ignored = (tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            comments.add(token.start[0])
+        elif token.type not in ignored:
+            code.update(range(token.start[0], token.end[0] + 1))
+    code -= docstrings
+    return Source(
+        package,
+        text.count("\n"),
+        len(code),
+        len(imports & code),
+        len(docstrings),
+        len(comments - code - docstrings),
+        tuple(lengths),
+        len(_PRIVATE.findall(text)) if re.search(r"^(?:from|import) prefect\b", text, re.MULTILINE) else 0,
+    )
 
 
 def cycle() -> list[str]:
@@ -80,45 +126,49 @@ def cycle() -> list[str]:
     return []
 
 
-@dataclass
-class Trace:
-    """The modules and functions of the package in which calls are made.
-
-    Attributes:
-        modules: Each module with the number of calls, in order of the first.
-        functions: Each function once.
-        at_post: How many modules there were when the submission left.
-    """
-
-    modules: dict[str, int] = field(default_factory=dict)
-    functions: set[str] = field(default_factory=set)
-    at_post: list[str] = field(default_factory=list)
-
-    def profile(self, frame: FrameType, event: str, _: object) -> None:
-        """Counts one call; `sys.setprofile` calls it."""
-        if event != "call":
-            return
-        name = frame.f_code.co_filename
-        if name.endswith("httpcore/_async/http11.py") and frame.f_code.co_name == "_send_request_headers":
-            self._sent(frame)
-        elif name.startswith(str(ROOT)) and not name.startswith(str(ROOT / "emulator")):
-            module = name.removeprefix(f"{ROOT}/")
-            self.modules[module] = self.modules.get(module, 0) + 1
-            self.functions.add(f"{module}:{frame.f_code.co_qualname}")
-
-    def _sent(self, frame: FrameType) -> None:
-        request = frame.f_locals["request"]
-        target = request.url.target.decode()
-        if request.method == b"POST" and target.startswith("/openapi") and not target.endswith(("query", "status")):
-            self.at_post = self.at_post or list(self.modules)
+POSTED: list[list[str]] = []
+CALLER: list[asyncio.AbstractEventLoop] = []
 
 
-TRACE = Trace()
+def look(frame: FrameType, event: str, _: object) -> None:
+    """Notes the own frames when a submission leaves; `sys.setprofile` calls it."""
+    code = frame.f_code
+    if event != "call" or code.co_name != "_send_request_headers" or not code.co_filename.endswith("http11.py"):
+        return
+    request = frame.f_locals["request"]
+    target = request.url.target.decode()
+    if request.method != b"POST" or not target.startswith("/openapi") or target.endswith(("query", "status")):
+        return
+    tasks = {*asyncio.all_tasks(), *(task for loop in CALLER for task in asyncio.all_tasks(loop))}
+    waiting = [name for task in tasks if task is not asyncio.current_task() for name in frames_of(task.get_coro())]
+    own = []
+    at: FrameType | None = frame
+    while at is not None:
+        own.append(own_name(at))
+        at = at.f_back
+    POSTED.append([*filter(None, own), *waiting])
+
+
+def frames_of(awaited: Any) -> Iterator[str]:
+    """Returns the own frames of a coroutine that waits, the outermost first."""
+    while awaited is not None:
+        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
+        if frame is not None and own_name(frame):
+            yield own_name(frame)
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
+
+
+def own_name(frame: FrameType) -> str:
+    """Returns module and function of a frame of this package; empty for others."""
+    name = frame.f_code.co_filename
+    is_own = name.startswith(str(ROOT)) and not name.startswith(str(ROOT / "emulator"))
+    return f"{name.removeprefix(f'{ROOT}/')}:{frame.f_code.co_qualname}" if is_own else ""
 
 
 async def _job(seed: int) -> None:
     from rh_prefect import generate, models
 
+    CALLER[:] = [asyncio.get_running_loop()]
     await generate(models.ZImageTurbo(prompt=f"a paper boat, {seed}"))
 
 
@@ -128,21 +178,18 @@ async def _in_flow(seed: int) -> None:
 
 
 def trace() -> None:
-    """Runs two jobs of each kind and prints what the second one passed; a separate process."""
-    threading.setprofile(TRACE.profile)
-    found: dict[str, Any] = {}
+    """Runs two jobs of each kind and prints the frames of the second one; a separate process."""
+    threading.setprofile(look)
+    found: dict[str, list[str]] = {}
     for name, run in (("outside of flows", _job), ("inside of a flow", _in_flow)):
-        asyncio.run(run(1))
-        TRACE.__init__()  # type: ignore[misc]  # the loop thread holds this very object
-        sys.setprofile(TRACE.profile)
-        asyncio.run(run(2))
-        sys.setprofile(None)
-        found[name] = {"post": TRACE.at_post, "life": list(TRACE.modules), "functions": len(TRACE.functions)}
+        for seed in (1, 2):
+            asyncio.run(run(seed))
+        found[name] = POSTED[-1]
     print(json.dumps(found))
 
 
-def passed() -> dict[str, Any]:
-    """Traces jobs on an emulator and a Prefect server; the modules that they passed."""
+def posted() -> dict[str, list[str]]:
+    """Runs jobs on an emulator and a Prefect server; returns the own frames at their POST."""
     with TemporaryDirectory() as folder, PrefectServer(Path(folder) / "prefect") as server, Emulator() as rh:
         env = {
             **server.env,
@@ -153,31 +200,44 @@ def passed() -> dict[str, Any]:
         }
         run = [sys.executable, "-c", "from benchmarks.structure import trace; trace()"]
         done = subprocess.run(run, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    result: dict[str, list[str]] = json.loads(done.stdout.splitlines()[-1])
     return result
 
 
 def main() -> None:
-    """Prints sizes, then paths."""
+    """Prints sizes, then frames."""
     found = list(sources())
-    print(f"{'package':24}{'modules':>8}{'lines':>8}")
+    print(f"{'package':16}{'modules':>8}{'lines':>8}{'code':>8}{'imports':>8}")
     for package in sorted({one.package for one in found}):
         here = [one for one in found if one.package == package]
-        print(f"{package:24}{len(here):8}{sum(one.lines for one in here):8}")
-    product = [one for one in found if not one.package.startswith(OUTSIDE)]
+        code, imports = sum(one.code for one in here), sum(one.imports for one in here)
+        print(f"{package:16}{len(here):8}{sum(one.lines for one in here):8}{code:8}{imports:8}")
+    product = [one for one in found if one.package != "emulator"]
+    pays = [one for one in product if one.package in PAYS]
     lengths = [length for one in product for length in one.functions]
+    lines, code = sum(one.lines for one in product), sum(one.code for one in product)
+    imports = sum(one.imports for one in product)
+    stubs = sum(path.stat().st_size for path in ROOT.rglob("*.pyi"))
+    tests = sum(path.read_text().count("\n") for path in (ROOT.parent / "tests").rglob("*.py"))
     figures = [
-        Figure("modules of the product", len(product), LIMITS["modules"] + 1, ""),
-        Figure("lines of the product", sum(one.lines for one in product), LIMITS["lines"] + 1, ""),
-        Figure("lines of a function, median", median(lengths), LIMITS["median"], ""),
-        Figure("lines of a function, 90 %", quantiles(lengths, n=10)[-1], LIMITS["p90"], ""),
+        Figure("code without imports", code - imports, 25_001, ""),
+        Figure("lines", lines, 42_001, ""),
+        Figure("modules that pay", len(pays), 27, ""),
+        Figure("code that pays", sum(one.code for one in pays), 4_501, ""),
+        Figure("docstrings, % of lines", 100 * sum(one.docstrings for one in product) / lines, 12, ""),
+        Figure("comments, % of lines", 100 * sum(one.comments for one in product) / lines, 4, ""),
+        Figure("imports, % of code", 100 * imports / code, 7, ""),
+        Figure("private parts of Prefect", sum(one.private for one in product), 4, ""),
+        Figure("stubs, MB", stubs / 1e6, 0.6, ""),
+        Figure("lines of tests and their support", tests, 45_001, ""),
+        Figure("lines of a function, median", median(lengths), 10, ""),
+        Figure("lines of a function, 90 %", quantiles(lengths, n=10)[-1], 30, ""),
         Figure("import cycles", float(bool(cycle())), 1, "", " -> ".join(cycle())),
     ]
-    for name, path in passed().items():
-        for what, until in (("post", "until the POST"), ("life", "of a job")):
-            names = ", ".join(path[what]) if "--names" in sys.argv else ""
-            figures.append(Figure(f"modules {until}, {name}", len(path[what]), LIMITS[what] + 1, "", names))
-    show(f"without {' and '.join(OUTSIDE)}", figures)
+    for name, frames in posted().items():
+        names = ", ".join(frames) if "--names" in sys.argv else ""
+        figures.append(Figure(f"own frames at the POST, {name}", len(frames), 13, "", names))
+    show("the whole product", figures)
 
 
 if __name__ == "__main__":
