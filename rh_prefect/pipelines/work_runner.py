@@ -69,6 +69,7 @@ class WorkCall:
         name: The step's address, as in `each[A-17].clip`.
         request: A model, a workflow or an app, with its parameters.
         take: Which of several results of the request.
+        scope: The round that it belongs to; empty for a work that all runs share.
         attempts: How many tasks this run may pay for.
         parse: Reads the answer; raises `ValueError` where it has another shape.
         shape: What `parse` asks for; see `parsed_answers.shape_of`.
@@ -83,6 +84,7 @@ class WorkCall:
     name: str
     request: Request
     take: int = 1
+    scope: str = ""
     attempts: int = 1
     parse: Callable[[str], Any] | None = None
     shape: str = ""
@@ -165,7 +167,9 @@ class WorkRunner:
         journal = call.scope.journal
 
         async def is_recorded(request: JobRequest) -> bool:
-            return bool(await journal.job(work_id(_base(request, work_call.stands_for), work_call.take)))
+            return bool(
+                await journal.job(work_id(_base(request, work_call.stands_for), work_call.take, work_call.scope))
+            )
 
         try:
             prepared = await self._engine.prepare(work_call.request, call.scope, call.store, work_call.name)
@@ -180,7 +184,7 @@ class WorkRunner:
             _refuse_edited(work_call, prepared)
             # A graph's work is its id, the fields that are set and what else is in the graph, as the plan has read it.
             return work_call.planned, request
-        return work_id(request.base, work_call.take), request
+        return work_id(request.base, work_call.take, work_call.scope), request
 
     async def make(self, work_call: WorkCall, call: JobCall) -> WorkResult:
         """Gets the result of a work, and pays for it if no run has done so.

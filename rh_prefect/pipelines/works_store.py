@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from itertools import count
 from typing import Any
 
@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.journal import JSON, FolderJournal, Journal, NotExclusive, UnreadableRecord
 from rh_prefect.jobs.journal.record_types import Record
+from rh_prefect.jobs.journal.scope import last_number
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore, lasting_place
 from rh_prefect.media.urls import locate, shown_url
@@ -40,16 +41,6 @@ class Chosen(Record):
     """
 
     take: int
-
-
-class ChosenTakes(Record):
-    """The takes that a run chose for a step whose `reuse` does not allow the existing ones.
-
-    Attributes:
-        takes: Their numbers.
-    """
-
-    takes: tuple[int, ...]
 
 
 class WorksJournal:
@@ -251,65 +242,41 @@ def find_works(scope: str, settings: Settings) -> WorksJournal | None:
     return None
 
 
-async def choose_new_take(works: WorksJournal, run: Journal, base: str) -> int:
-    """Chooses the lowest take that was never submitted for a request; a resumed run keeps it.
+async def choose_new_take(works: WorksJournal, run: Journal, base: str, scope: str = "") -> int:
+    """Chooses a take that was never submitted for a request; a resumed run keeps it.
 
     Args:
         works: The records of works.
         run: The flow run's own journal.
         base: Hash of the request.
+        scope: The round that the take belongs to.
 
     Returns:
         The take. Two runs that choose at once may choose the same one, and share it.
     """
-    key = f"{base}-take-1"
+    key = f"{work_id(base, 0, scope)}-take-1"
     noted = await run.read(key)
     if noted is None:
-        chosen = Chosen(take=await least_new_take(works, base))
+        chosen = Chosen(take=await next_take(works, base, scope))
         if await run.create(key, chosen.model_dump(mode="json")):
             return chosen.take
         noted = await run.read(key)
     return Chosen.model_validate(noted).take
 
 
-async def note_takes(run: Journal, choice: str, takes: Sequence[int]) -> Sequence[int]:
-    """Records the takes that a run chose; a resumed run keeps them, also when it has made them.
-
-    Args:
-        run: The flow run's own journal.
-        choice: Name of the choice.
-        takes: Their numbers.
-
-    Returns:
-        The takes that are recorded now.
-    """
-    if await run.create(f"{choice}-takes-1", ChosenTakes(takes=tuple(takes)).model_dump(mode="json")):
-        return takes
-    return await read_takes(run, choice) or takes
-
-
-async def read_takes(run: Journal, choice: str) -> Sequence[int] | None:
-    """Reads the takes that a run chose; None if it has recorded none.
-
-    Args:
-        run: The flow run's own journal.
-        choice: Name of the choice.
-    """
-    noted = await run.read(f"{choice}-takes-1")
-    return None if noted is None else ChosenTakes.model_validate(noted).takes
-
-
-async def least_new_take(works: WorksJournal, base: str) -> int:
-    """Finds the lowest take of a request that was never submitted.
+async def next_take(works: WorksJournal, base: str, scope: str = "") -> int:
+    """Finds a take of a request that was never submitted, after one that was; the reads grow with its logarithm.
 
     Args:
         works: The records of works.
         base: Hash of the request.
+        scope: The round that the take belongs to.
     """
-    for take in count(1):
-        if await works.read(f"{work_id(base, take)}-intent-1") is None:
-            return take
-    raise AssertionError("a count does not end")
+
+    async def is_submitted(take: int) -> bool:
+        return await works.read(f"{work_id(base, take, scope)}-intent-1") is not None
+
+    return 1 + await last_number(is_submitted)
 
 
 def _home(key: str, record: Mapping[str, Any]) -> Home:
