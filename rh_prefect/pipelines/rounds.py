@@ -59,6 +59,10 @@ async def no_evidence(_flow_run: str) -> bool:
     return False
 
 
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
 class Begun(Record):
     """The record that a round exists.
 
@@ -163,6 +167,7 @@ class Rounds:
         run: Journal | None = None,
         is_scheduled: bool = False,
         has_ended: HasEnded = no_evidence,
+        now: Callable[[], datetime] = _utc_now,
     ) -> None:
         """Stores the arguments; reads nothing yet.
 
@@ -172,13 +177,15 @@ class Rounds:
             run: The journal of the flow run; None for a plan.
             is_scheduled: Whether a schedule started the flow run, which then always begins a round.
             has_ended: Returns whether a flow run has certainly ended.
+            now: Returns the time in UTC.
         """
         self._records = records
         self._run, self._deployment = run, deployment
         self._is_scheduled, self._has_ended = is_scheduled, has_ended
         self._round: Round | None = None
         self._number = 0
-        self._seen = datetime.now(UTC)
+        self._now = now
+        self._seen = now()
 
     async def round(self, pipeline: str) -> Round:
         """Returns the round that this run makes, or the one that a plan expects; a run begins it if necessary.
@@ -193,8 +200,8 @@ class Rounds:
         if self._round is None:
             key = recipe_id(FOLDER, {"pipeline": pipeline, "deployment": self._deployment})
             self._round = await (self._expected(key) if self._run is None else self._open(key, self._run))
-        elif self._run is not None and datetime.now(UTC) - self._seen > _ALIVE_AFTER:
-            self._seen = datetime.now(UTC)
+        elif self._run is not None and self._now() - self._seen > _ALIVE_AFTER:
+            self._seen = self._now()
             await self._create(
                 f"{self._round.scope}-alive-{await self._count(self._round.scope, 'alive') + 1}", Record()
             )
@@ -246,7 +253,7 @@ class Rounds:
         own = None if noted is None else NotedRound.model_validate(noted).n
         while True:
             state = await (self.newest(key) if own is None else self.read(key, own))
-            now = datetime.now(UTC)
+            now = self._now()
             verdict: Verdict = "continue"
             if own is None:
                 is_running = not self._is_scheduled and await self._is_running(state)
@@ -271,7 +278,7 @@ class Rounds:
 
     async def _expected(self, key: str) -> Round:
         """Returns the round that a run would make if it began now."""
-        state, now = await self.newest(key), datetime.now(UTC)
+        state, now = await self.newest(key), self._now()
         verdict = state.verdict(now=now, is_running=await self._is_running(state))
         if verdict in ("continue", "refuse"):
             return Round(f"{key}-{state.n}", state.began, _note(verdict, state))
@@ -312,8 +319,8 @@ class Rounds:
         times = [datetime.fromisoformat(one["at"]) for one in (begun, holder, left, seen) if one is not None]
         return RoundState(
             n=n,
-            began=times[0] if begun is not None else datetime.now(UTC),
-            seen=max(times, default=datetime.now(UTC)),
+            began=times[0] if begun is not None else self._now(),
+            seen=max(times, default=self._now()),
             is_closed=closed is not None,
             holders=holders,
             holder=None if holder is None else Holder.model_validate(holder),
@@ -327,7 +334,8 @@ class Rounds:
         return await self._records.read(key) is not None
 
     async def _create(self, key: str, record: Record) -> bool:
-        return await self._records.create(key, record.model_dump(mode="json"))
+        at = self._now().isoformat(timespec="milliseconds")
+        return await self._records.create(key, {**record.model_dump(mode="json"), "at": at})
 
 
 def open_rounds(url: str, *, options: Mapping[str, Any] | None = None) -> Journal:
