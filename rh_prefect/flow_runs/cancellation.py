@@ -20,6 +20,7 @@ from rh_prefect.jobs.journal.spool import Spool
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.manual_repair import replay_spool
 from rh_prefect.jobs.run_cancellation import CancelReport, cancel_scope
+from rh_prefect.pipelines.rounds import leave_rounds
 from rh_prefect.pipelines.run_ledger import WorksLedger, read_places
 from rh_prefect.pipelines.works_store import WorksJournal
 from rh_prefect.prefect_api import FAILURES, ask, disconnect
@@ -53,6 +54,7 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
 
 async def _cancel_works(scope: Scope, works: WorksJournal) -> CancelReport:
     """Cancels the tasks of a pipeline run that no other run waits for."""
+    await leave_rounds(scope.journal, works.rounds)
     done = await WorksLedger(scope, works).cancel(RECORDED.client_for)
     if done.continued:
         _log.info(

@@ -41,7 +41,7 @@ from rh_prefect.pipelines.last_run import LastRun, open_last_runs, since
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Selection
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
-from rh_prefect.pipelines.rounds import COMMAND_LINE, Rounds, open_rounds
+from rh_prefect.pipelines.rounds import COMMAND_LINE, Rounds
 from rh_prefect.pipelines.run_ledger import RecordsPlace, WorksLedger, note_place
 from rh_prefect.pipelines.save_as import SavedNames
 from rh_prefect.pipelines.site_graphs import SavedGraphs, read_saved_graphs, with_used_graphs
@@ -241,7 +241,7 @@ async def _prepare(
     spending = spend_tracker_of(WorksLedger(scope, works), attempt=scope.calls.number)
     await LOOP.call(spending.complete())
     rounds = Rounds(
-        open_rounds(url, options=store.options_for(url)),
+        works.rounds,
         deployment=_deployment(),
         run=scope.journal,
         is_scheduled=_is_scheduled(),

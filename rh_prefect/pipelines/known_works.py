@@ -22,7 +22,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.parsed_answers import fits_shape
 from rh_prefect.pipelines.plan.planned_steps import KnownWork, Round, WorkQuery
-from rh_prefect.pipelines.rounds import COMMAND_LINE, HasEnded, Rounds, no_evidence, open_rounds
+from rh_prefect.pipelines.rounds import COMMAND_LINE, Rounds
 from rh_prefect.pipelines.stored_edits import FILES, EditResult, EditResults, open_edits
 from rh_prefect.pipelines.work_lifecycle import Home
 from rh_prefect.pipelines.works_store import (
@@ -252,21 +252,17 @@ class StoredWorks:
         return None
 
 
-def open_records(
-    store: MediaStore, settings: Settings, *, deployment: str = COMMAND_LINE, has_ended: HasEnded = no_evidence
-) -> StoredWorks:
+def open_records(store: MediaStore, settings: Settings, *, deployment: str = COMMAND_LINE) -> StoredWorks:
     """Opens the records of a store read-only, for a plan.
 
     Args:
         store: Where the files lie.
         settings: RH_RECORDS.
         deployment: The deployment whose next run is planned.
-        has_ended: Returns whether a flow run has certainly ended.
     """
     url = records_url(store, settings)
-    options = store.options_for(url)
-    works = WorksJournal(url, options=options)
-    rounds = Rounds(open_rounds(url, options=options), deployment=deployment, has_ended=has_ended)
+    works = WorksJournal(url, options=store.options_for(url))
+    rounds = Rounds(works.rounds, deployment=deployment)
     return StoredWorks(works, open_edits(store, settings), store, rounds=rounds, cache=cache_of(works, settings))
 
 

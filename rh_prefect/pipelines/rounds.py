@@ -21,13 +21,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 
 from rh_prefect.errors import InputError
-from rh_prefect.jobs.journal.journal import FolderJournal, Journal
+from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.jobs.journal.process_identity import Owner, current_owner, is_surely_dead
 from rh_prefect.jobs.journal.record_types import Record
 from rh_prefect.jobs.journal.scope import last_number
@@ -172,7 +172,7 @@ class Rounds:
         """Stores the arguments; reads nothing yet.
 
         Args:
-            records: The records of rounds, from `open_rounds`.
+            records: The records of rounds, of `WorksJournal.rounds`.
             deployment: The deployment's name; runs of another one have their own rounds.
             run: The journal of the flow run; None for a plan.
             is_scheduled: Whether a schedule started the flow run, which then always begins a round.
@@ -336,16 +336,6 @@ class Rounds:
     async def _create(self, key: str, record: Record) -> bool:
         at = self._now().isoformat(timespec="milliseconds")
         return await self._records.create(key, {**record.model_dump(mode="json"), "at": at})
-
-
-def open_rounds(url: str, *, options: Mapping[str, Any] | None = None) -> Journal:
-    """Opens the records of all rounds; accesses no storage before the first call.
-
-    Args:
-        url: The records' place.
-        options: fsspec's storage options.
-    """
-    return FolderJournal(url, scope=FOLDER, options=options, readers="all")
 
 
 async def leave_rounds(run: Journal, records: Journal) -> None:

@@ -24,6 +24,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore, lasting_place
 from rh_prefect.media.urls import locate, shown_url
 from rh_prefect.pipelines.plan.identity import work_id
+from rh_prefect.pipelines.rounds import FOLDER as ROUNDS
 from rh_prefect.pipelines.work_lifecycle import Home, Interest
 from rh_prefect.settings import Settings
 
@@ -49,6 +50,7 @@ class WorksJournal:
     Attributes:
         scope: Its name in messages and commands; each records' place has its own.
         url: The place, as it may be shown.
+        rounds: The records of rounds beside it; see `rounds`.
     """
 
     def __init__(self, url: str, *, options: Mapping[str, Any] | None = None) -> None:
@@ -60,6 +62,7 @@ class WorksJournal:
         """
         self._files = FolderJournal(url, scope=FOLDER, options=options, readers="all")
         self.url = self._files.url
+        self.rounds: Journal = FolderJournal(url, scope=ROUNDS, options=options, readers="all")
         # A machine's spool and a process's running jobs distinguish storages by this name only.
         self.scope = f"{FOLDER}-{hashlib.sha256(self.url.encode()).hexdigest()[:8]}"
 

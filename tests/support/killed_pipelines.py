@@ -26,7 +26,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.known_works import StoredWorks
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.planned_steps import Instance
-from rh_prefect.pipelines.rounds import COMMAND_LINE, Rounds, open_rounds
+from rh_prefect.pipelines.rounds import COMMAND_LINE, Rounds
 from rh_prefect.pipelines.stored_edits import EditResults
 from rh_prefect.pipelines.works_store import WorksJournal
 from tests.support.emulator_env import environment
@@ -191,7 +191,7 @@ class KilledRuns:
             self.works,
             edits,
             self.store,
-            rounds=Rounds(open_rounds(self.url, options=self.options), deployment=COMMAND_LINE),
+            rounds=Rounds(self.works.rounds, deployment=COMMAND_LINE),
         )
         plan = await Pipeline.from_file(self.file).plan(known=known, site="127.0.0.1")
         assert not plan.problems, plan.problems
