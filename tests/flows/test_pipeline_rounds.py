@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.schedules import IntervalSchedule
-from prefect.states import Crashed, Running
+from prefect.states import Crashed, Pending, Running
 
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError, PipelineIncomplete, PlanChanged
@@ -158,7 +158,9 @@ async def test_a_schedule_begins_a_round_and_a_retry_of_it_keeps_it(rh: Emulator
         body = {"start_time": since, "min_runs": 2, "max_runs": 2}
         await client._client.post(f"/deployments/{deployment}/schedule", json=body)
         found = await client.read_flow_runs()
-    first, second = [one.id for one in found if one.deployment_id == deployment][:2]
+        first, second = [one.id for one in found if one.deployment_id == deployment][:2]
+        for run_id in (first, second):
+            await client.set_flow_run_state(run_id, Pending(), force=True)  # its time has come
     fail(rh, "a cup")
     with pytest.raises(PipelineIncomplete):
         await rerun(flow, first)
