@@ -5,7 +5,8 @@ any run on any machine can continue the work:
 
 | record               | written                                         | holds                                     |
 |----------------------|-------------------------------------------------|-------------------------------------------|
-| `interest-<run>`     | before a flow run waits for the work            | the flow run                              |
+| `waiter-<run>-<k>`   | before a flow run waits for the work            | the flow run, its process                 |
+| `released-<run>-<k>` | when it ends without the result                 | nothing: this waiter counts no more       |
 | `intent-n`           | before POST n, exclusively                      | flow run, owner, account, parameters      |
 | `answer-n`           | after it                                        | a ticket, `refused` or `unknown`          |
 | `resolution-n`       | by a person                                     | `adopted` with a task id, or `forgotten`  |
@@ -27,6 +28,7 @@ from typing import Any, TypeAlias
 from rh_prefect.errors import JobCancelled, JobFailed, NotPlanned, SubmissionUnknown, explain
 from rh_prefect.jobs.journal.budget import exceeded
 from rh_prefect.jobs.journal.job_records import Submit
+from rh_prefect.jobs.journal.process_identity import Owner
 from rh_prefect.jobs.journal.record_types import NOT_DELIVERED, Answer, End, Intent, Record
 from rh_prefect.jobs.lifecycle import is_hopeless, raise_unless_temporary
 from rh_prefect.jobs.lifecycle_step_types import (
@@ -48,14 +50,16 @@ from rh_prefect.jobs.lifecycle_step_types import (
 from rh_prefect.media.media import Media
 
 
-class Interest(Record):
+class Waiting(Record):
     """The record that a flow run waits for a work, or may pay for it.
 
     Attributes:
         flow_run: The flow run.
+        owner: Its process.
     """
 
     flow_run: str
+    owner: Owner
 
 
 class Home(Record):
@@ -135,8 +139,13 @@ class ReadHome:
 
 
 @dataclass(frozen=True, slots=True)
-class RecordInterest:
-    """A step that creates `interest-<flow run>`; its result is None."""
+class RecordWaiter:
+    """A step that creates `waiter-<flow run>-<k>`; its result is None."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseWaiter:
+    """A step that creates `released-<flow run>-<k>` for each waiter of this flow run; its result is None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,20 +192,21 @@ class RecordHome:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadInterests:
-    """A step that checks whether another flow run waits for the work; its result is a bool."""
+class ReadWaiters:
+    """A step that checks whether another flow run may still wait for the work; its result is a bool."""
 
 
 WorkStep: TypeAlias = (
     ReadHome
-    | RecordInterest
+    | RecordWaiter
+    | ReleaseWaiter
     | ReadSubmission
     | NoteClaim
     | NoteWait
     | ReadWait
     | Publish
     | RecordHome
-    | ReadInterests
+    | ReadWaiters
     | Prepare
     | AwaitSlot
     | FreeSlot
@@ -255,7 +265,7 @@ def run_work(policy: WorkPolicy) -> Generator[WorkStep, Any, Home]:
     home: Home | None = yield ReadHome()
     if home is not None:
         return home
-    yield RecordInterest()
+    yield RecordWaiter()
     progress, n = _Progress(), 1
     while True:
         submit: Submit | None = (yield ReadSubmission(n)) or (yield from _pay(policy, n, progress))
@@ -275,12 +285,11 @@ def run_work(policy: WorkPolicy) -> Generator[WorkStep, Any, Home]:
                 n += 1
 
 
-def cancel_work(policy: WorkPolicy, n: int) -> Generator[WorkStep, Any, bool]:
-    """Cancels the task of a cancelled run's claim, unless another run waits for the work.
+def cancel_work(n: int) -> Generator[WorkStep, Any, bool]:
+    """Cancels the task that a cancelled run claimed or waited for, unless another run waits for the work.
 
     Args:
-        policy: The cancelled run.
-        n: The number that it claimed.
+        n: The number of the task's submission.
 
     Yields:
         Steps.
@@ -289,9 +298,11 @@ def cancel_work(policy: WorkPolicy, n: int) -> Generator[WorkStep, Any, bool]:
         Whether the task was cancelled.
     """
     submit: Submit | None = yield ReadSubmission(n)
-    if submit is None or submit.state != "ticket" or submit.intent.flow_run != policy.flow_run:
+    if submit is None or submit.state != "ticket":
         return False
-    if (yield ReadInterests()):
+    # First: of two runs that are cancelled at once, at least one reads that the other waits no more.
+    yield ReleaseWaiter()
+    if (yield ReadWaiters()):
         return False
     yield CancelTask(submit)
     return True
@@ -376,8 +387,9 @@ def _wait(policy: WorkPolicy, submit: Submit, progress: _Progress) -> Generator[
 
 
 def _cancel_own(policy: WorkPolicy, submit: Submit) -> Generator[WorkStep, Any, End]:
-    """Cancels the task of this cancelled run, unless another run wants its result."""
-    if not policy.is_own(submit) or (yield ReadInterests()):
+    """Cancels the task for which this cancelled run waits, unless another run wants its result."""
+    yield ReleaseWaiter()
+    if (yield ReadWaiters()):
         raise JobCancelled(
             (
                 f"{policy.name}: the run was cancelled; task {submit.task_id} continues, because another run "
@@ -387,6 +399,8 @@ def _cancel_own(policy: WorkPolicy, submit: Submit) -> Generator[WorkStep, Any, 
             task_id=submit.task_id,
         )
     end: End = yield CancelTask(submit)
+    if end.status == "CANCELLED" and not policy.is_own(submit):
+        raise _failure(policy, end)
     return end
 
 

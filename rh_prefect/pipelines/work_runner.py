@@ -22,6 +22,7 @@ from rh_prefect.errors import (
     MediaError,
     OutputsExpired,
     OutputsPending,
+    RunningHubError,
     TaskNotFound,
     TransportError,
 )
@@ -37,6 +38,7 @@ from rh_prefect.jobs.journal.identity import base_hash
 from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit
 from rh_prefect.jobs.journal.record_types import End, Intent
 from rh_prefect.jobs.lifecycle_step_types import Step
+from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Request, policy_of
 from rh_prefect.jobs.outputs.collect import Collector, Names, extension_of_output
 from rh_prefect.jobs.outputs.result import Result
@@ -45,7 +47,8 @@ from rh_prefect.jobs.step_executor import StepExecutor
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines import work_lifecycle as protocol
 from rh_prefect.pipelines.plan.identity import work_id
-from rh_prefect.pipelines.run_ledger import WorksLedger, run_name
+from rh_prefect.pipelines.rounds import HasEnded, no_evidence
+from rh_prefect.pipelines.run_ledger import WorksLedger
 from rh_prefect.pipelines.site_graphs import unread
 from rh_prefect.pipelines.stored_edits import publish_content
 from rh_prefect.pipelines.work_lifecycle import Home, Invalid, WorkPolicy, WorkStep, run_work
@@ -132,7 +135,15 @@ class WorkContext(JobContext):
 class WorkRunner:
     """A runner of the works of one flow run, on the package's loop thread; equal works run once."""
 
-    def __init__(self, engine: JobEngine, works: WorksJournal, *, settings: Settings, pipeline: str = "") -> None:
+    def __init__(
+        self,
+        engine: JobEngine,
+        works: WorksJournal,
+        *,
+        settings: Settings,
+        pipeline: str = "",
+        has_ended: HasEnded = no_evidence,
+    ) -> None:
         """Takes the accounts and the records; nothing happens yet.
 
         Args:
@@ -140,7 +151,9 @@ class WorkRunner:
             works: The records of works, from `open_works`.
             settings: This machine's state folder.
             pipeline: The pipeline's name, for the records.
+            has_ended: Returns whether a flow run has certainly ended; it may wait for a work no more.
         """
+        self._has_ended = has_ended
         self._engine = engine
         self._pipeline = pipeline
         self._works = works
@@ -250,14 +263,21 @@ class WorkRunner:
             flow_run=ledger.flow_run,
             pipeline=self._pipeline,
         )
-        return WorkDriver(context, work_call, self._works, ledger, settings=self._settings)
+        return WorkDriver(context, work_call, self._works, ledger, settings=self._settings, has_ended=self._has_ended)
 
 
 class WorkDriver(StepExecutor):
     """Executes the steps that the protocol selects, for one work."""
 
     def __init__(
-        self, context: WorkContext, work_call: WorkCall, works: WorksJournal, ledger: WorksLedger, *, settings: Settings
+        self,
+        context: WorkContext,
+        work_call: WorkCall,
+        works: WorksJournal,
+        ledger: WorksLedger,
+        *,
+        settings: Settings,
+        has_ended: HasEnded,
     ) -> None:
         """Takes a work; nothing happens yet.
 
@@ -267,15 +287,17 @@ class WorkDriver(StepExecutor):
             works: The records of works.
             ledger: The claims of the flow run.
             settings: This machine's state folder.
+            has_ended: Returns whether a flow run has certainly ended.
         """
         super().__init__(context)
         self._work_call = work_call
         self._works = works
         self._ledger = ledger
         self._settings = settings
+        self._has_ended = has_ended
         self._is_counted = False
         self._end: End | None = None
-        self._interest = run_name(context.flow_run)
+        self._is_waiting = False
         self._policy = WorkPolicy(
             name=work_call.name,
             job=context.job,
@@ -293,15 +315,30 @@ class WorkDriver(StepExecutor):
         self._spending.is_limited |= self._policy.budget is not None
         try:
             return await self._begin(cast(Any, run_work(self._policy)))
+        except BaseException:
+            if self._is_waiting:
+                await self._stop_waiting()
+            raise
         finally:
             self.release()
+
+    async def _stop_waiting(self) -> None:
+        """Records that this run no longer waits for the work, so that another one can cancel its task."""
+        try:
+            await LOOP.critical(self._works.release_waiters(self._key, self._policy.flow_run))
+        except RunningHubError as error:
+            # Its end is proved by its process, or by its state in Prefect.
+            _log.info("%s: that this run no longer waits for it is not recorded: %s", self.context.job, error)
 
     async def _do(self, step: Step | WorkStep) -> Any:  # each step documents its result
         match step:
             case protocol.ReadHome():
                 return self._notified(await self._works.read_home(self._key, shape=self._work_call.shape))
-            case protocol.RecordInterest():
-                return await self._works.record_interest(self._key, self._interest)
+            case protocol.RecordWaiter():
+                self._is_waiting = True
+                return await self._works.add_waiter(self._key, self._policy.flow_run)
+            case protocol.ReleaseWaiter():
+                return await self._works.release_waiters(self._key, self._policy.flow_run)
             case protocol.ReadSubmission(n):
                 return await self._read_submission(n)
             case protocol.NoteClaim(n):
@@ -310,8 +347,8 @@ class WorkDriver(StepExecutor):
                 return await self._ledger.note_wait(self._key, n)
             case protocol.ReadWait(n):
                 return await self._ledger.has_waited(self._key, n)
-            case protocol.ReadInterests():
-                return await self._works.has_other_interest(self._key, self._interest)
+            case protocol.ReadWaiters():
+                return await self._works.has_other_waiter(self._key, self._policy.flow_run, has_ended=self._has_ended)
             case protocol.Publish(submit, end):
                 return await self._publish(submit, end)
             case protocol.RecordHome(home):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import AsyncIterator, Iterable, Mapping
 from itertools import count
 from typing import Any
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 
 from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.journal import JSON, FolderJournal, Journal, NotExclusive, UnreadableRecord
+from rh_prefect.jobs.journal.process_identity import current_owner, is_surely_dead
 from rh_prefect.jobs.journal.record_types import Record
 from rh_prefect.jobs.journal.scope import last_number
 from rh_prefect.media.media import Media
@@ -25,7 +27,8 @@ from rh_prefect.media.store import MediaStore, lasting_place
 from rh_prefect.media.urls import locate, shown_url
 from rh_prefect.pipelines.plan.identity import work_id
 from rh_prefect.pipelines.rounds import FOLDER as ROUNDS
-from rh_prefect.pipelines.work_lifecycle import Home, Interest
+from rh_prefect.pipelines.rounds import HasEnded, no_evidence
+from rh_prefect.pipelines.work_lifecycle import Home, Waiting
 from rh_prefect.settings import Settings
 
 FOLDER = "works"
@@ -180,14 +183,52 @@ class WorksJournal:
         root = store.url if self.is_beside(store) else home.store
         return tuple(one.model_copy(update={"uri": f"{root.rstrip('/')}/{one.uri}"}) for one in home.outputs)
 
-    async def record_interest(self, work: str, flow_run: str) -> None:
+    async def add_waiter(self, work: str, flow_run: str) -> None:
         """Records that a flow run waits for a work, so that other runs do not cancel its task."""
-        await self.create(f"{work}-interest-{flow_run}", Interest(flow_run=flow_run).model_dump(mode="json"))
+        waiting = Waiting(flow_run=flow_run, owner=current_owner()).model_dump(mode="json")
+        # Each attempt is a waiter of its own: the one before may have been released.
+        for number in count(1):
+            if await self.create(f"{work}-waiter-{run_name(flow_run)}-{number}", waiting):
+                return
 
-    async def has_other_interest(self, work: str, flow_run: str) -> bool:
-        """Checks whether another flow run waits for a work."""
-        mine, others = f"{work}-interest-{flow_run}", f"{work}-interest-"
-        return any(key.startswith(others) and key != mine for key in await self._files.job(work))
+    async def release_waiters(self, work: str, flow_run: str) -> None:
+        """Records that a flow run no longer waits for a work."""
+        for name, waiting in (await self._waiters(work)).items():
+            if waiting.flow_run == flow_run:
+                await self.create(f"{work}-released-{name}", Record().model_dump(mode="json"))
+
+    async def has_other_waiter(self, work: str, flow_run: str, *, has_ended: HasEnded = no_evidence) -> bool:
+        """Checks whether another flow run may still wait for a work.
+
+        Args:
+            work: The work.
+            flow_run: This flow run.
+            has_ended: Returns whether a flow run has certainly ended.
+        """
+        waiting = (await self._waiters(work)).values()
+        others = [one for one in waiting if one.flow_run != flow_run and not is_surely_dead(one.owner)]
+        return not all([await has_ended(one) for one in dict.fromkeys(other.flow_run for other in others)])
+
+    async def _waiters(self, work: str) -> dict[str, Waiting]:
+        """Reads the waiters that were not released, by the end of their keys."""
+        records, begin = await self._files.job(work), f"{work}-waiter-"
+        waiting = {key.removeprefix(begin): one for key, one in records.items() if key.startswith(begin)}
+        return {
+            name: Waiting.model_validate(one)
+            for name, one in waiting.items()
+            if f"{work}-released-{name}" not in records
+        }
+
+
+def run_name(flow_run: str) -> str:
+    """Returns the name of a run in a form that is valid in a record's key.
+
+    Args:
+        flow_run: A flow run's id, or the name of a scope outside of flows.
+    """
+    if re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", flow_run):
+        return flow_run
+    return hashlib.sha256(flow_run.encode()).hexdigest()[:24]
 
 
 def home_key(work: str, shape: str = "") -> str:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.states import Crashed, Pending, Running
 
@@ -152,7 +153,7 @@ async def test_a_schedule_begins_a_round_and_a_retry_of_it_keeps_it(rh: Emulator
         deployment = await client.create_deployment(
             flow_id=await client.create_flow(flow),
             name="nightly",
-            schedules=[{"schedule": IntervalSchedule(interval=timedelta(days=1)), "active": True}],
+            schedules=[DeploymentScheduleCreate(schedule=IntervalSchedule(interval=timedelta(days=1)), active=True)],
         )
         since = datetime.now(UTC).isoformat()
         body = {"start_time": since, "min_runs": 2, "max_runs": 2}

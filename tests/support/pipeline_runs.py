@@ -204,6 +204,17 @@ class Stopped:
             raise ProcessKilled(operation)
 
 
+class Stoppable:
+    """Stops a run when a test says so: from then on it reads and writes nothing; see `Stopped`."""
+
+    def __init__(self) -> None:
+        self.is_stopped = False
+
+    def __call__(self, operation: str) -> None:
+        if self.is_stopped:
+            raise ProcessKilled(operation)
+
+
 def bury(*folders: Path) -> None:
     """Replaces this process by one that has ended in all records below some folders."""
     for file in (file for folder in folders for file in folder.rglob("*.json")):
