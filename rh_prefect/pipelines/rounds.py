@@ -361,7 +361,7 @@ async def leave_rounds(run: Journal, records: Journal) -> None:
 def _note(verdict: Verdict, state: RoundState) -> str:
     began = f"the round that began {state.began:%d %b %H:%M} UTC"
     match verdict:
-        case "continue":
+        case "continue" if not state.is_closed:
             return f"{began} is not complete and is continued: what was made in it is used"
         case "abandon":
             return f"{began} was not complete and was not continued for 24 hours: what was made in it is not used"
