@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -125,17 +126,38 @@ def _next_run(scope: str) -> str:
     return "The next run of the pipeline" if _is_of_works(scope) else f"The next run of {scope}"
 
 
-def mark_refused_(job: str) -> None:
+def mark_refused_(
+    job: str,
+    *,
+    every: Annotated[
+        bool, Parameter(name="--all", help="JOB is a run: mark all of its unknown submissions.", negative="")
+    ] = False,
+) -> None:
     """Record that an unknown submission was not accepted; the next run submits it again.
 
     Args:
-        job: `<run>/<key>`, or the name of a work, as the error shows it.
+        job: `<run>/<key>`, or the name of a work, as the error shows it; a run with --all.
+        every: JOB is a run: mark all of its unknown submissions.
     """
+    if every:
+        with api_of_earlier_runs(job):
+            _print_marked(job, *asyncio.run(_mark_all_refused(job)))
+        return
     scope, key = split_job(job)
     with api_of_earlier_runs(scope):
         asyncio.run(_mark_refused(scope, key))
         run = _next_run(scope)
     print(f"{job}: recorded as not accepted. {run} submits it again and pays for it.")
+
+
+def _print_marked(run: str, marked: Sequence[str], left: Sequence[str]) -> None:
+    for line in marked:
+        print(f"{line}: recorded as not accepted")
+    print(f"{run}: {len(marked)} submission(s) recorded as not accepted. The next run submits them again and pays.")
+    for line in left:
+        print(f"NOT settled: {line}", file=sys.stderr)
+    if left:
+        sys.exit(1)
 
 
 def mark_lost_(
@@ -333,6 +355,29 @@ async def _mark_refused(scope: str, key: str) -> None:
     # The ticket may be in the spool of this machine.
     await manual_repair.replay_spool(_spool(), journal)
     await manual_repair.mark_refused(journal, key)
+
+
+async def _mark_all_refused(run: str) -> tuple[list[str], list[str]]:
+    """Marks the unknown submissions of a run; returns them, and what could not be settled."""
+    from rh_prefect.flow_runs.cancellation import works_of
+    from rh_prefect.flow_runs.queries import scopes_of
+
+    own = await _scope(run)
+    every: list[Journal] = [*(scope.journal for scope in await scopes_of(own)), *await works_of(own.journal)]
+    journals = {journal.scope: journal for journal in every}
+    for journal in every:
+        await manual_repair.replay_spool(_spool(), journal)
+    marked, left = list[str](), list[str]()
+    for scope, view, problem in await _jobs_in(run):
+        if problem or view.last is None or view.last.state not in ("unknown", "open"):
+            left += [problem] if problem else []
+            continue
+        try:
+            await manual_repair.mark_refused(journals[scope], view.key)
+            marked.append(f"{scope}/{view.key} ({_what(view)}, started at {view.last.intent.at})")
+        except InputError as error:
+            left.append(error.message)
+    return marked, left
 
 
 async def _mark_lost(scope: str, key: str, *, same_account: bool) -> None:

@@ -15,13 +15,14 @@ from rh_prefect.cli.argument_checks import printable, refuse_hidden, text_in
 from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.document import PipelineError, Problem, nearest_sentence
-from rh_prefect.pipelines.last_run import COMMAND_LINE, open_last_runs, since
+from rh_prefect.pipelines.last_run import open_last_runs, since
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import changes
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Money, Selection
 from rh_prefect.pipelines.plan.render import prices
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
+from rh_prefect.pipelines.rounds import COMMAND_LINE
 from rh_prefect.pipelines.schema import models_in, schema
 from rh_prefect.pipelines.site_graphs import SavedGraphs
 from rh_prefect.pipelines.takes_file import Choices, read_choices, step_of, takes_file
@@ -60,7 +61,7 @@ Compare = Annotated[
     Path | None, Parameter(help="An earlier plan's JSON: show what changed since then; by default since the last run.")
 ]
 Deployment = Annotated[
-    str, Parameter(help="Compare with the last run of this deployment; by default of the command line, else of any.")
+    str, Parameter(help="Plan a run of this deployment, and compare with its last one; by default of the command line.")
 ]
 Graph = Annotated[bool, Parameter(help="Show a tree of the steps instead of the table.", negative="")]
 Mermaid = Annotated[bool, Parameter(help="Show a Mermaid graph.", negative="")]
@@ -206,7 +207,7 @@ async def _plan(
     from rh_prefect.pipelines.known_works import open_records
 
     store = await load_storage(storage)
-    known = open_records(store, get_settings())
+    known = open_records(store, get_settings(), deployment=deployment)
     graphs, unread = await saved_graphs(pipeline, credentials, store, deployment)
     plan = await pipeline.plan(arguments, allow=allow, known=known, saved_graphs=graphs, **again)
     plan.notes = [*plan.notes, *([unread] if unread else [])]

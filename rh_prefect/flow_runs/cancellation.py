@@ -14,13 +14,14 @@ from prefect.logging.loggers import flow_run_logger
 
 from rh_prefect.blocks.lookup import RECORDED, load_storage
 from rh_prefect.errors import ConfigError, RunningHubError
-from rh_prefect.flow_runs.queries import RecordedScope, batches_of, first_of_batch, is_suspended, scope_of
+from rh_prefect.flow_runs.queries import RecordedScope, batches_of, first_of_batch, has_ended, is_suspended, scope_of
 from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.jobs.journal.scope import Scope, forbid_attempt
 from rh_prefect.jobs.journal.spool import Spool
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.manual_repair import replay_spool
 from rh_prefect.jobs.run_cancellation import CancelReport, cancel_scope
+from rh_prefect.pipelines.rounds import leave_rounds
 from rh_prefect.pipelines.run_ledger import WorksLedger, read_places
 from rh_prefect.pipelines.works_store import WorksJournal
 from rh_prefect.prefect_api import FAILURES, ask, disconnect
@@ -54,7 +55,8 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
 
 async def _cancel_works(scope: Scope, works: WorksJournal) -> CancelReport:
     """Cancels the tasks of a pipeline run that no other run waits for."""
-    done = await WorksLedger(scope, works).cancel(RECORDED.client_for)
+    await leave_rounds(scope.journal, works.rounds)
+    done = await WorksLedger(scope, works).cancel(RECORDED.client_for, has_ended=has_ended)
     if done.continued:
         _log.info(
             "another run waits for %d task(s), which are not cancelled: %s",

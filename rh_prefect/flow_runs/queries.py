@@ -27,7 +27,7 @@ from rh_prefect.jobs.journal.call_assignment import CallRegistry
 from rh_prefect.jobs.journal.journal import FolderJournal, Journal, UnreadableRecord, folder_scopes
 from rh_prefect.jobs.journal.scope import FolderScope, Scope, last_attempt
 from rh_prefect.pipelines.works_store import WorksJournal, find_works
-from rh_prefect.prefect_api import ask, ask_repeatedly, connect, patience
+from rh_prefect.prefect_api import FAILURES, ask, ask_repeatedly, connect, patience
 from rh_prefect.settings import get_settings
 
 _log = logging.getLogger("rh_prefect")
@@ -98,6 +98,21 @@ def is_flow_run(scope: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+async def has_ended(flow_run: str) -> bool:
+    """Returns whether a flow run has certainly ended, by its state in Prefect; False where that cannot be asked.
+
+    Args:
+        flow_run: Its id, or the name of a scope outside of flows.
+    """
+    if not is_flow_run(flow_run):
+        return False
+    try:
+        found = await ask(lambda api: api.read_flow_run(UUID(flow_run)))
+    except (ObjectNotFound, ConfigError, *FAILURES):
+        return False
+    return found.state is not None and found.state.is_final()
 
 
 def journal_of(scope: str) -> Journal:

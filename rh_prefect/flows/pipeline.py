@@ -20,6 +20,7 @@ from rh_prefect.flow_runs.flow import flow, run_name
 from rh_prefect.flow_runs.flow_scope import FlowScope, current_scope
 from rh_prefect.flow_runs.job_progress import run_observer
 from rh_prefect.flow_runs.prefect_internals import flow_contexts
+from rh_prefect.flow_runs.queries import has_ended
 from rh_prefect.flow_runs.suspension import open_suspend_group
 from rh_prefect.flows.pipeline_budget import RunBudget, run_limit
 from rh_prefect.flows.pipeline_events import tag
@@ -37,10 +38,11 @@ from rh_prefect.pipelines import pipeline as files
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.input_reader import Inputs, input_roots
 from rh_prefect.pipelines.known_works import StoredWorks, cache_of
-from rh_prefect.pipelines.last_run import COMMAND_LINE, LastRun, open_last_runs, since
+from rh_prefect.pipelines.last_run import LastRun, open_last_runs, since
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Selection
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
+from rh_prefect.pipelines.rounds import COMMAND_LINE, Rounds
 from rh_prefect.pipelines.run_ledger import RecordsPlace, WorksLedger, note_place
 from rh_prefect.pipelines.save_as import SavedNames
 from rh_prefect.pipelines.site_graphs import SavedGraphs, read_saved_graphs, with_used_graphs
@@ -159,6 +161,18 @@ async def run_pipeline(
         raise InputError("A pipeline runs in a flow. What to do: use Pipeline.run(...) or Pipeline.flow().")
     arguments = {name: value for name, value in params.items() if value is not None}
     run = await _prepare(pipeline, arguments, options, scope, reviewed)
+    is_complete = False
+    try:
+        state = await _make(run, pipeline, options, scope, reviewed)
+        is_complete = run.is_complete
+        return state
+    finally:
+        await run.leave(is_complete=is_complete)
+
+
+async def _make(
+    run: PipelineRun, pipeline: files.Pipeline, options: RunOptions, scope: FlowScope, reviewed: ReviewedPlan | None
+) -> State[Any]:
     plan = await run.make_plan()
     _refuse(plan)
     plan.refuse_unknown(run.selection, new=options.new or ())
@@ -227,11 +241,19 @@ async def _prepare(
     url = records_url(store, settings)
     spending = spend_tracker_of(WorksLedger(scope, works), attempt=scope.calls.number)
     await LOOP.call(spending.complete())
+    rounds = Rounds(
+        works.rounds,
+        deployment=_deployment(),
+        run=scope.journal,
+        is_scheduled=_is_scheduled(),
+        has_ended=has_ended,
+    )
     tools = Tools(
-        runner=WorkRunner(engine, works, settings=settings, pipeline=pipeline.name),
+        runner=WorkRunner(engine, works, settings=settings, pipeline=pipeline.name, has_ended=has_ended),
         edits=edits,
         names=SavedNames(url, store, options=store.options_for(url)),
-        known=StoredWorks(works, edits, store, cache=cache_of(works, settings), run=scope.journal),
+        known=StoredWorks(works, edits, store, rounds=rounds, cache=cache_of(works, settings), run=scope.journal),
+        rounds=rounds,
         store=store,
         last_runs=open_last_runs(store, settings),
         call=JobCall(scope, store, options=Options(credentials=credentials), observer=run_observer()),
@@ -263,6 +285,12 @@ def _scheduled_date() -> str | None:
     flow_run = flow_contexts()[-1].flow_run
     began = flow_run.expected_start_time if flow_run is not None else None
     return began.astimezone(UTC).date().isoformat() if began is not None else None
+
+
+def _is_scheduled() -> bool:
+    """Returns whether a schedule has started the root flow run."""
+    flow_run = flow_contexts()[-1].flow_run
+    return flow_run is not None and flow_run.auto_scheduled
 
 
 def _refuse(plan: Plan) -> None:

@@ -7,6 +7,7 @@ knows the inputs of the steps that follow.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
@@ -41,11 +42,13 @@ from rh_prefect.pipelines.plan.planned_steps import (
     KnownWork,
     KnownWorks,
     Money,
+    Round,
     Selection,
     Work,
     WorkQuery,
 )
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
+from rh_prefect.pipelines.rounds import Rounds
 from rh_prefect.pipelines.save_as import SavedNames
 from rh_prefect.pipelines.stored_edits import EditResults
 from rh_prefect.pipelines.work_runner import WorkCall, WorkResult, WorkRunner
@@ -61,6 +64,8 @@ _LONGEST_GAP = 5.0
 _PLAN_AGAIN = "What to do: plan again and review the new plan."
 
 
+_log = logging.getLogger("rh_prefect")
+
 listeners: list[Callable[[Plan], None]] = []
 """Are called with a plan of a run of this process before its steps begin; nothing is paid for if one raises."""
 
@@ -75,6 +80,7 @@ class Tools:
         store: Where files go.
         names: The names that files were saved under.
         known: The records of works and edits.
+        rounds: The rounds of the pipeline.
         last_runs: The last runs of pipelines.
         call: The flow run, and how its jobs are run.
         budget: What the run may cost, and has paid.
@@ -86,6 +92,7 @@ class Tools:
     store: MediaStore
     names: SavedNames
     known: KnownWorks
+    rounds: Rounds
     last_runs: LastRuns
     call: JobCall
     budget: RunBudget
@@ -103,7 +110,7 @@ class KnownResults:
         """
         self._records = records
         self._found: dict[WorkQuery, KnownWork | None] = {}
-        self._new_takes: dict[str, int] = {}
+        self._new_takes: dict[tuple[str, str], int] = {}
         self._takes: dict[str, Sequence[int]] = {}
 
     async def find(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
@@ -113,20 +120,24 @@ class KnownResults:
             self._found.update(zip(new, await LOOP.call(self._records.find(new)), strict=True))
         return [self._found[query] for query in queries]
 
-    async def new_take(self, base: str) -> int:
+    async def new_take(self, base: str, scope: str = "") -> int:
         """Finds a new take, which the flow run then keeps; see `KnownWorks.new_take`."""
-        if base not in self._new_takes:
-            self._new_takes[base] = await LOOP.call(self._records.new_take(base))
-        return self._new_takes[base]
+        if (base, scope) not in self._new_takes:
+            self._new_takes[base, scope] = await LOOP.call(self._records.new_take(base, scope))
+        return self._new_takes[base, scope]
+
+    async def round(self, pipeline: str) -> Round:
+        """Returns the round of the flow run; see `KnownWorks.round`."""
+        return await LOOP.call(self._records.round(pipeline))
 
     async def takes_of(self, choice: str) -> Sequence[int] | None:
-        """Returns the takes that the flow run has chosen; see `KnownWorks.takes_of`."""
+        """Returns the takes that the round uses; see `KnownWorks.takes_of`."""
         if choice not in self._takes and (takes := await LOOP.call(self._records.takes_of(choice))) is not None:
             self._takes[choice] = takes
         return self._takes.get(choice)
 
     async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:
-        """Keeps the takes that the flow run has chosen; see `KnownWorks.keep_takes`."""
+        """Keeps the takes that the round uses; see `KnownWorks.keep_takes`."""
         self._takes[choice] = await LOOP.call(self._records.keep_takes(choice, takes))
         return self._takes[choice]
 
@@ -292,6 +303,22 @@ class PipelineRun:
             for task in self._running:
                 task.cancel()
             await asyncio.gather(*self._running, return_exceptions=True)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all steps were made, so that the next run begins another round."""
+        return self.selection == Selection() and not self.outcome.errors and not self._waits_for_review
+
+    @property
+    def _waits_for_review(self) -> bool:
+        return any(one.state == "r" for one in self.plan.instances)
+
+    async def leave(self, *, is_complete: bool) -> None:
+        """Ends this run's part in its round; see `Rounds.leave`."""
+        try:
+            await LOOP.call(self._tools.rounds.leave(is_complete=is_complete, waits_for_review=self._waits_for_review))
+        except RunningHubError as error:
+            _log.warning("The end of this run is not recorded in its round, which the next run continues: %s", error)
 
     def _has_more(self) -> bool:
         """Returns whether a step is left to start; if not, the last plan is made when all steps have ended."""
@@ -540,13 +567,15 @@ class PipelineRun:
 
         async def follow() -> WorkResult | None:
             work = await runner.begin(work_call, call)
-            stage: Stage = await work.advance()
-            while not isinstance(stage, Finished):
-                following = await group.follow(work.executor, stage, work.advance)
-                if isinstance(following, PendingTask):
-                    return None
-                stage = following if isinstance(following, Finished) else await work.advance()
-            return runner.result(work, stage)
+            async with work.released_on_error():
+                stage: Stage = await work.advance()
+                while not isinstance(stage, Finished):
+                    following = await group.follow(work.executor, stage, work.advance)
+                    if isinstance(following, PendingTask):
+                        await work.records.wait_suspended()
+                        return None
+                    stage = following if isinstance(following, Finished) else await work.advance()
+                return runner.result(work, stage)
 
         async with group_member(group):
             return await LOOP.call(follow())

@@ -88,12 +88,19 @@ class Waiter:
         return await self._record_end(submit, end)
 
     async def cancel(self, submit: Submit) -> End:
-        """Cancels the task, and records that.
+        """Cancels the task, and records that once RunningHub says so.
 
         Args:
             submit: The submit that made it.
+
+        Returns:
+            Its end. A cancellation that RunningHub has accepted is one here; it is recorded only as a final state, so
+            that a later attempt queries the task before it pays for another.
         """
         view = await cancel_task(self._lease.account.client, submit.task_id or "")
+        if not view.is_terminal:
+            accepted = view.model_copy(update={"status": "CANCELLED"})
+            return broken_end(submit, accepted, attempt=self._context.scope.attempt)
         self._check_outputs(view)
         return await self._record_end(submit, broken_end(submit, view, attempt=self._context.scope.attempt))
 

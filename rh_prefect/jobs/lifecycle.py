@@ -12,7 +12,8 @@ without a clock, a network or a journal:
 
 | record       | written                                   | holds                                      |
 |--------------|-------------------------------------------|--------------------------------------------|
-| waiter       | before a run waits for the work           | the run                                    |
+| waiter       | before a run waits for the work           | the run, its process                       |
+| released     | when it ends without the result           | nothing: this waiter counts no more        |
 | intent n     | before POST n, exclusively                | run, owner, account, parameters            |
 | answer n     | after it                                  | a ticket, `refused` or `unknown`           |
 | resolution n | by a person, or the late owner            | `adopted` with a task id, or `forgotten`   |
@@ -82,6 +83,7 @@ from rh_prefect.jobs.lifecycle_step_types import (
     RecordAnswer,
     RecordResult,
     Release,
+    ReleaseWaiter,
     ReportFailure,
     Reserve,
     Step,
@@ -222,12 +224,11 @@ def run_work(policy: Policy) -> Generator[Step, Any, Any]:
                 n += 1
 
 
-def cancel_work(run: str, n: int) -> Generator[Step, Any, bool]:
-    """Cancels the task of a cancelled run's claim, unless another run waits for the work.
+def cancel_work(n: int) -> Generator[Step, Any, bool]:
+    """Cancels the task that a cancelled run claimed or waited for, unless another run waits for the work.
 
     Args:
-        run: The cancelled run.
-        n: The number that it claimed.
+        n: The number of the task's submission.
 
     Yields:
         Steps.
@@ -236,8 +237,10 @@ def cancel_work(run: str, n: int) -> Generator[Step, Any, bool]:
         Whether the task was cancelled.
     """
     submit: Submit | None = yield ReadSubmission(n)
-    if submit is None or submit.state != "ticket" or submit.intent.flow_run != run:
+    if submit is None or submit.state != "ticket":
         return False
+    # First: of two runs that are cancelled at once, at least one reads that the other waits no more.
+    yield ReleaseWaiter()
     if (yield ReadWaiters()):
         return False
     yield CancelTask(submit)
@@ -368,8 +371,9 @@ def _wait(policy: Policy, submit: Submit, progress: _Progress, *, adopted: bool)
 
 
 def _cancel_own(policy: Policy, submit: Submit) -> Generator[Step, Any, End]:
-    """Cancels the task of this cancelled run, unless another run wants its result."""
-    if not policy.is_own(submit) or (yield ReadWaiters()):
+    """Cancels the task for which this cancelled run waits, unless another run wants its result."""
+    yield ReleaseWaiter()
+    if (yield ReadWaiters()):
         raise JobCancelled(
             f"{policy.title}: the run was cancelled; task {submit.task_id} continues, because another run waits "
             "for it.",
@@ -377,6 +381,8 @@ def _cancel_own(policy: Policy, submit: Submit) -> Generator[Step, Any, End]:
             task_id=submit.task_id,
         )
     end: End = yield CancelTask(submit)
+    if end.status == "CANCELLED" and not policy.is_own(submit):
+        raise _failure(policy, end)
     return end
 
 

@@ -21,6 +21,11 @@ class NoteWaiter:
 
 
 @dataclass(frozen=True, slots=True)
+class ReleaseWaiter:
+    """A step that records that the run no longer waits for the work; its result is None."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReadWaiters:
     """A step that checks whether another run waits for the work; its result is a bool."""
 
@@ -225,6 +230,7 @@ Stage: TypeAlias = Accepted | Ended | Finished
 Step: TypeAlias = (
     ReadResult
     | NoteWaiter
+    | ReleaseWaiter
     | ReadWaiters
     | ReadSubmission
     | NoteClaim

@@ -99,7 +99,7 @@ async def cancel_task(
         sleep: Waits for the outputs of a task that had succeeded.
 
     Returns:
-        The task's last view: cancelled, or already ended.
+        The task's last view: cancelled, already ended, or still running although RunningHub has accepted this.
 
     Raises:
         RunningHubError: It could not be cancelled; it may continue and cost.
@@ -117,8 +117,8 @@ async def cancel_task(
         return view
     if refused is not None:
         raise refused
-    # RunningHub accepted the cancellation; whether the status becomes CANCEL is not documented.
-    return TaskView(task_id=task_id, status="CANCELLED")
+    # RunningHub accepted the cancellation, and it may take effect later or never; a task that is gone was cancelled.
+    return view or TaskView(task_id=task_id, status="CANCELLED")
 
 
 async def _after_cancelling(
@@ -140,8 +140,9 @@ async def _after_cancelling(
 async def cancel_submission(client: Cancels, submit: Submit, *, records: JobRecords, attempt: int) -> str:
     """Cancels the task of a submission, and records its end.
 
-    A success whose files RunningHub does not list yet is not recorded, since the record of an end is never changed: who
-    waits for the task, or a later run, fetches it.
+    The record of an end is never changed, so that only a final state is recorded: neither a success whose files are not
+    listed yet, nor a cancellation that has not taken effect. Who waits for the task, or a later run, queries it again
+    before anything is paid.
 
     Args:
         client: The client of the account that paid.
@@ -150,14 +151,15 @@ async def cancel_submission(client: Cancels, submit: Submit, *, records: JobReco
         attempt: The attempt that records the end.
 
     Returns:
-        The status of the task; where an end is recorded, that of the record, which may be another process's.
+        The status of the task, `CANCELLED` once RunningHub has accepted that; where an end is recorded, that of the
+        record, which may be another process's.
 
     Raises:
         RunningHubError: It could not be cancelled; it may continue and cost.
     """
     last = await cancel_task(client, submit.task_id or "")
     if not is_settled(last):
-        return last.status
+        return last.status if last.is_terminal else "CANCELLED"
     return (await records.end(submit.n, end_of(submit, last, attempt=attempt, queued=None, ran=None))).status
 
 

@@ -57,6 +57,7 @@ from rh_prefect.jobs.lifecycle_step_types import (
     RecordAnswer,
     RecordResult,
     Release,
+    ReleaseWaiter,
     ReportFailure,
     Reserve,
     Stage,
@@ -184,6 +185,8 @@ class StepExecutor:
                 return await self.context.delivery.read(self.context)
             case NoteWaiter():
                 return await self._records.note_waiter()
+            case ReleaseWaiter():
+                return await self._records.release_waiter()
             case ReadWaiters():
                 return await self._records.has_other_waiters()
             case ReadSubmission(n):

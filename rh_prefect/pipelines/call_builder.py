@@ -34,6 +34,7 @@ def work_call(instance: Instance, work: Work) -> WorkCall:
         name=name,
         request=request_of(instance),
         take=work.take,
+        scope=work.scope,
         attempts=work.attempts,
         parse=partial(read_answer, parse=parse, at_most=instance.at_most) if parse is not None else None,
         shape=instance.shape,

@@ -21,7 +21,8 @@ from rh_prefect.local_files import create, make_folder
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.parsed_answers import fits_shape
-from rh_prefect.pipelines.plan.planned_steps import KnownWork, WorkQuery
+from rh_prefect.pipelines.plan.planned_steps import KnownWork, Round, WorkQuery
+from rh_prefect.pipelines.rounds import COMMAND_LINE, Rounds
 from rh_prefect.pipelines.stored_edits import FILES, EditResult, EditResults, open_edits
 from rh_prefect.pipelines.works_store import (
     FOLDER,
@@ -29,9 +30,7 @@ from rh_prefect.pipelines.works_store import (
     WorksJournal,
     choose_new_take,
     home_key,
-    least_new_take,
-    note_takes,
-    read_takes,
+    next_take,
     records_url,
 )
 from rh_prefect.settings import Settings
@@ -119,6 +118,7 @@ class StoredWorks:
         edits: EditResults,
         store: MediaStore,
         *,
+        rounds: Rounds,
         cache: HomeCache | None = None,
         run: Journal | None = None,
     ) -> None:
@@ -128,9 +128,11 @@ class StoredWorks:
             works: The records of works.
             edits: The results of edits.
             store: Where the files lie.
+            rounds: The rounds of the pipeline.
             cache: Copies of results on this machine; None to read each record.
-            run: The journal of the flow run, which remembers the takes that the run chose.
+            run: The journal of the flow run, which remembers its new takes.
         """
+        self._rounds = rounds
         self._run = run
         self._cache = cache
         self._works = works
@@ -185,19 +187,23 @@ class StoredWorks:
         """Returns whether a result's files are in this store, so that its listing has them."""
         return home.store == self._store.url or self._works.is_beside(self._store)
 
-    async def new_take(self, base: str) -> int:
-        """Finds the lowest take number of a request that was never submitted."""
+    async def new_take(self, base: str, scope: str = "") -> int:
+        """Finds a take number of a request that was never submitted."""
         if self._run is None:
-            return await least_new_take(self._works, base)
-        return await choose_new_take(self._works, self._run, base)
+            return await next_take(self._works, base, scope)
+        return await choose_new_take(self._works, self._run, base, scope)
+
+    async def round(self, pipeline: str) -> Round:
+        """Returns the round of the run; see `KnownWorks.round`."""
+        return await self._rounds.round(pipeline)
 
     async def takes_of(self, choice: str) -> Sequence[int] | None:
-        """Returns the takes that the run has chosen for a step; see `KnownWorks.takes_of`."""
-        return None if self._run is None else await read_takes(self._run, choice)
+        """Returns the takes that a round uses for a step; see `KnownWorks.takes_of`."""
+        return await self._rounds.takes_of(choice)
 
     async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:
-        """Keeps the takes that the run has chosen for a step; see `KnownWorks.keep_takes`."""
-        return takes if self._run is None else await note_takes(self._run, choice, takes)
+        """Keeps the takes that a round uses for a step; see `KnownWorks.keep_takes`."""
+        return await self._rounds.keep_takes(choice, takes)
 
     def _answer(
         self, query: WorkQuery, homes: dict[str, Home], edits: dict[str, EditResult], begun: dict[WorkQuery, KnownWork]
@@ -246,16 +252,18 @@ class StoredWorks:
         return None
 
 
-def open_records(store: MediaStore, settings: Settings) -> StoredWorks:
+def open_records(store: MediaStore, settings: Settings, *, deployment: str = COMMAND_LINE) -> StoredWorks:
     """Opens the records of a store read-only, for a plan.
 
     Args:
         store: Where the files lie.
         settings: RH_RECORDS.
+        deployment: The deployment whose next run is planned.
     """
     url = records_url(store, settings)
     works = WorksJournal(url, options=store.options_for(url))
-    return StoredWorks(works, open_edits(store, settings), store, cache=cache_of(works, settings))
+    rounds = Rounds(works.rounds, deployment=deployment)
+    return StoredWorks(works, open_edits(store, settings), store, rounds=rounds, cache=cache_of(works, settings))
 
 
 def cache_of(works: WorksJournal, settings: Settings) -> HomeCache:

@@ -21,11 +21,11 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.file_model import Param
 from rh_prefect.pipelines.plan.changes import compare
 from rh_prefect.pipelines.plan.plan import Plan
+from rh_prefect.pipelines.rounds import COMMAND_LINE
 from rh_prefect.pipelines.works_store import records_url
 from rh_prefect.settings import Settings
 
 FOLDER = "pipelines"
-COMMAND_LINE = "cli"
 _LATEST = "latest"
 
 

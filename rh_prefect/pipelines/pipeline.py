@@ -23,6 +23,7 @@ from rh_prefect.pipelines.file_model import PipelineFile
 from rh_prefect.pipelines.input_reader import InputReader, Inputs
 from rh_prefect.pipelines.plan.changes import compare
 from rh_prefect.pipelines.plan.expand import Expander
+from rh_prefect.pipelines.plan.identity import pipeline_id
 from rh_prefect.pipelines.plan.plan import Plan, finish
 from rh_prefect.pipelines.plan.planned_steps import KnownWorks, NoWorks, Selection
 from rh_prefect.pipelines.planning_values import Span, Unknown
@@ -179,6 +180,7 @@ class Pipeline:
         if problems:
             plan.problems = list(problems)
             return plan
+        given = {name: values[name] for name, value in arguments.items() if value not in (None, "")}
         today = date or datetime.now(UTC).date().isoformat()
         all_choices = decided or self.decided(takes or {}, choices or {})
 
@@ -194,6 +196,7 @@ class Pipeline:
                 saved=saved_graphs,
                 selection=selection or Selection(),
                 bind_used=reader.bind_used,
+                pipeline=pipeline_id(self.name, given),
             )
             await expander.expand(values)
             finish(expander, self.checked, found, plan)

@@ -23,14 +23,16 @@ from rh_prefect.jobs.journal.journal import JSON, Journal, run_together
 from rh_prefect.jobs.journal.record_types import Intent, Record
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.lifecycle import cancel_work
-from rh_prefect.jobs.lifecycle_step_types import CancelTask, ReadSubmission, ReadWaiters
+from rh_prefect.jobs.lifecycle_step_types import CancelTask, ReadSubmission, ReadWaiters, ReleaseWaiter
 from rh_prefect.jobs.run_cancellation import UNCLEAR, Cancels, cancel_submission, is_unclear
+from rh_prefect.pipelines.rounds import HasEnded, no_evidence
 from rh_prefect.pipelines.works_store import WorksJournal
 
 _AT_ONCE = 16
 _PLACE = "pipeline-records-1"
 _OF_A_PIPELINE = "-place-1"
 _CLAIM = re.compile(r"([0-9a-f]+)-claim-([0-9]+)")
+_WAIT = re.compile(r"([0-9a-f]+)-wait[0-9]+-([0-9]+)")
 
 
 class Noted(Record):
@@ -196,8 +198,12 @@ class WorksLedger:
 
     async def claims(self) -> list[tuple[str, int]]:
         """Lists the submissions that this run has claimed, or was about to claim."""
+        return await self._noted(_CLAIM)
+
+    async def _noted(self, *kinds: re.Pattern[str]) -> list[tuple[str, int]]:
         found = [key async for _, records in self._run.journal.jobs() for key in records]
-        return sorted({(claim[1], int(claim[2])) for claim in map(_CLAIM.fullmatch, found) if claim})
+        notes = (kind.fullmatch(key) for kind in kinds for key in found)
+        return sorted({(note[1], int(note[2])) for note in notes if note})
 
     async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
         """Reads the submissions that this run has made, in the form of a journal's jobs."""
@@ -208,14 +214,18 @@ class WorksLedger:
         for work, records in found.items():
             yield work, records
 
-    async def cancel(self, client_for: Callable[[Intent], Awaitable[Cancels]]) -> CancelledWorks:
-        """Cancels the tasks of this run that no other run waits for.
+    async def cancel(
+        self, client_for: Callable[[Intent], Awaitable[Cancels]], *, has_ended: HasEnded = no_evidence
+    ) -> CancelledWorks:
+        """Cancels the tasks that this run made or waited for, and that no other run waits for.
 
         Args:
             client_for: Finds the client of the account that an intent names.
+            has_ended: Returns whether a flow run has certainly ended.
         """
         done = CancelledWorks()
-        waiting = deque(partial(self._cancel, work, n, client_for, done) for work, n in await self.claims())
+        noted = await self._noted(_CLAIM, _WAIT)
+        waiting = deque(partial(self._cancel, work, n, client_for, has_ended, done) for work, n in noted)
         async for _ in run_together(waiting, at_once=_AT_ONCE):
             pass
         return done
@@ -229,10 +239,14 @@ class WorksLedger:
         return work, records if is_own else {}
 
     async def _cancel(
-        self, work: str, n: int, client_for: Callable[[Intent], Awaitable[Cancels]], done: CancelledWorks
+        self,
+        work: str,
+        n: int,
+        client_for: Callable[[Intent], Awaitable[Cancels]],
+        has_ended: HasEnded,
+        done: CancelledWorks,
     ) -> None:
-        name = f"{self._works.scope}/{work}"
-        life = cancel_work(self.flow_run, n)
+        name, life = f"{self._works.scope}/{work}", cancel_work(n)
         submit: Submit | None = None
         status: str | None = None
         try:
@@ -242,8 +256,12 @@ class WorksLedger:
                     case ReadSubmission():
                         submit = await self._works.submission(work, n)
                         step = life.send(submit)
+                    case ReleaseWaiter():
+                        await self._works.release_waiters(work, self.flow_run)
+                        step = life.send(None)
                     case ReadWaiters():
-                        step = life.send(await self._works.has_other_interest(work, self.flow_run))
+                        others = await self._works.has_other_waiter(work, self.flow_run, has_ended=has_ended)
+                        step = life.send(others)
                     case CancelTask(ticket):
                         records, client = JobRecords(self._works, work), await client_for(ticket.intent)
                         status = await cancel_submission(client, ticket, records=records, attempt=self._run.attempt)
@@ -259,14 +277,3 @@ class WorksLedger:
                 done.failed[name] = UNCLEAR
         except RunningHubError as error:
             done.failed[name] = error.message
-
-
-def run_name(flow_run: str) -> str:
-    """Returns the name of a run in a form that is valid in a record's key.
-
-    Args:
-        flow_run: A flow run's id, or the name of a scope outside of flows.
-    """
-    if re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", flow_run):
-        return flow_run
-    return hashlib.sha256(flow_run.encode()).hexdigest()[:24]

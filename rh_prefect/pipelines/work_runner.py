@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
@@ -18,6 +20,7 @@ from rh_prefect.errors import (
     KeyRejected,
     MediaError,
     OutputsExpired,
+    RunningHubError,
     TransportError,
 )
 from rh_prefect.jobs.accounts.account_slot import SlotLease
@@ -33,6 +36,7 @@ from rh_prefect.jobs.journal.job_records import JobRecords, Submit
 from rh_prefect.jobs.journal.record_types import End
 from rh_prefect.jobs.lifecycle import Invalid
 from rh_prefect.jobs.lifecycle_step_types import Finished, Stage
+from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Request, policy_of
 from rh_prefect.jobs.outputs.collect import Collector, Names, extension_of_output
 from rh_prefect.jobs.outputs.result import Result
@@ -40,12 +44,15 @@ from rh_prefect.jobs.requests.request_preparation import JobRequest, as_recorded
 from rh_prefect.jobs.step_executor import StepExecutor
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.plan.identity import work_id
-from rh_prefect.pipelines.run_ledger import WorksLedger, run_name
+from rh_prefect.pipelines.rounds import HasEnded, no_evidence
+from rh_prefect.pipelines.run_ledger import WorksLedger
 from rh_prefect.pipelines.site_graphs import unread
 from rh_prefect.pipelines.stored_edits import publish_content
 from rh_prefect.pipelines.works_store import Home, WorksJournal
 from rh_prefect.settings import Settings
 from rh_prefect.workflows import AppInput, GraphInput, WorkflowInput
+
+_log = logging.getLogger("rh_prefect")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,7 @@ class WorkCall:
         name: The step's address, as in `each[A-17].clip`.
         request: A model, a workflow or an app, with its parameters.
         take: Which of several results of the request.
+        scope: The round that it belongs to; empty for a work that all runs share.
         attempts: How many tasks this run may pay for.
         parse: Reads the answer; raises `ValueError` where it has another shape.
         shape: What `parse` asks for; see `parsed_answers.shape_of`.
@@ -70,6 +78,7 @@ class WorkCall:
     name: str
     request: Request
     take: int = 1
+    scope: str = ""
     attempts: int = 1
     parse: Callable[[str], Any] | None = None
     shape: str = ""
@@ -103,17 +112,42 @@ class RunningWork:
 
     Attributes:
         executor: Executes its steps; equal works of a run share it.
+        records: Its records.
         advance: Continues it to its next stage.
     """
 
     executor: StepExecutor
+    records: SharedRecords
     advance: Callable[[], Coroutine[Any, Any, Stage]]
+
+    @asynccontextmanager
+    async def released_on_error(self) -> AsyncIterator[None]:
+        """Records at an error or a cancellation that the run no longer waits for the work."""
+        try:
+            yield
+        except BaseException:
+            try:
+                await LOOP.critical(self.records.release_waiter())
+            except RunningHubError as error:
+                # Its end is proved by its process, or by its state in Prefect.
+                _log.info(
+                    "%s: that this run no longer waits for it is not recorded: %s", self.executor.context.job, error
+                )
+            raise
 
 
 class WorkRunner:
     """A runner of the works of one flow run, on the package's loop thread; equal works run once."""
 
-    def __init__(self, engine: JobEngine, works: WorksJournal, *, settings: Settings, pipeline: str = "") -> None:
+    def __init__(
+        self,
+        engine: JobEngine,
+        works: WorksJournal,
+        *,
+        settings: Settings,
+        pipeline: str = "",
+        has_ended: HasEnded = no_evidence,
+    ) -> None:
         """Takes the accounts and the records; nothing happens yet.
 
         Args:
@@ -121,7 +155,9 @@ class WorkRunner:
             works: The records of works, from `open_works`.
             settings: This machine's state folder.
             pipeline: The pipeline's name, for the records.
+            has_ended: Returns whether a flow run has certainly ended; it may wait for a work no more.
         """
+        self._has_ended = has_ended
         self._engine = engine
         self._pipeline = pipeline
         self._works = works
@@ -149,7 +185,9 @@ class WorkRunner:
         journal = call.scope.journal
 
         async def is_recorded(request: JobRequest) -> bool:
-            return bool(await journal.job(work_id(_base(request, work_call.stands_for), work_call.take)))
+            return bool(
+                await journal.job(work_id(_base(request, work_call.stands_for), work_call.take, work_call.scope))
+            )
 
         try:
             prepared = await self._engine.prepare(work_call.request, call.scope, call.store, work_call.name)
@@ -164,7 +202,7 @@ class WorkRunner:
             _refuse_edited(work_call, prepared)
             # A graph's work is its id, the fields that are set and what else is in the graph, as the plan has read it.
             return work_call.planned, request
-        return work_id(request.base, work_call.take), request
+        return work_id(request.base, work_call.take, work_call.scope), request
 
     async def make(self, work_call: WorkCall, call: JobCall) -> WorkResult:
         """Gets the result of a work, and pays for it if no run has done so.
@@ -177,9 +215,10 @@ class WorkRunner:
             RunningHubError: As `run_work` says, and what client, records and store raise.
         """
         work = await self.begin(work_call, call)
-        while not isinstance(stage := await work.advance(), Finished):
-            pass
-        return self.result(work, stage)
+        async with work.released_on_error():
+            while not isinstance(stage := await work.advance(), Finished):
+                pass
+            return self.result(work, stage)
 
     async def begin(self, work_call: WorkCall, call: JobCall) -> RunningWork:
         """Prepares a work; its `advance` submits it and waits for it.
@@ -204,7 +243,8 @@ class WorkRunner:
         executor = self._executors.get(name)
         if executor is None:
             executor = self._executors[name] = StepExecutor(self._context(work_call, call, work, request))
-        return RunningWork(executor, lambda: self._stages.run(name, executor.advance))
+        records = cast(SharedRecords, executor.context.records)
+        return RunningWork(executor, records, lambda: self._stages.run(name, executor.advance))
 
     def result(self, work: RunningWork, stage: Finished) -> WorkResult:
         """Returns the result of a finished work, as a step uses it.
@@ -241,7 +281,7 @@ class WorkRunner:
     def _context(self, work_call: WorkCall, call: JobCall, work: str, request: JobRequest) -> JobContext:
         engine, scope = self._engine, call.scope
         pool, ledger = engine.pool.for_endpoint(request.endpoint), WorksLedger(scope, self._works)
-        records = SharedRecords(self._works, work, ledger, name=work_call.name)
+        records = SharedRecords(self._works, work, ledger, name=work_call.name, has_ended=self._has_ended)
         policy = policy_of(request, scope, call.options, job=records.name, may_switch_account=not pool.is_single)
         return JobContext(
             request=request,
@@ -272,7 +312,7 @@ class WorkRunner:
 class SharedRecords(JobRecords):
     """One work's records that all runs share, and the notes of one run about it."""
 
-    def __init__(self, works: WorksJournal, work: str, ledger: WorksLedger, *, name: str) -> None:
+    def __init__(self, works: WorksJournal, work: str, ledger: WorksLedger, *, name: str, has_ended: HasEnded) -> None:
         """Refers to the records of a work; reads nothing.
 
         Args:
@@ -280,23 +320,35 @@ class SharedRecords(JobRecords):
             work: The work.
             ledger: The notes of the run.
             name: The step, for the notes.
+            has_ended: Returns whether a flow run has certainly ended.
         """
         super().__init__(works, work)
         self._works = works
         self._ledger = ledger
         self._step = name
-        self._waiter = run_name(ledger.flow_run)
+        self._has_ended = has_ended
+        self._is_waiting = False
 
     def check(self, submit: Submit, *, base: str) -> None:
         """Checks nothing: the work's id is made of its request."""
 
     async def note_waiter(self) -> None:
         """Records that the run waits for the work, so that other runs do not cancel its task."""
-        await self._works.record_interest(self.key, self._waiter)
+        self._is_waiting = True
+        await self._works.add_waiter(self.key, self._ledger.flow_run)
+
+    async def wait_suspended(self) -> None:
+        """Records that the run waits for the work while it is suspended, and has no process."""
+        await self._works.add_waiter(self.key, self._ledger.flow_run, is_suspended=True)
+
+    async def release_waiter(self) -> None:
+        """Records that the run no longer waits for the work, so that another one can cancel its task."""
+        if self._is_waiting:
+            await self._works.release_waiters(self.key, self._ledger.flow_run)
 
     async def has_other_waiters(self) -> bool:
         """Checks whether another run waits for the work."""
-        return await self._works.has_other_interest(self.key, self._waiter)
+        return await self._works.has_other_waiter(self.key, self._ledger.flow_run, has_ended=self._has_ended)
 
     async def note_claim(self, n: int) -> None:
         """Notes that the run is about to claim submission n."""

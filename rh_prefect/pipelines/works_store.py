@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+import re
+from collections.abc import AsyncIterator, Iterable, Mapping
 from decimal import Decimal
 from itertools import count
 from typing import Any
@@ -19,11 +20,15 @@ from pydantic import ValidationError
 
 from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.journal import JSON, FolderJournal, Journal, NotExclusive, UnreadableRecord
+from rh_prefect.jobs.journal.process_identity import Owner, current_owner, is_surely_dead
 from rh_prefect.jobs.journal.record_types import Record
+from rh_prefect.jobs.journal.scope import last_number
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore, lasting_place
 from rh_prefect.media.urls import locate, shown_url
 from rh_prefect.pipelines.plan.identity import work_id
+from rh_prefect.pipelines.rounds import FOLDER as ROUNDS
+from rh_prefect.pipelines.rounds import HasEnded, no_evidence
 from rh_prefect.settings import Settings
 
 FOLDER = "works"
@@ -32,14 +37,16 @@ FOLDER = "works"
 _AFTER_INTENT = ("answer", "resolution", "end", "lost", "late")
 
 
-class Interest(Record):
+class Waiting(Record):
     """The record that a flow run waits for a work, or may pay for it.
 
     Attributes:
         flow_run: The flow run.
+        owner: Its process; None for a run that is suspended meanwhile, which has none.
     """
 
     flow_run: str
+    owner: Owner | None = None
 
 
 class Home(Record):
@@ -80,22 +87,13 @@ class Chosen(Record):
     take: int
 
 
-class ChosenTakes(Record):
-    """The takes that a run chose for a step whose `reuse` does not allow the existing ones.
-
-    Attributes:
-        takes: Their numbers.
-    """
-
-    takes: tuple[int, ...]
-
-
 class WorksJournal:
     """A journal of works, which no run owns; see `rh_prefect.jobs.journal.journal.Journal`.
 
     Attributes:
         scope: Its name in messages and commands; each records' place has its own.
         url: The place, as it may be shown.
+        rounds: The records of rounds beside it; see `rounds`.
     """
 
     def __init__(self, url: str, *, options: Mapping[str, Any] | None = None) -> None:
@@ -107,6 +105,7 @@ class WorksJournal:
         """
         self._files = FolderJournal(url, scope=FOLDER, options=options, readers="all")
         self.url = self._files.url
+        self.rounds: Journal = FolderJournal(url, scope=ROUNDS, options=options, readers="all")
         # A machine's spool and a process's running jobs distinguish storages by this name only.
         self.scope = f"{FOLDER}-{hashlib.sha256(self.url.encode()).hexdigest()[:8]}"
 
@@ -224,14 +223,53 @@ class WorksJournal:
         root = store.url if self.is_beside(store) else home.store
         return tuple(one.model_copy(update={"uri": f"{root.rstrip('/')}/{one.uri}"}) for one in home.outputs)
 
-    async def record_interest(self, work: str, flow_run: str) -> None:
+    async def add_waiter(self, work: str, flow_run: str, *, is_suspended: bool = False) -> None:
         """Records that a flow run waits for a work, so that other runs do not cancel its task."""
-        await self.create(f"{work}-interest-{flow_run}", Interest(flow_run=flow_run).model_dump(mode="json"))
+        owner = None if is_suspended else current_owner()
+        waiting = Waiting(flow_run=flow_run, owner=owner).model_dump(mode="json")
+        # Each attempt is a waiter of its own: the one before may have been released.
+        for number in count(1):
+            if await self.create(f"{work}-waiter-{run_name(flow_run)}-{number}", waiting):
+                return
 
-    async def has_other_interest(self, work: str, flow_run: str) -> bool:
-        """Checks whether another flow run waits for a work."""
-        mine, others = f"{work}-interest-{flow_run}", f"{work}-interest-"
-        return any(key.startswith(others) and key != mine for key in await self._files.job(work))
+    async def release_waiters(self, work: str, flow_run: str) -> None:
+        """Records that a flow run no longer waits for a work."""
+        for name, waiting in (await self._waiters(work)).items():
+            if waiting.flow_run == flow_run:
+                await self.create(f"{work}-released-{name}", Record().model_dump(mode="json"))
+
+    async def has_other_waiter(self, work: str, flow_run: str, *, has_ended: HasEnded = no_evidence) -> bool:
+        """Checks whether another flow run may still wait for a work.
+
+        Args:
+            work: The work.
+            flow_run: This flow run.
+            has_ended: Returns whether a flow run has certainly ended.
+        """
+        waiting = (await self._waiters(work)).values()
+        others = [one for one in waiting if one.flow_run != flow_run and not (one.owner and is_surely_dead(one.owner))]
+        return not all([await has_ended(one) for one in dict.fromkeys(other.flow_run for other in others)])
+
+    async def _waiters(self, work: str) -> dict[str, Waiting]:
+        """Reads the waiters that were not released, by the end of their keys."""
+        records, begin = await self._files.job(work), f"{work}-waiter-"
+        waiting = {key.removeprefix(begin): one for key, one in records.items() if key.startswith(begin)}
+        return {
+            name: Waiting.model_validate(one)
+            for name, one in waiting.items()
+            if f"{work}-released-{name}" not in records
+        }
+
+
+def run_name(flow_run: str) -> str:
+    """Returns the name of a run in a form that is valid in a record's key.
+
+    Args:
+        flow_run: A flow run's id, or the name of a scope outside of flows.
+    """
+    if re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", flow_run):
+        return flow_run
+    return hashlib.sha256(flow_run.encode()).hexdigest()[:24]
 
 
 def home_key(work: str, shape: str = "") -> str:
@@ -289,65 +327,41 @@ def find_works(scope: str, settings: Settings) -> WorksJournal | None:
     return None
 
 
-async def choose_new_take(works: WorksJournal, run: Journal, base: str) -> int:
-    """Chooses the lowest take that was never submitted for a request; a resumed run keeps it.
+async def choose_new_take(works: WorksJournal, run: Journal, base: str, scope: str = "") -> int:
+    """Chooses a take that was never submitted for a request; a resumed run keeps it.
 
     Args:
         works: The records of works.
         run: The flow run's own journal.
         base: Hash of the request.
+        scope: The round that the take belongs to.
 
     Returns:
         The take. Two runs that choose at once may choose the same one, and share it.
     """
-    key = f"{base}-take-1"
+    key = f"{work_id(base, 0, scope)}-take-1"
     noted = await run.read(key)
     if noted is None:
-        chosen = Chosen(take=await least_new_take(works, base))
+        chosen = Chosen(take=await next_take(works, base, scope))
         if await run.create(key, chosen.model_dump(mode="json")):
             return chosen.take
         noted = await run.read(key)
     return Chosen.model_validate(noted).take
 
 
-async def note_takes(run: Journal, choice: str, takes: Sequence[int]) -> Sequence[int]:
-    """Records the takes that a run chose; a resumed run keeps them, also when it has made them.
-
-    Args:
-        run: The flow run's own journal.
-        choice: Name of the choice.
-        takes: Their numbers.
-
-    Returns:
-        The takes that are recorded now.
-    """
-    if await run.create(f"{choice}-takes-1", ChosenTakes(takes=tuple(takes)).model_dump(mode="json")):
-        return takes
-    return await read_takes(run, choice) or takes
-
-
-async def read_takes(run: Journal, choice: str) -> Sequence[int] | None:
-    """Reads the takes that a run chose; None if it has recorded none.
-
-    Args:
-        run: The flow run's own journal.
-        choice: Name of the choice.
-    """
-    noted = await run.read(f"{choice}-takes-1")
-    return None if noted is None else ChosenTakes.model_validate(noted).takes
-
-
-async def least_new_take(works: WorksJournal, base: str) -> int:
-    """Finds the lowest take of a request that was never submitted.
+async def next_take(works: WorksJournal, base: str, scope: str = "") -> int:
+    """Finds a take of a request that was never submitted, after one that was; the reads grow with its logarithm.
 
     Args:
         works: The records of works.
         base: Hash of the request.
+        scope: The round that the take belongs to.
     """
-    for take in count(1):
-        if await works.read(f"{work_id(base, take)}-intent-1") is None:
-            return take
-    raise AssertionError("a count does not end")
+
+    async def is_submitted(take: int) -> bool:
+        return await works.read(f"{work_id(base, take, scope)}-intent-1") is not None
+
+    return 1 + await last_number(is_submitted)
 
 
 def _home(key: str, record: Mapping[str, Any]) -> Home:

@@ -457,6 +457,45 @@ def test_the_command_after_a_failure_pays_for_what_is_missing(here: Here) -> Non
     assert len(here.rh.recorder.paid) == 9
 
 
+NEVER = """
+steps:
+  mug: {model: z-image/turbo, reuse: never, with: {prompt: a mug}}
+  cup: {model: z-image/turbo, reuse: never, with: {prompt: a cup}}
+"""
+
+
+def test_the_command_after_a_failure_continues_a_run_that_reuses_nothing(here: Here) -> None:
+    here.write("never.yaml", NEVER)
+    here.call("plan never.yaml --out p.json")
+    here.rh.faults.add(Fault("submit", prompt="a cup", kind="fail", code="1504", times=1))
+    said = here.call("run never.yaml --plan p.json", fails=True)
+    (again,) = re.findall(r"resume \(nothing is paid for twice\): (rh-prefect .+)", said)
+    plan = here.call("plan never.yaml")
+    assert "least 0.04" in plan
+    assert re.search(r"the round that began .* UTC is not complete and is continued", plan)
+    here.call(again)
+    assert len(here.rh.recorder.paid) == 3
+    assert "least 0.08" in here.call("plan never.yaml")
+    here.call("run never.yaml")
+    assert len(here.rh.recorder.paid) == 5
+    assert "mug: its result was made since the plan" in here.call(again, fails=True)
+
+
+def test_all_unknown_submissions_of_a_run_are_settled_together(here: Here) -> None:
+    here.write("never.yaml", NEVER)
+    here.rh.faults.add(Fault("submit"))
+    here.call("run never.yaml", fails=True)
+    (run,) = {json.loads(one.read_text())["flow_run"] for one in (here.folder / "out").glob("works/*/intent-1.json")}
+    assert len(here.rh.recorder.paid) == 2
+    marked = here.call(f"jobs mark-refused {run} --all")
+    assert len(re.findall(r"works-\w+/\w+ \(.*z-image/turbo, started at .*\): recorded as not accepted", marked)) == 2
+    assert f"{run}: 2 submission(s) recorded as not accepted" in marked
+    assert f"{run}: 0 submission(s)" in here.call(f"jobs mark-refused {run} --all")
+    here.rh.faults.clear()
+    here.call("run never.yaml")
+    assert len(here.rh.recorder.paid) == 4
+
+
 def test_new_results_of_steps_whose_reuse_has_an_age_are_none_of_an_earlier_day(here: Here) -> None:
     here.write(
         "daily.yaml",
@@ -464,6 +503,8 @@ def test_new_results_of_steps_whose_reuse_has_an_age_are_none_of_an_earlier_day(
         "  big: {edit: resize, with: {file: $(chosen), width: 64, height: 64}}\n",
     )
     here.call("run daily.yaml")
+    here.call("choose daily.yaml chosen=1")
+    here.call("run daily.yaml")  # which completes the round
     for home in (here.folder / "out" / "works").glob("*/home.json"):
         home.write_text(re.sub(r'"at": ?"20\d\d', '"at": "2001', home.read_text()))
     (here.folder / "state" / "pipelines" / "homes.sqlite").unlink()

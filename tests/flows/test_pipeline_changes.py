@@ -23,7 +23,6 @@ from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.flows.pipeline_report import PipelineResult, summary
 from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.pipelines.document import PipelineError
 from tests.flows.test_pipeline import PRODUCTS, run, table
 from tests.support.emulator_env import environment
 
@@ -230,16 +229,3 @@ async def test_a_cancellation_finds_the_works_of_all_places(
     second = waiting.recorder.paid[1].task_id
     assert [one.task_id for one in found.findings if one.done == "cancelled"] == [second]
     assert waiting.recorder.cancelled == [second]
-
-
-async def test_a_review_of_what_each_run_makes_again_is_refused(rh: Emulator) -> None:
-    text = """
-name: never
-steps:
-  words: {model: rhart-text-g-3-flash-preview/text-to-text, reuse: never, with: {prompt: a word}, parse: {text: {}}}
-  picture: {model: z-image/turbo, takes: 2, with: {prompt: $(words)}}
-  chosen: {review: $(picture)}
-"""
-    with pytest.raises(PipelineError, match=r"words has reuse: never, so that no choice is ever used"):
-        await pipeline_flow(Pipeline.from_text(text))()
-    assert rh.recorder.submissions == []

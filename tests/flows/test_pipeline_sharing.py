@@ -67,7 +67,7 @@ async def test_a_cancelled_run_leaves_the_task_that_another_run_waits_for(waitin
     first = start("cancelled-pair", other="a ship")
     await until(lambda: len(waiting.recorder.paid) == 2)
     second = start("waiting-pair")
-    await until(lambda: len(list((tmp_path / "out" / "works").glob("*/interest-*"))) == 3)
+    await until(lambda: len(list((tmp_path / "out" / "works").glob("*/waiter-*"))) == 3)
     cancelled = await flow_run_of("cancelled-pair")
     await LOOP.call(cancel_run(scope_of(cancelled, "cancelled-pair"), by="test"))
     (own,) = [one.task_id for one in waiting.recorder.paid if one.payload["prompt"] == "a ship"]

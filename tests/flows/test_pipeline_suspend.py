@@ -100,7 +100,8 @@ async def test_a_run_outside_of_a_deployment_waits_in_its_process(
     without_webhooks: SuspendedRuns, pictures: Flow[..., Any]
 ) -> None:
     desk = without_webhooks
-    running = asyncio.ensure_future(pictures(prompts=ROWS[:1], wait="suspend"))
+    run: Any = pictures(prompts=ROWS[:1], wait="suspend")
+    running = asyncio.ensure_future(run)
     while len(desk.paid) < 2:
         await desk.end()
         await asyncio.sleep(0.1)

@@ -84,11 +84,24 @@ def time() -> Time:
     return Time()
 
 
-@pytest.mark.parametrize("says", [RUNNING, CANCELLED, not_found()])
-async def test_a_task_is_cancelled_if_runninghub_accepts_the_cancellation(says: TaskView | Exception) -> None:
+@pytest.mark.parametrize(
+    ("says", "status"), [(RUNNING, "RUNNING"), (CANCELLED, "CANCELLED"), (not_found(), "CANCELLED")]
+)
+async def test_a_task_is_cancelled_if_runninghub_accepts_the_cancellation(
+    says: TaskView | Exception, status: str
+) -> None:
     rh = RunningHub(says)
-    assert (await cancel_task(rh, TASK)).status == "CANCELLED"
+    assert (await cancel_task(rh, TASK)).status == status
     assert rh.cancelled == [TASK]
+
+
+async def test_an_accepted_cancellation_is_no_end_while_the_task_runs(journal: FolderJournal, time: Time) -> None:
+    await write(journal, SUBMITTED)
+    assert await cancel(journal, RunningHub(RUNNING), time) == ({TASK}, set(), {})
+    (last,) = (await read_job(journal, KEY)).submits
+    assert (last.state, last.end) == ("ticket", None)  # a later attempt queries it, and pays for no other
+    assert await cancel(journal, RunningHub(SUCCESS), time) == (set(), {TASK}, {})
+    assert (await read_job(journal, KEY)).submits[0].end is not None
 
 
 async def test_a_task_that_had_succeeded_keeps_its_outputs() -> None:
@@ -129,7 +142,7 @@ SUBMITTED: dict[str, Record] = {"intent-1": intent(), "answer-1": ticket()}
 async def test_all_running_tasks_are_cancelled_and_their_ends_recorded(journal: FolderJournal, time: Time) -> None:
     await write(journal, SUBMITTED)
     await write(journal, {"intent-1": intent(), "answer-1": ticket("2")}, key="b1")
-    assert await cancel(journal, RunningHub(RUNNING), time) == ({TASK, "2"}, set(), {})
+    assert await cancel(journal, RunningHub(CANCELLED), time) == ({TASK, "2"}, set(), {})
     for key in (KEY, "b1"):
         view = await read_job(journal, key)
         assert view.last is not None
@@ -340,7 +353,7 @@ async def test_an_end_that_another_process_recorded_first_counts(journal: Folder
         async def cancel(self, task_id: str) -> None:
             await write(journal, {"end-1": End(status="SUCCESS", task_id=TASK)})
 
-    assert await cancel(journal, Late(RUNNING), time) == (set(), {TASK}, {})
+    assert await cancel(journal, Late(CANCELLED), time) == (set(), {TASK}, {})
 
 
 async def test_while_a_submit_is_in_flight_only_its_job_is_read_again(tmp_path: Path, time: Time) -> None:

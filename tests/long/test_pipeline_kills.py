@@ -43,7 +43,7 @@ WORK = r"/works/[0-9a-f]+"
 POST = "^POST /openapi/v2/"
 CHAINS: tuple[tuple[Point, ...], ...] = (
     (
-        Point("s3", f"^PUT .*{WORK}/interest-"),
+        Point("s3", f"^PUT .*{WORK}/waiter-"),
         Point("s3", f"^PUT .*{WORK}/intent-1", after=True),
         Point("s3", f"^PUT .*{WORK}/end-1"),
         Point("s3", "^PUT .*/edits/"),

@@ -40,7 +40,7 @@ def run(rh: Emulator, tmp_path: Path, request: pytest.FixtureRequest) -> Pipelin
 
 
 async def stored(run: PipelineRun) -> StoredWorks:
-    return StoredWorks(await run.works(), open_edits(run.store, get_settings()), run.store)
+    return StoredWorks(await run.works(), open_edits(run.store, get_settings()), run.store, rounds=run.rounds())
 
 
 async def test_each_state_of_a_work_is_known(rh: Emulator, run: PipelineRun) -> None:

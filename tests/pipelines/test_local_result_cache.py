@@ -33,7 +33,9 @@ def run(rh: Emulator, tmp_path: Path) -> PipelineRun:
 async def state_of(run: PipelineRun, work: str, *, state_dir: Path) -> str | None:
     """Looks a work up as a new process of a machine does."""
     works, settings = await run.works(), Settings(state_dir=state_dir)
-    stored = StoredWorks(works, open_edits(run.store, settings), run.store, cache=cache_of(works, settings))
+    stored = StoredWorks(
+        works, open_edits(run.store, settings), run.store, rounds=run.rounds(), cache=cache_of(works, settings)
+    )
     (known,) = await stored.find([WorkQuery(work)])
     return None if known is None else known.state
 
@@ -87,7 +89,9 @@ def test_each_place_has_its_own_copies_and_the_oldest_are_deleted_first(tmp_path
 async def test_a_result_that_another_run_made_since_the_listing_is_whole(run: PipelineRun, tmp_path: Path) -> None:
     first = await run.one(picture("first"))
     works, settings = await run.works(), Settings(state_dir=tmp_path / "here")
-    stored = StoredWorks(works, open_edits(run.store, settings), run.store, cache=cache_of(works, settings))
+    stored = StoredWorks(
+        works, open_edits(run.store, settings), run.store, rounds=run.rounds(), cache=cache_of(works, settings)
+    )
     await stored.find([WorkQuery(first.work)])
     second = await run.one(picture("second"))
     (known,) = await stored.find([WorkQuery(second.work)])

@@ -58,7 +58,7 @@ async def test_the_plan_finds_what_was_made(rh: Emulator, tmp_path: Path) -> Non
     await edits.make("resize", {"file": picture.files[0], "width": 20, "height": 20})
     await edits.make("frame", {"video": first.files[0], "at": "last"})
 
-    known = StoredWorks(await run.works(), edits, run.store)
+    known = StoredWorks(await run.works(), edits, run.store, rounds=run.rounds())
     plan = await Pipeline.from_text(FILE).plan(photo=str(photo), known=known, site=run.engine.pool.site)
     assert not plan.problems
     steps = {step["path"]: step["state"] for step in plan.as_json()["steps"]}

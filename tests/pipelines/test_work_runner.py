@@ -17,6 +17,7 @@ from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import (
     AccountError,
     BudgetExceeded,
+    JobCancelled,
     JobFailed,
     JobTimeout,
     NotPlanned,
@@ -40,7 +41,7 @@ from rh_prefect.workflows import WorkflowInput
 from tests.support import samples
 from tests.support.forkserver import FORKS
 from tests.support.job_records import KEY, TASK, intent, ticket
-from tests.support.pipeline_runs import PipelineRun, picture, run_and_be_killed
+from tests.support.pipeline_runs import PipelineRun, Stoppable, bury, picture, run_and_be_killed
 from tests.support.s3 import S3Server
 
 
@@ -287,7 +288,7 @@ async def test_a_cancelled_run_leaves_what_another_run_waits_for(given: dict[str
         running.append(asyncio.create_task(other.make(picture("shared"))))
         works = await other.works()
         shared = next(one.task_id for one in rh.recorder.paid if one.payload["prompt"] == "shared")
-        await _until_interested(works)
+        await _until_another_waits(works)
 
         report = await LOOP.call(WorksLedger(run.scope, works).cancel(run.engine.pool.accounts.client_for))
         assert report.continued == [shared]
@@ -296,6 +297,60 @@ async def test_a_cancelled_run_leaves_what_another_run_waits_for(given: dict[str
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+
+async def cancelled(run: PipelineRun) -> list[str]:
+    """Cancels a run as its hook does, and returns the tasks that were cancelled."""
+    works, client_for = await run.works(), run.engine.pool.accounts.client_for
+    return (await LOOP.call(WorksLedger(run.scope, works).cancel(client_for))).cancelled
+
+
+async def test_a_run_that_failed_keeps_no_task_of_a_later_run_from_its_cancellation(given: dict[str, Any]) -> None:
+    with Emulator(clock="real", factor=0, long_side=96) as rh:
+        given = {**given, "url": rh.url, "key": rh.key}
+        rh.faults.add(Fault("submit", number=1, kind="fail", code="1504"))
+        old = asyncio.create_task(PipelineRun(**given, name="old").one(picture()))
+        await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 1)
+        rh.clock.advance(1000)
+        with pytest.raises(JobFailed):
+            await old
+        new = PipelineRun(**given, name="new")
+        running = asyncio.create_task(new.one(picture()))
+        await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 2)
+        await _until_told(new, "submitted")
+        assert await cancelled(new) == [rh.recorder.paid[1].task_id]
+        with pytest.raises(JobCancelled):
+            await running
+
+
+async def test_a_task_of_a_crashed_run_is_cancelled_with_the_run_that_waits_for_it(given: dict[str, Any]) -> None:
+    with Emulator(clock="real", factor=0, long_side=96) as rh:
+        given = {**given, "url": rh.url, "key": rh.key}
+        process = Stoppable()
+        first = PipelineRun(**given, name="crashed", operation=process)
+        crashed = asyncio.create_task(first.one(picture()))
+        await _until_told(first, "submitted")
+        process.is_stopped = True
+        crashed.cancel()
+        await asyncio.gather(crashed, return_exceptions=True)
+        bury(given["folder"])
+        again, third = PipelineRun(**given, name="again"), PipelineRun(**given, name="third")
+        waiting = [asyncio.create_task(one.make(picture())) for one in (again, third)]
+        for one in (again, third):
+            await _until_told(one, "adopted")
+        assert await cancelled(again) == []  # the third one waits for it, too
+        assert await cancelled(third) == [rh.recorder.paid[0].task_id]
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def _until_told(run: PipelineRun, state: str) -> None:
+    for _ in range(1200):
+        if any(event.state == state for event in run.heard):
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"the run was never told that its work is {state}")
 
 
 async def test_a_success_without_files_at_the_cancellation_of_its_run_is_fetched_later(
@@ -332,13 +387,13 @@ async def test_a_success_without_files_says_how_to_get_them(rh: Emulator, given:
     assert len(rh.recorder.paid) == 1
 
 
-async def _until_interested(works: WorksJournal) -> None:
+async def _until_another_waits(works: WorksJournal) -> None:
     for _ in range(200):
         for work in [key async for key, _ in works.jobs()]:
-            if await works.has_other_interest(work, "one"):
+            if await works.has_other_waiter(work, "one"):
                 return
         await asyncio.sleep(0.05)
-    raise AssertionError("the other run never became interested")
+    raise AssertionError("the other run never waited")
 
 
 @pytest.mark.timeout(300)

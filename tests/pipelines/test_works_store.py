@@ -17,8 +17,17 @@ from rh_prefect.jobs.journal.record_types import Answer, End, Intent
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.plan.identity import work_id
-from rh_prefect.pipelines.works_store import Home, WorksJournal, choose_new_take, home_key, open_works, records_url
+from rh_prefect.pipelines.works_store import (
+    Home,
+    Waiting,
+    WorksJournal,
+    choose_new_take,
+    home_key,
+    open_works,
+    records_url,
+)
 from rh_prefect.settings import Settings, get_settings
+from tests.support.job_records import SOMEWHERE_ELSE, dead_owner
 from tests.support.s3 import S3Server
 
 WORK = work_id("ab" * 20, 1)
@@ -94,12 +103,30 @@ async def test_the_results_of_many_works_are_read_together(works: WorksJournal) 
     assert {key: one.task_id for key, one in found.items()} == {home_key(work): work for work in ids[::2]}
 
 
-async def test_the_interest_of_another_run_is_seen(works: WorksJournal) -> None:
-    await works.record_interest(WORK, "0190-a")
-    assert not await works.has_other_interest(WORK, "0190-a")
-    await works.record_interest(WORK, "0190-b")
-    await works.record_interest(WORK, "0190-b")
-    assert await works.has_other_interest(WORK, "0190-a")
+async def test_another_run_waits_until_it_is_released_or_has_ended(works: WorksJournal) -> None:
+    await works.add_waiter(WORK, "0190-a")
+    assert not await works.has_other_waiter(WORK, "0190-a")
+    for _ in range(2):
+        await works.add_waiter(WORK, "0190-b")
+    assert await works.has_other_waiter(WORK, "0190-a")
+    await works.release_waiters(WORK, "0190-b")
+    assert not await works.has_other_waiter(WORK, "0190-a")
+    await works.add_waiter(WORK, "0190-b")  # its next attempt
+    assert await works.has_other_waiter(WORK, "0190-a")
+
+    async def has_ended(flow_run: str) -> bool:
+        return flow_run == "0190-b"
+
+    assert not await works.has_other_waiter(WORK, "0190-a", has_ended=has_ended)
+    await works.add_waiter(WORK, "The Third")
+    assert await works.has_other_waiter(WORK, "0190-a", has_ended=has_ended)
+
+
+async def test_a_process_of_this_host_that_has_ended_waits_no_more(works: WorksJournal) -> None:
+    for owner, waits in ((dead_owner(), False), (SOMEWHERE_ELSE, True)):
+        waiting = Waiting(flow_run="0190-b", owner=owner).model_dump(mode="json")
+        await works.create(f"{WORK}-waiter-0190-b-{1 + waits}", waiting)
+        assert await works.has_other_waiter(WORK, "0190-a") == waits
 
 
 async def test_a_new_take_is_the_least_that_was_never_submitted(works: WorksJournal, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.known_works import StoredWorks
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.pipelines.rounds import COMMAND_LINE, Rounds
 from rh_prefect.pipelines.stored_edits import EditResults
 from rh_prefect.pipelines.works_store import WorksJournal
 from tests.support.emulator_env import environment
@@ -186,7 +187,12 @@ class KilledRuns:
     async def plan(self) -> list[Instance]:
         """The steps of the pipeline with what the records know."""
         edits = EditResults(self.url, self.store, options=self.options)
-        known = StoredWorks(self.works, edits, self.store)
+        known = StoredWorks(
+            self.works,
+            edits,
+            self.store,
+            rounds=Rounds(self.works.rounds, deployment=COMMAND_LINE),
+        )
         plan = await Pipeline.from_file(self.file).plan(known=known, site="127.0.0.1")
         assert not plan.problems, plan.problems
         return list(plan.instances)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,12 @@ from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options
 from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.call_builder import work_call
+from rh_prefect.pipelines.known_works import StoredWorks
+from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.plan import Plan
+from rh_prefect.pipelines.rounds import COMMAND_LINE, FOLDER, Rounds
+from rh_prefect.pipelines.stored_edits import open_edits
 from rh_prefect.pipelines.work_runner import WorkCall, WorkResult, WorkRunner
 from rh_prefect.pipelines.works_store import WorksJournal, open_works
 from rh_prefect.settings import Settings
@@ -84,6 +92,52 @@ class PipelineRun:
         await works.check()
         return works
 
+    def rounds(self, *, is_run: bool = False, **options: Any) -> Rounds:
+        """The rounds as a plan sees them, or as this flow run does."""
+        records = _Watched(self.store.url, scope=FOLDER, options=dict(self.store_options), readers="all")
+        records.operation = self.operation
+        return Rounds(records, run=self.scope.journal if is_run else None, **{"deployment": COMMAND_LINE, **options})
+
+    async def plan(self, text: str, rounds: Rounds | None = None, **params: Any) -> Plan:
+        """Plans a pipeline with what the records know."""
+        edits = open_edits(self.store, self.settings)
+        known = StoredWorks(await self.works(), edits, self.store, rounds=rounds or self.rounds())
+        return await Pipeline.from_text(text).plan(params, known=known, site=self.engine.pool.site)
+
+    async def run(
+        self, text: str, *, new: Sequence[str] = (), rounds: Mapping[str, Any] | None = None, **params: Any
+    ) -> Plan:
+        """Runs the paid steps of a pipeline as a flow run does, without Prefect; returns its last plan."""
+        return await LOOP.call(self._run(Pipeline.from_text(text), new, rounds or {}, params))
+
+    async def _run(
+        self, pipeline: Pipeline, new: Sequence[str], options: Mapping[str, Any], params: Mapping[str, Any]
+    ) -> Plan:
+        await open_works(self.store, self.settings)
+        works, rounds, journal = await self.works(), self.rounds(is_run=True, **options), self.scope.journal
+        runner = WorkRunner(self.engine, works, settings=self.settings)
+        call = JobCall(self.scope, self.store, options=Options(), observer=self)
+        is_complete = False
+        try:
+            while True:
+                edits = open_edits(self.store, self.settings)
+                known = StoredWorks(works, edits, self.store, rounds=rounds, run=journal)
+                plan = await pipeline.plan(params, known=known, site=self.engine.pool.site, new=new)
+                assert not plan.problems, plan.problems
+                ready = [
+                    work_call(one, work)
+                    for one in plan.instances
+                    for work in one.works
+                    if one.is_needed and work.is_settled and work.state != "="
+                ]
+                if not ready:
+                    is_complete = all(one.state == "=" for one in plan.instances)
+                    return plan
+                await asyncio.gather(*(runner.make(one, call) for one in ready))
+        finally:
+            with suppress(ProcessKilled):
+                await rounds.leave(is_complete=is_complete)
+
     def notify(self, event: JobEvent) -> None:
         self.heard.append(event)
 
@@ -119,22 +173,71 @@ class Killed:
 
     Args:
         number: Which operation, from 1.
-        after: The operation is done first, and the process killed before the next one.
+        of: What the counted operations begin with.
+    """
+
+    def __init__(self, number: int, *, of: str = "") -> None:
+        self._left, self._of = number, of
+
+    def __call__(self, operation: str) -> None:
+        self._left -= operation.startswith(self._of)
+        if not self._left:
+            os._exit(9)
+
+
+class ProcessKilled(BaseException):
+    """What ends a process in whose place a test goes on."""
+
+
+class Stopped:
+    """Stops a run before it creates a record, by its number; from then on it reads and writes nothing.
+
+    It stands for a kill without the costs of a process; `bury` makes the records say that the process has ended.
     """
 
     def __init__(self, number: int) -> None:
         self._left = number
 
-    def __call__(self, _: str) -> None:
-        self._left -= 1
-        if not self._left:
-            os._exit(9)
+    def __call__(self, operation: str) -> None:
+        self._left -= operation.startswith("create")
+        if self._left <= 0:
+            raise ProcessKilled(operation)
+
+
+class Stoppable:
+    """Stops a run when a test says so: from then on it reads and writes nothing; see `Stopped`."""
+
+    def __init__(self) -> None:
+        self.is_stopped = False
+
+    def __call__(self, operation: str) -> None:
+        if self.is_stopped:
+            raise ProcessKilled(operation)
+
+
+def bury(*folders: Path) -> None:
+    """Replaces this process by one that has ended in all records below some folders."""
+    for file in (file for folder in folders for file in folder.rglob("*.json")):
+        text = file.read_text()
+        dead = re.sub(rf'"pid": {os.getpid()}\b', f'"pid": {_NO_PROCESS}', text)
+        if dead != text:
+            file.write_text(dead)
+
+
+_NO_PROCESS = 2**22 + 1
+"""Above the highest pid of Linux."""
 
 
 def run_and_be_killed(run: Mapping[str, Any], number: int) -> None:
     """Runs one work in this process, which is killed before an operation; exits with 0 where it has ended before."""
     process = PipelineRun(**run, operation=Killed(number))
     asyncio.run(process.one(picture()))
+    os._exit(0)
+
+
+def run_pipeline_and_be_killed(run: Mapping[str, Any], text: str, number: int, rounds: Mapping[str, Any]) -> None:
+    """Runs a pipeline in this process, which is killed before a record is created; exits with 0 if it has ended."""
+    asyncio.run(PipelineRun(**run, operation=Killed(number, of="create")).run(text, rounds=rounds))
     os._exit(0)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, reduce
 from typing import Any, TypeAlias
 
 from rh_prefect.errors import JobCancelled, JobFailed, SubmissionUnknown
@@ -111,6 +111,12 @@ class World:
 
     def using(self, fault: str) -> World:
         return replace(self, left=replace(self.left, **{fault: getattr(self.left, fault) - 1}))
+
+    def waits(self, actor: Actor) -> bool:
+        return self.read(f"waiter-{actor.pid}") is not None and self.read(f"released-{actor.pid}") is None
+
+    def released(self, actor: Actor) -> World:
+        return self.create(f"released-{actor.pid}", True) if self.waits(actor) else self
 
     def submission(self, n: int) -> Token | None:
         if self.read(f"intent-{n}") is None:
@@ -267,7 +273,9 @@ class Explorer:
                     moved = replace(process, step=None, outcome=type(token).__name__, place=type(token).__name__)
                 else:
                     moved = self._process(actor, (*process.history, token))
-                yield after, (*processes[:index], moved, *processes[index + 1 :])
+                has_failed = moved.outcome and not moved.outcome.startswith(("home-", "cancelled: "))
+                left = after.released(actor) if has_failed else after
+                yield left, (*processes[:index], moved, *processes[index + 1 :])
             if actor.may_die:
                 died = Process((), None, "dead", "dead")
                 after = replace(world, dead=world.dead | {actor.pid})
@@ -297,7 +305,10 @@ class Explorer:
             case lifecycle_step_types.ReadResult():
                 yield world, world.home
             case lifecycle_step_types.NoteWaiter():
-                yield world.create(f"interest-{actor.flow_run}", True), None
+                yield world.create(f"waiter-{actor.pid}", actor.flow_run), None
+            case lifecycle_step_types.ReleaseWaiter():
+                mine = [one for one in self.actors if one.flow_run == actor.flow_run]
+                yield reduce(World.released, mine, world), None
             case lifecycle_step_types.ReadSubmission(n):
                 after = _replay_spool(actor, n, world)
                 yield after, after.submission(n)
@@ -308,13 +319,9 @@ class Explorer:
             case lifecycle_step_types.ReadWait(n):
                 yield world, (actor.flow_run, "wait", n) in world.notes
             case lifecycle_step_types.ReadWaiters():
-                yield (
-                    world,
-                    any(
-                        name.startswith("interest-") and name != f"interest-{actor.flow_run}"
-                        for name, _ in world.records
-                    ),
-                )
+                others = [one for one in self.actors if one.flow_run != actor.flow_run and world.waits(one)]
+                # The end of a process on another machine cannot be proved.
+                yield world, any(one.machine != actor.machine or one.pid not in world.dead for one in others)
             case lifecycle_step_types.CheckCancel():
                 yield world, False
             case lifecycle_step_types.Claim(n):
@@ -392,7 +399,7 @@ class Explorer:
 
 def _replay(actor: Actor, history: tuple[Token, ...]) -> Process:
     policy = Policy(job="w", endpoint="e", run=actor.flow_run, attempts=actor.attempts)
-    life: Generator[Any, Any, Any] = cancel_work(actor.flow_run, 1) if actor.begins == "cancel" else run_work(policy)
+    life: Generator[Any, Any, Any] = cancel_work(1) if actor.begins == "cancel" else run_work(policy)
     left = iter(history)
     try:
         step = _past_local(life, next(life))

@@ -189,8 +189,13 @@ def _note_unknown_status(name: str) -> None:
 
 
 def read_task_id(source: dict[str, object]) -> str:
-    """Returns the unchecked value of the task id, under either of its field names; see `is_task_id`."""
-    found = first_text(source, "taskId", "task_id")
+    """Returns the unchecked value of the task id, under either of its field names; see `is_task_id`.
+
+    A number with a fraction or an exponent was rounded by its writer, and stays as it was written: it is no valid id.
+    """
+    names = ("taskId", "task_id")
+    given = {name: str(value) if isinstance(value := source.get(name), Decimal) else value for name in names}
+    found = first_text(given, *names)
     return found if found.strip("0") else ""
 
 

@@ -179,6 +179,9 @@ class JobRecords:
     async def note_waiter(self) -> None:
         """Records that the run waits for the work."""
 
+    async def release_waiter(self) -> None:
+        """Records that the run no longer waits for the work."""
+
     async def has_other_waiters(self) -> bool:
         """Checks whether another run waits for the work."""
         return False

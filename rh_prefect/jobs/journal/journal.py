@@ -6,17 +6,22 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import re
 import threading
+import time
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
+from urllib.parse import urlsplit
 
 import fsspec
 
+from rh_prefect.caches_and_locks import LruSet
 from rh_prefect.errors import InputError, JournalError, RunningHubError
 from rh_prefect.local_files import FILE_MODE, FOLDER_MODE, write_atomic
 from rh_prefect.media.storage_errors import describe
@@ -210,7 +215,8 @@ class FolderJournal:
     On a local disk only the user that wrote a record can read it, since it holds prompts. A record appears completely
     or not at all, and survives a power failure: it is written to a temporary file, flushed to the disk, and then linked
     to its name, which fails if the name exists; then the folder is flushed. Elsewhere the conditional put of the store
-    is used (If-None-Match on S3); the first use tries two exclusive creations and rejects a store where both succeed.
+    is used (If-None-Match on S3). Before the first use in a process, two clients create some files at once, and a store
+    where more than one of them succeeds is rejected: some servers refuse a second creation only if it comes later.
     """
 
     def __init__(
@@ -375,6 +381,18 @@ def _open_files(url: str, options: Mapping[str, Any], readers: Readers) -> _File
         return _StoreFiles(url, options)
 
 
+def _status_of(error: BaseException) -> int | None:
+    """Returns the HTTP status that a driver's error has as its cause, in the form of botocore."""
+    cause: BaseException | None = error
+    while cause is not None:
+        response = getattr(cause, "response", None)
+        if isinstance(response, Mapping):
+            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            return status if isinstance(status, int) else None
+        cause = cause.__cause__
+    return None
+
+
 class _LocalFiles:
     """A folder on a local disk."""
 
@@ -427,6 +445,16 @@ class _LocalFiles:
         return {path: data for path in paths if (data := self.read(path)) is not None}
 
 
+_PROOFS: Final = 3
+"""How many races prove that a storage creates exclusively."""
+_RACERS: Final = 16
+_CONFLICT: Final = 409
+_LONGEST_CONFLICT: Final = 30.0
+"""Seconds for which a creation is repeated while the storage says that another one is in progress."""
+_PROVED: LruSet[str] = LruSet(1000)
+"""The places whose exclusive creation this process has proved."""
+
+
 class _StoreFiles:
     """Any other fsspec storage whose `pipe_file(mode="create")` is exclusive."""
 
@@ -434,12 +462,16 @@ class _StoreFiles:
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         options = {"use_listings_cache": False, **options}
-        self._fs, self._root = fsspec.core.url_to_fs(url.rstrip("/"), **options)
-        self._proved = False
+        self._open = partial(fsspec.core.url_to_fs, url.rstrip("/"), **options)
+        self._fs, self._root = self._open()
+        parts = urlsplit(url)
+        # All folders of a bucket, or of a host, behave alike.
+        self._place = identity_of(f"{parts.scheme}://{parts.netloc}" if parts.netloc else url, options)
 
     def check(self) -> None:
-        if not self._proved:
+        if self._place not in _PROVED:
             self._prove_exclusive()
+            _PROVED.add(self._place)
 
     def create(self, path: str, data: bytes) -> bool:
         self.check()
@@ -489,31 +521,53 @@ class _StoreFiles:
             return []
         return [entry["name"].rstrip("/").rpartition("/")[2] for entry in listing if entry["type"] == kind]
 
-    def _create(self, path: str, data: bytes) -> bool:
-        try:
-            # Memory file systems check first and write then; the lock makes both one step in this process.
-            with self._exclusive_in_process if self._fs.protocol == "memory" else contextlib.nullcontext():
-                self._fs.pipe_file(path, data, mode="create")
-        except FileExistsError:
-            return False
-        except OSError as error:
-            # s3fs reports a failed If-None-Match as EINVAL; only an existing record means that it was not created here.
-            if self._fs.exists(path):
+    def _create(self, path: str, data: bytes, *, fs: Any = None) -> bool:
+        fs, began, pause = fs or self._fs, time.monotonic(), 0.05
+        while True:
+            try:
+                # Memory file systems check first and write then; the lock makes both one step in this process.
+                with self._exclusive_in_process if fs.protocol == "memory" else contextlib.nullcontext():
+                    fs.pipe_file(path, data, mode="create")
+            except FileExistsError:
                 return False
-            raise error from None
-        return True
+            except OSError as error:
+                # Another creation is in progress, and may fail: whether the record will exist is not decided yet.
+                if _status_of(error) == _CONFLICT and time.monotonic() - began < _LONGEST_CONFLICT:
+                    time.sleep(pause * (0.5 + random.random()))
+                    pause = min(2 * pause, 2.0)
+                    continue
+                # s3fs reports a failed If-None-Match as EINVAL; only an existing record means that it was not created.
+                if fs.exists(path):
+                    return False
+                raise error from None
+            return True
 
     def _prove_exclusive(self) -> None:
         # fsspec's default implementation checks first and writes then, so two processes can both succeed.
         if getattr(self._fs.pipe_file, "__func__", None) is fsspec.AbstractFileSystem.pipe_file:
             raise self._unfit()
-        path = f"{self._root}/.probe-{uuid.uuid4().hex}"
-        both = (self._create(path, b"1"), self._create(path, b"2"))
-        with contextlib.suppress(OSError):
-            self._fs.rm_file(path)
-        if both != (True, False):
+        # With connections of its own, as another process has.
+        other, _ = self._open(skip_instance_cache=True)
+        with ThreadPoolExecutor(_RACERS) as racers:
+            for _ in range(_PROOFS):
+                self._race(f"{self._root}/.probe-{uuid.uuid4().hex}", other, racers)
+
+    def _race(self, path: str, other: Any, racers: ThreadPoolExecutor) -> None:
+        start = threading.Barrier(_RACERS)
+
+        def create(number: int) -> bool:
+            start.wait()
+            return self._create(path, f"{number}".encode(), fs=(self._fs, other)[number % 2])
+
+        try:
+            winners = sum(racers.map(create, range(_RACERS)))
+            is_kept = not self._create(path, b"later")
+        finally:
+            with contextlib.suppress(OSError):
+                self._fs.rm_file(path)
+        # The answer to the winner can be lost, so that no creation is seen to win.
+        if winners > 1 or not is_kept:
             raise self._unfit()
-        self._proved = True
 
     def _unfit(self) -> NotExclusive:
         return NotExclusive(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from rh_prefect.caches_and_locks import SingleFlight
@@ -113,6 +113,18 @@ async def last_attempt(journal: Journal, *, kind: str = "attempt") -> int:
     async def exists(number: int) -> bool:
         return await journal.read(f"{kind}-{number}") is not None
 
+    return await last_number(exists)
+
+
+async def last_number(exists: Callable[[int], Awaitable[bool]]) -> int:
+    """Finds the last of some records that are numbered from 1 without gaps; the reads grow with its logarithm.
+
+    Args:
+        exists: Returns whether the record of a number exists.
+
+    Returns:
+        Its number; 0 where there is none.
+    """
     newest, beyond = 0, 1
     while await exists(beyond):
         newest, beyond = beyond, 2 * beyond

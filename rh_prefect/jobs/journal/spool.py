@@ -10,11 +10,12 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from rh_prefect.jobs.journal.record_types import Answer
-from rh_prefect.local_files import flush_folder, write_atomic
+from rh_prefect.local_files import PART, flush_folder, write_atomic
 
 _log = logging.getLogger("rh_prefect")
 
@@ -69,11 +70,16 @@ class Spool:
     def get(self, scope: str, key: str, n: int) -> Answer | None:
         """Finds an answer."""
         entry = _read(self._path(scope, key, n))
+        if entry is None:
+            entry = next((one for _, one in self._parts() if (one.scope, one.key, one.n) == (scope, key, n)), None)
         return entry.answer if entry else None
 
     def drop(self, scope: str, key: str, n: int) -> None:
         """Removes an answer that the journal has."""
         self._path(scope, key, n).unlink(missing_ok=True)
+        for part, one in self._parts():
+            if (one.scope, one.key, one.n) == (scope, key, n):
+                part.unlink(missing_ok=True)
 
     def entries(self) -> Iterator[Spooled]:
         """Lists the answers that are not in their journal yet."""
@@ -81,6 +87,14 @@ class Spool:
             entry = _read(path)
             if entry is not None:
                 yield entry
+        for _, entry in self._parts():
+            yield entry
+
+    def _parts(self) -> Iterator[tuple[Path, Spooled]]:
+        """Lists the answers whose writer was killed before their files had their names."""
+        for part in sorted(self.folder.glob(f".*{PART}")):
+            with suppress(OSError, ValueError, KeyError, TypeError):  # without its end it says nothing
+                yield part, _parsed(part)
 
     def _path(self, scope: str, key: str, n: int) -> Path:
         return self.folder / f"{scope}--{key}--{n}.json"
@@ -88,12 +102,16 @@ class Spool:
 
 def _read(path: Path) -> Spooled | None:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        answer = Answer.model_validate(data["answer"])
-        return Spooled(scope=data["scope"], key=data["key"], n=data["n"], answer=answer)
+        return _parsed(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         # Without the ticket the job is still safe: its intent stays open in the journal, then unknown.
         _log.error("%s may contain the id of a paid task but cannot be read: %s. Check the file.", path, error)
         return None
+
+
+def _parsed(path: Path) -> Spooled:
+    data = json.loads(path.read_text(encoding="utf-8"))
+    answer = Answer.model_validate(data["answer"])
+    return Spooled(scope=data["scope"], key=data["key"], n=data["n"], answer=answer)

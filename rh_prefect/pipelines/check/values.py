@@ -20,7 +20,7 @@ from rh_prefect.pipelines.references import Reference, Template, WrongReferenceE
 from rh_prefect.pipelines.types import Type, negated
 from rh_prefect.pipelines.visible_names import UNKNOWN_GUARD, Found, Scope, resolve
 
-RESERVED_FOLDERS = ("works", "edits", "names", "inputs", "manifests", "runs", "pipelines")
+RESERVED_FOLDERS = ("works", "edits", "names", "inputs", "manifests", "runs", "rounds", "pipelines")
 REUSE = re.compile(r"always|never|[1-9]\d{0,4}[mhd]")
 
 

@@ -66,6 +66,7 @@ class Expander:
         run: Mapping[str, Any],
         selection: Selection,
         bind_used: BindUsed,
+        pipeline: str,
         saved: SavedGraphs | None = None,
     ) -> None:
         """Starts with nothing expanded.
@@ -79,6 +80,7 @@ class Expander:
             run: The values of `$(run.…)`.
             selection: The part that is made, which limits `Choices.new`.
             bind_used: Gives the parameters of a used file their values.
+            pipeline: Identifies the pipeline with its parameters; see `pipeline_id`.
             saved: The graphs of workflows and apps; None where they were not read.
         """
         self._saved, self._bind_used = saved, bind_used
@@ -90,7 +92,7 @@ class Expander:
         self._same: dict[str, list[Work]] = defaultdict(list)  # works of one request and take, in several shapes
         self.notes: dict[str, None] = {}
         self.outputs: dict[str, Any] = {}
-        self.takes = TakeChooser(known, choices, selection, notes=self.notes)
+        self.takes = TakeChooser(known, choices, selection, pipeline=pipeline, notes=self.notes)
         self.conditions = ConditionalSteps(choices, self.item_problems)
         self.fan_outs = FanOuts(self.conditions, problems=problems, item_problems=self.item_problems)
         self.text = "\n".join(checked.document.lines)
@@ -278,15 +280,16 @@ class Expander:
         return base if draft.is_settled else UNSETTLED + base
 
     def _work(self, draft: Draft, take: int, known: KnownWork | None) -> Work:
-        base = draft.base
-        key = (work_id(base, take) if draft.endpoint else base) if draft.is_settled else f"{base}/{take}"
+        base, scope = draft.base, draft.scope
+        unsettled = f"{base}/{take}{scope and '/'}{scope}"
+        key = (work_id(base, take, scope) if draft.endpoint else base) if draft.is_settled else unsettled
         shape = draft.instance.shape
         work = self.works.get((key, shape))
         if work is None:
             state = known.state if known is not None else self._new_state(draft)
             if key not in self._same:
                 self._count(draft)
-            work = Work(key, draft.is_settled, take, state, known=known, shape=shape)
+            work = Work(key, draft.is_settled, take, state, known=known, shape=shape, scope=scope)
             self.works[key, shape] = work
             self._same[key].append(work)
         _share_price(self._same[key], draft)
@@ -361,12 +364,6 @@ class Expander:
         self.conditions.mark_blocked(instance)
         if (cause := self.conditions.cause(instance)) is not None:
             return self._block(instance, cause)
-        if (name := _never_reused(instance.needs)) is not None:
-            clause = (
-                f"each run makes other candidates, because {name} has reuse: never, so that no choice is ever used; "
-                "give it an age, such as reuse: 7d"
-            )
-            self.item_problems.add(self._checked, (*at, "review"), clause, instance.address if frame.id else "")
         self._add(instance)
         chosen = self._chosen(instance, shown)
         instance.state = "r" if chosen is None else "="
@@ -493,18 +490,6 @@ def _share_price(works: Sequence[Work], draft: Draft) -> None:
         price = Money(least, expected, task * attempts, first.price.is_open or price.is_open)
     for work in works:
         work.price, work.attempts = price, attempts
-
-
-def _never_reused(instances: Sequence[Instance]) -> str | None:
-    """Returns the path of a step whose results no other run uses, among some steps and those that they need."""
-    seen, waiting = set[int](), list(instances)
-    while waiting:
-        one = waiting.pop()
-        if one.reuse == "never":
-            return one.path
-        waiting += [need for need in one.needs if id(need) not in seen]
-        seen |= set(map(id, one.needs))
-    return None
 
 
 def _worst(states: Sequence[Any]) -> Any:

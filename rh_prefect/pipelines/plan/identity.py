@@ -67,14 +67,16 @@ def request_base(*, site: str, endpoint: str, params: Mapping[str, Any]) -> str:
     return base_hash(site=site, endpoint=endpoint, payload=as_request(params))
 
 
-def work_id(base: str, take: int) -> str:
-    """Returns the id of a work: one request with one take; 40 hex digits.
+def work_id(base: str, take: int, scope: str = "") -> str:
+    """Returns the id of a work: one request with one take, in one scope; 40 hex digits.
 
     Args:
         base: The request's hash.
         take: Which result of the request, from 1.
+        scope: The round that it belongs to; empty for a work that all runs share.
     """
-    return hashlib.sha256(f"{base}/{take}".encode()).hexdigest()[:40]
+    name = f"{base}/{take}/{scope}" if scope else f"{base}/{take}"
+    return hashlib.sha256(name.encode()).hexdigest()[:40]
 
 
 def recipe_id(edit: str, params: Mapping[str, Any]) -> str:
@@ -86,6 +88,23 @@ def recipe_id(edit: str, params: Mapping[str, Any]) -> str:
     """
     text = json.dumps([edit, _equal_numbers(params)], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:40]
+
+
+def pipeline_id(pipeline: str, params: Mapping[str, Any]) -> str:
+    """Returns the id of a pipeline with its parameters, to which its rounds belong; 40 hex digits.
+
+    Args:
+        pipeline: The pipeline's name.
+        params: The parameters that were given, files and tables by content.
+    """
+    return recipe_id(f"pipeline {pipeline}", {name: _without_places(mark(value)) for name, value in params.items()})
+
+
+def _without_places(value: Any) -> Any:
+    """Returns a value without this package's own fields, such as the place of a table's row."""
+    if isinstance(value, dict):
+        return {name: _without_places(one) for name, one in value.items() if not name.startswith("\0")}
+    return [_without_places(one) for one in value] if isinstance(value, list) else value
 
 
 def _equal_numbers(value: Any) -> Any:

@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import Any, Literal, Protocol
@@ -183,6 +184,21 @@ class Selection:
         return in_steps and in_items and (not self.sample or one.number <= self.sample)
 
 
+@dataclass(frozen=True, slots=True)
+class Round:
+    """The round of a run; see `rounds`.
+
+    Attributes:
+        scope: Its name, a part of the identity of the works that belong to it, and valid in a record's key.
+        began: When it began: the age of an earlier result counts at this time.
+        note: What a person should know of it.
+    """
+
+    scope: str
+    began: datetime
+    note: str = ""
+
+
 class KnownWorks(Protocol):
     """A source of recorded works: the records in a store, or none."""
 
@@ -194,27 +210,36 @@ class KnownWorks(Protocol):
         """
         ...
 
-    async def new_take(self, base: str) -> int:
-        """Finds the lowest take number of a request that was never submitted.
+    async def new_take(self, base: str, scope: str = "") -> int:
+        """Finds a take number of a request that was never submitted.
 
         Args:
             base: Hash of the request.
+            scope: The round that the take belongs to; empty for takes that all runs share.
+        """
+        ...
+
+    async def round(self, pipeline: str) -> Round:
+        """Returns the round of the run, which begins with the first call, or the one that a plan expects.
+
+        Args:
+            pipeline: Hash of the pipeline's name and its parameters.
         """
         ...
 
     async def takes_of(self, choice: str) -> Sequence[int] | None:
-        """Returns the takes that the run has chosen for a step; None if it has chosen none, and outside of runs.
+        """Returns the takes that a round uses for a step; None where that is not decided yet.
 
         Args:
-            choice: Name of the choice, valid in a record's key.
+            choice: Name of the choice, which begins with the round's `scope` and is valid in a record's key.
         """
         ...
 
     async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:
-        """Keeps the takes that a run has chosen for a step, for its later plans and its retries.
+        """Keeps the takes that a round uses for a step, for all runs of the round.
 
         Args:
-            choice: Name of the choice, valid in a record's key.
+            choice: See `takes_of`.
             takes: Their numbers.
 
         Returns:
@@ -230,9 +255,13 @@ class NoWorks:
         """Looks up works; see `KnownWorks.find`."""
         return [None] * len(queries)
 
-    async def new_take(self, base: str) -> int:  # noqa: ARG002 - of the protocol
+    async def new_take(self, base: str, scope: str = "") -> int:  # noqa: ARG002 - of the protocol
         """Finds a take number that was never submitted; see `KnownWorks.new_take`."""
         return 1
+
+    async def round(self, pipeline: str) -> Round:
+        """Returns the first round; see `KnownWorks.round`."""
+        return Round(f"{pipeline}-1", datetime.now(UTC))
 
     async def takes_of(self, choice: str) -> Sequence[int] | None:  # noqa: ARG002 - of the protocol
         """Returns no takes; see `KnownWorks.takes_of`."""
@@ -260,6 +289,7 @@ class Work:
         is_needed: Whether anything needs it that is not there yet.
         is_spare: Whether only items need it that the highest price does not count; see `fan_out.mark_chosen`.
         users: How many steps share it.
+        scope: The round that it belongs to; empty for one that all runs share.
     """
 
     key: str
@@ -274,6 +304,7 @@ class Work:
     is_needed: bool = True
     is_spare: bool = False
     users: int = 0
+    scope: str = ""
 
     @property
     def is_paid(self) -> bool:
@@ -331,7 +362,7 @@ class Instance:
         nodes: Short hashes of these nodes, without the fields that it sets.
         is_unread: Whether its graph was not read, so that its works are not known.
         unread_graph: Why its graph could not be read, and what to do; empty where it was.
-        forbidden: Why it must not be paid for; see `work_lifecycle.WorkPolicy`.
+        forbidden: Why it must not be paid for; see `lifecycle.Policy`.
         row: The row of a table that its item comes from, for messages.
         problems: What is wrong with its values. A run makes no such step; values that a model gave are known then only.
         candidates: What a review shows.

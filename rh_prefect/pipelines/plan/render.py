@@ -250,6 +250,7 @@ def _step(one: Instance) -> dict[str, Any]:
         "work": work.key if work is not None and work.is_settled and not one.is_unread else None,
         "take": work.take if work is not None else None,
         "takes": len(one.works),
+        "round": work.scope or None if work is not None else None,
         "works": [each.key for each in one.works]
         if len(one.works) > 1 and work is not None and work.is_settled
         else None,

@@ -170,6 +170,8 @@ def _why_other(step: Mapping[str, Any], instance: Instance, work: Work) -> str:
         return "; ".join(shown_change({"what": one["param"], **one}) for one in found)
     if step.get("take", 1) != work.take:
         return f"take: {step.get('take', 1)} -> {work.take}"
+    if step.get("round", "") != work.scope:
+        return "its result was made since the plan, and has reuse: never, so that this run would make another one"
     return "its request is another one: the plan was made for another site, or by another version"
 
 

@@ -25,6 +25,7 @@ class Draft:
         params: The parameters, files by content and unknown values by what makes them.
         is_settled: Whether everything in `params` is known.
         base: The hash of the request, or of the recipe.
+        scope: The round that its works belong to; empty where all runs share them.
         price: What one take costs.
         seconds: How long the result is.
         problems: What is wrong: the parameter, or the step's key, and a clause.
@@ -39,6 +40,7 @@ class Draft:
     params: dict[str, Any] = field(default_factory=dict)
     is_settled: bool = True
     base: str = ""
+    scope: str = ""
     price: Money = FREE
     seconds: Span | None = None
     problems: list[tuple[Path, str]] = field(default_factory=list)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import count
+from datetime import UTC, datetime
 
+from rh_prefect.jobs.journal.scope import last_number
 from rh_prefect.pipelines.plan.count_settings import count_of
 from rh_prefect.pipelines.plan.identity import work_id
-from rh_prefect.pipelines.plan.planned_steps import Instance, KnownWork, KnownWorks, Selection, WorkQuery
+from rh_prefect.pipelines.plan.planned_steps import Instance, KnownWork, KnownWorks, Round, Selection, WorkQuery
 from rh_prefect.pipelines.plan.step_drafts import Draft
 from rh_prefect.pipelines.takes_file import Choices
 
@@ -24,7 +25,7 @@ def query_of(draft: Draft, take: int) -> WorkQuery | None:
         return None
     if not draft.endpoint:
         return WorkQuery(draft.base, is_edit=True)
-    return WorkQuery(work_id(draft.base, take), draft.instance.shape)
+    return WorkQuery(work_id(draft.base, take, draft.scope), draft.instance.shape)
 
 
 class TakeChooser:
@@ -40,6 +41,7 @@ class TakeChooser:
         choices: Choices,
         selection: Selection,
         *,
+        pipeline: str,
         notes: dict[str, None],
     ) -> None:
         """Chooses nothing yet.
@@ -48,20 +50,29 @@ class TakeChooser:
             known: Answers what is known of works.
             choices: What a person has decided.
             selection: The part of the plan that is made.
+            pipeline: Identifies the pipeline with its parameters, for its rounds; see `pipeline_id`.
             notes: Takes what is worth knowing.
         """
         self._known, self._choices, self._selection = known, choices, selection
-        self._notes = notes
+        self._pipeline, self._notes = pipeline, notes
         self.new: dict[str, int] = {}
 
     async def choose(self, draft: Draft) -> list[int]:
-        """Returns the numbers of a step's takes.
+        """Returns the numbers of a step's takes, and sets the scope of its works.
 
         Args:
             draft: The step, with the hash of its request.
         """
+        reuse = draft.instance.reuse
+        if reuse == "always" or not draft.endpoint:
+            return await self._new(draft, self._configured_takes(draft))
+        current = await self._known.round(self._pipeline)
+        if current.note:
+            self._notes[f"{draft.instance.path} has reuse: {reuse}; {current.note}."] = None
+        if reuse == "never":
+            draft.scope = current.scope
         takes = await self._new(draft, self._configured_takes(draft))
-        return takes if draft.instance.reuse == "always" else await self._fresh(draft, takes, draft.instance.reuse)
+        return takes if reuse == "never" else await self._fresh(draft, takes, reuse, current)
 
     def _configured_takes(self, draft: Draft) -> list[int]:
         instance, chosen = draft.instance, self._choices.takes
@@ -74,7 +85,7 @@ class TakeChooser:
         instance = draft.instance
         if not (instance.is_paid and draft.is_settled and self._wants_new(instance)):
             return takes
-        first = await self._known.new_take(draft.base)
+        first = await self._known.new_take(draft.base, draft.scope)
         self.new[instance.address] = first
         return [first + number for number in range(len(takes))]
 
@@ -85,35 +96,40 @@ class TakeChooser:
             names.add("*")  # a new result of a step that the selected items share would change the other items
         return not names.isdisjoint(self._choices.new) and selection.has(one)
 
-    async def _fresh(self, draft: Draft, takes: list[int], reuse: str) -> list[int]:
-        """Returns takes that `reuse` allows, as many as given. A run chooses them once: what it makes stays allowed."""
+    async def _fresh(self, draft: Draft, takes: list[int], reuse: str, current: Round) -> list[int]:
+        """Returns takes that an age allows, as many as given. A round chooses them once."""
         if not draft.is_settled or draft.instance.address in self.new:
             return takes
-        choice = f"{draft.base}-{reuse}-{takes[0]}x{len(takes)}"
+        choice = f"{current.scope}-{draft.base}-{reuse}-{takes[0]}x{len(takes)}"
         chosen = await self._known.takes_of(choice)
         if chosen is None:
-            chosen = await self._known.keep_takes(choice, await self._allowed(draft, takes, reuse))
+            chosen = await self._known.keep_takes(choice, await self._allowed(draft, takes, reuse, current))
         return list(chosen)
 
-    async def _allowed(self, draft: Draft, takes: list[int], reuse: str) -> list[int]:
-        """Returns the first takes from the given one on that `reuse` allows; none of them twice."""
-        found: list[int] = []
-        for number in count(takes[0]):
-            if await self._is_allowed(draft, number, reuse):
-                found.append(number)
-            if len(found) == len(takes):
-                return found
-        raise AssertionError("a count does not end")
+    async def _allowed(self, draft: Draft, takes: list[int], reuse: str, current: Round) -> list[int]:
+        """Returns the newest takes that an age allows, from the given one on, and new ones for the others."""
+        first, size = takes[0], len(takes)
 
-    async def _is_allowed(self, draft: Draft, take: int, reuse: str) -> bool:
-        """Returns whether `reuse` allows a take; one without records is always allowed."""
+        async def is_begun(number: int) -> bool:
+            # Some takes of a run that ended early may be missing, but never as many as a step has.
+            start = first + number - 1
+            return any([await self._find(draft, take) is not None for take in range(start, start + size)])
+
+        last = first + await last_number(is_begun) - 1
+        newest = range(max(first, last - size + 1), last + 1)
+        found = [take for take in newest if self._is_fresh(await self._find(draft, take), reuse, draft, current)]
+        return [*found, *range(last + 1, last + 1 + size - len(found))]
+
+    async def _find(self, draft: Draft, take: int) -> KnownWork | None:
         query = query_of(draft, take)
         (known,) = await self._known.find([query]) if query is not None else (None,)
-        return known is None or (reuse != "never" and self._is_fresh(known, reuse, draft))
+        return known
 
-    def _is_fresh(self, known: KnownWork, reuse: str, draft: Draft) -> bool:
-        if known.state != "=" or known.age is None:
+    def _is_fresh(self, known: KnownWork | None, reuse: str, draft: Draft, current: Round) -> bool:
+        """Returns whether an age allows a take when the round began; one without a result is always allowed."""
+        if known is None or known.state != "=" or known.age is None:
             return True
         if known.age < 0:
             self._notes[f"{draft.instance.address}: its record has a time in the future and is treated as new."] = None
-        return known.age <= int(reuse[:-1]) * _SECONDS[reuse[-1]]
+        since = (datetime.now(UTC) - current.began).total_seconds()
+        return known.age - since <= int(reuse[:-1]) * _SECONDS[reuse[-1]]

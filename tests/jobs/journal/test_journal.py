@@ -12,10 +12,11 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from rh_prefect.errors import InputError, JournalError
-from rh_prefect.jobs.journal.journal import FolderJournal, folder_scopes
+from rh_prefect.jobs.journal.journal import FolderJournal, NotExclusive, folder_scopes
 from tests.jobs.journal.journal_contract import JournalContract, OpenJournal, record
 from tests.jobs.journal.racer import LONG, create_at_once
 from tests.support.forkserver import FORKS
+from tests.support.racing_s3 import racing_s3
 from tests.support.s3 import S3Server
 
 PROCESSES = 32
@@ -136,6 +137,38 @@ async def test_a_store_without_exclusive_creation_is_refused(kind: type[MemoryFi
             await journal.create("abc-intent-1", record())
     assert await journal.read("abc-intent-1") is None
     assert kind.store == {}
+
+
+async def test_a_server_where_two_of_sixteen_creations_at_once_win_is_refused() -> None:
+    with racing_s3(winners=2) as s3:
+        journal = FolderJournal("s3://bucket/journal", scope="run", options=s3.options)
+        with pytest.raises(NotExclusive, match="two processes could create the same record"):
+            await journal.check()
+        assert s3.objects == {}
+
+
+async def test_a_place_is_proved_once_in_a_process_by_races_of_two_clients() -> None:
+    with racing_s3() as s3:
+        for scope in ("run", "other"):
+            journal = FolderJournal("s3://bucket/journal", scope=scope, options=s3.options)
+            await journal.check()
+            assert await journal.create("abc-intent-1", record())
+            assert not await journal.create("abc-intent-1", record())
+        probes = [number for path, number in s3.writes.items() if "probe" in path]
+        assert probes == [17] * 3
+        assert sorted(s3.objects) == [
+            "/bucket/journal/other/abc/intent-1.json",
+            "/bucket/journal/run/abc/intent-1.json",
+        ]
+
+
+async def test_a_conflict_with_another_creation_is_tried_again() -> None:
+    with racing_s3(conflicts=1) as s3:
+        journal = FolderJournal("s3://bucket/conflicts", scope="run", options=s3.options)
+        assert await journal.create("abc-intent-1", record())
+        assert await journal.read("abc-intent-1") is not None
+        assert not await journal.create("abc-intent-1", record())
+        assert s3.writes["/bucket/conflicts/run/abc/intent-1.json"] == 3
 
 
 async def test_a_folder_below_a_file_is_an_error_with_its_name(tmp_path: Path) -> None:

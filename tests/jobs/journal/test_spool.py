@@ -8,6 +8,7 @@ import pytest
 
 from rh_prefect.jobs.journal.record_types import Answer
 from rh_prefect.jobs.journal.spool import Spool, Spooled
+from rh_prefect.local_files import PART
 from tests.support.job_records import KEY, ticket
 
 ENTRY = Spooled("run", KEY, 1, ticket())
@@ -51,6 +52,18 @@ def test_a_spooled_file_is_complete_and_no_other_file_remains(spool: Spool) -> N
     spool.put(Spooled("run", KEY, 1, ticket("9")))
     assert [path.name for path in spool.folder.iterdir()] == [f"run--{KEY}--1.json"]
     assert spool.get("run", KEY, 1) is not None
+
+
+def test_an_answer_whose_file_has_no_name_yet_is_read(spool: Spool) -> None:
+    spool.put(ENTRY)
+    (file,) = spool.folder.iterdir()
+    file.rename(spool.folder / f".0123456789ab{PART}")  # its writer was killed here
+    (spool.folder / f".ba9876543210{PART}").write_text('{"scope": "run", "key')
+    assert spool.get("run", KEY, 1) == ENTRY.answer
+    assert spool.get("run", KEY, 2) is None
+    assert list(spool.entries()) == [ENTRY]
+    spool.drop("run", KEY, 1)
+    assert list(spool.entries()) == []
 
 
 def test_a_spooled_file_does_not_contain_the_api_key(spool: Spool) -> None:

@@ -1,0 +1,383 @@
+"""Rounds: which flow runs together make one set of the results that no later run may use.
+
+A step with `reuse: never` makes a new result in each run, and a run that ended early has to be continued by the next
+one without a second payment. So such a step belongs to a *round*, which is a part of its work's identity. A run that
+made everything closes its round; the next run begins another one. Until then, runs of the same pipeline, deployment and
+parameters continue it. `rounds/<key>/` in the records' place holds:
+
+| record              | written                                     | holds                                     |
+|---------------------|---------------------------------------------|-------------------------------------------|
+| `<n>`               | when round n begins, exclusively            | the flow run                              |
+| `<n>-holder-<m>`    | before a run plans with it, exclusively     | the flow run and its process              |
+| `<n>-alive-<k>`     | at most once an hour, when a run plans      | nothing: a run was there at this time     |
+| `<n>-left-<m>`      | when that run ends, for any reason          | whether a review is left to be decided    |
+| `<n>-closed-1`      | when a run has made everything              | the flow run                              |
+| `<n>-<step>-takes`  | when an age has decided which takes are used | their numbers                             |
+
+The journal of each flow run notes its round, so that a retry continues it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from rh_prefect.errors import InputError
+from rh_prefect.jobs.journal.journal import Journal
+from rh_prefect.jobs.journal.process_identity import Owner, current_owner, is_surely_dead
+from rh_prefect.jobs.journal.record_types import Record
+from rh_prefect.jobs.journal.scope import last_number
+from rh_prefect.pipelines.plan.identity import recipe_id
+from rh_prefect.pipelines.plan.planned_steps import Round
+
+FOLDER = "rounds"
+"""The folder of all rounds, in the records' place."""
+
+COMMAND_LINE = "cli"
+"""The deployment of runs outside of deployments."""
+
+ABANDONED_AFTER = timedelta(hours=24)
+"""How long after its last sign of life an open round is continued."""
+
+_NOTE = "-round-1"
+_NEVER = datetime.min.replace(tzinfo=UTC)
+_ALIVE_AFTER = timedelta(hours=1)
+_log = logging.getLogger("rh_prefect")
+
+HasEnded = Callable[[str], Awaitable[bool]]
+"""Returns whether a flow run has certainly ended; False where that is not known."""
+
+Verdict = Literal["begin", "continue", "abandon", "refuse"]
+
+
+async def no_evidence(_flow_run: str) -> bool:
+    """Knows of no flow run whether it has ended."""
+    return False
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Begun(Record):
+    """The record that a round exists.
+
+    Attributes:
+        flow_run: The flow run that began it.
+    """
+
+    flow_run: str
+
+
+class Holder(Record):
+    """The record that a flow run makes the results of a round.
+
+    Attributes:
+        flow_run: The flow run.
+        owner: Its process.
+    """
+
+    flow_run: str
+    owner: Owner
+
+
+class Left(Record):
+    """The record that a holder has ended.
+
+    Attributes:
+        waits_for_review: Whether a review of the round is left to be decided, which can take days.
+    """
+
+    waits_for_review: bool = False
+
+
+class Decided(Record):
+    """The takes that a round uses for a step whose `reuse` is an age.
+
+    Attributes:
+        takes: Their numbers.
+    """
+
+    takes: tuple[int, ...]
+
+
+class NotedRound(Record):
+    """The note of a flow run about its round.
+
+    Attributes:
+        n: The number of the round.
+    """
+
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoundState:
+    """The records of one round.
+
+    Attributes:
+        n: Its number; 0 where there is none.
+        began: When it began.
+        seen: The last sign of life of a run that made it.
+        is_closed: Whether a run has made everything.
+        holders: How many times a run has begun to make it.
+        holder: The last of these runs.
+        left: How that one ended; None where it wrote nothing.
+    """
+
+    n: int = 0
+    began: datetime = _NEVER
+    seen: datetime = _NEVER
+    is_closed: bool = False
+    holders: int = 0
+    holder: Holder | None = None
+    left: Left | None = None
+
+    @property
+    def waits_for_review(self) -> bool:
+        """Whether a person has yet to decide at a review of it."""
+        return self.left is not None and self.left.waits_for_review
+
+    def verdict(self, *, now: datetime, is_running: bool) -> Verdict:
+        """Decides what a run does that is neither a retry nor scheduled.
+
+        Args:
+            now: The time.
+            is_running: Whether the holder may still run.
+        """
+        if not self.n or self.is_closed:
+            return "begin"
+        if now - self.seen > ABANDONED_AFTER and not self.waits_for_review:
+            return "abandon"
+        return "refuse" if is_running else "continue"
+
+
+class Rounds:
+    """The rounds of a pipeline, for one flow run, or for a plan, which writes nothing."""
+
+    def __init__(
+        self,
+        records: Journal,
+        *,
+        deployment: str,
+        run: Journal | None = None,
+        is_scheduled: bool = False,
+        has_ended: HasEnded = no_evidence,
+        now: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        """Stores the arguments; reads nothing yet.
+
+        Args:
+            records: The records of rounds, of `WorksJournal.rounds`.
+            deployment: The deployment's name; runs of another one have their own rounds.
+            run: The journal of the flow run; None for a plan.
+            is_scheduled: Whether a schedule started the flow run, which then always begins a round.
+            has_ended: Returns whether a flow run has certainly ended.
+            now: Returns the time in UTC.
+        """
+        self._records = records
+        self._run, self._deployment = run, deployment
+        self._is_scheduled, self._has_ended = is_scheduled, has_ended
+        self._round: Round | None = None
+        self._number = 0
+        self._now = now
+        self._seen = now()
+
+    async def round(self, pipeline: str) -> Round:
+        """Returns the round that this run makes, or the one that a plan expects; a run begins it if necessary.
+
+        Args:
+            pipeline: Hash of the pipeline's name and its parameters.
+
+        Raises:
+            InputError: Another run makes the same results right now.
+            JournalError: The records cannot be used.
+        """
+        if self._round is None:
+            key = recipe_id(FOLDER, {"pipeline": pipeline, "deployment": self._deployment})
+            self._round = await (self._expected(key) if self._run is None else self._open(key, self._run))
+        elif self._run is not None and self._now() - self._seen > _ALIVE_AFTER:
+            self._seen = self._now()
+            await self._create(
+                f"{self._round.scope}-alive-{await self._count(self._round.scope, 'alive') + 1}", Record()
+            )
+        return self._round
+
+    async def takes_of(self, choice: str) -> Sequence[int] | None:
+        """Returns the takes that a round uses for a step; None where that is not decided yet.
+
+        Args:
+            choice: Name of the choice: the round's `scope`, and the step's request and `reuse`.
+        """
+        noted = await self._records.read(f"{choice}-takes")
+        return None if noted is None else Decided.model_validate(noted).takes
+
+    async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:
+        """Decides which takes a round uses for a step; a plan decides nothing.
+
+        Args:
+            choice: See `takes_of`.
+            takes: Their numbers.
+
+        Returns:
+            The takes that the round uses: those that were decided first.
+        """
+        if self._run is None or await self._create(f"{choice}-takes", Decided(takes=tuple(takes))):
+            return takes
+        return await self.takes_of(choice) or takes
+
+    async def leave(self, *, is_complete: bool, waits_for_review: bool = False) -> None:
+        """Ends this run's part in its round.
+
+        Args:
+            is_complete: Whether the run made everything, so that the next run begins another round.
+            waits_for_review: Whether a review is left to be decided.
+        """
+        if self._run is None or self._round is None:
+            return
+        if is_complete:
+            await self._create(f"{self._round.scope}-closed-1", Begun(flow_run=self._run.scope))
+        await self._create(f"{self._round.scope}-left-{self._number}", Left(waits_for_review=waits_for_review))
+        self._round = None
+
+    # -- choosing ------------------------------------------------------------------------------------------------------
+
+    async def _open(self, key: str, run: Journal) -> Round:
+        """Returns the round of a flow run, which holds it from now on."""
+        note = f"{key}{_NOTE}"
+        noted = await run.read(note)
+        own = None if noted is None else NotedRound.model_validate(noted).n
+        while True:
+            state = await (self.newest(key) if own is None else self.read(key, own))
+            now = self._now()
+            verdict: Verdict = "continue"
+            if own is None:
+                is_running = not self._is_scheduled and await self._is_running(state)
+                verdict = "begin" if self._is_scheduled else state.verdict(now=now, is_running=is_running)
+            if verdict == "refuse":
+                raise _refused(state)
+            if verdict == "continue":
+                chosen = state
+            elif await self._create(f"{key}-{state.n + 1}", Begun(flow_run=run.scope)):
+                chosen = RoundState(n=state.n + 1, began=now)
+            else:
+                continue  # another run was first
+            holder = Holder(flow_run=run.scope, owner=current_owner())
+            if await self._create(f"{key}-{chosen.n}-holder-{chosen.holders + 1}", holder):
+                break
+        await run.create(note, NotedRound(n=chosen.n).model_dump(mode="json"))
+        self._number = chosen.holders + 1
+        text = _note(verdict, state)
+        if text:
+            _log.info("%s", text)
+        return Round(f"{key}-{chosen.n}", chosen.began, text)
+
+    async def _expected(self, key: str) -> Round:
+        """Returns the round that a run would make if it began now."""
+        state, now = await self.newest(key), self._now()
+        verdict = state.verdict(now=now, is_running=await self._is_running(state))
+        if verdict in ("continue", "refuse"):
+            return Round(f"{key}-{state.n}", state.began, _note(verdict, state))
+        return Round(f"{key}-{state.n + 1}", now, _note(verdict, state))
+
+    async def _is_running(self, state: RoundState) -> bool:
+        """Returns whether another flow run may still make a round."""
+        holder = state.holder
+        if holder is None or state.left is not None or is_surely_dead(holder.owner):
+            return False
+        is_mine = self._run is not None and holder.flow_run == self._run.scope
+        return not (is_mine or await self._has_ended(holder.flow_run))
+
+    # -- records -------------------------------------------------------------------------------------------------------
+
+    async def newest(self, key: str) -> RoundState:
+        """Reads the newest round of a key; the number of reads grows with the logarithm of the number of rounds.
+
+        Args:
+            key: The first part of `Round.scope`.
+        """
+        n = await last_number(lambda number: self._exists(f"{key}-{number}"))
+        return await self.read(key, n) if n else RoundState()
+
+    async def read(self, key: str, n: int) -> RoundState:
+        """Reads one round.
+
+        Args:
+            key: The first part of `Round.scope`.
+            n: The number of the round.
+        """
+        scope = f"{key}-{n}"
+        holders, alive = await asyncio.gather(self._count(scope, "holder"), self._count(scope, "alive"))
+        names = [scope, f"{scope}-holder-{holders}", f"{scope}-left-{holders}", f"{scope}-alive-{alive}"]
+        begun, holder, left, seen, closed = await asyncio.gather(
+            *map(self._records.read, names), self._records.read(f"{scope}-closed-1")
+        )
+        times = [datetime.fromisoformat(one["at"]) for one in (begun, holder, left, seen) if one is not None]
+        return RoundState(
+            n=n,
+            began=times[0] if begun is not None else self._now(),
+            seen=max(times, default=self._now()),
+            is_closed=closed is not None,
+            holders=holders,
+            holder=None if holder is None else Holder.model_validate(holder),
+            left=None if left is None else Left.model_validate(left),
+        )
+
+    async def _count(self, scope: str, what: str) -> int:
+        return await last_number(lambda number: self._exists(f"{scope}-{what}-{number}"))
+
+    async def _exists(self, key: str) -> bool:
+        return await self._records.read(key) is not None
+
+    async def _create(self, key: str, record: Record) -> bool:
+        at = self._now().isoformat(timespec="milliseconds")
+        return await self._records.create(key, {**record.model_dump(mode="json"), "at": at})
+
+
+async def leave_rounds(run: Journal, records: Journal) -> None:
+    """Ends a cancelled flow run's part in its rounds, so that the next run need not wait for it.
+
+    Args:
+        run: The journal of the flow run.
+        records: The records of rounds in one of its places.
+    """
+    rounds = Rounds(records, deployment=COMMAND_LINE)
+    noted = [
+        (key.removesuffix(_NOTE), NotedRound.model_validate(record).n)
+        async for _, found in run.jobs()
+        for key, record in found.items()
+        if key.endswith(_NOTE)
+    ]
+    for key, n in noted:
+        state = await rounds.read(key, n)
+        if state.holder is not None and state.holder.flow_run == run.scope and state.left is None:
+            await records.create(f"{key}-{n}-left-{state.holders}", Left().model_dump(mode="json"))
+
+
+def _note(verdict: Verdict, state: RoundState) -> str:
+    began = f"the round that began {state.began:%d %b %H:%M} UTC"
+    match verdict:
+        case "continue" if not state.is_closed:
+            return f"{began} is not complete and is continued: what was made in it is used"
+        case "abandon":
+            return f"{began} was not complete and was not continued for 24 hours: what was made in it is not used"
+        case "refuse":
+            return f"{began} is being made by flow run {_holder(state)}: a run is refused until that one has ended"
+    return ""
+
+
+def _holder(state: RoundState) -> str:
+    return state.holder.flow_run if state.holder is not None else "unknown"
+
+
+def _refused(state: RoundState) -> InputError:
+    run = _holder(state)
+    return InputError(
+        f"Flow run {run} is making the results of the same pipeline with the same parameters right now, and its steps "
+        "with reuse: never or an age belong to it. Nothing was paid. What to do: wait for it, or cancel it with "
+        f"rh-prefect jobs cancel {run}; then run again, which uses what it has made."
+    )

@@ -1,0 +1,173 @@
+"""Flow runs of pipelines with `reuse: never`: which of them continue a round, and which begin another one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.states import Crashed, Pending, Running
+
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import InputError, PipelineIncomplete, PlanChanged
+from rh_prefect.flow_runs.cancellation import cancel_run
+from rh_prefect.flow_runs.queries import scope_of
+from rh_prefect.flow_runs.resume import create, rerun
+from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
+from rh_prefect.flows.pipeline_report import WAITING
+from rh_prefect.jobs.journal.process_identity import current_owner
+from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.pipelines.plan import ReviewedPlan
+from rh_prefect.pipelines.rounds import FOLDER
+from rh_prefect.settings import get_settings
+from tests.flows.test_pipeline import planned, run
+
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+
+PAIR = """
+name: pair
+steps:
+  first: {model: z-image/turbo, with: {prompt: a mug}, reuse: never}
+  second: {model: z-image/turbo, with: {prompt: a cup}, reuse: never}
+outputs: {first: $(first), second: $(second)}
+"""
+
+
+def fail(rh: Emulator, prompt: str) -> None:
+    rh.faults.add(Fault("submit", prompt=prompt, kind="fail", code="1504", times=1))
+
+
+def task_of(rh: Emulator, prompt: str) -> list[str]:
+    return [one.task_id for one in rh.recorder.paid if one.payload["prompt"] == prompt]
+
+
+async def test_a_run_that_failed_is_continued_by_the_next_one(rh: Emulator) -> None:
+    fail(rh, "a cup")
+    state, _ = await run(PAIR)
+    assert state.is_failed()
+    plan = await planned(PAIR)
+    assert [one.state for one in plan.instances] == ["=", "+"]
+    state, result = await run(PAIR)
+    assert state.is_completed()
+    assert [one.state for one in result.steps] == ["reused", "made"]
+    assert len(rh.recorder.paid) == 3
+    await run(PAIR)
+    assert len(rh.recorder.paid) == 5
+
+
+async def test_a_selected_part_and_a_budget_that_was_too_small_leave_the_round_open(rh: Emulator) -> None:
+    await run(PAIR, only=["first"])
+    await run(PAIR, only=["second"], budget=0.05)
+    state, result = await run(PAIR)
+    assert state.is_completed()
+    assert len(rh.recorder.paid) == 2
+    assert {one.state for one in result.steps} == {"reused"}
+    await run(PAIR)
+    assert len(rh.recorder.paid) == 4
+
+
+async def test_candidates_that_each_round_makes_can_be_reviewed(rh: Emulator) -> None:
+    text = """
+name: reviewed
+steps:
+  picture: {model: z-image/turbo, takes: 2, reuse: never, with: {prompt: a mug}}
+  chosen: {review: $(picture)}
+  clip: {model: kling-v2.6-pro-image-to-video, from: $(chosen), with: {prompt: waves, duration: 5, sound: false}}
+"""
+    state, _ = await run(text)
+    assert state.name == WAITING
+    plan = await planned(text)
+    review = next(one for one in plan.instances if one.model == "review")
+    choices = {"chosen": {"of": review.request["of"], "take": 2}}
+    state, _ = await run(text, choices=choices)
+    assert state.is_completed() and state.name != WAITING, state.message
+    assert len(rh.recorder.paid) == 3
+    # The round is complete: the next run shows others.
+    state, _ = await run(text, choices=choices)
+    assert state.name == WAITING
+    assert len(rh.recorder.paid) == 5
+
+
+async def test_a_reviewed_plan_is_continued_and_pays_for_one_round_only(rh: Emulator) -> None:
+    reviewed = ReviewedPlan((await planned(PAIR)).as_json())
+    fail(rh, "a cup")
+    for is_complete in (False, True):
+        state = await pipeline_flow(Pipeline.from_text(PAIR), reviewed=reviewed)(return_state=True)
+        assert state.is_completed() == is_complete, state.message
+    assert len(rh.recorder.paid) == 3
+    with pytest.raises(PlanChanged, match="its result was made since the plan, and has reuse: never"):
+        await pipeline_flow(Pipeline.from_text(PAIR), reviewed=reviewed)()
+
+
+async def hold(flow: Any, rh: Emulator) -> UUID:
+    """Makes a flow run whose process, on another machine, has made the first step and is silent."""
+    fail(rh, "a cup")
+    run_id = await create(flow, {})
+    with pytest.raises(PipelineIncomplete):
+        await rerun(flow, run_id)
+    (left,) = (get_storage() / FOLDER).glob("*/1-left-1.json")
+    left.unlink()
+    (holder,) = (get_storage() / FOLDER).glob("*/1-holder-1.json")
+    holder.write_text(holder.read_text().replace(current_owner().host, "elsewhere"))
+    async with get_client() as client:
+        await client.set_flow_run_state(run_id, Running(), force=True)
+    return run_id
+
+
+def get_storage() -> Path:
+    return Path(get_settings().storage_url)
+
+
+async def test_a_run_on_another_machine_is_waited_for_until_prefect_says_that_it_ended(rh: Emulator) -> None:
+    flow = pipeline_flow(Pipeline.from_text(PAIR))
+    run_id = await hold(flow, rh)
+    with pytest.raises(InputError, match=rf"rh-prefect jobs cancel {run_id}"):
+        await flow()
+    assert len(rh.recorder.paid) == 2
+    async with get_client() as client:
+        await client.set_flow_run_state(run_id, Crashed(), force=True)
+    await flow()
+    assert len(rh.recorder.paid) == 3
+
+
+async def test_a_cancelled_run_gives_its_round_to_the_next_one(rh: Emulator) -> None:
+    flow = pipeline_flow(Pipeline.from_text(PAIR))
+    run_id = await hold(flow, rh)
+    async with get_client() as client:
+        flow_run = await client.read_flow_run(run_id)
+    await LOOP.call(cancel_run(scope_of(flow_run, flow.name), by="a test"))
+    await flow()
+    assert len(rh.recorder.paid) == 3
+
+
+async def test_a_schedule_begins_a_round_and_a_retry_of_it_keeps_it(rh: Emulator) -> None:
+    fail(rh, "a cup")
+    await run(PAIR)
+    flow = pipeline_flow(Pipeline.from_text(PAIR))
+    async with get_client() as client:
+        deployment = await client.create_deployment(
+            flow_id=await client.create_flow(flow),
+            name="nightly",
+            schedules=[DeploymentScheduleCreate(schedule=IntervalSchedule(interval=timedelta(days=1)), active=True)],
+        )
+        since = datetime.now(UTC).isoformat()
+        body = {"start_time": since, "min_runs": 2, "max_runs": 2}
+        await client._client.post(f"/deployments/{deployment}/schedule", json=body)
+        found = await client.read_flow_runs()
+        first, second = [one.id for one in found if one.deployment_id == deployment][:2]
+        for run_id in (first, second):
+            await client.set_flow_run_state(run_id, Pending(), force=True)  # its time has come
+    fail(rh, "a cup")
+    with pytest.raises(PipelineIncomplete):
+        await rerun(flow, first)
+    assert len(rh.recorder.paid) == 4
+    await rerun(flow, second)
+    assert len(rh.recorder.paid) == 6
+    await rerun(flow, first)
+    assert len(rh.recorder.paid) == 7
+    assert (len(task_of(rh, "a mug")), len(task_of(rh, "a cup"))) == (3, 4)

@@ -1,0 +1,423 @@
+"""Rounds: steps with `reuse: never` or an age are paid for once, however often a run is ended and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import InputError, JobFailed, SubmissionUnknown
+from rh_prefect.jobs.journal.job_records import jobs_of
+from rh_prefect.jobs.journal.journal import FolderJournal
+from rh_prefect.jobs.journal.process_identity import current_owner
+from rh_prefect.jobs.manual_repair import adopt, mark_refused
+from rh_prefect.pipelines.plan import Plan
+from rh_prefect.pipelines.rounds import FOLDER, Rounds, leave_rounds
+from tests.support import samples
+from tests.support.forkserver import FORKS
+from tests.support.memory_journal import MemoryJournal, MemoryPlace
+from tests.support.pipeline_runs import (
+    PipelineRun,
+    ProcessKilled,
+    Stopped,
+    bury,
+    run_pipeline_and_be_killed,
+)
+
+CHAIN = """
+name: chain
+params: {{idea: {{type: string, default: a mug}}}}
+steps:
+  picture: {{model: z-image/turbo, with: {{prompt: $(params.idea)}}, reuse: {reuse}}}
+  clip: {{model: kling-v2.6-pro-image-to-video, from: $(picture), with: {{prompt: a turn, duration: 5, sound: false}}}}
+  large: {{model: rh-video-upscaler, from: $(clip), assume: {{price: 1}}}}
+outputs: {{large: $(large)}}
+"""
+NEVER, AN_HOUR = CHAIN.format(reuse="never"), CHAIN.format(reuse="1h")
+STEPS = 3
+SCHEDULED = {"is_scheduled": True}
+
+
+@pytest.fixture
+def rh() -> Iterator[Emulator]:
+    with Emulator(long_side=96, fps=6) as emulator:
+        yield emulator
+
+
+@dataclass
+class Runs:
+    """Runs of one pipeline on one machine, with a table of what each had to pay and what it has paid."""
+
+    rh: Emulator
+    folder: Path
+    text: str = NEVER
+    rows: list[tuple[str, str, int]] = field(default_factory=list)
+
+    def given(self, name: str) -> dict[str, Any]:
+        store = str(self.folder / "store")
+        return {"url": self.rh.url, "key": self.rh.key, "folder": self.folder, "store_url": store, "name": name}
+
+    def process(self, name: str) -> PipelineRun:
+        return PipelineRun(**self.given(name))
+
+    async def run(self, name: str, *, pays: int, **more: Any) -> Plan:
+        """Runs it to its end, and checks what was paid."""
+        process, before = self.process(name), len(self.rh.recorder.paid)
+        try:
+            plan = await process.run(self.text, **more)
+        except SubmissionUnknown as error:
+            await self._settle(process, error)
+            plan = await process.run(self.text, **more)
+        paid = len(self.rh.recorder.paid) - before
+        self.rows.append((name, str(pays), paid))
+        assert pays == paid, self.table()
+        return plan
+
+    async def stopped(self, name: str, number: int, **more: Any) -> bool:
+        """Runs it until it would create a record; returns whether it was stopped before its end."""
+        process, before = self.process(name), len(self.rh.recorder.paid)
+        process.operation = Stopped(number)
+        was_stopped = False
+        try:
+            await process.run(self.text, **more)
+        except ProcessKilled:
+            was_stopped = True
+        bury(self.folder)
+        self.rows.append((f"{name}, stopped before record {number}", "?", len(self.rh.recorder.paid) - before))
+        return was_stopped
+
+    async def killed(self, name: str, number: int) -> bool:
+        """Runs it in a process that is killed before it creates a record; returns whether it was killed."""
+        before = len(self.rh.recorder.paid)
+        process = FORKS.Process(target=run_pipeline_and_be_killed, args=(self.given(name), self.text, number, {}))
+        process.start()
+        await asyncio.to_thread(process.join)
+        assert process.exitcode in (0, 9), self.table()
+        self.rows.append((f"{name}, killed before record {number}", "?", len(self.rh.recorder.paid) - before))
+        return process.exitcode == 9
+
+    async def is_closed(self) -> bool:
+        return bool(await asyncio.to_thread(lambda: list(self.folder.glob(f"store/{FOLDER}/*/*-closed-1.json"))))
+
+    async def _settle(self, process: PipelineRun, error: SubmissionUnknown) -> None:
+        """Does what a person does who finds the task in the call log, or does not find it."""
+        works, key = await process.works(), str(error.job).rpartition("/")[2]
+        known = {submit.task_id for view in [view async for view in jobs_of(works)] for submit in view.submits}
+        lost = [one.task_id for one in self.rh.recorder.paid if one.task_id not in known]
+        await (adopt(works, key, lost[0]) if lost else mark_refused(works, key))
+
+    def table(self) -> str:
+        lines = [f"  {name:40} wanted {wanted:>2}  paid {paid}" for name, wanted, paid in self.rows]
+        return "\n".join(["payments:", *lines])
+
+
+async def check_every_end(rh: Emulator, folder: Path, text: str, end: str) -> int:
+    """Ends a first run before each of its records, and lets a second run continue; returns how many there are."""
+    for number in range(1, 100):
+        # One account for all: what the tasks of one round ask for is asked for by no other.
+        runs = Runs(rh, folder / str(number), text)
+        if not await getattr(runs, end)("first", number):
+            assert runs.rows[0][2] == STEPS, runs.table()
+            return number
+        paid = runs.rows[0][2]
+        # The first run may have ended after it had closed its round; an age allows its results to the next one, too.
+        is_new = await runs.is_closed() and "never" in text
+        await runs.run("second", pays=STEPS if is_new else STEPS - paid)
+        await runs.run("third", pays=STEPS if "never" in text else 0)
+    raise AssertionError("the run creates records without end")
+
+
+@pytest.mark.parametrize("text", [NEVER, AN_HOUR], ids=["never", "an age"])
+async def test_a_run_that_ended_at_any_step_is_continued_without_a_second_payment(
+    rh: Emulator, tmp_path: Path, text: str
+) -> None:
+    assert await check_every_end(rh, tmp_path, text, "stopped") > 6 * STEPS
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("text", [NEVER, AN_HOUR], ids=["never", "an age"])
+async def test_a_process_that_was_killed_at_any_step_is_continued(rh: Emulator, tmp_path: Path, text: str) -> None:
+    assert await check_every_end(rh, tmp_path, text, "killed") > 6 * STEPS
+
+
+async def test_schedules_that_overlap_have_their_own_rounds_and_retries_keep_them(rh: Emulator, tmp_path: Path) -> None:
+    runs = Runs(rh, tmp_path)
+    total = await records_of_a_run(rh, tmp_path / "counted")
+    for number in range(4, total, 5):
+        first = f"schedule-{number}"
+        await runs.stopped(first, number, rounds=SCHEDULED)
+        paid = runs.rows[-1][2]
+        # The next schedule does not wait for the first one, and uses nothing that it has made.
+        await runs.run(f"{first}-next", pays=STEPS, rounds=SCHEDULED)
+        await runs.run(first, pays=STEPS - paid, rounds=SCHEDULED)
+        # Its retry has completed its own round, so that a run by hand makes a new one.
+        await runs.run(f"by-hand-{number}", pays=STEPS)
+
+
+async def records_of_a_run(rh: Emulator, folder: Path) -> int:
+    """Returns how many records a whole run creates."""
+    process, operations = Runs(rh, folder).process("counted"), list[str]()
+    process.operation = operations.append
+    await process.run(NEVER)
+    return sum(one.startswith("create") for one in operations)
+
+
+async def test_a_run_that_failed_leaves_its_round_open(rh: Emulator, tmp_path: Path) -> None:
+    runs = Runs(rh, tmp_path)
+    rh.faults.add(Fault("submit", prompt="a turn", kind="fail", code="1504", times=1))
+    with pytest.raises(JobFailed):
+        await runs.process("first").run(NEVER)
+    assert len(rh.recorder.paid) == 2
+    expected = await runs.process("plan").plan(NEVER)
+    assert [one.state for one in expected.instances] == ["=", "+", ">"]
+    assert any("is not complete and is continued" in note for note in expected.notes)
+    made = await runs.run("second", pays=2)
+    assert made.instances[0].works[0].key == expected.instances[0].works[0].key
+
+
+async def test_a_cancelled_run_leaves_its_round_open(rh: Emulator, tmp_path: Path) -> None:
+    runs = Runs(rh, tmp_path)
+    rh.faults.add(Fault("submit", prompt="a turn", kind="slow", seconds=30, times=1))
+    running = asyncio.ensure_future(runs.process("first").run(NEVER))
+    await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 1)
+    await asyncio.to_thread(until, lambda: list(tmp_path.glob("store/works/*/home.json")))
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    plan = await runs.process("plan").plan(NEVER)
+    assert plan.instances[0].state == "="
+
+
+def until(condition: Callable[[], object]) -> None:
+    for _ in range(3000):
+        if condition():
+            return
+        time.sleep(0.02)
+    raise AssertionError("it never happened")
+
+
+async def test_a_complete_round_is_used_by_no_later_run(rh: Emulator, tmp_path: Path) -> None:
+    runs = Runs(rh, tmp_path)
+    seen = set[str]()
+    for number in range(1, 5):
+        expected = await runs.process("plan").plan(NEVER)
+        assert [one.state for one in expected.instances] == ["+", ">", ">"]
+        made = await runs.run(str(number), pays=STEPS)
+        assert expected.instances[0].works[0].key == made.instances[0].works[0].key
+        seen.add(made.instances[0].works[0].key)
+    assert len(seen) == 4
+    # The run of an earlier day that is retried makes nothing new.
+    await runs.run("2", pays=0)
+
+
+async def test_a_second_run_at_the_same_time_is_refused_before_it_pays(rh: Emulator, tmp_path: Path) -> None:
+    runs = Runs(rh, tmp_path)
+    process = runs.process("first")
+    rounds = process.rounds(is_run=True)
+    first = await process.plan(NEVER, rounds)
+    with pytest.raises(InputError, match=r"Flow run first .* Nothing was paid.*rh-prefect jobs cancel first"):
+        await runs.process("second").run(NEVER)
+    plan = await runs.process("plan").plan(NEVER)
+    assert any("is being made by flow run first" in note for note in plan.notes)
+    assert plan.instances[0].works[0].key == first.instances[0].works[0].key
+    assert rh.recorder.paid == []
+    # Other parameters, and another deployment, are other rounds.
+    await runs.run("third", pays=STEPS, idea="a cup")
+    await runs.run("fourth", pays=STEPS, rounds={"deployment": "nightly"})
+    await rounds.leave(is_complete=False)
+    await runs.run("second", pays=STEPS)
+
+
+async def test_a_run_that_has_ended_in_prefect_or_was_cancelled_is_not_waited_for(rh: Emulator, tmp_path: Path) -> None:
+    runs, over = Runs(rh, tmp_path), {"crashed"}
+
+    async def has_ended(flow_run: str) -> bool:
+        return flow_run in over
+
+    for name in ("crashed", "cancelled"):
+        process = runs.process(name)
+        await process.plan(NEVER, process.rounds(is_run=True, has_ended=has_ended))
+    records = FolderJournal(str(tmp_path / "store"), scope=FOLDER)
+    await leave_rounds(process.scope.journal, records)
+    await leave_rounds(process.scope.journal, records)
+    await runs.run("next", pays=STEPS)
+
+
+RECORDS = "chain"
+DAY = datetime(2026, 11, 29, 12, tzinfo=UTC)
+
+
+class Days:
+    """Rounds in memory, with a clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.place = MemoryPlace()
+        self.now = DAY
+
+    def rounds(self, run: str | None, **more: Any) -> Rounds:
+        journal = None if run is None else MemoryJournal(self.place, run)
+        records = MemoryJournal(self.place, FOLDER)
+        return Rounds(records, deployment="cli", run=journal, now=lambda: self.now, **more)
+
+    async def held(self, run: str) -> Rounds:
+        rounds = self.rounds(run)
+        await rounds.round(RECORDS)
+        return rounds
+
+    async def scope(self, run: str | None = None, **more: Any) -> str:
+        return (await self.rounds(run, **more).round(RECORDS)).scope
+
+
+async def test_an_open_round_is_abandoned_after_a_day_with_a_message() -> None:
+    days = Days()
+    first = await days.held("first")
+    scope = (await first.round(RECORDS)).scope
+    await first.leave(is_complete=False)
+    days.now += timedelta(hours=23)
+    assert await days.scope() == scope
+    days.now += timedelta(hours=2)
+    expected = await days.rounds(None).round(RECORDS)
+    assert expected.scope != scope
+    assert expected.note == (
+        "the round that began 29 Nov 12:00 UTC was not complete and was not continued for 24 hours: what was made in "
+        "it is not used"
+    )
+    begun = await days.rounds("second").round(RECORDS)
+    assert (begun.scope, begun.note, begun.began) == (expected.scope, expected.note, days.now)
+    # A retry of the first run keeps its own.
+    assert await days.scope("first") == scope
+
+
+async def test_a_round_that_waits_for_a_review_is_continued_after_days() -> None:
+    days = Days()
+    first = await days.held("first")
+    await first.leave(is_complete=False, waits_for_review=True)
+    days.now += timedelta(days=9)
+    assert await days.scope("second") == await days.scope("first")
+
+
+async def test_a_run_of_several_days_keeps_its_round_after_a_kill() -> None:
+    days = Days()
+    first, scope = await days.held("first"), await days.scope("first")
+    for _ in range(60):
+        days.now += timedelta(minutes=40)
+        await first.round(RECORDS)
+    for key, text in days.place.texts(FOLDER).items():
+        days.place._scopes[FOLDER][key] = text.replace(f'"pid": {current_owner().pid}', '"pid": 4194305')
+    days.now += timedelta(hours=23)
+    assert await days.scope("second") == scope
+    alive = [key for key in days.place.texts(FOLDER) if "-alive-" in key]
+    assert 20 <= len(alive) <= 40
+
+
+async def test_runs_that_begin_at_once_make_one_round() -> None:
+    days = Days()
+    found = await asyncio.gather(*(days.scope(f"run-{number}") for number in range(8)), return_exceptions=True)
+    assert len([one for one in found if isinstance(one, str)]) == 1
+    assert all(isinstance(one, str | InputError) for one in found)
+    schedules = [days.scope(f"schedule-{number}", is_scheduled=True) for number in range(8)]
+    assert len(set(await asyncio.gather(*schedules))) == 8
+
+
+async def test_the_reads_do_not_grow_with_the_rounds() -> None:
+    days = Days()
+    for number in range(300):
+        one = await days.held(f"run-{number}")
+        await one.leave(is_complete=True)
+    reads = list[str]()
+
+    class Counted(MemoryJournal):
+        async def read(self, key: str) -> Any:
+            reads.append(key)
+            return await super().read(key)
+
+    await Rounds(Counted(days.place, FOLDER), deployment="cli").round(RECORDS)
+    assert len(reads) < 30
+
+
+async def test_a_plan_begins_no_round(rh: Emulator, tmp_path: Path) -> None:
+    runs = Runs(rh, tmp_path)
+    for text in (NEVER, AN_HOUR):
+        await runs.process("plan").plan(text)
+    assert not list((tmp_path / "store").glob(f"{FOLDER}/**/*.json"))
+
+
+def set_ages(folder: Path, hours: float) -> None:
+    """Makes all results, and nothing else, older."""
+    for home in folder.glob("store/works/*/home.json"):
+        at = (datetime.now(UTC) - timedelta(hours=hours)).isoformat()
+        home.write_text(re.sub(r'"at": ?"[^"]*"', f'"at": "{at}"', home.read_text()))
+
+
+async def test_an_age_counts_when_the_round_begins(rh: Emulator, tmp_path: Path) -> None:
+    runs = Runs(rh, tmp_path, AN_HOUR)
+    await runs.run("first", pays=STEPS)
+    set_ages(tmp_path, 0.9)
+    await runs.run("second", pays=0)
+    set_ages(tmp_path, 1.1)
+    rh.faults.add(Fault("submit", prompt="a turn", kind="fail", code="1504", times=1))
+    with pytest.raises(JobFailed):
+        await runs.process("third").run(AN_HOUR)  # a picture, and a clip that fails
+    assert len(rh.recorder.paid) == STEPS + 2
+    set_ages(tmp_path, 5)  # the rest of the round is made hours later
+    await runs.run("fourth", pays=2)
+    await runs.run("fifth", pays=STEPS)
+
+
+async def test_the_newest_result_of_an_age_is_found_among_many(rh: Emulator, tmp_path: Path) -> None:
+    text = "name: aged\nsteps: {a: {model: z-image/turbo, with: {prompt: a mug}, reuse: 1h, takes: 2}}"
+    runs = Runs(rh, tmp_path, text)
+    for number in range(6):
+        await runs.run(str(number), pays=2)
+        set_ages(tmp_path, 2)
+    last = await runs.run("last", pays=2)
+    assert [work.take for work in last.instances[0].works] == [13, 14]
+    process, reads = runs.process("later"), list[str]()
+    process.operation = reads.append
+    found = await process.plan(text)
+    assert [work.take for work in found.instances[0].works] == [13, 14]
+    assert len(reads) < 60
+
+
+async def test_files_count_by_content_and_the_file_s_text_not_at_all(rh: Emulator, tmp_path: Path) -> None:
+    text = """
+name: cut
+params: {photo: image, rows: {type: table, columns: {title: string}}}
+steps:
+  clip: {model: kling-v2.6-pro-image-to-video, from: $(params.photo), reuse: never, with: {prompt: a, duration: 5}}
+"""
+    one, same, other = (samples.png(tmp_path / name, size=size) for name, size in PHOTOS)
+    runs = Runs(rh, tmp_path, text)
+    keys = []
+    for photo, title, written in (
+        (one, "x", text),
+        (same, "x", text.replace("steps:", "budget: 20\nsteps:")),
+        (other, "x", text),
+        (one, "y", text),
+    ):
+        plan = await runs.process("plan").plan(written, photo=str(photo), rows=[{"title": title}])
+        assert not plan.problems, plan.problems
+        keys.append(plan.instances[0].works[0].scope)
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
+
+
+PHOTOS: Sequence[tuple[str, tuple[int, int]]] = (("a.png", (320, 320)), ("b.png", (320, 320)), ("c.png", (330, 320)))
+
+
+async def test_new_results_within_a_round_are_other_takes(rh: Emulator, tmp_path: Path) -> None:
+    runs = Runs(rh, tmp_path)
+    await runs.stopped("first", await records_of_a_run(rh, tmp_path / "counted"))
+    run = partial(runs.run, rounds={})
+    await run("second", pays=STEPS, new=["picture"])
+    await run("third", pays=STEPS, new=["*"])
