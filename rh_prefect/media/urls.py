@@ -60,6 +60,19 @@ def protocol_of(url: str) -> str:
     return _SAME.get(protocol, protocol)
 
 
+def is_web_link(url: str) -> bool:
+    """Whether it is an http(s) link; `::` in one is a part of its address, as in `http://[::1]/`."""
+    return url.lower().startswith(("http://", "https://"))
+
+
+def protocols_of(url: str) -> list[str]:
+    """Returns the protocols of a URL's links, outermost first: several of a chain, as fsspec splits it."""
+    if is_web_link(url) or is_local(url):
+        return [protocol_of(url)]
+    # fsspec takes a bare word for a protocol, as the first link of `zip::http://host/a.zip`.
+    return [protocol_of(link if "://" in link else f"{link}://") for link in url.split("::")]
+
+
 def is_local(url: str) -> bool:
     """Whether it is a path on this machine, with or without `file://`."""
     return protocol_of(url) == "file"
