@@ -20,7 +20,7 @@ _SHORTEST_KEY: Final = 8
 _SECRETS: Final = re.compile(
     r"""(?ix)
     ( bearer\s+ | api_?key["']?\s*[=:]\s*["']? | rh-comfy-auth= | /proxy(?:-plus|-ultra)?/
-    | (?:q-signature|x-amz-signature|x-amz-credential|x-amz-security-token|signature|token)= )
+    | (?:q-signature|x-amz-signature|x-amz-credential|x-amz-security-token|signature|\bsig|token)= )
     [\w.~+%=-]{12,}""",
 )
 _KEY: Final = re.compile(r"(?i:(?:sk-|rh[-_]?)?[0-9a-f]{32,}|bearer .+)|(?=.*[A-Z+/_])[A-Za-z0-9+/_-]{40,}")

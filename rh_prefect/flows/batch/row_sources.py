@@ -19,7 +19,7 @@ from rh_prefect.errors import InputError
 from rh_prefect.jobs.requests.stored_input_copies import is_copy
 from rh_prefect.json_checks import snapshot
 from rh_prefect.media.input_access_policy import current_access
-from rh_prefect.media.input_files import identity_uri, unsigned_uri
+from rh_prefect.media.input_files import identity_uri, shown, unsigned_uri
 from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.names import safe
 from rh_prefect.media.storage_errors import as_store_error
@@ -130,13 +130,13 @@ def _folder(address: str, store: MediaStore, fields: Mapping[str, str]) -> Sourc
 
 def _globbed(address: str, store: MediaStore, fields: Mapping[str, str]) -> Source:
     current_access().check_listing(address)
-    name = local_path(address) if is_local(address) else without_user(address)
+    name = local_path(address) if is_local(address) else shown(address)
     top, rest = _fixed(name)
     refuse_own(name, top, rest, store, fields)
     options = store.options_for(address)
 
     def rows() -> Iterator[Row]:
-        with as_store_error("list", without_user(address), options=options):
+        with as_store_error("list", shown(address), options=options):
             protocol = protocol_of(address)
             pattern = local_path(address) if protocol == "file" else address
             fs, path = url_to_fs(pattern, **read_options(protocol, options))
