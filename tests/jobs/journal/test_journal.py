@@ -13,7 +13,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from rh_prefect.errors import InputError, JournalError
-from rh_prefect.jobs.journal.journal import LONGEST_SCOPE, FolderJournal, NotExclusive, folder_scopes
+from rh_prefect.jobs.journal.journal import FolderJournal, NotExclusive, folder_scopes
 from tests.jobs.journal.journal_contract import JournalContract, OpenJournal, record
 from tests.jobs.journal.racer import LONG, create_at_once
 from tests.support.forkserver import FORKS
