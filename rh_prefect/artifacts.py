@@ -23,6 +23,8 @@ from uuid import UUID
 import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
+from prefect.client.schemas.sorting import ArtifactSort
 from prefect.context import FlowRunContext
 from prefect.flows import Flow
 
@@ -255,6 +257,19 @@ class Progress:
         bar, update = self._id, ArtifactUpdate(data=percent)
         if description is not None:
             update = ArtifactUpdate(data=percent, description=description)
+        await _safely(lambda client: client.update_artifact(bar, update))
+
+
+async def end_progress(percent: float, description: str, *, page: Page) -> None:
+    """Sets the newest progress bar of a run whose own process has ended."""
+    bars = ArtifactFilter(
+        flow_run_id=ArtifactFilterFlowRunId(any_=[page.flow_run_id]),
+        key=ArtifactFilterKey(any_=[page.key("progress")]),
+    )
+    newest = ArtifactSort.CREATED_DESC
+    found = await _safely(lambda client: client.read_artifacts(artifact_filter=bars, sort=newest, limit=1))
+    if found:
+        bar, update = found[0].id, ArtifactUpdate(data=percent, description=description)
         await _safely(lambda client: client.update_artifact(bar, update))
 
 
