@@ -15,9 +15,11 @@ import gc
 import json
 import os
 import sys
+import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -68,7 +70,35 @@ async def hooked() -> None:
     await asyncio.gather(*(_job(number) for number in range(JOBS)))
 
 
-CONTENDERS: dict[str, Callable[[], Awaitable[None]]] = {"plain": plain, "ours": ours, "hooked": hooked, "s3": ours}
+_FILE = """
+name: pictures
+params:
+  rows: {type: table, columns: {prompt: string}}
+budget: 1000
+steps:
+  each:
+    foreach: $(params.rows)
+    steps:
+      picture: {model: z-image/turbo, with: {prompt: $(item.prompt)}}
+outputs: {pictures: $(each.picture)}
+"""
+
+_NUMBERS = count(1)
+
+
+async def pipeline() -> None:
+    """Paid jobs of a pipeline, other ones in each run."""
+    rows = [{"prompt": f"{next(_NUMBERS)}, {prompt(0)}"} for _ in range(JOBS)]
+    await rh_prefect.Pipeline.from_text(_FILE).run(rows=rows)
+
+
+CONTENDERS: dict[str, Callable[[], Awaitable[None]]] = {
+    "plain": plain,
+    "ours": ours,
+    "hooked": hooked,
+    "s3": ours,
+    "pipeline": pipeline,
+}
 
 
 def main() -> None:
@@ -111,7 +141,8 @@ def _measured(bench: Bench, contender: str, runs: int, emulator: EmulatorProcess
         bench.python("benchmarks.growth", "contender", given, emulator=emulator, out=bench.new_folder("out"), env=env)
     )
     note = ", ".join(f"{count} {kind}" for kind, count in measured["kinds"].items())
-    print(f"{contender}: {measured['grew']:.1f} MB; more objects: {note}", flush=True)
+    held = f"{measured['holds']:.0f} MB in {measured['threads']} threads at the end"
+    print(f"{contender}: {measured['grew']:.1f} MB, {held}; more objects: {note}", flush=True)
     return float(measured["grew"])
 
 
@@ -130,7 +161,8 @@ async def _measure(run: Callable[[], Awaitable[None]], runs: int) -> dict[str, A
         await run()
     gc.collect()
     more = (_kinds() - kinds).most_common(KINDS_SHOWN)
-    return {"grew": (now() - before) / 1e6, "kinds": dict(more)}
+    held = {"holds": now() / 1e6, "threads": threading.active_count()}
+    return {"grew": (now() - before) / 1e6, **held, "kinds": dict(more)}
 
 
 def _kinds() -> Counter[str]:

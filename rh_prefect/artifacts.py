@@ -16,16 +16,20 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
+from prefect.client.schemas.sorting import ArtifactSort
 from prefect.context import FlowRunContext
 from prefect.flows import Flow
 
+from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.prefect_api import ask
@@ -258,15 +262,59 @@ class Progress:
         await _safely(lambda client: client.update_artifact(bar, update))
 
 
+async def end_progress(percent: float, description: str, *, page: Page) -> None:
+    """Sets the newest progress bar of a run whose own process has ended."""
+    bars = ArtifactFilter(
+        flow_run_id=ArtifactFilterFlowRunId(any_=[page.flow_run_id]),
+        key=ArtifactFilterKey(any_=[page.key("progress")]),
+    )
+    newest = ArtifactSort.CREATED_DESC
+    found = await _safely(lambda client: client.read_artifacts(artifact_filter=bars, sort=newest, limit=1))
+    if found:
+        bar, update = found[0].id, ArtifactUpdate(data=percent, description=description)
+        await _safely(lambda client: client.update_artifact(bar, update))
+
+
 async def _create(page: Page | None, what: str, kind: str, data: str | float, description: str | None) -> UUID | None:
     page = page or Page.current()
     if page is None:
         return None
+    await _label_earlier(page)
     artifact = ArtifactCreate(
         key=page.key(what), type=kind, data=data, description=description, flow_run_id=page.flow_run_id
     )
     created = await _safely(lambda client: client.create_artifact(artifact))
     return created.id if created is not None else None
+
+
+_EARLIER: Final = "Earlier attempt. "
+_labelled: LruCache[tuple[str, int], bool] = LruCache(200)
+"""The attempts of runs that have labelled the artifacts of those before."""
+
+
+async def _label_earlier(page: Page) -> None:
+    """Labels the artifacts of a run's earlier attempts, which have the same keys, once in an attempt."""
+    context = FlowRunContext.get()
+    run = context.flow_run if context is not None else None
+    if run is None or run.id != page.flow_run_id or run.run_count < 2 or run.state is None:
+        return
+    attempt, began = (str(run.id), run.run_count), run.state.timestamp
+    if attempt in _labelled:
+        return
+    _labelled[attempt] = True
+    of_run = ArtifactFilter(
+        flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]),
+        key=ArtifactFilterKey(like_=f"{page.key('')}%"),
+    )
+    for one in await _safely(lambda client: client.read_artifacts(artifact_filter=of_run)) or ():
+        description = one.description or ""
+        if one.created is not None and one.created < began and not description.startswith(_EARLIER.rstrip()):
+            update = partial(_describe, one.id, f"{_EARLIER}{description}".strip())
+            await _safely(update)
+
+
+async def _describe(artifact: UUID, description: str, client: PrefectClient) -> None:
+    await client.update_artifact(artifact, ArtifactUpdate(description=description))
 
 
 async def _safely(request: Callable[[PrefectClient], Awaitable[_T]]) -> _T | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -14,8 +15,15 @@ from typing import BinaryIO, Final
 FILE_MODE: Final = 0o600
 FOLDER_MODE: Final = 0o700
 
+_NO_LINKS: Final = {errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+"""How file systems without hard links refuse one, such as exFAT and some of FUSE, in a folder that takes files."""
+
 PART: Final = ".rh-part"
 """The ending of a file that is still being written; never listed."""
+
+
+class NoHardLinks(OSError):
+    """The file system has no hard links, without which no complete file can be created exclusively."""
 
 
 def make_folder(folder: Path, *, mode: int = FOLDER_MODE) -> list[Path]:
@@ -112,6 +120,7 @@ def atomic_path(
 
     Raises:
         FileExistsError: The target is not new.
+        NoHardLinks: It must be new, and the file system cannot promise that.
         OSError: The file cannot be written.
     """
     part = target.with_name(f".{uuid.uuid4().hex[:12]}{PART}")
@@ -120,7 +129,7 @@ def atomic_path(
         if durable:
             flush_file(part)
         if exclusive:
-            os.link(part, target)  # a rename would replace an existing file
+            _link(part, target)  # a rename would replace an existing file
         else:
             part.replace(target)
     finally:
@@ -128,6 +137,15 @@ def atomic_path(
             part.unlink(missing_ok=True)
     if durable:
         flush(target.parent)
+
+
+def _link(part: Path, target: Path) -> None:
+    try:
+        os.link(part, target)
+    except OSError as error:
+        if error.errno in _NO_LINKS:
+            raise NoHardLinks(error.errno, error.strerror, str(target)) from error
+        raise
 
 
 def write_atomic(

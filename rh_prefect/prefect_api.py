@@ -56,9 +56,9 @@ async def connect() -> Connection:
         mine = _connections.setdefault(loop, {})
     if key not in mine:
         connection = Connection(_open(), asyncio.Semaphore(_IN_FLIGHT))
-        # Kept before it is started: starting awaits nothing but itself, and a second caller must not open a second one.
-        mine[key] = connection
+        # Kept once it is started, which suspends for nothing: no second caller opens another one meanwhile.
         await connection.client.__aenter__()
+        mine[key] = connection
     return mine[key]
 
 

@@ -20,11 +20,15 @@ _SHORTEST_KEY: Final = 8
 _SECRETS: Final = re.compile(
     r"""(?ix)
     ( bearer\s+ | api_?key["']?\s*[=:]\s*["']? | rh-comfy-auth= | /proxy(?:-plus|-ultra)?/
-    | (?:q-signature|x-amz-signature|x-amz-credential|x-amz-security-token|signature|token)= )
+    | (?:q-signature|x-amz-signature|x-amz-credential|x-amz-security-token|signature|\bsig|token)= )
     [\w.~+%=-]{12,}""",
 )
-_KEY: Final = re.compile(r"(?i:(?:sk-|rh[-_]?)?[0-9a-f]{32,}|bearer .+)|(?=.*[A-Z+/_])[A-Za-z0-9+/_-]{40,}")
-"""What a key looks like; the names of Prefect's blocks have lower-case letters, digits and dashes."""
+_NAME: Final = re.compile(r"[a-z0-9-]+")
+"""What Prefect accepts as the name of a block."""
+_LONGEST_SHOWN: Final = 19
+"""A longer text that cannot be a block's name may be a key, with what was copied around it."""
+_KEY: Final = re.compile(r"(?:sk-|rh-?)?(?:[0-9a-f]-?){24,}|(?=(?:[a-z-]*[0-9]){6})(?:sk-|rh-)?[a-z0-9]{24,}")
+"""Names of blocks that are keys: hexadecimal digits, also in groups, or an unbroken text with many digits."""
 _USER: Final = re.compile(r"(?<=://)[^/?#\s]*@")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """All but tabs and line breaks; terminals execute some of them."""
@@ -49,7 +53,8 @@ def secret_in(name: str) -> str:
     """Returns the kind of secret that a block's name looks like, a key or an address; empty for a plain name."""
     if "://" in name:
         return "an address"
-    return "a key" if _KEY.fullmatch(name) else ""
+    is_key = _KEY.fullmatch(name) if _NAME.fullmatch(name) else len(name) > _LONGEST_SHOWN
+    return "a key" if is_key else ""
 
 
 def bare(url: str) -> str:

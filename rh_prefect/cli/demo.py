@@ -50,6 +50,11 @@ def demo(
             RH_API_KEY=rh.key,
         )
         _plan_and_run_twice(folder / "film.yaml", [f"idea={prompt}", f"count={shots}"], rh.recorder)
+        print(
+            "\nThe commands above ran on an emulator, which ends with this command. To pay for the same film at "
+            f"RunningHub: cd {shlex.quote(str(folder))}, export RH_API_KEY=<your key>, and the same commands. To run "
+            "them on an emulator: rh-prefect emulator, and the exports that it prints."
+        )
         if stay:
             print(f"dashboard: {url.removesuffix('/api')}  (press Ctrl-C to stop)", flush=True)
             with contextlib.suppress(KeyboardInterrupt):

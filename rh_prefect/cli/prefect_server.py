@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -21,6 +22,15 @@ from rh_prefect.settings import get_settings
 
 _SERVICES = ("APILogWorker", "EventsWorker")
 """Loggers of Prefect that count at the end what they still send, in the middle of a command's own lines."""
+
+
+_own_home: list[Path] = []
+"""The folder of the server that this command runs, if it does."""
+
+
+def later_dashboard() -> str:
+    """Returns how to see this command's runs after its own server has ended with it; empty for another server."""
+    return f"PREFECT_HOME={shlex.quote(str(_own_home[-1]))} prefect server start" if _own_home else ""
 
 
 @contextlib.contextmanager
@@ -129,8 +139,10 @@ def prefect_server(home: Path, *, say: bool = True) -> Iterator[str]:
     server = _start(command, env, log)
     try:
         _wait_until_up(server, f"http://127.0.0.1:{port}/api/health", log=log, say=say)
+        _own_home.append(home)
         yield env["PREFECT_API_URL"]
     finally:
+        _own_home.clear()
         _end(server)
 
 

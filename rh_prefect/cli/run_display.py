@@ -19,6 +19,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from rh_prefect.cli.prefect_server import later_dashboard
 from rh_prefect.flow_runs import job_progress
 from rh_prefect.flow_runs.job_progress import ENDED, RunProgress, known_run_progress
 from rh_prefect.flows.batch import executor as batches
@@ -106,6 +107,8 @@ class Watch:
         self._flow_run_id, self._is_resumed = flow_run_id, is_resumed
         ui = PREFECT_UI_URL.value()
         self._console.print(f"flow run {flow_run_id}" + (f"  {ui}/runs/flow-run/{flow_run_id}" if ui else ""))
+        if ui and (later := later_dashboard()):
+            self._console.print(f"this address ends with the command; later: {later}", soft_wrap=True)
 
     def summary(self, result: Any) -> None:
         """Shows what each step took and cost, and where the files are."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -19,18 +23,20 @@ from rh_prefect import artifacts
 from rh_prefect.display_names import beginning_of_prompt, shortened, with_prompt
 from rh_prefect.errors import RunningHubError
 from rh_prefect.flow_runs.call_positions import PlacedFlow, count_submits
-from rh_prefect.flow_runs.cancellation import cancel_run
+from rh_prefect.flow_runs.cancellation import cancel_run, works_of
 from rh_prefect.flow_runs.job_progress import forget_run_progress, run_progress_of
 from rh_prefect.flow_runs.prefect_internals import FlowDecorator, FlowEvent, add_hook
 from rh_prefect.flow_runs.queries import RecordedScope, read_flow_run, scope_of
-from rh_prefect.flow_runs.recorded_job_collection import bring_home
+from rh_prefect.flow_runs.recorded_job_collection import bring_home, home_of
 from rh_prefect.jobs.journal.call_assignment import REQUESTED_KEYS
 from rh_prefect.jobs.journal.costs import Costs, charge_of
-from rh_prefect.jobs.journal.job_records import JobView, jobs_of
+from rh_prefect.jobs.journal.job_records import JobView, Submit, jobs_of
+from rh_prefect.jobs.journal.journal import JobSource
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.manual_repair import orphans
 from rh_prefect.jobs.run_cancellation import CancelReport
 from rh_prefect.media.input_files import shown
+from rh_prefect.pipelines.run_ledger import WorksLedger
 from rh_prefect.prefect_api import FAILURES, PATIENCE, ask, patient
 
 
@@ -121,34 +127,73 @@ async def _cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun) -> None:
         flow_run = newest
     if not flow_run.run_count:
         return  # it has never run, and must not forbid the first attempt of a later Retry
-    report = await LOOP.call(cancel_run(scope_of(flow_run, flow.name), by="the cancellation hook"))
+    scope = scope_of(flow_run, flow.name)
+    report = await LOOP.call(cancel_run(scope, by="the cancellation hook"))
+    views = await LOOP.call(_recorded_jobs(scope))
+    # Most often the run's own process was faster, and has recorded what it cancelled.
+    recorded = (submit.task_id for view in views for submit in view.submits if _status(submit) == "CANCELLED")
+    report = replace(report, cancelled=tuple(dict.fromkeys([*report.cancelled, *filter(None, recorded)])))
     log = flow_run_logger(flow_run, flow)
     log.info("cancelled %d task(s) at RunningHub", len(report.cancelled))
     for job, why in report.failed.items():
         log.error("%s: could not be cancelled and may continue and be charged: %s", job, why)
     page = artifacts.Page.of(flow, flow_run.id)
-    if steps := await LOOP.call(_recorded_steps(flow_run, flow.name)):
+    if views:
+        steps = await LOOP.call(_recorded_steps(views))
         await artifacts.steps_table(steps, page=page)
+        await artifacts.end_progress(*_progress_of(views), page=page)
     rows = list(_rows(report))
     if rows:
         described = f"{len(report.cancelled)} task(s) cancelled at RunningHub, {len(report.failed)} not."
         await artifacts.table(rows, what="cancelled", description=described, page=page)
 
 
-async def _recorded_steps(flow_run: FlowRun, flow: str) -> list[artifacts.Step]:
-    """Returns the steps of a cancelled run from its records, since its process has ended."""
-    return [_recorded_step(view) async for view in jobs_of(scope_of(flow_run, flow).journal) if view.submits]
+async def _recorded_jobs(scope: RecordedScope) -> list[JobView]:
+    """Returns the jobs of a cancelled run from its records, since its process has ended."""
+    sources: list[JobSource] = [scope.journal, *(WorksLedger(scope, works) for works in await works_of(scope))]
+    return [view for source in sources async for view in jobs_of(source) if view.submits]
 
 
-def _recorded_step(view: JobView) -> artifacts.Step:
-    last, intent = view.submits[-1], view.submits[-1].intent
-    charges, prompt = (charge_of(submit) for submit in view.submits), beginning_of_prompt(intent.payload)
+def _status(submit: Submit) -> str:
+    return submit.end.status if submit.end else ""
+
+
+def _progress_of(views: Sequence[JobView]) -> tuple[float, str]:
+    """Returns the percentage of jobs with a result, and the text above the progress bar."""
+    counts = Counter(_status(view.submits[-1]) for view in views)
+    done, rest = counts["SUCCESS"], len(views) - counts.total() + counts[""]
+    parts = [f"{done} of {len(views)} jobs done", f"{counts['CANCELLED']} cancelled"]
+    parts += [f"{number} {what}" for number, what in ((counts["FAILED"], "failed"), (rest, "not finished")) if number]
+    return 100.0 * done / len(views), f"The run was cancelled: {', '.join(parts)}, cost {_cost_of(*views)}"
+
+
+def _cost_of(*views: JobView) -> Costs:
+    charges = (charge_of(submit) for view in views for submit in view.submits)
+    return Costs.total(charge.costs for charge in charges if charge is not None)
+
+
+async def _recorded_steps(views: Sequence[JobView]) -> list[artifacts.Step]:
+    return list(await asyncio.gather(*map(_recorded_step, views)))
+
+
+async def _recorded_step(view: JobView) -> artifacts.Step:
+    last = view.submits[-1]
+    intent, prompt = last.intent, beginning_of_prompt(last.intent.payload)
     return artifacts.Step(
         model=f"{intent.label} · {intent.model}" if intent.label else with_prompt(intent.model, prompt),
         state=last.end.status.lower() if last.end else last.state,
-        costs=Costs.total(charge.costs for charge in charges if charge is not None),
-        output=f"task {last.task_id}" if last.task_id else None,
+        costs=_cost_of(view),
+        output=await _output_of(last),
     )
+
+
+async def _output_of(submit: Submit) -> str | None:
+    """Returns where the files of a task are, or else the task."""
+    if _status(submit) == "SUCCESS":
+        with suppress(RunningHubError):  # a storage that cannot be read now hides nothing else
+            if (result := await home_of(submit)) is not None:
+                return ", ".join(media.uri for media in result.outputs) or result.manifest
+    return f"task {submit.task_id}" if submit.task_id else None
 
 
 def _rows(report: CancelReport) -> Iterator[dict[str, str]]:

@@ -13,7 +13,6 @@ from itertools import islice
 from typing import Final
 from uuid import UUID
 
-from prefect.events import emit_event
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
@@ -21,7 +20,7 @@ from rh_prefect.artifacts import Page, Progress, Step
 from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.flow_runs.cancellation import watch
 from rh_prefect.flow_runs.flow_scope import FlowScope, current_scope
-from rh_prefect.flow_runs.prefect_internals import flow_contexts
+from rh_prefect.flow_runs.prefect_internals import emit, flow_contexts, is_exiting
 from rh_prefect.jobs.events import JobEvent, JobEventState, Observer
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.media.media import Media
@@ -216,16 +215,17 @@ class RunObserver:
         A part of it that fails is logged once and stops nothing: the job may be paid for.
         """
         _guarded(self._write, event)
-        if self._status is not None:
+        if self._status is not None and not is_exiting():
             _guarded(self._show, event)
         for listener in tuple(listeners):
             _guarded(listener, event)
 
     def _write(self, event: JobEvent) -> None:
         level = _LEVELS.get(event.state, logging.INFO)
-        if not event.is_step and self._log.isEnabledFor(level):
+        log = _log if is_exiting() else self._log
+        if not event.is_step and log.isEnabledFor(level):
             name = event.label or event.model
-            self._log.log(level, "%s: %s", name, event.message)
+            log.log(level, "%s: %s", name, event.message)
 
     def _show(self, event: JobEvent) -> None:
         # Outside of flows there may be no Prefect API at all, and an event would start a throw-away server for itself.
@@ -319,7 +319,7 @@ def _show_progress(status: RunProgress) -> None:
 
 
 def _emit(event: JobEvent) -> None:
-    emit_event(
+    emit(
         event=f"runninghub.job.{event.state}",
         resource={
             "prefect.resource.id": f"runninghub.job.{event.task_id or event.job.replace('/', '.')}",

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import inspect
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from contextvars import Token
@@ -17,6 +18,7 @@ from prefect import Flow
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.context import refresh_global_settings_context as refresh_global_settings_context
+from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
 from prefect.flow_engine import run_flow as run_flow
 from prefect.flows import FlowDecorator as FlowDecorator
@@ -122,6 +124,20 @@ async def drain() -> None:
         if inspect.isawaitable(drained):
             with suppress(TimeoutError):
                 await asyncio.wait_for(drained, 30)
+
+
+def is_exiting() -> bool:
+    """Whether the interpreter ends its threads: what sends events and logs to Prefect has ended then, for good.
+
+    A submission in flight is waited for even later, and reports its answer.
+    """
+    return bool(getattr(threading, "_SHUTTING_DOWN", False))
+
+
+def emit(event: str, resource: dict[str, str], **details: Any) -> None:
+    """Emits an event of Prefect, except while the process exits."""
+    if not is_exiting():
+        emit_event(event, resource, **details)
 
 
 def awaiting_retry() -> State[Any]:

@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 from weakref import WeakSet
 
-from prefect.events import emit_event
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.settings import PREFECT_API_URL
 
+from rh_prefect.flow_runs.prefect_internals import emit
 from rh_prefect.jobs.journal.journal import EndListener
 from rh_prefect.jobs.loop_thread import LOOP, end_task
 
@@ -42,7 +42,7 @@ def announce(task_id: str, *, job: str, model: str, status: str, flow_run: str |
     if not PREFECT_API_URL.value():
         return
     related = {"prefect.resource.id": f"prefect.flow-run.{flow_run}", "prefect.resource.role": "flow-run"}
-    emit_event(
+    emit(
         event=FINISHED,
         id=uuid.uuid5(_NAMES, f"{job}/{task_id}"),
         resource={"prefect.resource.id": f"{_RESOURCE}{task_id}", "prefect.resource.name": model},

@@ -8,9 +8,9 @@ from typing import Any, Literal, TypeAlias
 import httpx
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.context import FlowRunContext
-from prefect.events import emit_event
 from prefect.settings import PREFECT_API_URL
 
+from rh_prefect.flow_runs.prefect_internals import emit
 from rh_prefect.prefect_api import connect
 
 What: TypeAlias = Literal["planned", "step", "review", "over_budget", "done"]
@@ -32,7 +32,7 @@ def tell(what: What, *, pipeline: str, run: str, **payload: Any) -> None:
     """
     if not PREFECT_API_URL.value():
         return
-    emit_event(
+    emit(
         event=f"runninghub.pipeline.{what}",
         resource={"prefect.resource.id": f"runninghub.pipeline.{pipeline}", "prefect.resource.name": pipeline},
         related=[{"prefect.resource.id": f"prefect.flow-run.{run}", "prefect.resource.role": "flow-run"}],

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from rh_prefect import artifacts
 from rh_prefect.flow_runs.leftover_tasks import Finding, Reconciled, reconcile_runs
+from rh_prefect.flow_runs.stopped_runs import revive_stopped
 from rh_prefect.flow_runs.suspended_runs import wake_suspended
 from rh_prefect.jobs.loop_thread import LOOP
 
@@ -31,7 +32,9 @@ async def reconcile(flow_run_id: UUID | None = None, hours: Hours = 24.0) -> Sta
 
     Tasks of cancelled runs that still run at RunningHub are cancelled on the account that paid for them, and results
     of tasks that had succeeded are downloaded. Tasks of failed and crashed runs are only reported: a resumed run waits
-    for them. Suspended runs whose tasks have ended are resumed. The flow can be run at any time and repeatedly.
+    for them. Suspended runs whose tasks have ended are resumed. Runs of deployments without a sign of life are marked
+    as crashed, and crashed ones are scheduled again, if the automations for this are installed and have missed it.
+    The flow can be run at any time and repeatedly.
 
     Args:
         flow_run_id: Look after this run only, however long ago it ended. Empty for all that have ended lately.
@@ -41,8 +44,10 @@ async def reconcile(flow_run_id: UUID | None = None, hours: Hours = 24.0) -> Sta
     if flow_run_id is None:
         for woken in await LOOP.call(wake_suspended()):
             get_run_logger().info("flow run %s was suspended, its tasks have ended: resumed", woken)
-    for one in done.findings:
-        _log(one)
+        for one in await LOOP.call(revive_stopped(hours=hours)):
+            get_run_logger().warning("%s (flow run %s) %s", one.name, one.flow_run_id, one.done)
+    for finding in done.findings:
+        _log(finding)
     if done.findings:
         await artifacts.table((one.row() for one in done.findings), what="found", description=f"{done}.")
     return _state(done)

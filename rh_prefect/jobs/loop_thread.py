@@ -31,36 +31,56 @@ class _Workers(concurrent.futures.ThreadPoolExecutor):
 
     The standard library's executor accepts none after the main thread has ended. A submission in flight at that moment
     needs threads for DNS and to record its answer.
+
+    There is one thread more than calls have run at a time: Python 3.12 starts none at process exit. There are no more
+    than that, because each thread that allocates gets its own heap from glibc, which keeps what was freed.
     """
 
     def __init__(self) -> None:
         super().__init__(WORKERS)
         self._work: queue.SimpleQueue[tuple[concurrent.futures.Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+        self._counts = threading.Lock()
         self._started = 0
-        # Python 3.12 starts no threads at process exit, when a submission in flight may need one.
-        self._start_thread()
+        self._pending = 0
+        self._start_missing()
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
-        self._work.put((future, functools.partial(fn, *args, **kwargs)))
-        if self._started < WORKERS:
+        with self._counts:
+            self._pending += 1
+            self._work.put((future, functools.partial(fn, *args, **kwargs)))
             with contextlib.suppress(RuntimeError):  # at process exit, the existing threads run the call
-                self._start_thread()
+                self._start_missing()
         return future
 
-    def _start_thread(self) -> None:
-        threading.Thread(target=self._run, name="rh_prefect-worker", daemon=True).start()
-        self._started += 1
+    def _start_missing(self) -> None:
+        if self._started < min(self._pending + 1, WORKERS):
+            threading.Thread(target=self._run, name="rh_prefect-worker", daemon=True).start()
+            self._started += 1
 
     def _run(self) -> None:
         while True:
             future, call = self._work.get()
             if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(call())
-                except BaseException as error:
-                    future.set_exception(error)
+                self._settle(future, call)
+            else:
+                self._end_call()
             del future, call
+
+    def _settle(self, future: concurrent.futures.Future[Any], call: Callable[[], Any]) -> None:
+        # Counted as ended before the result is set: the caller's next call takes this thread.
+        try:
+            result = call()
+        except BaseException as error:
+            self._end_call()
+            future.set_exception(error)
+        else:
+            self._end_call()
+            future.set_result(result)
+
+    def _end_call(self) -> None:
+        with self._counts:
+            self._pending -= 1
 
 
 class LoopThread:

@@ -23,12 +23,15 @@ import httpcore
 import httpx
 
 from rh_prefect.errors import MediaError
-from rh_prefect.media.urls import is_local, local_path, protocol_of, shown_url
+from rh_prefect.media.urls import is_local, is_web_link, local_path, protocol_of, protocols_of, shown_url
 from rh_prefect.redaction import actual_request, hide_redirect
 from rh_prefect.settings import get_settings
 
 _EMBEDDED: Final = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96"))
 """IPv6 networks whose last four bytes are an IPv4 address that is connected to."""
+
+_UNCHECKED: Final = frozenset({"http", "https", "webhdfs", "reference"})
+"""Protocols with which fsspec sends HTTP requests to hosts that the URL, or the file behind it, names."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -51,14 +54,29 @@ class InputAccess:
         """Raises `MediaError` for a source that may not be read; sends no request."""
         if self._is_below_root(source):
             return
-        if protocol_of(source) in ("http", "https") and "::" not in source:
+        if is_web_link(source):
             self._check_link(source)
-        elif self.is_restricted:
+            return
+        if self.is_restricted:
             raise MediaError(
                 f"The file {_shown(source)} may not be read here: a deployment reads files below the "
                 "folder of its table, below the output location and below RH_INPUT_ROOTS, and https "
                 "links to public addresses. What to do: put it there, or add its folder to "
                 "RH_INPUT_ROOTS on the worker."
+            )
+        self._check_unchecked(source)
+
+    def check_listing(self, place: str) -> None:
+        """Raises `MediaError` for a folder or pattern on a web host, whose listing follows links to any address."""
+        if not self._is_below_root(place):
+            self._check_unchecked(place)
+
+    def _check_unchecked(self, source: str) -> None:
+        if not self.private_links and not _UNCHECKED.isdisjoint(protocols_of(source)):
+            raise MediaError(
+                f"{_shown(source)} may not be read: the library that opens it would follow links to any address, "
+                "private ones included. Nothing was requested. What to do: pass the https link of the file itself, or "
+                "download it and pass its path; or, for your own network, set RH_ALLOW_PRIVATE_LINKS=1."
             )
 
     def check_address(self, address: str, *, host: str) -> None:
@@ -109,13 +127,15 @@ def _is_below(source: str, root: str) -> bool:
         # As links lead: one below the folder may lead out of it.
         folder = os.path.realpath(local_path(root))
         return is_local(source) and Path(os.path.realpath(local_path(source))).is_relative_to(folder)
-    if is_local(source) or "::" in source or any(part in (".", "..") for part in unquote(source).split("/")):
+    if is_local(source) or len(protocols_of(source)) > 1:
+        return False
+    if any(part in (".", "..") for part in unquote(source).split("/")):
         return False
     return _spelt(source).startswith(f"{_spelt(root).rstrip('/')}/")
 
 
 def _spelt(uri: str) -> str:
-    if protocol_of(uri) in ("http", "https"):
+    if is_web_link(uri):
         parts = _split(uri)
         return f"{parts.scheme}://{parts.netloc.lower()}{parts.path}"
     return f"{protocol_of(uri)}://{uri.partition('://')[2]}"
@@ -151,8 +171,11 @@ def is_deployed() -> bool:
 
 
 def allow_below(*roots: str) -> None:
-    """Allows files below folders and prefixes that the caller's own code names, for the rest of its context."""
-    _roots.set(tuple(dict.fromkeys((*_roots.get(), *roots))))
+    """Allows files below folders and prefixes that a caller names, for the rest of its context.
+
+    Links are left out: a form may name any address, and each link is checked where it is opened.
+    """
+    _roots.set(tuple(dict.fromkeys((*_roots.get(), *(root for root in roots if not is_web_link(root))))))
 
 
 def current_access(*roots: str) -> InputAccess:

@@ -24,7 +24,7 @@ from rh_prefect.media.file_state import Stamp, of_headers, of_object, of_stat
 from rh_prefect.media.input_access_policy import current_access, open_client
 from rh_prefect.media.media import Media
 from rh_prefect.media.storage_errors import as_media_error, from_pieces, guarded, in_time
-from rh_prefect.media.urls import is_local, local_path, protocol_of, read_options, shown_url, unsigned
+from rh_prefect.media.urls import is_local, is_web_link, local_path, protocol_of, read_options, shown_url, unsigned
 from rh_prefect.media.writers import BLOCK_SIZE, Tally
 from rh_prefect.redaction import hide_signature
 
@@ -84,7 +84,7 @@ def identity_uri(source: Source) -> str:
     uri = _text(source)
     if is_local(uri):
         return Path(local_path(uri)).as_uri()
-    if not _is_http(uri):
+    if not is_web_link(uri):
         protocol, mark, rest = uri.partition("://")
         return f"{protocol_of(uri)}{mark}{rest}" if "::" not in uri and protocol else uri
     parts = urlsplit(uri)
@@ -108,12 +108,12 @@ def shown(source: Source) -> str:
     text = shown_url(text)
     if is_local(text):
         return text
-    return text.partition("?")[0].partition("#")[0] if _is_http(text) else unsigned(text) or text
+    return text.partition("?")[0].partition("#")[0] if is_web_link(text) else unsigned(text) or text
 
 
 def is_link(source: Source) -> bool:
     """Whether it is an http(s) link."""
-    return _is_http(_text(source))
+    return is_web_link(_text(source))
 
 
 def file_state(source: Source, *, options: Mapping[str, object] | None = None) -> FileState:
@@ -124,7 +124,7 @@ def file_state(source: Source, *, options: Mapping[str, object] | None = None) -
         if is_local(text):
             found = _regular(Path(local_path(text)).stat(), text)
             return FileState(of_stat(found), found.st_size)
-        if _is_http(text):
+        if is_web_link(text):
             return _state_of_link(text)
         fs, path = url_to_fs(text, **read_options(protocol_of(text), options or {}))
         return _state_of_object(fs, path)
@@ -260,19 +260,17 @@ def _text(source: Source) -> str:
     return source.uri if isinstance(source, Media) else os.fspath(source)
 
 
-def _is_http(uri: str) -> bool:
-    return uri.lower().startswith(("http://", "https://"))
-
-
 def _open(
     stack: ExitStack, text: str, options: Mapping[str, object], known: FileState | None
 ) -> tuple[Callable[[int], bytes], FileState]:
     _check(text)
     if is_local(text):
         return _open_local(stack, text)
-    if _is_http(text):
+    if is_web_link(text):
         return _open_link(stack, text)
     fs, path = url_to_fs(text, **read_options(protocol_of(text), options))
+    # The file system of an archive closes the archive as soon as nothing refers to it.
+    stack.callback(lambda _: None, fs)
     at_first = known or _state_of_object(fs, path)
     return stack.enter_context(fs.open(path, "rb", block_size=BLOCK_SIZE)).read, at_first
 

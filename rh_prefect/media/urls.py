@@ -12,6 +12,7 @@ from urllib.parse import unquote
 from fsspec.registry import available_protocols, registry
 
 from rh_prefect.errors import ConfigError
+from rh_prefect.redaction import bare
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _CHAIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)::(?=\S*://)")
@@ -41,8 +42,10 @@ WITHOUT_THREADS = {"ftp"}
 """Places whose library has one connection, which several threads use at once, and remembers listings: outputs of jobs
 that run at the same time would be lost or mixed up."""
 
-_SIGNATURES = {"sig", "signature", "token", "q-signature", "x-amz-signature", "x-goog-signature", "x-oss-signature"}
-"""Parameters of a URL, in lower case, whose values give access without a key."""
+_PARAMETER = re.compile(r"([?&;#])([^=&;#?\s\"'<>]+)=([^&;#\s\"'<>]+)")
+
+_SECRET = re.compile(r"(?i)(?:sig|signature|token|secret|password|passwd|credentials?|key)$")
+"""How the names of a URL's parameters end whose values give access without a key."""
 
 _ENVIRONMENT = ("AWS_", "GOOGLE_", "AZURE_", "FSSPEC_")
 """Begin the names of what the libraries behind fsspec read from the environment when they open a file system."""
@@ -58,6 +61,19 @@ def protocol_of(url: str) -> str:
     found = _SCHEME.match(url) or _CHAIN.match(url)
     protocol = found[1].lower() if found else "file"
     return _SAME.get(protocol, protocol)
+
+
+def is_web_link(url: str) -> bool:
+    """Whether it is an http(s) link; `::` in one is a part of its address, as in `http://[::1]/`."""
+    return url.lower().startswith(("http://", "https://"))
+
+
+def protocols_of(url: str) -> list[str]:
+    """Returns the protocols of a URL's links, outermost first: several of a chain, as fsspec splits it."""
+    if is_web_link(url) or is_local(url):
+        return [protocol_of(url)]
+    # fsspec takes a bare word for a protocol, as the first link of `zip::http://host/a.zip`.
+    return [protocol_of(link if "://" in link else f"{link}://") for link in url.split("::")]
 
 
 def is_local(url: str) -> bool:
@@ -100,18 +116,31 @@ def has_password(url: str) -> bool:
 def has_signature(url: str) -> bool:
     """Whether a URL with a protocol holds a signature or a token among its parameters, as Azure's `?sig=…`."""
     query = url.partition("?")[2] if "://" in url else ""
-    return any(unquote(pair.partition("=")[0]).lower() in _SIGNATURES for pair in re.split("[&#?]", query))
+    return any(_SECRET.search(unquote(pair.partition("=")[0])) for pair in re.split("[&#?]", query))
 
 
 def shown_url(url: str) -> str:
-    """Returns the URL for messages: without user and password, or masked if these cannot be identified."""
-    masked = masked_url(url)
-    return without_user(url) if masked == _USER.sub("***@", url) else masked
+    """Returns the URL for messages: without user and password, or masked if these cannot be identified.
+
+    Values of parameters that give access are masked; the http(s) links of a chain have no parameters.
+    """
+    masked = _CREDENTIALS.sub("***@", url)
+    text = without_user(url) if masked == _USER.sub("***@", url) else masked
+    if len(protocols_of(url)) > 1:
+        text = "::".join(bare(link) if is_web_link(link) else link for link in text.split("::"))
+    return _masked_parameters(text)
 
 
 def masked_url(text: str) -> str:
-    """A URL, or a text with URLs, with `***` for user names and passwords."""
-    return _CREDENTIALS.sub("***@", text)
+    """A URL, or a text with URLs, with `***` for user names, passwords and parameters that give access."""
+    return _masked_parameters(_CREDENTIALS.sub("***@", text))
+
+
+def _masked_parameters(text: str) -> str:
+    def mask(found: re.Match[str]) -> str:
+        return f"{found[1]}{found[2]}=***" if _SECRET.search(unquote(found[2])) else found[0]
+
+    return _PARAMETER.sub(mask, text)
 
 
 def locate(url: str) -> str:

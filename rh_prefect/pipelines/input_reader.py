@@ -15,7 +15,7 @@ from fsspec.core import url_to_fs
 from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.requests.input_identification import open_local
-from rh_prefect.media.input_access_policy import InputAccess
+from rh_prefect.media.input_access_policy import InputAccess, current_access
 from rh_prefect.media.input_files import shown
 from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.probe import facts_or_type
@@ -380,6 +380,7 @@ def list_files(place: str, kind: str, options: Mapping[str, object], *, most: in
     """
     protocol = protocol_of(place)
     with as_store_error("list", shown(place), options=options):
+        current_access().check_listing(place)
         fs, path = url_to_fs(local_path(place) if is_local(place) else place, **read_options(protocol, options))
         # A folder's name may contain brackets: an existing one with exactly this name is meant.
         has_pattern = any(sign in place for sign in "*?[") and not fs.exists(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Cancelling, Paused, Pending, Running
@@ -128,6 +130,36 @@ async def test_the_hook_reads_the_run_again_after_a_server_error(rh: Emulator, p
         await cancel_remote_jobs(flow=flows.many, flow_run=cancelled, state=Cancelling())
     assert fault.happened
     assert await LOOP.call(FlowRunJournal(run).read("cancel-1"))
+
+
+async def test_the_page_of_a_cancelled_run_shows_what_its_own_process_has_cancelled(
+    rh: Emulator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The hook comes second: it said "cancelled 0 task(s)", left the bar as it was, and named a file's task."""
+    run = await begin(flows.many_in_order, prompts=PROMPTS)
+    task = asyncio.ensure_future(rerun(flows.many_in_order, run))
+    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 1, seconds=60)
+    rh.clock.advance(3600)
+    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 2, seconds=60)
+    async with get_client() as client:
+        await client.set_flow_run_state(UUID(run), Cancelling(), force=True)
+        await asyncio.wait([task], timeout=60)
+        (by_the_process,) = rh.recorder.cancelled
+        cancelled = await client.read_flow_run(UUID(run))
+        with caplog.at_level("INFO"):
+            await cancel_remote_jobs(flow=flows.many_in_order, flow_run=cancelled, state=Cancelling())
+        of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[UUID(run)]))
+        found = {one.key: one for one in await client.read_artifacts(artifact_filter=of_run)}
+    assert "cancelled 1 task(s) at RunningHub" in caplog.text
+    assert "cancelled 0 task(s)" not in caplog.text
+    (row,) = json.loads(str(found["many-in-order-cancelled"].data))
+    assert (row["task or job"], row["what became of it"]) == (by_the_process, "cancelled")
+    bar = found["many-in-order-progress"]
+    assert bar.data == 50
+    assert str(bar.description).startswith("The run was cancelled: 1 of 2 jobs done, 1 cancelled, cost ")
+    steps = {row["state"]: row["output"] for row in json.loads(str(found["many-in-order-steps"].data))}
+    assert Path(steps["success"].removeprefix("file://")).is_file()
+    assert steps["cancelled"] == f"task {by_the_process}"
 
 
 async def test_a_run_that_was_cancelled_before_it_ran_can_be_run_later(rh: Emulator) -> None:

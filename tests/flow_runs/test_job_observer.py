@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -57,3 +61,32 @@ def test_a_handler_of_the_log_that_raises_stops_nothing(
     log.addHandler(Broken())
     RunObserver(log, None).notify(EVENT)
     assert heard == [EVENT]
+
+
+def test_a_job_that_is_submitted_while_the_process_exits_reports_without_a_traceback(tmp_path: Path) -> None:
+    """Prefect cannot send anything by then: each report ended in "can't register atexit after shutdown"."""
+    script = """
+import asyncio, logging, threading
+from rh_prefect.flow_runs.job_progress import RunObserver, RunProgress
+from rh_prefect.jobs.events import JobEvent
+from rh_prefect.jobs.loop_thread import LOOP
+
+log = logging.LoggerAdapter(logging.getLogger("prefect.flow_runs"), {"flow_run_id": "run"})
+observer, began = RunObserver(log, RunProgress()), threading.Event()
+
+async def pay():
+    began.set()
+    while threading.main_thread().is_alive():
+        await asyncio.sleep(0.001)
+    observer.notify(JobEvent("submitted", "run/job", "a-model", task_id="5", message="submitted as task 5"))
+    observer.notify(JobEvent("unknown", "run/job", "a-model", task_id="5", message="no answer"))
+
+LOOP.submit(LOOP.critical(pay()))
+began.wait()
+"""
+    env = {**os.environ, "PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "can't register" not in done.stderr
+    assert "a-model: no answer" in done.stderr

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from prefect import flow
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.errors import JournalError
@@ -17,7 +17,7 @@ from rh_prefect.flow_runs.queries import has_records
 from rh_prefect.flow_runs.record_log import encode
 from rh_prefect.jobs.journal.job_records import jobs_of
 from rh_prefect.jobs.journal.record_types import FORMAT, FORMAT_KEY, Format
-from rh_prefect.prefect_api import disconnect
+from rh_prefect.prefect_api import ask, disconnect
 from tests.jobs.journal.journal_contract import PAGE, JournalContract, OpenJournal, listed, record
 from tests.support.run_inputs import RUN, RunInputs, job_keys, logged, submitted
 from tests.support.run_inputs import serve as serve_inputs
@@ -264,3 +264,22 @@ async def test_a_listing_that_fails_says_so(serve: Serve) -> None:
     _, url = await serve((401, b"no"))
     with temporary_settings({PREFECT_API_URL: url}), pytest.raises(JournalError, match="PREFECT_API_KEY"):
         _ = [view async for view in jobs_of(FlowRunJournal(uuid.uuid4()))]
+
+
+async def test_a_client_whose_start_failed_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a client that was never started would serve each later request of the loop."""
+    starts: list[PrefectClient] = []
+    start = PrefectClient.__aenter__
+
+    async def fail_once(client: PrefectClient) -> PrefectClient:
+        starts.append(client)
+        if len(starts) == 1:
+            raise OSError("no more files can be opened")
+        return await start(client)
+
+    await disconnect()
+    monkeypatch.setattr(PrefectClient, "__aenter__", fail_once)
+    with pytest.raises(OSError, match="no more files"):
+        await ask(lambda api: api.hello())
+    assert (await ask(lambda api: api.hello())).is_success
+    assert len(starts) == 2

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rh_prefect.jobs.loop_thread import JOIN_SECONDS, LOOP, end_task
+from rh_prefect.jobs.loop_thread import JOIN_SECONDS, LOOP, WORKERS, LoopThread, end_task
 from tests.support.virtual_time import in_virtual_time, now
 
 NAME: ContextVar[str] = ContextVar("NAME", default="nobody")
@@ -42,6 +42,28 @@ async def test_callers_on_several_threads_and_loops_share_the_loop() -> None:
         *(asyncio.to_thread(asyncio.run, LOOP.call(where())) for _ in range(4)),
     )
     assert {thread for _, thread in names} == {"rh_prefect"}
+
+
+def worker_threads() -> int:
+    return sum(thread.name == "rh_prefect-worker" for thread in threading.enumerate())
+
+
+def test_one_thread_more_than_blocking_calls_at_a_time_is_started() -> None:
+    """Each thread has a heap of its own: 32 of them held over 100 MB after short calls, one after the other."""
+    loop, before = LoopThread(), worker_threads()
+
+    async def one_after_the_other() -> None:
+        for _ in range(100):
+            await asyncio.to_thread(int)
+
+    async def all_together() -> None:
+        barrier = threading.Barrier(WORKERS)
+        await asyncio.gather(*(asyncio.to_thread(barrier.wait, 60) for _ in range(WORKERS)))
+
+    loop.call_sync(one_after_the_other())
+    assert worker_threads() - before == 2
+    loop.call_sync(all_together())
+    assert worker_threads() - before == WORKERS
 
 
 async def test_an_exception_is_raised_unchanged() -> None:

@@ -22,6 +22,7 @@ def test_the_second_run_of_the_demo_is_free(tmp_path: Path) -> None:
     recorded = re.search(r"recorded: (\d+) tasks .* by the first run, 0 tasks and 0\.00 CNY by the second", done.stdout)
     assert recorded is not None, done.stdout
     assert int(recorded[1]) == 10  # the script, the music, and four of each shot
+    assert "an emulator, which ends with this command" in done.stdout
     first, second = sorted((tmp_path / "demo" / "out" / "films").glob("*.mp4"))
     assert first.read_bytes() == second.read_bytes()
     look_at(first, seconds=10)

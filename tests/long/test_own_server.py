@@ -27,6 +27,8 @@ def test_a_run_is_kept_by_the_command_s_own_server(rh: Emulator, prefect_server:
     done = command(env, "run", "image-to-video", "--image", photo, "--prompt", "waves")
     assert done.returncode == 0, done.stderr
     run = re.findall(r"flow run ([0-9a-f-]{36})", done.stdout)[0]
+    later = f"later: PREFECT_HOME={tmp_path / 'state' / 'prefect'} prefect server start"
+    assert later in done.stdout, "the printed address ends with the command"
     assert not (tmp_path / "home" / "prefect.db").exists(), "no throw-away server was used"
     with sqlite3.connect(tmp_path / "state" / "prefect" / "prefect.db") as database:
         assert database.execute("select id from flow_run").fetchall() == [(run,)]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import http.server
+import socket
 import threading
-from collections.abc import Iterable, Iterator
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 from pathlib import Path
@@ -12,10 +14,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from rh_prefect.errors import MediaError
+from rh_prefect.errors import MediaError, RunningHubError
+from rh_prefect.flows.batch.row_sources import open_source
 from rh_prefect.media import input_access_policy
 from rh_prefect.media.input_access_policy import CheckedTransport, InputAccess, current_access, is_public, open_client
-from rh_prefect.media.input_files import fetch, open_input
+from rh_prefect.media.input_files import digest, fetch, file_state, open_input
+from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.input_reader import identify, list_files
+from rh_prefect.table_files import open_table
 
 OPEN = InputAccess()
 TIMEOUT = httpx.Timeout(10)
@@ -55,9 +61,20 @@ def test_what_is_an_address_of_the_internet(address: str) -> None:
     assert is_public(address)
 
 
+class BothFamilies(http.server.ThreadingHTTPServer):
+    """A server at all addresses of this machine, of IPv4 and, where it has one, IPv6."""
+
+    address_family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+
+    def server_bind(self) -> None:
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
+
+
 @contextmanager
 def web(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[int]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = BothFamilies(("", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
@@ -71,6 +88,9 @@ def web(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[int]:
 class Files(http.server.BaseHTTPRequestHandler):
     asked: list[str]
 
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
     def do_GET(self) -> None:
         type(self).asked.append(self.path)
         target = self.path.partition("to=")[2]
@@ -78,7 +98,7 @@ class Files(http.server.BaseHTTPRequestHandler):
         self.send_header("Location", target) if target else None
         self.send_header("Content-Length", "0" if target else "6")
         self.end_headers()
-        if not target:
+        if not target and self.command == "GET":
             self.wfile.write(b"secret")
 
     def log_message(self, *_: object) -> None:
@@ -117,6 +137,137 @@ def test_private_links_are_read_where_the_setting_allows_them(files: int, monkey
     monkeypatch.setenv("RH_ALLOW_PRIVATE_LINKS", "1")
     with open_input(f"http://127.0.0.1:{files}/x") as reader:
         assert reader.read() == b"secret"
+
+
+HOSTS = [
+    "127.0.0.1",
+    "127.1",
+    "2130706433",
+    "0x7f000001",
+    "0177.0.0.1",
+    "0.0.0.0",
+    "0",
+    "localhost",
+    "LOCALHOST.",
+    "127.0.0.1.",
+    "user:word@127.0.0.1",
+    "files.example@127.0.0.1",
+    "[::1]",
+    "[::]",
+    "[::ffff:127.0.0.1]",
+    "[::ffff:7f00:1]",
+    "[0:0:0:0:0:0:0:1]",
+    "[::127.0.0.1]",
+]
+"""Ways to write the address of this machine."""
+
+LINKS = [
+    "http://{}/a.csv",
+    "HTTP://{}/a.csv",
+    "http://{}/a.csv?x=::y",
+    "simplecache::http://{}/a.csv",
+    "filecache::http://{}/a.csv",
+    "blockcache::http://{}/a.csv",
+    "cached::http://{}/a.csv",
+    "asyncwrapper::http://{}/a.csv",
+    "SimpleCache::http://{}/a.csv",
+    "simplecache::HTTP://{}/a.csv",
+    "simplecache::filecache::http://{}/a.csv",
+    "zip://a.csv::http://{}/a.csv",
+    "zip::http://{}/a.csv",
+    "tar://a.csv::http://{}/a.csv",
+    "zip://a.csv::simplecache::http://{}/a.csv",
+    "dir::http://{}/a.csv",
+    "dir://a.csv::http://{}/a.csv",
+    "reference::http://{}/a.csv",
+    "reference://a.csv::http://{}/a.csv",
+    "generic://http://{}/a.csv",
+    "generic::http://{}/a.csv",
+    "webhdfs://{}/a.csv",
+]
+"""Ways to have it asked for a file."""
+
+
+def by_state(place: str) -> None:
+    file_state(place)
+
+
+def by_opening(place: str) -> None:
+    with open_input(place):
+        pass
+
+
+def by_table(place: str) -> None:
+    list(open_table(place, "csv").rows())
+
+
+def by_cell(place: str) -> None:
+    (row,) = open_source([place], store=MediaStore("memory://out")).rows()
+    assert row.file is not None
+    digest(row.file)
+
+
+def by_folder(place: str) -> None:
+    list(open_source(place.removesuffix("a.csv"), store=MediaStore("memory://out")).rows())
+
+
+def by_pattern(place: str) -> None:
+    list(open_source(place.replace("a.csv", "*.png"), store=MediaStore("memory://out")).rows())
+
+
+def by_files_parameter(place: str) -> None:
+    list_files(place.replace("a.csv", "*.png"), "image", {})
+
+
+def by_file_parameter(place: str) -> None:
+    identify(place, {})
+
+
+DOORS = [by_state, by_opening, by_table, by_cell, by_folder, by_pattern, by_files_parameter, by_file_parameter]
+
+
+@pytest.mark.usefixtures("no_private_links")
+@pytest.mark.parametrize("is_restricted", ["0", "1"])
+@pytest.mark.parametrize("door", DOORS)
+def test_no_spelling_of_a_private_address_is_asked_through_any_door(
+    files: int, door: Callable[[str], None], is_restricted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B9: each link of a chain is checked before any request, wherever an input is named."""
+    monkeypatch.setenv("RH_RESTRICT_INPUTS", is_restricted)
+    places = [link.format(f"{host}:{files}") for link in LINKS for host in HOSTS[:1]]
+    places += [f"{link}://{host}:{files}/a.csv" for link in ("http", "simplecache::http") for host in HOSTS]
+    for place in places:
+        with pytest.raises(RunningHubError):
+            door(place)
+        assert Files.asked == [], place
+
+
+def test_links_of_chains_are_read_where_the_setting_allows_private_ones(files: int) -> None:
+    """B9: RH_ALLOW_PRIVATE_LINKS allows what a library opens by itself, too."""
+    with open_input(f"simplecache::http://127.0.0.1:{files}/a.csv") as reader:
+        assert reader.read() == b"secret"
+
+
+def test_chains_without_links_are_read_without_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RH_ALLOW_PRIVATE_LINKS")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.txt", "content")
+    with open_input(f"zip://a.txt::file://{tmp_path}/a.zip") as reader:
+        assert reader.read() == b"content"
+
+
+def test_the_link_of_a_table_allows_no_other_link(files: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """B9: a form may name any table, so that its host is no root below which private links are read."""
+    monkeypatch.delenv("RH_ALLOW_PRIVATE_LINKS")
+
+    def read_table() -> None:
+        source = open_source(f"http://127.0.0.1:{files}/a.csv", store=MediaStore("memory://out"))
+        input_access_policy.allow_below(source.root or "")
+        list(source.rows())
+
+    with pytest.raises(MediaError, match="not a public address"):
+        copy_context().run(read_table)
+    assert Files.asked == []
 
 
 class Names:

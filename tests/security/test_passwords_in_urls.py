@@ -10,7 +10,8 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from rh_prefect.blocks import MediaStorage
-from rh_prefect.errors import ConfigError, JournalError, MediaError, StoreError
+from rh_prefect.errors import ConfigError, JournalError, MediaError, RunningHubError, StoreError
+from rh_prefect.flows.batch.row_sources import open_source
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.media.input_files import open_input, shown
 from rh_prefect.media.storage_errors import masked
@@ -39,6 +40,18 @@ URLS = [
 ]
 
 
+TOKENS = [
+    "simplecache::https://127.0.0.1:9/a.png?token=5ecr3t",
+    "zip://a.png::https://127.0.0.1:9/a.zip?X-Amz-Credential=5ecr3t&x-amz-signature=w0rd",
+    "zip://a.png::simplecache::http://127.0.0.1:9/a.zip?access_token=5ecr3t&x=1",
+    "abfs://films@account.dfs.core.windows.net/a.png?sig=5ecr3t",
+    "abfs://films@account.dfs.core.windows.net/a.png?sp=r&%73ig=5ecr3t",
+    "simplecache::abfs://films@account.dfs.core.windows.net/a.png?sv=2024&sig=5ecr3t%2Bw0rd",
+    "s3://bucket/a.png?versionId=1&api_key=5ecr3t",
+    "https://127.0.0.1:9/a.png?sig=5ecr3t",
+]
+
+
 def has_secret(text: str) -> bool:
     return any(secret in text for secret in SECRETS)
 
@@ -54,6 +67,30 @@ def test_an_input_that_cannot_be_read_tells_no_password(url: str) -> None:
     assert not has_secret(shown(url))
     with pytest.raises(MediaError) as caught, open_input(url):
         pass
+    assert not has_secret(told(caught.value))
+
+
+@pytest.mark.parametrize("allowed", ["0", "1"])
+@pytest.mark.parametrize("url", TOKENS)
+def test_an_input_that_cannot_be_read_tells_no_token(url: str, allowed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """B3: neither this package nor the library that was asked quotes a token or a signature, in chains, too."""
+    monkeypatch.setenv("RH_ALLOW_PRIVATE_LINKS", allowed)
+    assert not has_secret(shown(url))
+    assert not has_secret(masked(f"it said: '{url}', and more"))
+    with pytest.raises(MediaError) as caught, open_input(url):
+        pass
+    assert not has_secret(told(caught.value))
+
+
+@pytest.mark.parametrize("place", ["*.png", "a.csv", "folder/"])
+@pytest.mark.parametrize("url", TOKENS)
+def test_rows_that_cannot_be_read_tell_no_token(url: str, place: str, tmp_path: Path) -> None:
+    """B3: the same for a table, a folder and a pattern."""
+    named = url.replace("a.png", place).replace("a.zip", place)
+    with pytest.raises(RunningHubError) as caught:
+        source = open_source(named, store=MediaStore(tmp_path))
+        assert not has_secret(source.name)
+        list(source.rows())
     assert not has_secret(told(caught.value))
 
 

@@ -18,7 +18,8 @@ from fsspec.core import url_to_fs
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.requests.stored_input_copies import is_copy
 from rh_prefect.json_checks import snapshot
-from rh_prefect.media.input_files import identity_uri, unsigned_uri
+from rh_prefect.media.input_access_policy import current_access
+from rh_prefect.media.input_files import identity_uri, shown, unsigned_uri
 from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.names import safe
 from rh_prefect.media.storage_errors import as_store_error
@@ -108,6 +109,7 @@ def _exists(address: str, options: Mapping[str, object]) -> bool:
     try:
         if is_local(address):
             return Path(local_path(address)).exists()
+        current_access().check_listing(address)
         fs, path = url_to_fs(address, **read_options(protocol_of(address), options))
         return bool(fs.exists(path))
     except Exception:  # then it is listed as a pattern, which reports what is wrong with the location
@@ -115,6 +117,7 @@ def _exists(address: str, options: Mapping[str, object]) -> bool:
 
 
 def _folder(address: str, store: MediaStore, fields: Mapping[str, str]) -> Source:
+    current_access().check_listing(address)
     folder = MediaStore(address, options=dict(store.options_for(address)))
     refuse_own(folder.url, folder.url, ["**"], store, fields)
 
@@ -126,13 +129,14 @@ def _folder(address: str, store: MediaStore, fields: Mapping[str, str]) -> Sourc
 
 
 def _globbed(address: str, store: MediaStore, fields: Mapping[str, str]) -> Source:
-    name = local_path(address) if is_local(address) else without_user(address)
+    current_access().check_listing(address)
+    name = local_path(address) if is_local(address) else shown(address)
     top, rest = _fixed(name)
     refuse_own(name, top, rest, store, fields)
     options = store.options_for(address)
 
     def rows() -> Iterator[Row]:
-        with as_store_error("list", without_user(address), options=options):
+        with as_store_error("list", shown(address), options=options):
             protocol = protocol_of(address)
             pattern = local_path(address) if protocol == "file" else address
             fs, path = url_to_fs(pattern, **read_options(protocol, options))

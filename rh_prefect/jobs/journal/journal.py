@@ -23,13 +23,17 @@ import fsspec
 
 from rh_prefect.caches_and_locks import LruSet
 from rh_prefect.errors import InputError, JournalError, RunningHubError
-from rh_prefect.local_files import FILE_MODE, FOLDER_MODE, write_atomic
+from rh_prefect.local_files import FILE_MODE, FOLDER_MODE, NoHardLinks, write_atomic
 from rh_prefect.media.storage_errors import describe
 from rh_prefect.media.urls import identity_of, is_local, local_path, refuse_signature, shown_url
 
 JSON: TypeAlias = "dict[str, Any]"
 """A JSON object; the classes of `record_types` define its fields."""
 
+LONGEST_SCOPE: Final = 200
+"""Characters of a scope's name; a file's name has up to 255, and that of a ticket also holds the job's key."""
+
+_SCOPE = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_SCOPE - 1}}}")
 _KEY = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
 HEX_DIGITS: Final = "0123456789abcdef"
 """The characters of a job's key. Keys of other records begin with a word that has other letters, too."""
@@ -226,17 +230,17 @@ class FolderJournal:
 
         Args:
             url: A folder or any fsspec URL; scopes are its sub-folders.
-            scope: This scope's name: letters, digits, dashes, dots and underscores.
+            scope: This scope's name: up to 200 letters, digits, dashes, dots and underscores.
             options: fsspec's storage options.
             readers: Who can read new records in a local folder.
 
         Raises:
             InputError: The scope has other characters.
         """
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", scope):
+        if not _SCOPE.fullmatch(scope):
             raise InputError(
-                f"{scope!r} is not a valid scope name. What to do: use letters, digits, dashes, dots and "
-                "underscores, beginning with a letter or a digit."
+                f"{scope[:80]!r} is not a valid scope name. What to do: use up to {LONGEST_SCOPE} letters, digits, "
+                "dashes, dots and underscores, beginning with a letter or a digit."
             )
         self.scope = scope
         self.url = shown_url(url)
@@ -409,6 +413,13 @@ class _LocalFiles:
             write_atomic(target, data, file_mode=self._file_mode, folder_mode=self._folder_mode, exclusive=True)
         except FileExistsError:
             return False
+        except NoHardLinks as error:
+            raise NotExclusive(
+                f"No record can be created in {self._root}: its file system has no hard links ({error.strerror}), as "
+                "exFAT and some network and FUSE file systems, so two processes could both pay for a job. This job "
+                "was not submitted. What to do: set RH_STATE_DIR and RH_JOURNAL, and RH_RECORDS for pipelines, to "
+                "folders on another disk, or to an S3 bucket; outputs can stay on this one."
+            ) from None
         return True
 
     def read(self, path: str) -> bytes | None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import threading
 import uuid
@@ -100,6 +101,21 @@ async def test_a_record_and_its_name_are_flushed_to_disk(
     flushed.clear()
     await journal.create("abc-answer-1", record())
     assert [path for path, _ in flushed[1:]] == [str(record_file.parent)]
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS])
+async def test_a_file_system_without_hard_links_is_refused_with_what_to_do(
+    journal: FolderJournal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A submission needs its record first, so that nothing is paid on exFAT."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(NotExclusive, match=r"no hard links.*was not submitted.*RH_STATE_DIR and RH_JOURNAL"):
+        await journal.create("abc-intent-1", record())
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 async def test_a_draft_of_a_killed_writer_is_not_a_record(journal: FolderJournal, tmp_path: Path) -> None:

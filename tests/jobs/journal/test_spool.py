@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from rh_prefect.errors import InputError
+from rh_prefect.jobs.journal.identity import explicit_key
+from rh_prefect.jobs.journal.journal import LONGEST_SCOPE, FolderJournal
 from rh_prefect.jobs.journal.record_types import Answer
 from rh_prefect.jobs.journal.spool import Spool, Spooled
 from rh_prefect.local_files import PART
@@ -29,6 +33,15 @@ def test_an_answer_is_found_only_for_its_own_submission(spool: Spool, other: tup
     assert spool.get(*other) is None
     spool.put(ENTRY)
     assert spool.get(*other) is None
+
+
+def test_the_longest_scope_and_job_key_have_a_file_name(spool: Spool) -> None:
+    """A scope of over 220 characters had no place for its tickets, which was found out after the payment."""
+    entry = replace(ENTRY, scope="s" * LONGEST_SCOPE, key=explicit_key("a name"), n=999)
+    spool.put(entry)
+    assert list(spool.entries()) == [entry]
+    with pytest.raises(InputError, match="up to 200"):
+        FolderJournal("memory://journal", scope="s" * (LONGEST_SCOPE + 1))
 
 
 def test_a_dropped_answer_is_removed_and_dropping_it_again_has_no_effect(spool: Spool) -> None:

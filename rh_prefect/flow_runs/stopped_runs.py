@@ -1,0 +1,171 @@
+"""Brings back deployed runs that have stopped and that the automations have missed.
+
+Prefect's server forgets what an automation waits for if it restarts meanwhile, and an automation for heartbeats waits
+from the first one on. So a schedule looks at the runs themselves, by the limits that the automations state; an
+automation that is absent or paused has its runs left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterEndTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.responses import SetStateStatus
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.events.filters import EventFilter, EventOccurredFilter, EventResourceFilter
+from prefect.events.schemas.automations import EventTrigger
+from prefect.settings import get_current_settings
+from prefect.states import Crashed
+
+from rh_prefect.flow_runs.prefect_internals import awaiting_retry
+from rh_prefect.flow_runs.queries import find_flow_runs
+from rh_prefect.prefect_api import ask
+
+RUN_AGAIN: Final = "Run a crashed run again"
+MARK_CRASHED: Final = "Mark runs without heartbeats as crashed"
+"""The names of the automations in deployments/automations.yaml."""
+
+MARGIN: Final = timedelta(minutes=1)
+"""How much longer than an automation a reconciliation waits, since of two that act the second would be in vain."""
+
+_TAG: Final = "prefect.tag."
+_HEARTBEAT: Final = "prefect.flow-run.heartbeat"
+_MISSED_HEARTBEATS: Final = 3
+_NEWEST_EVENTS: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What an automation does with which runs.
+
+    Attributes:
+        tags: The tags of the runs; they have all.
+        within: How long it waits.
+        attempts: After how many attempts it still acts; 0 for any number.
+    """
+
+    tags: list[str]
+    within: timedelta
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoppedRun:
+    """A run that was brought back, or marked as crashed, and what was done."""
+
+    flow_run_id: UUID
+    name: str
+    done: str
+
+
+async def revive_stopped(*, hours: float = 24.0, now: datetime | None = None) -> list[StoppedRun]:
+    """Marks runs without a sign of life as crashed, and schedules crashed runs below the limit again.
+
+    Args:
+        hours: How far to look back for crashed runs.
+        now: The time to compare with; by default the present.
+    """
+    now = now or datetime.now(UTC)
+    lost, crashed = await _rule(MARK_CRASHED), await _rule(RUN_AGAIN)
+    done = [] if lost is None else [one async for one in _mark_crashed(lost, now)]
+    if crashed is not None:
+        done += [one async for one in _run_again(crashed, now, now - timedelta(hours=hours))]
+    return done
+
+
+async def _rule(name: str) -> Rule | None:
+    for automation in await ask(lambda api: api.read_automations_by_name(name)):
+        trigger = automation.trigger
+        if not automation.enabled or not isinstance(trigger, EventTrigger):
+            continue
+        related = trigger.match_related if isinstance(trigger.match_related, list) else [trigger.match_related]
+        tags = [label for one in related for label in one.get("prefect.resource.id") or () if label.startswith(_TAG)]
+        counts = [int(count) for count in trigger.match.get("prefect.run-count") or () if count.isdecimal()]
+        return Rule([tag.removeprefix(_TAG) for tag in tags], trigger.within, max(counts, default=0))
+    return None
+
+
+async def _mark_crashed(rule: Rule, now: datetime) -> AsyncIterator[StoppedRun]:
+    heartbeat = get_current_settings().flows.heartbeat_frequency
+    silence = max(rule.within, timedelta(seconds=_MISSED_HEARTBEATS * (heartbeat or 0))) + MARGIN
+    # Where runs send no heartbeats, their absence says nothing.
+    types = [StateType.PENDING, *([StateType.RUNNING] if heartbeat else [])]
+    async for flow_run, state in _deployed(rule, types):
+        if state.timestamp > now - silence:
+            continue
+        if state.is_running() and not await _is_silent(flow_run.id, since=now - silence, until=now):
+            continue
+        minutes = int((now - state.timestamp).total_seconds() // 60)
+        message = f"No sign of life; it was {state.name} for {minutes} minutes."
+        if await _set_state(flow_run, state, Crashed(message=message)):
+            yield StoppedRun(flow_run.id, flow_run.name, f"was {state.name} without a sign of life: marked as crashed")
+
+
+async def _is_silent(flow_run_id: UUID, *, since: datetime, until: datetime) -> bool:
+    """Returns whether a run sent no heartbeat; False where none of its events was stored, which says nothing."""
+
+    async def names(since: datetime) -> list[str]:
+        found = EventFilter(
+            occurred=EventOccurredFilter(since=since, until=until),
+            resource=EventResourceFilter(id=[f"prefect.flow-run.{flow_run_id}"]),
+        )
+        page = await ask(lambda api: api.read_events(found, limit=_NEWEST_EVENTS))
+        return [event.event for event in page.events]
+
+    return _HEARTBEAT not in await names(since) and bool(await names(until - timedelta(days=7)))
+
+
+async def _run_again(rule: Rule, now: datetime, since: datetime) -> AsyncIterator[StoppedRun]:
+    async for flow_run, state in _deployed(rule, [StateType.CRASHED], since=since):
+        if state.timestamp > now - rule.within - MARGIN:
+            continue
+        attempts = flow_run.run_count or await _crashes(flow_run.id)
+        if rule.attempts and attempts > rule.attempts:
+            continue
+        again = awaiting_retry()
+        again.message = "It crashed; what it has paid for is waited for."
+        if await _set_state(flow_run, state, again):
+            yield StoppedRun(flow_run.id, flow_run.name, f"had crashed in attempt {attempts}: scheduled again")
+
+
+async def _crashes(flow_run_id: UUID) -> int:
+    """Returns how often a run has crashed that never ran, whose attempts Prefect does not count."""
+    states = await ask(lambda api: api.read_flow_run_states(flow_run_id))
+    return sum(state.is_crashed() for state in states)
+
+
+async def _deployed(
+    rule: Rule, types: list[StateType], *, since: datetime | None = None
+) -> AsyncIterator[tuple[FlowRun, State]]:
+    """Finds the runs of deployments to which a rule applies; only they can be scheduled."""
+    ended = FlowRunFilterEndTime(after_=since) if since else None
+    flow_run_filter = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types)),
+        tags=FlowRunFilterTags(all_=rule.tags) if rule.tags else None,
+        end_time=ended,
+    )
+    # Read to the end first: a changed state shifts the pages.
+    found = [one async for one in find_flow_runs(flow_run_filter, sort=FlowRunSort.ID_DESC)]
+    for flow_run in found:
+        if flow_run.state is not None and flow_run.deployment_id is not None:
+            yield flow_run, flow_run.state
+
+
+async def _set_state(flow_run: FlowRun, expected: State, state: State) -> bool:
+    """Sets a state, unless the run has another one than expected by now."""
+    current = await ask(lambda api: api.read_flow_run(flow_run.id))
+    if current.state is None or current.state.id != expected.id:
+        return False
+    answer = await ask(lambda api: api.set_flow_run_state(flow_run.id, state))
+    return answer.status is SetStateStatus.ACCEPT

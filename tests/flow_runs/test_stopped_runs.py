@@ -1,0 +1,179 @@
+"""Runs that have stopped and that the automations have missed are brought back, by the automations' own limits."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import anyio
+import httpx
+import pytest
+import yaml
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.events.schemas.automations import AutomationCore
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.states import Cancelled, Crashed, Pending, Running, Scheduled
+
+from rh_prefect.flow_runs.stopped_runs import MARK_CRASHED, RUN_AGAIN, revive_stopped
+from rh_prefect.jobs.loop_thread import LOOP
+from tests.support.prefect_server import PrefectServer
+
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server", "automations")]
+
+AUTOMATIONS = Path(__file__).parents[2] / "deployments" / "automations.yaml"
+HOUR = timedelta(hours=1)
+RUNS: set[UUID] = set()
+"""The runs of the test; those of earlier ones are still there."""
+
+
+@pytest.fixture
+def automations(prefect_server: PrefectServer) -> Iterator[dict[str, UUID]]:
+    """The automations of this project, by name; the server itself waits too long to act in a test."""
+    made: dict[str, UUID] = {}
+    with get_client(sync_client=True) as client:
+        for found in yaml.safe_load(AUTOMATIONS.read_text())["automations"]:
+            found["trigger"]["within"] = HOUR.total_seconds() / 2
+            made[found["name"]] = client.create_automation(AutomationCore.model_validate(found))
+        try:
+            yield made
+        finally:
+            for name in made:
+                for one in client.read_automations_by_name(name):
+                    client.delete_automation(one.id)
+
+
+@flow
+def nothing() -> None: ...
+
+
+@pytest.fixture(autouse=True)
+def runs() -> Iterator[None]:
+    """Keeps the runs of one test from the next one."""
+    yield
+    RUNS.clear()
+
+
+async def begin(*states: State[Any], tags: tuple[str, ...] = ("media",)) -> UUID:
+    """A run of a deployment that had these states."""
+    async with get_client() as client:
+        flow_id = await client.create_flow(nothing)
+        deployment = await client.create_deployment(flow_id=flow_id, name=uuid.uuid4().hex, tags=list(tags))
+        run = (await client.create_flow_run_from_deployment(deployment)).id
+        for state in states:
+            await client.set_flow_run_state(run, state, force=True)
+    RUNS.add(run)
+    return run
+
+
+async def states_of(run: UUID) -> list[str]:
+    async with get_client() as client:
+        return [state.name or "" for state in await client.read_flow_run_states(run)]
+
+
+async def look(*, later: timedelta = HOUR) -> set[UUID]:
+    """Looks at the runs some time later, as the schedule does; returns those that were changed."""
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 180}):
+        done = await LOOP.call(revive_stopped(hours=24, now=datetime.now(UTC) + later))
+    return {one.flow_run_id for one in done} & RUNS
+
+
+async def test_a_crashed_run_is_scheduled_again_up_to_the_limit_of_the_automation() -> None:
+    """Prefect's server forgets a crash that was near to a restart of it, and the run stayed crashed for ever."""
+    first = await begin(Running(), Crashed())
+    third = await begin(*[Running(), Crashed()] * 3)
+    fourth = await begin(*[Running(), Crashed()] * 4)
+    assert await look() == {first, third}
+    assert [(await states_of(run))[-1] for run in (first, third, fourth)] == ["AwaitingRetry"] * 2 + ["Crashed"]
+    assert await look() == set(), "they are scheduled"
+
+
+async def test_a_crash_is_left_to_the_automation_first_and_old_ones_are_left_alone() -> None:
+    run = await begin(Running(), Crashed())
+    assert await look(later=timedelta(0)) == set()
+    assert await look(later=timedelta(days=2)) == set()
+    assert (await states_of(run))[-1] == "Crashed"
+
+
+async def test_other_runs_are_left_alone() -> None:
+    await begin(Running(), Crashed(), tags=("other",))
+    await begin(Running(), Cancelled())
+    await begin(Scheduled())
+    async with get_client() as client:
+        of_a_program = await client.create_flow_run(nothing, tags=["media"], state=Pending())
+    RUNS.add(of_a_program.id)
+    assert await look() == set()
+    assert await states_of(of_a_program.id) == ["Pending"]
+
+
+@pytest.mark.parametrize("name", [RUN_AGAIN, MARK_CRASHED])
+async def test_an_automation_that_is_paused_or_absent_has_its_runs_left_alone(
+    automations: dict[str, UUID], name: str
+) -> None:
+    crashed, lost = await begin(Running(), Crashed()), await begin(Pending())
+    async with get_client() as client:
+        await client.pause_automation(automations[name])
+    changed = await look()
+    assert changed == ({lost} if name == RUN_AGAIN else {crashed})
+    async with get_client() as client:
+        for one in automations.values():
+            await client.delete_automation(one)
+    assert await look() == set()
+
+
+@pytest.mark.parametrize("name", ["Pending", "Submitting", "InfrastructurePending"])
+async def test_a_run_whose_worker_died_before_it_began_is_brought_back(name: str) -> None:
+    run = await begin(Pending(name=name))
+    assert await look(later=timedelta(minutes=25)) == set(), "infrastructure may take some time"
+    assert await look() == {run}
+    assert (await states_of(run))[-2:] == ["Crashed", "AwaitingRetry"]
+
+
+async def test_a_run_that_can_never_begin_is_not_tried_for_ever() -> None:
+    run = await begin(*[Pending(), Crashed()] * 4)
+    assert await look() == set()
+    assert (await states_of(run))[-1] == "Crashed"
+
+
+async def test_a_run_that_was_killed_before_its_first_heartbeat_is_brought_back(
+    prefect_server: PrefectServer,
+) -> None:
+    """The automation waits from the first heartbeat on, so that such a run stayed Running for ever."""
+    killed, alive = await begin(Running()), await begin(Running())
+    await heartbeat(prefect_server, alive, at=datetime.now(UTC) + HOUR - timedelta(minutes=3))
+    await stored(killed, "prefect.flow-run.Running")
+    await stored(alive, "prefect.flow-run.heartbeat")
+    assert await look() == {killed}
+    assert (await states_of(alive))[-1] == "Running"
+    assert "Crashed" in await states_of(killed)
+
+
+async def heartbeat(server: PrefectServer, run: UUID, *, at: datetime) -> None:
+    event = {
+        "occurred": at.isoformat(),
+        "event": "prefect.flow-run.heartbeat",
+        "resource": {"prefect.resource.id": f"prefect.flow-run.{run}"},
+        "id": str(uuid.uuid4()),
+    }
+    async with httpx.AsyncClient(base_url=server.api, timeout=60) as http:
+        (await http.post("/events", json=[event])).raise_for_status()
+
+
+async def stored(run: UUID, event: str) -> None:
+    """Waits until the server has stored an event of a run, which it does some time later."""
+    resource, until = {"id": [f"prefect.flow-run.{run}"]}, (datetime.now(UTC) + 2 * HOUR).isoformat()
+    deadline = time.monotonic() + 120
+    async with get_client() as client:
+        while True:
+            asked = {"filter": {"resource": resource, "occurred": {"until": until}}}
+            found = (await client.request("POST", "/events/filter", json=asked)).json()["events"]
+            if event in [one["event"] for one in found]:
+                return
+            assert time.monotonic() < deadline, found
+            await anyio.sleep(0.2)
