@@ -10,14 +10,14 @@ import pytest
 
 from rh_prefect.emulator import DEFAULT, Emulator
 
-REFUSED_AT_SUBMIT = replace(DEFAULT, moderated_at_submit=("1501", ""))
-"""The content check is part of the submit; by default the task fails."""
+HELPFUL = replace(DEFAULT, moderated_at_submit=("1501", ""), preview_unpriced=None)
+"""The content check is part of the submit, and what the catalogue cannot price has a price preview."""
 
 
 @pytest.fixture
 def rh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
     """A fresh emulator with an instant clock; `RH_…` points at it and at folders of this test."""
-    with Emulator(long_side=96, fps=6, moderated=["forbidden"], assumptions=REFUSED_AT_SUBMIT) as emulator:
+    with Emulator(long_side=96, fps=6, moderated=["forbidden"], assumptions=HELPFUL) as emulator:
         for name, value in environment(emulator, tmp_path).items():
             monkeypatch.setenv(name, value)
         yield emulator
