@@ -105,7 +105,7 @@ def _mutable_parts(node: ast.AST) -> Iterator[ast.AST]:
         case ast.ClassDef():
             yield from node.body
         case ast.AnnAssign():
-            yield from [node.value] if node.value else []
+            yield from [node.value] if node.value and ast.unparse(node.annotation) != "TypeAlias" else []
         case _:
             yield from ast.iter_child_nodes(node)
 
