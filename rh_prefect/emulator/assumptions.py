@@ -21,8 +21,8 @@ Check = Literal["tier", "webhook", "params", "content", "people", "files", "gate
 
 def _refused_task() -> dict[str, object]:
     empty = dict.fromkeys(("taskId", "status", "errorCode", "errorMessage"), "")
-    told = {**empty, "results": None, "clientId": "", "promptTips": "", "failedReason": {}}
-    return {**told, **dict.fromkeys(("usage", "parentTaskId", "taskUsageList"))}
+    known: dict[str, object] = {**empty, "results": None, "clientId": "", "promptTips": "", "failedReason": {}}
+    return {**known, **dict.fromkeys(("usage", "parentTaskId", "taskUsageList"))}
 
 
 def _upload_extensions() -> dict[str, str]:
@@ -265,7 +265,7 @@ class Assumptions:
         default_factory=lambda: {"rhart-video/minimax-h3-oss/*": Decimal("0.15")}
     )
     """Amounts of previews that are for one second of `duration`, by pattern of endpoint; the task costs all seconds.
-    Evidence: the amount was measured; that it is for one second follows from measured costs."""
+    Evidence: recorded by a third party."""
 
     preview_zero: tuple[str, ...] = ("bytedance/seedance-2.5*",)
     """Patterns of endpoints whose price previews quote 0, without being free. Evidence: measured; these models are

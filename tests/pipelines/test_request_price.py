@@ -16,7 +16,7 @@ from rh_prefect.pipelines.planning_values import FRAME_SECONDS, File, Span, Unkn
 
 
 def model(price: PriceTable | None, *params: Param, output: Any = "video", note: str = "") -> Model:
-    return Model("test", "test/model", output, "test", params=params, price=price, price_note=note or None)
+    return Model("test", "test/model", output, "test", params=params, price=price, price_note=note)
 
 
 def figures(price: Money) -> tuple[str, str, str, bool]:
@@ -60,7 +60,7 @@ def test_a_price_that_may_be_more_is_open() -> None:
 
 def test_what_has_no_price_is_open_and_an_assumed_price_stays_so() -> None:
     assert cost(None, {}) == cost(model(None), {}) == ("0", "0", "0", True)
-    assumed = {"price": {"expected": 2, "most": 3}}
+    assumed: dict[str, Any] = {"price": {"expected": 2, "most": 3}}
     for made in (None, model(None), model(CALL)):
         assert cost(made, {}, attempts=2, **assumed) == ("0", "2.0", "6.0", True)
     length = Assume.model_validate({"seconds": 7})
