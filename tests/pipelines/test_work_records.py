@@ -99,10 +99,10 @@ HELPED, NOT_HELPED, HOPELESS = "1504", "805", "1501"
         (None, None, 1),
         (Fault("submit", number=1, kind="code", code="421"), None, 1),
         (Fault("submit", number=1, kind="fail", code=HELPED), None, 2),
-        (Fault("submit", every=1, kind="fail", code=HELPED), JobFailed, 3),
-        (Fault("submit", every=1, kind="fail", code=NOT_HELPED), JobFailed, 1),
-        (Fault("submit", every=1, kind="fail", code=HOPELESS), JobFailed, 1),
-        (Fault("submit", every=1, kind="code", code="301"), RequestRejected, 0),
+        (Fault("submit", every=1, times=9, kind="fail", code=HELPED), JobFailed, 3),
+        (Fault("submit", every=1, times=9, kind="fail", code=NOT_HELPED), JobFailed, 1),
+        (Fault("submit", every=1, times=9, kind="fail", code=HOPELESS), JobFailed, 1),
+        (Fault("submit", every=1, times=9, kind="code", code="301"), RequestRejected, 0),
     ],
     ids=["success", "no slot", "one failure", "failures", "useless", "hopeless", "refusal"],
 )
@@ -117,6 +117,20 @@ async def test_nothing_stays_reserved_when_a_work_has_ended(
     assert isinstance(done, error or WorkResult)
     assert len(rh.recorder.paid) == paid
     assert await reserved(run) == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [(HELPED, "run it again, which pays for a new task"), (HOPELESS, "run again with --retake")],
+)
+async def test_a_failure_says_whether_the_same_request_is_worth_another_task(
+    rh: Emulator, given: dict[str, Any], code: str, advice: str
+) -> None:
+    rh.faults.add(Fault("submit", number=1, kind="fail", code=code))
+    with pytest.raises(JobFailed, match=advice) as caught:
+        await PipelineRun(**given).one(picture())
+    assert caught.value.new_task is (code == HELPED)
+    assert (caught.value.code, caught.value.task_id) == (code, rh.recorder.paid[0].task_id)
 
 
 async def test_what_does_not_fit_into_the_budget_reserves_nothing_and_claims_nothing(
