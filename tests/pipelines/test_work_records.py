@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rh_prefect.emulator import Emulator, Fault
+from rh_prefect import models
+from rh_prefect.emulator import DEFAULT, Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
-from rh_prefect.errors import BudgetExceeded, JobCancelled, JobFailed, RequestRejected, SubmissionUnknown
+from rh_prefect.errors import (
+    ApiError,
+    BudgetExceeded,
+    JobCancelled,
+    JobError,
+    JobFailed,
+    RequestRejected,
+    SubmissionUnknown,
+)
+from rh_prefect.jobs.job_context import JobCall
 from rh_prefect.jobs.journal.budget import spend_tracker_of
 from rh_prefect.jobs.journal.record_types import Record
 from rh_prefect.jobs.journal.scope import cancel_key
 from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.jobs.options import Options
 from rh_prefect.pipelines.run_ledger import WorksLedger
-from rh_prefect.pipelines.work_runner import WorkCall, WorkResult
+from rh_prefect.pipelines.work_runner import WorkCall, WorkResult, WorkRunner
 from rh_prefect.workflows import WorkflowInput
 from tests.support.pipeline_runs import PipelineRun, picture
 
@@ -270,3 +282,115 @@ async def test_a_refused_submission_leaves_its_slot_to_the_others(tmp_path: Path
         wrong, *right = await run.make(picture("wrong"), picture("one"), picture("two"))
     assert isinstance(wrong, RequestRejected)
     assert all(isinstance(one, WorkResult) for one in right)
+
+
+UNPRICED = "dola-Seedream-5.0-pro/text-to-image"
+
+
+async def test_an_assumed_price_counts_where_no_other_is_known(rh: Emulator, given: dict[str, Any]) -> None:
+    run = PipelineRun(**given)
+    asked = WorkCall("new", models.input_for(UNPRICED)(prompt="a pier"), price=Decimal("0.5"))
+    with pytest.raises(BudgetExceeded):
+        await run.one(asked, budget=0.4)
+    assert rh.recorder.submissions == []
+    await run.one(asked, budget=0.6)
+    await PipelineRun(**given, name="two").one(picture(price=Decimal(5)), budget=0.05)
+    with pytest.raises(BudgetExceeded, match="neither in the catalogue nor in the price response"):
+        await PipelineRun(**given, name="three").one(replace(asked, price=None, take=2), budget=9)
+    assert len(rh.recorder.paid) == 2
+
+
+async def test_a_result_is_recorded_with_its_place_its_names_and_its_cost(rh: Emulator, given: dict[str, Any]) -> None:
+    run = PipelineRun(**given)
+    done = await run.one(picture())
+    (file,) = done.home.outputs
+    assert done.home.store == run.store.url
+    assert not file.uri.startswith(run.store.url)
+    assert [one.uri for one in done.files] == [run.store.uri(file.uri)]
+    assert run.store.exists(file.uri)
+    assert (done.home.task_id, done.home.flow_run) == (rh.recorder.paid[0].task_id, "one")
+    assert (done.home.cost, done.home.currency, done.home.coins) == (PRICE, "CNY", None)
+    assert (done.home.texts, done.home.value) == ((), None)
+    end = next(event for event in run.heard if event.state == "succeeded")
+    assert (end.task_id, end.cost, end.currency) == (done.home.task_id, PRICE, "CNY")
+    assert (end.output, end.job.rpartition("/")[2]) == (done.files[0].uri, done.work)
+    assert end.message == f"done: {done.files[0].uri}; 0.04 CNY"
+    other = PipelineRun(**given, name="two")
+    await other.one(picture())
+    (reused,) = other.heard
+    assert (reused.state, reused.cost, reused.output) == ("reused", None, done.files[0].uri)
+    assert reused.message == f"run one has made it: {done.files[0].uri}; nothing was paid"
+
+
+async def test_an_answer_is_recorded_as_it_was_read(rh: Emulator, given: dict[str, Any]) -> None:
+    run = PipelineRun(**given)
+    words = models.RhartTextG3FlashPreviewTextToText(prompt="one")
+    done = await run.one(WorkCall("words", words, parse=len, shape="length"))
+    (text,) = done.home.texts
+    assert (done.home.value, done.home.outputs, done.files) == (len(text), (), ())
+    end = next(event for event in run.heard if event.state == "succeeded")
+    assert end.message.startswith(f"done: {len(text)} characters of text; ")
+    assert end.output is None
+
+
+async def test_the_costs_of_a_run_hold_its_failed_tasks_and_none_of_another_run(
+    given: dict[str, Any], tmp_path: Path
+) -> None:
+    charged = replace(DEFAULT, refund_failed_models=False)
+    with Emulator(clock="polls", polls=2, long_side=48, assumptions=charged) as rh:
+        given = {**given, "url": rh.url, "key": rh.key}
+        rh.faults.add(Fault("submit", number=1, kind="fail", code=HELPED))
+        run, other = PipelineRun(**given), PipelineRun(**given, name="two")
+        first = await run.one(picture(attempts=2))
+        await other.one(picture())
+        second = await other.one(picture("its own"))
+
+        async def costs(of: PipelineRun) -> dict[str, str]:
+            runner = WorkRunner(of.engine, await of.works(), settings=of.settings)
+            call = JobCall(of.scope, of.store, options=Options(), observer=of)
+
+            async def look() -> dict[str, str]:
+                spent = runner.spent_on(first.work, call)
+                found = {work: str(cost) for work, cost in (await runner.costs(call)).items()}
+                assert str(spent) == found.get(first.work, "0")
+                return found
+
+            return await LOOP.call(look())
+
+        assert await costs(run) == {first.work: "0.08 CNY"}
+        assert await costs(other) == {second.work: "0.04 CNY"}
+
+
+async def test_a_work_that_its_plan_does_not_name_is_a_defect_and_not_paid(rh: Emulator, given: dict[str, Any]) -> None:
+    with pytest.raises(JobError, match=r"the plan names work abab.* This is a defect of rh-prefect"):
+        await PipelineRun(**given).one(picture(planned="ab" * 20))
+    work = (await PipelineRun(**given).one(picture())).work
+    assert (await PipelineRun(**given).one(picture(planned=work))).work == work
+    assert len(rh.recorder.paid) == 1
+
+
+async def test_a_graph_is_the_work_that_its_plan_names_unless_it_was_edited_since(
+    rh: Emulator, given: dict[str, Any]
+) -> None:
+    graph = WorkflowInput(id=rh.workflows.add(dict(TEXT_TO_IMAGE)), nodes={"6.text": "a pier"})
+    run = PipelineRun(**given)
+    with pytest.raises(JobError, match="was edited on the site after this run was planned"):
+        await run.one(WorkCall("ink", graph, planned="ab" * 20, saved_graph="of yesterday"))
+    assert rh.recorder.submissions == []
+
+    runner = WorkRunner(run.engine, await run.works(), settings=run.settings)
+    call = JobCall(run.scope, run.store, options=Options(), observer=run)
+    _, request = await LOOP.call(runner.prepare(WorkCall("ink", graph), call))
+    done = await run.one(WorkCall("ink", graph, planned="ab" * 20, saved_graph=request.graph))
+    assert done.work == "ab" * 20
+
+
+async def test_a_graph_that_cannot_be_read_after_its_plan_is_said_and_not_paid(
+    rh: Emulator, given: dict[str, Any]
+) -> None:
+    rh.faults.add(Fault("workflow", every=1, kind="code", code="380"))
+    graph = WorkflowInput(id="2031112223334445057", nodes={"6.text": "a pier"})
+    with pytest.raises(JobError, match=r"ink: .* Nothing was paid for it"):
+        await PipelineRun(**given).one(WorkCall("ink", graph, planned="ab" * 20, saved_graph="known"))
+    with pytest.raises(ApiError):
+        await PipelineRun(**given).one(WorkCall("ink", graph))
