@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -58,6 +58,15 @@ async def reserved(run: PipelineRun) -> Decimal:
     return await LOOP.call(look())
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for what no event tells; the records of a process change in its own thread."""
+    for _ in range(1500):
+        if condition():
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("it did not come true within 30 s")
+
+
 async def cancel(run: PipelineRun) -> None:
     """Cancels an attempt of a flow run, as a person does."""
     await run.scope.journal.create(cancel_key(run.attempt), Record().model_dump(mode="json"))
@@ -92,8 +101,7 @@ async def test_a_run_that_waits_for_a_task_of_another_says_so_and_claims_nothing
     assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 1)
     order: list[str] = []
     second = asyncio.ensure_future(PipelineRun(**given, name="two", operation=order.append).one(picture()))
-    while not any("-wait1-1" in what for what in order):  # noqa: ASYNC110 - it sets no event
-        await asyncio.sleep(0.02)
+    await until(lambda: any("-wait1-1" in what for what in order))
     assert not any("-claim-" in what for what in order)
     rh.clock.polls = 1
     assert (await first).home == (await second).home
@@ -143,6 +151,17 @@ async def test_a_failure_says_whether_the_same_request_is_worth_another_task(
         await PipelineRun(**given).one(picture())
     assert caught.value.new_task is (code == HELPED)
     assert (caught.value.code, caught.value.task_id) == (code, rh.recorder.paid[0].task_id)
+
+
+@pytest.mark.parametrize(("code", "paid"), [(HELPED, 2), (NOT_HELPED, 2), (HOPELESS, 1)])
+async def test_a_later_run_pays_again_unless_the_same_request_would_fail_again(
+    rh: Emulator, given: dict[str, Any], code: str, paid: int
+) -> None:
+    rh.faults.add(Fault("submit", number=1, kind="fail", code=code))
+    await PipelineRun(**given).make(picture())
+    (done,) = await PipelineRun(**given, name="later").make(picture(attempts=3))
+    assert isinstance(done, WorkResult if paid == 2 else JobFailed)
+    assert len(rh.recorder.paid) == paid
 
 
 async def test_what_does_not_fit_into_the_budget_reserves_nothing_and_claims_nothing(
@@ -232,8 +251,7 @@ async def test_a_failure_that_a_run_has_waited_for_is_one_of_its_attempts(
     order: list[str] = []
     other = PipelineRun(**given, name="two", operation=order.append)
     second = asyncio.ensure_future(other.one(picture(attempts=attempts)))
-    while not any("-wait1-1" in what for what in order):  # noqa: ASYNC110 - it sets no event
-        await asyncio.sleep(0.02)
+    await until(lambda: any("-wait1-1" in what for what in order))
     rh.clock.polls = 1
     with pytest.raises(JobFailed):
         await first
@@ -252,8 +270,7 @@ async def test_a_resumed_run_counts_the_failure_that_it_had_waited_for_and_a_new
     assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 1)
     order: list[str] = []
     killed = asyncio.ensure_future(PipelineRun(**given, name="two", operation=order.append).one(picture()))
-    while not any("-wait1-1" in what for what in order):  # noqa: ASYNC110 - it sets no event
-        await asyncio.sleep(0.02)
+    await until(lambda: any("-wait1-1" in what for what in order))
     killed.cancel()
     rh.clock.polls = 1
     await asyncio.gather(first, killed, return_exceptions=True)
