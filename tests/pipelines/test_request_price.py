@@ -116,6 +116,14 @@ def test_an_option_without_a_price_costs_at_least_the_cheapest_one() -> None:
     assert cost(made, {"size": unknown("string")}, attempts=2) == ("1", "1", "2", True)
 
 
+def test_a_length_between_two_that_have_a_price_has_none() -> None:
+    table = PriceTable("call", by=("duration",), rows=((("5",), Decimal(1)), (("10",), Decimal(2))))
+    made = model(table, LENGTH)
+    assert cost(made, {"duration": unknown("integer", 5, 10, 10)}) == ("1", "2", "2", False)
+    for span in ((5, 7, 10), (4, 5, 10), (5, 10, 11)):
+        assert cost(made, {"duration": unknown("integer", *span)}, attempts=2) == ("1", "1", "2", True)
+
+
 def test_an_input_of_unknown_length_has_no_least_price() -> None:
     assert cost(model(BY_INPUT), {}, seconds=None) == ("0", "0", "0", True)
 

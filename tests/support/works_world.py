@@ -82,6 +82,7 @@ class World:
         dead: Processes that were killed.
         cancelled: Flow runs that a person has cancelled.
         asked: What processes that cancel a task have read: whether another run waits for it.
+        cancelling: Processes that have cancelled a task.
         left: How often faults can still happen.
     """
 
@@ -94,6 +95,7 @@ class World:
     dead: frozenset[str] = frozenset()
     cancelled: frozenset[str] = frozenset()
     asked: tuple[tuple[str, bool], ...] = ()
+    cancelling: frozenset[str] = frozenset()
     left: Faults = field(default_factory=Faults)
 
     def read(self, name: str) -> Token | None:
@@ -378,6 +380,7 @@ class Explorer:
                 status = world.task(submit.n)
                 status = "cancelled" if status == "pending" else status
                 after = world.with_task(submit.n, str(status)).create(f"end-{submit.n}", status)
+                after = replace(after, cancelling=after.cancelling | {actor.pid})
                 yield after, after.read(f"end-{submit.n}")
             case work_lifecycle.Publish(submit):
                 yield world, world.read(f"end-{submit.n}")
@@ -495,6 +498,8 @@ def _check_cancellation(actor: Actor, process: Process, world: World) -> None:
     """A cancelled run, or its hook, has ended: no task of it goes on unless another run waits for it."""
     if process.outcome != "JobCancelled" and not process.outcome.startswith("cancelled"):
         return
+    if process.outcome == f"cancelled: {actor.pid not in world.cancelling}":
+        raise Violation(f"{actor.pid} reports {process.outcome}: {world}")
     if dict(world.asked).get(actor.pid):
         return
     for n, status in world.tasks:
