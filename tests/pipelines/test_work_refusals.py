@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
@@ -29,6 +29,7 @@ class Course:
         slots: Whether the account was full, for each slot that was given back.
         asked: The codes for which another account was looked for.
         released: Numbers whose price was released.
+        order: The names of all steps.
         error: How it ended.
     """
 
@@ -37,6 +38,7 @@ class Course:
     slots: list[bool] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     released: list[int] = field(default_factory=list)
+    order: list[str] = field(default_factory=list)
     error: RunningHubError | None = None
 
 
@@ -57,7 +59,8 @@ def course_of(codes: Iterable[str], *, policy: WorkPolicy = POLICY, has_others: 
     return found
 
 
-def _done(step: Any, left: Iterable[str], found: Course, has_others: bool) -> Any:
+def _done(step: Any, left: Iterator[str], found: Course, has_others: bool) -> Any:
+    found.order.append(type(step).__name__)
     match step:
         case steps.CheckCancel():
             return False
@@ -65,7 +68,7 @@ def _done(step: Any, left: Iterable[str], found: Course, has_others: bool) -> An
             return intent_of(n, "a", "one")
         case steps.Post():
             found.posts += 1
-            return refused(next(iter(left)))
+            return refused(next(left))
         case steps.RecordAnswer(intent, n, answer):
             return Submit(n, intent, answer=answer)
         case steps.SwitchAccount(answer):
@@ -118,3 +121,13 @@ def test_another_account_is_tried_at_once() -> None:
     assert isinstance(found.error, ConnectFailed)
     assert found.asked == ["416", "416"]
     assert [number for number, _ in found.pauses] == [1, 2, 3, 4]
+
+
+def test_inputs_are_uploaded_before_the_wait_for_a_slot_and_looked_at_again_after_it() -> None:
+    """What is wrong with them is said at once, and a link that has grown old during the wait is renewed."""
+    order = course_of(["301"]).order
+    wait, paid = order.index("AwaitSlot"), order.index("Post")
+    assert "Prepare" in order[:wait]
+    assert "Prepare" in order[wait:paid]
+    assert order.index("Reserve") > wait, "the price is that of the account that has the slot"
+    assert order[wait:paid].index("CheckCancel") < order[wait:paid].index("Claim")
