@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -65,6 +66,13 @@ async def test_the_places_of_a_run_are_listed_once_each(journal: FolderJournal) 
         await note_place(journal, place, pipeline, attempt=1)
     assert await has_works(journal)
     assert sorted((one.url, one.storage) for one in await read_places(journal)) == [("/here", "disk"), ("/there", None)]
+
+
+async def test_the_names_of_the_records_of_places_stay_the_same_in_later_versions(journal: FolderJournal) -> None:
+    await note_place(journal, HERE, "film", attempt=1)
+    first, own = (hashlib.sha256(text.encode()).hexdigest()[:40] for text in ("film", "film /here"))
+    found = {key async for _, records in journal.jobs() for key in records}
+    assert found == {f"{first}-place-1", f"{own}-place-1", f"{own}-used-1"}
 
 
 async def test_a_pipeline_in_another_place_than_in_an_earlier_attempt_is_refused(journal: FolderJournal) -> None:

@@ -20,6 +20,7 @@ from rh_prefect.errors import (
     JobCancelled,
     JobError,
     JobFailed,
+    MediaError,
     RequestRejected,
     SubmissionUnknown,
 )
@@ -411,3 +412,15 @@ async def test_a_graph_that_cannot_be_read_after_its_plan_is_said_and_not_paid(
         await PipelineRun(**given).one(WorkCall("ink", graph, planned="ab" * 20, saved_graph="known"))
     with pytest.raises(ApiError):
         await PipelineRun(**given).one(WorkCall("ink", graph))
+
+
+async def test_a_damaged_file_is_no_result_and_is_fetched_again_at_no_cost(rh: Emulator, given: dict[str, Any]) -> None:
+    rh.faults.add(Fault("download", every=1, kind="short"))
+    with pytest.raises(MediaError, match=r"was paid for, and .* is damaged"):
+        await PipelineRun(**given).one(picture())
+    with pytest.raises(MediaError):
+        await PipelineRun(**given, name="two").one(picture())
+    rh.faults.clear()
+    done = await PipelineRun(**given, name="two").one(picture())
+    assert done.files[0].defect is None
+    assert (done.home.n, len(rh.recorder.paid)) == (1, 1)
