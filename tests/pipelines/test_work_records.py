@@ -333,6 +333,7 @@ async def test_a_result_is_recorded_with_its_place_its_names_and_its_cost(rh: Em
     assert (end.task_id, end.cost, end.currency) == (done.home.task_id, PRICE, "CNY")
     assert (end.output, end.job.rpartition("/")[2]) == (done.files[0].uri, done.work)
     assert end.message == f"done: {done.files[0].uri}; 0.04 CNY"
+    assert [event.state for event in run.heard if not event.is_step][-2:] == ["collecting", "succeeded"]
     other = PipelineRun(**given, name="two")
     await other.one(picture())
     (reused,) = other.heard
