@@ -9,11 +9,12 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
 ROOT = Path(__file__).parents[1]
-JOBS = "rh_prefect/jobs"
+PACKAGE = "rh_prefect"
 
 Change: TypeAlias = tuple[ast.expr | ast.stmt, str]
 """A node, and what is written in its place."""
@@ -49,7 +50,7 @@ class Mutant:
 
     @property
     def path(self) -> str:
-        return f"{JOBS}/{self.module}.py"
+        return f"{PACKAGE}/{self.module}.py"
 
     def source(self, root: Path) -> bytes:
         """The whole module with the fault."""
@@ -68,7 +69,7 @@ class Mutant:
 
 def mutants_of(module: str) -> list[Mutant]:
     """Everything that can be changed in a module."""
-    source = (ROOT / JOBS / f"{module}.py").read_bytes()
+    source = (ROOT / PACKAGE / f"{module}.py").read_bytes()
     begins = [0]
     for line in source.splitlines(keepends=True):
         begins.append(begins[-1] + len(line))
@@ -104,12 +105,15 @@ def _mutable_parts(node: ast.AST) -> Iterator[ast.AST]:
         case ast.ClassDef():
             yield from node.body
         case ast.AnnAssign():
-            yield from [node.value] if node.value else []
+            yield from [node.value] if node.value and ast.unparse(node.annotation) != "TypeAlias" else []
         case _:
             yield from ast.iter_child_nodes(node)
 
 
 def _changes_of(node: ast.AST) -> Iterator[Change]:
+    for body in (getattr(node, name, None) for name in ("body", "orelse", "finalbody")):
+        if isinstance(body, list):
+            yield from _reordered(body)
     match node:
         case ast.Compare() | ast.BoolOp() | ast.UnaryOp() | ast.BinOp() | ast.Constant():
             yield from _changes_of_value(node)
@@ -130,6 +134,29 @@ def _changes_of(node: ast.AST) -> Iterator[Change]:
             return
         case ast.Raise() | ast.Expr(ast.Call() | ast.Await() | ast.Yield() | ast.YieldFrom()):
             yield node, "pass"
+
+
+def _reordered(body: Sequence[ast.stmt]) -> Iterator[Change]:
+    """Two steps in the other order: what is recorded before and after an effect decides who pays."""
+    for first, second in pairwise(body):
+        if not (_is_step(first) and _is_step(second)):
+            continue
+        bound = {one.id for one in ast.walk(first) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)}
+        if bound.isdisjoint(one.id for one in ast.walk(second) if isinstance(one, ast.Name)):
+            both = ast.Expr(ast.Constant(None), lineno=first.lineno, col_offset=first.col_offset)
+            both.end_lineno, both.end_col_offset = second.end_lineno, second.end_col_offset
+            indent = "\n" + " " * first.col_offset
+            yield both, indent.join(ast.unparse(one).replace("\n", indent) for one in (second, first))
+
+
+def _is_step(statement: ast.stmt) -> bool:
+    match statement:
+        case ast.Expr(value) | ast.Assign(value=value) | ast.AnnAssign(value=value):
+            return isinstance(value, ast.Yield | ast.YieldFrom | ast.Await | ast.Call) and not (
+                isinstance(value, ast.Call) and isinstance(statement, ast.Assign | ast.AnnAssign)
+            )
+        case _:
+            return False
 
 
 def _changes_of_value(node: ast.expr) -> Iterator[Change]:

@@ -27,7 +27,12 @@ def emulator(
         Literal["instant", "polls", "real"],
         Parameter(help="How tasks progress: at the first poll, at the n-th poll, or by time."),
     ] = "real",
-    factor: Annotated[float, Parameter(help="Number of emulator seconds per real second.", validator=_SOME)] = 1.0,
+    factor: Annotated[
+        float,
+        Parameter(
+            help="Number of emulator seconds per real second; 0 stops the clock.", validator=validators.Number(gte=0)
+        ),
+    ] = 1.0,
     limit: Annotated[int, Parameter(help="Number of tasks that the key may run at once.", validator=_SOME)] = 50,
     long_side: Annotated[
         int, Parameter(help="Long side of pictures and videos, in pixels.", validator=validators.Number(gte=16))

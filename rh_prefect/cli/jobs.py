@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import mimetypes
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
@@ -24,12 +25,17 @@ from rh_prefect.jobs.journal.spool import Spool
 from rh_prefect.settings import get_settings
 
 if TYPE_CHECKING:
+    from rh_prefect.client import TaskView
     from rh_prefect.jobs.journal.job_records import Submit
     from rh_prefect.jobs.journal.journal import Journal
     from rh_prefect.jobs.journal.record_types import Intent
     from rh_prefect.jobs.journal.scope import Scope
     from rh_prefect.jobs.run_cancellation import CancelReport
     from rh_prefect.pipelines.works_store import WorksJournal
+
+
+_KINDS = frozenset({"image", "video", "audio"})
+"""Kinds of files that the extension of a result tells apart."""
 
 
 def list_(
@@ -337,9 +343,9 @@ def _what(view: JobView) -> str:
 
 async def _adopt(scope: str, key: str, task_id: str) -> None:
     journal = _journal(scope)
-    view = await read_job(journal, key)
+    intent = (await read_job(journal, key)).submits[-1].intent
     try:
-        await _status(view.submits[-1].intent, task_id)
+        task = await _task(intent, task_id)
     except TaskNotFound as error:
         raise InputError(
             f"{scope}/{key}: the account that submitted it has no task {task_id}. What to do: copy the id "
@@ -347,7 +353,30 @@ async def _adopt(scope: str, key: str, task_id: str) -> None:
         ) from error
     except RunningHubError as error:
         print(f"task {task_id} could not be verified; it is recorded as given: {error}")
+    else:
+        _check_kind(f"{scope}/{key}", intent, task)
     await manual_repair.adopt(journal, key, task_id)
+    print(
+        f"RunningHub does not report which model a task is of. In the call log task {task_id} must be one of "
+        f"{intent.endpoint} that was submitted at {intent.at}; another task's result would be used for this job."
+    )
+
+
+def _check_kind(job: str, intent: Intent, task: TaskView) -> None:
+    """Raises an error if the results of a task are not of the kind that the job's model makes."""
+    from rh_prefect.catalog.registry import get, is_known
+
+    if not is_known(intent.endpoint):
+        return
+    output = get(intent.endpoint).output
+    kinds = {str(mimetypes.guess_type(f"x.{one.type}")[0]).partition("/")[0] for one in task.outputs if one.url}
+    if kinds and output in _KINDS and kinds <= _KINDS - {output}:
+        raise InputError(
+            f"{job}: task {task.task_id} made {' and '.join(sorted(kinds))}, and {intent.endpoint} makes {output}, so "
+            "it is not the task of this job. Nothing was recorded. What to do: look for a task of "
+            f"{intent.endpoint} in RunningHub's call log, near {intent.at}; if there is none, "
+            f"`rh-prefect jobs mark-refused {job}`."
+        )
 
 
 async def _mark_refused(scope: str, key: str) -> None:
@@ -395,7 +424,7 @@ async def _check_lost(job: str, submit: Submit, *, same_account: bool) -> None:
 
     task_id, scope = submit.task_id or "", split_job(job)[0]
     with suppress(TaskNotFound):
-        status = await _status(submit.intent, task_id)
+        status = (await _task(submit.intent, task_id)).status
         raise InputError(
             f"task {task_id} exists at RunningHub ({status}), so it is not lost. What to do: {_continuation(scope)}."
         )
@@ -409,14 +438,14 @@ async def _check_lost(job: str, submit: Submit, *, same_account: bool) -> None:
         )
 
 
-async def _status(intent: Intent, task_id: str) -> str:
-    """Returns the status of a task from the account that submitted it."""
+async def _task(intent: Intent, task_id: str) -> TaskView:
+    """Returns a task as the account that submitted it sees it."""
     from rh_prefect.blocks.lookup import RECORDED
     from rh_prefect.jobs.accounts.poller import query_repeatedly
     from rh_prefect.jobs.loop_thread import LOOP
 
-    async def look() -> str:
-        return (await query_repeatedly((await RECORDED.client_for(intent)).query, task_id)).status
+    async def look() -> TaskView:
+        return await query_repeatedly((await RECORDED.client_for(intent)).query, task_id)
 
     return await LOOP.call(look())
 

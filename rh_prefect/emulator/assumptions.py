@@ -21,7 +21,8 @@ Check = Literal["tier", "webhook", "params", "content", "people", "files", "gate
 
 def _refused_task() -> dict[str, object]:
     empty = dict.fromkeys(("taskId", "status", "errorCode", "errorMessage"), "")
-    return {**empty, "results": None, "clientId": "", "promptTips": ""}
+    known: dict[str, object] = {**empty, "results": None, "clientId": "", "promptTips": "", "failedReason": {}}
+    return {**known, **dict.fromkeys(("usage", "parentTaskId", "taskUsageList"))}
 
 
 def _upload_extensions() -> dict[str, str]:
@@ -66,7 +67,7 @@ class Assumptions:
     measured."""
 
     refused_task: Mapping[str, object] = field(default_factory=_refused_task)
-    """The values of a refused v2 submit. Evidence: the shape was measured, the empty values were not."""
+    """The values of a refused v2 submit or query. Evidence: measured for a query."""
 
     unpublished_words: Mapping[str, str] = field(default_factory=_unpublished_words)
     """English texts of codes whose text is not published. Evidence: 1520 has a Chinese text of that meaning; 40310 was
@@ -103,8 +104,11 @@ class Assumptions:
     v1_no_route: Refusal = ("412", "TOKEN_INVALID")
     """The response to an unknown path or a wrong method outside v2. Evidence: 412 is documented for misspelt paths."""
 
-    missing_task_id: Refusal = ("1007", "taskId must not be blank")
-    """The response to a v2 query without a task id. Evidence: a malformed id was measured as 1007."""
+    missing_task_id: Refusal = ("1007", "taskId must not be null")
+    """The response to a v2 query without a task id. Evidence: the test data of a client."""
+
+    malformed_task_id: Refusal = ("1007", "failed to parse request body")
+    """The response to a v2 query whose task id is not a number. Evidence: measured."""
 
     unknown_task: Refusal = ("1004", "")
     """The response to a v2 query of an unknown or foreign task. Evidence: the table of codes; a measured shape."""
@@ -135,6 +139,19 @@ class Assumptions:
     not_offered: tuple[str, ...] = ()
     """Patterns of endpoints that get 40310. Evidence: three families were measured on .cn; no list is published, so
     the default offers every model."""
+
+    param_required: str = "field '{field}' is required, can not be empty"
+    """The message for a missing parameter, with code 1007. Evidence: the test data of a client."""
+
+    param_option: str = "field '{field}' value {value} is not in the allowed options"
+    """The message for a value that is not one of the options, with code 1007. Evidence: the test data of a client."""
+
+    withdrawn: tuple[str, ...] = (
+        "rhart-video-s/image-to-video-pro-deprecated",
+        "rhart-video-s/text-to-video-pro-deprecated",
+    )
+    """Spellings of endpoints that get 1000; other spellings of the model are accepted. Evidence: measured for price
+    previews; none for submits."""
 
     missing_default_refused: bool = True
     """Whether a required parameter with a published default must be sent. Evidence: none."""
@@ -184,12 +201,19 @@ class Assumptions:
     failed_run: Refusal = ("1000", "unknown error")
     """Code and message of the v2 query for a failed graph. Evidence: a documented example."""
 
-    moderated: Refusal = ("1501", "")
-    """The refusal of the content check, at submit and before the charge. Evidence: official code reads it from the
-    response to the submit."""
+    moderated: Refusal = ("1501", "Content security audit did not pass | 内容安全审查未通过")
+    """Code and message of a task that fails because of the content check. Evidence: measured by two clients."""
 
-    queue_full_v2: Refusal = ("421", "TASK_QUEUE_MAXED")
-    """The refusal of a v2 submit over the key's concurrency. Evidence: clients know 1520 as well."""
+    moderated_at_submit: Refusal | None = None
+    """The refusal of the content check at submit, before the charge; None accepts the task, which then fails. Evidence:
+    official code reads 1501 from the response to the submit; two clients recorded failed tasks."""
+
+    queue_full_v2: Refusal = (
+        "421",
+        "api queue limit reached, please retry later | API 并发数已达上线，请降低并发或稍后重试",
+    )
+    """The refusal of a v2 submit over the key's concurrency. Evidence: measured by two clients; others know 1520 as
+    well."""
 
     machines_full: Refusal = ("415", "TASK_INSTANCE_MAXED")
     """The refusal of an exclusive key whose machines are busy. Evidence: the table of codes."""
@@ -225,6 +249,34 @@ class Assumptions:
 
     unpriced: Decimal = Decimal(1)
     """The price of a model without a published price. Evidence: none."""
+
+    preview_unpriced: Refusal | None = ("1501", "PRICE_CONFIG_NOT_FOUND")
+    """The response to a price preview of a model without a price; None quotes `unpriced`. Evidence: measured."""
+
+    preview_lacking: tuple[str, ...] = (
+        "kling-video-o3-pro/reference-to-video",
+        "kling-video-o3-std/reference-to-video",
+        "rhart-video-v3.1-fast-official/reference-to-video",
+    )
+    """Patterns of endpoints whose price previews get `preview_unpriced` although a price is published. Evidence:
+    measured for three families; the endpoints follow from the names in that record."""
+
+    preview_per_second: Mapping[str, Decimal] = field(
+        default_factory=lambda: {"rhart-video/minimax-h3-oss/*": Decimal("0.15")}
+    )
+    """Amounts of previews that are for one second of `duration`, by pattern of endpoint; the task costs all seconds.
+    Evidence: recorded by a third party."""
+
+    preview_zero: tuple[str, ...] = ("bytedance/seedance-2.5*",)
+    """Patterns of endpoints whose price previews quote 0, without being free. Evidence: measured; these models are
+    charged by tokens."""
+
+    preview_bare_refusal: Refusal | None = None
+    """The response to a price preview with wrong parameters, without an envelope; None gives 1007. Evidence: a third
+    party recorded 301 `PARAMS_INVALID` for some endpoints, and 1007 for others."""
+
+    preview_counts_as_text: bool = True
+    """Whether the numbers of free calls in a price preview are strings. Evidence: the test data of a client."""
 
     empty_wallet: Refusal = ("812", "")
     """The refusal of a shared key that cannot pay. Evidence: recorded by a third party; 416 has the same meaning."""

@@ -87,7 +87,7 @@ class Emulator:
         max_seconds: The longest sound or video; None for no limit.
         least_bytes: The minimum size of a result, for tests of large downloads: smaller files are padded.
         faults: The faults to start with.
-        moderated: Words that the content check refuses.
+        moderated: Words that fail the content check.
         durations: Durations of tasks, in the mode `real`.
         deterministic: Whether equal requests give equal results.
         random_seed: The seed of all results; default a random number, in the attribute `random_seed`. The same

@@ -18,7 +18,7 @@ from rh_prefect.emulator.comfy.outputs import BadNode, model_for, pieces_of
 from rh_prefect.emulator.comfy.validation import Files, Verdict, validate
 from rh_prefect.emulator.comfy.workflows import SAMPLE_PICTURE
 from rh_prefect.emulator.inputs import local
-from rh_prefect.emulator.model_submits import check_content, plain, webhook_of
+from rh_prefect.emulator.model_submits import content_failure, plain, webhook_of
 from rh_prefect.emulator.render.picture import sample
 from rh_prefect.emulator.responses import Refused, message_of
 from rh_prefect.emulator.tasks import Failure, OutputSpec, TaskSpec
@@ -220,7 +220,7 @@ def prepare(start: Start, find: FindTarget) -> Run:
         key.account.check(Charge(), tier=key.tier, assumptions=start.assumptions)
     target = find(start)
     graph = _changed(start, target)
-    check_content(state, {"graph": [graphs.inputs_of(node) for node in graph.values()]})
+    moderated = content_failure(state, {"graph": [graphs.inputs_of(node) for node in graph.values()]})
     verdict, outputs, failure = examine(state, key, graph, metadata=stamps and target.may_stamp)
     model = outputs[0].model if outputs else model_for()
     queued, seconds = state.durations(model, plain(body))
@@ -229,7 +229,7 @@ def prepare(start: Start, find: FindTarget) -> Run:
     spec = TaskSpec(
         key, start.endpoint, sent, outputs, charge, seconds, queued, webhook, is_v1=is_v1, graph=dict(graph)
     )
-    return Run(spec, verdict, failure, may_wait)
+    return Run(spec, verdict, failure or moderated, may_wait)
 
 
 def _options(start: Start) -> tuple[str, bool, int]:

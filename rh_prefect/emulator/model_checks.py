@@ -58,7 +58,7 @@ def violations(assumptions: Assumptions, model: Model, body: Payload) -> list[st
     found = [*_unknown(assumptions, model, body), *_missing(assumptions, model, sent)]
     for param in model.params:
         if param.key in sent:
-            found += _of_value(param, sent[param.key], is_strict=assumptions.strict_types)
+            found += _of_value(assumptions, param, sent[param.key])
     return found or list(_of_rules(_Request(model, sent, assumptions)))
 
 
@@ -73,10 +73,10 @@ def _missing(assumptions: Assumptions, model: Model, sent: Payload) -> Iterator[
     for param in model.params:
         may_be_left_out = param.default is not None and not assumptions.missing_default_refused
         if param.required and param.key not in sent and not may_be_left_out:
-            yield f"{param.key} must not be blank"
+            yield assumptions.param_required.format(field=param.key)
 
 
-def _of_value(param: Param, value: object, *, is_strict: bool) -> Iterator[str]:
+def _of_value(assumptions: Assumptions, param: Param, value: object) -> Iterator[str]:
     if param.type == "json":
         yield from _of_json(param, value)
         return
@@ -87,9 +87,13 @@ def _of_value(param: Param, value: object, *, is_strict: bool) -> Iterator[str]:
     if param.max_items is not None and len(items) > param.max_items:
         yield f"{param.key} must have at most {param.max_items} items"
     for item in items:
-        flaw = _flaw(param, item if is_strict else _lenient(param, item))
+        read = item if assumptions.strict_types else _lenient(param, item)
+        flaw = _flaw(param, read)
         if flaw:
             yield f"{param.key} {flaw}"
+            return
+        if _is_no_option(param, read):
+            yield assumptions.param_option.format(field=param.key, value=spelled(read))
             return
 
 
@@ -107,11 +111,14 @@ def _flaw(param: Param, value: object) -> str:
         return f"must be {_WORDS[param.type]}"
     if isinstance(value, int | float) and not isinstance(value, bool):
         return _out_of_range(param, value)
-    if param.options and value not in param.options:
-        return f"must be one of {', '.join(param.options)}"
     if isinstance(value, str) and param.type == "string":
         return _flaw_of_text(param, value)
     return ""
+
+
+def _is_no_option(param: Param, value: object) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return bool(param.options) and not is_number and value not in param.options
 
 
 def _out_of_range(param: Param, value: float) -> str:
@@ -209,7 +216,8 @@ def _needed(request: _Request, rule: Rule) -> str:
     is_strict = request.assumptions.missing_default_refused
     absent = [key for key in rule.params if key not in request.sent]
     lacking = [key for key in absent if is_strict or request.default(key) is None]
-    return f"{', '.join(lacking)} must not be blank here" if lacking and request.applies(rule) else ""
+    said = "; ".join(request.assumptions.param_required.format(field=key) for key in lacking)
+    return said if request.applies(rule) else ""
 
 
 def _only(request: _Request, rule: Rule) -> str:

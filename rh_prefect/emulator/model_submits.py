@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
@@ -115,33 +116,94 @@ def plain(body: Mapping[str, object]) -> dict[str, object]:
 
 
 @dataclass(frozen=True)
-class _Submit:
-    """A model's request during its checks."""
+class ModelSubmit:
+    """A model's request, during its checks and after them.
+
+    Attributes:
+        state: The emulator.
+        key: The key of the request.
+        endpoint: The path after `/openapi/v2/`.
+        model: The model of the endpoint.
+        body: The request's JSON object.
+    """
 
     state: State
     key: ApiKey
+    endpoint: str
     model: Model
     body: Mapping[str, object]
 
     @cached_property
     def payload(self) -> dict[str, object]:
+        """The parameters that the model has."""
         return sent_params(self.model, self.body)
 
     @cached_property
     def webhook(self) -> str:
+        """The webhook URL; empty if missing."""
         return webhook_of(self.body, code="1007")
 
     @cached_property
     def inputs(self) -> Inputs:
+        """The input files."""
         return gather(self.state.sources(self.key), self.model, self.payload)
 
-    def charge(self) -> Charge:
-        price = price_of(self.model, self.payload, seconds=self.inputs.seconds)
-        return Charge(third_party=self.state.assumptions.unpriced if price is None else price)
+    @cached_property
+    def price(self) -> Decimal | None:
+        """The cost of the task, if it is known."""
+        listed = price_of(self.model, self.payload, seconds=self.inputs.seconds)
+        per_second, seconds = self._preview_per_second, self.body.get("duration")
+        if listed is not None or per_second is None or isinstance(seconds, bool):
+            return listed
+        return per_second * Decimal(str(seconds)) if isinstance(seconds, int | float) else None
+
+    @property
+    def _preview_per_second(self) -> Decimal | None:
+        rates = self.state.assumptions.preview_per_second
+        return next((rate for pattern, rate in rates.items() if fnmatchcase(self.model.endpoint, pattern)), None)
+
+    def quote(self) -> Decimal:
+        """Returns the amount of a price preview, which is not always the cost of the task.
+
+        Raises:
+            Refused: The preview has no price.
+        """
+        known = self.state.assumptions
+        unpriced = known.preview_unpriced
+        if unpriced is not None and self._is_one_of(known.preview_lacking):
+            raise Refused(*unpriced)
+        if (per_second := self._preview_per_second) is not None:
+            return per_second
+        if self._is_one_of(known.preview_zero):
+            return Decimal(0)
+        if self.price is None and unpriced is not None:
+            raise Refused(*unpriced)
+        return known.unpriced if self.price is None else self.price
+
+    def _is_one_of(self, patterns: Iterable[str]) -> bool:
+        return any(fnmatchcase(self.model.endpoint, pattern) for pattern in patterns)
+
+    def spec(self) -> TaskSpec:
+        """Returns the task to create."""
+        queued, seconds = self.state.durations(self.model, self.payload)
+        output = OutputSpec(self.model, self.payload, self.inputs.files)
+        received = {name: tuple(map(sha256_of, paths)) for name, paths in self.inputs.files.items()}
+        charge = Charge(third_party=self.state.assumptions.unpriced if self.price is None else self.price)
+        return TaskSpec(
+            self.key,
+            self.endpoint,
+            self.payload,
+            (output,),
+            charge,
+            seconds,
+            queued,
+            self.webhook,
+            inputs=received,
+        )
 
 
-def check_submit(state: State, key: ApiKey, endpoint: str, body: Mapping[str, object]) -> TaskSpec:
-    """Checks a request in the order of `Assumptions.model_checks` and prices it; blocks, so call it from a thread.
+def check_submit(state: State, key: ApiKey, endpoint: str, body: Mapping[str, object]) -> ModelSubmit:
+    """Checks a request in the order of `Assumptions.model_checks`; blocks, so call it from a thread.
 
     Args:
         state: The emulator.
@@ -152,18 +214,15 @@ def check_submit(state: State, key: ApiKey, endpoint: str, body: Mapping[str, ob
     Raises:
         Refused: The service would refuse it.
     """
+    if endpoint in state.assumptions.withdrawn:
+        raise Refused("1000")
     model = state.models.find(endpoint)
     if model is None:
         raise Refused("1001")
-    submit = _Submit(state, key, model, body)
+    submit = ModelSubmit(state, key, endpoint, model, body)
     for check in state.assumptions.model_checks:
         _CHECKS[check](submit)
-    payload, inputs = submit.payload, submit.inputs
-    queued, seconds = state.durations(model, payload)
-    output = OutputSpec(model, payload, inputs.files)
-    received = {name: tuple(map(sha256_of, paths)) for name, paths in inputs.files.items()}
-    charge, webhook = submit.charge(), submit.webhook
-    return TaskSpec(key, endpoint, payload, (output,), charge, seconds, queued, webhook, inputs=received)
+    return submit
 
 
 def webhook_of(body: Mapping[str, object], *, code: str) -> str:
@@ -182,7 +241,7 @@ def webhook_of(body: Mapping[str, object], *, code: str) -> str:
     return str(url)
 
 
-def _check_tier(submit: _Submit) -> None:
+def _check_tier(submit: ModelSubmit) -> None:
     known, endpoint = submit.state.assumptions, submit.model.endpoint
     if submit.key.tier not in known.model_tiers:
         raise Refused("1014")
@@ -190,32 +249,35 @@ def _check_tier(submit: _Submit) -> None:
         raise Refused("40310")
 
 
-def _check_webhook(submit: _Submit) -> None:
+def _check_webhook(submit: ModelSubmit) -> None:
     _ = submit.webhook  # reading it checks it
 
 
-def _check_params(submit: _Submit) -> None:
+def _check_params(submit: ModelSubmit) -> None:
     found = violations(submit.state.assumptions, submit.model, submit.body)
     if found:
         raise Refused("1007", "; ".join(found))
 
 
-def _check_content(submit: _Submit) -> None:
-    check_content(submit.state, submit.payload)
+def _check_content(submit: ModelSubmit) -> None:
+    content_failure(submit.state, submit.payload)
 
 
-def check_content(state: State, payload: Mapping[str, object]) -> None:
-    """Refuses a request with a moderated word.
+def content_failure(state: State, payload: Mapping[str, object]) -> Failure | None:
+    """Returns the failure that the task of a request will have because of a moderated word, if it has one.
 
     Raises:
-        Refused: The request contains a moderated word.
+        Refused: The request contains a moderated word, and the content check is part of the submit.
     """
     said = "\n".join(words(payload)).lower()
-    if any(word.lower() in said for word in state.moderated):
-        raise Refused(*state.assumptions.moderated)
+    if not any(word.lower() in said for word in state.moderated):
+        return None
+    if state.assumptions.moderated_at_submit is not None:
+        raise Refused(*state.assumptions.moderated_at_submit)
+    return Failure(*state.assumptions.moderated)
 
 
-def _check_people(submit: _Submit) -> None:
+def _check_people(submit: ModelSubmit) -> None:
     """Refuses real people in files that are not assets, unless the model's `realPersonMode` is on."""
     model, payload, families = submit.model, submit.payload, submit.state.assumptions.real_people_families
     if not submit.state.options.real_people or not any(name in model.endpoint for name in families):
@@ -228,16 +290,16 @@ def _check_people(submit: _Submit) -> None:
         raise Refused("1505")
 
 
-def _check_files(submit: _Submit) -> None:
+def _check_files(submit: ModelSubmit) -> None:
     _ = submit.inputs  # finding them checks them
 
 
-def _check_gate(submit: _Submit) -> None:
+def _check_gate(submit: ModelSubmit) -> None:
     key = submit.key
     key.account.check(Charge(), tier=key.tier, assumptions=submit.state.assumptions)
 
 
-_CHECKS: Final[dict[str, Callable[[_Submit], None]]] = {
+_CHECKS: Final[dict[str, Callable[[ModelSubmit], None]]] = {
     "tier": _check_tier,
     "webhook": _check_webhook,
     "params": _check_params,

@@ -20,9 +20,11 @@ class Models:
         self._catalogued: dict[str, Model] = {}
 
     def find(self, endpoint: str) -> Model | None:
-        """Finds a model; added models override those of the catalogue."""
+        """Finds a model by its endpoint in any spelling; added models override those of the catalogue."""
         if not self._catalogued:  # at the first submit: reading the catalogue takes time
-            self._catalogued = {model.endpoint: model for model in catalogued()}
+            every = catalogued()
+            aliases = {alias: model for model in every for alias in model.aliases}
+            self._catalogued = aliases | {model.endpoint: model for model in every}
         return self._added.get(endpoint) or self._catalogued.get(endpoint)
 
     def add(self, model: Model) -> None:

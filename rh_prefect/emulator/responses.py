@@ -128,7 +128,9 @@ def task_refusal(assumptions: Assumptions, code: str, words: str, **known: objec
         words: Its message.
         known: Fields of the task object.
     """
-    error = {"errorCode": code, "errorMessage": message_of(assumptions, code, words)}
+    full_code, full_words = assumptions.queue_full_v2
+    own = words or (full_words if code == full_code else "")
+    error = {"errorCode": code, "errorMessage": message_of(assumptions, code, own)}
     return _refusal(assumptions, code, {**assumptions.refused_task, **known, **error})
 
 
@@ -152,18 +154,19 @@ def priced(assumptions: Assumptions, amount: Decimal) -> Response:
         "priceText": assumptions.price_text.format(**shown),
         "priceTextEn": assumptions.price_text_en.format(**shown),
     }
-    return JSONResponse(_preview(told))
+    return JSONResponse(_preview(assumptions, told))
 
 
 def price(assumptions: Assumptions, code: str, words: str) -> Response:
     """Refuses a price preview."""
     error = {"errorCode": code, "errorMessage": message_of(assumptions, code, words)}
-    return _refusal(assumptions, code, _preview(error))
+    return _refusal(assumptions, code, _preview(assumptions, error))
 
 
-def _preview(known: Mapping[str, object]) -> dict[str, object]:
+def _preview(assumptions: Assumptions, known: Mapping[str, object]) -> dict[str, object]:
     prices = dict.fromkeys(("estimatedPrice", "currency", "priceText", "priceTextEn"))
-    free = {"freeLimit": False, "freeLimitCount": 0, "remainingFreeLimitCount": 0, "isFreeThisCall": False}
+    none = "0" if assumptions.preview_counts_as_text else 0
+    free = {"freeLimit": False, "freeLimitCount": none, "remainingFreeLimitCount": none, "isFreeThisCall": False}
     return {"errorCode": "", "errorMessage": "", **prices, **free, **known}
 
 

@@ -101,7 +101,7 @@ class State:
         options: The runtime options.
         random: The random source.
         models: The models.
-        moderated: Words that the content check refuses.
+        moderated: Words that fail the content check.
         rate_limit: The rate limit of each key.
         lock: The lock of tasks, wallets and records.
     """

@@ -150,7 +150,7 @@ async def _cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun) -> None:
 
 async def _recorded_jobs(scope: RecordedScope) -> list[JobView]:
     """Returns the jobs of a cancelled run from its records, since its process has ended."""
-    sources: list[JobSource] = [scope.journal, *(WorksLedger(scope, works) for works in await works_of(scope))]
+    sources: list[JobSource] = [scope.journal, *(WorksLedger(scope, works) for works in await works_of(scope.journal))]
     return [view for source in sources async for view in jobs_of(source) if view.submits]
 
 

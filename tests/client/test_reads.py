@@ -18,6 +18,7 @@ from rh_prefect.errors import (
     KeyRejected,
     OutcomeUnknown,
     PriceUnknown,
+    RequestRejected,
     ResponseLost,
     RunningHubError,
     TaskNotFound,
@@ -325,6 +326,21 @@ async def test_price_preview(client: Client, wire: WireServer) -> None:
     with pytest.raises(PriceUnknown, match="no price"):
         await client.price_preview("a/b", {})
     assert (wire.asked[0].path, wire.asked[0].json) == ("/openapi/v2/price-preview/a/b", {"x": 1})
+
+
+@pytest.mark.parametrize("none", ["0", 0])
+async def test_the_numbers_of_free_calls_in_a_price_preview_may_be_text(
+    none: object, client: Client, wire: WireServer
+) -> None:
+    counts = {"freeLimit": False, "freeLimitCount": none, "remainingFreeLimitCount": none, "isFreeThisCall": False}
+    wire.plays(reply({"errorCode": "", "estimatedPrice": 4.8, "currency": "CNY", **counts}))
+    assert await client.price_preview("a/b", {}) == PricePreview(amount=Decimal("4.8"), currency="CNY", free=False)
+
+
+async def test_a_bare_refusal_of_a_price_preview_names_its_code(client: Client, wire: WireServer) -> None:
+    wire.plays(reply({"code": 301, "msg": "PARAMS_INVALID"}))
+    with pytest.raises(RequestRejected, match="301"):
+        await client.price_preview("a/b", {})
 
 
 async def test_cancel_sends_the_key_in_both_places(client: Client, wire: WireServer) -> None:

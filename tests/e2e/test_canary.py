@@ -102,7 +102,7 @@ def _run_everything(stage: FilmRun, folder: Path) -> dict[str, str]:
     told: dict[str, str] = child.wait_for("done")["result"]
     kinds = {name: one.partition(":")[0] for name, one in told.items()}
     assert kinds.pop("nobody") == "ConfigError"
-    assert kinds.pop("moderated") == "ModerationError"
+    assert kinds.pop("moderated") == "JobFailed"
     assert kinds.pop("failing") == "JobFailed"
     assert kinds.pop("lost") == "SubmissionUnknown"
     assert kinds.pop("broken") == "MediaError"

@@ -57,7 +57,7 @@ def test_steering_over_http(rh: Caller) -> None:
     assert post("/_emulator/clock", json={"advance": 100}).json()["now"] >= before + 100
     assert post("/_emulator/release").json() == {"released": 0}
     post("/_emulator/moderated", json={"words": ["storm"]})
-    assert rh.submit(body={**WORDS, "prompt": "a storm"})["errorCode"] == "1501"
+    assert rh.query(rh.submit(body={**WORDS, "prompt": "a storm"})["taskId"])["errorCode"] == "1501"
     added = post("/_emulator/keys", json={"name": "second", "limit": 1}).json()
     assert Caller(rh.rh, added["secret"]).queue()["data"]["concurrentLimit"] == 1
     assert post("/_emulator/keys", json={"nonsense": 1}).status_code == 400

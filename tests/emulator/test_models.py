@@ -5,6 +5,9 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+import pytest
+
+from rh_prefect import catalog
 from rh_prefect.catalog import Param, PriceTable, Rule
 from tests.emulator.caller import IMAGE, WORDS, Caller
 
@@ -30,9 +33,9 @@ def test_its_parameters_and_rules_are_checked(rh: Caller) -> None:
     rh.rh.add_model(NEW, params=[PROMPT, size, seed], rules=[Rule("one", ("aspectRatio", "seed"))])
     said: dict[str, dict[str, Any]] = {
         "": {"prompt": "a pier", "seed": 7},
-        "prompt must not be blank": {"seed": 7},
+        "field 'prompt' is required, can not be empty": {"seed": 7},
         "prompt size must be between 0 and 20": {"prompt": "x" * 21, "seed": 7},
-        "aspectRatio must be one of 1:1, 16:9": {"prompt": "a pier", "aspectRatio": "9:1"},
+        "field 'aspectRatio' value 9:1 is not in the allowed options": {"prompt": "a pier", "aspectRatio": "9:1"},
         "seed must be an integer": {"prompt": "a pier", "seed": "7"},
         "exactly one of aspectRatio, seed must be set": {"prompt": "a pier"},
     }
@@ -45,7 +48,9 @@ def test_a_price_by_the_second_and_none(rh: Caller) -> None:
     rh.rh.add_model(NEW, output="video", params=[length], price=table)
     assert rh.post(f"/openapi/v2/price-preview/{NEW}", {"duration": 3}).json()["estimatedPrice"] == 1.5
     rh.rh.add_model(NEW, output="video", params=[length])
-    assert rh.post(f"/openapi/v2/price-preview/{NEW}", {"duration": 3}).json()["estimatedPrice"] == 1.0
+    answer = rh.post(f"/openapi/v2/price-preview/{NEW}", {"duration": 3}).json()
+    assert (answer["errorCode"], answer["errorMessage"]) == ("1501", "PRICE_CONFIG_NOT_FOUND")
+    assert answer["estimatedPrice"] is None
 
 
 def test_a_model_of_the_catalogue_can_be_replaced(rh: Caller) -> None:
@@ -66,3 +71,28 @@ def test_a_model_is_added_over_http(rh: Caller) -> None:
     assert rh.query(task_id)["results"][0]["outputType"] == "mp3"
     assert rh.rh.recorder.charged == Decimal("0.30")
     assert rh.http.post("/_emulator/models", json={"output": "audio"}).status_code == 400
+
+
+DEPRECATED = ("rhart-image-g-1.5/text-to-image", "rhart-image-g-1.5/text-to-image-[Deprecated]")
+
+
+@pytest.mark.parametrize("endpoint", DEPRECATED)
+def test_a_deprecated_model_runs_by_each_of_its_published_endpoints(rh: Caller, endpoint: str) -> None:
+    model = catalog.get(endpoint)
+    answer = rh.submit(endpoint, catalog.validate(model, catalog.example(model)))
+    assert answer["errorCode"] == ""
+    assert rh.query(answer["taskId"])["status"] == "SUCCESS"
+    assert rh.rh.recorder.paid[0].endpoint == endpoint
+
+
+def test_an_endpoint_that_was_taken_down_answers_unknown_error_and_costs_nothing(rh: Caller) -> None:
+    model = catalog.get("rhart-video-s/text-to-video-pro")
+    body = catalog.validate(model, catalog.example(model))
+    for path in ("", "price-preview/"):
+        answer = rh.post(f"/openapi/v2/{path}{model.endpoint}-deprecated", body).json()
+        assert (answer["errorCode"], answer["errorMessage"]) == (
+            "1000",
+            "Unknown error, please retry or contact support",
+        )
+    assert rh.rh.recorder.paid == []
+    assert rh.submit(model.endpoint, body)["errorCode"] == ""

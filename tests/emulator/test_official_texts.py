@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from rh_prefect.emulator import Fault
+from rh_prefect.emulator import DEFAULT, Fault
 from tests.emulator.caller import IMAGE, WORDS, Caller
 from tests.emulator.conftest import Emulate
 
@@ -48,7 +50,7 @@ def official_submit(rh: Caller, prompt: str) -> str:
 
 
 def test_what_the_content_check_refuses_is_submitted_once(emulate: Emulate) -> None:
-    rh = emulate(moderated=["storm"])
+    rh = emulate(moderated=["storm"], assumptions=replace(DEFAULT, moderated_at_submit=("1501", "")))
     assert official_submit(rh, "a storm") == "Content verification failed, please modify your prompt or images"
     assert len(rh.rh.recorder.submissions) == 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from typing import Any
 import pytest
 
 from rh_prefect import catalog
+from rh_prefect.emulator import DEFAULT, Fault
 from tests.emulator.caller import CLIP, FASTER, IMAGE, IMAGE_PRICE, WORDS, Caller
 from tests.emulator.conftest import Emulate
 from tests.support import samples
 
+QUEUE_FULL = "api queue limit reached, please retry later | API 并发数已达上线，请降低并发或稍后重试"
 CLIP_BODY = {"prompt": "waves", "sound": "false", "duration": "5"}
 
 
@@ -44,7 +47,7 @@ def test_the_answer_is_a_bare_task_object(rh: Caller) -> None:
     [
         ({"prompt": None}, "prompt"),
         ({"aspectRatio": None}, "aspectRatio"),
-        ({"aspectRatio": "7:7"}, "aspectRatio must be one of auto, 1:1, "),
+        ({"aspectRatio": "7:7"}, "field 'aspectRatio' value 7:7 is not in the allowed options"),
         ({"prompt": 5}, "prompt"),
         ({"prompt": ["a"]}, "prompt"),
         ({"aspect_ratio": "1:1", "aspectRatio": None}, "aspectRatio"),
@@ -54,6 +57,12 @@ def test_a_bad_parameter_is_1007_and_costs_nothing(rh: Caller, change: dict[str,
     body = {key: value for key, value in (WORDS | change).items() if value is not None}
     answer = rh.submit(body=body)
     assert (answer["errorCode"], answer["taskId"], answer["status"]) == ("1007", "", "")
+    assert {name: answer[name] for name in ("failedReason", "usage", "parentTaskId", "taskUsageList")} == {
+        "failedReason": {},
+        "usage": None,
+        "parentTaskId": None,
+        "taskUsageList": None,
+    }
     assert words in answer["errorMessage"]
     assert "Nothing was sent" not in answer["errorMessage"]
     assert rh.rh.recorder.paid == []
@@ -84,9 +93,23 @@ def test_a_consumer_key_may_run_no_models(rh: Caller) -> None:
     assert exclusive.submit()["errorCode"] == "1014"
 
 
-def test_a_moderated_word_is_1501_and_costs_nothing(emulate: Emulate) -> None:
+def test_the_task_of_a_moderated_word_fails_and_costs_nothing(emulate: Emulate) -> None:
     rh = emulate(moderated=["Forbidden"])
-    assert rh.submit(body={**WORDS, "prompt": "a forbidden thing"})["errorCode"] == "1501"
+    accepted = rh.submit(body={**WORDS, "prompt": "a forbidden thing"})
+    assert (accepted["errorCode"], len(accepted["taskId"])) == ("", 19)
+    failed = rh.query(accepted["taskId"])
+    assert (failed["status"], failed["errorCode"], failed["results"]) == ("FAILED", "1501", None)
+    assert failed["errorMessage"] == "Content security audit did not pass | 内容安全审查未通过"
+    amounts = ("consumeMoney", "consumeCoins", "thirdPartyConsumeMoney")
+    assert [failed["usage"][name] for name in amounts] == [None] * 3
+    assert rh.rh.recorder.charged == 0
+    assert rh.query(rh.submit()["taskId"])["status"] == "SUCCESS"
+
+
+def test_a_moderated_word_can_be_refused_at_submit(emulate: Emulate) -> None:
+    rh = emulate(moderated=["Forbidden"], assumptions=replace(DEFAULT, moderated_at_submit=("1501", "")))
+    refused = rh.submit(body={**WORDS, "prompt": "a forbidden thing"})
+    assert (refused["errorCode"], refused["taskId"]) == ("1501", "")
     assert rh.submit()["errorCode"] == ""
     assert len(rh.rh.recorder.paid) == 1
 
@@ -107,11 +130,17 @@ def test_over_the_concurrency_is_421_until_a_task_ends(emulate: Emulate) -> None
     first = rh.submit()["taskId"]
     rh.submit()
     refused = rh.submit()
-    assert (refused["errorCode"], refused["errorMessage"], refused["taskId"]) == ("421", "TASK_QUEUE_MAXED", "")
+    assert (refused["errorCode"], refused["errorMessage"], refused["taskId"]) == ("421", QUEUE_FULL, "")
     other = Caller(rh.rh, rh.rh.keys.add("other", limit=1).secret)
     assert other.submit()["errorCode"] == ""
     assert rh.query(first)["status"] == "SUCCESS"
     assert rh.submit()["errorCode"] == ""
+
+
+def test_a_full_queue_has_one_text_whatever_its_cause(emulate: Emulate) -> None:
+    rh = emulate(faults=[Fault("submit", kind="code", code="421")])
+    assert rh.submit()["errorMessage"] == QUEUE_FULL
+    assert rh.create()["msg"] == "TASK_QUEUE_MAXED"
 
 
 def test_a_file_must_be_a_link(rh: Caller, tmp_path: Path) -> None:
@@ -192,6 +221,7 @@ def test_the_price_preview_makes_no_task(rh: Caller) -> None:
     assert answer["estimatedPrice"] == float(IMAGE_PRICE)
     assert (answer["errorCode"], answer["currency"], answer["isFreeThisCall"]) == ("", "CNY", False)
     assert answer["priceText"]
+    assert (answer["freeLimitCount"], answer["remainingFreeLimitCount"]) == ("0", "0")
     refused = rh.post(f"/openapi/v2/price-preview/{IMAGE}", {}).json()
     assert (refused["errorCode"], refused["estimatedPrice"]) == ("1007", None)
     assert rh.rh.recorder.submissions == []
@@ -200,9 +230,24 @@ def test_the_price_preview_makes_no_task(rh: Caller) -> None:
 def test_a_model_without_a_published_price_costs_something_all_the_same(rh: Caller) -> None:
     model = next(m for m in catalog.models() if m.price is None and not m.media_params)
     body = catalog.validate(model, catalog.example(model))
-    preview = rh.post(f"/openapi/v2/price-preview/{model.endpoint}", body).json()
     rh.submit(model.endpoint, body)
-    assert rh.rh.recorder.paid[0].charged == Decimal(str(preview["estimatedPrice"])) > 0
+    assert rh.rh.recorder.paid[0].charged == DEFAULT.unpriced > 0
+
+
+def test_a_model_that_is_charged_by_the_second_is_quoted_for_one_second(rh: Caller) -> None:
+    endpoint, body = "rhart-video/minimax-h3-oss/fl2va", {"prompt": "waves", "duration": 5}
+    assert rh.post(f"/openapi/v2/price-preview/{endpoint}", body).json()["estimatedPrice"] == 0.15
+    assert rh.submit(endpoint, body)["errorCode"] == ""
+    assert rh.rh.recorder.charged == Decimal("0.75")
+
+
+def test_a_model_that_is_charged_by_tokens_is_quoted_for_nothing_and_is_not_free(rh: Caller) -> None:
+    model = catalog.get("bytedance/seedance-2.5-token/text-to-video")
+    body = catalog.validate(model, catalog.example(model))
+    preview = rh.post(f"/openapi/v2/price-preview/{model.endpoint}", body).json()
+    assert (preview["estimatedPrice"], preview["isFreeThisCall"]) == (0.0, False)
+    assert rh.submit(model.endpoint, body)["errorCode"] == ""
+    assert rh.rh.recorder.charged > 0
 
 
 def test_a_text_model_answers_in_words(rh: Caller) -> None:

@@ -46,10 +46,32 @@ def test_a_task_that_nobody_knows(rh: Caller) -> None:
     assert rh.post("/openapi/v2/query", {"taskId": int(task_id)}).json()["status"] == "SUCCESS"
 
 
-@pytest.mark.parametrize("wrong", ["0", "-1", "abc", 0, 1.5, True, ["1"]])
-def test_an_id_that_is_not_a_positive_number(rh: Caller, wrong: object) -> None:
+NOT_POSITIVE, MALFORMED = "must be greater than 0", "failed to parse request body"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        *[(number, NOT_POSITIVE) for number in ("0", "-1", 0)],
+        *[(other, MALFORMED) for other in ("abc", 1.5, True, ["1"])],
+        ("", "taskId must not be null"),
+    ],
+)
+def test_an_id_that_is_not_a_positive_number(rh: Caller, wrong: object, words: str) -> None:
     answer = rh.post("/openapi/v2/query", {"taskId": wrong}).json()
-    assert (answer["errorCode"], answer["errorMessage"]) == ("1007", "must be greater than 0")
+    assert answer == {
+        "taskId": "",
+        "status": "",
+        "errorCode": "1007",
+        "errorMessage": words,
+        "results": None,
+        "clientId": "",
+        "promptTips": "",
+        "failedReason": {},
+        "usage": None,
+        "parentTaskId": None,
+        "taskUsageList": None,
+    }
 
 
 def test_a_task_belongs_to_its_account(rh: Caller) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from rh_prefect.emulator import Fault
+from rh_prefect.emulator import DEFAULT, Fault
 from rh_prefect.emulator.accounts import Tier
 from rh_prefect.media.probe import probe
 from tests.emulator.caller import Caller, Json, node
@@ -377,4 +378,8 @@ def test_limits_and_faults_are_those_of_every_submit(emulate: Emulate) -> None:
 
 def test_moderation_looks_into_graphs(emulate: Emulate) -> None:
     rh = emulate(moderated=["storm"])
+    task_id = rh.started(nodeInfoList=[node("6", "text", "a Storm")])
+    assert rh.query(task_id)["errorCode"] == "1501"
+    assert rh.outputs(task_id)["code"] == 805
+    rh = emulate(moderated=["storm"], assumptions=replace(DEFAULT, moderated_at_submit=("1501", "")))
     assert rh.create(nodeInfoList=[node("6", "text", "a Storm")])["code"] == 1501

@@ -21,7 +21,7 @@ from typing import Any, Final, Literal, get_args
 import pytest
 
 from rh_prefect import catalog, models
-from rh_prefect.emulator import Fault
+from rh_prefect.emulator import DEFAULT, Fault
 from rh_prefect.emulator.faults import Kind, Route
 from rh_prefect.errors import CODES, InputError
 from rh_prefect.jobs.lifecycle import is_hopeless
@@ -226,7 +226,8 @@ def _setting(cell: Cell, folder: Path) -> dict[str, Any]:
         # The catalogue has no price for it, so RunningHub is asked for one.
         given: dict[str, Any] = catalog.example(models.SkyreelsV4TextToVideoFast.entry)
         unpriced = models.SkyreelsV4TextToVideoFast(**given)
-        return {"asked": [*asked[:2], unpriced], "options": Options(budget=1000)}
+        quoting = {"assumptions": replace(DEFAULT, preview_unpriced=None)}
+        return {"asked": [*asked[:2], unpriced], "options": Options(budget=1000), "emulator": quoting}
     return {"asked": asked, "emulator": {"clock": "real", "factor": 0} if cell.fault.on == "cancel" else {}}
 
 

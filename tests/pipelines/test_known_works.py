@@ -18,8 +18,10 @@ from rh_prefect.pipelines.plan.planned_steps import WorkQuery
 from rh_prefect.pipelines.stored_edits import as_recorded, open_edits
 from rh_prefect.pipelines.works_store import WorksJournal
 from rh_prefect.settings import get_settings
+from tests.emulator.caller import Caller
 from tests.support import samples
 from tests.support.cli_process import run_each
+from tests.support.emulator_env import environment
 from tests.support.pipeline_runs import PipelineRun, picture
 from tests.support.s3 import S3Server
 
@@ -110,3 +112,22 @@ async def test_a_person_settles_a_work_by_its_name(rh: Emulator, tmp_path: Path)
     assert "run the pipeline again" in collected.stderr
     assert (await run.one(picture())).home.task_id == task_id
     assert len(rh.recorder.paid) == 1
+
+
+async def test_a_task_of_another_kind_is_not_taken_for_a_work(rh: Emulator, tmp_path: Path) -> None:
+    run = PipelineRun(rh.url, rh.key, tmp_path, str(tmp_path / "store"))
+    rh.faults.add(Fault("submit", prompt="a pier"))
+    (unknown,) = await run.make(picture("a pier"))
+    job, task_id = str(vars(unknown)["job"]), rh.recorder.paid[0].task_id
+    rh.add_model("test/sound", output="audio")
+    sound = Caller(rh).submit("test/sound", {})
+    Caller(rh).query(sound["taskId"])
+    env = {**os.environ, **environment(rh, tmp_path), "RH_STORAGE_URL": str(tmp_path / "store")}
+    commands = [["jobs", "adopt", job, str(sound["taskId"])], ["jobs", "adopt", job, task_id], ["jobs", "show", job]]
+    refused, adopted, shown = await asyncio.to_thread(run_each, commands, env=env, cwd=tmp_path)
+    said = " ".join(refused.stderr.split())
+    assert refused.returncode == 1
+    assert "made audio, and rhart-image" in said
+    assert "Nothing was recorded" in said
+    assert "does not report which model a task is of" in adopted.stdout
+    assert f'"task_id":"{task_id}"' in shown.stdout

@@ -26,6 +26,11 @@ COURSES = {
     "a resumed run with two attempts": (twice(A, RESUMED), Faults(lost=1, refused=0, failed=2, late=1)),
     "an invalid answer": (twice(A, B), Faults(lost=0, refused=0, failed=0, invalid=1, late=0)),
     "a cancelled run": ((A, B, CANCELLING), NONE),
+    "a cancelled run that lives on": ((A, B), Faults(lost=0, refused=0, failed=0, late=0, cancelled=1)),
+    "a cancelled run with a second task": (
+        twice(A, CANCELLING),
+        Faults(lost=0, refused=1, failed=1, late=0, cancelled=1),
+    ),
     "a run without the key": (
         (A, Actor("b", "B", machine="two", has_key=False), LATER),
         Faults(lost=0, refused=0, failed=1, late=0),
@@ -59,6 +64,11 @@ def test_intents_that_are_not_exclusive_are_found_out() -> None:
 def test_dead_submissions_taken_for_unpaid_are_found_out() -> None:
     with pytest.raises(Violation, match="a second payment"):
         Explorer((A, B), NONE, dead_are_unpaid=True).explore()
+
+
+def test_waiters_that_never_end_are_found_out() -> None:
+    with pytest.raises(Violation, match="no run that lives waits for it"):
+        Explorer((A, B, CANCELLING), NONE, waiters_end=False).explore()
 
 
 def test_a_cancelled_run_leaves_a_task_that_another_run_wants() -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from rh_prefect.emulator import Emulator
+from rh_prefect.emulator import DEFAULT, Emulator
+
+HELPFUL = replace(DEFAULT, moderated_at_submit=("1501", ""), preview_unpriced=None)
+"""The content check is part of the submit, and what the catalogue cannot price has a price preview."""
 
 
 @pytest.fixture
 def rh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
     """A fresh emulator with an instant clock; `RH_…` points at it and at folders of this test."""
-    with Emulator(long_side=96, fps=6, moderated=["forbidden"]) as emulator:
+    with Emulator(long_side=96, fps=6, moderated=["forbidden"], assumptions=HELPFUL) as emulator:
         for name, value in environment(emulator, tmp_path).items():
             monkeypatch.setenv(name, value)
         yield emulator

@@ -17,11 +17,12 @@ from rh_prefect.jobs.lifecycle_step_types import (
     ReadWait,
     ReadWaiters,
     RecordResult,
+    ReleaseWaiter,
     ReportFailure,
     Step,
 )
 
-SHARED = (ReadResult, NoteWaiter, NoteClaim, NoteWait, ReadWait, ReadWaiters, ReportFailure)
+SHARED = (ReadResult, NoteWaiter, NoteClaim, NoteWait, ReadWait, ReadWaiters, ReleaseWaiter, ReportFailure)
 """Steps that do nothing in the scope of one run."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -42,7 +43,8 @@ _USUAL = {"image": "png", "video": "mp4", "audio": "mp3"}
 def small_emulator(folder: Path) -> Iterator[Emulator]:
     """An emulator whose media are as small as they can be; `RH_…` points at it and at a folder."""
     rich = 1_000_000  # one model is priced at 9999
-    emulator = Emulator(long_side=64, fps=4, max_seconds=1, money=rich)
+    quoted = replace(DEFAULT, preview_unpriced=None, preview_lacking=(), preview_per_second={}, preview_zero=())
+    emulator = Emulator(long_side=64, fps=4, max_seconds=1, money=rich, assumptions=quoted)
     with emulator, pytest.MonkeyPatch.context() as patch:
         for name, value in environment(emulator, folder).items():
             patch.setenv(name, value)

@@ -15,7 +15,7 @@ from rh_prefect.emulator.model_checks import violations
 from tests.support.reading_comparison import NOWHERE, Payload, client_reading, full_request, least_request
 
 _REASONS = (
-    (r"must not be blank", "a required parameter is left out"),
+    (r"is required, can not be empty", "a required parameter is left out"),
     (r"one of .* must be set", "none of several parameters is given"),
     (r"(exactly|only) one of .* (must|can) be set", "parameters that exclude each other are given together"),
     (r"is not supported here", "a parameter is given where it is not taken"),

@@ -2,13 +2,15 @@
 
 `explore` walks through all states of a small world in which real `run_work` generators meet: two runs at once, a person
 who settles unknown submissions by what RunningHub's call log says, and a later run. It raises `Violation` at a second
-payment, at a run that waits for ever, and at two results.
+payment, at a run that waits for ever, at two results, at an intent that the run's journal does not name, at a task of a
+cancelled run that goes on though no run that lives waits for it, and at an amount that stays reserved.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from functools import cache, reduce
 from typing import Any, TypeAlias
 
@@ -63,6 +65,7 @@ class Faults:
     failed: int = 1
     invalid: int = 0
     late: int = 1
+    cancelled: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,9 @@ class World:
         given_up: Numbers that a watcher called unknown before their POST was begun.
         posted: Numbers whose POST was begun.
         dead: Processes that were killed.
+        cancelled: Flow runs that a person has cancelled.
+        asked: What processes that cancel a task have read: whether another run waits for it.
+        cancelling: Processes that have cancelled a task.
         left: How often faults can still happen.
     """
 
@@ -87,6 +93,9 @@ class World:
     given_up: frozenset[int] = frozenset()
     posted: frozenset[int] = frozenset()
     dead: frozenset[str] = frozenset()
+    cancelled: frozenset[str] = frozenset()
+    asked: tuple[tuple[str, bool], ...] = ()
+    cancelling: frozenset[str] = frozenset()
     left: Faults = field(default_factory=Faults)
 
     def read(self, name: str) -> Token | None:
@@ -185,6 +194,19 @@ def _value(step: lifecycle_step_types.Step, token: Token) -> Any:
             return token
 
 
+@dataclass(frozen=True, slots=True)
+class ReadClaims:
+    """A step of the hook that cancels a run: its result are the numbers that the run's journal names."""
+
+
+def cancel_run() -> Generator[Any, Any, bool]:
+    """Cancels each submission that the run's journal names, as the hook of a cancelled run does."""
+    cancelled, claims = False, (yield ReadClaims())
+    for n in claims:
+        cancelled |= yield from cancel_work(n)
+    return cancelled
+
+
 LOCAL = (
     lifecycle_step_types.Prepare,
     lifecycle_step_types.AwaitSlot,
@@ -225,15 +247,23 @@ class Explorer:
         faults: What can go wrong.
         exclusive: Whether an intent is created exclusively.
         dead_are_unpaid: Whether the open intent of a dead process is taken for unpaid.
+        waiters_end: Whether a run that has ended, or was killed, waits for nothing any more.
     """
 
     def __init__(
-        self, actors: tuple[Actor, ...], faults: Faults, *, exclusive: bool = True, dead_are_unpaid: bool = False
+        self,
+        actors: tuple[Actor, ...],
+        faults: Faults,
+        *,
+        exclusive: bool = True,
+        dead_are_unpaid: bool = False,
+        waiters_end: bool = True,
     ) -> None:
         self.actors = actors
         self.faults = faults
         self.exclusive = exclusive
         self.dead_are_unpaid = dead_are_unpaid
+        self.waiters_end = waiters_end
         self.states = 0
         self.outcomes: set[tuple[str, ...]] = set()
         self._replayed: dict[tuple[Actor, tuple[Token, ...]], Process] = {}
@@ -265,14 +295,16 @@ class Explorer:
 
     def _following(self, world: World, processes: tuple[Process, ...]) -> Iterator[tuple[World, tuple[Process, ...]]]:
         yield from ((after, processes) for after in _settled_by_person(world))
+        yield from ((after, processes) for after in self._cancelled_by_person(world))
         for index, (actor, process) in enumerate(zip(self.actors, processes)):
             if process.outcome or not self._has_begun(actor, world, processes):
                 continue
-            for after, token in self._do(actor, process.step, world):
+            for after, token in self._do(actor, process.step, world, processes):
                 if isinstance(token, Exception):
                     moved = replace(process, step=None, outcome=type(token).__name__, place=type(token).__name__)
                 else:
                     moved = self._process(actor, (*process.history, token))
+                _check_cancellation(actor, moved, after)
                 has_failed = moved.outcome and not moved.outcome.startswith(("home-", "cancelled: "))
                 left = after.released(actor) if has_failed else after
                 yield left, (*processes[:index], moved, *processes[index + 1 :])
@@ -280,6 +312,25 @@ class Explorer:
                 died = Process((), None, "dead", "dead")
                 after = replace(world, dead=world.dead | {actor.pid})
                 yield after, (*processes[:index], died, *processes[index + 1 :])
+
+    def _cancelled_by_person(self, world: World) -> Iterator[World]:
+        for flow_run in {one.flow_run for one in self.actors if one.begins == "at once"} - world.cancelled:
+            if world.left.cancelled:
+                yield replace(world.using("cancelled"), cancelled=world.cancelled | {flow_run})
+
+    def _waits(self, actor: Actor, world: World, processes: tuple[Process, ...]) -> bool:
+        """Whether another run waits for the work; a violation where that only seems so."""
+        others = [one for one in self.actors if one.flow_run != actor.flow_run and world.read(f"waiter-{one.pid}")]
+        # The end of a process on another machine cannot be proved.
+        counted = [
+            one for one in others if world.waits(one) and (one.machine != actor.machine or one.pid not in world.dead)
+        ]
+        if not self.waiters_end:
+            alive = {one.pid for one, process in zip(self.actors, processes) if not process.outcome}
+            counted = others
+            if counted and not alive & {one.pid for one in counted}:
+                raise Violation(f"the task of {actor.flow_run} goes on, and no run that lives waits for it: {world}")
+        return bool(counted)
 
     def _has_begun(self, actor: Actor, world: World, processes: tuple[Process, ...]) -> bool:
         match actor.begins:
@@ -299,7 +350,9 @@ class Explorer:
             self._replayed[actor, history] = known
         return known
 
-    def _do(self, actor: Actor, step: lifecycle_step_types.Step, world: World) -> Iterator[tuple[World, Token]]:
+    def _do(
+        self, actor: Actor, step: Any, world: World, processes: tuple[Process, ...]
+    ) -> Iterator[tuple[World, Token]]:
         """The ways in which a step can go: the world afterwards, and what it comes back as."""
         match step:
             case lifecycle_step_types.ReadResult():
@@ -318,12 +371,21 @@ class Explorer:
                 yield world.note(actor.flow_run, "wait", n), None
             case lifecycle_step_types.ReadWait(n):
                 yield world, (actor.flow_run, "wait", n) in world.notes
+            case ReadClaims():
+                claimed = (
+                    n
+                    for run, what, n in world.notes
+                    if (run, what) == (actor.flow_run, "claim") or (run, what) == (actor.flow_run, "wait")
+                )
+                yield world, tuple(sorted(claimed))
             case lifecycle_step_types.ReadWaiters():
-                others = [one for one in self.actors if one.flow_run != actor.flow_run and world.waits(one)]
-                # The end of a process on another machine cannot be proved.
-                yield world, any(one.machine != actor.machine or one.pid not in world.dead for one in others)
-            case lifecycle_step_types.CheckCancel():
-                yield world, False
+                waits = self._waits(actor, world, processes)
+                yield replace(world, asked=tuple(sorted({**dict(world.asked), actor.pid: waits}.items()))), waits
+            case lifecycle_step_types.CheckCancel(fresh):
+                is_cancelled = actor.flow_run in world.cancelled
+                yield world, is_cancelled
+                if is_cancelled and not fresh:
+                    yield world, False  # what was read a moment ago
             case lifecycle_step_types.Claim(n):
                 yield from self._claim(actor, n, world)
             case lifecycle_step_types.Post(_, n):
@@ -336,9 +398,12 @@ class Explorer:
             case lifecycle_step_types.AwaitEnd(submit):
                 yield from _await_end(actor, submit, world)
             case lifecycle_step_types.CancelTask(submit):
+                if dict(world.asked).get(actor.pid) is not False:
+                    raise Violation(f"{actor.pid} cancels task {submit.n} that another run may wait for: {world}")
                 status = world.task(submit.n)
                 status = "cancelled" if status == "pending" else status
                 after = world.with_task(submit.n, str(status)).create(f"end-{submit.n}", status)
+                after = replace(after, cancelling=after.cancelling | {actor.pid})
                 yield after, after.read(f"end-{submit.n}")
             case lifecycle_step_types.Publish(submit):
                 yield world, world.read(f"end-{submit.n}")
@@ -349,6 +414,8 @@ class Explorer:
                 raise AssertionError(f"{step} is not modelled")
 
     def _claim(self, actor: Actor, n: int, world: World) -> Iterator[tuple[World, Token]]:
+        if (actor.flow_run, "claim", n) not in world.notes:
+            raise Violation(f"{actor.pid} claims {n}, which the journal of its run does not name: {world}")
         mine = (actor.pid, actor.flow_run)
         if world.read(f"intent-{n}") is None or not self.exclusive:
             yield world.create(f"intent-{n}", mine, exclusive=self.exclusive), mine
@@ -398,14 +465,16 @@ class Explorer:
 
 
 def _replay(actor: Actor, history: tuple[Token, ...]) -> Process:
-    policy = Policy(job="w", endpoint="e", run=actor.flow_run, attempts=actor.attempts)
-    life: Generator[Any, Any, Any] = cancel_work(1) if actor.begins == "cancel" else run_work(policy)
-    left = iter(history)
+    policy = Policy(job="w", endpoint="e", run=actor.flow_run, attempts=actor.attempts, budget=Decimal(1))
+    life: Generator[Any, Any, Any] = cancel_run() if actor.begins == "cancel" else run_work(policy)
+    left, reserved = iter(history), Reserved()
     try:
-        step = _past_local(life, next(life))
+        step = _past_local(life, next(life), reserved)
         for token in left:
-            step = _past_local(life, life.send(_value(step, token)))
+            reserved.after(step, token)
+            step = _past_local(life, life.send(_value(step, token)), reserved)
     except StopIteration as over:
+        reserved.check("the end")
         outcome = f"home-{over.value.n}" if isinstance(over.value, Home) else f"cancelled: {over.value}"
         return Process(history, None, outcome, outcome)
     except (JobFailed, JobCancelled, SubmissionUnknown) as error:
@@ -413,10 +482,51 @@ def _replay(actor: Actor, history: tuple[Token, ...]) -> Process:
     return Process(history, step, "", _place(life))
 
 
-def _past_local(life: Generator[Any, Any, Any], step: Any) -> Any:
+class Reserved:
+    """What a process has reserved of its run's budget, and neither released nor paid with."""
+
+    def __init__(self) -> None:
+        self._numbers: set[int] = set()
+
+    def local(self, step: Any) -> None:
+        match step:
+            case lifecycle_step_types.Reserve(n):
+                self._numbers.add(n)
+            case lifecycle_step_types.Release(n):
+                self._numbers.remove(n)
+
+    def after(self, step: Any, token: Token) -> None:
+        match step:
+            case lifecycle_step_types.RecordAnswer(_, n) if token[2] != "refused":
+                self._numbers.remove(n)
+            case lifecycle_step_types.ReadSubmission():
+                self.check(f"{step}")
+
+    def check(self, where: str) -> None:
+        """An error ends the process, which then releases all that it holds."""
+        if self._numbers:
+            raise Violation(f"the price of {self._numbers} stays reserved at {where}")
+
+
+def _past_local(life: Generator[Any, Any, Any], step: Any, reserved: Reserved) -> Any:
     while isinstance(step, LOCAL):
+        reserved.local(step)
         step = life.send(None)
     return step
+
+
+def _check_cancellation(actor: Actor, process: Process, world: World) -> None:
+    """A cancelled run, or its hook, has ended: no task of it goes on unless another run waits for it."""
+    if process.outcome != "JobCancelled" and not process.outcome.startswith("cancelled"):
+        return
+    if process.outcome == f"cancelled: {actor.pid not in world.cancelling}":
+        raise Violation(f"{actor.pid} reports {process.outcome}: {world}")
+    if dict(world.asked).get(actor.pid):
+        return
+    for n, status in world.tasks:
+        is_own = (world.read(f"intent-{n}") or ("", ""))[1] == actor.flow_run
+        if is_own and status == "pending" and world.read(f"answer-{n}") == "ticket":
+            raise Violation(f"task {n} of the cancelled {actor.flow_run} goes on: {world}")
 
 
 def _place(life: Any) -> Token:

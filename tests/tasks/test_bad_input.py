@@ -14,7 +14,7 @@ import pytest
 
 from rh_prefect import models
 from rh_prefect.emulator import Emulator
-from rh_prefect.errors import ConfigError, InputError, KeyRejected, MediaError, RunningHubError, StoreError
+from rh_prefect.errors import ConfigError, InputError, JobFailed, KeyRejected, MediaError, RunningHubError, StoreError
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import generate, generate_many, quick_create, run_workflow
 from tests.support import samples
@@ -297,3 +297,19 @@ async def test_moderation_is_said_and_not_paid_for_again(rh: Emulator) -> None:
         with pytest.raises(RunningHubError, match="content check"):
             await run(models.ZImageTurbo(prompt="a forbidden thing"), key="m")
     assert not rh.recorder.paid
+
+
+async def test_a_task_that_fails_the_content_check_is_said_and_not_paid_for_again(
+    rh: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Emulator(long_side=96, moderated=["forbidden"]) as other:
+        monkeypatch.setenv("RH_BASE_URL", other.url)
+        monkeypatch.setenv("RH_API_KEY", other.key)
+        for _ in range(3):
+            with pytest.raises(JobFailed, match="Content security audit did not pass") as caught:
+                await run(models.ZImageTurbo(prompt="a forbidden thing"), key="m")
+            assert caught.value.code == "1501"
+            assert "change the prompt or the file" in str(caught.value)
+        assert len(other.recorder.submissions) == 1
+        assert other.recorder.charged == 0
+    assert not rh.recorder.submissions

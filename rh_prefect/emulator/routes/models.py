@@ -17,8 +17,9 @@ from rh_prefect.emulator.responses import Refused
 async def submit(call: Call) -> Response:
     """Accepts a task and charges for it."""
     _check_path(call)
-    spec = await asyncio.to_thread(check_submit, call.state, call.key, call.endpoint, call.body)
-    task = model_submits.accept(call, spec)
+    checked = await asyncio.to_thread(check_submit, call.state, call.key, call.endpoint, call.body)
+    failure = model_submits.content_failure(call.state, checked.payload)
+    task = model_submits.accept(call, await asyncio.to_thread(checked.spec), failure=failure)
     status = await model_submits.first_status(call, task)
     return JSONResponse(task_formats.submitted(call.state.assumptions, task, status, tips=model_submits.tips(call)))
 
@@ -32,8 +33,14 @@ def _check_path(call: Call) -> None:
 
 async def preview(call: Call) -> Response:
     """Prices a request without creating a task."""
-    spec = await asyncio.to_thread(check_submit, call.state, call.key, call.endpoint, call.body)
-    return responses.priced(call.state.assumptions, spec.charge.wallet)
+    try:
+        checked = await asyncio.to_thread(check_submit, call.state, call.key, call.endpoint, call.body)
+    except Refused as refused:
+        bare = call.state.assumptions.preview_bare_refusal
+        if refused.code != "1007" or bare is None:
+            raise
+        raise Refused(*bare, envelope=responses.bare) from refused
+    return responses.priced(call.state.assumptions, await asyncio.to_thread(checked.quote))
 
 
 ENDPOINTS: Final = (

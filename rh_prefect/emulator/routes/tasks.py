@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from starlette.responses import JSONResponse, Response
@@ -35,7 +36,8 @@ def _task_id(call: Call) -> str:
     if sent in (None, ""):
         raise Refused(*call.state.assumptions.missing_task_id)
     if not is_positive(sent):
-        raise Refused("1007", NOT_POSITIVE)
+        is_number = re.fullmatch(r"-?[0-9]+", str(sent)) is not None
+        raise Refused(*(("1007", NOT_POSITIVE) if is_number else call.state.assumptions.malformed_task_id))
     return str(sent)
 
 

@@ -38,6 +38,21 @@ def not_offered(rh: Caller) -> object:
     return rh.submit(IMAGE)["errorCode"]
 
 
+@PROBES("{field} must not be blank", "field 'prompt' is required, can not be empty", "prompt must not be blank")
+def param_required(rh: Caller) -> object:
+    return rh.submit(body={"aspectRatio": "1:1"})["errorMessage"]
+
+
+@PROBES("no {value}", "field 'aspectRatio' value 7:7 is not in the allowed options", "no 7:7")
+def param_option(rh: Caller) -> object:
+    return rh.submit(body={**WORDS, "aspectRatio": "7:7"})["errorMessage"]
+
+
+@PROBES((IMAGE,), "", "1000")
+def withdrawn(rh: Caller) -> object:
+    return rh.submit()["errorCode"]
+
+
 @PROBES(False, "1007", "")
 def missing_default_refused(rh: Caller) -> object:
     rh.rh.add_model("test/model", params=[Param("size", "size", "string", required=True, default="1K")])

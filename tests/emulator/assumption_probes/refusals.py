@@ -108,6 +108,11 @@ def v1_no_route(rh: Caller) -> object:
 
 
 @PROBES(("1004", ""), "1007", "1004")
+def malformed_task_id(rh: Caller) -> object:
+    return rh.query("abc")["errorCode"]
+
+
+@PROBES(("1004", ""), "1007", "1004")
 def missing_task_id(rh: Caller) -> object:
     return rh.query("")["errorCode"]
 

@@ -79,6 +79,11 @@ def failed_run(rh: Caller) -> object:
 
 @PROBES(("1505", ""), "1501", "1505", moderated=["lighthouse"])
 def moderated(rh: Caller) -> object:
+    return rh.query(rh.submit()["taskId"])["errorCode"]
+
+
+@PROBES(("1501", ""), "", "1501", moderated=["lighthouse"])
+def moderated_at_submit(rh: Caller) -> object:
     return rh.submit()["errorCode"]
 
 
@@ -139,10 +144,47 @@ def preview(rh: Caller, endpoint: str, body: Json) -> Json:
     return answer
 
 
-@PROBES(Decimal(2), 1.0, 2.0)
+def unpriced_preview(rh: Caller, endpoint: str = "test/unpriced") -> tuple[str, float | None]:
+    rh.rh.add_model(endpoint)
+    answer = preview(rh, endpoint, {"duration": 5})
+    return answer["errorCode"], answer["estimatedPrice"]
+
+
+@PROBES(Decimal(2), ("", 1.0), ("", 2.0), base={"preview_unpriced": None})
 def unpriced(rh: Caller) -> object:
-    rh.rh.add_model("test/unpriced")
-    return preview(rh, "test/unpriced", {})["estimatedPrice"]
+    return unpriced_preview(rh)
+
+
+@PROBES(None, ("1501", None), ("", 1.0))
+def preview_unpriced(rh: Caller) -> object:
+    return unpriced_preview(rh)
+
+
+@PROBES((IMAGE,), "", "1501")
+def preview_lacking(rh: Caller) -> object:
+    return preview(rh, IMAGE, WORDS)["errorCode"]
+
+
+@PROBES({"test/*": Decimal("0.2")}, ("1501", None), ("", 0.2))
+def preview_per_second(rh: Caller) -> object:
+    return unpriced_preview(rh)
+
+
+@PROBES(("test/*",), ("1501", None), ("", 0.0))
+def preview_zero(rh: Caller) -> object:
+    return unpriced_preview(rh)
+
+
+@PROBES(("301", ""), {"errorCode": "1007"}, {"code": 301, "msg": "PARAMS_INVALID"})
+def preview_bare_refusal(rh: Caller) -> object:
+    answer = preview(rh, IMAGE, {})
+    return {"errorCode": answer["errorCode"]} if "errorCode" in answer else answer
+
+
+@PROBES(False, ("0", "0"), (0, 0))
+def preview_counts_as_text(rh: Caller) -> object:
+    answer = preview(rh, IMAGE, WORDS)
+    return answer["freeLimitCount"], answer["remainingFreeLimitCount"]
 
 
 @PROBES(("416", ""), ("812", 812), ("416", 416), money=0)

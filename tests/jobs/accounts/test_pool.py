@@ -32,6 +32,7 @@ from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.workflows import WorkflowInput
 from tests.support import samples
+from tests.support.emulator_env import HELPFUL
 from tests.support.film_run import wait_until
 from tests.support.pooled_run import PooledRun, pictures
 
@@ -41,7 +42,7 @@ KEY_IS_WRONG, WALLET_IS_EMPTY = "412", "812"
 @pytest.fixture
 def rh() -> Iterator[Emulator]:
     """Two keys that run three tasks each; a task takes 0.2 s."""
-    with Emulator(clock="real", factor=50, limit=3, long_side=48, fps=2) as emulator:
+    with Emulator(clock="real", factor=50, limit=3, long_side=48, fps=2, assumptions=HELPFUL) as emulator:
         emulator.keys.add("two", limit=3)
         yield emulator
 

@@ -578,8 +578,9 @@ async def test_a_model_without_a_price_is_priced_by_runninghub(rh: Emulator) -> 
         await run(models.input_for(UNPRICED)(prompt="another"), budget=float(result.cost))
 
 
-async def test_a_job_with_an_unknown_price_is_refused_with_a_budget(rh: Emulator) -> None:
-    rh.faults.add(Fault("price", every=1, kind="code", code="1007"))
+@pytest.mark.parametrize(("code", "words"), [("1007", ""), ("1501", "PRICE_CONFIG_NOT_FOUND"), ("301", "")])
+async def test_a_job_with_an_unknown_price_is_refused_with_a_budget(rh: Emulator, code: str, words: str) -> None:
+    rh.faults.add(Fault("price", every=1, kind="code", code=code, message=words))
     with pytest.raises(BudgetExceeded, match="its price is neither in the catalogue nor in the price response"):
         await run(models.input_for(UNPRICED)(prompt="a lighthouse"), budget=1000)
     assert not rh.recorder.submissions

@@ -1,0 +1,239 @@
+"""What a flow run has noted of its works: where their records are, what it has claimed, and what it can cancel."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import ConfigError, JobFailed, SubmissionUnknown
+from rh_prefect.jobs.journal.journal import FolderJournal
+from rh_prefect.jobs.journal.scope import FolderScope
+from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.jobs.run_cancellation import UNCLEAR
+from rh_prefect.pipelines.run_ledger import (
+    CancelledWorks,
+    RecordsPlace,
+    WorksLedger,
+    has_works,
+    note_place,
+    read_places,
+)
+from rh_prefect.pipelines.works_store import run_name
+from tests.emulator.caller import Caller
+from tests.support.pipeline_runs import PipelineRun, picture
+
+HERE, THERE = RecordsPlace(url="/here", storage="disk"), RecordsPlace(url="/there")
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> FolderJournal:
+    return FolderJournal(str(tmp_path / "runs"), scope="one")
+
+
+@pytest.fixture
+def rh() -> Iterator[Emulator]:
+    with Emulator(clock="polls", polls=10**6, long_side=48) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def given(rh: Emulator, tmp_path: Path) -> dict[str, Any]:
+    return {"url": rh.url, "key": rh.key, "folder": tmp_path, "store_url": str(tmp_path / "store")}
+
+
+async def ledger_of(run: PipelineRun) -> WorksLedger:
+    return WorksLedger(run.scope, await run.works())
+
+
+async def cancel(run: PipelineRun) -> CancelledWorks:
+    return await LOOP.call((await ledger_of(run)).cancel(run.engine.pool.accounts.client_for))
+
+
+async def test_a_run_without_pipelines_has_no_places(journal: FolderJournal) -> None:
+    assert not await has_works(journal)
+    assert await read_places(journal) == []
+
+
+async def test_the_places_of_a_run_are_listed_once_each(journal: FolderJournal) -> None:
+    for pipeline, place in (("film", HERE), ("film", HERE), ("poster", HERE), ("poster", THERE)):
+        await note_place(journal, place, pipeline, attempt=1)
+    assert await has_works(journal)
+    assert sorted((one.url, one.storage) for one in await read_places(journal)) == [("/here", "disk"), ("/there", None)]
+
+
+async def test_the_names_of_the_records_of_places_stay_the_same_in_later_versions(journal: FolderJournal) -> None:
+    await note_place(journal, HERE, "film", attempt=1)
+    first, own = (hashlib.sha256(text.encode()).hexdigest()[:40] for text in ("film", "film /here"))
+    found = {key async for _, records in journal.jobs() for key in records}
+    assert found == {f"{first}-place-1", f"{own}-place-1", f"{own}-used-1"}
+
+
+async def test_a_pipeline_in_another_place_than_in_an_earlier_attempt_is_refused(journal: FolderJournal) -> None:
+    await note_place(journal, HERE, "film", attempt=1)
+    await note_place(journal, HERE, "film", attempt=2)
+    with pytest.raises(ConfigError, match=r"records of film in /here, and this one would have them in /there"):
+        await note_place(journal, THERE, "film", attempt=3)
+    await note_place(journal, THERE, "poster", attempt=3)
+    assert [one.url for one in await read_places(journal)] == ["/here", "/there"]
+
+
+async def test_a_flow_may_run_a_pipeline_in_two_places_and_do_it_again_in_later_attempts(
+    journal: FolderJournal,
+) -> None:
+    await note_place(journal, HERE, "film", attempt=1)
+    await note_place(journal, THERE, "film", attempt=1)
+    for place in (THERE, HERE):
+        await note_place(journal, place, "film", attempt=2)
+    third = RecordsPlace(url="/third")
+    with pytest.raises(ConfigError):
+        await note_place(journal, third, "film", attempt=3)
+    # Beside the first place, which this attempt uses too, another one is one more.
+    await note_place(journal, HERE, "film", attempt=3)
+    await note_place(journal, third, "film", attempt=3)
+
+
+async def test_a_wait_counts_for_the_attempts_whose_payments_count_together(given: dict[str, Any]) -> None:
+    run = PipelineRun(**given)
+    works = await run.works()
+
+    def ledger(attempt: int, first: int | None = None) -> WorksLedger:
+        scope = FolderScope(run.scope.journal, attempt=attempt)
+        scope.first_attempt = first or attempt
+        return WorksLedger(scope, works)
+
+    await ledger(2).note_wait("ab", 3)
+    assert await ledger(2).has_waited("ab", 3)
+    assert await ledger(3, first=2).has_waited("ab", 3)
+    assert await ledger(2, first=1).has_waited("ab", 3)
+    assert not await ledger(3).has_waited("ab", 3)
+    assert not await ledger(1).has_waited("ab", 3)
+    assert not await ledger(2).has_waited("ab", 2)
+    assert not await ledger(2).has_waited("cd", 3)
+
+
+async def test_claims_are_listed_once_and_in_order(given: dict[str, Any]) -> None:
+    ledger = await ledger_of(PipelineRun(**given))
+    for work, n in (("cd", 2), ("ab", 10), ("ab", 2), ("ab", 2)):
+        await ledger.note_claim(work, n, "clip")
+    await ledger.note_wait("ef", 1)
+    assert await ledger.claims() == [("ab", 2), ("ab", 10), ("cd", 2)]
+    assert [work async for work, records in ledger.jobs() if records] == [], "a claim without an intent cost nothing"
+
+
+async def _paid(rh: Emulator, count: int) -> None:
+    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) >= count)
+
+
+async def _ticketed(run: PipelineRun, count: int = 1) -> None:
+    while sum(event.state == "submitted" for event in run.heard) < count:  # noqa: ASYNC110 - told in another thread
+        await asyncio.sleep(0.02)
+
+
+async def test_a_cancelled_run_reports_each_of_its_tasks(rh: Emulator, given: dict[str, Any]) -> None:
+    rh.faults.add(Fault("submit", prompt="lost"))
+    rh.faults.add(Fault("submit", prompt="done", kind="at-once"))
+    run = PipelineRun(**given)
+    await run.one(picture("done"))
+    (unknown,) = await run.make(picture("lost"))
+    assert isinstance(unknown, SubmissionUnknown)
+    running = asyncio.ensure_future(run.make(picture("one"), picture("two")))
+    await _ticketed(run, 3)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    report = await cancel(run)
+    ids = {str(one.payload["prompt"]): one.task_id for one in rh.recorder.paid}
+    assert sorted(report.cancelled) == sorted((ids["one"], ids["two"]))
+    assert sorted(rh.recorder.cancelled) == sorted(report.cancelled)
+    assert (report.finished, report.continued) == ([], []), "what is recorded as ended is not asked for"
+    assert report.failed == {str(unknown.job): UNCLEAR}
+    again = await cancel(run)
+    assert (again.cancelled, again.finished, again.continued) == ([], [], [])
+    assert again.failed == report.failed
+
+
+async def test_a_task_that_has_ended_meanwhile_is_finished_and_not_cancelled(
+    rh: Emulator, given: dict[str, Any]
+) -> None:
+    run = PipelineRun(**given)
+    first = asyncio.ensure_future(run.one(picture()))
+    await _ticketed(run)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    rh.clock.polls = 1
+    Caller(rh).query(rh.recorder.paid[0].task_id)
+    report = await cancel(run)
+    assert (report.cancelled, report.finished, report.failed) == ([], [rh.recorder.paid[0].task_id], {})
+
+
+async def test_the_task_of_another_run_is_not_cancelled(rh: Emulator, given: dict[str, Any]) -> None:
+    run, other = PipelineRun(**given), PipelineRun(**given, name="two", machine="there")
+    first = asyncio.ensure_future(run.one(picture()))
+    await _ticketed(run)
+    # A claim that came too late: the intent is the first run's.
+    ledger = await ledger_of(other)
+    (claim,) = await (await ledger_of(run)).claims()
+    await ledger.note_claim(*claim, "late")
+    report = await cancel(other)
+    assert rh.recorder.cancelled == []
+    assert (report.cancelled, report.failed) == ([], {})
+    assert [work async for work, records in ledger.jobs() if records] == []
+    rh.clock.polls = 1
+    assert (await first).is_new
+
+
+async def test_a_task_that_cannot_be_cancelled_is_named_with_the_reason(rh: Emulator, given: dict[str, Any]) -> None:
+    run = PipelineRun(**given)
+    first = asyncio.ensure_future(run.one(picture()))
+    await _ticketed(run)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    rh.faults.add(Fault("cancel", every=1, kind="code", code="802"))
+    report = await cancel(run)
+    ((work, reason),) = report.failed.items()
+    assert (await ledger_of(run)).flow_run == "one"
+    assert work.rpartition("/")[2] == (await (await ledger_of(run)).claims())[0][0]
+    assert "802" in reason
+    assert report.cancelled == []
+
+
+async def test_the_costs_of_a_run_are_those_of_its_own_submissions(rh: Emulator, given: dict[str, Any]) -> None:
+    rh.clock.polls = 1
+    run, other = PipelineRun(**given), PipelineRun(**given, name="two")
+    await run.one(picture("shared"))
+    await other.one(picture("shared"))
+    await other.one(picture("its own"))
+    costs = [
+        sum((Decimal(str(record["cost"])) for record in records.values() if "cost" in record), Decimal(0))
+        for ledger in (await ledger_of(run), await ledger_of(other))
+        async for _, records in ledger.jobs()
+    ]
+    assert costs == [Decimal("0.04"), Decimal("0.04")]
+
+
+async def test_a_failed_task_is_not_cancelled(rh: Emulator, given: dict[str, Any]) -> None:
+    rh.clock.polls = 1
+    rh.faults.add(Fault("submit", number=1, kind="fail", code="1504"))
+    run = PipelineRun(**given)
+    with pytest.raises(JobFailed):
+        await run.one(picture())
+    report = await cancel(run)
+    assert (report.cancelled, report.finished, report.failed) == ([], [], {})
+
+
+@pytest.mark.parametrize("name", ["one", "a-1", "0b1c-2d"])
+def test_a_plain_name_of_a_run_stays(name: str) -> None:
+    assert run_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["One", "a--b", "-a", "a-", "é", "a/b", ""])
+def test_another_name_becomes_a_plain_one(name: str) -> None:
+    assert run_name(name) != name
+    assert run_name(run_name(name)) == run_name(name)
+    assert len({run_name(one) for one in (name, f"{name}x")}) == 2
