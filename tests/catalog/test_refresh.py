@@ -119,13 +119,15 @@ def test_a_newer_list_changes_what_it_tells_and_keeps_what_it_does_not_know(file
     new = entry("z-image/ultra", PROMPT)
     done = refresh(saved(tmp_path / "c.json", capabilities(entry(TURBO, PROMPT), new, entry(veo))))
     now = kept(file)
-    assert now[TURBO] == own(TURBO) | {"params": [now[TURBO]["params"][0]], "seen": TODAY}
+    params, removed = now[TURBO]["params"], now[TURBO]["removed"]
+    assert now[TURBO] == own(TURBO) | {"params": params, "removed": removed, "seen": TODAY}
+    assert [param["key"] for param in removed] == [param["key"] for param in own(TURBO)["params"][1:]]
     assert now[TURBO]["params"][0] == {**own(TURBO)["params"][0], "max_length": 7}
     assert now["z-image/ultra"]["family"] == "z-image"
     assert {now[e].get("status", "current") for e in (TURBO, veo, "z-image/ultra")} == {"current"}
     assert now["rhart-audio/suno/lyrics"]["status"] == "gone"
     assert now[veo]["params"] == own(veo)["params"]
-    assert (done.form, done.date, done.is_older, done.flaws) == ("capabilities", TODAY, False, ())
+    assert (done.form, done.date, done.is_addition, done.flaws) == ("capabilities", TODAY, False, ())
     assert not done.changes.repriced
 
 
@@ -147,14 +149,16 @@ def test_structured_parameters_rules_and_notes_are_in_no_list_and_stay(file: Pat
 def test_an_older_list_adds_what_is_missing_and_changes_nothing_else(file: Path, tmp_path: Path) -> None:
     old = capabilities(entry(TURBO, PROMPT), entry("z-image/antique", PROMPT), version="2020-01-01")
     done = refresh(saved(tmp_path / "c.json", old))
-    assert done.is_older
+    assert done.is_addition
     assert list(done.changes.lines()) == ["+ z-image/antique"]
     assert kept(file)[TURBO] == own(TURBO)
 
 
-def test_a_list_without_a_date_takes_nothing_for_gone_unless_its_date_is_given(file: Path, tmp_path: Path) -> None:
-    listed = saved(tmp_path / "b.json", [{**entry(TURBO), "params": [{"fieldKey": "prompt", "type": "STRING"}]}])
-    assert refresh(listed).changes.gone == []
+def test_a_list_without_a_date_only_adds_unless_its_date_is_given(file: Path, tmp_path: Path) -> None:
+    new = {**entry("z-image/ultra"), "params": [{"fieldKey": "prompt", "type": "STRING"}]}
+    listed = saved(tmp_path / "b.json", [{**new, "endpoint": TURBO}, new])
+    undated = refresh(listed)
+    assert (undated.is_addition, list(undated.changes.lines())) == (True, ["+ z-image/ultra"])
     assert len(refresh(listed, date=TODAY).changes.gone) > 400
     for day in ("soon", "2999-01-01", "20261101"):
         with pytest.raises(InputError, match=f"'{day}' is not a past date"):
@@ -183,6 +187,28 @@ def test_an_older_price_does_not_replace_a_newer_one(file: Path, tmp_path: Path)
     row = {"endpoint": TURBO, "pricing_type": "fixed", "unit": "/次", "price": 0.01, "updated_at": "2020-01-01"}
     done = refresh(saved(tmp_path / "p.json", {"version": f"public-{TODAY}", "pricing": [row]}))
     assert not done.changes.repriced
+
+
+def test_an_older_price_does_not_fill_one_that_a_note_calls_unknown(file: Path, tmp_path: Path) -> None:
+    noted = next(model for model in OWN["models"] if "price_note" in model and "price" not in model)
+    plain = next(model for model in OWN["models"] if "price_note" not in model and "price" not in model)
+    rows = [
+        {"endpoint": one["endpoint"], "pricing_type": "fixed", "unit": "/次", "price": 0.5} for one in (noted, plain)
+    ]
+    for version in ("public-2026-04-29", ""):
+        refresh(saved(tmp_path / "p.json", {"version": version, "pricing": rows}))
+        assert "price" not in kept(file)[noted["endpoint"]]
+    assert kept(file)[plain["endpoint"]]["price"] == {"unit": "call", "fixed": 0.5}
+    refresh(saved(tmp_path / "p.json", {"version": f"public-{TODAY}", "pricing": rows}))
+    assert kept(file)[noted["endpoint"]]["price"] == {"unit": "call", "fixed": 0.5}
+
+
+def test_a_list_does_not_say_that_a_model_is_on_cn(file: Path, tmp_path: Path) -> None:
+    there = own("rhart-image-n-pro/edit")
+    assert there["on_cn"] is False
+    params = [{"fieldKey": param["key"], "type": "STRING"} for param in there["params"]]
+    refresh(saved(tmp_path / "b.json", [{**entry(there["endpoint"]), "params": params}]), date=TODAY)
+    assert kept(file)[there["endpoint"]]["on_cn"] is False
 
 
 def test_a_new_model_with_a_taken_name_is_called_by_its_endpoint(file: Path, tmp_path: Path) -> None:
@@ -298,9 +324,46 @@ def test_a_model_is_not_called_like_what_the_module_holds(file: Path, tmp_path: 
 
 def test_a_name_does_not_hide_another_models_endpoint(file: Path, tmp_path: Path) -> None:
     odd = {**entry("acme/q", PROMPT), "name_en": TURBO}
-    refresh(saved(tmp_path / "c.json", capabilities(odd, entry("Acme/Q", PROMPT), entry(TURBO, PROMPT))))
+    done = refresh(saved(tmp_path / "c.json", capabilities(odd, entry("Acme/Q", PROMPT), entry(TURBO, PROMPT))))
     code = "from rh_prefect import catalog; print(*(catalog.get(one).endpoint for one in ('%s', 'acme/q', 'Acme/Q')))"
-    assert new_process(code % TURBO).stdout.split() == [TURBO, "acme/q", "Acme/Q"]
+    assert new_process(code % TURBO).stdout.split() == [TURBO, "acme/q", "acme/q"]
+    assert [flaw.partition(":")[0] for flaw in done.flaws] == ["Acme/Q"]
+
+
+KLING = "kling-v2.6-pro-image-to-video"
+
+
+def test_an_entry_whose_endpoint_is_a_name_of_a_known_model_does_not_move_that_model(
+    file: Path, tmp_path: Path
+) -> None:
+    """The same call would be another request, and paid for again."""
+    odd = [entry(name, PROMPT) for name in (KLING, "KlingV26ProImageToVideo", "rhart-video-s/text-to-video-pro-deprecated")]
+    done = refresh(saved(tmp_path / "c.json", capabilities(entry("z-image/new", PROMPT), *odd)))
+    assert ["which stays" in flaw for flaw in done.flaws] == [True, True]
+    assert done.changes.new == ["z-image/new"]
+    code = "from rh_prefect import catalog; print(*(catalog.get(one).endpoint for one in %r))"
+    names = [KLING, "KlingV26ProImageToVideo", "kling_v2_6_pro_image_to_video", "rhart-video-s/text-to-video-pro-deprecated"]
+    endpoint = "kling-v2.6-pro/image-to-video"
+    assert new_process(code % names).stdout.split() == [endpoint] * 3 + ["rhart-video-s/text-to-video-pro"]
+
+
+def test_a_known_name_keeps_its_endpoint_when_a_list_has_it_elsewhere(file: Path, tmp_path: Path) -> None:
+    moved = {**entry("z-image/moved", PROMPT), "name_en": "z-image/turbo"}
+    listed = {"name": "z-image/turbo", "endpoint": "z-image/moved-2", "output": "image", "family": "f", "params": []}
+    renamed = {**listed, "name": "mine", "endpoint": TURBO}
+    refresh(saved(tmp_path / "c.json", capabilities(moved)))
+    own_form = {"version": TODAY, "source": "x", "models": [renamed, listed]}
+    refresh(saved(tmp_path / "own.json", own_form))
+    code = "from rh_prefect import catalog; print(catalog.get('z-image/turbo').endpoint, len(catalog.models()))"
+    assert new_process(code).stdout.split() == [TURBO, str(COUNT + 2)]
+
+
+def test_an_older_spelling_of_an_endpoint_is_no_new_model(file: Path, tmp_path: Path) -> None:
+    old = {**entry("rhart-video-s/text-to-video-pro-deprecated", PROMPT), "name_en": "old"}
+    rows = [{"endpoint": old["endpoint"], "pricing_type": "fixed", "unit": "/次", "price": 7.5}]
+    assert refresh(saved(tmp_path / "c.json", capabilities(old))).changes.new == []
+    done = refresh(saved(tmp_path / "p.json", {"version": f"public-{TODAY}", "pricing": rows}))
+    assert [prices.endswith("7.50 CNY per call") for prices in done.changes.repriced.values()] == [True]
 
 
 def test_a_note_beside_a_price_stays(file: Path, tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ class Plan:
     def _files(self, params: Sequence[Mapping[str, object]]) -> Iterator[str]:
         """Yields the addresses of a row's files."""
         for stage, values in zip(self.stages, params, strict=True):
-            for param in stage.model.media_params:
+            for param in stage.model.file_params:
                 value = values.get(param.name)
                 yield from (one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str))
 

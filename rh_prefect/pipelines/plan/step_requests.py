@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from rh_prefect import catalog
+from rh_prefect.catalog.frozen_forms import as_given
 from rh_prefect.catalog.model import Model, Param
 from rh_prefect.catalog.validation import check, check_file
 from rh_prefect.errors import MediaError, UnknownModelError
@@ -142,7 +143,7 @@ def _of_model(step: Step, instance: Instance, frame: Frame, failed: Collection[s
     payload = _check(draft, model, values)
     draft.is_settled = is_settled(values)
     instance.values = dict(values)
-    files = [one for param in model.media_params for one in files_in(values.get(param.name))]
+    files = [one for param in model.file_params for one in files_in(values.get(param.name))]
     _finish(draft, model, payload, files, list(values.values()))
     _check_files(draft, model, values)
     return draft
@@ -184,15 +185,13 @@ def _check(draft: Draft, model: Model, values: Mapping[str, Any]) -> dict[str, A
     stand_ins = {name: _stand_in(value, params[name]) for name, value in values.items()}
     found = check(model, stand_ins)
     draft.problems.extend((_key_of(problem, values), problem) for problem in found.problems)
-    draft.notes.extend(notice for notice in found.notices if "no parameter" not in notice)
-    marks, payload = dict(found.values), dict(found.values)
+    draft.notes.extend(found.notices)
+    payload = dict(found.values)
     for name, value in values.items():
         param = params[name]
         if param is not None and _holds_unknown(value):
-            several = param.multiple and not isinstance(value, list)
-            marks[param.key] = mark([value] if several else value)
             payload[param.key] = value
-    draft.params = {**marks, **{key: mark(value) for key, value in found.extra.items()}}
+    draft.params = as_given(model, {name: mark(value) for name, value in values.items()})
     return payload
 
 
@@ -240,7 +239,7 @@ def _key_of(problem: str, values: Mapping[str, Any]) -> Path:
 
 
 def _check_files(draft: Draft, model: Model, values: Mapping[str, Any]) -> None:
-    for param in model.media_params:
+    for param in model.file_params:
         for file in files_in(values.get(param.name)):
             media = file.media
             if media is None:
