@@ -27,7 +27,9 @@ from rh_prefect.jobs.requests.request_preparation import as_request
 from rh_prefect.media.media import MediaInput
 from rh_prefect.models import ModelInput
 from tests.support.hypothesis_settings import search
+from tests.support.samples import png
 
+KLING = "kling-v2.6-pro-image-to-video"
 SITE = "www.runninghub.cn"
 MODEL: dict[str, Any] = {
     "name": "acme-film",
@@ -228,35 +230,37 @@ def test_a_removed_parameter_is_sent_as_before_and_said_to_be_outdated() -> None
 HASHES = """
 import asyncio, json, sys
 from pathlib import Path
-from rh_prefect import catalog, models
+from rh_prefect import models
+from rh_prefect.jobs.requests.input_identification import Inputs
+from rh_prefect.jobs.requests.request_preparation import prepare_request
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.jobs.journal.identity import base_hash
-from rh_prefect.jobs.requests.request_preparation import as_request
 from rh_prefect.pipelines.plan.identity import work_id
+from tests.support.memory_journal import MemoryJournal, MemoryPlace
 
-found = {}
+SITE, folder, found = "www.runninghub.cn", Path(sys.argv[2]), {}
 for model, params in json.loads(sys.argv[1]):
-    asked = models.any_input(model, params)
-    read = catalog.read_parameters(asked.entry, asked.params())
-    base = base_hash(site="www.runninghub.cn", endpoint=asked.entry.endpoint, payload=as_request(read.given))
-    text = "pipeline: t\\nsteps:\\n  a: " + json.dumps({"model": model, "with": params})
-    plan = Pipeline.from_text(text).plan_sync()
+    inputs = Inputs(MemoryJournal(MemoryPlace(), "s"), folder, options_for=lambda _: {})
+    request = asyncio.run(prepare_request(models.any_input(model, params), site=SITE, inputs=inputs))
+    file = {name: "$(params.photo)" if value == str(folder / "a.png") else value for name, value in params.items()}
+    head = {"photo": {"type": "image", "default": str(folder / "a.png")}}
+    plan = Pipeline.from_dict({"params": head, "steps": {"a": {"model": model, "with": file}}}).plan_now(site=SITE)
     (one,) = plan.instances
     assert not plan.problems, plan.problems
-    assert one.works[0].key == work_id(base, 1), (model, one.request, read.given)
-    found[model] = [base, read.sent]
+    assert one.works[0].key == work_id(request.base, 1), (model, one.request, request.request)
+    found[model] = [request.base, request.payload]
 print(json.dumps(found))
 """
-CALLS = [
-    ["z-image/turbo", {"prompt": "a kite", "aspect_ratio": "16:9"}],
-    ["kling-v2.6-pro-image-to-video", {"image_url": "asset://1", "prompt": "x", "duration": 5}],
-    ["seedance-2.0/text-to-video", {"prompt": "x", "duration": -1}],
-]
 
 
 def test_a_users_refresh_changes_neither_plans_nor_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RH_STATE_DIR", str(tmp_path))
-    package = hashes_in_a_new_process()
+    png(tmp_path / "a.png", size=(400, 400))
+    calls = [
+        ["z-image/turbo", {"prompt": "a kite", "aspect_ratio": "16:9"}],
+        [KLING, {"image_url": str(tmp_path / "a.png"), "prompt": "x", "duration": 5}],
+        ["seedance-2.0/text-to-video", {"prompt": "x", "duration": -1}],
+    ]
+    package = hashes_in_a_new_process(calls, tmp_path)
     today = "2026-11-01"
     image = {"key": "imageURL", "type": "IMAGE", "multiple": True}
     kling = {"endpoint": "kling-v2.6-pro/image-to-video", "output_type": "video"}
@@ -265,14 +269,15 @@ def test_a_users_refresh_changes_neither_plans_nor_calls(tmp_path: Path, monkeyp
     listed = tmp_path / "list.json"
     listed.write_text(json.dumps({"version": today, "endpoints": [kling, turbo]}))
     refresh(str(listed))
-    mine = hashes_in_a_new_process()
+    mine = hashes_in_a_new_process(calls, tmp_path)
     assert {model: base for model, (base, _) in mine.items()} == {model: base for model, (base, _) in package.items()}
-    assert mine[CALLS[1][0]][1] == {"imageURL": ["asset://1"], "duration": 5, "prompt": "x"}  # type: ignore[index]
+    sent = mine[KLING][1]
+    assert sent == {"imageURL": [package[KLING][1]["imageUrl"]], "duration": 5, "prompt": "x"}
 
 
-def hashes_in_a_new_process() -> dict[str, Any]:
+def hashes_in_a_new_process(calls: list[Any], folder: Path) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", HASHES, json.dumps(CALLS)],
+        [sys.executable, "-W", "ignore", "-c", HASHES, json.dumps(calls), str(folder)],
         env={**os.environ},
         capture_output=True,
         text=True,

@@ -136,6 +136,7 @@ def _of_model(step: Step, instance: Instance, frame: Frame, failed: Collection[s
         draft = Draft(instance, frame, "file")
         draft.problems.append((("model",), no_such_model(instance.model)))
         return draft
+    instance.endpoint = model.endpoint
     draft = Draft(instance, frame, _kind_of(model.output), model.endpoint)
     by_reference = "$(" in str(step.model)
     values = _values(draft, step, model, frame, by_reference, failed)
