@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -109,16 +109,20 @@ def _warn(what: str) -> None:
 
 @cache
 def _index() -> dict[str, int]:
+    return index_of(_raws())
+
+
+def index_of(raws: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Maps each name of each model in lower case to the model's position; an endpoint takes precedence over a name."""
     found: dict[str, int] = {}
-    for position, raw in enumerate(_raws()):
+    for position, raw in enumerate(raws):
         found.update((alias.lower(), position) for alias in raw.get("aliases", ()))
     for name_of in (snake_name, class_name):
-        found.update((name_of(raw["name"]).lower(), position) for position, raw in enumerate(_raws()))
+        found.update((name_of(raw["name"]).lower(), position) for position, raw in enumerate(raws))
     for key in ("name", "endpoint"):
-        found.update((raw[key].lower(), position) for position, raw in enumerate(_raws()))
+        found.update((raw[key].lower(), position) for position, raw in enumerate(raws))
     # Two endpoints may differ in case alone.
-    found.update((raw["endpoint"], position) for position, raw in enumerate(_raws()))
+    found.update((raw["endpoint"], position) for position, raw in enumerate(raws))
     return found
 
 
