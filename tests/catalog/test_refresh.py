@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import tracemalloc
+import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -45,8 +49,14 @@ def new_process(code: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=folder))
+def served(folder: Path, headers: Mapping[str, str] = MappingProxyType({})) -> Iterator[str]:
+    class Handler(SimpleHTTPRequestHandler):
+        def end_headers(self) -> None:
+            for name, value in headers.items():
+                self.send_header(name, value)
+            super().end_headers()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder))
     thread = Thread(target=server.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -377,3 +387,113 @@ def test_a_password_in_an_address_is_told_nowhere(file: Path) -> None:
     with pytest.raises(InputError) as refused:
         refresh("http://user:secret@127.0.0.1:9/list.json")
     assert "secret" not in str(refused.value)
+
+
+def test_a_token_in_an_address_is_neither_kept_nor_told(file: Path, tmp_path: Path) -> None:
+    saved(tmp_path / "c.json", capabilities(entry("z-image/ultra", PROMPT)))
+    with served(tmp_path) as url:
+        refresh(f"{url}/c.json?token=t0psecret#t0psecret")
+        with pytest.raises(InputError) as refused:
+            refresh(f"{url}/none.json?sig=t0psecret")
+    with pytest.raises(InputError) as not_there:
+        refresh("http://[::1/list.json?token=t0psecret")
+    with pytest.raises(InputError) as unknown:
+        refresh("nowhere://bucket/list.json?token=t0psecret")
+    told = [str(one.value) for one in (refused, not_there, unknown)]
+    assert "t0psecret" not in " ".join([file.read_text(), *told])
+    assert f"{url}/c.json" in json.loads(file.read_bytes())["source"]
+    assert "HTTP status 404" in told[0]
+
+
+class GzipBomb(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        packed = zlib.compressobj(wbits=31)
+        body = b"".join([*(packed.compress(bytes(2**20)) for _ in range(300)), packed.flush()])
+        self.send_response(200)
+        self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_list_without_an_end_and_one_that_unpacks_without_measure_are_refused(file: Path) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), GzipBomb)
+    Thread(target=server.serve_forever).start()
+    tracemalloc.start()
+    try:
+        for source in ("/dev/zero", f"http://127.0.0.1:{server.server_port}/list.json"):
+            with pytest.raises(InputError, match="it has more than 16 MiB"):
+                refresh(source)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        server.shutdown()
+        server.server_close()
+    assert most < 100 * 2**20
+    with pytest.raises(InputError, match="a chain of file systems is not accepted"):
+        refresh("simplecache::http://127.0.0.1:9/list.json")
+
+
+def test_a_packed_list_is_read(file: Path, tmp_path: Path) -> None:
+    content = json.dumps(capabilities(entry("z-image/ultra", PROMPT))).encode()
+    (tmp_path / "c.json").write_bytes(gzip.compress(content))
+    with served(tmp_path, headers={"Content-Encoding": "gzip"}) as url:
+        assert refresh(f"{url}/c.json").changes.new == ["z-image/ultra"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name_en": "a\x1b[2Jb"},
+        {"name_en": "a\u202eb"},
+        {"params": [{"key": "size", "type": "LIST", "options": ["a\x07"]}]},
+    ],
+)
+def test_a_text_that_a_terminal_would_execute_is_refused(file: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    bad = {**entry("z-image/bad", PROMPT), **change}
+    done = refresh(saved(tmp_path / "c.json", capabilities(bad, entry("z-image/good", PROMPT))))
+    assert done.changes.new == ["z-image/good"]
+    assert ["contains the control character" in flaw for flaw in done.flaws] == [True]
+
+
+def test_no_message_of_a_refresh_holds_a_control_character(file: Path, tmp_path: Path) -> None:
+    entries = [
+        {"endpoint": "a\x1b[2J"},
+        {**entry("z-image/a"), "output_type": "\x1b[2J"},
+        entry("z-image/b", {"key": "\x1b[2J", "type": "\x1b[2J"}, {"key": "size", "type": "INT", "default": "\x1b[2J"}),
+    ]
+    done = refresh(saved(tmp_path / "c.json", capabilities(*entries)))
+    assert len(done.flaws) >= 4
+    assert "\x1b" not in "".join([*done.flaws, *done.changes.lines()])
+
+
+@pytest.mark.parametrize("amount", [1e-300, 0.00001, -1, 10_000, "free", True, None, 1e300])
+def test_an_amount_that_cannot_be_a_price_is_refused_with_a_reason(file: Path, tmp_path: Path, amount: Any) -> None:
+    fixed = {"endpoint": TURBO, "pricing_type": "fixed", "unit": "/次", "price": amount}
+    wan = "alibaba/wan-2.6/image-to-video"
+    when = [{"when": {"resolution": "1080p", "duration": one}, "price": amount} for one in ("5", "10")]
+    rules = {"endpoint": wan, "pricing_type": "parameter_based", "unit": "/次", "rules": [{**when[0], "price": 1}, when[1]]}
+    done = refresh(saved(tmp_path / "p.json", {"version": f"public-{TODAY}", "pricing": [fixed, rules]}))
+    assert not done.changes.repriced
+    assert ["is not a possible amount" in flaw for flaw in done.flaws] == [True, True]
+
+
+def test_an_impossible_price_in_the_packages_own_form_is_refused(file: Path, tmp_path: Path) -> None:
+    cheap = {**own(TURBO), "endpoint": "z-image/cheap", "name": "z-image/cheap", "price": {"unit": "call", "fixed": 1e-9}}
+    done = refresh(saved(tmp_path / "own.json", {"version": TODAY, "source": "x", "models": [cheap, own(TURBO)]}))
+    assert done.flaws == ("z-image/cheap: a price is below 0.0001",)
+
+
+@pytest.mark.parametrize("endpoint", ["query", "run/workflow/1", "task/openapi/create", "media/upload/binary", "Query"])
+def test_a_call_of_the_api_does_not_become_a_model(file: Path, tmp_path: Path, endpoint: str) -> None:
+    facts = {**own(TURBO), "endpoint": endpoint, "name": "odd"}
+    for content in (
+        capabilities(entry(endpoint, PROMPT), entry(TURBO, PROMPT)),
+        {"version": TODAY, "source": "x", "models": [facts, own(TURBO)]},
+    ):
+        done = refresh(saved(tmp_path / "c.json", content))
+        assert done.changes.new == []
+        assert ["is an API call of RunningHub" in flaw for flaw in done.flaws] == [True]
