@@ -83,20 +83,6 @@ def _task(fn: Callable[P, Coroutine[Any, Any, Result]]) -> Endpoint[P]: ...
 _OPTIONS = """\
     scope: str | None = None,
     **job_options: Unpack[JobOptions],"""
-_OPTIONS_BESIDE_MORE = """\
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
-    scope: str | None = None,
-    key: str | None = None,
-    **more: Any,"""
-"""Of a model whose parameters are not all known: a function takes only one kind of further keyword arguments."""
-
 _UNCHECKED = "unchecked: Mapping[str, Any] | None = None"
 _PLAIN = {"string": "str", "bool": "bool", "int": "int", "float": "float"}
 
@@ -111,7 +97,7 @@ def _render(model: Model) -> str:
     lines = [f"class {model.class_name}(ModelInput):", doc]
     lines += [f"    {param.name}: {_held(param)}" for param in model.params]
     lines += ["    def __init__(", "        self,", "        *,"]
-    lines += [f"        {_argument(param)}," for param in model.params]
+    lines += [f"        {_argument(param)}," for param in model.known_params]
     return "\n".join([*lines, f"        {_UNCHECKED},", "    ) -> None: ...", ""])
 
 
@@ -126,14 +112,12 @@ def _render_task(model: Model) -> str:
         model,
         options={
             "unchecked": "Parameters that are sent as they are, by name.",
-            "label"
-            if model.incomplete
-            else "scope": "This parameter and those after it are the same as in `generate`.",
+            "scope": "This parameter and those after it are the same as in `generate`.",
         },
     )
     lines = ["@_task", f"async def {model.snake_name}(", "    *,"]
-    lines += [f"    {_argument(param)}," for param in model.params]
-    lines += [f"    {_UNCHECKED},", _OPTIONS_BESIDE_MORE if model.incomplete else _OPTIONS, ") -> Result:"]
+    lines += [f"    {_argument(param)}," for param in model.known_params]
+    lines += [f"    {_UNCHECKED},", _OPTIONS, ") -> Result:"]
     return "\n".join([*lines, textwrap.indent(f'"""{doc}\n"""', "    "), ""])
 
 

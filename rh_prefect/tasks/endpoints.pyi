@@ -76,17 +76,8 @@ async def arklin_video_super_resolution(
     resolution: Literal["720p", "1080p", "2k", "4k"] | None = None,
     tarfps: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with arklin/video-super-resolution.
 
@@ -98,7 +89,7 @@ async def arklin_video_super_resolution(
         resolution: One of the choices.
         tarfps: Left out: no frames are added; 24 to 60.
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
@@ -429,17 +420,8 @@ async def doubao_seed_tts_2_0(
 async def doubao_voice_clone(
     *,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with doubao-voice-clone.
 
@@ -449,7 +431,7 @@ async def doubao_voice_clone(
 
     Args:
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
@@ -3249,17 +3231,8 @@ async def hitem3d_v2_multi_image_to_3d(
 async def hitem3d_v3_image_to_3d(
     *,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a 3D model with hitem3d-v3/image-to-3d.
 
@@ -3269,24 +3242,15 @@ async def hitem3d_v3_image_to_3d(
 
     Args:
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
 async def hitem3d_v3_multi_image_to_3d(
     *,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a 3D model with hitem3d-v3/multi-image-to-3d.
 
@@ -3296,7 +3260,7 @@ async def hitem3d_v3_multi_image_to_3d(
 
     Args:
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
@@ -3431,17 +3395,8 @@ async def hypir_ultra(
 async def jimeng_seed3_tilesr_image_upscale(
     *,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with jimeng-seed3-tilesr/image-upscale.
 
@@ -3451,7 +3406,7 @@ async def jimeng_seed3_tilesr_image_upscale(
 
     Args:
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
@@ -3571,17 +3526,8 @@ async def kling_o3_element(
     element_video_list: File | None = None,
     tag_list: Literal["o_101", "o_102", "o_103", "o_104", "o_105", "o_106", "o_107", "o_108"] | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-o3/element.
 
@@ -3596,7 +3542,7 @@ async def kling_o3_element(
         element_video_list: Up to 200 MB.
         tag_list: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
@@ -3956,17 +3902,8 @@ async def kling_v3_0_4k_image_to_video(
 async def kling_v3_0_4k_motion_control(
     *,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-v3.0-4k-motion-control.
 
@@ -3977,7 +3914,7 @@ async def kling_v3_0_4k_motion_control(
 
     Args:
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
@@ -4827,17 +4764,8 @@ async def kling_video_o3_std_video_edit(
 async def ltx_2_19b_text_to_video_lora(
     *,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with ltx-2-19b/text-to-video-lora.
 
@@ -4848,7 +4776,7 @@ async def ltx_2_19b_text_to_video_lora(
 
     Args:
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
@@ -5213,17 +5141,8 @@ async def marble_1_0_multi_image_to_world(
     permission_allowed_readers: str | None = None,
     permission_allowed_writers: str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with marble-1.0/multi-image-to-world.
 
@@ -5244,7 +5163,7 @@ async def marble_1_0_multi_image_to_world(
         permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
         permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
@@ -5375,17 +5294,8 @@ async def marble_1_1_multi_image_to_world(
     permission_allowed_readers: str | None = None,
     permission_allowed_writers: str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with marble-1.1/multi-image-to-world.
 
@@ -5406,7 +5316,7 @@ async def marble_1_1_multi_image_to_world(
         permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
         permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
@@ -5463,17 +5373,8 @@ async def marble_1_1_plus_multi_image_to_world(
     permission_allowed_readers: str | None = None,
     permission_allowed_writers: str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with marble-1.1-plus/multi-image-to-world.
 
@@ -5494,7 +5395,7 @@ async def marble_1_1_plus_multi_image_to_world(
         permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
         permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
@@ -7767,17 +7668,8 @@ async def pixverse_c1_reference_to_video(
     generate_audio_switch: bool = True,
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with pixverse-c1/reference-to-video.
 
@@ -7794,7 +7686,7 @@ async def pixverse_c1_reference_to_video(
         generate_audio_switch: Whether to do so.
         seed: -1 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
@@ -8661,17 +8553,8 @@ async def rh_video_upscaler(
 async def rhart_audio_extract_background(
     *,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with rhart-audio/extract-background.
 
@@ -8681,24 +8564,15 @@ async def rhart_audio_extract_background(
 
     Args:
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
 async def rhart_audio_extract_vocal(
     *,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with rhart-audio/extract-vocal.
 
@@ -8708,24 +8582,15 @@ async def rhart_audio_extract_vocal(
 
     Args:
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
 async def rhart_audio_qwen3_tts_voice_design(
     *,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with rhart-audio/qwen3-tts/voice-design.
 
@@ -8735,24 +8600,15 @@ async def rhart_audio_qwen3_tts_voice_design(
 
     Args:
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
 async def rhart_audio_source_separation(
     *,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with rhart-audio/source-separation.
 
@@ -8762,7 +8618,7 @@ async def rhart_audio_source_separation(
 
     Args:
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
@@ -9137,17 +8993,8 @@ async def rhart_text_qwen_27b_chat(
 async def rhart_video_minimax_h3_oss_fl2va(
     *,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with rhart-video/minimax-h3-oss/fl2va.
 
@@ -9157,24 +9004,15 @@ async def rhart_video_minimax_h3_oss_fl2va(
 
     Args:
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
 async def rhart_video_minimax_h3_oss_fl2va_advanced(
     *,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with rhart-video/minimax-h3-oss/fl2va-advanced.
 
@@ -9184,7 +9022,7 @@ async def rhart_video_minimax_h3_oss_fl2va_advanced(
 
     Args:
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
@@ -9273,17 +9111,8 @@ async def rhart_video_sparkvideo_2_0_upload_asset(
 async def rhart_video_video_depth_converter(
     *,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with rhart-video/video-depth-converter.
 
@@ -9293,24 +9122,15 @@ async def rhart_video_video_depth_converter(
 
     Args:
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
 async def rhart_video_wan2_2_character_motion_transfer(
     *,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with rhart-video/wan2.2/character-motion-transfer.
 
@@ -9320,7 +9140,7 @@ async def rhart_video_wan2_2_character_motion_transfer(
 
     Args:
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
@@ -12983,17 +12803,8 @@ async def vidu_short_play_q3_ad(
     aspect_ratio: Literal["9:16", "16:9"] = "9:16",
     assets: Sequence[Mapping[str, Any]] | str,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with vidu/short-play-q3-ad.
 
@@ -13008,7 +12819,7 @@ async def vidu_short_play_q3_ad(
         aspect_ratio: One of the choices.
         assets: List of up to 14 persons, scenes and props; shape not published.
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
@@ -13024,17 +12835,8 @@ async def vidu_short_play_q3_drama(
     placement: Literal["upload", "panorama", "step"] = "upload",
     assets: Sequence[Mapping[str, Any]] | str,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with vidu/short-play-q3-drama.
 
@@ -13053,7 +12855,7 @@ async def vidu_short_play_q3_drama(
         placement: One of the choices.
         assets: List of up to 14 persons, scenes and props; shape not published.
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task

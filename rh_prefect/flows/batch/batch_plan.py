@@ -269,7 +269,7 @@ def place(stages: Sequence[Stage], name: str) -> tuple[int, str, Param | None]:
         if found is not None:
             return number, found.name, found
     first = stages[0].model
-    if first.incomplete:
+    if name == "unchecked":  # of an object that a program, `--set` or a JSON row gives
         return 0, name, None
     raise InputError(
         f"{name!r} is not a parameter of {' or '.join(stage.model.name for stage in stages)}; "
