@@ -17,9 +17,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import unified_diff
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from rh_prefect.catalog.data_file import decoded, dumps, slim
 from rh_prefect.catalog.descriptions import docstring, summary
+from rh_prefect.catalog.frozen_forms import keep_models
 from rh_prefect.catalog.model import Model, Param
 from rh_prefect.catalog.refresh import changes
 from rh_prefect.catalog.registry import SLIM_FILE
@@ -187,8 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(source: Path | None, *, check: bool, slim_file: Path, stubs: Mapping[_Renderer, Path], page: Path) -> int:
-    content = json.loads(slim_file.read_bytes()) if source is None or (check and slim_file.exists()) else {"models": []}
-    new = slim(json.loads(source.read_bytes())) if source else content
+    content = json.loads(slim_file.read_bytes()) if source is None or slim_file.exists() else {"models": []}
+    new = _kept(content, slim(json.loads(source.read_bytes()))) if source else content
     models = decoded(content if check else new)
     files = {file: render(models) for render, file in stubs.items()}
     if page.exists():
@@ -203,6 +205,14 @@ def _run(source: Path | None, *, check: bool, slim_file: Path, stubs: Mapping[_R
         file.write_text(text, encoding="utf-8")
     sys.stdout.write(f"{len(new['models'])} models written\n")
     return 0
+
+
+def _kept(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the new content, in which each call is the same request as before; see `frozen_forms`."""
+    flaws: list[str] = []
+    models = keep_models(earlier["models"], later["models"], flaws=flaws)
+    sys.stderr.write("".join(f"{flaw}\n" for flaw in flaws))
+    return {**later, "models": sorted(models, key=lambda model: str(model["name"]).lower())}
 
 
 def _counted(text: str, models: Sequence[Model], version: str) -> str:

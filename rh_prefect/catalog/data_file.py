@@ -37,7 +37,6 @@ _NUMERIC = "the list shows integers"
 """Begins the note of a choice whose options are numbers in the request."""
 
 
-
 def slim(source: Mapping[str, Any]) -> dict[str, Any]:
     """Creates the slim form of a registry, or of a data file to which models may have been added: models by name.
 

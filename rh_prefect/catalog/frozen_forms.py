@@ -138,9 +138,10 @@ def _free_name(model: Raw, owners: Mapping[str, str]) -> str:
 
 
 def _with_own_aliases(model: dict[str, Any], owners: Mapping[str, str]) -> dict[str, Any]:
-    aliases = [one for one in model.get("aliases", ()) if owners.get(one.lower(), model["endpoint"]) == model["endpoint"]]
-    without = {key: fact for key, fact in model.items() if key != "aliases"}
-    return {**without, "aliases": aliases} if aliases else without
+    aliases = [
+        one for one in model.get("aliases", ()) if owners.get(one.lower(), model["endpoint"]) == model["endpoint"]
+    ]
+    return {key: aliases if key == "aliases" else fact for key, fact in model.items() if key != "aliases" or aliases}
 
 
 def keep_model(earlier: Raw, later: Raw, *, flaws: list[str]) -> dict[str, Any]:

@@ -346,7 +346,34 @@ def _text(param: Param, value: object) -> str:
         raise _Wrong(f"has {len(value)} characters; at most {param.max_length} are allowed")
     if param.pattern and not re.fullmatch(param.pattern, value):
         raise _Wrong(f"must have {param.note}; {_show(value)} does not")
+    _refuse_path(param.key, value)
     return value
+
+
+_URL_KEY = re.compile(r"(?i)url[s\d]*$")
+_LINK = re.compile(r"(?i)(https?|asset|data):")
+_PATH = re.compile(r"(?i)[a-z][a-z0-9+.-]+://|[/\\~]|.*\.[a-z0-9]{2,4}$|[a-z]:\\")
+
+
+def _refuse_path(key: str, value: object) -> None:
+    """Refuses a local path where RunningHub expects a link: it would be sent as a text, and the call paid for."""
+    is_path = isinstance(value, str) and not _LINK.match(value) and ("/" in value or _PATH.match(value) is not None)
+    if is_path and _URL_KEY.search(key.strip()):
+        raise _Wrong(f"takes a link, not the local file {_show(value)}; `tasks.upload_file` makes a link of one")
+
+
+def _refuse_files(value: object, key: str = "") -> None:
+    """Refuses local files in a structured value, which is sent as it is."""
+    if isinstance(value, Mapping) and value.keys() != {"file"}:
+        for name, one in value.items():
+            _refuse_files(one, str(name))
+    elif isinstance(value, list | tuple):
+        for one in value:
+            _refuse_files(one, key)
+    elif _holds_file(value):
+        raise _Wrong("takes links, and this holds a file; `tasks.upload_file` makes a link of one")
+    else:
+        _refuse_path(key, value)
 
 
 def _json(param: Param, value: object) -> object:
@@ -362,6 +389,7 @@ def _json(param: Param, value: object) -> object:
     fits = several if param.shape == "list" else not several or len(items) == 1
     if not fits or not all(isinstance(item, Mapping) for item in items):
         raise _Wrong(f"must be {kind}, not {_show(value)}")
+    _refuse_files(value)
     return (items or None) if several else value
 
 

@@ -77,7 +77,9 @@ def listed_params(draw: st.DrawFn) -> list[dict[str, Any]]:
         if raw["type"] == "json" or draw(st.booleans(), label=f"{raw['key']} stays") is False:
             continue
         kind = draw(st.sampled_from([raw["type"], raw["type"], *LIST_TYPES]))
-        options = [str(value) for one in VALUES[param_name(raw["key"])] for value in (one if isinstance(one, list) else [one])]
+        options = [
+            str(value) for one in VALUES[param_name(raw["key"])] for value in (one if isinstance(one, list) else [one])
+        ]
         found.append(
             {
                 "key": draw(st.sampled_from(spellings(raw["key"]))),
@@ -87,7 +89,9 @@ def listed_params(draw: st.DrawFn) -> list[dict[str, Any]]:
                 **({"options": [*options, "true", "false", "1", "2", "0.5", "more"]} if kind == "enum" else {}),
             }
         )
-    return found + draw(st.sampled_from([[], [{"key": "newOne", "type": "INT"}], [{"key": "image_url", "type": "INT"}]]))
+    return found + draw(
+        st.sampled_from([[], [{"key": "newOne", "type": "INT"}], [{"key": "image_url", "type": "INT"}]])
+    )
 
 
 entries = st.fixed_dictionaries(
@@ -197,7 +201,10 @@ def test_unchecked_values_are_compared_as_they_are_under_the_parameters_own_key(
 
 def test_only_what_differs_from_the_definition_is_stored() -> None:
     flaws: list[str] = []
-    later = {**MODEL, "params": [{"key": "ImageUrl", "type": "image", "multiple": True}, {"key": "prompt", "type": "string"}]}
+    later = {
+        **MODEL,
+        "params": [{"key": "ImageUrl", "type": "image", "multiple": True}, {"key": "prompt", "type": "string"}],
+    }
     kept = keep_model(MODEL, later, flaws=flaws)
     assert kept["params"] == [
         {"key": "ImageUrl", "type": "image", "multiple": True, "frozen": {"key": "imageUrl", "multiple": False}},
@@ -213,7 +220,10 @@ def test_only_what_differs_from_the_definition_is_stored() -> None:
 def test_a_text_does_not_become_a_file_and_a_file_no_text() -> None:
     """The same value would be uploaded, or its name would be sent."""
     flaws: list[str] = []
-    later = {**MODEL, "params": [{"key": "imageUrl", "type": "string"}, {"key": "prompt", "type": "image", "required": True}]}
+    later = {
+        **MODEL,
+        "params": [{"key": "imageUrl", "type": "string"}, {"key": "prompt", "type": "image", "required": True}],
+    }
     image, prompt = keep_model(MODEL, later, flaws=flaws)["params"]
     assert (image["type"], prompt) == ("image", {"key": "prompt", "type": "string", "required": True})
     assert [flaw.partition(", because")[0] for flaw in flaws] == [
@@ -268,7 +278,11 @@ def test_a_users_refresh_changes_neither_plans_nor_calls(tmp_path: Path, monkeyp
     image = {"key": "imageURL", "type": "IMAGE", "multiple": True}
     kling = {"endpoint": "kling-v2.6-pro/image-to-video", "output_type": "video"}
     kling["params"] = [image, {"key": "duration", "type": "INT"}]  # type: ignore[assignment]
-    turbo = {"endpoint": "rhart-image/z-image/turbo", "output_type": "image", "params": [{"key": "prompt", "type": "STRING"}]}
+    turbo = {
+        "endpoint": "rhart-image/z-image/turbo",
+        "output_type": "image",
+        "params": [{"key": "prompt", "type": "STRING"}],
+    }
     listed = tmp_path / "list.json"
     listed.write_text(json.dumps({"version": today, "endpoints": [kling, turbo]}))
     refresh(str(listed))

@@ -347,12 +347,19 @@ def test_an_entry_whose_endpoint_is_a_name_of_a_known_model_does_not_move_that_m
     file: Path, tmp_path: Path
 ) -> None:
     """The same call would be another request, and paid for again."""
-    odd = [entry(name, PROMPT) for name in (KLING, "KlingV26ProImageToVideo", "rhart-video-s/text-to-video-pro-deprecated")]
+    odd = [
+        entry(name, PROMPT) for name in (KLING, "KlingV26ProImageToVideo", "rhart-video-s/text-to-video-pro-deprecated")
+    ]
     done = refresh(saved(tmp_path / "c.json", capabilities(entry("z-image/new", PROMPT), *odd)))
     assert ["which stays" in flaw for flaw in done.flaws] == [True, True]
     assert done.changes.new == ["z-image/new"]
     code = "from rh_prefect import catalog; print(*(catalog.get(one).endpoint for one in %r))"
-    names = [KLING, "KlingV26ProImageToVideo", "kling_v2_6_pro_image_to_video", "rhart-video-s/text-to-video-pro-deprecated"]
+    names = [
+        KLING,
+        "KlingV26ProImageToVideo",
+        "kling_v2_6_pro_image_to_video",
+        "rhart-video-s/text-to-video-pro-deprecated",
+    ]
     endpoint = "kling-v2.6-pro/image-to-video"
     assert new_process(code % names).stdout.split() == [endpoint] * 3 + ["rhart-video-s/text-to-video-pro"]
 
@@ -475,14 +482,24 @@ def test_an_amount_that_cannot_be_a_price_is_refused_with_a_reason(file: Path, t
     fixed = {"endpoint": TURBO, "pricing_type": "fixed", "unit": "/次", "price": amount}
     wan = "alibaba/wan-2.6/image-to-video"
     when = [{"when": {"resolution": "1080p", "duration": one}, "price": amount} for one in ("5", "10")]
-    rules = {"endpoint": wan, "pricing_type": "parameter_based", "unit": "/次", "rules": [{**when[0], "price": 1}, when[1]]}
+    rules = {
+        "endpoint": wan,
+        "pricing_type": "parameter_based",
+        "unit": "/次",
+        "rules": [{**when[0], "price": 1}, when[1]],
+    }
     done = refresh(saved(tmp_path / "p.json", {"version": f"public-{TODAY}", "pricing": [fixed, rules]}))
     assert not done.changes.repriced
     assert ["is not a possible amount" in flaw for flaw in done.flaws] == [True, True]
 
 
 def test_an_impossible_price_in_the_packages_own_form_is_refused(file: Path, tmp_path: Path) -> None:
-    cheap = {**own(TURBO), "endpoint": "z-image/cheap", "name": "z-image/cheap", "price": {"unit": "call", "fixed": 1e-9}}
+    cheap = {
+        **own(TURBO),
+        "endpoint": "z-image/cheap",
+        "name": "z-image/cheap",
+        "price": {"unit": "call", "fixed": 1e-9},
+    }
     done = refresh(saved(tmp_path / "own.json", {"version": TODAY, "source": "x", "models": [cheap, own(TURBO)]}))
     assert done.flaws == ("z-image/cheap: a price is below 0.0001",)
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rh_prefect import catalog
-from rh_prefect.catalog import InputWarning, Model, Param
+from rh_prefect.catalog import Model, Param
 from rh_prefect.errors import InputError, MediaError
 
 KLING = "kling-v2.6-pro-image-to-video"

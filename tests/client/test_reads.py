@@ -327,6 +327,22 @@ async def test_price_preview(client: Client, wire: WireServer) -> None:
     assert (wire.asked[0].path, wire.asked[0].json) == ("/openapi/v2/price-preview/a/b", {"x": 1})
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"errorCode": "1501", "errorMessage": "PRICE_CONFIG_NOT_FOUND"},
+        {"code": 1501, "msg": "PRICE_CONFIG_NOT_FOUND", "data": None},
+        {"errorCode": "", "estimatedPrice": 0, "currency": "CNY", "isFreeThisCall": False},
+    ],
+)
+async def test_a_preview_that_has_no_price_is_neither_moderation_nor_free(
+    client: Client, wire: WireServer, answer: dict[str, object]
+) -> None:
+    wire.plays(reply(answer))
+    with pytest.raises(PriceUnknown, match="no price"):
+        await client.price_preview("a/b", {})
+
+
 async def test_cancel_sends_the_key_in_both_places(client: Client, wire: WireServer) -> None:
     wire.plays(reply("", status=502), reply({"code": 0, "msg": "success", "data": None}))
     await client.cancel(ID)

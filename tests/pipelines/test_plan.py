@@ -491,7 +491,9 @@ steps:
         "endpoint of kling-v2.6-pro-image-to-video: acme/x -> kling-v2.6-pro/image-to-video",
     ]
     cheap = ReviewedPlan({"steps": [{**step, "price": {"most": 0.01, "open": False}} for step in steps]})
-    assert [cheap.refusal(one, one.works[0]).partition(" -> ")[0] for one in (first, second)] == ["price: up to 0.01"] * 2
+    assert [cheap.refusal(one, one.works[0]).partition(" -> ")[0] for one in (first, second)] == [
+        "price: up to 0.01"
+    ] * 2
 
 
 async def test_a_plan_says_that_the_catalogue_changed_and_a_reviewed_one_holds_where_nothing_else_did() -> None:

@@ -24,7 +24,9 @@ steps:
     assert (one.request, one.problems) == ({"prompt": "x", "camera": "night", "aspectRatio": "32:9"}, [])
     asked = request_of(one)
     assert isinstance(asked, ModelInput)
-    assert as_request(catalog.read_parameters(asked.entry, asked.params(), unchecked=asked.unchecked).given) == one.request
+    assert (
+        as_request(catalog.read_parameters(asked.entry, asked.params(), unchecked=asked.unchecked).given) == one.request
+    )
 
 
 @pytest.mark.parametrize(

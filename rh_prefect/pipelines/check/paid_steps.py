@@ -150,7 +150,9 @@ class PaidCheck(ValueCheck):
             param = model.find_param(name)
             found = self._value(at, value, scope)
             if param is None:
-                more = "; RunningHub publishes only some of them; unchecked: {…} takes others" if model.incomplete else ""
+                more = (
+                    "; RunningHub publishes only some of them; unchecked: {…} takes others" if model.incomplete else ""
+                )
                 self._say(at, f"{model.name} has no parameter {name}; {model.hint(name)}{more}", key=True)
                 continue
             if param.name in params:
