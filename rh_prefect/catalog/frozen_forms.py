@@ -101,10 +101,9 @@ def keep_models(earlier: Iterable[Raw], later: Iterable[Raw], *, flaws: list[str
         flaws: Gets what of the later models is not used, and why.
     """
     known = {model["endpoint"]: model for model in earlier}
-    owners: dict[str, str] = {}
-    for model in known.values():
-        owners.update(dict.fromkeys(_names(model), model["endpoint"]))
-    kept, new = [], []
+    owners = {name: str(model["endpoint"]) for model in known.values() for name in _names(model)}
+    kept: list[dict[str, Any]] = []
+    new: list[dict[str, Any]] = []
     for model in later:
         (kept if model["endpoint"] in known else new).append(dict(model))
     kept = [_with_own_aliases(keep_model(known[model["endpoint"]], model, flaws=flaws), owners) for model in kept]

@@ -180,8 +180,9 @@ class PaidCheck(ValueCheck):
         unchecked = params.get("unchecked", {})
         names |= {param.name: "unchecked" for name in unchecked if (param := model.find_param(name)) is not None}
         by_name = {param.name if (param := model.find_param(name)) else name: one for name, one in unchecked.items()}
-        for name in given.keys() & by_name.keys():
-            self._say((*path, "with", "unchecked"), f"{name} is given twice: as a parameter and in unchecked", key=True)
+        for twice in given.keys() & by_name.keys():
+            wrong = f"{twice} is given twice: as a parameter and in unchecked"
+            self._say((*path, "with", "unchecked"), wrong, key=True)
         for problem in check(model, {**given, **by_name}, unchecked=by_name).problems:
             name = names.get(problem.partition(" ")[0])
             missing = problem.partition(" is missing")
