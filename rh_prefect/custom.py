@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from rh_prefect.catalog import InputWarning
+from rh_prefect.catalog.model import is_api_path
 from rh_prefect.catalog.registry import is_known
 from rh_prefect.errors import InputError
 from rh_prefect.json_checks import flaw_of, snapshot
@@ -19,13 +20,6 @@ from rh_prefect.media.media import Media, MediaInput, as_media_input
 
 _API = re.compile(r"^(https?://[^/]+)?/?(openapi/v2/)?")
 _ENDPOINT = re.compile(r"(?!\.)[\w.\[\]-]+(/(?!\.)[\w.\[\]-]+)*")
-
-
-_OF_THE_API = (
-    *("aiapp/", "api-key/", "api/", "assets/", "media/upload", "price-preview/"),
-    *("query", "queue/", "resource/", "run/", "task/", "uc/"),
-)
-"""How paths begin below `/openapi/v2/` that make no model run."""
 
 
 class FileValue(BaseModel):
@@ -42,7 +36,7 @@ class FileValue(BaseModel):
 
 def _endpoint(value: object) -> object:
     path = _API.sub("", value.strip()).strip("/") if isinstance(value, str) else value
-    if isinstance(path, str) and path.startswith(_OF_THE_API):
+    if isinstance(path, str) and is_api_path(path):
         raise ValueError(f"{value!r} is an API call of RunningHub, not a model")
     if not isinstance(path, str) or not _ENDPOINT.fullmatch(path):
         raise ValueError(f"{value!r} is not a valid endpoint; write it as in 'luma/uni-1/text-to-image'")

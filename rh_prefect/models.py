@@ -72,7 +72,7 @@ def any_input(
     known = input_for(model)
     if price is not None:
         raise InputError(f"{model}: the catalogue has a price for this model. What to do: omit `price`.")
-    files = {name for param in known.entry.media_params for name in (param.name, param.key)}
+    files = {name for param in known.entry.file_params for name in (param.name, param.key)}
     return known(**{name: without_mark(value) if name in files else value for name, value in params.items()})
 
 

@@ -2028,13 +2028,15 @@ class Happyhorse11TextToVideo(ModelInput):
     ) -> None: ...
 
 class HiggsfieldDopImageToVideo(ModelInput):
-    """Makes a video with higgsfield/dop/image-to-video. Price: 0.90 to 4.20 CNY per call (listed 2026-05-07). Endpoint:
-    higgsfield/dop/image-to-video. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
+    """Makes a video with higgsfield/dop/image-to-video. Price: 0.90 to 4.20 CNY per call (listed 2026-05-07). The price
+    of the list of 2026-05, which did not have motions. Endpoint: higgsfield/dop/image-to-video. The public pages of
+    runninghub.cn do not list it; it may need a key from runninghub.ai. Its published parameter list is not complete;
+    other parameters are accepted with a warning."""
     prompt: str
     image_url: Media | str
     end_image_url: Media | str | None
     options: Literal["dop-lite", "dop-turbo", "dop-preview"]
+    motions: list[dict[str, Any]]
     def __init__(
         self,
         *,
@@ -2042,6 +2044,7 @@ class HiggsfieldDopImageToVideo(ModelInput):
         image_url: File,
         end_image_url: File | None = None,
         options: Literal["dop-lite", "dop-turbo", "dop-preview"] = "dop-turbo",
+        motions: Sequence[Mapping[str, Any]] | str,
         unchecked: Mapping[str, Any] | None = None,
     ) -> None: ...
 
@@ -6427,22 +6430,112 @@ class RhartTextQwen27bChat(ModelInput):
     ) -> None: ...
 
 class RhartVideoMinimaxH3OssFl2va(ModelInput):
-    """Makes a video with rhart-video/minimax-h3-oss/fl2va. Its price is not published. Endpoint: rhart-
-    video/minimax-h3-oss/fl2va. Its published parameter list is not complete; other parameters are accepted with a
-    warning."""
+    """Makes a video with rhart-video/minimax-h3-oss/fl2va. Price: 0.15 CNY per second (listed 2026-09-05). A price
+    preview shows the price of one second, not of the call. Endpoint: rhart-video/minimax-h3-oss/fl2va. Its published
+    parameter list is not complete; other parameters are accepted with a warning."""
+    prompt: str
+    first_frame_url: Media | str | None
+    last_frame_url: Media | str | None
+    aspect_ratio: Literal["9:16 (Portrait Widescreen)", "16:9 (Widescreen)", "1:1 (Square)", "3:4 (Portrait Standard)", "4:3 (Standard)", "2:3 (Portrait Photo)", "3:2 (Photo)", "21:9 (Ultrawide)"] | None
+    duration: int
     def __init__(
         self,
         *,
+        prompt: str,
+        first_frame_url: File | None = None,
+        last_frame_url: File | None = None,
+        aspect_ratio: Literal["9:16 (Portrait Widescreen)", "16:9 (Widescreen)", "1:1 (Square)", "3:4 (Portrait Standard)", "4:3 (Standard)", "2:3 (Portrait Photo)", "3:2 (Photo)", "21:9 (Ultrawide)"] | None = None,
+        duration: int,
         unchecked: Mapping[str, Any] | None = None,
     ) -> None: ...
 
 class RhartVideoMinimaxH3OssFl2vaAdvanced(ModelInput):
-    """Makes a video with rhart-video/minimax-h3-oss/fl2va-advanced. Its price is not published. Endpoint: rhart-
-    video/minimax-h3-oss/fl2va-advanced. Its published parameter list is not complete; other parameters are accepted
-    with a warning."""
+    """Makes a video with rhart-video/minimax-h3-oss/fl2va-advanced. Price: 0.15 CNY per second (listed 2026-09-05). A
+    price preview shows the price of one second, not of the call. Endpoint: rhart-video/minimax-h3-oss/fl2va-advanced.
+    Its published parameter list is not complete; other parameters are accepted with a warning."""
+    prompt: str
+    image1: Media | str | None
+    image2: Media | str | None
+    image3: Media | str | None
+    image4: Media | str | None
+    image5: Media | str | None
+    image6: Media | str | None
+    image7: Media | str | None
+    image8: Media | str | None
+    image9: Media | str | None
+    aspect_ratio: Literal["9:16 (Portrait Widescreen)", "16:9 (Widescreen)", "1:1 (Square)", "3:4 (Portrait Standard)", "4:3 (Standard)", "2:3 (Portrait Photo)", "3:2 (Photo)", "21:9 (Ultrawide)"] | None
+    duration: int
     def __init__(
         self,
         *,
+        prompt: str,
+        image1: File | None = None,
+        image2: File | None = None,
+        image3: File | None = None,
+        image4: File | None = None,
+        image5: File | None = None,
+        image6: File | None = None,
+        image7: File | None = None,
+        image8: File | None = None,
+        image9: File | None = None,
+        aspect_ratio: Literal["9:16 (Portrait Widescreen)", "16:9 (Widescreen)", "1:1 (Square)", "3:4 (Portrait Standard)", "4:3 (Standard)", "2:3 (Portrait Photo)", "3:2 (Photo)", "21:9 (Ultrawide)"] | None = None,
+        duration: int,
+        unchecked: Mapping[str, Any] | None = None,
+    ) -> None: ...
+
+class RhartVideoMinimaxH3RhEnhancedRef2va(ModelInput):
+    """Makes a video with rhart-video/minimax-h3-rh-enhanced/ref2va. Its price is not published. Not published.
+    Endpoint: rhart-video/minimax-h3-rh-enhanced/ref2va. Its published parameter list is not complete; other parameters
+    are accepted with a warning."""
+    prompt: str | None
+    aspect_ratio: Literal["9:16 (Portrait Widescreen)", "16:9 (Widescreen)", "1:1 (Square)", "3:4 (Portrait Standard)", "4:3 (Standard)", "2:3 (Portrait Photo)", "3:2 (Photo)", "21:9 (Ultrawide)"] | None
+    resolution: Literal["480p", "768p", "1080p"]
+    duration: int
+    audio_mode: str
+    drive_audio: Media | str | None
+    ref_image1: Media | str | None
+    ref_image2: Media | str | None
+    ref_image3: Media | str | None
+    ref_image4: Media | str | None
+    ref_image5: Media | str | None
+    ref_image6: Media | str | None
+    ref_image7: Media | str | None
+    ref_image8: Media | str | None
+    ref_image9: Media | str | None
+    ref_video1: Media | str | None
+    ref_video2: Media | str | None
+    ref_video3: Media | str | None
+    ref_audio1: Media | str | None
+    ref_audio2: Media | str | None
+    ref_audio3: Media | str | None
+    ref_video_audio1: Media | str | None
+    ref_video_audio2: Media | str | None
+    def __init__(
+        self,
+        *,
+        prompt: str | None = None,
+        aspect_ratio: Literal["9:16 (Portrait Widescreen)", "16:9 (Widescreen)", "1:1 (Square)", "3:4 (Portrait Standard)", "4:3 (Standard)", "2:3 (Portrait Photo)", "3:2 (Photo)", "21:9 (Ultrawide)"] | None = None,
+        resolution: Literal["480p", "768p", "1080p"] = "1080p",
+        duration: int,
+        audio_mode: str,
+        drive_audio: File | None = None,
+        ref_image1: File | None = None,
+        ref_image2: File | None = None,
+        ref_image3: File | None = None,
+        ref_image4: File | None = None,
+        ref_image5: File | None = None,
+        ref_image6: File | None = None,
+        ref_image7: File | None = None,
+        ref_image8: File | None = None,
+        ref_image9: File | None = None,
+        ref_video1: File | None = None,
+        ref_video2: File | None = None,
+        ref_video3: File | None = None,
+        ref_audio1: File | None = None,
+        ref_audio2: File | None = None,
+        ref_audio3: File | None = None,
+        ref_video_audio1: File | None = None,
+        ref_video_audio2: File | None = None,
         unchecked: Mapping[str, Any] | None = None,
     ) -> None: ...
 
@@ -6683,6 +6776,40 @@ class Seedance20FastMultimodalVideoLowPrice(ModelInput):
         ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
         generate_audio: bool = False,
         watermark: bool = False,
+        seed: int = -1,
+        unchecked: Mapping[str, Any] | None = None,
+    ) -> None: ...
+
+class Seedance20FastMultimodalVideoToken(ModelInput):
+    """Makes a video with seedance-2.0-fast/multimodal-video Token. Its price is not published. Per token; a price
+    preview shows 0, which is not the price. Endpoint: bytedance/seedance-2.0-fast-token/multimodal-video. Its published
+    parameter list is not complete; other parameters are accepted with a warning."""
+    prompt: str
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    image_urls: list[Media | str] | None
+    video_urls: list[Media | str] | None
+    audio_urls: list[Media | str] | None
+    generate_audio: bool
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
+    real_person_mode: bool
+    conversion_slots: list[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]]
+    return_last_frame: bool
+    seed: int
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        image_urls: File | Sequence[File] | None = None,
+        video_urls: File | Sequence[File] | None = None,
+        audio_urls: File | Sequence[File] | None = None,
+        generate_audio: bool = True,
+        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
+        real_person_mode: bool = True,
+        conversion_slots: Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]] = ["all"],
+        return_last_frame: bool = False,
         seed: int = -1,
         unchecked: Mapping[str, Any] | None = None,
     ) -> None: ...
@@ -7455,9 +7582,113 @@ class Seedance20UploadAssetChannelLowPrice(ModelInput):
         unchecked: Mapping[str, Any] | None = None,
     ) -> None: ...
 
+class Seedance25GlobalImageToVideoToken(ModelInput):
+    """Makes a video with seedance-2.5-global/image-to-video Token. Its price is not published. Per token; a price
+    preview shows 0, which is not the price. Endpoint: bytedance/seedance-2.5-global-token/image-to-video."""
+    prompt: str | None
+    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"]
+    first_frame_url: Media | str
+    last_frame_url: Media | str | None
+    generate_audio: bool
+    ratio: Literal["adaptive"]
+    real_person_mode: bool
+    conversion_slots: list[Literal["all", "firstFrameUrl", "lastFrameUrl"]]
+    return_last_frame: bool
+    bitrate_mode: Literal["standard", "high"]
+    seed: int
+    output_format: Literal["mp4", "mov"]
+    def __init__(
+        self,
+        *,
+        prompt: str | None = None,
+        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
+        first_frame_url: File,
+        last_frame_url: File | None = None,
+        generate_audio: bool = True,
+        ratio: Literal["adaptive"] = "adaptive",
+        real_person_mode: bool = True,
+        conversion_slots: Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]] = ["all"],
+        return_last_frame: bool = False,
+        bitrate_mode: Literal["standard", "high"] = "standard",
+        seed: int = -1,
+        output_format: Literal["mp4", "mov"] = "mp4",
+        unchecked: Mapping[str, Any] | None = None,
+    ) -> None: ...
+
+class Seedance25GlobalMultimodalVideoToken(ModelInput):
+    """Makes a video with seedance-2.5-global/multimodal-video Token. Its price is not published. Per token; a price
+    preview shows 0, which is not the price. Endpoint: bytedance/seedance-2.5-global-token/multimodal-video."""
+    prompt: str
+    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"]
+    image_urls: list[Media | str] | None
+    video_urls: list[Media | str] | None
+    audio_urls: list[Media | str] | None
+    conversion_slots: list[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "image10", "image11", "image12", "image13", "image14", "image15", "image16", "image17", "image18", "image19", "image20", "image21", "image22", "image23", "image24", "image25", "image26", "image27", "image28", "image29", "image30", "video1", "video2", "video3", "video4", "video5", "video6", "video7", "video8", "video9", "video10"]]
+    return_last_frame: bool
+    real_person_mode: bool
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
+    generate_audio: bool
+    bitrate_mode: Literal["standard", "high"]
+    seed: int
+    output_format: Literal["mp4", "mov"]
+    omni_reference_task_type: Literal["auto", "reference", "edit", "extend"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "25",
+        image_urls: File | Sequence[File] | None = None,
+        video_urls: File | Sequence[File] | None = None,
+        audio_urls: File | Sequence[File] | None = None,
+        conversion_slots: Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "image10", "image11", "image12", "image13", "image14", "image15", "image16", "image17", "image18", "image19", "image20", "image21", "image22", "image23", "image24", "image25", "image26", "image27", "image28", "image29", "image30", "video1", "video2", "video3", "video4", "video5", "video6", "video7", "video8", "video9", "video10"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "image10", "image11", "image12", "image13", "image14", "image15", "image16", "image17", "image18", "image19", "image20", "image21", "image22", "image23", "image24", "image25", "image26", "image27", "image28", "image29", "image30", "video1", "video2", "video3", "video4", "video5", "video6", "video7", "video8", "video9", "video10"]] = ["all"],
+        return_last_frame: bool = False,
+        real_person_mode: bool = True,
+        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
+        generate_audio: bool = True,
+        bitrate_mode: Literal["standard", "high"] = "standard",
+        seed: int = -1,
+        output_format: Literal["mp4", "mov"] = "mp4",
+        omni_reference_task_type: Literal["auto", "reference", "edit", "extend"] = "auto",
+        unchecked: Mapping[str, Any] | None = None,
+    ) -> None: ...
+
+class Seedance25GlobalTextToVideoToken(ModelInput):
+    """Makes a video with seedance-2.5-global/text-to-video Token. Its price is not published. Per token; a price
+    preview shows 0, which is not the price. Endpoint: bytedance/seedance-2.5-global-token/text-to-video."""
+    prompt: str
+    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"]
+    generate_audio: bool
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
+    web_search: bool
+    return_last_frame: bool
+    bitrate_mode: Literal["standard", "high"]
+    seed: int
+    output_format: Literal["mp4", "mov"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
+        generate_audio: bool = True,
+        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
+        web_search: bool = False,
+        return_last_frame: bool = False,
+        bitrate_mode: Literal["standard", "high"] = "standard",
+        seed: int = -1,
+        output_format: Literal["mp4", "mov"] = "mp4",
+        unchecked: Mapping[str, Any] | None = None,
+    ) -> None: ...
+
 class Seedance25ImageToVideoToken(ModelInput):
     """Makes a video with seedance-2.5/image-to-video Token. Its price is not published. Per token: at 2k 87.5 CNY a
-    million plus 0.42 a second. Endpoint: bytedance/seedance-2.5-token/image-to-video."""
+    million plus 0.42 a second. A price preview shows 0, which is not the price. Endpoint:
+    bytedance/seedance-2.5-token/image-to-video."""
     prompt: str | None
     resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"]
     duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"]
@@ -7492,8 +7723,8 @@ class Seedance25ImageToVideoToken(ModelInput):
 
 class Seedance25MultimodalVideoToken(ModelInput):
     """Makes a video with seedance-2.5/multimodal-video Token. Its price is not published. Per token: at 2k 87.5 CNY a
-    million plus 0.42 a second. With a reference video 52.5 a million. Endpoint:
-    bytedance/seedance-2.5-token/multimodal-video."""
+    million plus 0.42 a second. With a reference video 52.5 a million. A price preview shows 0, which is not the price.
+    Endpoint: bytedance/seedance-2.5-token/multimodal-video."""
     prompt: str
     resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"]
     duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"]
@@ -7530,7 +7761,8 @@ class Seedance25MultimodalVideoToken(ModelInput):
 
 class Seedance25TextToVideoToken(ModelInput):
     """Makes a video with seedance-2.5/text-to-video Token. Its price is not published. Per token: at 2k 87.5 CNY a
-    million plus 0.42 a second. Endpoint: bytedance/seedance-2.5-token/text-to-video."""
+    million plus 0.42 a second. A price preview shows 0, which is not the price. Endpoint:
+    bytedance/seedance-2.5-token/text-to-video."""
     prompt: str
     resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"]
     duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"]
@@ -8019,6 +8251,8 @@ class SkyreelsV4OmniReferenceFast(ModelInput):
     duration: int
     prompt_optimizer: bool
     resolution: Literal["480p", "720p", "1080p"]
+    ref_images: list[dict[str, Any]] | None
+    ref_videos: dict[str, Any] | list[dict[str, Any]] | None
     def __init__(
         self,
         *,
@@ -8027,6 +8261,8 @@ class SkyreelsV4OmniReferenceFast(ModelInput):
         duration: int = 5,
         prompt_optimizer: bool = True,
         resolution: Literal["480p", "720p", "1080p"] = "1080p",
+        ref_images: Sequence[Mapping[str, Any]] | str | None = None,
+        ref_videos: Mapping[str, Any] | str | None = None,
         unchecked: Mapping[str, Any] | None = None,
     ) -> None: ...
 
@@ -8039,6 +8275,8 @@ class SkyreelsV4OmniReferenceStd(ModelInput):
     sound: bool
     prompt_optimizer: bool
     resolution: Literal["480p", "720p", "1080p"]
+    ref_images: list[dict[str, Any]] | None
+    ref_videos: dict[str, Any] | list[dict[str, Any]] | None
     def __init__(
         self,
         *,
@@ -8048,6 +8286,8 @@ class SkyreelsV4OmniReferenceStd(ModelInput):
         sound: bool = True,
         prompt_optimizer: bool = True,
         resolution: Literal["480p", "720p", "1080p"] = "1080p",
+        ref_images: Sequence[Mapping[str, Any]] | str | None = None,
+        ref_videos: Mapping[str, Any] | str | None = None,
         unchecked: Mapping[str, Any] | None = None,
     ) -> None: ...
 

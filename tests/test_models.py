@@ -88,10 +88,20 @@ def test_as_a_part_of_something_larger_the_error_is_pydantics() -> None:
     assert either.validate_python(5) == 5
 
 
-def test_an_unknown_parameter_is_kept_with_a_warning_at_the_callers_line() -> None:
-    with pytest.warns(InputWarning, match="no parameter 'camera'") as caught:
-        given = anything(KLING, image_url="a.png", prompt="x", camera="up")
+def test_a_misspelt_parameter_is_refused_and_names_the_nearest() -> None:
+    with pytest.raises(InputError, match="promt is not a parameter; the nearest is prompt"):
+        anything(KLING, image_url="a.png", promt="x")
+
+
+def test_a_parameter_that_the_catalogue_lacks_is_sent_unchecked() -> None:
+    given = anything(KLING, image_url="a.png", prompt="x", unchecked={"camera": "up"})
     assert given.params()["camera"] == "up"
+    assert ModelInput.model_validate(given.model_dump(mode="json")) == given
+
+
+def test_a_warning_names_the_callers_line() -> None:
+    with pytest.warns(InputWarning, match="Not in RunningHub's newest lists") as caught:
+        anything("f-2-dev/edit", image_url="a.png", prompt="x")
     assert caught[0].filename == __file__
 
 

@@ -17,9 +17,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import unified_diff
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from rh_prefect.catalog.data_file import decoded, dumps, slim
 from rh_prefect.catalog.descriptions import docstring, summary
+from rh_prefect.catalog.frozen_forms import keep_models
 from rh_prefect.catalog.model import Model, Param
 from rh_prefect.catalog.refresh import changes
 from rh_prefect.catalog.registry import SLIM_FILE
@@ -83,20 +85,6 @@ def _task(fn: Callable[P, Coroutine[Any, Any, Result]]) -> Endpoint[P]: ...
 _OPTIONS = """\
     scope: str | None = None,
     **job_options: Unpack[JobOptions],"""
-_OPTIONS_BESIDE_MORE = """\
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
-    scope: str | None = None,
-    key: str | None = None,
-    **more: Any,"""
-"""Of a model whose parameters are not all known: a function takes only one kind of further keyword arguments."""
-
 _UNCHECKED = "unchecked: Mapping[str, Any] | None = None"
 _PLAIN = {"string": "str", "bool": "bool", "int": "int", "float": "float"}
 
@@ -111,7 +99,7 @@ def _render(model: Model) -> str:
     lines = [f"class {model.class_name}(ModelInput):", doc]
     lines += [f"    {param.name}: {_held(param)}" for param in model.params]
     lines += ["    def __init__(", "        self,", "        *,"]
-    lines += [f"        {_argument(param)}," for param in model.params]
+    lines += [f"        {_argument(param)}," for param in model.known_params]
     return "\n".join([*lines, f"        {_UNCHECKED},", "    ) -> None: ...", ""])
 
 
@@ -126,14 +114,12 @@ def _render_task(model: Model) -> str:
         model,
         options={
             "unchecked": "Parameters that are sent as they are, by name.",
-            "label"
-            if model.incomplete
-            else "scope": "This parameter and those after it are the same as in `generate`.",
+            "scope": "This parameter and those after it are the same as in `generate`.",
         },
     )
     lines = ["@_task", f"async def {model.snake_name}(", "    *,"]
-    lines += [f"    {_argument(param)}," for param in model.params]
-    lines += [f"    {_UNCHECKED},", _OPTIONS_BESIDE_MORE if model.incomplete else _OPTIONS, ") -> Result:"]
+    lines += [f"    {_argument(param)}," for param in model.known_params]
+    lines += [f"    {_UNCHECKED},", _OPTIONS, ") -> Result:"]
     return "\n".join([*lines, textwrap.indent(f'"""{doc}\n"""', "    "), ""])
 
 
@@ -203,8 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(source: Path | None, *, check: bool, slim_file: Path, stubs: Mapping[_Renderer, Path], page: Path) -> int:
-    content = json.loads(slim_file.read_bytes()) if source is None or (check and slim_file.exists()) else {"models": []}
-    new = slim(json.loads(source.read_bytes())) if source else content
+    content = json.loads(slim_file.read_bytes()) if source is None or slim_file.exists() else {"models": []}
+    new = _kept(content, slim(json.loads(source.read_bytes()))) if source else content
     models = decoded(content if check else new)
     files = {file: render(models) for render, file in stubs.items()}
     if page.exists():
@@ -219,6 +205,14 @@ def _run(source: Path | None, *, check: bool, slim_file: Path, stubs: Mapping[_R
         file.write_text(text, encoding="utf-8")
     sys.stdout.write(f"{len(new['models'])} models written\n")
     return 0
+
+
+def _kept(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the new content, in which each call is the same request as before; see `frozen_forms`."""
+    flaws: list[str] = []
+    models = keep_models(earlier["models"], later["models"], flaws=flaws)
+    sys.stderr.write("".join(f"{flaw}\n" for flaw in flaws))
+    return {**later, "models": sorted(models, key=lambda model: str(model["name"]).lower())}
 
 
 def _counted(text: str, models: Sequence[Model], version: str) -> str:

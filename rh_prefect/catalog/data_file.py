@@ -8,7 +8,19 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
-from rh_prefect.catalog.model import Model, Output, Param, ParamType, Status, Unit, class_name, decode_model, text_of
+from rh_prefect.catalog.model import (
+    LEAST_PRICE,
+    Model,
+    Output,
+    Param,
+    ParamType,
+    Status,
+    Unit,
+    class_name,
+    decode_model,
+    is_api_path,
+    text_of,
+)
 from rh_prefect.errors import InputError
 
 _FLAGS = ("groups", "in_docs", "aliases", "replaced_by", "incomplete", "seen", "price_seen", "price_note")
@@ -21,6 +33,8 @@ _REGISTRY, _CN_PAGES = "registry-2026-09", "site-2026-09"
 """The lists that state where a model is offered: .cn offers those models of the first that are in the second."""
 _COUNTS = ("imageNum", "n", "maxImages")
 _PARAM_FIELDS = ("key", "type", "default", "min", "max", "max_length", "max_items", "accept", "max_size_mb", "note")
+_NUMERIC = "the list shows integers"
+"""Begins the note of a choice whose options are numbers in the request."""
 
 
 def slim(source: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,12 +76,30 @@ def refuse_unusable(model: Model) -> None:
         raise InputError("a name, family, group, alias, date or note is not a string")
     if not model.name or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", model.endpoint):
         raise InputError(f"{model.endpoint!r} is not a valid endpoint, or the model has no name")
-    if len({param.key for param in model.params}) < len(model.params):
+    if is_api_path(model.endpoint):
+        raise InputError(f"{model.endpoint!r} is an API call of RunningHub, not a model")
+    if model.price is not None and model.price.least < LEAST_PRICE:
+        raise InputError(f"a price is below {LEAST_PRICE}")
+    if len({param.key for param in model.known_params}) < len(model.known_params):
         raise InputError("a parameter is listed twice")
-    for param in model.params:
+    for param in model.known_params:
         flaw = _flaw(param)
         if flaw:
             raise InputError(f"parameter {param.key.strip()!r}: {flaw}")
+
+
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Characters that a terminal executes, or that change the direction of the text around them."""
+
+
+def refuse_unseen(value: object) -> None:
+    """Raises `InputError` for a text in a model that holds a control character."""
+    if isinstance(value, str) and (found := _UNSEEN.search(value)):
+        raise InputError(f"a text contains the control character U+{ord(found[0]):04X}")
+    if isinstance(value, Mapping):
+        value = [*value.keys(), *value.values()]
+    for one in value if isinstance(value, list | tuple) else ():
+        refuse_unseen(one)
 
 
 def _flaw(param: Param) -> str:
@@ -156,6 +188,7 @@ def _param(raw: Mapping[str, Any]) -> dict[str, Any]:
         "step": raw.get("step") if raw.get("step") != 1 else None,
         "shape": shape_of(raw),
         "pattern": pattern_of(raw),
+        "is_numeric": raw.get("is_numeric") or raw.get("note", "").startswith(_NUMERIC),
     }
     return param | {key: part for key, part in parts.items() if part}
 

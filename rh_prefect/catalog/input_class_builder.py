@@ -123,11 +123,11 @@ class InputBase(BaseModel):
             raise ValueError("; ".join(checked.problems))
         by_name = {entry.param(key).name: value for key, value in checked.values.items()}
         sent = _Unchecked({name: by_name.pop(name, value) for name, value in unchecked.items()})
-        extra = {name: value for name, value in checked.extra.items() if name not in sent}
         # Pydantic needs all required values; an example stands for each missing one, and is removed again.
-        stand_ins = {name: example_of(param) for name in sent if (param := entry.find_param(name)) is not None}
+        fields = {param.name for param in entry.params}
+        stand_ins = {name: example_of(entry.param(name)) for name in sent if name in fields}
         unchecked_field = {"unchecked": sent} if sent else {}
-        instance = validate({"model": entry.name, **unchecked_field, **stand_ins, **by_name, **extra})
+        instance = validate({"model": entry.name, **unchecked_field, **stand_ins, **by_name})
         for name in stand_ins:
             instance.__dict__.pop(name, None)
             instance.model_fields_set.discard(name)

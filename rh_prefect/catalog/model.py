@@ -91,6 +91,20 @@ def param_names(keys: Sequence[str]) -> list[str]:
     return [by_key[key] for key in keys]
 
 
+_OF_THE_API = (
+    *("aiapp/", "api-key/", "api/", "assets/", "media/upload", "price-preview/"),
+    *("query", "queue/", "resource/", "run/", "task/", "uc/"),
+)
+
+
+def is_api_path(path: str) -> bool:
+    """Returns whether a path below `/openapi/v2/` is a call of the API and not the endpoint of a model."""
+    return path.lower().startswith(_OF_THE_API)
+
+
+LEAST_PRICE = Decimal("0.0001")
+"""A listed amount below it is an error of the list."""
+
 PLACEHOLDER = Decimal(9999)
 """From here on an amount is a placeholder: RunningHub's price files show 0 or 9999 for a missing price."""
 
@@ -197,6 +211,21 @@ Scalar = str | int | float | bool
 
 
 @dataclass(frozen=True, slots=True)
+class Form:
+    """How the identity of a request compares a parameter; see `rh_prefect.catalog.frozen_forms`.
+
+    Attributes:
+        key: The parameter's name in the identity.
+        type: What it holds.
+        multiple: Whether it holds a list.
+    """
+
+    key: str
+    type: ParamType
+    multiple: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Param:
     """One parameter of a model.
 
@@ -218,6 +247,8 @@ class Param:
         shape: What a `json` parameter holds: a list of objects, or one object.
         pattern: A regular expression that a string must match, put into words by `note`.
         note: What the vendor says about it, in one clause.
+        is_numeric: Whether an `enum` is sent as a number: 5 for the option "5".
+        frozen: The form in which it was first shipped, where that differs from its form now.
     """
 
     key: str
@@ -237,6 +268,13 @@ class Param:
     shape: Shape = ""
     pattern: str = ""
     note: str = ""
+    is_numeric: bool = False
+    frozen: Form | None = None
+
+    @property
+    def form(self) -> Form:
+        """How the identity of a request compares it, whatever has become of the parameter since."""
+        return self.frozen or Form(self.key, self.type, self.multiple)
 
     @property
     def is_media(self) -> bool:
@@ -245,7 +283,7 @@ class Param:
 
     @property
     def wire_default(self) -> Scalar | list[Scalar] | None:
-        """The default as a request holds it."""
+        """The default as a call gives it: a list if it holds several."""
         return list(self.default) if isinstance(self.default, tuple) else self.default
 
 
@@ -292,6 +330,7 @@ class Model:
         incomplete: Whether it is known to take more parameters than are listed here.
         provenance: Where its facts are from.
         params: Its parameters, in the documentation's order.
+        removed: Parameters that it had in earlier lists. A call that gives one is sent as before, with a notice.
         rules: What holds for several parameters together.
         price: What it costs; None if unknown, which never means free.
         price_seen: The date of the list that the price is from.
@@ -312,6 +351,7 @@ class Model:
     incomplete: bool = False
     provenance: str = "official-registry"
     params: tuple[Param, ...] = ()
+    removed: tuple[Param, ...] = ()
     rules: tuple[Rule, ...] = ()
     price: PriceTable | None = None
     price_seen: str = ""
@@ -332,10 +372,20 @@ class Model:
         """The parameters that take files."""
         return tuple(param for param in self.params if param.is_media)
 
+    @property
+    def known_params(self) -> tuple[Param, ...]:
+        """The parameters that a call may give: those that it has, then those that it had."""
+        return (*self.params, *self.removed)
+
+    @property
+    def file_params(self) -> tuple[Param, ...]:
+        """Those of `known_params` that take files."""
+        return tuple(param for param in self.known_params if param.is_media)
+
     def find_param(self, name_or_key: str) -> Param | None:
         """Finds a parameter by its Python name or its wire key, in this order; None if there is none."""
-        by_name = (param for param in self.params if param.name == name_or_key)
-        by_key = (param for param in self.params if param.key == name_or_key)
+        by_name = (param for param in self.known_params if param.name == name_or_key)
+        by_key = (param for param in self.known_params if name_or_key in (param.key, param.form.key))
         return next(by_name, None) or next(by_key, None)
 
     def param(self, name_or_key: str) -> Param:
@@ -359,13 +409,15 @@ class Model:
 def decode_model(raw: Mapping[str, Any]) -> Model:
     """Reads one model from the slim file."""
     fields = dict(raw)
-    params = fields.pop("params", ())
+    params, removed = fields.pop("params", ()), fields.pop("removed", ())
+    named = _params([*params, *removed])
     rules = fields.pop("rules", ())
     price = fields.pop("price", None)
     return Model(
         groups=tuple(fields.pop("groups", ())),
         aliases=tuple(fields.pop("aliases", ())),
-        params=_params(params),
+        params=named[: len(params)],
+        removed=named[len(params) :],
         rules=tuple(_rule(rule) for rule in rules),
         price=decode_price(price) if price else None,
         **fields,
@@ -374,11 +426,19 @@ def decode_model(raw: Mapping[str, Any]) -> Model:
 
 def _params(raws: Sequence[Mapping[str, Any]]) -> tuple[Param, ...]:
     names = param_names([raw["key"] for raw in raws])
-    return tuple(Param(name=name, **_frozen(raw)) for name, raw in zip(names, raws))
+    return tuple(Param(name=name, **_param_fields(raw)) for name, raw in zip(names, raws))
 
 
-def _frozen(raw: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+def _param_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
+    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+    if "frozen" in fields:
+        fields["frozen"] = Form(**form_of(raw))
+    return fields
+
+
+def form_of(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of the `Form` of a parameter in the slim file, which holds only what differs from it."""
+    return {"key": raw["key"], "type": raw["type"], "multiple": raw.get("multiple", False), **raw.get("frozen", {})}
 
 
 def _rule(raw: Mapping[str, Any]) -> Rule:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
 
-from rh_prefect.catalog.model import is_placeholder
+from rh_prefect.catalog.model import LEAST_PRICE, PLACEHOLDER, is_api_path
 from rh_prefect.errors import InputError
 from rh_prefect.json_checks import flaw_of
 
@@ -176,6 +176,8 @@ def _endpoint(entry: object) -> str:
     endpoint = entry.get("endpoint") if isinstance(entry, Mapping) else None
     if not isinstance(endpoint, str) or not re.fullmatch(r"[\w-][\w.\[\]-]*(/[\w-][\w.\[\]-]*)*", endpoint):
         raise _Unusable("it names no endpoint")
+    if is_api_path(endpoint):
+        raise _Unusable("this is an API call of RunningHub, not a model")
     return endpoint
 
 
@@ -382,8 +384,13 @@ def _price_rule(rule: object) -> Raw:
 
 
 def _amount(value: object) -> float | None:
+    """Reads an amount; returns None for a placeholder, and raises `_Unusable` for what is no amount."""
     number = _number(value, whole=False)
-    return None if number is None or is_placeholder(Decimal(str(number))) else number
+    if number in (0, float(PLACEHOLDER)):
+        return None
+    if number is None or not LEAST_PRICE <= Decimal(str(number)) < PLACEHOLDER:
+        raise _Unusable(f"price {value!r:.40} is not a possible amount; the price is ignored")
+    return number
 
 
 def _read_own(found: PublicList, endpoint: str, entry: Any) -> None:

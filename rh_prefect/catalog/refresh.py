@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from rh_prefect.catalog import registry
-from rh_prefect.catalog.data_file import dumps, is_slim, keys_of, refuse_unusable, slim_model, slim_price
-from rh_prefect.catalog.model import class_name, decode_model, decode_price
+from rh_prefect.catalog.data_file import dumps, is_slim, keys_of, refuse_unseen, refuse_unusable, slim_model, slim_price
+from rh_prefect.catalog.frozen_forms import keep_models
+from rh_prefect.catalog.model import decode_model, decode_price, param_name
 from rh_prefect.catalog.public_list_parser import TELLS, Form, PublicList, Raw, is_past_day, read_list
 from rh_prefect.errors import InputError
 from rh_prefect.local_files import write_atomic
+from rh_prefect.redaction import MASK, mask
 
 _DATES = ("seen", "price_seen")
 
@@ -72,7 +75,7 @@ def _is_gone(earlier: Mapping[str, Any], later: Mapping[str, Any] | None) -> boo
 
 
 def _facts(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> list[str]:
-    separate_keys = {"params", "price", *_DATES} | ({"status"} if later.get("status") == "gone" else set())
+    separate_keys = {"params", "removed", "price", *_DATES} | ({"status"} if later.get("status") == "gone" else set())
     keys = sorted((earlier.keys() | later.keys()) - separate_keys)
     return [key for key in keys if earlier.get(key) != later.get(key)]
 
@@ -90,7 +93,7 @@ def _param_changes(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> list
 def _param_change(key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     if not before or not after:
         return f"{'-' if before else '+'}{key}"
-    facts = [fact for fact in {**before, **after} if before.get(fact) != after.get(fact)]
+    facts = [fact for fact in {**before, **after} if fact != "frozen" and before.get(fact) != after.get(fact)]
     return f"~{key} ({', '.join(facts)})" if facts else ""
 
 
@@ -107,27 +110,47 @@ def merge(content: Mapping[str, Any], listed: PublicList, *, date: str) -> dict[
 
     Models that cannot be used are added to `listed.flaws`.
 
-    A list that is older than the catalogue, by its date, adds the models and prices that the catalogue lacks, and
-    changes nothing else. A model that a newer list with a date lacks is kept and counts as gone.
+    A list without a date, or one that is older than the catalogue, adds the models and prices that the catalogue lacks,
+    and changes nothing else. A model that a newer list lacks is kept and counts as gone. No list changes which request
+    a call makes; see `frozen_forms`.
     """
     models = {model["endpoint"]: model for model in content["models"]}
-    is_older = bool(date) and date < str(content["version"])[:10]
-    for endpoint, raw in listed.models.items():
+    only_adds = is_addition(content, date)
+    by_alias = {alias.lower(): model["endpoint"] for model in models.values() for alias in model.get("aliases", ())}
+    found: dict[str, Raw] = {}
+    for literal, raw in listed.models.items():
+        endpoint = _endpoint_of(literal, models, by_alias)
         known = models.get(endpoint)
-        if known is not None and is_older:
+        if (known is not None and only_adds) or (endpoint != literal and endpoint in listed.models):
             continue
         try:
-            models[endpoint] = _joined(listed, known, raw, date, content)
+            found[endpoint] = _joined(listed, known, {**raw, "endpoint": endpoint}, date, content)
         except InputError as error:
-            listed.flaws.append(f"{endpoint}: {error.message}")
+            listed.flaws.append(f"{literal}: {error.message}")
         except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
-            listed.flaws.append(f"{endpoint}: the entry cannot be read ({error!r})")
-    for endpoint, price in listed.prices.items():
-        _reprice(listed, models, endpoint, price, date)
-    if listed.form != "prices" and date and not is_older:
-        for endpoint in models.keys() - listed.models.keys():
+            listed.flaws.append(f"{literal}: the entry cannot be read ({error!r})")
+    later = [found.pop(endpoint, model) for endpoint, model in models.items()]
+    kept = keep_models(content["models"], [*later, *found.values()], flaws=listed.flaws)
+    models = {model["endpoint"]: model for model in kept}
+    for literal, price in listed.prices.items():
+        endpoint = _endpoint_of(literal, models, by_alias)
+        if endpoint == literal or endpoint not in listed.prices:
+            _reprice(listed, models, endpoint, price, date, catalogue_date=str(content["version"])[:10])
+    if listed.form != "prices" and not only_adds:
+        there = {_endpoint_of(literal, models, by_alias) for literal in listed.models}
+        for endpoint in models.keys() - there:
             models[endpoint] = {**models[endpoint], "status": "gone"}
-    return {**content, "models": _ordered(models)}
+    return {**content, "models": sorted(models.values(), key=lambda model: str(model["name"]).lower())}
+
+
+def is_addition(content: Mapping[str, Any], date: str) -> bool:
+    """Returns whether a list of a date, empty if unknown, only adds to the catalogue."""
+    return not date or date < str(content["version"])[:10]
+
+
+def _endpoint_of(literal: str, models: Mapping[str, Raw], by_alias: Mapping[str, str]) -> str:
+    """Returns the endpoint that the catalogue uses for a model of a list, which may have an older spelling."""
+    return literal if literal in models else by_alias.get(literal.lower(), literal)
 
 
 def _joined(
@@ -146,18 +169,18 @@ def _joined(
     aliases = sorted({*before.get("aliases", ()), *raw.get("aliases", ())})
     rules = [rule for rule in before.get("rules", ()) if keys_of(rule) <= {param["key"] for param in params}]
     facts = {"aliases": aliases, "rules": rules or model.get("rules"), "seen": max(date, before.get("seen", ""))}
-    facts |= {"on_cn": before.get("on_cn")} if before else {}
-    return _checked({key: fact for key, fact in (model | old_facts | facts).items() if fact or key == "params"})
+    joined = {key: fact for key, fact in (model | old_facts | facts).items() if fact or key == "params"}
+    return _checked({**joined, "on_cn": False} if before.get("on_cn") is False else joined)
 
 
 def _params(listed: PublicList, before: Mapping[str, Any], raw: Raw) -> list[Raw]:
     """Merges the parameters; public lists contain neither structured parameters nor notes."""
-    known = {param["key"]: _as_listed(param) for param in before.get("params", ())}
+    known = {param_name(param["key"]): _as_listed(param) for param in before.get("params", ())}
     if not raw["params"]:
         return list(known.values())
-    joined = [_param(listed, known.get(param["key"], {}), param) for param in raw["params"]]
-    mine = {param["key"] for param in raw["params"]}
-    return joined + [param for key, param in known.items() if key not in mine and param["type"] == "json"]
+    joined = [_param(listed, known.get(param_name(param["key"]), {}), param) for param in raw["params"]]
+    mine = {param_name(param["key"]) for param in raw["params"]}
+    return joined + [param for name, param in known.items() if name not in mine and param["type"] == "json"]
 
 
 def _param(listed: PublicList, before: Mapping[str, Any], param: Raw) -> Raw:
@@ -187,19 +210,23 @@ def _family(endpoint: str, content: Mapping[str, Any]) -> str:
     return str(next(named, re.sub(r"[^a-z0-9-]", "-", parts[0])))
 
 
-def _reprice(listed: PublicList, models: dict[str, Raw], endpoint: str, price: Raw | None, date: str) -> None:
+def _reprice(
+    listed: PublicList, models: dict[str, Raw], endpoint: str, price: Raw | None, date: str, *, catalogue_date: str
+) -> None:
     model = models.get(endpoint)
     price_date = str((price or {}).get("seen") or date)
     if model is None:
         listed.flaws.append(f"{endpoint}: a price for a model that is not in the catalogue")
-    elif price is not None and not (model.get("price") and price_date and price_date < model.get("price_seen", "")):
-        try:
-            new_price = slim_price({**model, "price": _spelled(price, model)})
-            models[endpoint] = _checked(
-                {**model, "price": new_price, **({"price_seen": price_date} if price_date else {})}
-            )
-        except (InputError, StopIteration, KeyError, TypeError, ValueError, ArithmeticError) as error:
-            listed.flaws.append(f"{endpoint}: its price cannot be used ({error})")
+        return
+    # A note says why there is no price; an older list did not know it.
+    seen = model.get("price_seen", "") if model.get("price") else catalogue_date if model.get("price_note") else ""
+    if price is None or (seen and price_date < seen):
+        return
+    try:
+        new_price = slim_price({**model, "price": _spelled(price, model)})
+        models[endpoint] = _checked({**model, "price": new_price, **({"price_seen": price_date} if price_date else {})})
+    except (InputError, StopIteration, KeyError, TypeError, ValueError, ArithmeticError) as error:
+        listed.flaws.append(f"{endpoint}: its price cannot be used ({error})")
 
 
 def _spelled(price: Raw, model: Mapping[str, Any]) -> Raw:
@@ -219,25 +246,9 @@ def _option(options: Mapping[str, str], value: object) -> object:
 
 
 def _checked(model: dict[str, Any]) -> dict[str, Any]:
+    refuse_unseen(model)
     refuse_unusable(decode_model(json.loads(json.dumps(model))))
     return model
-
-
-def _ordered(models: Mapping[str, Raw]) -> list[Raw]:
-    """Orders models by name; a new model whose Python name is taken is named after its endpoint."""
-    taken: set[str] = set()
-    named = []
-    endpoints = {endpoint.lower() for endpoint in models}
-    for model in models.values():  # the known ones come first and keep their names
-        name = model["name"]
-        is_anothers = name.lower() in endpoints and name.lower() != model["endpoint"].lower()
-        if class_name(name).lower() in taken or is_anothers:
-            name = model["endpoint"]
-        while class_name(name).lower() in taken:
-            name = f"{name}-2"
-        taken.add(class_name(name).lower())
-        named.append({**model, "name": name})
-    return sorted(named, key=lambda model: str(model["name"]).lower())
 
 
 _SILENCE = 30.0
@@ -246,15 +257,18 @@ _SILENCE = 30.0
 _LONGEST = 120.0
 """Seconds that a download may take in all."""
 
+_LARGEST = 16 * 2**20
+"""Bytes that a list may have, packed and unpacked; RunningHub's have about one million."""
+
 
 @dataclass(frozen=True, slots=True)
 class Refreshed:
-    """The result of a refresh; a file that `is_older` than the data in use only adds missing models and prices."""
+    """The result of a refresh; a file that is an addition only adds missing models and prices."""
 
     form: Form
     entries: int
     date: str
-    is_older: bool
+    is_addition: bool
     changes: Changes
     flaws: tuple[str, ...]
 
@@ -275,7 +289,7 @@ def refresh(source: str, *, date: str | None = None) -> Refreshed:
     content = merge(before, listed, date=date)
     entries = len(listed.models) + len(listed.prices)
     if not entries:
-        details = "".join(f"\n  {flaw}" for flaw in listed.flaws[:5])
+        details = "".join(f"\n  {mask(flaw)}" for flaw in listed.flaws[:5])
         raise InputError(f"{_shown(source)} has no usable model. Nothing was changed.{details}")
     found = changes(before, content)
     after = {
@@ -285,8 +299,8 @@ def refresh(source: str, *, date: str | None = None) -> Refreshed:
     }
     if content["models"] != before["models"]:
         write_atomic(registry.user_file(), dumps(after).encode())
-    is_older = bool(date) and date < str(before["version"])[:10]
-    return Refreshed(listed.form, entries, date, is_older, found, tuple(listed.flaws))
+    flaws = tuple(mask(flaw) for flaw in listed.flaws)
+    return Refreshed(listed.form, entries, date, is_addition(before, date), found, flaws)
 
 
 def reset() -> bool:
@@ -303,42 +317,78 @@ def _read(source: str) -> PublicList:
         return read_list(json.loads(_bytes_of(source)))
     except (OSError, ImportError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise InputError(f"{shown} cannot be read: {reason.replace(source, shown)}. Nothing was changed.") from error
+        raise InputError(f"{shown} cannot be read: {_without_secrets(reason, source)}. Nothing was changed.") from None
     except (ValueError, RecursionError, InputError) as error:
-        raise InputError(f"{shown} is not a list of models: {error}. Nothing was changed.") from error
+        reason = _without_secrets(str(error), source)
+        raise InputError(f"{shown} is not a list of models: {reason}. Nothing was changed.") from None
 
 
 def _bytes_of(source: str) -> bytes:
     if source.startswith(("http://", "https://")):
         return _download(source)
+    if "::" in source:  # fsspec would copy a whole file to the disk first, whatever its size
+        raise OSError("a chain of file systems is not accepted")
     import fsspec  # takes a fifth of a second, and only this command needs it
 
     with fsspec.open(source, "rb") as file:
-        content: bytes = file.read()
-    return content
+        return _bounded(iter(lambda: file.read(2**20), b""))
+
+
+def _bounded(parts: Iterable[bytes]) -> bytes:
+    content = bytearray()
+    for part in parts:
+        content += part
+        if len(content) > _LARGEST:
+            raise OSError(f"it has more than {_LARGEST // 2**20} MiB")
+    return bytes(content)
 
 
 def _download(url: str) -> bytes:
     import httpx
 
-    began = time.monotonic()
     try:
-        with httpx.stream("GET", url, follow_redirects=True, timeout=_SILENCE) as answer:
+        # `identity` asks for plain bytes; httpx would unpack a whole part of an answer at once, however large it gets.
+        with httpx.stream(
+            "GET", url, headers={"Accept-Encoding": "identity"}, follow_redirects=True, timeout=_SILENCE
+        ) as answer:
             if answer.is_error:
                 raise OSError(f"HTTP status {answer.status_code}")
-            parts = []
-            for part in answer.iter_bytes():
-                parts.append(part)
-                if time.monotonic() - began > _LONGEST:
-                    raise OSError(f"it took more than {_LONGEST} s")
-            return b"".join(parts)
-    except httpx.HTTPError as error:
+            return _unpacked(_bounded(_in_time(answer.iter_raw())), answer.headers.get("Content-Encoding", "identity"))
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise OSError(f"{type(error).__name__}: {error}") from error
 
 
+def _in_time(parts: Iterable[bytes]) -> Iterator[bytes]:
+    began = time.monotonic()
+    for part in parts:
+        yield part
+        if time.monotonic() - began > _LONGEST:
+            raise OSError(f"it took more than {_LONGEST} s")
+
+
+def _unpacked(content: bytes, encoding: str) -> bytes:
+    if encoding.strip().lower() in ("identity", ""):
+        return content
+    if encoding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
+        raise OSError(f"its encoding {encoding[:20]!r} is not supported")
+    stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # finds out whether it is gzip or deflate
+    try:
+        return _bounded([stream.decompress(content, _LARGEST + 1)])
+    except zlib.error as error:
+        raise OSError(f"it cannot be unpacked ({error})") from error
+
+
 def _shown(source: str) -> str:
-    """Returns the path or URL without the user and password that a URL may contain."""
-    return re.sub(r"(?<=://)[^/@]*@", "", source)
+    """Returns the path or URL without what may be secret in a URL: user, password and query."""
+    return mask(re.split(r"[?#]", source, maxsplit=1)[0] if "://" in source else source)
+
+
+def _without_secrets(text: str, source: str) -> str:
+    """Returns a message without the secrets of a URL that it may quote in whole or in part."""
+    _, _, secret = source.partition("?") if "://" in source else ("", "", "")
+    for one in filter(None, (source, secret, *re.findall(r"=([^&#]{4,})", secret))):
+        text = text.replace(one, _shown(source) if one == source else MASK)
+    return mask(text)
 
 
 def _day(text: str) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from rh_prefect.catalog.frozen_forms import keep_models
 from rh_prefect.catalog.model import Model, class_name, decode_model, snake_name, words
 from rh_prefect.errors import UnknownModelError
 
@@ -31,8 +32,18 @@ def models() -> tuple[Model, ...]:
 @cache
 def _raws() -> list[dict[str, Any]]:
     """Returns the undecoded models, so that a caller of one model does not wait until 500 models are decoded."""
-    raws: list[dict[str, Any]] = in_use(_warn)["models"]
+    raws: list[dict[str, Any]] = _content()["models"]
     return raws
+
+
+@cache
+def _content() -> dict[str, Any]:
+    return in_use(_warn)
+
+
+def version() -> str:
+    """Returns the version of the models that this process uses."""
+    return str(_content()["version"])
 
 
 @cache
@@ -61,7 +72,11 @@ def _order(version: str) -> tuple[str, int]:
 def in_use(tell: Callable[[str], None]) -> dict[str, Any]:
     """Returns the content of the data file that a newly started process reads.
 
-    `tell` is called with the reason if a user's file is not used.
+    If the package's data is newer than a user's file, models that only that file has are kept, and so is what calls
+    mean under it.
+
+    Args:
+        tell: Is called with the reason if a user's file is not used.
     """
     own: dict[str, Any] = json.loads(SLIM_FILE.read_bytes())
     file = user_file()
@@ -77,30 +92,37 @@ def in_use(tell: Callable[[str], None]) -> dict[str, Any]:
         return own
     if is_older(version, str(own["version"])):
         tell(f"This user's models in {file} date from {version}, and the package has newer ones from {own['version']}")
-        return own
+        mine = {model["endpoint"] for model in own["models"]}
+        added = [model for model in content["models"] if model["endpoint"] not in mine]
+        kept = keep_models(content["models"], [*own["models"], *added], flaws=[])
+        return {**own, "models": sorted(kept, key=lambda model: str(model["name"]).lower())}
     return content if content["models"] else own
 
 
 def _warn(what: str) -> None:
     warnings.warn(
-        f"{what}; the package's own models are used. What to do: `rh-prefect models refresh FILE` with a "
+        f"{what}; the package's are used. What to do: `rh-prefect models refresh FILE` with a "
         "newer file, or `rh-prefect models refresh --reset`.",
-        stacklevel=5,
+        stacklevel=6,
     )
 
 
 @cache
 def _index() -> dict[str, int]:
+    return index_of(_raws())
+
+
+def index_of(raws: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Maps each name of each model in lower case to the model's position; an endpoint takes precedence over a name."""
     found: dict[str, int] = {}
-    for position, raw in enumerate(_raws()):
+    for position, raw in enumerate(raws):
         found.update((alias.lower(), position) for alias in raw.get("aliases", ()))
     for name_of in (snake_name, class_name):
-        found.update((name_of(raw["name"]).lower(), position) for position, raw in enumerate(_raws()))
+        found.update((name_of(raw["name"]).lower(), position) for position, raw in enumerate(raws))
     for key in ("name", "endpoint"):
-        found.update((raw[key].lower(), position) for position, raw in enumerate(_raws()))
+        found.update((raw[key].lower(), position) for position, raw in enumerate(raws))
     # Two endpoints may differ in case alone.
-    found.update((raw["endpoint"], position) for position, raw in enumerate(_raws()))
+    found.update((raw["endpoint"], position) for position, raw in enumerate(raws))
     return found
 
 

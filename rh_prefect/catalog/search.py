@@ -211,13 +211,14 @@ def search(text: str, filters: Filter, *, sort: Sort = "relevance") -> Found:
     query = read_query(text, _names())
     cards = [card for card in _cards() if _matches_filters(card, filters)]
     matches = _matches(cards, query, is_all=not text.strip())
+    unlisted = _about_unlisted(query)
     if not matches:
-        return Found((), (_no_match(text, query),))
+        return Found((), (_no_match(text, query), *unlisted))
     hits = max(match.hits for match in matches)
     best = [match for match in matches if match.hits == hits]
     shown, about_hidden = _without_near(best) if sort != "relevance" else (best, [])
     ranked, about_price = _affordable(sorted(shown, key=_ORDERS[sort]), filters.max_price)
-    notes = (*_about(query, hits), *_about_near(query, ranked), *about_hidden, *about_price)
+    notes = (*_about(query, hits), *_about_near(query, ranked), *about_hidden, *about_price, *unlisted)
     return Found(tuple(match.card.model for match in ranked), notes)
 
 
@@ -407,6 +408,17 @@ def _about_near(query: Query, ranked: Sequence[_Match]) -> list[str]:
         which = "None of these" if any(tag.name in card.tags for card in _cards()) else "No model"
         notes.append(f'{which} is known to do "{term.phrase}"' + (f"; the nearest do: {near}." if near else "."))
     return notes
+
+
+UNLISTED = ("rhart-video/minimax-h3-rh-enhanced/i2va", "rhart-video/minimax-h3-rh-enhanced/t2va")
+"""Endpoints that RunningHub has and whose parameters no public source shows."""
+
+
+def _about_unlisted(query: Query) -> list[str]:
+    found = [one for one in UNLISTED if query.words and {*query.words} <= {*spelled(one).split()}]
+    if not found:
+        return []
+    return [f"Not in the catalogue, because the parameters are not known: {', '.join(found)}; call with models.custom."]
 
 
 def _no_match(text: str, query: Query) -> str:

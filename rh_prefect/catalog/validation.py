@@ -1,8 +1,8 @@
 """Checks an input against its model and builds the request's parameters from it.
 
-The one place that knows how values look on the wire: strings stay strings (`"5"`, `"true"`), lists and objects of
-`json` parameters go as JSON arrays and objects (not as strings that hold JSON), files go as URLs, and keys get back
-their own spelling.
+The one place that knows how values look on the wire: strings stay strings (`"5"`, `"true"`) unless the model's page
+shows numbers, lists and objects of `json` parameters go as JSON arrays and objects (not as strings that hold JSON),
+files go as URLs, and keys get back their own spelling.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from rh_prefect.catalog import cross_parameter_rules
 from rh_prefect.catalog.descriptions import standing
+from rh_prefect.catalog.frozen_forms import as_given, converted
 from rh_prefect.catalog.model import Model, Param, text_of
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.json_checks import flaw_of
@@ -26,7 +27,7 @@ _SAME_FORMAT = {"jpeg": "jpg", "tiff": "tif"}
 
 
 class InputWarning(UserWarning):
-    """A warning that something in an input is unknown or has no effect; the input is sent anyway."""
+    """A warning that something in an input is outdated or has no effect; the input is sent anyway."""
 
 
 class _Wrong(Exception):  # carries a clause from the check of a value to the list of all problems
@@ -39,9 +40,9 @@ class Checked:
 
     Attributes:
         values: The given values by wire keys, in the model's order and in the form that the API needs.
-        extra: The given values, unchanged, that the catalogue does not have.
+        extra: The unchecked values, unchanged, whose parameters the catalogue does not have.
         problems: The problems, one clause each.
-        notices: Unknown values and values without effect, one sentence each.
+        notices: Outdated models and parameters, and values without effect, one sentence each.
     """
 
     values: dict[str, object] = field(default_factory=dict)
@@ -79,11 +80,11 @@ def validate(model: Model, params: Mapping[str, object]) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """The parameters of one request, by wire keys in the model's order.
+    """The parameters of one request.
 
     Attributes:
-        given: What the caller gave, each value as the API needs it; no default of the catalogue is in it.
-        sent: What is sent: `given`, with the defaults of required parameters filled in.
+        given: What the caller gave, as the identity of the request compares it; see `as_given`.
+        sent: What is sent, by wire keys in the model's order, with the defaults of required parameters filled in.
     """
 
     given: dict[str, object]
@@ -93,7 +94,7 @@ class Parameters:
 def read_parameters(model: Model, params: Mapping[str, object], *, unchecked: Collection[str] = ()) -> Parameters:
     """Checks an input as `validate` does; returns the given and the sent parameters. `unchecked` are sent as is."""
     checked = _valid(model, params, unchecked)
-    return Parameters(_in_order(model, checked.values) | checked.extra, _filled(model, checked))
+    return Parameters(as_given(model, params, unchecked=unchecked), _filled(model, checked, unchecked))
 
 
 def _valid(model: Model, params: Mapping[str, object], unchecked: Collection[str] = ()) -> Checked:
@@ -105,17 +106,24 @@ def _valid(model: Model, params: Mapping[str, object], unchecked: Collection[str
     return checked
 
 
-def _filled(model: Model, checked: Checked) -> dict[str, object]:
+def _filled(model: Model, checked: Checked, unchecked: Collection[str] = ()) -> dict[str, object]:
     values = dict(checked.values)
     for param in model.params:
         if param.required and param.default is not None:
             values.setdefault(param.key, param.wire_default)
     cross_parameter_rules.complete(model, values)
-    return _in_order(model, values) | checked.extra
+    in_order = {
+        param.key: values[param.key] if param.name in unchecked else _on_wire(param, values[param.key])
+        for param in model.known_params
+        if param.key in values
+    }
+    return in_order | checked.extra
 
 
-def _in_order(model: Model, values: Mapping[str, object]) -> dict[str, object]:
-    return {param.key: values[param.key] for param in model.params if param.key in values}
+def _on_wire(param: Param, value: object) -> object:
+    if isinstance(value, list) and param.is_numeric:
+        return [_on_wire(param, one) for one in value]
+    return int(value) if param.is_numeric and isinstance(value, str) else value
 
 
 def check(
@@ -137,8 +145,11 @@ def check(
         if flaw:
             checked.problems.append(f"{param.name if param is not None else ascii(name)} {flaw}")
             tried.update([param.key] if param is not None else [])
+        elif param is None and name in unchecked:
+            checked.problems.extend(_holding_a_file(name, value))
+            checked.extra.update({name: value} if value is not None else {})
         elif param is None:
-            _take_extra(model, checked, name, value)
+            checked.problems.extend([_unknown(model, name, value)] if value is not None else [])
         elif param.key in checked.values:
             checked.problems.append(f"{param.name} is given twice: under this name and as {param.key!r}")
         elif param.name in unchecked and not param.is_media:
@@ -146,7 +157,7 @@ def check(
             checked.values[param.key] = value
             tried.add(param.key)
         else:
-            problem = _take(checked, param, value, as_media or _media_text)
+            problem = _take(checked, param, _converted(param, value), as_media or _media_text)
             tried.update([param.key] if problem or param.key in checked.values else [])
             checked.problems.extend([problem] if problem else [])
     checked.problems.extend(
@@ -157,6 +168,11 @@ def check(
     checked.problems.extend(cross_parameter_rules.problems(model, checked.values, unchecked=unchecked))
     checked.notices.extend(
         f"{model.name}: {notice}." for notice in cross_parameter_rules.notices(model, checked.values)
+    )
+    checked.notices.extend(
+        f"{model.name}: RunningHub's newest list does not have {param.name} any more; it is sent anyway."
+        for param in model.removed
+        if param.key in checked.values
     )
     if model.status != "current":
         checked.notices.append(f"{model.name}: {standing(model)}.")
@@ -206,13 +222,14 @@ def _article(kind: str) -> str:
     return f"an {kind} file" if kind[0] in "aeiou" else f"a {kind} file"
 
 
-def _take_extra(model: Model, checked: Checked, name: str, value: object) -> None:
-    checked.problems.extend(_holding_a_file(name, value))
-    if value is not None:
-        checked.notices.append(
-            f"The catalogue has no parameter {name!r} for {model.name}; {model.hint(name)}. It is sent unchecked."
-        )
-        checked.extra[name] = value
+def _unknown(model: Model, name: str, value: object) -> str:
+    """Refuses a parameter that the model does not have: its value would be ignored, and the call paid for."""
+    held = next(iter(_holding_a_file(name, value)), "")
+    if held:
+        return held
+    shown = name if name.isidentifier() else ascii(name)
+    known = f"{model.hint(name)}; RunningHub publishes only some of them" if model.incomplete else model.hint(name)
+    return f"{shown} is not a parameter; {known} (pass a newer one with unchecked={{{name!r}: ...}})"
 
 
 def _holding_a_file(name: str, value: object) -> list[str]:
@@ -229,6 +246,14 @@ def _holds_file(value: object) -> bool:
     if isinstance(value, list | tuple):
         return any(map(_holds_file, value))
     return isinstance(value, os.PathLike) or hasattr(value, "first_output") or hasattr(value, "sha256")
+
+
+def _converted(param: Param, value: object) -> object:
+    """Returns a value as the parameter takes it now, if it is right for the form that it had before a refresh."""
+    form = param.form
+    if form.multiple and not param.multiple and isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    return value if form.type == param.type else converted(value, param.type)
 
 
 def _take(checked: Checked, param: Param, value: object, as_media: Callable[[object], object]) -> str:
@@ -321,7 +346,34 @@ def _text(param: Param, value: object) -> str:
         raise _Wrong(f"has {len(value)} characters; at most {param.max_length} are allowed")
     if param.pattern and not re.fullmatch(param.pattern, value):
         raise _Wrong(f"must have {param.note}; {_show(value)} does not")
+    _refuse_path(param.key, value)
     return value
+
+
+_URL_KEY = re.compile(r"(?i)url[s\d]*$")
+_LINK = re.compile(r"(?i)(https?|asset|data):")
+_PATH = re.compile(r"(?i)[a-z][a-z0-9+.-]+://|[/\\~]|.*\.[a-z0-9]{2,4}$|[a-z]:\\")
+
+
+def _refuse_path(key: str, value: object) -> None:
+    """Refuses a local path where RunningHub expects a link: it would be sent as a text, and the call paid for."""
+    is_path = isinstance(value, str) and not _LINK.match(value) and ("/" in value or _PATH.match(value) is not None)
+    if is_path and _URL_KEY.search(key.strip()):
+        raise _Wrong(f"takes a link, not the local file {_show(value)}; `tasks.upload_file` makes a link of one")
+
+
+def _refuse_files(value: object, key: str = "") -> None:
+    """Refuses local files in a structured value, which is sent as it is."""
+    if isinstance(value, Mapping) and value.keys() != {"file"}:
+        for name, one in value.items():
+            _refuse_files(one, str(name))
+    elif isinstance(value, list | tuple):
+        for one in value:
+            _refuse_files(one, key)
+    elif _holds_file(value):
+        raise _Wrong("takes links, and this holds a file; `tasks.upload_file` makes a link of one")
+    else:
+        _refuse_path(key, value)
 
 
 def _json(param: Param, value: object) -> object:
@@ -337,6 +389,7 @@ def _json(param: Param, value: object) -> object:
     fits = several if param.shape == "list" else not several or len(items) == 1
     if not fits or not all(isinstance(item, Mapping) for item in items):
         raise _Wrong(f"must be {kind}, not {_show(value)}")
+    _refuse_files(value)
     return (items or None) if several else value
 
 

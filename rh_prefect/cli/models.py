@@ -162,14 +162,10 @@ def refresh(
 def _report(done: Refreshed) -> list[str]:
     from_when = f"of {done.date}" if done.date else "without a date"
     lines = [f"{_FORMS[done.form]}, {from_when}: {done.entries} entries"]
-    if done.is_older:
-        lines.append(
-            "It is older than the models in use: only missing models and values are added; nothing else is changed."
-        )
-    elif not done.date and done.form != "prices":
-        lines.append(
-            "Models that are missing from it are not treated as removed; set its date with `--date YYYY-MM-DD`."
-        )
+    if done.is_addition:
+        why = "It is older than the models in use" if done.date else "It has no date"
+        remedy = "" if done.date else " If it is newer than the models in use, set its date with `--date YYYY-MM-DD`."
+        lines.append(f"{why}: only missing models and prices are added; nothing else is changed.{remedy}")
     lines += done.changes.lines()
     if done.flaws:
         lines += ["not used:", *(f"  {flaw}" for flaw in done.flaws)]

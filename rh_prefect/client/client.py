@@ -41,6 +41,9 @@ V1Submit = Literal["/task/openapi/create", "/task/openapi/ai-app/run", "/task/op
 
 LEGACY_UPLOAD_BYTES: Final = 30 * 1024 * 1024
 """What the legacy upload takes at most; above, it answers 809."""
+_NO_PRICE: Final = "PRICE_CONFIG_NOT_FOUND"
+"""What RunningHub says of a price preview for which it has no price."""
+
 _ENDPOINT: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 
 
@@ -191,6 +194,8 @@ class Client:
         """Returns the price of a submission; creates nothing. A response without a price is a `PriceUnknown`."""
         ask = RequestInfo(f"price preview of {endpoint}")
         answer = await self._session.call(f"openapi/v2/price-preview/{_path(endpoint)}", dict(payload), ask)
+        if _NO_PRICE in answer.reason:  # its code, 1501, is that of the content check
+            raise PriceUnknown(f"{ask.doing}: RunningHub has no price. What to do: take it from the model's page.")
         responses.checked(answer, ask)
         price = read_price(answer.source) or read_price(answer.data)
         if price is None:

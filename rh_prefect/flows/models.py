@@ -78,7 +78,7 @@ def _signature(model: Model) -> inspect.Signature:
     keyword = inspect.Parameter.KEYWORD_ONLY
     params = [
         inspect.Parameter(param.name, keyword, default=_default(param), annotation=_annotation(param))
-        for param in model.params
+        for param in model.known_params
     ]
     return inspect.Signature([*params, *(options()[name] for name in _OPTIONS)], return_annotation=Result)
 

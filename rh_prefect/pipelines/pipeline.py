@@ -8,13 +8,12 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cache
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from rh_prefect.catalog.registry import SLIM_FILE, user_file
+from rh_prefect.catalog import registry
 from rh_prefect.errors import InputError
 from rh_prefect.media.input_files import shown
 from rh_prefect.pipelines.check import Checked, check_document, read_text
@@ -239,19 +238,12 @@ class Pipeline:
         return Plan(
             pipeline=self.name,
             spec_sha256=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
-            catalogue=catalogue_version(),
+            catalogue=registry.version(),
             params=shown_params,
             hidden_params=[name for name, value in arguments.items() if _is_hidden(value, shown_params[name])],
             inputs=reader.inputs,
             budget=self.file.budget,
         )
-
-
-@cache
-def catalogue_version() -> str:
-    """The version of the models' data that this process uses."""
-    file = user_file() if user_file().is_file() else SLIM_FILE
-    return str(json.loads(file.read_bytes())["version"])
 
 
 def site_of(base_url: str) -> str:

@@ -67,7 +67,8 @@ def _allow(parts: dict[str, Any], name: str, short: Mapping[str, Any]) -> None:
 
 def _model(model: Model) -> dict[str, Any]:
     names = {"enum": [model.name, model.endpoint]}
-    return _with("model", names, {param.name: _param(param) for param in model.params}, not model.incomplete)
+    params = {param.name: _param(param) for param in model.params}
+    return _with("model", names, {**params, "unchecked": {"type": "object"}}, True)
 
 
 def _edit(edit: Edit) -> dict[str, Any]:

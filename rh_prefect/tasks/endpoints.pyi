@@ -76,17 +76,8 @@ async def arklin_video_super_resolution(
     resolution: Literal["720p", "1080p", "2k", "4k"] | None = None,
     tarfps: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with arklin/video-super-resolution.
 
@@ -98,7 +89,7 @@ async def arklin_video_super_resolution(
         resolution: One of the choices.
         tarfps: Left out: no frames are added; 24 to 60.
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
@@ -429,17 +420,8 @@ async def doubao_seed_tts_2_0(
 async def doubao_voice_clone(
     *,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with doubao-voice-clone.
 
@@ -449,7 +431,7 @@ async def doubao_voice_clone(
 
     Args:
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
@@ -2858,21 +2840,24 @@ async def higgsfield_dop_image_to_video(
     image_url: File,
     end_image_url: File | None = None,
     options: Literal["dop-lite", "dop-turbo", "dop-preview"] = "dop-turbo",
+    motions: Sequence[Mapping[str, Any]] | str,
     unchecked: Mapping[str, Any] | None = None,
     scope: str | None = None,
     **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with higgsfield/dop/image-to-video.
 
-    Price: 0.90 to 4.20 CNY per call (listed 2026-05-07).
+    Price: 0.90 to 4.20 CNY per call (listed 2026-05-07). The price of the list of 2026-05, which did not have motions.
     Endpoint: higgsfield/dop/image-to-video.
     The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
+    Its published parameter list is not complete; other parameters are accepted with a warning.
 
     Args:
         prompt: Up to 2048 characters.
         image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
         end_image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
         options: One of the choices.
+        motions: List of presets; their form is not published.
         unchecked: Parameters that are sent as they are, by name.
         scope: This parameter and those after it are the same as in `generate`.
     """
@@ -3249,17 +3234,8 @@ async def hitem3d_v2_multi_image_to_3d(
 async def hitem3d_v3_image_to_3d(
     *,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a 3D model with hitem3d-v3/image-to-3d.
 
@@ -3269,24 +3245,15 @@ async def hitem3d_v3_image_to_3d(
 
     Args:
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
 async def hitem3d_v3_multi_image_to_3d(
     *,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a 3D model with hitem3d-v3/multi-image-to-3d.
 
@@ -3296,7 +3263,7 @@ async def hitem3d_v3_multi_image_to_3d(
 
     Args:
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
@@ -3431,17 +3398,8 @@ async def hypir_ultra(
 async def jimeng_seed3_tilesr_image_upscale(
     *,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with jimeng-seed3-tilesr/image-upscale.
 
@@ -3451,7 +3409,7 @@ async def jimeng_seed3_tilesr_image_upscale(
 
     Args:
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
@@ -3571,17 +3529,8 @@ async def kling_o3_element(
     element_video_list: File | None = None,
     tag_list: Literal["o_101", "o_102", "o_103", "o_104", "o_105", "o_106", "o_107", "o_108"] | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-o3/element.
 
@@ -3596,7 +3545,7 @@ async def kling_o3_element(
         element_video_list: Up to 200 MB.
         tag_list: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
@@ -3956,17 +3905,8 @@ async def kling_v3_0_4k_image_to_video(
 async def kling_v3_0_4k_motion_control(
     *,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-v3.0-4k-motion-control.
 
@@ -3977,7 +3917,7 @@ async def kling_v3_0_4k_motion_control(
 
     Args:
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
@@ -4827,17 +4767,8 @@ async def kling_video_o3_std_video_edit(
 async def ltx_2_19b_text_to_video_lora(
     *,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with ltx-2-19b/text-to-video-lora.
 
@@ -4848,7 +4779,7 @@ async def ltx_2_19b_text_to_video_lora(
 
     Args:
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
@@ -4872,8 +4803,8 @@ async def ltx_2_3_image_to_video(
     Args:
         image_url: JPG, PNG; up to 30 MB.
         prompt: Text.
-        resolution: One of the choices.
-        aspect_ratio: One of the choices.
+        resolution: Unsure: a client sends an index such as 1; pass one with unchecked.
+        aspect_ratio: Unsure: a client sends an index such as 2; pass one with unchecked.
         duration: 5 to 20.
         unchecked: Parameters that are sent as they are, by name.
         scope: This parameter and those after it are the same as in `generate`.
@@ -4906,8 +4837,8 @@ async def ltx_2_3_image_to_video_lora(
     Args:
         image_url: Up to 10 MB.
         prompt: Text.
-        resolution: One of the choices.
-        aspect_ratio: One of the choices.
+        resolution: Unsure: a client sends an index such as 1; pass one with unchecked.
+        aspect_ratio: Unsure: a client sends an index such as 2; pass one with unchecked.
         duration: 5 to 15.
         lora1: LoRA file name known to RunningHub.
         lora1_strength_model: In steps of 0.01; -100 to 100.
@@ -5213,17 +5144,8 @@ async def marble_1_0_multi_image_to_world(
     permission_allowed_readers: str | None = None,
     permission_allowed_writers: str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with marble-1.0/multi-image-to-world.
 
@@ -5244,7 +5166,7 @@ async def marble_1_0_multi_image_to_world(
         permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
         permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
@@ -5375,17 +5297,8 @@ async def marble_1_1_multi_image_to_world(
     permission_allowed_readers: str | None = None,
     permission_allowed_writers: str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with marble-1.1/multi-image-to-world.
 
@@ -5406,7 +5319,7 @@ async def marble_1_1_multi_image_to_world(
         permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
         permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
@@ -5463,17 +5376,8 @@ async def marble_1_1_plus_multi_image_to_world(
     permission_allowed_readers: str | None = None,
     permission_allowed_writers: str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with marble-1.1-plus/multi-image-to-world.
 
@@ -5494,7 +5398,7 @@ async def marble_1_1_plus_multi_image_to_world(
         permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
         permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
@@ -7767,17 +7671,8 @@ async def pixverse_c1_reference_to_video(
     generate_audio_switch: bool = True,
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with pixverse-c1/reference-to-video.
 
@@ -7794,7 +7689,7 @@ async def pixverse_c1_reference_to_video(
         generate_audio_switch: Whether to do so.
         seed: -1 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
@@ -8436,7 +8331,7 @@ async def qwen_image_3_0_pro_image_edit(
         prompt: Up to 2048 characters.
         negative_prompt: Up to 500 characters.
         size: One of the choices.
-        image_num: One of the choices.
+        image_num: The list shows integers.
         prompt_extend: Whether to do so.
         seed: 0 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
@@ -8465,7 +8360,7 @@ async def qwen_image_3_0_pro_text_to_image(
         prompt: Up to 2048 characters.
         negative_prompt: Up to 500 characters.
         size: One of the choices.
-        image_num: One of the choices.
+        image_num: The list shows integers.
         prompt_extend: Whether to do so.
         seed: 0 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
@@ -8661,17 +8556,8 @@ async def rh_video_upscaler(
 async def rhart_audio_extract_background(
     *,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with rhart-audio/extract-background.
 
@@ -8681,24 +8567,15 @@ async def rhart_audio_extract_background(
 
     Args:
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
 async def rhart_audio_extract_vocal(
     *,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with rhart-audio/extract-vocal.
 
@@ -8708,24 +8585,15 @@ async def rhart_audio_extract_vocal(
 
     Args:
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
 async def rhart_audio_qwen3_tts_voice_design(
     *,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with rhart-audio/qwen3-tts/voice-design.
 
@@ -8735,24 +8603,15 @@ async def rhart_audio_qwen3_tts_voice_design(
 
     Args:
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
 async def rhart_audio_source_separation(
     *,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with rhart-audio/source-separation.
 
@@ -8762,7 +8621,7 @@ async def rhart_audio_source_separation(
 
     Args:
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
@@ -9136,55 +8995,135 @@ async def rhart_text_qwen_27b_chat(
 @_task
 async def rhart_video_minimax_h3_oss_fl2va(
     *,
+    prompt: str,
+    first_frame_url: File | None = None,
+    last_frame_url: File | None = None,
+    aspect_ratio: Literal["9:16 (Portrait Widescreen)", "16:9 (Widescreen)", "1:1 (Square)", "3:4 (Portrait Standard)", "4:3 (Standard)", "2:3 (Portrait Photo)", "3:2 (Photo)", "21:9 (Ultrawide)"] | None = None,
+    duration: int,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with rhart-video/minimax-h3-oss/fl2va.
 
-    Its price is not published.
+    Price: 0.15 CNY per second (listed 2026-09-05). A price preview shows the price of one second, not of the call.
     Endpoint: rhart-video/minimax-h3-oss/fl2va.
     Its published parameter list is not complete; other parameters are accepted with a warning.
 
     Args:
+        prompt: Up to 20000 characters.
+        first_frame_url: An image.
+        last_frame_url: An image.
+        aspect_ratio: One of the choices.
+        duration: 5 to 15.
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
 async def rhart_video_minimax_h3_oss_fl2va_advanced(
     *,
+    prompt: str,
+    image1: File | None = None,
+    image2: File | None = None,
+    image3: File | None = None,
+    image4: File | None = None,
+    image5: File | None = None,
+    image6: File | None = None,
+    image7: File | None = None,
+    image8: File | None = None,
+    image9: File | None = None,
+    aspect_ratio: Literal["9:16 (Portrait Widescreen)", "16:9 (Widescreen)", "1:1 (Square)", "3:4 (Portrait Standard)", "4:3 (Standard)", "2:3 (Portrait Photo)", "3:2 (Photo)", "21:9 (Ultrawide)"] | None = None,
+    duration: int,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with rhart-video/minimax-h3-oss/fl2va-advanced.
 
-    Its price is not published.
+    Price: 0.15 CNY per second (listed 2026-09-05). A price preview shows the price of one second, not of the call.
     Endpoint: rhart-video/minimax-h3-oss/fl2va-advanced.
     Its published parameter list is not complete; other parameters are accepted with a warning.
 
     Args:
+        prompt: Up to 20000 characters.
+        image1: An image.
+        image2: An image.
+        image3: An image.
+        image4: An image.
+        image5: An image.
+        image6: An image.
+        image7: An image.
+        image8: An image.
+        image9: An image.
+        aspect_ratio: One of the choices.
+        duration: 5 to 15.
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
+    """
+
+@_task
+async def rhart_video_minimax_h3_rh_enhanced_ref2va(
+    *,
+    prompt: str | None = None,
+    aspect_ratio: Literal["9:16 (Portrait Widescreen)", "16:9 (Widescreen)", "1:1 (Square)", "3:4 (Portrait Standard)", "4:3 (Standard)", "2:3 (Portrait Photo)", "3:2 (Photo)", "21:9 (Ultrawide)"] | None = None,
+    resolution: Literal["480p", "768p", "1080p"] = "1080p",
+    duration: int,
+    audio_mode: str,
+    drive_audio: File | None = None,
+    ref_image1: File | None = None,
+    ref_image2: File | None = None,
+    ref_image3: File | None = None,
+    ref_image4: File | None = None,
+    ref_image5: File | None = None,
+    ref_image6: File | None = None,
+    ref_image7: File | None = None,
+    ref_image8: File | None = None,
+    ref_image9: File | None = None,
+    ref_video1: File | None = None,
+    ref_video2: File | None = None,
+    ref_video3: File | None = None,
+    ref_audio1: File | None = None,
+    ref_audio2: File | None = None,
+    ref_audio3: File | None = None,
+    ref_video_audio1: File | None = None,
+    ref_video_audio2: File | None = None,
+    unchecked: Mapping[str, Any] | None = None,
+    scope: str | None = None,
+    **job_options: Unpack[JobOptions],
+) -> Result:
+    """Makes a video with rhart-video/minimax-h3-rh-enhanced/ref2va.
+
+    Its price is not published. Not published.
+    Endpoint: rhart-video/minimax-h3-rh-enhanced/ref2va.
+    Its published parameter list is not complete; other parameters are accepted with a warning.
+
+    Args:
+        prompt: Text.
+        aspect_ratio: One of the choices.
+        resolution: One of the choices.
+        duration: A whole number.
+        audio_mode: Clients send native（模型自己出声）.
+        drive_audio: A sound.
+        ref_image1: An image.
+        ref_image2: An image.
+        ref_image3: An image.
+        ref_image4: An image.
+        ref_image5: An image.
+        ref_image6: An image.
+        ref_image7: An image.
+        ref_image8: An image.
+        ref_image9: An image.
+        ref_video1: A video.
+        ref_video2: A video.
+        ref_video3: A video.
+        ref_audio1: A sound.
+        ref_audio2: A sound.
+        ref_audio3: A sound.
+        ref_video_audio1: A sound.
+        ref_video_audio2: A sound.
+        unchecked: Parameters that are sent as they are, by name.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
@@ -9273,17 +9212,8 @@ async def rhart_video_sparkvideo_2_0_upload_asset(
 async def rhart_video_video_depth_converter(
     *,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with rhart-video/video-depth-converter.
 
@@ -9293,24 +9223,15 @@ async def rhart_video_video_depth_converter(
 
     Args:
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
 async def rhart_video_wan2_2_character_motion_transfer(
     *,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with rhart-video/wan2.2/character-motion-transfer.
 
@@ -9320,7 +9241,7 @@ async def rhart_video_wan2_2_character_motion_transfer(
 
     Args:
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
@@ -9566,6 +9487,48 @@ async def seedance_2_0_fast_multimodal_video_low_price(
         ratio: One of the choices.
         generate_audio: Whether to do so.
         watermark: Whether to do so.
+        seed: -1 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
+        scope: This parameter and those after it are the same as in `generate`.
+    """
+
+@_task
+async def seedance_2_0_fast_multimodal_video_token(
+    *,
+    prompt: str,
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    image_urls: File | Sequence[File] | None = None,
+    video_urls: File | Sequence[File] | None = None,
+    audio_urls: File | Sequence[File] | None = None,
+    generate_audio: bool = True,
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
+    real_person_mode: bool = True,
+    conversion_slots: Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]] = ["all"],
+    return_last_frame: bool = False,
+    seed: int = -1,
+    unchecked: Mapping[str, Any] | None = None,
+    scope: str | None = None,
+    **job_options: Unpack[JobOptions],
+) -> Result:
+    """Makes a video with seedance-2.0-fast/multimodal-video Token.
+
+    Its price is not published. Per token; a price preview shows 0, which is not the price.
+    Endpoint: bytedance/seedance-2.0-fast-token/multimodal-video.
+    Its published parameter list is not complete; other parameters are accepted with a warning.
+
+    Args:
+        prompt: Up to 20480 characters.
+        resolution: One of the choices.
+        duration: One of the choices.
+        image_urls: One or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
+        video_urls: One or a list of up to 3; MP4; up to 50 MB each.
+        audio_urls: One or a list of up to 3; MP3, WAV; up to 50 MB each.
+        generate_audio: Whether to do so.
+        ratio: One of the choices.
+        real_person_mode: Whether to do so.
+        conversion_slots: Sent as a list; all selects every slot.
+        return_last_frame: True adds the last frame image to the results.
         seed: -1 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
         scope: This parameter and those after it are the same as in `generate`.
@@ -10573,6 +10536,133 @@ async def seedance_2_0_upload_asset_channel_low_price(
     """
 
 @_task
+async def seedance_2_5_global_image_to_video_token(
+    *,
+    prompt: str | None = None,
+    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
+    first_frame_url: File,
+    last_frame_url: File | None = None,
+    generate_audio: bool = True,
+    ratio: Literal["adaptive"] = "adaptive",
+    real_person_mode: bool = True,
+    conversion_slots: Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]] = ["all"],
+    return_last_frame: bool = False,
+    bitrate_mode: Literal["standard", "high"] = "standard",
+    seed: int = -1,
+    output_format: Literal["mp4", "mov"] = "mp4",
+    unchecked: Mapping[str, Any] | None = None,
+    scope: str | None = None,
+    **job_options: Unpack[JobOptions],
+) -> Result:
+    """Makes a video with seedance-2.5-global/image-to-video Token.
+
+    Its price is not published. Per token; a price preview shows 0, which is not the price.
+    Endpoint: bytedance/seedance-2.5-global-token/image-to-video.
+
+    Args:
+        prompt: Up to 20480 characters.
+        resolution: 1080p, 2k and 4k are upscaled from 720p.
+        duration: -1 lets the model choose.
+        first_frame_url: JPG, JPEG, PNG, WEBP, BMP, TIFF, GIF, HEIC, HEIF; up to 30 MB.
+        last_frame_url: JPG, JPEG, PNG, WEBP, BMP, TIFF, GIF, HEIC, HEIF; up to 30 MB.
+        generate_audio: Whether to do so.
+        ratio: One of the choices.
+        real_person_mode: Whether to do so.
+        conversion_slots: The media whose real persons are turned into assets.
+        return_last_frame: Whether to do so.
+        bitrate_mode: One of the choices.
+        seed: A whole number.
+        output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
+        scope: This parameter and those after it are the same as in `generate`.
+    """
+
+@_task
+async def seedance_2_5_global_multimodal_video_token(
+    *,
+    prompt: str,
+    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "25",
+    image_urls: File | Sequence[File] | None = None,
+    video_urls: File | Sequence[File] | None = None,
+    audio_urls: File | Sequence[File] | None = None,
+    conversion_slots: Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "image10", "image11", "image12", "image13", "image14", "image15", "image16", "image17", "image18", "image19", "image20", "image21", "image22", "image23", "image24", "image25", "image26", "image27", "image28", "image29", "image30", "video1", "video2", "video3", "video4", "video5", "video6", "video7", "video8", "video9", "video10"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "image10", "image11", "image12", "image13", "image14", "image15", "image16", "image17", "image18", "image19", "image20", "image21", "image22", "image23", "image24", "image25", "image26", "image27", "image28", "image29", "image30", "video1", "video2", "video3", "video4", "video5", "video6", "video7", "video8", "video9", "video10"]] = ["all"],
+    return_last_frame: bool = False,
+    real_person_mode: bool = True,
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
+    generate_audio: bool = True,
+    bitrate_mode: Literal["standard", "high"] = "standard",
+    seed: int = -1,
+    output_format: Literal["mp4", "mov"] = "mp4",
+    omni_reference_task_type: Literal["auto", "reference", "edit", "extend"] = "auto",
+    unchecked: Mapping[str, Any] | None = None,
+    scope: str | None = None,
+    **job_options: Unpack[JobOptions],
+) -> Result:
+    """Makes a video with seedance-2.5-global/multimodal-video Token.
+
+    Its price is not published. Per token; a price preview shows 0, which is not the price.
+    Endpoint: bytedance/seedance-2.5-global-token/multimodal-video.
+
+    Args:
+        prompt: Up to 20480 characters.
+        resolution: 1080p, 2k and 4k are upscaled from 720p.
+        duration: -1 lets the model choose.
+        image_urls: One or a list of up to 30; JPG, JPEG, PNG, WEBP, BMP, TIFF, GIF, HEIC, HEIF; up to 50 MB each.
+        video_urls: 2-30 s each, 30 s total; one or a list of up to 10; MP4, MOV; up to 50 MB each.
+        audio_urls: 2-30 s each, 30 s total; one or a list of up to 10; MP3, WAV; up to 50 MB each.
+        conversion_slots: The media whose real persons are turned into assets.
+        return_last_frame: Whether to do so.
+        real_person_mode: Whether to do so.
+        ratio: One of the choices.
+        generate_audio: Whether to do so.
+        bitrate_mode: One of the choices.
+        seed: A whole number.
+        output_format: One of the choices.
+        omni_reference_task_type: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
+        scope: This parameter and those after it are the same as in `generate`.
+    """
+
+@_task
+async def seedance_2_5_global_text_to_video_token(
+    *,
+    prompt: str,
+    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
+    generate_audio: bool = True,
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
+    web_search: bool = False,
+    return_last_frame: bool = False,
+    bitrate_mode: Literal["standard", "high"] = "standard",
+    seed: int = -1,
+    output_format: Literal["mp4", "mov"] = "mp4",
+    unchecked: Mapping[str, Any] | None = None,
+    scope: str | None = None,
+    **job_options: Unpack[JobOptions],
+) -> Result:
+    """Makes a video with seedance-2.5-global/text-to-video Token.
+
+    Its price is not published. Per token; a price preview shows 0, which is not the price.
+    Endpoint: bytedance/seedance-2.5-global-token/text-to-video.
+
+    Args:
+        prompt: Up to 20480 characters.
+        resolution: 1080p, 2k and 4k are upscaled from 720p.
+        duration: -1 lets the model choose.
+        generate_audio: Whether to do so.
+        ratio: One of the choices.
+        web_search: Whether to do so.
+        return_last_frame: Whether to do so.
+        bitrate_mode: One of the choices.
+        seed: A whole number.
+        output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
+        scope: This parameter and those after it are the same as in `generate`.
+    """
+
+@_task
 async def seedance_2_5_image_to_video_token(
     *,
     prompt: str | None = None,
@@ -10594,7 +10684,7 @@ async def seedance_2_5_image_to_video_token(
 ) -> Result:
     """Makes a video with seedance-2.5/image-to-video Token.
 
-    Its price is not published. Per token: at 2k 87.5 CNY a million plus 0.42 a second.
+    Its price is not published. Per token: at 2k 87.5 CNY a million plus 0.42 a second. A price preview shows 0, which is not the price.
     Endpoint: bytedance/seedance-2.5-token/image-to-video.
 
     Args:
@@ -10638,7 +10728,7 @@ async def seedance_2_5_multimodal_video_token(
 ) -> Result:
     """Makes a video with seedance-2.5/multimodal-video Token.
 
-    Its price is not published. Per token: at 2k 87.5 CNY a million plus 0.42 a second. With a reference video 52.5 a million.
+    Its price is not published. Per token: at 2k 87.5 CNY a million plus 0.42 a second. With a reference video 52.5 a million. A price preview shows 0, which is not the price.
     Endpoint: bytedance/seedance-2.5-token/multimodal-video.
 
     Args:
@@ -10679,7 +10769,7 @@ async def seedance_2_5_text_to_video_token(
 ) -> Result:
     """Makes a video with seedance-2.5/text-to-video Token.
 
-    Its price is not published. Per token: at 2k 87.5 CNY a million plus 0.42 a second.
+    Its price is not published. Per token: at 2k 87.5 CNY a million plus 0.42 a second. A price preview shows 0, which is not the price.
     Endpoint: bytedance/seedance-2.5-token/text-to-video.
 
     Args:
@@ -11337,6 +11427,8 @@ async def skyreels_v4_omni_reference_fast(
     duration: int = 5,
     prompt_optimizer: bool = True,
     resolution: Literal["480p", "720p", "1080p"] = "1080p",
+    ref_images: Sequence[Mapping[str, Any]] | str | None = None,
+    ref_videos: Mapping[str, Any] | str | None = None,
     unchecked: Mapping[str, Any] | None = None,
     scope: str | None = None,
     **job_options: Unpack[JobOptions],
@@ -11352,6 +11444,8 @@ async def skyreels_v4_omni_reference_fast(
         duration: 3 to 15.
         prompt_optimizer: Whether to do so.
         resolution: One of the choices.
+        ref_images: List of {type, tag, url}, up to 3 images.
+        ref_videos: One object, type reference or extend.
         unchecked: Parameters that are sent as they are, by name.
         scope: This parameter and those after it are the same as in `generate`.
     """
@@ -11365,6 +11459,8 @@ async def skyreels_v4_omni_reference_std(
     sound: bool = True,
     prompt_optimizer: bool = True,
     resolution: Literal["480p", "720p", "1080p"] = "1080p",
+    ref_images: Sequence[Mapping[str, Any]] | str | None = None,
+    ref_videos: Mapping[str, Any] | str | None = None,
     unchecked: Mapping[str, Any] | None = None,
     scope: str | None = None,
     **job_options: Unpack[JobOptions],
@@ -11381,6 +11477,8 @@ async def skyreels_v4_omni_reference_std(
         sound: Whether to do so.
         prompt_optimizer: Whether to do so.
         resolution: One of the choices.
+        ref_images: List of {type, tag, url}, up to 3 images.
+        ref_videos: One object, type reference or extend.
         unchecked: Parameters that are sent as they are, by name.
         scope: This parameter and those after it are the same as in `generate`.
     """
@@ -12983,17 +13081,8 @@ async def vidu_short_play_q3_ad(
     aspect_ratio: Literal["9:16", "16:9"] = "9:16",
     assets: Sequence[Mapping[str, Any]] | str,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with vidu/short-play-q3-ad.
 
@@ -13008,7 +13097,7 @@ async def vidu_short_play_q3_ad(
         aspect_ratio: One of the choices.
         assets: List of up to 14 persons, scenes and props; shape not published.
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
@@ -13024,17 +13113,8 @@ async def vidu_short_play_q3_drama(
     placement: Literal["upload", "panorama", "step"] = "upload",
     assets: Sequence[Mapping[str, Any]] | str,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
-    **more: Any,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with vidu/short-play-q3-drama.
 
@@ -13053,7 +13133,7 @@ async def vidu_short_play_q3_drama(
         placement: One of the choices.
         assets: List of up to 14 persons, scenes and props; shape not published.
         unchecked: Parameters that are sent as they are, by name.
-        label: This parameter and those after it are the same as in `generate`.
+        scope: This parameter and those after it are the same as in `generate`.
     """
 
 @_task
@@ -13619,8 +13699,8 @@ async def wan_2_2_image_to_video(
         image_url: JPG, PNG; up to 50 MB.
         prompt: Up to 20000 characters.
         negative_prompt: Up to 500 characters.
-        duration: One of the choices.
-        resolution: Separator is U+00D7, not the letter x.
+        duration: Unsure: a client sends an index such as 1; pass one with unchecked.
+        resolution: Separator is U+00D7, not the letter x; unsure: a client sends an index such as 7; pass one with unchecked.
         unchecked: Parameters that are sent as they are, by name.
         scope: This parameter and those after it are the same as in `generate`.
     """
@@ -13704,8 +13784,8 @@ async def wan_2_2_video_start_to_end(
         last_image_url: JPG, PNG; up to 10 MB.
         prompt: Text.
         negative_prompt: Text.
-        duration: One of the choices.
-        resolution: Separator is U+00D7, not the letter x.
+        duration: Unsure: a client sends an index such as 1; pass one with unchecked.
+        resolution: Separator is U+00D7, not the letter x; unsure: a client sends an index such as 7; pass one with unchecked.
         unchecked: Parameters that are sent as they are, by name.
         scope: This parameter and those after it are the same as in `generate`.
     """

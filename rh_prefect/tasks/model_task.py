@@ -35,7 +35,7 @@ RETURNS = "The outputs, already in the storage, with what they cost."
 
 
 OPTION_DOCS: Final[Mapping[str, str]] = {
-    "unchecked": "Parameters that are sent as they are, by name: for values that are not in the catalogue yet.",
+    "unchecked": "Parameters that are sent as they are, by name: for values and parameters that the catalogue lacks.",
     "label": "A name for the output, used in its file name; calls with different labels are different jobs.",
     "reuse": "`always` takes the result of an identical earlier request from the storage, at no cost, and treats "
     "identical calls of this run as one job. By default identical calls are separate jobs.",
@@ -116,12 +116,11 @@ def signature(model: Model) -> inspect.Signature:
     keyword = inspect.Parameter.KEYWORD_ONLY
     params = [
         inspect.Parameter(param.name, keyword, default=_default(param), annotation=_annotation(param))
-        for param in model.params
+        for param in model.known_params
     ]
-    more = [inspect.Parameter("more", inspect.Parameter.VAR_KEYWORD, annotation=Any)] if model.incomplete else []
     taken = Mapping[str, Any] | None
     unchecked = inspect.Parameter("unchecked", keyword, default=None, annotation=taken)
-    return inspect.Signature([*params, unchecked, *options().values(), *more], return_annotation=Result)
+    return inspect.Signature([*params, unchecked, *options().values()], return_annotation=Result)
 
 
 @cache

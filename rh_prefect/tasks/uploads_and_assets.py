@@ -323,7 +323,7 @@ async def price_preview(
 
 async def _with_files(request: ModelInput, link: Callable[[catalog.Param, Any], Awaitable[str]]) -> dict[str, Any]:
     params = request.params()
-    for param in request.entry.media_params:
+    for param in request.entry.file_params:
         value = params.get(param.name)
         if isinstance(value, list | tuple):
             params[param.name] = [await link(param, source) for source in value]

@@ -123,6 +123,8 @@ def test_every_row_of_every_model(name: str) -> None:
         payload: dict[str, object] = {
             key: value == "true" if types[key] == "bool" else value for key, value in zip(price.get("by", []), values)
         }
+        asked = [param for param in raw["params"] if param["key"] == "duration" and param.get("required")]
+        payload |= {param["key"]: param["min"] for param in asked if "default" not in param}
         count = units(raw, payload)
         payload |= {"text": "x" * 20} if "text" in types else {}
         got = catalog.estimate(model, payload, seconds=7.0)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import tracemalloc
+import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -45,8 +49,14 @@ def new_process(code: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=folder))
+def served(folder: Path, headers: Mapping[str, str] = MappingProxyType({})) -> Iterator[str]:
+    class Handler(SimpleHTTPRequestHandler):
+        def end_headers(self) -> None:
+            for name, value in headers.items():
+                self.send_header(name, value)
+            super().end_headers()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder))
     thread = Thread(target=server.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -119,13 +129,15 @@ def test_a_newer_list_changes_what_it_tells_and_keeps_what_it_does_not_know(file
     new = entry("z-image/ultra", PROMPT)
     done = refresh(saved(tmp_path / "c.json", capabilities(entry(TURBO, PROMPT), new, entry(veo))))
     now = kept(file)
-    assert now[TURBO] == own(TURBO) | {"params": [now[TURBO]["params"][0]], "seen": TODAY}
+    params, removed = now[TURBO]["params"], now[TURBO]["removed"]
+    assert now[TURBO] == own(TURBO) | {"params": params, "removed": removed, "seen": TODAY}
+    assert [param["key"] for param in removed] == [param["key"] for param in own(TURBO)["params"][1:]]
     assert now[TURBO]["params"][0] == {**own(TURBO)["params"][0], "max_length": 7}
     assert now["z-image/ultra"]["family"] == "z-image"
     assert {now[e].get("status", "current") for e in (TURBO, veo, "z-image/ultra")} == {"current"}
     assert now["rhart-audio/suno/lyrics"]["status"] == "gone"
     assert now[veo]["params"] == own(veo)["params"]
-    assert (done.form, done.date, done.is_older, done.flaws) == ("capabilities", TODAY, False, ())
+    assert (done.form, done.date, done.is_addition, done.flaws) == ("capabilities", TODAY, False, ())
     assert not done.changes.repriced
 
 
@@ -147,14 +159,16 @@ def test_structured_parameters_rules_and_notes_are_in_no_list_and_stay(file: Pat
 def test_an_older_list_adds_what_is_missing_and_changes_nothing_else(file: Path, tmp_path: Path) -> None:
     old = capabilities(entry(TURBO, PROMPT), entry("z-image/antique", PROMPT), version="2020-01-01")
     done = refresh(saved(tmp_path / "c.json", old))
-    assert done.is_older
+    assert done.is_addition
     assert list(done.changes.lines()) == ["+ z-image/antique"]
     assert kept(file)[TURBO] == own(TURBO)
 
 
-def test_a_list_without_a_date_takes_nothing_for_gone_unless_its_date_is_given(file: Path, tmp_path: Path) -> None:
-    listed = saved(tmp_path / "b.json", [{**entry(TURBO), "params": [{"fieldKey": "prompt", "type": "STRING"}]}])
-    assert refresh(listed).changes.gone == []
+def test_a_list_without_a_date_only_adds_unless_its_date_is_given(file: Path, tmp_path: Path) -> None:
+    new = {**entry("z-image/ultra"), "params": [{"fieldKey": "prompt", "type": "STRING"}]}
+    listed = saved(tmp_path / "b.json", [{**new, "endpoint": TURBO}, new])
+    undated = refresh(listed)
+    assert (undated.is_addition, list(undated.changes.lines())) == (True, ["+ z-image/ultra"])
     assert len(refresh(listed, date=TODAY).changes.gone) > 400
     for day in ("soon", "2999-01-01", "20261101"):
         with pytest.raises(InputError, match=f"'{day}' is not a past date"):
@@ -183,6 +197,28 @@ def test_an_older_price_does_not_replace_a_newer_one(file: Path, tmp_path: Path)
     row = {"endpoint": TURBO, "pricing_type": "fixed", "unit": "/次", "price": 0.01, "updated_at": "2020-01-01"}
     done = refresh(saved(tmp_path / "p.json", {"version": f"public-{TODAY}", "pricing": [row]}))
     assert not done.changes.repriced
+
+
+def test_an_older_price_does_not_fill_one_that_a_note_calls_unknown(file: Path, tmp_path: Path) -> None:
+    noted = next(model for model in OWN["models"] if "price_note" in model and "price" not in model)
+    plain = next(model for model in OWN["models"] if "price_note" not in model and "price" not in model)
+    rows = [
+        {"endpoint": one["endpoint"], "pricing_type": "fixed", "unit": "/次", "price": 0.5} for one in (noted, plain)
+    ]
+    for version in ("public-2026-04-29", ""):
+        refresh(saved(tmp_path / "p.json", {"version": version, "pricing": rows}))
+        assert "price" not in kept(file)[noted["endpoint"]]
+    assert kept(file)[plain["endpoint"]]["price"] == {"unit": "call", "fixed": 0.5}
+    refresh(saved(tmp_path / "p.json", {"version": f"public-{TODAY}", "pricing": rows}))
+    assert kept(file)[noted["endpoint"]]["price"] == {"unit": "call", "fixed": 0.5}
+
+
+def test_a_list_does_not_say_that_a_model_is_on_cn(file: Path, tmp_path: Path) -> None:
+    there = own("rhart-image-n-pro/edit")
+    assert there["on_cn"] is False
+    params = [{"fieldKey": param["key"], "type": "STRING"} for param in there["params"]]
+    refresh(saved(tmp_path / "b.json", [{**entry(there["endpoint"]), "params": params}]), date=TODAY)
+    assert kept(file)[there["endpoint"]]["on_cn"] is False
 
 
 def test_a_new_model_with_a_taken_name_is_called_by_its_endpoint(file: Path, tmp_path: Path) -> None:
@@ -298,9 +334,53 @@ def test_a_model_is_not_called_like_what_the_module_holds(file: Path, tmp_path: 
 
 def test_a_name_does_not_hide_another_models_endpoint(file: Path, tmp_path: Path) -> None:
     odd = {**entry("acme/q", PROMPT), "name_en": TURBO}
-    refresh(saved(tmp_path / "c.json", capabilities(odd, entry("Acme/Q", PROMPT), entry(TURBO, PROMPT))))
+    done = refresh(saved(tmp_path / "c.json", capabilities(odd, entry("Acme/Q", PROMPT), entry(TURBO, PROMPT))))
     code = "from rh_prefect import catalog; print(*(catalog.get(one).endpoint for one in ('%s', 'acme/q', 'Acme/Q')))"
-    assert new_process(code % TURBO).stdout.split() == [TURBO, "acme/q", "Acme/Q"]
+    assert new_process(code % TURBO).stdout.split() == [TURBO, "acme/q", "acme/q"]
+    assert [flaw.partition(":")[0] for flaw in done.flaws] == ["Acme/Q"]
+
+
+KLING = "kling-v2.6-pro-image-to-video"
+
+
+def test_an_entry_whose_endpoint_is_a_name_of_a_known_model_does_not_move_that_model(
+    file: Path, tmp_path: Path
+) -> None:
+    """The same call would be another request, and paid for again."""
+    odd = [
+        entry(name, PROMPT) for name in (KLING, "KlingV26ProImageToVideo", "rhart-video-s/text-to-video-pro-deprecated")
+    ]
+    done = refresh(saved(tmp_path / "c.json", capabilities(entry("z-image/new", PROMPT), *odd)))
+    assert ["which stays" in flaw for flaw in done.flaws] == [True, True]
+    assert done.changes.new == ["z-image/new"]
+    code = "from rh_prefect import catalog; print(*(catalog.get(one).endpoint for one in %r))"
+    names = [
+        KLING,
+        "KlingV26ProImageToVideo",
+        "kling_v2_6_pro_image_to_video",
+        "rhart-video-s/text-to-video-pro-deprecated",
+    ]
+    endpoint = "kling-v2.6-pro/image-to-video"
+    assert new_process(code % names).stdout.split() == [endpoint] * 3 + ["rhart-video-s/text-to-video-pro"]
+
+
+def test_a_known_name_keeps_its_endpoint_when_a_list_has_it_elsewhere(file: Path, tmp_path: Path) -> None:
+    moved = {**entry("z-image/moved", PROMPT), "name_en": "z-image/turbo"}
+    listed = {"name": "z-image/turbo", "endpoint": "z-image/moved-2", "output": "image", "family": "f", "params": []}
+    renamed = {**listed, "name": "mine", "endpoint": TURBO}
+    refresh(saved(tmp_path / "c.json", capabilities(moved)))
+    own_form = {"version": TODAY, "source": "x", "models": [renamed, listed]}
+    refresh(saved(tmp_path / "own.json", own_form))
+    code = "from rh_prefect import catalog; print(catalog.get('z-image/turbo').endpoint, len(catalog.models()))"
+    assert new_process(code).stdout.split() == [TURBO, str(COUNT + 2)]
+
+
+def test_an_older_spelling_of_an_endpoint_is_no_new_model(file: Path, tmp_path: Path) -> None:
+    old = {**entry("rhart-video-s/text-to-video-pro-deprecated", PROMPT), "name_en": "old"}
+    rows = [{"endpoint": old["endpoint"], "pricing_type": "fixed", "unit": "/次", "price": 7.5}]
+    assert refresh(saved(tmp_path / "c.json", capabilities(old))).changes.new == []
+    done = refresh(saved(tmp_path / "p.json", {"version": f"public-{TODAY}", "pricing": rows}))
+    assert [prices.endswith("7.50 CNY per call") for prices in done.changes.repriced.values()] == [True]
 
 
 def test_a_note_beside_a_price_stays(file: Path, tmp_path: Path) -> None:
@@ -314,3 +394,123 @@ def test_a_password_in_an_address_is_told_nowhere(file: Path) -> None:
     with pytest.raises(InputError) as refused:
         refresh("http://user:secret@127.0.0.1:9/list.json")
     assert "secret" not in str(refused.value)
+
+
+def test_a_token_in_an_address_is_neither_kept_nor_told(file: Path, tmp_path: Path) -> None:
+    saved(tmp_path / "c.json", capabilities(entry("z-image/ultra", PROMPT)))
+    with served(tmp_path) as url:
+        refresh(f"{url}/c.json?token=t0psecret#t0psecret")
+        with pytest.raises(InputError) as refused:
+            refresh(f"{url}/none.json?sig=t0psecret")
+    with pytest.raises(InputError) as not_there:
+        refresh("http://[::1/list.json?token=t0psecret")
+    with pytest.raises(InputError) as unknown:
+        refresh("nowhere://bucket/list.json?token=t0psecret")
+    told = [str(one.value) for one in (refused, not_there, unknown)]
+    assert "t0psecret" not in " ".join([file.read_text(), *told])
+    assert f"{url}/c.json" in json.loads(file.read_bytes())["source"]
+    assert "HTTP status 404" in told[0]
+
+
+class GzipBomb(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        packed = zlib.compressobj(wbits=31)
+        body = b"".join([*(packed.compress(bytes(2**20)) for _ in range(300)), packed.flush()])
+        self.send_response(200)
+        self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_list_without_an_end_and_one_that_unpacks_without_measure_are_refused(file: Path) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), GzipBomb)
+    Thread(target=server.serve_forever).start()
+    tracemalloc.start()
+    try:
+        for source in ("/dev/zero", f"http://127.0.0.1:{server.server_port}/list.json"):
+            with pytest.raises(InputError, match="it has more than 16 MiB"):
+                refresh(source)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        server.shutdown()
+        server.server_close()
+    assert most < 100 * 2**20
+    with pytest.raises(InputError, match="a chain of file systems is not accepted"):
+        refresh("simplecache::http://127.0.0.1:9/list.json")
+
+
+def test_a_packed_list_is_read(file: Path, tmp_path: Path) -> None:
+    content = json.dumps(capabilities(entry("z-image/ultra", PROMPT))).encode()
+    (tmp_path / "c.json").write_bytes(gzip.compress(content))
+    with served(tmp_path, headers={"Content-Encoding": "gzip"}) as url:
+        assert refresh(f"{url}/c.json").changes.new == ["z-image/ultra"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name_en": "a\x1b[2Jb"},
+        {"name_en": "a\u202eb"},
+        {"params": [{"key": "size", "type": "LIST", "options": ["a\x07"]}]},
+    ],
+)
+def test_a_text_that_a_terminal_would_execute_is_refused(file: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    bad = {**entry("z-image/bad", PROMPT), **change}
+    done = refresh(saved(tmp_path / "c.json", capabilities(bad, entry("z-image/good", PROMPT))))
+    assert done.changes.new == ["z-image/good"]
+    assert ["contains the control character" in flaw for flaw in done.flaws] == [True]
+
+
+def test_no_message_of_a_refresh_holds_a_control_character(file: Path, tmp_path: Path) -> None:
+    entries = [
+        {"endpoint": "a\x1b[2J"},
+        {**entry("z-image/a"), "output_type": "\x1b[2J"},
+        entry("z-image/b", {"key": "\x1b[2J", "type": "\x1b[2J"}, {"key": "size", "type": "INT", "default": "\x1b[2J"}),
+    ]
+    done = refresh(saved(tmp_path / "c.json", capabilities(*entries)))
+    assert len(done.flaws) >= 4
+    assert "\x1b" not in "".join([*done.flaws, *done.changes.lines()])
+
+
+@pytest.mark.parametrize("amount", [1e-300, 0.00001, -1, 10_000, "free", True, None, 1e300])
+def test_an_amount_that_cannot_be_a_price_is_refused_with_a_reason(file: Path, tmp_path: Path, amount: Any) -> None:
+    fixed = {"endpoint": TURBO, "pricing_type": "fixed", "unit": "/次", "price": amount}
+    wan = "alibaba/wan-2.6/image-to-video"
+    when = [{"when": {"resolution": "1080p", "duration": one}, "price": amount} for one in ("5", "10")]
+    rules = {
+        "endpoint": wan,
+        "pricing_type": "parameter_based",
+        "unit": "/次",
+        "rules": [{**when[0], "price": 1}, when[1]],
+    }
+    done = refresh(saved(tmp_path / "p.json", {"version": f"public-{TODAY}", "pricing": [fixed, rules]}))
+    assert not done.changes.repriced
+    assert ["is not a possible amount" in flaw for flaw in done.flaws] == [True, True]
+
+
+def test_an_impossible_price_in_the_packages_own_form_is_refused(file: Path, tmp_path: Path) -> None:
+    cheap = {
+        **own(TURBO),
+        "endpoint": "z-image/cheap",
+        "name": "z-image/cheap",
+        "price": {"unit": "call", "fixed": 1e-9},
+    }
+    done = refresh(saved(tmp_path / "own.json", {"version": TODAY, "source": "x", "models": [cheap, own(TURBO)]}))
+    assert done.flaws == ("z-image/cheap: a price is below 0.0001",)
+
+
+@pytest.mark.parametrize("endpoint", ["query", "run/workflow/1", "task/openapi/create", "media/upload/binary", "Query"])
+def test_a_call_of_the_api_does_not_become_a_model(file: Path, tmp_path: Path, endpoint: str) -> None:
+    facts = {**own(TURBO), "endpoint": endpoint, "name": "odd"}
+    for content in (
+        capabilities(entry(endpoint, PROMPT), entry(TURBO, PROMPT)),
+        {"version": TODAY, "source": "x", "models": [facts, own(TURBO)]},
+    ):
+        done = refresh(saved(tmp_path / "c.json", content))
+        assert done.changes.new == []
+        assert ["is an API call of RunningHub" in flaw for flaw in done.flaws] == [True]

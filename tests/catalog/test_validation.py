@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rh_prefect import catalog
-from rh_prefect.catalog import InputWarning, Model, Param
+from rh_prefect.catalog import Model, Param
 from rh_prefect.errors import InputError, MediaError
 
 KLING = "kling-v2.6-pro-image-to-video"
@@ -172,10 +172,16 @@ def test_a_choice_that_only_the_note_names() -> None:
     assert payload("seedance-2.0/text-to-video", prompt="x", duration=-1)["duration"] == "-1"
 
 
-def test_an_unknown_parameter_is_passed_on_with_a_warning_that_names_the_nearest() -> None:
-    with pytest.warns(InputWarning, match="no parameter 'durations' for .*nearest is duration") as caught:
-        assert payload(KLING, image_url=PICTURE, prompt="x", durations=3)["durations"] == 3
-    assert caught[0].filename == __file__
+def test_an_unknown_parameter_is_refused_with_the_nearest_name() -> None:
+    said = refusal(KLING, image_url=PICTURE, prompt="x", durations=3)
+    assert "durations is not a parameter; the nearest is duration (pass a newer one with unchecked=" in said
+    partly_known = next(model for model in catalog.models() if model.incomplete)
+    assert "RunningHub publishes only some of them" in refusal(partly_known.name, zoom=3)
+
+
+def test_an_unknown_parameter_is_sent_unchecked() -> None:
+    given = {"image_url": PICTURE, "prompt": "x", "camera": "up"}
+    assert catalog.read_parameters(catalog.get(KLING), given, unchecked=["camera"]).sent["camera"] == "up"
 
 
 def test_a_parameter_given_twice_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -44,3 +45,21 @@ def test_what_cannot_be_used_is_one_message(tmp_path: Path) -> None:
         assert said in done.stderr
         assert "Traceback" not in done.stderr
     assert not (tmp_path / "state").exists()
+
+
+def test_a_list_without_a_date_says_that_it_only_adds(tmp_path: Path) -> None:
+    listed = [
+        {"endpoint": "z-image/ultra", "output_type": "image", "params": [{"fieldKey": "prompt", "type": "STRING"}]}
+    ]
+    (tmp_path / "list.json").write_text(json.dumps(listed))
+    done = call("refresh", str(tmp_path / "list.json"), state=tmp_path)
+    assert "It has no date: only missing models and prices are added" in done.stdout
+    assert "set its date with `--date YYYY-MM-DD`" in done.stdout
+
+
+def test_a_misspelt_parameter_is_refused_before_a_run_begins(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "rh_prefect.cli", "run", "model", "z-image/turbo", "--set", "promt=kite"]
+    env = {**os.environ, "RH_STATE_DIR": str(tmp_path), "RH_API_KEY": "0" * 32, "RH_BASE_URL": "http://127.0.0.1:9"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode != 0
+    assert "promt is not a parameter; the nearest is prompt" in done.stdout + done.stderr

@@ -340,6 +340,19 @@ async def test_the_numbers_of_free_calls_in_a_price_preview_may_be_text(
 async def test_a_bare_refusal_of_a_price_preview_names_its_code(client: Client, wire: WireServer) -> None:
     wire.plays(reply({"code": 301, "msg": "PARAMS_INVALID"}))
     with pytest.raises(RequestRejected, match="301"):
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"errorCode": "1501", "errorMessage": "PRICE_CONFIG_NOT_FOUND"},
+        {"code": 1501, "msg": "PRICE_CONFIG_NOT_FOUND", "data": None},
+        {"errorCode": "", "estimatedPrice": 0, "currency": "CNY", "isFreeThisCall": False},
+    ],
+)
+async def test_a_preview_that_has_no_price_is_neither_moderation_nor_free(
+    client: Client, wire: WireServer, answer: dict[str, object]
+) -> None:
+    wire.plays(reply(answer))
+    with pytest.raises(PriceUnknown, match="no price"):
         await client.price_preview("a/b", {})
 
 

@@ -352,6 +352,15 @@ def test_a_bad_row_says_why_and_is_no_other_s_business(folder: Path) -> None:
     assert [words in why(work) for words, work in zip(said, bad, strict=True)] == [True] * 5
 
 
+def test_a_column_that_no_parameter_has_is_refused_and_unchecked_values_are_sent() -> None:
+    partly_known = next(model for model in catalog.models() if model.incomplete and not model.media_params)
+    for name in (PICTURE, partly_known.name):
+        with pytest.raises(InputError, match="'zoom' is not a parameter"):
+            make_plan(name, values={"zoom": 2})
+    (work,) = rows_of([{"prompt": "x"}], make_plan(PICTURE, values={"unchecked": {"zoom": 2}}))
+    assert asked([work]) == [{"unchecked": {"zoom": 2}, "prompt": "x"}]
+
+
 def test_an_odd_cell_makes_its_row_bad_and_no_other(folder: Path) -> None:
     photo = str(samples.png(folder / "one.png"))
     rows: list[tuple[dict[str, object], str]] = [

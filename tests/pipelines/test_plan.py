@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import pytest
 
-from rh_prefect.errors import InputError
+from rh_prefect.errors import InputError, PlanChanged
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.document import PipelineError
@@ -473,6 +473,39 @@ async def test_a_reviewed_plan_does_not_pay_again_for_the_task_of_another_run_th
     assert not waiting.price.most
     assert "its task was in progress" in ReviewedPlan(waiting.as_json()).refusal(one, one.works[0])
     assert not ReviewedPlan(new.as_json()).refusal(one, one.works[0])
+
+
+async def test_a_reviewed_plan_does_not_pay_for_a_model_that_the_catalogue_has_elsewhere_or_dearer() -> None:
+    text = """
+steps:
+  a: {model: z-image/turbo, with: {prompt: x}}
+  b: {model: kling-v2.6-pro-image-to-video, from: $(a), with: {prompt: x, duration: 5, sound: false}}
+"""
+    plan = await Pipeline.from_text(text).plan()
+    first, second = plan.instances
+    assert not second.works[0].is_settled
+    steps = plan.as_json()["steps"]
+    moved = ReviewedPlan({"steps": [{**step, "endpoint": "acme/x", "work": "0" * 40} for step in steps]})
+    assert [moved.refusal(one, one.works[0]) for one in (first, second)] == [
+        "endpoint of z-image/turbo: acme/x -> rhart-image/z-image/turbo",
+        "endpoint of kling-v2.6-pro-image-to-video: acme/x -> kling-v2.6-pro/image-to-video",
+    ]
+    cheap = ReviewedPlan({"steps": [{**step, "price": {"most": 0.01, "open": False}} for step in steps]})
+    assert [cheap.refusal(one, one.works[0]).partition(" -> ")[0] for one in (first, second)] == [
+        "price: up to 0.01"
+    ] * 2
+
+
+async def test_a_plan_says_that_the_catalogue_changed_and_a_reviewed_one_holds_where_nothing_else_did() -> None:
+    pipeline = Pipeline.from_text("steps:\n  a: {model: z-image/turbo, with: {prompt: x}}\n")
+    plan = await pipeline.plan()
+    reviewed = {**plan.as_json(), "catalogue": "2020-01-01"}
+    again = await pipeline.plan(earlier=reviewed)
+    assert [(change["what"], change["was"]) for change in again.changes] == [("catalogue", "2020-01-01")]
+    ReviewedPlan(reviewed).refuse_changes(again, pipeline.file.params)
+    dearer = {**reviewed, "steps": [{**reviewed["steps"][0], "price": {"most": 0.01, "open": False}}]}
+    with pytest.raises(PlanChanged, match=r"catalogue: \"2020-01-01\" -> (?s:.*)price: up to 0.01 -> up to 0.04"):
+        ReviewedPlan(dearer).refuse_changes(again, pipeline.file.params)
 
 
 async def test_of_two_takes_a_reviewed_plan_pays_only_for_the_one_that_is_not_in_progress() -> None:

@@ -179,7 +179,7 @@ BAD: dict[str, tuple[Callable[[Emulator], Awaitable[object]], str]] = {
     ),
     "a number": (lambda _: run(SEEDED(prompt="x", seed=HUGE)), "seed contains a number of"),
     "an extra": (
-        lambda _: run(turbo(foo=HUGE)),
+        lambda _: run(turbo(unchecked={"foo": HUGE})),
         "'foo' contains a number of more than 300 digits",
     ),
     "a speed": (
@@ -188,15 +188,15 @@ BAD: dict[str, tuple[Callable[[Emulator], Awaitable[object]], str]] = {
     ),
     "a prompt": (lambda _: run(models.ZImageTurbo(prompt=HALF)), "prompt contains an incomplete character"),
     "a list": (
-        lambda _: run(turbo(foo=[{HALF: 1}])),
+        lambda _: run(turbo(unchecked={"foo": [{HALF: 1}]})),
         "'foo' contains an incomplete character",
     ),
     "a tree": (
-        lambda _: run(turbo(foo=DEEP)),
+        lambda _: run(turbo(unchecked={"foo": DEEP})),
         "'foo' contains lists or objects that are nested",
     ),
     "an object": (
-        lambda _: run(turbo(foo=object())),
+        lambda _: run(turbo(unchecked={"foo": object()})),
         "of the type object, which cannot be sent",
     ),
     "a seed": (lambda rh: workflow(rh, seed=HUGE), "WorkflowInput: seed contains a number of more than 300 digits"),

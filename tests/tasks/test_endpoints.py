@@ -56,8 +56,7 @@ def test_every_task_takes_its_models_parameters_and_the_options_of_generate(mode
     task = getattr(endpoints, model.snake_name)
     shown = parameters(task)
     own = [name for name in parameters(generate.fn) if name != "request"]
-    more = ["more"] if model.incomplete else []
-    assert list(shown) == [*(param.name for param in model.params), "unchecked", *own, *more]
+    assert list(shown) == [*(param.name for param in model.params), "unchecked", *own]
     for name in own:
         assert shown[name].default == parameters(generate.fn)[name].default
     for param in model.params:
@@ -167,11 +166,13 @@ async def test_options_reach_the_job(rh: Emulator) -> None:
         await endpoints.z_image_turbo.fn(prompt="b")
 
 
-async def test_more_parameters_pass_where_the_published_list_is_incomplete(rh: Emulator) -> None:
+async def test_more_parameters_are_sent_unchecked_where_the_published_list_is_incomplete(rh: Emulator) -> None:
     (model, *_) = (model for model in catalog.models() if model.incomplete and not model.media_params)
-    given: dict[str, Any] = catalog.example(model)
-    with pytest.warns(catalog.InputWarning, match="camera"):
-        await getattr(endpoints, model.snake_name).fn(**given, camera="up", scope="s")
+    task, given = getattr(endpoints, model.snake_name), catalog.example(model)
+    with pytest.raises(InputError, match="camera is not a parameter"):
+        await task.fn(**given, camera="up", scope="s")
+    assert not rh.recorder.requests
+    await task.fn(**given, unchecked={"camera": "up"}, scope="s")
     assert rh.recorder.paid[0].payload["camera"] == "up"
 
 
@@ -232,10 +233,7 @@ def test_the_stub_has_the_very_signatures_of_the_tasks() -> None:
     for model in catalog.models():
         node, real = written[model.snake_name], signature(model)
         names = [one.arg for one in node.args.kwonlyargs]
-        if model.incomplete:
-            assert [*names, "more"] == list(real.parameters)
-        else:
-            assert {*names, *JobOptions.__annotations__} == set(real.parameters)
+        assert {*names, *JobOptions.__annotations__} == set(real.parameters)
         for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults):
             wanted = real.parameters[argument.arg]
             shown = inspect.Parameter.empty if default is None else ast.literal_eval(default)

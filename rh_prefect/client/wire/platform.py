@@ -75,9 +75,12 @@ def read_queue_status(data: dict[str, object]) -> QueueStatus:
 
 
 def read_price(source: dict[str, object]) -> PricePreview | None:
-    """Reads a price preview; returns None if it has no price."""
+    """Reads a price preview; returns None if it has no price.
+
+    Models that are charged by tokens show 0, which is not their price unless the call is said to be free.
+    """
     price, free = amount(source.get("estimatedPrice")), source.get("isFreeThisCall") is True
-    if price is None and not free:
+    if not price and not free:
         return None
     return PricePreview(amount=price or Decimal(0), currency=first_text(source, "currency") or None, free=free)
 

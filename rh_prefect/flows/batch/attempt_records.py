@@ -221,7 +221,7 @@ def mark_of(
     found = [
         _state(one, options_for)
         for stage, step in zip(stages, params)
-        for param in stage.model.media_params
+        for param in stage.model.file_params
         for one in _addresses(step.get(param.name))
     ]
     return hashlib.sha256("\n".join(found).encode()).hexdigest()[:16] if found else ""

@@ -162,7 +162,7 @@ class Plan:
     def _files(self, params: Sequence[Mapping[str, object]]) -> Iterator[str]:
         """Yields the addresses of a row's files."""
         for stage, values in zip(self.stages, params, strict=True):
-            for param in stage.model.media_params:
+            for param in stage.model.file_params:
                 value = values.get(param.name)
                 yield from (one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str))
 
@@ -269,7 +269,7 @@ def place(stages: Sequence[Stage], name: str) -> tuple[int, str, Param | None]:
         if found is not None:
             return number, found.name, found
     first = stages[0].model
-    if first.incomplete:
+    if name == "unchecked":  # of an object that a program, `--set` or a JSON row gives
         return 0, name, None
     raise InputError(
         f"{name!r} is not a parameter of {' or '.join(stage.model.name for stage in stages)}; "

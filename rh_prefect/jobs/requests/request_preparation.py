@@ -49,9 +49,9 @@ class JobRequest:
         label: The caller's name for the output.
         estimate: Expected price; None if the catalogue has none.
         currency: Of the estimate.
-        request: The parameters that the caller gave, under their wire names. Defaults of the catalogue and of this
-            package are in `payload` only, so that changed defaults do not create new jobs. Empty for a request that was
-            rebuilt from the journal.
+        request: The parameters that the caller gave, as the identity compares them; see
+            `rh_prefect.catalog.frozen_forms`. Defaults of the catalogue and of this package are in `payload` only, so
+            that changed defaults do not create new jobs. Empty for a request that was rebuilt from the journal.
         graph: Of a saved workflow or an app: a fingerprint of what the site has under its id now. It is not in `base`:
             an edit of the graph does not create a new job.
         inputs: The files by their marks; empty for a request that was rebuilt from the journal.
@@ -145,7 +145,7 @@ async def prepare_request(
     model, unchecked = model_input.entry, model_input.unchecked
     params = model_input.params()
     files: dict[str, Input] = {}
-    for param in model.media_params:
+    for param in model.file_params:
         value = params.get(param.name)
         if value is not None:
             is_checked = param.name not in unchecked

@@ -144,11 +144,16 @@ class PaidCheck(ValueCheck):
         before = self._problem_count
         for name, value in step.with_.items():
             at = (*path, "with", name)
+            if name == "unchecked":
+                params[name] = self._unchecked(at, value, scope)
+                continue
             param = model.find_param(name)
             found = self._value(at, value, scope)
             if param is None:
-                if not model.incomplete:
-                    self._say(at, f"{model.name} has no parameter {name}; {model.hint(name)}", key=True)
+                more = (
+                    "; RunningHub publishes only some of them; unchecked: {…} takes others" if model.incomplete else ""
+                )
+                self._say(at, f"{model.name} has no parameter {name}; {model.hint(name)}{more}", key=True)
                 continue
             if param.name in params:
                 self._say(at, f"{param.name} is given twice: under this name and as {param.key}", key=True)
@@ -159,10 +164,26 @@ class PaidCheck(ValueCheck):
         if self._problem_count == before:
             self._check_values(path, step, model, params, is_fed=is_fed)
 
+    def _unchecked(self, at: Path, value: Any, scope: Scope) -> Mapping[str, Any]:
+        """Checks the references in `unchecked`, whose parameters are sent as they are."""
+        if not isinstance(value, Mapping):
+            self._say(at, f"unchecked takes a mapping of parameters, and this is {shown_value(value)}")
+            return {}
+        for name, one in value.items():
+            self._value((*at, name), one, scope)
+        return value
+
     def _check_values(self, path: Path, step: Step, model: Model, params: Mapping[str, Any], *, is_fed: bool) -> None:
         """Checks the written values with the catalogue; stand-ins replace the references."""
         names = {param.name: name for name in step.with_ if (param := model.find_param(name)) is not None}
-        for problem in check(model, params).problems:
+        given = {name: value for name, value in params.items() if name != "unchecked"}
+        unchecked = params.get("unchecked", {})
+        names |= {param.name: "unchecked" for name in unchecked if (param := model.find_param(name)) is not None}
+        by_name = {param.name if (param := model.find_param(name)) else name: one for name, one in unchecked.items()}
+        for twice in given.keys() & by_name.keys():
+            wrong = f"{twice} is given twice: as a parameter and in unchecked"
+            self._say((*path, "with", "unchecked"), wrong, key=True)
+        for problem in check(model, {**given, **by_name}, unchecked=by_name).problems:
             name = names.get(problem.partition(" ")[0])
             missing = problem.partition(" is missing")
             lacks = missing[0] if missing[1] and " " not in missing[0] else ""

@@ -343,6 +343,7 @@ class Instance:
             `planning_values.Unknown` for what a step has yet to make. A run calls the model, or the edit, with these.
         request: The parameters that are given, under their names in the request; files by content.
         kind: What it makes.
+        endpoint: Where the catalogue has its model.
         at_most: The most items of a list that `parse` reads.
         is_pending: Whether a condition on it, or the list that it is an item of, is not known yet.
         doubts: The undecided conditions on which it depends whether the step is made.
@@ -381,6 +382,7 @@ class Instance:
     values: dict[str, Any] = field(default_factory=dict)
     request: dict[str, Any] = field(default_factory=dict)
     kind: str = ""
+    endpoint: str = ""
     at_most: int | None = None
     is_pending: bool = False
     doubts: Doubts = frozenset()

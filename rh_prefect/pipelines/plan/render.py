@@ -246,6 +246,7 @@ def _step(one: Instance) -> dict[str, Any]:
         "item": one.item,
         "address": one.address,
         "model": one.model,
+        "endpoint": one.endpoint or None,
         "state": one.state,
         "work": work.key if work is not None and work.is_settled and not one.is_unread else None,
         "take": work.take if work is not None else None,

@@ -142,6 +142,8 @@ class ReviewedPlan:
             return "this step is not in the plan"
         if step["model"] != instance.model:
             return f"model: {visible(step['model'])} -> {visible(instance.model)}"
+        if step.get("endpoint", instance.endpoint) != instance.endpoint:
+            return f"endpoint of {visible(instance.model)}: {visible(step['endpoint'])} -> {instance.endpoint}"
         known = _works_of(step)
         if known and work.is_settled and not instance.is_unread and work.key not in known:
             return _why_other(step, instance, work)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from rh_prefect import catalog
+from rh_prefect.catalog.frozen_forms import as_given
 from rh_prefect.catalog.model import Model, Param
 from rh_prefect.catalog.validation import check, check_file
 from rh_prefect.errors import MediaError, UnknownModelError
@@ -135,6 +136,7 @@ def _of_model(step: Step, instance: Instance, frame: Frame, failed: Collection[s
         draft = Draft(instance, frame, "file")
         draft.problems.append((("model",), no_such_model(instance.model)))
         return draft
+    instance.endpoint = model.endpoint
     draft = Draft(instance, frame, _kind_of(model.output), model.endpoint)
     by_reference = "$(" in str(step.model)
     values = _values(draft, step, model, frame, by_reference, failed)
@@ -142,7 +144,8 @@ def _of_model(step: Step, instance: Instance, frame: Frame, failed: Collection[s
     payload = _check(draft, model, values)
     draft.is_settled = is_settled(values)
     instance.values = dict(values)
-    files = [one for param in model.media_params for one in files_in(values.get(param.name))]
+    given, _ = _split(model, values)
+    files = [one for param in model.file_params for one in files_in(given.get(param.name))]
     _finish(draft, model, payload, files, list(values.values()))
     _check_files(draft, model, values)
     return draft
@@ -153,6 +156,10 @@ def _values(
 ) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, written in step.with_.items():
+        if name == "unchecked":
+            given = {one: plain(without_failed(evaluate(value, frame), step, failed)) for one, value in written.items()}
+            values[name] = {one: value for one, value in given.items() if value is not ABSENT}
+            continue
         param = model.find_param(name)
         value = plain(without_failed(evaluate(written, frame), step, failed))
         if param is None and by_reference:
@@ -180,20 +187,33 @@ def _feed(
 
 def _check(draft: Draft, model: Model, values: Mapping[str, Any]) -> dict[str, Any]:
     """Checks the values, with stand-ins for unknown ones; returns them by wire names, for the price."""
+    values, unchecked = _split(model, values)
     params = {name: model.find_param(name) for name in values}
+    draft.problems.extend(
+        (("with", "unchecked"), f"{name} is a file, and {model.name} has no file parameter of this name")
+        for name in unchecked
+        if params[name] is None and any(files_in(values[name]))
+    )
     stand_ins = {name: _stand_in(value, params[name]) for name, value in values.items()}
-    found = check(model, stand_ins)
+    found = check(model, stand_ins, unchecked=unchecked)
     draft.problems.extend((_key_of(problem, values), problem) for problem in found.problems)
-    draft.notes.extend(notice for notice in found.notices if "no parameter" not in notice)
-    marks, payload = dict(found.values), dict(found.values)
+    draft.notes.extend(found.notices)
+    payload = dict(found.values)
     for name, value in values.items():
         param = params[name]
         if param is not None and _holds_unknown(value):
-            several = param.multiple and not isinstance(value, list)
-            marks[param.key] = mark([value] if several else value)
             payload[param.key] = value
-    draft.params = {**marks, **{key: mark(value) for key, value in found.extra.items()}}
+    draft.params = as_given(model, {name: mark(value) for name, value in values.items()}, unchecked=unchecked)
     return payload
+
+
+def _split(model: Model, values: Mapping[str, Any]) -> tuple[dict[str, Any], Collection[str]]:
+    """Returns all values by name, and the names of those that are sent unchecked."""
+    unchecked = {
+        param.name if (param := model.find_param(name)) is not None else name: value
+        for name, value in values.get("unchecked", {}).items()
+    }
+    return {**{name: value for name, value in values.items() if name != "unchecked"}, **unchecked}, unchecked.keys()
 
 
 def _holds_unknown(value: Any) -> bool:
@@ -240,7 +260,7 @@ def _key_of(problem: str, values: Mapping[str, Any]) -> Path:
 
 
 def _check_files(draft: Draft, model: Model, values: Mapping[str, Any]) -> None:
-    for param in model.media_params:
+    for param in model.file_params:
         for file in files_in(values.get(param.name)):
             media = file.media
             if media is None:

@@ -12,7 +12,6 @@ import pytest
 
 from rh_prefect import models
 from rh_prefect.blocks.lookup import load_engine
-from rh_prefect.catalog import InputWarning
 from rh_prefect.emulator import Emulator
 from rh_prefect.emulator.comfy.workflows import RESTYLE, TEXT_TO_IMAGE
 from rh_prefect.errors import InputError, MediaError, RunningHubError
@@ -55,8 +54,7 @@ def test_a_later_change_by_the_caller_does_not_change_an_input() -> None:
     graph: dict[str, Any] = copy.deepcopy(TEXT_TO_IMAGE)
     node = {"nodeId": "20", "fieldName": "Input", "fieldValue": "1"}
     shots: list[Any] = [{"prompt": "one", "points": [[1, 2]]}]
-    with pytest.warns(InputWarning, match="shots"):
-        model = models.ZImageTurbo(prompt="x", shots=shots)  # type: ignore[call-arg]  # a parameter that is not in the catalogue
+    model = models.ZImageTurbo(prompt="x", unchecked={"shots": shots})
     made: Any = [
         WorkflowInput(id="1", workflow=graph),
         GraphInput(graph=graph),

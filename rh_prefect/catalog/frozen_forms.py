@@ -1,0 +1,188 @@
+"""Keeps the identity of calls when the catalogue changes: a refresh must not make a paid call look like a new one.
+
+The identity of a request holds the parameters as the caller gave them. How a parameter is compared is its *form*: key,
+type, and whether it is a list. A parameter gets its form when the catalogue first has it, and keeps it when it is
+renamed, becomes a list, changes its type, or is removed. One function, `as_given`, applies it, for plans and for calls.
+
+The data holds a form only where it differs from the present definition. That is as safe as a full copy, since each
+change of a definition passes `keep_model`, which writes the difference.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from rh_prefect.catalog.model import Form, Model, ParamType, class_name, form_of, param_name, snake_name, text_of
+
+Raw = Mapping[str, Any]
+_FILES = ("image", "video", "audio")
+
+
+def as_given(model: Model, params: Mapping[str, object], *, unchecked: Collection[str] = ()) -> dict[str, object]:
+    """Returns the parameters of a call as its identity compares them.
+
+    A value of a parameter that is a single one is that value, also in a list of one; several are a list. For choices
+    `5` is `"5"`. Empty values count as not given. Values of `unchecked` are compared as they are, because any other
+    form of them is another request.
+
+    Args:
+        model: The model.
+        params: The values by Python names or wire keys; files by content. No default of the catalogue is among them.
+        unchecked: The names of the values that are sent as they are.
+
+    Returns:
+        The values by the keys of their forms.
+    """
+    found: dict[str, object] = {}
+    for name, value in params.items():
+        param = model.find_param(name)
+        is_unchecked = param is None or name in unchecked or param.name in unchecked
+        compared = value if is_unchecked or param is None else _in_form(param.form, value)
+        if compared is not None:
+            found[name if param is None else param.form.key] = compared
+    return found
+
+
+def _in_form(form: Form, value: object) -> object:
+    if form.type == "json":
+        return _parsed(value) or None
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    items = [_item(form, one) for one in values if one is not None and one != ""]
+    if form.multiple or len(items) > 1:
+        return items or None
+    if items and isinstance(items[0], list | tuple | Mapping):
+        return value
+    return items[0] if items else None
+
+
+def _item(form: Form, value: object) -> object:
+    return text_of(value) if form.type == "enum" and _is_plain(value) else converted(value, form.type)
+
+
+def converted(value: object, to: ParamType) -> object:
+    """Returns a plain value in another type if it can be converted back exactly, else the value itself."""
+    if to == "string" and _is_plain(value):
+        return text_of(value)
+    if to == "bool" and value in ("true", "false"):
+        return value == "true"
+    if to in ("int", "float") and isinstance(value, str):
+        try:
+            number = float(value)
+        except ValueError:
+            return value
+        if math.isfinite(number) and text_of(number) == value:
+            return int(number) if number.is_integer() else number
+    return value
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, str | int | float)
+
+
+def _parsed(value: object) -> object:
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def keep_models(earlier: Iterable[Raw], later: Iterable[Raw], *, flaws: list[str]) -> list[dict[str, Any]]:
+    """Returns the models of a later catalogue, changed so that each call of the earlier one is the same request.
+
+    A model that both have keeps its name. A name, an endpoint or an alias under which a model was found belongs to that
+    model: a new model gets another name, and none whose endpoint is taken.
+
+    Args:
+        earlier: The models of the catalogue before, in the slim form.
+        later: The models of the catalogue from now on, in the slim form.
+        flaws: Gets what of the later models is not used, and why.
+    """
+    known = {model["endpoint"]: model for model in earlier}
+    owners = {name: str(model["endpoint"]) for model in known.values() for name in _names(model)}
+    kept: list[dict[str, Any]] = []
+    new: list[dict[str, Any]] = []
+    for model in later:
+        (kept if model["endpoint"] in known else new).append(dict(model))
+    kept = [_with_own_aliases(keep_model(known[model["endpoint"]], model, flaws=flaws), owners) for model in kept]
+    for model in new:
+        owner = owners.get(model["endpoint"].lower())
+        if owner is not None:
+            flaws.append(
+                f"{model['endpoint']}: this is a name of the model with the endpoint {owner}, which stays; "
+                "`models.custom` calls the endpoint"
+            )
+            continue
+        named = _with_own_aliases({**model, "name": _free_name(model, owners)}, owners)
+        owners.update(dict.fromkeys(_names(named), named["endpoint"]))
+        kept.append(named)
+    return kept
+
+
+def _names(model: Raw) -> list[str]:
+    name = model["name"]
+    own = (name, model["endpoint"], class_name(name), snake_name(name), *model.get("aliases", ()))
+    return [one.lower() for one in own]
+
+
+def _free_name(model: Raw, owners: Mapping[str, str]) -> str:
+    """Returns the name of a new model; its endpoint, with a number if need be, if its own name is taken."""
+    name, number = str(model["name"]), 1
+    while any(one.lower() in owners for one in (name, class_name(name), snake_name(name))):
+        name = model["endpoint"] if number == 1 else f"{model['endpoint']}-{number}"
+        number += 1
+    return name
+
+
+def _with_own_aliases(model: dict[str, Any], owners: Mapping[str, str]) -> dict[str, Any]:
+    aliases = [
+        one for one in model.get("aliases", ()) if owners.get(one.lower(), model["endpoint"]) == model["endpoint"]
+    ]
+    return {key: aliases if key == "aliases" else fact for key, fact in model.items() if key != "aliases" or aliases}
+
+
+def keep_model(earlier: Raw, later: Raw, *, flaws: list[str]) -> dict[str, Any]:
+    """Returns a later definition of a model under which each call is the same request as under the earlier one.
+
+    A parameter is the same one if its Python name is the same: that is what a call says.
+
+    Args:
+        earlier: The model before, in the slim form.
+        later: The model from now on, in the slim form.
+        flaws: Gets what of the later definition is not used, and why.
+    """
+    before = {param_name(raw["key"]): raw for raw in (*earlier.get("removed", ()), *earlier.get("params", ()))}
+    params: dict[str, Raw] = {}
+    for raw in later.get("params", ()):
+        name, shown = param_name(raw["key"]), f"{later['endpoint']}: {raw['key'].strip()}"
+        if name in params:
+            flaws.append(f"{shown}: it has the Python name of {params[name]['key'].strip()} and is left out")
+        else:
+            params[name] = _keep_param(before[name], raw, shown, flaws) if name in before else raw
+    gone = [_removed(raw) for name, raw in before.items() if name not in params]
+    gone += [raw for raw in later.get("removed", ()) if param_name(raw["key"]) not in {**before, **params}]
+    kept = {**later, "name": earlier["name"], "params": list(params.values()), "removed": gone}
+    return {key: fact for key, fact in kept.items() if fact or key != "removed"}
+
+
+def _keep_param(before: Raw, now: Raw, shown: str, flaws: list[str]) -> Raw:
+    if _nature(before) != _nature(now):
+        flaws.append(f"{shown}: its type was {before['type']} and stays so, because {now['type']} is another request")
+        now = {key: value for key, value in before.items() if key != "required"} | (
+            {"required": True} if now.get("required") else {}
+        )
+    form = form_of(before)
+    definition = {"key": now["key"], "type": now["type"], "multiple": now.get("multiple", False)}
+    differs = {key: value for key, value in form.items() if definition[key] != value}
+    return {**{key: value for key, value in now.items() if key != "frozen"}, **({"frozen": differs} if differs else {})}
+
+
+def _nature(raw: Raw) -> str:
+    """Returns whether a parameter holds a file, objects or plain values: a call means something else in each case."""
+    return "file" if raw["type"] in _FILES else "objects" if raw["type"] == "json" else "value"
+
+
+def _removed(raw: Raw) -> dict[str, Any]:
+    return {key: value for key, value in raw.items() if key not in ("required", "default")}

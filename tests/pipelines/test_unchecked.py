@@ -1,0 +1,50 @@
+"""Unknown parameters of models are problems; `unchecked` sends what the catalogue lacks."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from rh_prefect import catalog
+from rh_prefect.errors import InputError
+from rh_prefect.jobs.requests.request_preparation import as_request
+from rh_prefect.models import ModelInput
+from rh_prefect.pipelines.call_builder import request_of
+from rh_prefect.pipelines.pipeline import Pipeline
+
+
+async def test_a_parameter_that_the_catalogue_lacks_is_sent_unchecked() -> None:
+    text = """
+params: {photo: {type: string, default: night}}
+steps:
+  a: {model: z-image/turbo, with: {prompt: x, unchecked: {camera: $(params.photo), aspectRatio: "32:9"}}}
+"""
+    (one,) = (await Pipeline.from_text(text).plan()).instances
+    assert (one.request, one.problems) == ({"prompt": "x", "camera": "night", "aspectRatio": "32:9"}, [])
+    asked = request_of(one)
+    assert isinstance(asked, ModelInput)
+    assert (
+        as_request(catalog.read_parameters(asked.entry, asked.params(), unchecked=asked.unchecked).given) == one.request
+    )
+
+
+@pytest.mark.parametrize(
+    ("with_", "said"),
+    [
+        ("{prompt: x, camera: up}", "z-image/turbo has no parameter camera"),
+        ("{promt: x}", "z-image/turbo has no parameter promt; the nearest is prompt"),
+        ("{prompt: x, unchecked: camera}", "unchecked takes a mapping of parameters"),
+        ("{prompt: x, aspect_ratio: '1:1', unchecked: {aspectRatio: '32:9'}}", "given twice"),
+        ("{prompt: x, unchecked: {camera: $(nothing)}}", "nothing"),
+    ],
+)
+def test_a_misspelt_parameter_is_a_problem_before_anything_is_paid(with_: str, said: str) -> None:
+    with pytest.raises(InputError, match=re.escape(said)):
+        Pipeline.from_text(f"steps:\n  a: {{model: z-image/turbo, with: {with_}}}\n")
+
+
+def test_a_misspelt_parameter_of_a_model_with_an_incomplete_list_is_a_problem_too() -> None:
+    model = next(model for model in catalog.models() if model.incomplete and not model.media_params)
+    with pytest.raises(InputError, match=r"has no parameter zoom; .*unchecked: \{…\} takes others"):
+        Pipeline.from_text(f"steps:\n  a: {{model: {model.name}, with: {{zoom: 2}}}}\n")
