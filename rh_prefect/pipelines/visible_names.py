@@ -106,6 +106,7 @@ def resolve(reference: Reference, scope: Scope) -> Found:
             missing,
             first.is_result and len(found) == 1,
             first.extra,
+            tuple(inner for one in found for inner in one.type.possible) if first.kind == "mixed" else (),
         )
     )
 
@@ -138,6 +139,8 @@ def _follow(names: Names, reference: Reference, scope: Scope) -> Found:
         if found.kind == "any":
             return Found(Type("any"))
         fields = found.known_fields()
+        if name not in fields and found.is_open:
+            return Found(Type("any"))
         if name not in fields:
             return Found(Type("any"), _no_field(".".join(names[:depth]), name, found, list(fields)))
         found = fields[name]

@@ -24,7 +24,7 @@ from rh_prefect.pipelines.plan.fan_out import uses
 from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES, Selection
 from rh_prefect.pipelines.plan.subtitle_time_check import equal_times
 from rh_prefect.pipelines.planning_values import Frame, StepOutput
-from tests.pipelines.assets import photo
+from tests.pipelines.assets import photo, video
 
 SHOTS = """\
 name: shots
@@ -980,3 +980,75 @@ async def test_what_a_step_has_yet_to_make_is_not_compared() -> None:
         compare(after, json.loads(before.to_json()), {})
         changed = {one.path for one in after.instances if one.why}
         assert changed == ({"script", "music"} if name == "film" else {"picture", "chosen"})
+
+
+# Lists that are written in the file.
+
+PARTS = """
+params:
+  intro: {type: video}
+  outro: {type: video}
+  photos: {type: files, of: image}
+steps:
+  each:
+    foreach: $(params.photos)
+    steps:
+      clip:
+        model: kling-v2.6-pro-image-to-video
+        from: $(item)
+        with: {prompt: slow, duration: 5, sound: false}
+  film: {edit: concat, with: {videos: [$(params.intro), $(each.clip), $(params.outro)]}, require: any}
+  sheet: {edit: contact_sheet, with: {of: [$(params.intro), $(each.clip)], captions: [Intro, $(each.id)]}}
+  again: {use: rh:formats, with: {master: $(film), logo: $(params.photos)}}
+"""
+
+
+def parts(folder: Path) -> dict[str, Any]:
+    photos = [photo(folder / f"{name}.png", shade) for shade, name in enumerate("ab")]
+    return {"intro": video(folder / "in.mp4", 2), "outro": video(folder / "out.mp4", 3), "photos": photos}
+
+
+def names_in(plan: Plan, step: str, param: str) -> list[str]:
+    values = plan.steps[step][0].values[param]
+    return [one if isinstance(one, str) else one.label if one.media is None else one.media.name for one in values]
+
+
+async def test_lists_in_a_list_are_flattened(tmp_path: Path) -> None:
+    records, given = Records(), parts(tmp_path)
+    pipeline = Pipeline.from_text(PARTS[: PARTS.index("  again:")])
+    plan = await pipeline.plan(known=records, **given)
+    assert [problem.head for problem in plan.problems] == []
+    clip = "kling-v2.6-pro-image-to-video"
+    assert names_in(plan, "film", "videos") == ["in.mp4", clip, clip, "out.mp4"]
+    assert names_in(plan, "sheet", "captions") == ["Intro", "a", "b"]
+    assert plan.steps["film"][0].seconds == pytest.approx(2 + 5.042 * 2 + 3, abs=0.01)
+    records.make(plan)
+    plan = await pipeline.plan(known=records, **given)
+    assert states(plan, "film") == states(plan, "sheet") == "+"
+
+
+async def test_a_failed_item_of_a_list_in_a_list_is_left_out(tmp_path: Path) -> None:
+    pipeline = Pipeline.from_text(PARTS[: PARTS.index("  sheet:")])
+    plan = await pipeline.plan(failed=["each[a].clip"], **parts(tmp_path))
+    assert names_in(plan, "film", "videos") == ["in.mp4", "kling-v2.6-pro-image-to-video", "out.mp4"]
+
+
+async def test_an_item_without_a_clip_has_no_caption_and_single_values_stay(tmp_path: Path) -> None:
+    absent = PARTS[: PARTS.index("  again:")].replace("clip:\n", "clip:\n        when: {equals: [$(id), b]}\n")
+    plan = await Pipeline.from_text(absent).plan(**parts(tmp_path))
+    assert names_in(plan, "sheet", "captions") == ["Intro", "b"]
+
+
+def test_a_list_for_one_file_of_a_used_pipeline_is_refused() -> None:
+    with pytest.raises(PipelineError, match=r"logo takes an image, and \$\(params.photos\) is a list"):
+        Pipeline.from_text(PARTS)
+
+
+@pytest.mark.parametrize("value", ["a", "b"])
+async def test_a_condition_looks_into_lists_in_its_list(value: str) -> None:
+    text = (
+        "params: {look: string, rows: {type: table, columns: {name: string}}}\nsteps:\n"
+        "  s: {when: {in: [$(params.look), [x, $(params.rows.name)]]}, model: z-image/turbo, with: {prompt: x}}\n"
+    )
+    plan = await Pipeline.from_text(text).plan(look=value, rows=[{"name": "a"}])
+    assert states(plan, "s") == ("+" if value == "a" else "x")

@@ -270,6 +270,8 @@ class FileCheck(OtherCheck):
         if not found.many:
             self._say(at, f"foreach takes a list, and {step.foreach} is {found.words}")
             return Type("any")
+        if isinstance(step.foreach, list):
+            list(self._items_in(at, step.foreach, found))
         return found.one
 
     def _items(self, path: Path, step: Step, inner: Scope, outer: Scope) -> None:
@@ -302,6 +304,8 @@ class FileCheck(OtherCheck):
             if found is not None and not found.many and found.kind != "any":
                 self._say(at, f"matrix takes lists, and {name} is {found.words}")
                 found = None
+            elif found is not None and isinstance(values, list):
+                list(self._items_in(at, values, found))
             fields[name] = found.one if found is not None else Type("any")
         return Type("object", fields=fields)
 

@@ -185,11 +185,10 @@ class PaidCheck(ValueCheck):
             return
         if isinstance(value, list):
             if param.multiple:
-                for n, one in enumerate(value):
-                    item = self._value((*path, n), one, Scope()) if not is_reference(one) else found.one
-                    fault = types.misfit(item or Type("any"), param, shown(one))
+                for at, one, type_ in self._items_in(path, value, found):
+                    fault = types.misfit(type_, param, shown(one))
                     if fault:
-                        self._say((*path, n), fault)
+                        self._say(at, fault)
                 return
             self._say(path, f"{param.name} takes one value, and this is a list")
             return
@@ -210,8 +209,10 @@ class PaidCheck(ValueCheck):
 
     @staticmethod
     def _one_for_list(shown: str, found: Type, param: catalog.Param, model: Model) -> str:
-        if not found.many or param.multiple or found.kind not in types.FILES or not param.is_media:
+        if not found.many or param.multiple or not param.is_media:
             return ""
+        if not all(one.kind in ("any", *types.FILES) for one in found.possible):
+            return ""  # no file is among the right ones
         concat = ", or edit: concat" if param.type == "video" and found.kind == "video" else ""
         return (
             f"{model.name} takes one {param.type} for {param.name}, and {shown} is a list; use foreach: {shown}{concat}"
@@ -227,6 +228,9 @@ class PaidCheck(ValueCheck):
                 continue
             if not is_reference(text):
                 self._say(at, f"from takes a reference, and {shown_value(text)}; did you mean $({text})?")
+                continue
+            if found.kind == "mixed":
+                self._say(at, f"from takes files of one kind, and {text} can be {found.one.words}")
                 continue
             param, fault = feed(model, found.kind, {*params})
             if param is None:
