@@ -24,7 +24,7 @@ from rh_prefect.pipelines.plan.fan_out import uses
 from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES, Selection
 from rh_prefect.pipelines.plan.subtitle_time_check import equal_times
 from rh_prefect.pipelines.planning_values import Frame, StepOutput
-from tests.pipelines.assets import photo, video
+from tests.pipelines.assets import photo, sound, video
 
 SHOTS = """\
 name: shots
@@ -1052,3 +1052,38 @@ async def test_a_condition_looks_into_lists_in_its_list(value: str) -> None:
     )
     plan = await Pipeline.from_text(text).plan(look=value, rows=[{"name": "a"}])
     assert states(plan, "s") == ("+" if value == "a" else "x")
+
+
+@pytest.mark.parametrize(
+    ("edit", "times", "said"),
+    [
+        ("mix, with: {speech: [$(params.a), $(params.a)], at: %s}", "[0]", "speech has 2, and at has 1"),
+        ("mix, with: {speech: $(params.a), at: %s}", "[0, 1]", "speech has 1, and at has 2"),
+        ("subtitles, with: {text: [One, Two], at: %s}", "[0, 1, 2]", "text has 2, and at has 3"),
+        ("subtitles, with: {text: [One, Two], at: %s}", "[0, 1]", ""),
+    ],
+)
+async def test_times_that_are_not_one_for_each_item_are_refused_before_payment(
+    edit: str, times: str, said: str, tmp_path: Path
+) -> None:
+    text = f"params: {{a: audio}}\nsteps: {{s: {{edit: {edit % times}}}}}"
+    plan = await Pipeline.from_text(text).plan(a=sound(tmp_path / "a.wav", 1))
+    assert [one.message.partition(": ")[2] for one in plan.problems] == ([said] if said else [])
+
+
+async def test_a_misspelt_parameter_of_a_model_that_a_parameter_names_is_refused(tmp_path: Path) -> None:
+    text = (
+        "params: {model: string, photo: image}\nsteps:\n"
+        "  s: {model: $(params.model), from: $(params.photo), with: {prompt: x, duration: 5, sound: false, scale: 2}}\n"
+    )
+    given = {"model": "kling-v2.6-pro-image-to-video", "photo": photo(tmp_path / "a.png")}
+    plan = await Pipeline.from_text(text).plan(**given)
+    assert plan.problems == []
+    assert "s: kling-v2.6-pro-image-to-video has no scale; the parameter is not sent to this model." in plan.notes
+    with pytest.raises(PipelineError, match=r"no model that \$\(params.model\) can be has a parameter sounds; did you"):
+        Pipeline.from_text(text.replace("sound", "sounds"))
+    plan = await Pipeline.from_text(text.replace("from:", "with: {image_urls: [").replace(", with: {", "], ")).plan(
+        **given
+    )
+    [problem, *_] = [one.message for one in plan.problems]
+    assert problem.endswith("kling-v2.6-pro-image-to-video has no parameter image_urls; the nearest is image_url")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -37,15 +38,44 @@ class PaidCheck(ValueCheck):
             self._connect(path, step, scope, model)
             return kind_of(model.output)
         found = self._value((*path, "model"), text, scope)
-        self._values_of(path, step, scope)
-        models = [self._model(path, str(name), step, scope) for name in (found.options if found is not None else ())]
-        kinds = {kind_of(model.output) for model in models if model is not None}
+        values = {name: self._value((*path, "with", name), value, scope) for name, value in step.with_.items()}
+        for at, source in self._from(path, step):
+            self._value(at, source, scope)
+        named = [self._model(path, str(name), step, scope) for name in (found.options if found is not None else ())]
+        models = [model for model in named if model is not None]
+        if len(models) == len(named):
+            self._connect_options(path, step, models, values)
+        kinds = {kind_of(model.output) for model in models}
         if len(kinds) > 1:
             self._say(
                 (*path, "model"),
                 f"all models of {text} must make one kind, and these make {' and '.join(sorted(kinds))}",
             )
         return next(iter(kinds), "any")
+
+    def _connect_options(
+        self, path: Path, step: Step, models: Sequence[Model], values: Mapping[str, Type | None]
+    ) -> None:
+        """Checks the parameters of a step whose model is a reference, with all models that it can name.
+
+        What only some of them have is left out for the others.
+        """
+        any_of = models or [model for model in catalog.models() if not model.incomplete]
+        for name, value in step.with_.items():
+            at = (*path, "with", name)
+            params = [(model, model.find_param(name)) for model in any_of]
+            if not any(param is not None or model.incomplete for model, param in params):
+                names = list(dict.fromkeys(param.name for model in any_of for param in model.params))
+                is_near = models or get_close_matches(name, names, n=1, cutoff=_LIKE)
+                hint = f"; {nearest(name, names)}" if is_near else ""
+                self._say(at, f"no model that {step.model} can be has a parameter {name}{hint}", key=True)
+                continue
+            if wrong := next(filter(None, (misspelt(model, name, step.with_) for model in models)), ""):
+                self._say(at, wrong, key=True)
+            found, before = values[name], self._problem_count
+            for model, param in params if models and found is not None else ():
+                if param is not None and param.is_media and self._problem_count == before:
+                    self._fit(at, value, found or Type("any"), param, model)
 
     def _model(self, path: Path, name: str, step: Step, scope: Scope) -> Model | None:
         try:
@@ -268,6 +298,25 @@ def feed(model: Model, kind: str, present_names: set[str]) -> tuple[catalog.Para
         return None, f"{model.name} takes no {kind} for this; {what}{taken}"
     names = ", ".join(param.name for param in free)
     return None, f"{model.name} takes several files of kind {kind}: {names}; write one of them in with in place of from"
+
+
+_LIKE = 0.8
+"""From which similarity on a parameter that a model lacks is a misspelt one of its own."""
+
+
+def misspelt(model: Model, name: str, given: Iterable[str]) -> str:
+    """Returns a message about a parameter that a model lacks, if its name is nearly that of one which is not given.
+
+    Args:
+        model: The model, one of several that a step can call.
+        name: The parameter.
+        given: The names of all parameters that the step gives.
+    """
+    if model.incomplete or model.find_param(name) is not None:
+        return ""
+    own = {param.name for one in given if (param := model.find_param(one)) is not None}
+    near = get_close_matches(name.lower(), [param.name for param in model.params], n=3, cutoff=_LIKE)
+    return f"{model.name} has no parameter {name}; {model.hint(name)}" if near and own.isdisjoint(near) else ""
 
 
 def wrong_fields(graph: Mapping[str, Any], name: str, values: Iterable[str]) -> list[tuple[Path, str]]:

@@ -58,6 +58,8 @@ def draft_edit(step: Step, at: Path, path: str, frame: Frame, failed: Collection
     has_files = draft.problems or any(files_in(values[name]) for name in filed)
     if filed and not has_files and "seconds" not in values:  # then `mix` is silent
         draft.problems.append((("with", filed[0]), f"{filed[0]} has no items, so there is nothing for {edit.name}"))
+    if not draft.problems and (wrong := _unequal_lists(edit, lists, values)):
+        draft.problems.append((("with", "at"), wrong))
     is_timed = edit.name == "subtitles" and not any(key[:2] == ("with", "at") for key, _ in draft.problems)
     if is_timed and (wrong := equal_times(step, frame, values)):
         draft.problems.append((("with", "at"), wrong))
@@ -119,6 +121,18 @@ def _wrong_file(param: EditParam, value: Any) -> str:
     kinds = {*param.kinds, "file"}
     other = next((one for one in files_in(value) if not {"any", one.kind} & kinds), None)
     return "" if other is None else f"{param.name} takes {param.takes}, and it is given {Type(other.kind).words}"
+
+
+def _unequal_lists(edit: Edit, lists: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+    """Returns a clause which says that `at` has not one time for each item, where both lists are known in length."""
+    first = edit.params[0].name
+    pair = [(lists.get(name), values.get(name)) for name in (first, "at")]
+    if not all(isinstance(value, list) for _, value in pair):
+        return ""
+    if any(isinstance(one, Items) and (one.count is not None or not all(one.sure)) for one, _ in pair):
+        return ""
+    items, times = (len(value) for _, value in pair)
+    return "" if items == times else f"at takes one time for each of {first}: {first} has {items}, and at has {times}"
 
 
 def _edit_seconds(edit: Edit, lists: Mapping[str, Any], values: Mapping[str, Any]) -> Span | None:

@@ -10,7 +10,7 @@ from rh_prefect.catalog.model import Model, Param
 from rh_prefect.catalog.validation import check, check_file
 from rh_prefect.errors import MediaError, UnknownModelError
 from rh_prefect.pipelines.check import Checked, feed, wrong_fields
-from rh_prefect.pipelines.check.paid_steps import no_such_model
+from rh_prefect.pipelines.check.paid_steps import misspelt, no_such_model
 from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import Step
@@ -158,7 +158,9 @@ def _values(
     for name, written in step.with_.items():
         param = model.find_param(name)
         value = plain(without_failed(evaluate(written, frame), step, failed))
-        if param is None and by_reference:
+        if param is None and by_reference and (wrong := misspelt(model, name, step.with_)):
+            draft.problems.append((("with", name), wrong))
+        elif param is None and by_reference:
             draft.notes.append(f"{model.name} has no {name}; the parameter is not sent to this model.")
         elif value is not ABSENT:
             values[param.name if param is not None else name] = value
