@@ -1082,8 +1082,7 @@ async def test_a_misspelt_parameter_of_a_model_that_a_parameter_names_is_refused
     assert "s: kling-v2.6-pro-image-to-video has no scale; the parameter is not sent to this model." in plan.notes
     with pytest.raises(PipelineError, match=r"no model that \$\(params.model\) can be has a parameter sounds; did you"):
         Pipeline.from_text(text.replace("sound", "sounds"))
-    plan = await Pipeline.from_text(text.replace("from:", "with: {image_urls: [").replace(", with: {", "], ")).plan(
-        **given
-    )
+    listed = text.replace("from: $(params.photo), with: {", "with: {image_urls: [$(params.photo)], ")
+    plan = await Pipeline.from_text(listed).plan(**given)
     [problem, *_] = [one.message for one in plan.problems]
     assert problem.endswith("kling-v2.6-pro-image-to-video has no parameter image_urls; the nearest is image_url")
