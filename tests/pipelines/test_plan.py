@@ -1084,5 +1084,5 @@ async def test_a_misspelt_parameter_of_a_model_that_a_parameter_names_is_refused
         Pipeline.from_text(text.replace("sound", "sounds"))
     listed = text.replace("from: $(params.photo), with: {", "with: {image_urls: [$(params.photo)], ")
     plan = await Pipeline.from_text(listed).plan(**given)
-    [problem, *_] = [one.message for one in plan.problems]
-    assert problem.endswith("kling-v2.6-pro-image-to-video has no parameter image_urls; the nearest is image_url")
+    said = "kling-v2.6-pro-image-to-video has no parameter image_urls; the nearest is image_url"
+    assert said in [one.message for one in plan.problems]
