@@ -60,7 +60,8 @@ def check_condition(document: Document, path: Path, value: Any, problems: Proble
 def _check_argument(document: Document, path: Path, operator: str, argument: Any, problems: Problems) -> bool:
     if operator in ("all", "any"):
         if not isinstance(argument, list) or not argument:
-            problems.add(document, path, f"{operator} takes a list of conditions, and {shown_value(argument)}")
+            what = "this one is empty" if argument == [] else shown_value(argument)
+            problems.add(document, path, f"{operator} takes a list of conditions, and {what}")
             return False
         found = [check_condition(document, (*path, number), one, problems) for number, one in enumerate(argument)]
         return all(found)

@@ -434,3 +434,13 @@ def test_a_paid_request_reads_files_and_no_texts() -> None:
     instance.values = {"image_url": "/etc/passwd", "prompt": "x", "duration": 5, "sound": False}
     with pytest.raises(InputError, match="clip: image_url takes a file, not a text"):
         request_of(instance)
+
+
+@pytest.mark.parametrize("name", ['"./a\\0b.{}"', f"./{'a' * 300}.{{}}", f"./{'a/' * 3000}b.{{}}"])
+def test_a_name_that_no_file_can_have_is_a_problem_and_no_traceback(name: str, tmp_path: Path) -> None:
+    assert "cannot be the name of a file" in used(tmp_path, name.format("yaml"))[0]
+    step = f"{{graph: {name.format('json')}, assume: {{kind: image, price: 0.1}}}}"
+    (tmp_path / "main.yaml").write_text(f"steps:\n  a: {step}\n")
+    with pytest.raises(PipelineError, match="cannot be the name of a file") as caught:
+        Pipeline.from_file(tmp_path / "main.yaml")
+    assert "\0" not in str(caught.value)

@@ -1086,3 +1086,83 @@ async def test_a_misspelt_parameter_of_a_model_that_a_parameter_names_is_refused
     plan = await Pipeline.from_text(listed).plan(**given)
     said = "kling-v2.6-pro-image-to-video has no parameter image_urls; the nearest is image_url"
     assert said in [one.message for one in plan.problems]
+
+
+EITHER = """
+params: {a: {type: image, optional: true}, b: {type: image, optional: true}}
+steps:
+  clip:
+    when: %s
+    model: kling-v2.6-pro-image-to-video
+    from: $(params.a or params.b)
+    with: {prompt: slow, duration: 5, sound: false}
+"""
+
+
+@pytest.mark.parametrize(
+    "condition",
+    ["{exists: $(params.a or params.b)}", "{exists: $( params.a  or params.b )}", "{all: [{exists: $(params.a or params.b)}]}"],
+)
+async def test_a_step_that_runs_if_either_exists_may_use_either(condition: str, tmp_path: Path) -> None:
+    pipeline = Pipeline.from_text(EITHER % condition)
+    assert states(await pipeline.plan(), "clip") == "x"
+    assert states(await pipeline.plan(b=photo(tmp_path / "b.png")), "clip") == "+"
+
+
+def test_the_existence_of_two_others_does_not_count() -> None:
+    with pytest.raises(PipelineError, match=r"\$\(params.a or params.b\) can be absent"):
+        Pipeline.from_text(EITHER % "{exists: $(params.b)}".replace("params.b", "params.a or params.a"))
+
+
+async def test_a_text_with_a_reference_is_a_list_s_item() -> None:
+    text = (
+        "params: {w: string}\nsteps:\n  voice:\n    model: minimax/speech-2.8-hd\n"
+        '    with: {text: hello, pronunciation_dict: ["$(params.w)/(x)"]}\n'
+    )
+    plan = await Pipeline.from_text(text).plan(w="word")
+    assert plan.steps["voice"][0].request["pronunciation_dict"] == ["word/(x)"]
+
+
+async def test_the_number_of_an_item_of_a_matrix_is_a_value() -> None:
+    text = (
+        "steps:\n  each:\n    matrix: {look: [calm, wild]}\n    steps:\n"
+        '      a: {model: z-image/turbo, with: {prompt: "$(number) $(matrix.look)"}}\n'
+    )
+    plan = await Pipeline.from_text(text).plan()
+    assert [one.request["prompt"] for one in plan.steps["each.a"]] == ["1 calm", "2 wild"]
+
+
+async def test_a_parameter_that_is_called_as_an_option_of_plan_is_given_in_a_mapping() -> None:
+    pipeline = Pipeline.from_text(
+        "params: {date: string}\nsteps: {a: {model: z-image/turbo, with: {prompt: $(params.date)}}}\n"
+    )
+    with pytest.raises(InputError, match="date is an option of `plan` and a parameter of pipeline"):
+        await pipeline.plan(date="monday")
+    plan = await pipeline.plan({"date": "monday"}, date="2026-11-24")
+    assert plan.steps["a"][0].request["prompt"] == "monday"
+
+
+async def test_the_question_of_a_review_names_the_item() -> None:
+    text = (
+        "steps:\n  each:\n    foreach: [{name: Ann}, {name: Bo}]\n    steps:\n"
+        "      pic: {model: z-image/turbo, with: {prompt: $(item.name)}}\n"
+        "      best: {review: $(pic), ask: "Is this $(item.name)?"}\n"
+    )
+    plan = await Pipeline.from_text(text).plan()
+    assert [one.ask for one in plan.steps["each.best"]] == ["Is this Ann?", "Is this Bo?"]
+
+
+async def test_rows_that_lack_a_column_name_it() -> None:
+    text = (
+        "params: {rows: {type: table, columns: {name: string}}}\nsteps:\n  each:\n    foreach: $(params.rows)\n"
+        "    steps: {a: {model: z-image/turbo, with: {prompt: $(item.name)}}}\n"
+    )
+    [problem] = (await Pipeline.from_text(text).plan(rows=[{"nmae": "Ann"}])).problems
+    assert problem.message == "rows: the table has no column name; did you mean nmae?"
+
+
+def test_an_enum_with_one_option_has_a_field_in_the_form() -> None:
+    flow: Any = pipeline_flow(
+        Pipeline.from_text("params: {size: {enum: [720p]}}\nsteps: {a: {model: z-image/turbo, with: {prompt: x}}}\n")
+    )
+    assert flow.parameters.properties["size"]["enum"] == ["720p"]

@@ -126,10 +126,21 @@ class FileCheck(OtherCheck):
             self._say(path, "enum needs a list of its options, as in {enum: [a, b]}")
         if param.kind == "table" and not param.columns:
             self._say(path, "a table needs its columns, as in {type: table, columns: {title: string}}")
+        if param.min is not None and param.max is not None and param.min > param.max:
+            self._say((*path, "min"), f"min is {param.min:g}, and max is {param.max:g}: no value is allowed")
+        for name in ("max_mb", "max_seconds"):
+            if (most := getattr(param, name)) is not None and most <= 0:
+                self._say((*path, name), f"{name} takes a number above 0, and {most:g} is none")
         if param.of is not None and param.of not in FILE_TYPES:
             self._say((*path, "of"), f"there is no kind of files {param.of}; {nearest(param.of, FILE_TYPES)}")
 
     def _check_default(self, path: Path, param: Param) -> None:
+        columns = param.columns or {}
+        if param.kind == "table" and isinstance(param.default, list):
+            rows = [(n, row) for n, row in enumerate(param.default) if isinstance(row, dict)]
+            for at, name in (((*path, "default", n, name), name) for n, row in rows for name in row):
+                if name not in columns:
+                    self._say(at, f"the table has no column {name}; {nearest(name, columns)}", key=True)
         if param.kind in ("string", "integer", "number", "boolean") or param.options:
             wrong = wrong_value(param, param.default) if param.default is not None else ""
             if wrong:
@@ -160,10 +171,14 @@ class FileCheck(OtherCheck):
                 self._why.setdefault(guard, f"the condition of {name} need not hold")
         inner = scope.within(guards)
         found = self._result(path, step, inner)
+        if step.ask:
+            self._value((*path, "ask"), step.ask, inner)
         if step.expect is not None:
             self._condition((*path, "expect"), step.expect, inner)
         if step.save_as is not None:
             self._check_save_as((*path, "save_as"), step.save_as, inner)
+            if all(one.kind in (*types.PLAIN, "object") for one in found.possible):
+                self._say((*path, "save_as"), f"save_as saves a file, and this step makes {found.words}", key=True)
         found = found.guarded(guards - scope.holding - {UNKNOWN_GUARD})
         self._checked.types[path] = found
         return found
@@ -237,7 +252,7 @@ class FileCheck(OtherCheck):
         inner = Scope(outer=scope)
         fields: dict[str, Type] = {}
         if step.matrix is not None:
-            inner.names["matrix"] = self._matrix(path, step, scope)
+            inner.names |= {"matrix": self._matrix(path, step, scope), "number": Type("integer")}
         if step.foreach is not None:
             item = self._foreach(path, step, scope)
             fields["item"] = item

@@ -18,7 +18,7 @@ from rh_prefect.pipelines import types
 from rh_prefect.pipelines.check.check_result import read_graph
 from rh_prefect.pipelines.check.literals import has_reference, is_reference, is_switch, kind_of, shown, texts_in
 from rh_prefect.pipelines.check.values import ValueCheck
-from rh_prefect.pipelines.document import Path, nearest
+from rh_prefect.pipelines.document import Path, nearest, visible
 from rh_prefect.pipelines.file_model import Step, shown_value
 from rh_prefect.pipelines.parsed_answers import answer_type
 from rh_prefect.pipelines.types import Type
@@ -100,12 +100,19 @@ class PaidCheck(ValueCheck):
         """Returns the path of a file below this file's folder; reports a name outside of it."""
         folder = self._checked.folder
         if folder is None:
-            self._say(path, f"{name} lies beside the pipeline's file, and this pipeline was not read from a file")
+            self._say(
+                path, f"{visible(name)} lies beside the pipeline's file, and this pipeline was not read from a file"
+            )
             return None
-        real, root = (folder / name).resolve(), folder.resolve()
+        try:
+            real, root = (folder / name).resolve(), folder.resolve()
+            is_file = real.is_file()
+        except (OSError, ValueError):  # a name that no file can have
+            self._say(path, f"{visible(name)[:80]} cannot be the name of a file")
+            return None
         if not real.is_relative_to(root):
             self._say(path, f"{name} lies outside of the folder of this file")
-        elif not real.is_file():
+        elif not is_file:
             others = [f"./{one.name}" for one in root.glob(f"*{real.suffix}")]
             self._say(
                 path, f"there is no file {name}; {nearest(name, others, none='the folder has none of this kind')}"

@@ -81,7 +81,9 @@ class OtherCheck(PaidCheck):
             before = self._problem_count
             for at, one, type_ in self._items_in(path, value, found):
                 if isinstance(one, dict):
-                    self._say(at, f"{param.name} takes {'files' if param.takes_files else 'plain values'}, not mappings")
+                    self._say(
+                        at, f"{param.name} takes {'files' if param.takes_files else 'plain values'}, not mappings"
+                    )
                 else:
                     self._fit_edit(at, one, type_, param)
             return self._problem_count == before
@@ -202,6 +204,8 @@ class OtherCheck(PaidCheck):
     def _review(self, path: Path, step: Step, scope: Scope) -> Type:
         texts = step.review if isinstance(step.review, list) else [step.review]
         found, before = [], self._problem_count
+        if not texts:
+            self._say((*path, "review"), "review takes a reference or a list of them, and this list is empty")
         for n, text in enumerate(texts):
             at = (*path, "review", n) if isinstance(step.review, list) else (*path, "review")
             if not is_reference(text):

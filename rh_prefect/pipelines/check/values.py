@@ -22,6 +22,7 @@ from rh_prefect.pipelines.types import Type, negated
 from rh_prefect.pipelines.visible_names import UNKNOWN_GUARD, Found, Scope, resolve
 
 RESERVED_FOLDERS = ("works", "edits", "names", "inputs", "manifests", "runs", "pipelines")
+_OTHER_SPELLING = re.compile(r"(?:\$\{\{|\$\{|\{\{)\s*(?P<names>[A-Za-z][\w-]*(?:\.[\w-]+)*)\s*\}\}?")
 REUSE = re.compile(r"always|never|[1-9]\d{0,4}[mhd]")
 
 
@@ -115,7 +116,18 @@ class ValueCheck:
                 )
                 self._say(path, problem + hint, reference.text)
         literal = template.literal
+        self._check_spelling(path, value, scope)
         return Type("string") if literal is None else Type("string", options=(literal,))
+
+    def _check_spelling(self, path: Path, text: str, scope: Scope) -> None:
+        """Refuses references in the spelling of other tools, which a model would get as text."""
+        for found in _OTHER_SPELLING.finditer(text):
+            names = tuple(found["names"].split("."))
+            own = Reference(f"$({found['names']})", (names,))
+            if len(names) > 1 or names[0] not in RESERVED:
+                is_name = scope.find(names[0]) is not None and not resolve(own, scope).problem
+                if is_name:
+                    self._say(path, f"{found[0]} is a text and not a reference; write {own.text}", found[0])
 
     def _items_in(self, path: Path, value: list[Any], found: Type) -> Iterator[tuple[Path, Any, Type]]:
         """Yields the items of a written list that are not wrong by themselves: their paths, texts and types."""

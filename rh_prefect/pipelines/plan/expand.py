@@ -351,6 +351,8 @@ class Expander:
         instance = Instance(path, frame.id, step, at, "review", is_sure=frame.is_sure, number=frame.top_number)
         instance.doubts = doubts_on(frame, at)
         instance.candidates = candidates
+        question = evaluate(step.ask, frame)
+        instance.ask = question if isinstance(question, str) else step.ask
         needs = (maker for one in candidates for maker in (one.maker, *makers(one.value)) if maker is not None)
         instance.needs = list(dict.fromkeys(needs))
         instance.request = {"of": candidates_id([str(mark(one)) for one in shown])}

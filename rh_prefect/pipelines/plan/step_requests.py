@@ -18,7 +18,15 @@ from rh_prefect.pipelines.plan.count_settings import count_of
 from rh_prefect.pipelines.plan.identity import is_settled, mark
 from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.pipelines.plan.request_price import input_seconds, output_seconds, price_of
-from rh_prefect.pipelines.plan.step_drafts import Draft, files_in, is_file_in, link_needs, not_a_file, plain, without_failed
+from rh_prefect.pipelines.plan.step_drafts import (
+    Draft,
+    files_in,
+    is_file_in,
+    link_needs,
+    not_a_file,
+    plain,
+    without_failed,
+)
 from rh_prefect.pipelines.planning_values import ABSENT, File, Frame, Unknown, characters, digest, number_of
 from rh_prefect.pipelines.site_graphs import SavedGraph, SavedGraphs, UnreadGraph, node_digests
 
