@@ -328,7 +328,7 @@ ATTACKS = {
         "steps:\n  u: {use: ./said.yaml, with: {title: $(params.title)}}\n"
         f"  s: {{{SHEET}: {{of: [$(params.logo), $(u.said)]}}}}"
     ),
-    "a logo": f"steps:\n  s: {{edit: watermark, with: {{file: $(params.logo), logo: $(params.title)}}}}",
+    "a logo": "steps:\n  s: {edit: watermark, with: {file: $(params.logo), logo: $(params.title)}}",
     "a parameter of a model": f"steps:\n  s: {{{MOVE[:-1]}, image_url: $(params.title)}}}}",
     "from": f"steps:\n  s: {{{MOVE}, from: $(params.title)}}",
     "from, beside a picture": f"steps:\n  s: {{{MOVE}, from: [$(params.logo), $(params.title)]}}",

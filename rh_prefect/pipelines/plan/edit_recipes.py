@@ -21,7 +21,6 @@ from rh_prefect.pipelines.planning_values import (
     Frame,
     Items,
     Span,
-    StepOutput,
     Unknown,
     digest,
     exactly,
