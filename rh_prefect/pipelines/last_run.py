@@ -1,8 +1,8 @@
 """The last run of a pipeline: its final plan, kept with the records to show later changes.
 
 The record decides nothing that is paid: a later run replaces it, and without it a plan compares with nothing.
-`pipelines/<name>/<deployment>.json` is the last run of a deployment, `pipelines/<name>/cli.json` the last one outside of
-deployments, and `pipelines/<name>/latest.json` the last one of all.
+`pipelines/<name>/<deployment>.json` is the last run of a deployment, `pipelines/<name>/cli.json` the last one outside
+of deployments, and `pipelines/<name>/latest.json` the last one of all.
 """
 
 from __future__ import annotations

@@ -219,7 +219,7 @@ class Pipeline:
         name = next((name for name in names if name in self.file.params), None)
         if name is not None:
             raise InputError(
-                f"{name} is an option of `plan` and a parameter of {self.name}, and it is not known which one is meant. "
+                f"{name} is an option of `plan` and a parameter of {self.name}; it is not known which one is meant. "
                 f'What to do: pass the parameters as a mapping: `plan({{"{name}": …}})`.'
             )
 

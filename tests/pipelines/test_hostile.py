@@ -310,15 +310,18 @@ ATTACKS = {
         f"steps:\n  t: {{review: $(params.title)}}\n  s: {{{SHEET}: {{of: [$(params.logo), $(t)]}}}}"
     ),
     "the item before, of a used file": (
-        "steps:\n  each:\n    foreach: [1, 2]\n    steps:\n      use: {use: ./said.yaml, with: {title: $(params.title)}}\n"
+        "steps:\n  each:\n    foreach: [1, 2]\n    steps:\n"
+        "      use: {use: ./said.yaml, with: {title: $(params.title)}}\n"
         f"      s: {{{SHEET}: {{of: [$(params.logo), $(previous.use.said or params.logo)]}}}}"
     ),
     "the item before, for a model": (
-        "steps:\n  each:\n    foreach: [1, 2]\n    steps:\n      use: {use: ./said.yaml, with: {title: $(params.title)}}\n"
+        "steps:\n  each:\n    foreach: [1, 2]\n    steps:\n"
+        "      use: {use: ./said.yaml, with: {title: $(params.title)}}\n"
         f"      s: {{{MOVE}, from: $(previous.use.said or params.logo), same: true}}"
     ),
     "the item before, as a parameter": (
-        "steps:\n  each:\n    foreach: [1, 2]\n    steps:\n      use: {use: ./said.yaml, with: {title: $(params.title)}}\n"
+        "steps:\n  each:\n    foreach: [1, 2]\n    steps:\n"
+        "      use: {use: ./said.yaml, with: {title: $(params.title)}}\n"
         "      s: {use: ./shows.yaml, with: {photo: $(previous.use.said or params.logo)}}"
     ),
     "a used file's picture": "steps:\n  s: {use: ./shows.yaml, with: {photo: $(params.title)}}",
@@ -333,7 +336,8 @@ ATTACKS = {
     "from": f"steps:\n  s: {{{MOVE}, from: $(params.title)}}",
     "from, beside a picture": f"steps:\n  s: {{{MOVE}, from: [$(params.logo), $(params.title)]}}",
     "a parameter of any model": (
-        "steps:\n  s: {model: $(params.title), with: {image_url: $(params.title), prompt: x, duration: 5, sound: false}}"
+        "steps:\n  s: {model: $(params.title), "
+        "with: {image_url: $(params.title), prompt: x, duration: 5, sound: false}}"
     ),
     "the mark of a file": (
         "steps:\n  s: {model: $(params.title), with: {image_url: {file: $(params.title)}, prompt: x, duration: 5}}"

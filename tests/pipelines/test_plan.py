@@ -1101,7 +1101,11 @@ steps:
 
 @pytest.mark.parametrize(
     "condition",
-    ["{exists: $(params.a or params.b)}", "{exists: $( params.a  or params.b )}", "{all: [{exists: $(params.a or params.b)}]}"],
+    [
+        "{exists: $(params.a or params.b)}",
+        "{exists: $( params.a  or params.b )}",
+        "{all: [{exists: $(params.a or params.b)}]}",
+    ],
 )
 async def test_a_step_that_runs_if_either_exists_may_use_either(condition: str, tmp_path: Path) -> None:
     pipeline = Pipeline.from_text(EITHER % condition)
@@ -1146,7 +1150,7 @@ async def test_the_question_of_a_review_names_the_item() -> None:
     text = (
         "steps:\n  each:\n    foreach: [{name: Ann}, {name: Bo}]\n    steps:\n"
         "      pic: {model: z-image/turbo, with: {prompt: $(item.name)}}\n"
-        "      best: {review: $(pic), ask: "Is this $(item.name)?"}\n"
+        "      best:\n        review: $(pic)\n        ask: Is this $(item.name)?\n"
     )
     plan = await Pipeline.from_text(text).plan()
     assert [one.ask for one in plan.steps["each.best"]] == ["Is this Ann?", "Is this Bo?"]

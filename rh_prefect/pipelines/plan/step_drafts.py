@@ -70,7 +70,7 @@ def plain(value: Any) -> Any:
 def not_a_file(value: Any) -> str:
     """Returns a clause that says which value among the files of a parameter is none; empty if all are files.
 
-    A file is a parameter, a cell or an item of a type of files, or a result. A text is never opened, wherever it is from.
+    A file is a parameter, a cell or an item of a type of files, or a result. A text is never opened.
 
     Args:
         value: A value, or a list, as `plain` returns it.
