@@ -229,7 +229,7 @@ async def _prepare(
     tools = Tools(
         runner=WorkRunner(engine, works, settings=settings, pipeline=pipeline.name),
         edits=edits,
-        names=SavedNames(url, store, options=store.options_for(url)),
+        names=SavedNames(url, store, options=store.options_for(url), pipeline=pipeline.name),
         known=StoredWorks(works, edits, store, cache=cache_of(works, settings), run=scope.journal),
         store=store,
         last_runs=open_last_runs(store, settings),

@@ -89,7 +89,7 @@ async def report(run: PipelineRun, options: RunOptions, scope: FlowScope) -> Sta
     outcome = run.outcome
     costs = Costs.total(outcome.costs.values())
     uri = await LOOP.call(_write_report(run.store, scope, rows))
-    saved = {file.sha256: file for files in outcome.saved.values() for file in files}
+    saved = outcome.named
     result = PipelineResult(
         pipeline=run.plan.pipeline,
         outputs={name: _output(value, saved) for name, value in run.plan.outputs.items()},

@@ -85,6 +85,19 @@ async def test_a_row_s_text_is_one_part_of_a_name(title: str) -> None:
     assert "in save_as it must be one part of a name, without / and .." in problem
 
 
+@pytest.mark.parametrize("title", ["a\nb", "a\x1bb", "\x7f", "a\u2028b", "a\tb"])
+async def test_a_control_character_of_a_row_is_refused_in_a_name_before_payment(title: str) -> None:
+    [problem] = await said([{"title": title}])
+    slug = ", such as a-b" if "b" in title else ""
+    assert problem.endswith(f"in save_as it must be one part of a name, without control characters{slug}")
+    assert problem.isprintable()
+
+
+@pytest.mark.parametrize("title", ["Ann's mug 2", "é 日本語", "👩\u200d🚀"])
+async def test_a_name_has_letters_and_signs_of_any_language(title: str) -> None:
+    assert await said([{"title": title}]) == []
+
+
 async def test_a_row_s_text_is_no_folder_of_the_records() -> None:
     text = TABLE.replace("signs/$(item.title).png", "$(item.title)/a.png")
     plan = await Pipeline.from_text(text, name="f.yaml").plan(rows=[{"title": "works"}, {"title": "signs"}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from keyword import iskeyword
@@ -9,6 +10,7 @@ from pathlib import Path as FilePath
 
 from rh_prefect import catalog
 from rh_prefect.errors import UnknownModelError
+from rh_prefect.media.file_types import FORMATS, format_named, is_made_from
 from rh_prefect.pipelines import types
 from rh_prefect.pipelines.check.check_result import Checked
 from rh_prefect.pipelines.check.literals import is_reference, kind_of, wrong_value
@@ -177,11 +179,23 @@ class FileCheck(OtherCheck):
             self._condition((*path, "expect"), step.expect, inner)
         if step.save_as is not None:
             self._check_save_as((*path, "save_as"), step.save_as, inner)
-            if all(one.kind in (*types.PLAIN, "object") for one in found.possible):
-                self._say((*path, "save_as"), f"save_as saves a file, and this step makes {found.words}", key=True)
+            self._check_saved_kind(path, step, found)
         found = found.guarded(guards - scope.holding - {UNKNOWN_GUARD})
         self._checked.types[path] = found
         return found
+
+    def _check_saved_kind(self, path: Path, step: Step, found: Type) -> None:
+        """Checks whether a step makes a file of the kind, and if known of the format, that the name says."""
+        said, kinds = format_named(re.sub(r"\$\([^)]*\)", "x", str(step.save_as))), {one.kind for one in found.possible}
+        if kinds <= {*types.PLAIN, "object"}:
+            self._say((*path, "save_as"), f"save_as saves a file, and this step makes {found.words}", key=True)
+        elif said is not None and kinds <= {*FILES} - {said[0], "file"}:
+            self._say((*path, "save_as"), f"save_as names {Type(said[0]).words}, and this step makes {found.words}")
+        elif step.edit in EDITS:
+            made = str(step.with_.get("format", EDITS[step.edit].extension))
+            own = FORMATS.get(made)
+            if said is not None and (made in ("srt", "vtt") or (own and own != said and not is_made_from(said, own))):
+                self._say((*path, "save_as"), f"save_as names another format, and {step.edit} makes .{made}")
 
     def _check_form(self, path: Path, step: Step) -> None:
         actions = _actions(step)

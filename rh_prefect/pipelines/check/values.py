@@ -7,6 +7,7 @@ problem is not reported.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
@@ -194,6 +195,8 @@ class ValueCheck:
 
     def _check_save_as(self, path: Path, name: str, scope: Scope) -> None:
         found = self._value(path, name, scope)
+        if any(unicodedata.category(char) == "Cc" for char in name):
+            self._say(path, "save_as takes a name without control characters")
         if found is not None and not found.is_plain:
             self._say(path, f"save_as takes a text, and {name} is {found.words}; name a field, as in $(….stem)")
         literal = re.sub(r"\$\([^)]*\)", "x", name)
