@@ -7,9 +7,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from rh_prefect.pipelines.document import Path, nearest
+from rh_prefect.pipelines.document import Path, nearest, visible
 from rh_prefect.pipelines.file_model import ANSWER_TYPES, Parse, shown_value
 from rh_prefect.pipelines.types import Type
+
+_SHOWN = 300
+"""How many characters of an answer a message shows."""
 
 _FENCE = re.compile(r"\s*```[A-Za-z]*\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
 
@@ -117,6 +120,15 @@ def read_answer(text: str, parse: Parse, *, at_most: int | None = None) -> Any:
     Raises:
         InvalidAnswerError: It has another shape.
     """
+    try:
+        return _read(text, parse, at_most)
+    except InvalidAnswerError as wrong:
+        begin = visible(" ".join(text.split()))
+        shown = begin if len(begin) <= _SHOWN else f"{begin[:_SHOWN]}…"
+        raise InvalidAnswerError(f"{wrong}. The answer is: {shown or 'empty'}") from None
+
+
+def _read(text: str, parse: Parse, at_most: int | None) -> Any:
     fenced = _FENCE.fullmatch(text)
     plain = (fenced[1] if fenced else text).strip()
     if parse.text is not None:

@@ -113,6 +113,7 @@ async def test_a_second_run_pays_nothing_and_says_so(rh: Emulator, tmp_path: Pat
     state, second = await run(FILM, idea="a lighthouse", budget=10)
     assert len(rh.recorder.paid) == 2
     assert (state.name, second.new, str(second.costs)) == (NOTHING_NEW, 0, "0")
+    assert first["clip"].uri in str((await artifacts_of(state))["pipeline--short-film-results"].data)
     assert second["clip"].sha256 == first["clip"].sha256
 
 
