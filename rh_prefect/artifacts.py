@@ -16,6 +16,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import accumulate
 from typing import Any, TypeVar
 from uuid import UUID
@@ -23,6 +24,7 @@ from uuid import UUID
 import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
 from prefect.context import FlowRunContext
 from prefect.flows import Flow
 
@@ -65,16 +67,20 @@ class Page:
         flow: The name of its flow.
         flow_run_id: The flow run.
         is_pipeline: Whether the flow is that of a pipeline, whose keys differ from those of a flow with the same name.
+        replaces_before: Artifacts that were created before this time are of earlier attempts, and are replaced by those
+            with the same keys; None in the first attempt.
     """
 
     flow: str
     flow_run_id: UUID
     is_pipeline: bool = False
+    replaces_before: datetime | None = field(default=None, compare=False)
 
     @classmethod
-    def of(cls, flow: Flow[..., Any], flow_run_id: UUID) -> Page:
+    def of(cls, flow: Flow[..., Any], flow_run_id: UUID, *, replaces_before: datetime | None = None) -> Page:
         """The page of a flow's run."""
-        return cls(flow.name, flow_run_id, is_pipeline=hasattr(flow.fn, _OF_PIPELINE))
+        is_pipeline = hasattr(flow.fn, _OF_PIPELINE)
+        return cls(flow.name, flow_run_id, is_pipeline=is_pipeline, replaces_before=replaces_before)
 
     @classmethod
     def current(cls) -> Page | None:
@@ -82,7 +88,8 @@ class Page:
         context = FlowRunContext.get()
         if context is None or context.flow is None or context.flow_run is None:
             return None
-        return cls.of(context.flow, context.flow_run.id)
+        began = context.start_time if context.flow_run.run_count > 1 else None
+        return cls.of(context.flow, context.flow_run.id, replaces_before=began)
 
     @classmethod
     def current_key(cls, what: str) -> str:
@@ -262,11 +269,28 @@ async def _create(page: Page | None, what: str, kind: str, data: str | float, de
     page = page or Page.current()
     if page is None:
         return None
+    if (earlier := await _of_earlier_attempt(page, what)) is not None:
+        update = ArtifactUpdate(data=data, description=description)
+        await _safely(lambda client: client.update_artifact(earlier, update))
+        return earlier
     artifact = ArtifactCreate(
         key=page.key(what), type=kind, data=data, description=description, flow_run_id=page.flow_run_id
     )
     created = await _safely(lambda client: client.create_artifact(artifact))
     return created.id if created is not None else None
+
+
+async def _of_earlier_attempt(page: Page, what: str) -> UUID | None:
+    """Returns the artifact with the same key of an earlier attempt, beside which a new one could not be told apart."""
+    before = page.replaces_before
+    if before is None:
+        return None
+    wanted = ArtifactFilter(
+        key=ArtifactFilterKey(any_=[page.key(what)]), flow_run_id=ArtifactFilterFlowRunId(any_=[page.flow_run_id])
+    )
+    found = await _safely(lambda client: client.read_artifacts(artifact_filter=wanted))
+    earlier = [one for one in found or () if one.created is not None and one.created < before]
+    return max(earlier, key=lambda one: one.created or before).id if earlier else None
 
 
 async def _safely(request: Callable[[PrefectClient], Awaitable[_T]]) -> _T | None:

@@ -106,6 +106,27 @@ def test_the_table_of_steps_is_on_the_flow_runs_page(prefect_server: object) -> 
 
 
 @pytest.mark.prefect
+def test_a_later_attempt_replaces_what_an_earlier_one_has_shown(prefect_server: object) -> None:
+    pages: list[Page] = []
+
+    @flow(name="tried again", retries=1)
+    async def run() -> None:
+        page = Page.current()
+        assert page is not None
+        pages.append(page)
+        await steps_table([Step("kling", f"attempt {len(pages)}")])
+        await Progress().report(len(pages))
+        if len(pages) == 1:
+            await contact_sheet(JPEG, "s3://bucket/sheet.jpg")
+            raise ValueError("the first attempt")
+
+    asyncio.run(run())
+    found = {one.key: one.data for one in asyncio.run(shown(pages[0]))}
+    assert len(asyncio.run(shown(pages[0]))) == len(found) == 3
+    assert "attempt 2" in str(found["tried-again-steps"])
+    assert found["tried-again-progress"] == 2
+
+
 async def test_a_hook_says_where_to_show_it(page: Page) -> None:
     await asyncio.to_thread(lambda: asyncio.run(steps_table([Step("a", "failed")], page=page)))
     (table,) = await shown(page)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -126,13 +127,19 @@ async def _cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun) -> None:
     log.info("cancelled %d task(s) at RunningHub", len(report.cancelled))
     for job, why in report.failed.items():
         log.error("%s: could not be cancelled and may continue and be charged: %s", job, why)
-    page = artifacts.Page.of(flow, flow_run.id)
+    page = _page(flow, flow_run)
     if steps := await LOOP.call(_recorded_steps(flow_run, flow.name)):
         await artifacts.steps_table(steps, page=page)
     rows = list(_rows(report))
     if rows:
         described = f"{len(report.cancelled)} task(s) cancelled at RunningHub, {len(report.failed)} not."
         await artifacts.table(rows, what="cancelled", description=described, page=page)
+
+
+def _page(flow: Flow[..., Any], flow_run: FlowRun) -> artifacts.Page:
+    """The page of a flow run whose attempt has ended; a hook is in none."""
+    now = datetime.now(UTC) if flow_run.run_count > 1 else None
+    return artifacts.Page.of(flow, flow_run.id, replaces_before=now)
 
 
 async def _recorded_steps(flow_run: FlowRun, flow: str) -> list[artifacts.Step]:
@@ -162,7 +169,7 @@ def _rows(report: CancelReport) -> Iterator[dict[str, str]]:
 
 async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Writes the table of steps, and downloads paid results that this run did not use."""
-    status = run_progress_of(artifacts.Page.of(flow, flow_run.id))
+    status = run_progress_of(_page(flow, flow_run))
     if status.rows:
         await LOOP.call(status.progress.finish(status.percent_done, description=status.summary))
         if not status.is_reported:

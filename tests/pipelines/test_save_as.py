@@ -177,9 +177,7 @@ async def test_a_name_that_says_another_format_is_refused(store: MediaStore, pic
 
 
 @pytest.mark.parametrize("name", ["film.png", "film.PNG", "film", "film.final"])
-async def test_a_name_that_says_no_other_format_is_taken_as_it_is(
-    store: MediaStore, picture: Media, name: str
-) -> None:
+async def test_a_name_that_says_no_other_format_is_taken_as_it_is(store: MediaStore, picture: Media, name: str) -> None:
     assert (await names(store).save(picture, name)).sha256 == store.digest(name) == picture.sha256
 
 
