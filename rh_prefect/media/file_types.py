@@ -73,7 +73,7 @@ FORMATS: dict[str, tuple[Kind, str]] = {
     **{name: ("audio", name) for name in ("mp3", "wav", "flac")},
     **dict.fromkeys(("glb", "gltf", "fbx", "stl", "ply", "obj"), ("3d", "3d")),
 }
-"""What an extension says of a file: its kind, and its format; players do not tell the extensions of one format apart."""
+"""What an extension says of a file: its kind, and its format; players read the extensions of one format alike."""
 
 
 def format_named(name: str) -> tuple[Kind, str] | None:

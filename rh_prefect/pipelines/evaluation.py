@@ -269,8 +269,8 @@ def evaluate(value: Any, frame: Frame) -> Any:
         found = {name: evaluate(one, frame) for name, one in value.items()}
         return {name: one for name, one in found.items() if one is not ABSENT}
     if isinstance(value, list):
-        found = [one for one in (evaluate(one, frame) for one in value) if one is not ABSENT]
-        return _joined(found) if any(isinstance(one, Items) for one in found) else found
+        items = [one for one in (evaluate(one, frame) for one in value) if one is not ABSENT]
+        return _joined(items) if any(isinstance(one, Items) for one in items) else items
     return ABSENT if value is None else value
 
 

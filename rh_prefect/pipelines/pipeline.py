@@ -172,10 +172,17 @@ class Pipeline:
             The plan; `problems` says what is wrong with it.
         """
         if params is None:
-            given = {"known": known, "site": site, "takes": takes, "choices": choices, "earlier": earlier, "date": date}
+            given: dict[str, object] = {
+                "known": known,
+                "site": site,
+                "takes": takes,
+                "choices": choices,
+                "earlier": earlier,
+                "date": date,
+            }
             given |= {"options": options, "run_id": run_id, "selection": selection, "decided": decided}
             given |= {"saved_graphs": saved_graphs, "inputs": inputs, "allow": allow, "failed": failed, "new": new}
-            self._refuse_options_as_params(name for name, value in given.items() if value not in (None, ()))
+            self._refuse_options_as_params(name for name, value in given.items() if value)
         problems = Problems()
         reader = InputReader(self.checked, problems, inputs or Inputs(allow, options))
         arguments = {**(params or {}), **more}

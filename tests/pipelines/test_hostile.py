@@ -434,12 +434,13 @@ async def test_a_text_is_never_opened_as_a_file(
 @pytest.mark.parametrize("title", [PRIVATE, f"file://{PRIVATE}", "https://example.com/private.png"])
 def test_an_edit_opens_paths_that_were_fetched_and_no_texts(title: str, tmp_path: Path) -> None:
     logo = Path(photo(tmp_path / "logo.png"))
-    for name, params in {
+    wrong: dict[str, dict[str, Any]] = {
         "contact_sheet": {"of": [logo, title]},
         "still": {"image": title, "seconds": 1},
         "watermark": {"file": logo, "logo": title},
         "join_text": {"texts": [title, logo]},
-    }.items():
+    }
+    for name, params in wrong.items():
         with pytest.raises(InputError, match=f"of {name} takes (a|no) file"):
             render(name, params, tmp_path)
     assert {one.name for one in tmp_path.iterdir()} == {"logo.png"}

@@ -1077,13 +1077,13 @@ async def test_a_misspelt_parameter_of_a_model_that_a_parameter_names_is_refused
         "  s: {model: $(params.model), from: $(params.photo), with: {prompt: x, duration: 5, sound: false, scale: 2}}\n"
     )
     given = {"model": "kling-v2.6-pro-image-to-video", "photo": photo(tmp_path / "a.png")}
-    plan = await Pipeline.from_text(text).plan(**given)
+    plan = await Pipeline.from_text(text).plan(given)
     assert plan.problems == []
     assert "s: kling-v2.6-pro-image-to-video has no scale; the parameter is not sent to this model." in plan.notes
     with pytest.raises(PipelineError, match=r"no model that \$\(params.model\) can be has a parameter sounds; did you"):
         Pipeline.from_text(text.replace("sound", "sounds"))
     listed = text.replace("from: $(params.photo), with: {", "with: {image_urls: [$(params.photo)], ")
-    plan = await Pipeline.from_text(listed).plan(**given)
+    plan = await Pipeline.from_text(listed).plan(given)
     said = "kling-v2.6-pro-image-to-video has no parameter image_urls; the nearest is image_url"
     assert said in [one.message for one in plan.problems]
 

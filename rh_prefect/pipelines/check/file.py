@@ -191,8 +191,8 @@ class FileCheck(OtherCheck):
             self._say((*path, "save_as"), f"save_as saves a file, and this step makes {found.words}", key=True)
         elif said is not None and kinds <= {*FILES} - {said[0], "file"}:
             self._say((*path, "save_as"), f"save_as names {Type(said[0]).words}, and this step makes {found.words}")
-        elif step.edit in EDITS:
-            made = str(step.with_.get("format", EDITS[step.edit].extension))
+        elif (edit := EDITS.get(str(step.edit))) is not None:
+            made = str(step.with_.get("format", edit.extension))
             own = FORMATS.get(made)
             if said is not None and (made in ("srt", "vtt") or (own and own != said and not is_made_from(said, own))):
                 self._say((*path, "save_as"), f"save_as names another format, and {step.edit} makes .{made}")

@@ -130,7 +130,7 @@ def _unequal_lists(edit: Edit, lists: Mapping[str, Any], values: Mapping[str, An
         return ""
     if any(isinstance(one, Items) and (one.count is not None or not all(one.sure)) for one, _ in pair):
         return ""
-    items, times = (len(value) for _, value in pair)
+    items, times = (len(value or ()) for _, value in pair)
     return "" if items == times else f"at takes one time for each of {first}: {first} has {items}, and at has {times}"
 
 
