@@ -16,9 +16,9 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from datetime import datetime
 from itertools import accumulate
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import httpx
@@ -29,7 +29,6 @@ from prefect.client.schemas.sorting import ArtifactSort
 from prefect.context import FlowRunContext
 from prefect.flows import Flow
 
-from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.prefect_api import ask
@@ -69,16 +68,20 @@ class Page:
         flow: The name of its flow.
         flow_run_id: The flow run.
         is_pipeline: Whether the flow is that of a pipeline, whose keys differ from those of a flow with the same name.
+        replaces_before: Artifacts that were created before this time are of earlier attempts, and are replaced by those
+            with the same keys; None in the first attempt.
     """
 
     flow: str
     flow_run_id: UUID
     is_pipeline: bool = False
+    replaces_before: datetime | None = field(default=None, compare=False)
 
     @classmethod
-    def of(cls, flow: Flow[..., Any], flow_run_id: UUID) -> Page:
+    def of(cls, flow: Flow[..., Any], flow_run_id: UUID, *, replaces_before: datetime | None = None) -> Page:
         """The page of a flow's run."""
-        return cls(flow.name, flow_run_id, is_pipeline=hasattr(flow.fn, _OF_PIPELINE))
+        is_pipeline = hasattr(flow.fn, _OF_PIPELINE)
+        return cls(flow.name, flow_run_id, is_pipeline=is_pipeline, replaces_before=replaces_before)
 
     @classmethod
     def current(cls) -> Page | None:
@@ -86,7 +89,8 @@ class Page:
         context = FlowRunContext.get()
         if context is None or context.flow is None or context.flow_run is None:
             return None
-        return cls.of(context.flow, context.flow_run.id)
+        began = context.start_time if context.flow_run.run_count > 1 else None
+        return cls.of(context.flow, context.flow_run.id, replaces_before=began)
 
     @classmethod
     def current_key(cls, what: str) -> str:
@@ -279,7 +283,10 @@ async def _create(page: Page | None, what: str, kind: str, data: str | float, de
     page = page or Page.current()
     if page is None:
         return None
-    await _label_earlier(page)
+    if (earlier := await _of_earlier_attempt(page, what)) is not None:
+        update = ArtifactUpdate(data=data, description=description)
+        await _safely(lambda client: client.update_artifact(earlier, update))
+        return earlier
     artifact = ArtifactCreate(
         key=page.key(what), type=kind, data=data, description=description, flow_run_id=page.flow_run_id
     )
@@ -287,34 +294,17 @@ async def _create(page: Page | None, what: str, kind: str, data: str | float, de
     return created.id if created is not None else None
 
 
-_EARLIER: Final = "Earlier attempt. "
-_labelled: LruCache[tuple[str, int], bool] = LruCache(200)
-"""The attempts of runs that have labelled the artifacts of those before."""
-
-
-async def _label_earlier(page: Page) -> None:
-    """Labels the artifacts of a run's earlier attempts, which have the same keys, once in an attempt."""
-    context = FlowRunContext.get()
-    run = context.flow_run if context is not None else None
-    if run is None or run.id != page.flow_run_id or run.run_count < 2 or run.state is None:
-        return
-    attempt, began = (str(run.id), run.run_count), run.state.timestamp
-    if attempt in _labelled:
-        return
-    _labelled[attempt] = True
-    of_run = ArtifactFilter(
-        flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]),
-        key=ArtifactFilterKey(like_=f"{page.key('')}%"),
+async def _of_earlier_attempt(page: Page, what: str) -> UUID | None:
+    """Returns the artifact with the same key of an earlier attempt, beside which a new one could not be told apart."""
+    before = page.replaces_before
+    if before is None:
+        return None
+    wanted = ArtifactFilter(
+        key=ArtifactFilterKey(any_=[page.key(what)]), flow_run_id=ArtifactFilterFlowRunId(any_=[page.flow_run_id])
     )
-    for one in await _safely(lambda client: client.read_artifacts(artifact_filter=of_run)) or ():
-        description = one.description or ""
-        if one.created is not None and one.created < began and not description.startswith(_EARLIER.rstrip()):
-            update = partial(_describe, one.id, f"{_EARLIER}{description}".strip())
-            await _safely(update)
-
-
-async def _describe(artifact: UUID, description: str, client: PrefectClient) -> None:
-    await client.update_artifact(artifact, ArtifactUpdate(description=description))
+    found = await _safely(lambda client: client.read_artifacts(artifact_filter=wanted))
+    earlier = [one for one in found or () if one.created is not None and one.created < before]
+    return max(earlier, key=lambda one: one.created or before).id if earlier else None
 
 
 async def _safely(request: Callable[[PrefectClient], Awaitable[_T]]) -> _T | None:

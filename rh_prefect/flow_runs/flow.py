@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -137,7 +138,7 @@ async def _cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun) -> None:
     log.info("cancelled %d task(s) at RunningHub", len(report.cancelled))
     for job, why in report.failed.items():
         log.error("%s: could not be cancelled and may continue and be charged: %s", job, why)
-    page = artifacts.Page.of(flow, flow_run.id)
+    page = _page(flow, flow_run)
     if views:
         steps = await LOOP.call(_recorded_steps(views))
         await artifacts.steps_table(steps, page=page)
@@ -152,6 +153,12 @@ async def _recorded_jobs(scope: RecordedScope) -> list[JobView]:
     """Returns the jobs of a cancelled run from its records, since its process has ended."""
     sources: list[JobSource] = [scope.journal, *(WorksLedger(scope, works) for works in await works_of(scope.journal))]
     return [view for source in sources async for view in jobs_of(source) if view.submits]
+
+
+def _page(flow: Flow[..., Any], flow_run: FlowRun) -> artifacts.Page:
+    """The page of a flow run whose attempt has ended; a hook is in none."""
+    now = datetime.now(UTC) if flow_run.run_count > 1 else None
+    return artifacts.Page.of(flow, flow_run.id, replaces_before=now)
 
 
 def _status(submit: Submit) -> str:
@@ -207,7 +214,7 @@ def _rows(report: CancelReport) -> Iterator[dict[str, str]]:
 
 async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Writes the table of steps, and downloads paid results that this run did not use."""
-    status = run_progress_of(artifacts.Page.of(flow, flow_run.id))
+    status = run_progress_of(_page(flow, flow_run))
     if status.rows:
         await LOOP.call(status.progress.finish(status.percent_done, description=status.summary))
         if not status.is_reported:

@@ -169,7 +169,8 @@ def run_progress_of(page: Page) -> RunProgress:
 def _progress_in(scope: FlowScope) -> RunProgress:
     run, context = UUID(scope.journal.scope), flow_contexts()[-1]
     if context.flow is not None and context.flow_run is not None and context.flow_run.id == run:
-        return run_progress_of(Page.of(context.flow, run))
+        began = context.start_time if context.flow_run.run_count > 1 else None
+        return run_progress_of(Page.of(context.flow, run, replaces_before=began))
     return run_progress_of(Page(scope.flow, run))  # a worker process has only the name of the root
 
 

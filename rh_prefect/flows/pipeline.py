@@ -251,7 +251,7 @@ async def _prepare(
     tools = Tools(
         runner=WorkRunner(engine, works, settings=settings, pipeline=pipeline.name, has_ended=has_ended),
         edits=edits,
-        names=SavedNames(url, store, options=store.options_for(url)),
+        names=SavedNames(url, store, options=store.options_for(url), pipeline=pipeline.name),
         known=StoredWorks(works, edits, store, rounds=rounds, cache=cache_of(works, settings), run=scope.journal),
         rounds=rounds,
         store=store,

@@ -281,7 +281,7 @@ async def show_candidates(reviews: Sequence[Instance], edits: EditResults, store
 
 
 def _questions(reviews: Sequence[Instance]) -> list[str]:
-    questions = [f"## {visible(ask)}" for ask in dict.fromkeys(review.step.ask for review in reviews) if ask]
+    questions = [f"## {visible(ask)}" for ask in dict.fromkeys(review.ask for review in reviews) if ask]
     return fitting(questions, _ROOM_FOR_QUESTIONS, what="questions")
 
 

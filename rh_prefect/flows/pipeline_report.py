@@ -45,7 +45,8 @@ class PipelineResult(BaseModel):
 
     Attributes:
         pipeline: The pipeline's name.
-        outputs: The file's outputs, by name: files, texts and numbers, or lists of them.
+        outputs: The file's outputs, by name: files, texts and numbers, or lists of them. Of a file without outputs: the
+            files that no other step uses, by the step that made them.
         steps: Every step of every item.
         costs: What this run paid.
         other_costs: The part of `costs` for steps that are not in the plan; see `PipelineRun.costs_by_step`.
@@ -89,10 +90,10 @@ async def report(run: PipelineRun, options: RunOptions, scope: FlowScope) -> Sta
     outcome = run.outcome
     costs = Costs.total(outcome.costs.values())
     uri = await LOOP.call(_write_report(run.store, scope, rows))
-    saved = {file.sha256: file for files in outcome.saved.values() for file in files}
+    saved = outcome.named
     result = PipelineResult(
         pipeline=run.plan.pipeline,
-        outputs={name: _output(value, saved) for name, value in run.plan.outputs.items()},
+        outputs={name: _output(value, saved) for name, value in run.plan.outputs.items()} or _last_results(run),
         steps=steps,
         costs=costs,
         other_costs=other_costs,
@@ -101,7 +102,7 @@ async def report(run: PipelineRun, options: RunOptions, scope: FlowScope) -> Sta
         takes=dict(run.plan.new_takes),
     )
     head = summary(result)
-    if result.new:
+    if result.outputs:
         await show_results(result.outputs, head=head, report=uri, edits=run.edits, store=run.store)
     await show_steps(rows, head=head, report=uri, store=run.store)
     mark_reported()
@@ -222,6 +223,20 @@ def _output(value: Any, saved: Mapping[str, Media]) -> Any:
         case list() | tuple():
             return [_output(one, saved) for one in value]
     return None if value is ABSENT else value
+
+
+def _last_results(run: PipelineRun) -> dict[str, Any]:
+    """Returns the files that no other step uses, by the step that made them; of a fan-out's step a list."""
+    used = {id(need) for one in run.plan.instances for need in one.needs}
+    found: dict[str, Any] = {}
+    for one in run.plan.instances:
+        known = [work.known for work in one.works if work.known is not None and work.known.state == "="]
+        made = [file for each in known if (file := each.output(one.file_kind)) is not None]
+        files = run.outcome.saved.get(one.address) or made
+        if id(one) in used or not files:
+            continue
+        found[one.path] = [*found.get(one.path, ()), *files] if one.item or len(files) > 1 else files[0]
+    return found
 
 
 async def _write_report(store: MediaStore, scope: FlowScope, steps: Sequence[StepReport]) -> str:

@@ -48,6 +48,7 @@ from rh_prefect.pipelines.plan.planned_steps import (
     WorkQuery,
 )
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
+from rh_prefect.pipelines.planning_values import File
 from rh_prefect.pipelines.rounds import Rounds
 from rh_prefect.pipelines.save_as import SavedNames
 from rh_prefect.pipelines.stored_edits import EditResults
@@ -166,12 +167,14 @@ class Outcome:
         errors: The error of each step that failed, by its address.
         costs: What this run paid for each work, failed tasks and refused answers included.
         saved: The file that a step was saved as, by its address.
+        named: The same by the content of the result, of which a converted picture is another file.
     """
 
     new_steps: set[str] = field(default_factory=set)
     errors: dict[str, Exception] = field(default_factory=dict)
     costs: dict[str, Costs] = field(default_factory=dict)
     saved: dict[str, list[Media]] = field(default_factory=dict)
+    named: dict[str, Media] = field(default_factory=dict)
 
 
 class PipelineRun:
@@ -464,7 +467,11 @@ class PipelineRun:
 
     def _is_ready(self, one: Instance) -> bool:
         exists = all(work.state == "=" for work in one.works)
-        if one.model == "review" or not one.works or one.is_pending or not self._is_selected(one):
+        if one.is_pending or not self._is_selected(one):
+            return False
+        if one.model == "review":
+            return bool(one.save_as and self._named(one)) and one.address not in self.outcome.saved
+        if not one.works:
             return False
         if exists:
             return bool(one.save_as) and one.address not in self.outcome.saved
@@ -647,22 +654,34 @@ class PipelineRun:
         found = await asyncio.gather(*(LOOP.call(self._tools.names.find(file, name)) for file, name in named))
         files = [file for file in found if file is not None]
         if files and len(files) == len(found):
-            self.outcome.saved[instance.address] = files
+            self._note_saved(instance, named, files)
 
     async def _save(self, instance: Instance) -> None:
         """Copies the results of a step to the names that the file gives them."""
-        if not instance.is_paid and instance.address not in self._there:
+        if instance.model == "review":
+            await self._restore(instance)
+        elif not instance.is_paid and instance.address not in self._there:
             await self._find_saved(instance)
             if instance.address in self.outcome.saved:
                 return  # the file itself may be missing, and nothing needs it
             if await self._edit_again(instance) and instance.address not in self._there:
                 self._begun.discard(instance.address)
                 return
-        saved = [await LOOP.call(self._tools.names.save(file, name)) for file, name in self._named(instance)]
+        named = self._named(instance)
+        saved = [await LOOP.call(self._tools.names.save(file, name)) for file, name in named]
+        self._note_saved(instance, named, saved)
+
+    def _note_saved(self, instance: Instance, named: Sequence[tuple[Media, str]], saved: list[Media]) -> None:
         self.outcome.saved[instance.address] = saved
+        self.outcome.named.update((file.sha256, one) for (file, _), one in zip(named, saved, strict=True))
 
     def _named(self, instance: Instance) -> list[tuple[Media, str]]:
-        """The results of a step, each with the name that the file gives it."""
+        """The results of a step, each with the name that the file gives it; of a review, the chosen one."""
+        if isinstance(instance.chosen, File):
+            address = instance.chosen.address
+            media = instance.chosen.media
+            file = media and media.model_copy(update={"uri": address or media.uri})
+            return [(file, instance.save_as)] if file else []
         files = [None if one is None else one.output(instance.file_kind) for one in self._results(instance)]
         return [(file, name) for file, name in zip(files, instance.saved_names) if file is not None]
 

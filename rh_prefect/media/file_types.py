@@ -7,7 +7,7 @@ import os
 import re
 import zipfile
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from rh_prefect.media.media import Kind
@@ -56,6 +56,35 @@ PDF = FileType("other", "application/pdf", "pdf")
 JSON = FileType("text", "application/json", "json")
 TEXT = FileType("text", "text/plain", "txt")
 UNKNOWN = FileType("other", "application/octet-stream", "bin")
+
+EXTENSIONS = {one.mime: one.extension for one in list(vars().values()) if isinstance(one, FileType)}
+"""The usual extension of each MIME type."""
+
+FORMATS: dict[str, tuple[Kind, str]] = {
+    **dict.fromkeys(("jpg", "jpeg"), ("image", "jpg")),
+    **dict.fromkeys(("tif", "tiff"), ("image", "tiff")),
+    **dict.fromkeys(("heic", "heif"), ("image", "heic")),
+    **{name: ("image", name) for name in ("png", "webp", "gif", "bmp", "avif")},
+    **dict.fromkeys(("mp4", "mov", "m4v"), ("video", "mp4")),
+    **dict.fromkeys(("webm", "mkv"), ("video", "webm")),
+    **{name: ("video", name) for name in ("avi", "flv")},
+    **dict.fromkeys(("m4a", "aac"), ("audio", "m4a")),
+    **dict.fromkeys(("ogg", "opus", "oga"), ("audio", "ogg")),
+    **{name: ("audio", name) for name in ("mp3", "wav", "flac")},
+    **dict.fromkeys(("glb", "gltf", "fbx", "stl", "ply", "obj"), ("3d", "3d")),
+}
+"""What an extension says of a file: its kind, and its format; players read the extensions of one format alike."""
+
+
+def format_named(name: str) -> tuple[Kind, str] | None:
+    """Returns the kind and the format that a file's name says; None if it says none."""
+    return FORMATS.get(PurePosixPath(name).suffix.lower().lstrip("."))
+
+
+def is_made_from(wanted: tuple[Kind, str], own: tuple[Kind, str]) -> bool:
+    """Returns whether a file of one kind and format is converted to another format: a picture to PNG or JPEG."""
+    return wanted[0] == own[0] == "image" and wanted[1] in ("png", "jpg")
+
 
 _MAGIC: tuple[tuple[bytes, FileType], ...] = (
     (b"\x89PNG\r\n\x1a\n", PNG),

@@ -91,6 +91,16 @@ def check_name(name: str) -> str:
     return name
 
 
+def wrong_part(text: str) -> str:
+    """Returns a clause which says that a text cannot be one part of a file's name, and offers one; empty if it can."""
+    if "/" in text or "\\" in text or text in ("", ".", ".."):
+        return "it must be one part of a name, without / and .."
+    if not any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text):
+        return ""
+    slug = "-".join(re.findall(r"\w+", text))[:_LONGEST]
+    return f"it must be one part of a name, without control characters{f', such as {slug}' if slug else ''}"
+
+
 def folded(name: str) -> str:
     """Returns the form in which a store that ignores case or Unicode forms, as on macOS or Windows, compares names."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())

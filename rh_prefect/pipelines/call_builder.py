@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from rh_prefect import catalog
 from rh_prefect.catalog.model import text_of
+from rh_prefect.errors import InputError
 from rh_prefect.jobs.options import Request
 from rh_prefect.media.media import Media
 from rh_prefect.models import any_input
@@ -57,6 +59,7 @@ def request_of(instance: Instance) -> Request:
     """
     step, values = instance.step, known_values(instance)
     if step.model is not None:
+        _check_files(instance, values)
         return any_input(instance.model, values)
     if step.graph is not None:
         return GraphInput(graph=dict(instance.graph), nodes=values)
@@ -64,6 +67,15 @@ def request_of(instance: Instance) -> Request:
     if step.workflow is not None:
         return WorkflowInput(id=str(step.workflow), nodes=nodes)
     return AppInput(id=str(step.app), nodes=nodes)
+
+
+def _check_files(instance: Instance, values: dict[str, Any]) -> None:
+    """Refuses a text in the place of a file, which would be read as a path; the plan has refused it already."""
+    for param in catalog.get(instance.model).media_params:
+        value = values.get(param.name)
+        for one in value if isinstance(value, list) else [value]:
+            if one is not None and not isinstance(one, Media):
+                raise InputError(f"{instance.address}: {param.name} takes a file, not a text. Nothing was paid for it.")
 
 
 def known_values(instance: Instance) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rh_prefect.catalog.model import text_of
 from rh_prefect.pipelines.document import Document, Path, Problems, nearest
-from rh_prefect.pipelines.evaluation import evaluate, follow
+from rh_prefect.pipelines.evaluation import evaluate, follow, results
 from rh_prefect.pipelines.file_model import shown_value
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
@@ -60,7 +60,8 @@ def check_condition(document: Document, path: Path, value: Any, problems: Proble
 def _check_argument(document: Document, path: Path, operator: str, argument: Any, problems: Problems) -> bool:
     if operator in ("all", "any"):
         if not isinstance(argument, list) or not argument:
-            problems.add(document, path, f"{operator} takes a list of conditions, and {shown_value(argument)}")
+            what = "this one is empty" if argument == [] else shown_value(argument)
+            problems.add(document, path, f"{operator} takes a list of conditions, and {what}")
             return False
         found = [check_condition(document, (*path, number), one, problems) for number, one in enumerate(argument)]
         return all(found)
@@ -193,7 +194,9 @@ def _compared(operator: str, values: list[Any]) -> bool | None:
     if operator in ("lt", "gt"):
         return _ordered(first, second) if operator == "lt" else _ordered(second, first)
     if operator == "in":
-        return _several([_equal(first, one) for one in second], any_is_enough=True)
+        listed = results(second) if isinstance(second, Items) else second
+        found = _several([_equal(first, one) for one in listed], any_is_enough=True)
+        return None if found is False and isinstance(second, Items) and second.count is not None else found
     return _equal(first, second)
 
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from rh_prefect.errors import InputError
 from rh_prefect.media import edit
 from rh_prefect.media.probe import file_type
+from rh_prefect.pipelines.edits import EDITS
 
 Params: TypeAlias = Mapping[str, Any]
 """The parameters of an edit; each file as a `Path`."""
@@ -42,10 +44,22 @@ def render(name: str, params: Params, folder: Path) -> Rendered:
 
     Raises:
         MediaError: A file is broken or shorter than it must be.
-        InputError: The parameters do not fit each other.
+        InputError: The parameters do not fit each other, or a text stands where a file must be.
         StoreError: The folder cannot be written.
     """
+    _check_files(name, params)
     return _EDITS[name](params, folder)
+
+
+def _check_files(name: str, params: Params) -> None:
+    """Refuses a text in the place of a file, which would be opened as a path; the plan has refused it already."""
+    for param in EDITS[name].params:
+        value = params.get(param.name)
+        values = value if param.many and isinstance(value, list) else [value]
+        wrong = value is not None and any(isinstance(one, Path) is not param.takes_files for one in values)
+        if wrong:
+            takes = param.takes if param.takes_files else "no file"
+            raise InputError(f"{param.name} of {name} takes {takes}. Nothing was read and nothing was paid for it.")
 
 
 def _concat(params: Params, folder: Path) -> Rendered:

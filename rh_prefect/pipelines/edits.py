@@ -42,6 +42,11 @@ class EditParam:
         """Whether it takes files."""
         return not {"string", "number", "integer", "boolean", "enum"} & {*self.kinds}
 
+    @property
+    def takes(self) -> str:
+        """What a message says that a parameter for files takes."""
+        return "a file" if self.kinds == ("any",) else f"a file of kind {' or '.join(self.kinds)}"
+
 
 @dataclass(frozen=True, slots=True)
 class Edit:

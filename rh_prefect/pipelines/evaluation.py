@@ -166,6 +166,8 @@ def part(value: Any, name: str) -> Any:
             return _of_file(value, name)
         case dict():
             return value.get(name, ABSENT)
+        case list():
+            return part(Items(tuple(value)), name)
     return ABSENT
 
 
@@ -205,6 +207,19 @@ def _flat(found: Iterable[tuple[Any, Frame | None, bool]]) -> Items:
             owners.append(owner)
             sure.append(is_sure)
     return Items(tuple(values), tuple(owners), tuple(sure))
+
+
+def _joined(values: Sequence[Any]) -> Items:
+    """Returns one list of single values and of the values of lists, as `[$(intro), $(each.clip)]` means it."""
+    items = _flat((value, None, True) for value in values)
+    counts = [one.count for one in values if isinstance(one, Items) and one.count is not None]
+    if not counts:
+        return items
+    known = len(items.values) - sum(len(one.values) for one in values if isinstance(one, Items) and one.count)
+    span = exactly(known)
+    for count in counts:
+        span = span.plus(count.span or exactly(0))
+    return replace(items, count=Unknown("integer", digest([one.key for one in counts]), span, counts[0].maker))
 
 
 def _one_frame(frame: Frame) -> dict[str, Any]:
@@ -254,7 +269,8 @@ def evaluate(value: Any, frame: Frame) -> Any:
         found = {name: evaluate(one, frame) for name, one in value.items()}
         return {name: one for name, one in found.items() if one is not ABSENT}
     if isinstance(value, list):
-        return [one for one in (evaluate(one, frame) for one in value) if one is not ABSENT]
+        items = [one for one in (evaluate(one, frame) for one in value) if one is not ABSENT]
+        return _joined(items) if any(isinstance(one, Items) for one in items) else items
     return ABSENT if value is None else value
 
 

@@ -108,8 +108,9 @@ Text = Annotated[str, _read(lambda value: isinstance(value, str), "takes a text 
 Bool = Annotated[bool, BeforeValidator(_boolean)]
 Number = Annotated[float, _read(_number, "takes a number")]
 Amount = Annotated[float, _read(lambda v: _number(v) and 0 <= v < inf, "takes an amount of 0 or more")]
-NumberOrText = Annotated[
-    float | str, _read(lambda v: _number(v) or holds_reference(v), "takes a number or a reference")
+Seconds = Annotated[
+    float | str,
+    _read(lambda v: (_number(v) and 0 < v < inf) or holds_reference(v), "takes a number above 0 or a reference"),
 ]
 Count = Annotated[int | str, _read(lambda value: _whole(value, 1), "takes a whole number from 1 on")]
 Whole = Annotated[int, _read(lambda v: _whole(v, 1) and isinstance(v, int), "takes a whole number from 1 on")]
@@ -211,7 +212,7 @@ class AssumedPrice(_Strict):
 class Assume(_Strict):
     """The author's assumptions about facts that no catalogue has."""
 
-    seconds: NumberOrText | None = None
+    seconds: Seconds | None = None
     price: AssumedPrice | None = None
     kind: Literal["image", "video", "audio", "3d", "text"] | None = None
 
@@ -226,9 +227,11 @@ class Budget(_Strict):
     @model_validator(mode="before")
     @classmethod
     def _short(cls, value: Any) -> Any:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return {"amount": value}
-        return value
+        if isinstance(value, dict):
+            return value
+        if not _number(value) or not value < inf:
+            raise _wrong(f"takes an amount or a mapping with an amount, and {shown_value(value)}")
+        return {"amount": value}
 
 
 Condition = Any

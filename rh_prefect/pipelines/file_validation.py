@@ -62,12 +62,30 @@ def build(document: Document, problems: Problems) -> PipelineFile | None:
         problems.add(document, (), "a pipeline is a mapping with steps; `rh-prefect init` writes one to begin with")
         return None
     try:
-        return PipelineFile.model_validate(data)
+        file = PipelineFile.model_validate(data)
     except ValidationError as error:
         errors = error.errors(include_url=False)
         for one in list(_independent(errors)) or errors:
             _report(document, problems, one)
         return None
+    blank = list(_blank(data, PipelineFile, ()))
+    for path in blank:
+        problems.add(document, path, f"{path[-1]} has no value; write one, or remove the key", key=True)
+    return None if blank else file
+
+
+def _blank(data: Any, model: type[BaseModel], path: Path) -> Iterator[Path]:
+    """Yields the keys of a valid file that have no value, where a forgotten one would change what is paid."""
+    for name in keys_of(model):
+        value, at = data.get(name, ...) if isinstance(data, dict) else ..., (*path, name)
+        if value is None and name != "default":
+            yield at
+        elif name in ("params", "columns", "steps") and isinstance(value, dict):
+            inner = Step if name == "steps" else Param
+            for key, one in value.items():
+                yield from _blank(one, inner, (*at, key))
+        elif (model, name) in _INNER:
+            yield from _blank(value, _INNER[model, name], at)
 
 
 def _independent(errors: list[Any]) -> Iterator[Any]:
@@ -103,7 +121,8 @@ def _report(document: Document, problems: Problems, error: Any) -> None:
             problems.add(document, path, f"{name} {error['msg']}{_hint(error['input'], name)}")
         case "extra_forbidden":
             owner = _WHAT.get(model, "this")
-            problem = f"{name} is not a key of {owner}; {nearest(name, keys_of(model))}"
+            hint = "YAML 1.2 has no merge keys; write the keys here" if name == "<<" else nearest(name, keys_of(model))
+            problem = f"{name} is not a key of {owner}; {hint}"
             problems.add(document, path, problem, key=True)
         case "missing":
             missing = str(error["loc"][-1])

@@ -229,12 +229,12 @@ class InputReader:
         columns = param.columns or {}
         if isinstance(value, str):
             self._tables[shown(value)] = _content_of(rows, columns)
-        if rows and isinstance(value, str):
+        if rows:
             there = dict.fromkeys(column for row in rows for column in row)  # JSON lines may leave columns out
             needed = (one for one, column in columns.items() if not column.optional and column.default is None)
             missing = [one for one in needed if one not in there]
             if missing:
-                raise InputError(f"{name} has no column {missing[0]}; {nearest(missing[0], there)}")
+                raise InputError(f"{name or 'the table'} has no column {missing[0]}; {nearest(missing[0], there)}")
         places = {column: (*path, "columns", column) for column in columns}
         found = [self._row(number, row, columns, places, name) for number, row in enumerate(rows, 1)]
         files = [

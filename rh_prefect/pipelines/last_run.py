@@ -1,8 +1,8 @@
 """The last run of a pipeline: its final plan, kept with the records to show later changes.
 
 The record decides nothing that is paid: a later run replaces it, and without it a plan compares with nothing.
-`pipelines/<name>/<deployment>.json` is the last run of a deployment (`cli` outside of deployments), and
-`pipelines/<name>/latest.json` the last one of all.
+`pipelines/<name>/<deployment>.json` is the last run of a deployment, `pipelines/<name>/cli.json` the last one outside
+of deployments, and `pipelines/<name>/latest.json` the last one of all.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,7 +26,8 @@ from rh_prefect.pipelines.works_store import records_url
 from rh_prefect.settings import Settings
 
 FOLDER = "pipelines"
-_LATEST = "latest"
+_OWN_NAMES = ("cli", "latest")
+"""The files that are not those of deployments with these names."""
 
 
 class LastRun(BaseModel):
@@ -36,7 +37,7 @@ class LastRun(BaseModel):
         version: The version of this form.
         run: The flow run.
         at: When it ended, UTC.
-        deployment: The deployment's name; `cli` outside of deployments.
+        deployment: The deployment's name; empty outside of deployments.
         plan: Its plan as the run ended, as plain JSON data.
     """
 
@@ -80,8 +81,8 @@ class LastRuns:
         Raises:
             StoreError: The place cannot be read.
         """
-        for name in (deployment, _LATEST):
-            found = await asyncio.to_thread(self._read, _file(pipeline, name))
+        for name in _files(pipeline, deployment):
+            found = await asyncio.to_thread(self._read, name)
             if found is not None:
                 return found
         return None
@@ -97,7 +98,7 @@ class LastRuns:
             StoreError: The place cannot be written.
         """
         data = last.model_dump_json().encode()
-        names = [_file(pipeline, name) for name in (last.deployment, _LATEST)]
+        names = _files(pipeline, last.deployment)
         await asyncio.gather(*(asyncio.to_thread(self._place.write_bytes, name, data) for name in names))
 
     def _read(self, name: str) -> LastRun | None:
@@ -132,12 +133,15 @@ def since(plan: Plan, last: LastRun, params: Mapping[str, Param]) -> None:
     plan.compared_with, plan.since = last.words, last.as_json()
 
 
-def _file(pipeline: str, deployment: str) -> str:
-    return f"{FOLDER}/{_part(pipeline)}/{_part(deployment)}.json"
+def _files(pipeline: str, deployment: str) -> tuple[str, str]:
+    """Returns the name of a deployment's last run, or of that outside of deployments, and of the last run of all."""
+    folder = f"{FOLDER}/{_part(pipeline)}"
+    own = _part(deployment, other_than=_OWN_NAMES) if deployment else "cli"
+    return f"{folder}/{own}.json", f"{folder}/latest.json"
 
 
-def _part(name: str) -> str:
+def _part(name: str, *, other_than: Sequence[str] = ()) -> str:
     """A name as one part of a path; two names never share one."""
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]{0,80}", name):
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]{0,80}", name) and name.lower() not in other_than:
         return name
     return f"{re.sub(r'[^A-Za-z0-9-]+', '-', name)[:40].strip('-')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

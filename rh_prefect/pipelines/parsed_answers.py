@@ -7,9 +7,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from rh_prefect.pipelines.document import Path, nearest
-from rh_prefect.pipelines.file_model import ANSWER_TYPES, Parse
+from rh_prefect.pipelines.document import Path, nearest, visible
+from rh_prefect.pipelines.file_model import ANSWER_TYPES, Parse, shown_value
 from rh_prefect.pipelines.types import Type
+
+_SHOWN = 300
+"""How many characters of an answer a message shows."""
 
 _FENCE = re.compile(r"\s*```[A-Za-z]*\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
 
@@ -49,7 +52,16 @@ def _fields(spec: Mapping[str, Any], shape: str) -> tuple[dict[str, Type], list[
         problems.append(((shape,), f"{shape} must be a mapping of field names to types"))
     for name, value in spec.items():
         kind, longest = _field(value)
-        if kind not in ANSWER_TYPES:
+        wrong = next((key for key in value if key not in ("type", "max")), None) if isinstance(value, dict) else None
+        if wrong is not None:
+            message = f"{wrong} is not a key of a field; {nearest(wrong, ('type', 'max'))}"
+            problems.append(((shape, name, wrong), message))
+            kind = "any"
+        elif isinstance(value, dict) and "max" in value and not (isinstance(longest, int) and longest >= 1):
+            problems.append(
+                ((shape, name, "max"), f"max takes a whole number from 1 on, and {shown_value(value['max'])}")
+            )
+        elif kind not in ANSWER_TYPES:
             problems.append(((shape, name), f"there is no type {kind}; {nearest(str(kind), ANSWER_TYPES)}"))
             kind = "any"
         found[name] = Type(str(kind), max=longest)
@@ -57,9 +69,10 @@ def _fields(spec: Mapping[str, Any], shape: str) -> tuple[dict[str, Type], list[
 
 
 def _field(value: Any) -> tuple[Any, int | None]:
-    if isinstance(value, dict) and value.keys() <= {"type", "max"}:
+    if isinstance(value, dict):
         longest = value.get("max")
-        return value.get("type", "string"), longest if isinstance(longest, int) else None
+        is_whole = isinstance(longest, int) and not isinstance(longest, bool)
+        return value.get("type", "string"), longest if is_whole else None
     return value, None
 
 
@@ -107,6 +120,15 @@ def read_answer(text: str, parse: Parse, *, at_most: int | None = None) -> Any:
     Raises:
         InvalidAnswerError: It has another shape.
     """
+    try:
+        return _read(text, parse, at_most)
+    except InvalidAnswerError as wrong:
+        begin = visible(" ".join(text.split()))
+        shown = begin if len(begin) <= _SHOWN else f"{begin[:_SHOWN]}…"
+        raise InvalidAnswerError(f"{wrong}. The answer is: {shown or 'empty'}") from None
+
+
+def _read(text: str, parse: Parse, at_most: int | None) -> Any:
     fenced = _FENCE.fullmatch(text)
     plain = (fenced[1] if fenced else text).strip()
     if parse.text is not None:

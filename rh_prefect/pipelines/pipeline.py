@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from os import PathLike
@@ -171,6 +171,18 @@ class Pipeline:
         Returns:
             The plan; `problems` says what is wrong with it.
         """
+        if params is None:
+            given: dict[str, object] = {
+                "known": known,
+                "site": site,
+                "takes": takes,
+                "choices": choices,
+                "earlier": earlier,
+                "date": date,
+            }
+            given |= {"options": options, "run_id": run_id, "selection": selection, "decided": decided}
+            given |= {"saved_graphs": saved_graphs, "inputs": inputs, "allow": allow, "failed": failed, "new": new}
+            self._refuse_options_as_params(name for name, value in given.items() if value)
         problems = Problems()
         reader = InputReader(self.checked, problems, inputs or Inputs(allow, options))
         arguments = {**(params or {}), **more}
@@ -210,6 +222,15 @@ class Pipeline:
         if earlier is not None:
             compare(plan, earlier, self.file.params)
         return plan
+
+    def _refuse_options_as_params(self, names: Iterable[str]) -> None:
+        """Refuses options that can as well be meant as parameters of the file."""
+        name = next((name for name in names if name in self.file.params), None)
+        if name is not None:
+            raise InputError(
+                f"{name} is an option of `plan` and a parameter of {self.name}; it is not known which one is meant. "
+                f'What to do: pass the parameters as a mapping: `plan({{"{name}": …}})`.'
+            )
 
     def decided(self, takes: Mapping[str, int], choices: Mapping[str, Mapping[str, Any]]) -> Choices:
         """Returns the decisions for this file: those given, and those in the takes file next to it.

@@ -37,8 +37,8 @@ from rh_prefect.pipelines.plan.planned_steps import Round
 FOLDER = "rounds"
 """The folder of all rounds, in the records' place."""
 
-COMMAND_LINE = "cli"
-"""The deployment of runs outside of deployments."""
+COMMAND_LINE = ""
+"""In place of a deployment's name, outside of deployments."""
 
 ABANDONED_AFTER = timedelta(hours=24)
 """How long after its last sign of life an open round is continued."""

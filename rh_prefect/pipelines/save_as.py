@@ -1,4 +1,8 @@
-"""Copies results to the names of `save_as`; a file that a user has changed is not replaced."""
+"""Copies results to the names of `save_as`; a file that a user or another pipeline has saved is not replaced.
+
+A picture is converted to PNG or JPEG if its name says so. Other files keep their format, and are not saved under a name
+that says another one.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,9 @@ from rh_prefect.caches_and_locks import NamedLocks
 from rh_prefect.errors import StoreError
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.record_types import Record
+from rh_prefect.media.edit import convert_image
 from rh_prefect.media.file_state import Stamp
+from rh_prefect.media.file_types import EXTENSIONS, FORMATS, format_named, is_made_from
 from rh_prefect.media.input_files import fetch
 from rh_prefect.media.media import Media
 from rh_prefect.media.names import folded
@@ -24,16 +30,39 @@ from rh_prefect.media.store import MediaStore
 FOLDER = "names"
 
 
+def _converts(file: Media, name: str) -> bool:
+    """Returns whether a file must be converted for a name.
+
+    Raises:
+        StoreError: The name says another format, to which it is not converted.
+    """
+    said, own = format_named(name), FORMATS.get(EXTENSIONS.get(file.mime, ""), (file.kind, ""))
+    if said is None or file.kind == "other" or (said[0] == own[0] and own[1] in ("", said[1])):
+        return False
+    if is_made_from(said, own):
+        return True
+    raise StoreError(
+        f"{name} was not saved: its ending says another format, and the result is {file.mime}. The result is "
+        f"{file.uri}. What to do: change the name in save_as, and run again at no cost."
+    )
+
+
 class SavedName(Record):
     """A content that was saved under a name, or was about to be.
 
     Attributes:
         name: The name in the store.
         sha256: The content.
+        pipeline: The pipeline that saved it.
+        source: The content of the result, of a picture that was converted.
+        file: That picture as it was saved.
     """
 
     name: str
     sha256: str
+    pipeline: str = ""
+    source: str = ""
+    file: Media | None = None
 
 
 class SavedStamp(SavedName):
@@ -54,28 +83,36 @@ class _There:
         name: The name.
         key: The beginning of its records' keys.
         size: The file's size; None where there is none.
-        contents: What pipelines have saved under the name.
+        saved: What pipelines have saved under the name, by content.
         stamps: Content by the state of the file that had it.
     """
 
     name: str
     key: str
     size: int | None
-    contents: frozenset[str]
+    saved: Mapping[str, SavedName]
     stamps: Mapping[str, str]
+
+    def converted(self, file: Media) -> Media | None:
+        """Returns a picture as it was converted for the name; None if it was not."""
+        return next((one.file for one in self.saved.values() if one.source == file.sha256), None)
 
 
 class SavedNames:
     """The names of results in one store, and a record of each content that was saved under a name."""
 
-    def __init__(self, url: str, store: MediaStore, *, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, url: str, store: MediaStore, *, options: Mapping[str, Any] | None = None, pipeline: str = ""
+    ) -> None:
         """Stores the locations; reads nothing.
 
         Args:
             url: The place of the records: a folder or any fsspec URL.
             store: Where the files are.
             options: fsspec's storage options for the records.
+            pipeline: The pipeline's name; the files of another one are not replaced.
         """
+        self._pipeline = pipeline
         self._records = FolderJournal(url, scope=FOLDER, options=options, readers="all")
         self._store = store
         self._locks = NamedLocks()
@@ -88,8 +125,8 @@ class SavedNames:
             name: Its name in the store.
 
         Raises:
-            StoreError: The name has a file that no pipeline has saved, or that was changed since; or the store refuses
-                the file.
+            StoreError: The name says another format; or it has a file that no pipeline or another one has saved, or
+                that was changed since; or the store refuses the file.
             JournalError: The records cannot be read or written.
         """
         # A store that ignores case has one file for two such names; the second one finds the first one's.
@@ -97,16 +134,23 @@ class SavedNames:
             return await self._save(file, name)
 
     async def _save(self, file: Media, name: str) -> Media:
-        there = await self._look(name)
+        converts, there = _converts(file, name), await self._look(name)
         if there.size is not None:
+            wanted = there.converted(file) if converts else file
             content = await self._content(there, file)
-            if content == file.sha256:
-                return self._located(file, name)
-            if content not in there.contents:
-                raise self._refusal(there, file)
-        record = SavedName(name=name, sha256=file.sha256)
-        await self._records.create(f"{there.key}-content-{file.sha256[:16]}", record.model_dump(mode="json"))
-        saved = await asyncio.to_thread(self._copy, file, name)
+            if wanted is not None and content == wanted.sha256:
+                return self._located(wanted, name)
+            if content not in there.saved or there.saved[content].pipeline not in ("", self._pipeline):
+                raise self._refusal(there, file, content)
+        with TemporaryDirectory(prefix="rh-save-") as folder:
+            local = await asyncio.to_thread(self._fetch, file, Path(folder), name, converts)
+            wanted = await asyncio.to_thread(self._store.describe, local, name) if converts else file
+            record = SavedName(name=name, sha256=wanted.sha256, pipeline=self._pipeline)
+            if converts:
+                record = record.model_copy(update={"source": file.sha256, "file": wanted})
+            key = f"{there.key}-content-{wanted.sha256[:16]}"
+            await self._records.create(key, record.model_dump(mode="json"))
+            saved = await asyncio.to_thread(self._store.take, local, name)
         stamp = await asyncio.to_thread(self._store.stamp, name)
         # A time stamp does not tell this file from one that is written right after it.
         if stamp is not None and stamp.changed_at is None:
@@ -124,27 +168,28 @@ class SavedNames:
             JournalError: The records cannot be read.
         """
         there = await self._look(name)
-        if there.size != file.size or file.sha256 not in there.contents:
+        wanted = there.converted(file) or file
+        if there.size != wanted.size or wanted.sha256 not in there.saved:
             return None
-        return self._located(file, name) if await self._content(there, file) == file.sha256 else None
+        return self._located(wanted, name) if await self._content(there, wanted) == wanted.sha256 else None
 
     async def _look(self, name: str) -> _There:
         key = hashlib.sha256(name.encode()).hexdigest()[:40]
         size, known = await asyncio.to_thread(self._store.size, name), await self._records.job(key)
         stamps = {record["stamp"]: record["sha256"] for record in known.values() if "stamp" in record}
-        contents = frozenset(record["sha256"] for record in known.values() if "stamp" not in record)
-        return _There(name, key, size, contents, stamps)
+        saved = {one["sha256"]: SavedName.model_validate(one) for one in known.values() if "stamp" not in one}
+        return _There(name, key, size, saved, stamps)
 
     async def _content(self, there: _There, file: Media) -> str:
         """Returns the hash of the file at a name; reads the file unless its state is noted. Empty: another content."""
-        if not there.contents and there.size != file.size:
+        if not there.saved and there.size != file.size:
             return ""
         stamp, began = await asyncio.to_thread(self._store.stamp, there.name), time.time()
         if stamp is not None and stamp.text in there.stamps:
             return there.stamps[stamp.text]
         content = await asyncio.to_thread(self._store.digest, there.name)
         is_settled = stamp is not None and stamp == await asyncio.to_thread(self._store.stamp, there.name)
-        if stamp is not None and is_settled and stamp.is_proof(read_at=began) and content in there.contents:
+        if stamp is not None and is_settled and stamp.is_proof(read_at=began) and content in there.saved:
             await self._note_stamp(there, content, stamp)
         return content
 
@@ -156,16 +201,23 @@ class SavedNames:
     def _located(self, file: Media, name: str) -> Media:
         return file.model_copy(update={"uri": self._store.uri(name)})
 
-    def _refusal(self, there: _There, file: Media) -> StoreError:
-        what = "was changed after a pipeline saved it" if there.contents else "exists, and no pipeline has saved it"
+    def _refusal(self, there: _There, file: Media, content: str) -> StoreError:
+        what = "was changed after a pipeline saved it" if there.saved else "exists, and no pipeline has saved it"
+        if content in there.saved:
+            what = f"was saved by another pipeline, {there.saved[content].pipeline}"
         return StoreError(
             f"{self._store.uri(there.name)} {what}. It was not replaced; the "
             f"result is {file.uri}. What to do: move that file, or change the name in save_as, and "
             "run again at no cost."
         )
 
-    def _copy(self, file: Media, name: str) -> Media:
-        with TemporaryDirectory(prefix="rh-save-") as folder:
-            local = Path(folder) / Path(name).name
+    def _fetch(self, file: Media, folder: Path, name: str, converts: bool) -> Path:
+        """Copies a result to this machine, in the format of its name."""
+        local = folder / Path(name).name
+        if not converts:
             fetch(file, local, options=self._store.options_for(file))
-            return self._store.take(local, name)
+            return local
+        source = folder / "source"
+        fetch(file, source, options=self._store.options_for(file))
+        convert_image(source, local)
+        return local

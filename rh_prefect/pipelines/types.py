@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -49,8 +49,8 @@ class Type:
     """The type of a value.
 
     Attributes:
-        kind: `string`, `integer`, `number`, `boolean`, `enum`, `handle`, a kind of file, `object`, `group`, or `any`
-            where that is not known.
+        kind: `string`, `integer`, `number`, `boolean`, `enum`, `handle`, a kind of file, `object`, `group`, `mixed` for
+            one of several, or `any` where that is not known.
         many: Whether it is a list of such values.
         options: The values that are possible, where these are known.
         fields: What can be referred to of an object or a group.
@@ -58,6 +58,7 @@ class Type:
         guards: Conditions that must hold for the value to exist.
         is_result: Whether it is what a step makes, which has `takes`, `label` and `cost`.
         extra: Further facts, such as `starts`.
+        members: Of a list that is written in the file: the type of each item, in order. Of `mixed`: the possible types.
     """
 
     kind: str
@@ -68,13 +69,33 @@ class Type:
     guards: frozenset[str] = frozenset()
     is_result: bool = False
     extra: Mapping[str, Type] = field(default_factory=dict)
+    members: tuple[Type, ...] = ()
 
     @property
     def words(self) -> str:
         """The type as it is named in a message."""
         if self.many:
             return "a list"
+        if self.kind == "mixed":
+            return " or ".join(dict.fromkeys(one.words for one in self.possible))
         return _WORDS.get(self.kind, "a value")
+
+    @property
+    def possible(self) -> tuple[Type, ...]:
+        """The types that the value, or an item of the list, can have."""
+        if self.kind != "mixed":
+            return (self.one,)
+        return tuple(inner for one in self.members for inner in one.possible)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the value, or an item of the list, can be of a type that is not known."""
+        return any(one.kind == "any" for one in self.possible)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is one value that can be written in a text, as far as its type is known."""
+        return not self.many and all(one.kind in ("any", *PLAIN) for one in self.possible)
 
     @property
     def one(self) -> Type:
@@ -98,6 +119,8 @@ class Type:
             lists = {name: one.as_list() for name, one in inner.items()}
             return {**lists, "count": Type("integer")}
         facts = {name: Type(kind) for name, kind in FACTS.get(self.kind, {}).items()}
+        if self.kind == "mixed":
+            facts = _common_fields([one.known_fields() for one in self.possible if one.kind != "any"])
         found = {**self.fields, **facts, **self.extra}
         if self.is_result:
             found |= {"takes": replace(self, many=True, guards=frozenset()), "label": Type("string")}
@@ -144,13 +167,20 @@ def of_literal(value: Any) -> Type:
         return Type("string", options=(value,))
     if isinstance(value, dict):
         return Type("object", fields={key: of_literal(one) for key, one in value.items()})
-    if isinstance(value, list):
-        return merged([of_literal(one) for one in value]).as_list()
-    return Type("any")
+    return of_items([of_literal(one) for one in value]) if isinstance(value, list) else Type("any")
 
 
-def merged(types: list[Type]) -> Type:
-    """Returns the common type of values of several types."""
+def of_items(types: Sequence[Type]) -> Type:
+    """Returns the type of a list that is written in the file.
+
+    Args:
+        types: The types of its items; the values of a list among them are items, too.
+    """
+    return replace(merged([one.one for one in types]).as_list(), members=tuple(types))
+
+
+def merged(types: Sequence[Type]) -> Type:
+    """Returns the common type of values of several types; `mixed` if they are of several kinds."""
     if not types:
         return Type("any")
     kinds = {one.kind for one in types}
@@ -160,10 +190,20 @@ def merged(types: list[Type]) -> Type:
     if kinds == {"object"}:
         names = dict.fromkeys(name for one in types for name in one.fields)
         return Type("object", fields={name: _shared(name, types) for name in names})
-    return Type(types[0].kind, options=options) if len(kinds) == 1 else Type("any", options=options)
+    if len(kinds) == 1 and kinds != {"mixed"}:
+        return Type(types[0].kind, options=options)
+    known = options if all(one.options for one in types) else ()
+    return Type("mixed", options=known, members=tuple(replace(one, guards=frozenset()) for one in types))
 
 
-def _shared(name: str, types: list[Type]) -> Type:
+def _common_fields(fields: Sequence[Mapping[str, Type]]) -> dict[str, Type]:
+    """Returns the fields that a value has, whichever of several types it is of."""
+    first, *others = fields or ({},)
+    shared = [name for name in first if all(name in other for other in others)]
+    return {name: merged([one[name] for one in fields]) for name in shared if not any(one[name].many for one in fields)}
+
+
+def _shared(name: str, types: Sequence[Type]) -> Type:
     found = [one.fields[name] for one in types if name in one.fields]
     guards = [f"exists:literal.{name}"] if len(found) < len(types) else []
     return merged(found).guarded(guards)
@@ -201,8 +241,10 @@ def misfit(type_: Type, param: ModelParam, shown: str) -> str:
     """
     if type_.kind == "any":
         return ""
+    if type_.kind == "mixed":
+        return _of_members(type_, shown, lambda one: misfit(one, param, shown))
     if param.is_media:
-        return _wrong_file(type_, (param.type,), param.name, shown)
+        return _wrong_file(type_, (param.type,), f"{param.name} takes a file of kind {param.type}", shown)
     if type_.many and not param.multiple and param.type != "json":
         return f"{param.name} takes one value, and {shown} is a list; use foreach: {shown}"
     if type_.kind in FILES:
@@ -229,14 +271,17 @@ def edit_misfit(type_: Type, param: EditParam, shown: str) -> str:
         param: The parameter.
         shown: The value as it is written.
     """
+    if type_.many and not param.many:
+        concat = "concat, or " if type_.kind == "video" and "video" in param.kinds else ""
+        what = "file" if param.takes_files else "value"
+        return f"{param.name} takes one {what}, and {shown} is a list; use {concat}foreach: {shown}"
     if type_.kind == "any":
         return ""
+    if type_.kind == "mixed":
+        return _of_members(type_, shown, lambda one: edit_misfit(one, param, shown))
     if param.takes_files:
         kinds = FILES if param.kinds == ("any",) else param.kinds
-        fault = _wrong_file(type_.one if param.many else type_, kinds, param.name, shown)
-        return fault.replace("; use foreach", "; use concat, or foreach") if "video" in kinds and type_.many else fault
-    if type_.many and not param.many:
-        return f"{param.name} takes one value, and {shown} is a list; use foreach: {shown}"
+        return _wrong_file(type_.one, kinds, f"{param.name} takes {param.takes}", shown)
     if {*NUMBERS} & {*param.kinds}:
         if type_.options and {*map(str, type_.options)} <= {*param.options}:
             return ""
@@ -248,16 +293,18 @@ def edit_misfit(type_: Type, param: EditParam, shown: str) -> str:
     return "" if type_.kind in PLAIN else f"{param.name} takes a text, and {shown} is {type_.one.words}"
 
 
-def _wrong_file(type_: Type, kinds: tuple[str, ...], name: str, shown: str) -> str:
-    kind = " or ".join(kinds)
-    if type_.kind in PLAIN:
-        never = "; a text is never used as a link" if type_.kind in ("string", "enum", "handle") else ""
-        return f"{name} takes a file of kind {kind}, and {shown} is {type_.one.words}{never}"
-    if type_.kind not in FILES:
-        return f"{name} takes a file of kind {kind}, and {shown} is {type_.one.words}"
-    if type_.kind != "file" and type_.kind not in kinds:
-        return f"{name} takes a file of kind {kind}, and {shown} is {type_.one.words}"
-    return ""
+def _of_members(type_: Type, shown: str, fault_of: Callable[[Type], str]) -> str:
+    """Returns the fault of the first type that the value, or an item of the list, can have."""
+    members = (replace(one, many=type_.many) for one in type_.possible)
+    fault = next(filter(None, map(fault_of, members)), "")
+    return fault.replace(f"{shown} is ", f"{shown} can be ", 1)
+
+
+def _wrong_file(type_: Type, kinds: tuple[str, ...], takes: str, shown: str) -> str:
+    if type_.kind in ("file", *kinds):
+        return ""
+    never = "; a text is never used as a link" if type_.kind in ("string", "enum", "handle") else ""
+    return f"{takes}, and {shown} is {type_.one.words}{never}"
 
 
 def _takes(param: ModelParam) -> str:
@@ -297,7 +344,7 @@ def may_be_number(type_: Type) -> bool:
     Args:
         type_: The type.
     """
-    if type_.many or type_.kind not in ("string", "enum", *NUMBERS, "any"):
+    if type_.many or all(one.kind not in ("string", "enum", *NUMBERS, "any") for one in type_.possible):
         return False
     return not type_.options or any(map(_is_number, type_.options))
 

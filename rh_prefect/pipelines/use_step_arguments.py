@@ -10,7 +10,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.pipelines.check import read_value, wrong_value
 from rh_prefect.pipelines.file_model import FILE_TYPES, Param, shown_value
 from rh_prefect.pipelines.planning_values import ABSENT, File, Items, StepOutput, Unknown
-from rh_prefect.pipelines.types import file_kind
+from rh_prefect.pipelines.types import PLAIN, file_kind
 
 KINDS = {"image": "an image", "video": "a video", "audio": "audio", "3d": "a 3D model"}
 
@@ -28,7 +28,8 @@ def used_value(name: str, param: Param, value: Any) -> tuple[Any, str]:
     """
     value = value.value if isinstance(value, StepOutput) else value
     if isinstance(value, Unknown):
-        return value, ""
+        is_text = param.kind in FILE_TYPES and value.kind in PLAIN
+        return value, f"{name} takes a file, and a text is given" if is_text else ""
     if param.kind == "table":
         return _table(name, param, value)
     if param.kind == "files":
@@ -70,7 +71,9 @@ def _wrong_file(name: str, param: Param, value: Any) -> str:
     if isinstance(value, File):
         # Of a file that a step will make, `check` has compared the kind.
         return wrong_file(param, value.media, name) if value.media is not None else ""
-    return "" if isinstance(value, Unknown) else f"{name} takes a file, and {shown_value(value)}"
+    if isinstance(value, Unknown):
+        return f"{name} takes a file, and a text is given" if value.kind in PLAIN else ""
+    return f"{name} takes a file, and {shown_value(value)}"
 
 
 def _table(name: str, param: Param, value: Any) -> tuple[Any, str]:

@@ -92,7 +92,7 @@ def resolve(reference: Reference, scope: Scope) -> Found:
     for other in found[1:]:
         if not _alike(first, other.type):
             return Found(first, f"{reference.text} can be {first.words} or {other.type.words}; 'or' takes one kind")
-    missing = _missing([one.type for one in found], scope.holding, reference.text)
+    missing = _missing([one.type for one in found], scope.holding, f"or:{reference.options}")
     options = tuple(dict.fromkeys(option for one in found for option in one.type.options))
     longest = [one.type.max for one in found]
     best = max((one for one in longest if one is not None), default=None) if None not in longest else None
@@ -106,6 +106,7 @@ def resolve(reference: Reference, scope: Scope) -> Found:
             missing,
             first.is_result and len(found) == 1,
             first.extra,
+            tuple(inner for one in found for inner in one.type.possible) if first.kind == "mixed" else (),
         )
     )
 
@@ -118,15 +119,21 @@ def _alike(one: Type, other: Type) -> bool:
     return one.many == other.many and (same or {one.kind, other.kind} <= {"integer", "number"})
 
 
-def _missing(types: list[Type], holding: frozenset[str], text: str) -> frozenset[str]:
-    """Returns the conditions under which one of several alternatives exists; empty if one always does."""
+def _missing(types: list[Type], holding: frozenset[str], any_exists: str) -> frozenset[str]:
+    """Returns the conditions under which one of several alternatives exists; empty if one always does.
+
+    Args:
+        types: Those of the alternatives.
+        holding: The conditions that hold.
+        any_exists: The condition that any of them exists.
+    """
     remaining = [one.guards - holding for one in types]
     if UNKNOWN_GUARD in holding or any(not guards for guards in remaining):
         return frozenset()
     single = {next(iter(guards)) for guards in remaining if len(guards) == 1}
     if any(negated(guard) in single for guard in single):
         return frozenset()
-    return remaining[0] if len(remaining) == 1 else frozenset([f"or:{text}"])
+    return remaining[0] if len(remaining) == 1 else frozenset([any_exists]) - holding
 
 
 def _follow(names: Names, reference: Reference, scope: Scope) -> Found:
@@ -138,6 +145,8 @@ def _follow(names: Names, reference: Reference, scope: Scope) -> Found:
         if found.kind == "any":
             return Found(Type("any"))
         fields = found.known_fields()
+        if name not in fields and found.is_open:
+            return Found(Type("any"))
         if name not in fields:
             return Found(Type("any"), _no_field(".".join(names[:depth]), name, found, list(fields)))
         found = fields[name]

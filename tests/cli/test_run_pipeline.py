@@ -115,7 +115,7 @@ def test_a_plan_says_what_changed_since_the_last_run_and_why(here: Here) -> None
 
     here.titles(a="cup", b="jug", d="bowl")
     found = here.plan()
-    assert found["since"]["deployment"] == "cli"
+    assert found["since"]["deployment"] == ""
     assert [one["what"] for one in found["changes"]] == ["input products.csv"]
     assert found["added"] == ["each[d].picture", "each[d].clip"]
     assert found["removed"] == ["each[c].picture", "each[c].clip"]

@@ -340,6 +340,9 @@ async def test_the_numbers_of_free_calls_in_a_price_preview_may_be_text(
 async def test_a_bare_refusal_of_a_price_preview_names_its_code(client: Client, wire: WireServer) -> None:
     wire.plays(reply({"code": 301, "msg": "PARAMS_INVALID"}))
     with pytest.raises(RequestRejected, match="301"):
+        await client.price_preview("a/b", {})
+
+
 @pytest.mark.parametrize(
     "answer",
     [

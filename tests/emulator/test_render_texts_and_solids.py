@@ -52,6 +52,23 @@ def test_json_where_it_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
+    "asked",
+    [
+        "Six shots about a fox as a JSON list of objects with picture and line",
+        "Write 6 shots. Answer with a JSON list only. Each shot has picture and line.",
+        "6 shots of a fox, a JSON list of objects that have picture, line",
+    ],
+)
+def test_the_items_of_a_list_have_the_fields_that_are_asked_for(asked: str) -> None:
+    shots = json.loads(write(asked))
+    assert [list(shot) for shot in shots] == [["picture", "line"]] * 6
+
+
+def test_one_object_has_the_fields_that_are_asked_for() -> None:
+    assert list(json.loads(write("A title for a fox as a JSON object with title and mood"))) == ["title", "mood"]
+
+
+@pytest.mark.parametrize(
     ("prompt", "subject"),
     [
         ("Write three shots about a fox.", "a fox"),

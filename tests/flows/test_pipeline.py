@@ -32,6 +32,7 @@ from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.flows.pipeline_report import NOTHING_NEW, OVER_BUDGET, WAITING, PipelineResult
 from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.media.probe import probe
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.known_works import open_records
 from rh_prefect.pipelines.pipeline import Pipeline
@@ -112,6 +113,7 @@ async def test_a_second_run_pays_nothing_and_says_so(rh: Emulator, tmp_path: Pat
     state, second = await run(FILM, idea="a lighthouse", budget=10)
     assert len(rh.recorder.paid) == 2
     assert (state.name, second.new, str(second.costs)) == (NOTHING_NEW, 0, "0")
+    assert first["clip"].uri in str((await artifacts_of(state))["pipeline--short-film-results"].data)
     assert second["clip"].sha256 == first["clip"].sha256
 
 
@@ -244,9 +246,9 @@ async def test_a_review_shows_its_candidates_and_the_next_run_follows_the_choice
 name: pick
 steps:
   picture: {model: z-image/turbo, takes: 2, with: {prompt: a harbour}}
-  chosen: {review: $(picture)}
+  chosen: {review: $(picture), save_as: pick/chosen.jpg}
   clip: {model: kling-v2.6-pro-image-to-video, from: $(chosen), with: {prompt: waves, duration: 5, sound: false}}
-outputs: {clip: $(clip)}
+outputs: {clip: $(clip), chosen: $(chosen)}
 """
     pipeline = Pipeline.from_text(text)
     state, first = await run(text, budget=10)
@@ -264,8 +266,11 @@ outputs: {clip: $(clip)}
     plan = await pipeline.plan(known=known)
     (review,) = (one for one in plan.instances if one.model == "review")
     choices = {"chosen": {**copied["chosen"], "take": 2}}
-    state, _ = await run(text, budget=10, choices=choices)
+    assert not (tmp_path / "out" / "pick").exists()
+    state, done = await run(text, budget=10, choices=choices)
     assert state.is_completed()
+    assert done["chosen"].uri == str(tmp_path / "out" / "pick" / "chosen.jpg")
+    assert probe(tmp_path / "out" / "pick" / "chosen.jpg").mime == "image/jpeg"
     takes = [work.known for work in review.needs[0].works if work.known is not None]
     assert rh.recorder.paid[2].inputs == {"imageUrl": (takes[1].outputs[0].sha256,)}
     assert len(rh.recorder.paid) == 3

@@ -12,9 +12,13 @@ import pytest
 
 from rh_prefect.errors import InputError
 from rh_prefect.pipelines import input_reader
+from rh_prefect.pipelines.call_builder import request_of
 from rh_prefect.pipelines.document import PipelineError
+from rh_prefect.pipelines.edit_rendering import render
+from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, Plan
+from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.table_files import open_table
 from tests.pipelines.assets import photo
 from tests.pipelines.test_plan import Records
@@ -79,6 +83,19 @@ async def test_a_further_folder_is_allowed_by_name(tmp_path: Path) -> None:
 async def test_a_row_s_text_is_one_part_of_a_name(title: str) -> None:
     [problem] = await said([{"title": title}])
     assert "in save_as it must be one part of a name, without / and .." in problem
+
+
+@pytest.mark.parametrize("title", ["a\nb", "a\x1bb", "\x7f", "a\u2028b", "a\tb"])
+async def test_a_control_character_of_a_row_is_refused_in_a_name_before_payment(title: str) -> None:
+    [problem] = await said([{"title": title}])
+    slug = ", such as a-b" if "b" in title else ""
+    assert problem.endswith(f"in save_as it must be one part of a name, without control characters{slug}")
+    assert problem.isprintable()
+
+
+@pytest.mark.parametrize("title", ["Ann's mug 2", "é 日本語", "👩\u200d🚀"])
+async def test_a_name_has_letters_and_signs_of_any_language(title: str) -> None:
+    assert await said([{"title": title}]) == []
 
 
 async def test_a_row_s_text_is_no_folder_of_the_records() -> None:
@@ -251,3 +268,197 @@ def test_files_under_a_prefix_are_counted(tmp_path: Path) -> None:
 async def test_a_run_has_a_most_of_paid_jobs() -> None:
     plan = await plan_of([{"title": f"t{n}"} for n in range(8001)])
     assert [problem.message for problem in plan.problems] == ["a run has at most 8000 paid jobs"]
+
+
+# A text that names a file of this machine: whichever way it takes through a pipeline, it stays a text.
+
+PRIVATE = "private.png"
+LOGO = "params: {logo: {type: image}, title: string, rows: {type: table, columns: {title: string}}}\n"
+SHEET = "edit: contact_sheet, with"
+TEXT_MODEL = "model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: x}"
+MOVE = "model: kling-v2.6-pro-image-to-video, with: {prompt: x, duration: 5, sound: false}"
+EACH = "steps:\n  each:\n    foreach: $(params.rows)\n    steps:\n"
+
+ATTACKS = {
+    "a cell beside a picture": f"{EACH}      s: {{{SHEET}: {{of: [$(params.logo), $(item.title)]}}}}",
+    "a cell alone": f"{EACH}      s: {{{SHEET}: {{of: [$(item.title)]}}}}",
+    "a cell as the one file": f"{EACH}      s: {{edit: still, with: {{image: $(item.title), seconds: 1}}}}",
+    "all cells of a column": "steps:\n  s: {edit: contact_sheet, with: {of: $(params.rows.title)}}",
+    "an item of several kinds": (
+        "steps:\n  each:\n    foreach: [$(params.logo), $(params.title)]\n    steps:\n"
+        "      s: {edit: still, with: {image: $(item), seconds: 1}}"
+    ),
+    "an item of several kinds for a model": (
+        "steps:\n  each:\n    foreach: [$(params.logo), $(params.title)]\n    steps:\n"
+        f"      s: {{{MOVE}, from: $(item)}}"
+    ),
+    "a value of a matrix": (
+        "steps:\n  each:\n    matrix: {of: [$(params.logo), $(params.title)]}\n    steps:\n"
+        "      s: {edit: contact_sheet, with: {of: $(matrix.of)}}"
+    ),
+    "a field of an item": (
+        "steps:\n  each:\n    foreach: [{of: $(params.logo)}, {of: $(params.title)}]\n    steps:\n"
+        "      s: {edit: contact_sheet, with: {of: $(item.of)}}"
+    ),
+    "a list in a field": (
+        "steps:\n  each:\n    foreach: [{of: [$(params.logo), $(params.title)]}]\n    steps:\n"
+        "      s: {edit: contact_sheet, with: {of: $(item.of)}}"
+    ),
+    "a choice of or": "steps:\n  s: {edit: contact_sheet, with: {of: $(params.rows.title or params.title)}}",
+    "a model's answer": f"steps:\n  t: {{{TEXT_MODEL}}}\n  s: {{{SHEET}: {{of: [$(params.logo), $(t)]}}}}",
+    "a model's answer, parsed": (
+        f"steps:\n  t: {{{TEXT_MODEL}, parse: {{object: {{of: string}}}}}}\n"
+        f"  s: {{{SHEET}: {{of: [$(params.logo), $(t.of)]}}}}"
+    ),
+    "the items of an answer": (
+        f"steps:\n  t: {{{TEXT_MODEL}, parse: {{list: {{of: string}}, at_most: 3}}}}\n"
+        f"  s: {{{SHEET}: {{of: [$(params.logo), $(t.of)]}}}}"
+    ),
+    "a joined text": (
+        "steps:\n  t: {edit: join_text, with: {texts: [$(params.title)]}}\n"
+        f"  s: {{{SHEET}: {{of: [$(params.logo), $(t)]}}}}"
+    ),
+    "the address of a file": f"steps:\n  s: {{{SHEET}: {{of: [$(params.logo.uri)]}}}}",
+    "a review of a text": (
+        f"steps:\n  t: {{review: $(params.title)}}\n  s: {{{SHEET}: {{of: [$(params.logo), $(t)]}}}}"
+    ),
+    "the item before, of a used file": (
+        "steps:\n  each:\n    foreach: [1, 2]\n    steps:\n"
+        "      use: {use: ./said.yaml, with: {title: $(params.title)}}\n"
+        f"      s: {{{SHEET}: {{of: [$(params.logo), $(previous.use.said or params.logo)]}}}}"
+    ),
+    "the item before, for a model": (
+        "steps:\n  each:\n    foreach: [1, 2]\n    steps:\n"
+        "      use: {use: ./said.yaml, with: {title: $(params.title)}}\n"
+        f"      s: {{{MOVE}, from: $(previous.use.said or params.logo), same: true}}"
+    ),
+    "the item before, as a parameter": (
+        "steps:\n  each:\n    foreach: [1, 2]\n    steps:\n"
+        "      use: {use: ./said.yaml, with: {title: $(params.title)}}\n"
+        "      s: {use: ./shows.yaml, with: {photo: $(previous.use.said or params.logo)}}"
+    ),
+    "a used file's picture": "steps:\n  s: {use: ./shows.yaml, with: {photo: $(params.title)}}",
+    "a used file's pictures": "steps:\n  s: {use: ./sheet.yaml, with: {photos: [$(params.logo), $(params.title)]}}",
+    "a used file's rows": "steps:\n  s: {use: ./rows.yaml, with: {rows: [{photo: $(params.title)}]}}",
+    "a used file's output": (
+        "steps:\n  u: {use: ./said.yaml, with: {title: $(params.title)}}\n"
+        f"  s: {{{SHEET}: {{of: [$(params.logo), $(u.said)]}}}}"
+    ),
+    "a logo": "steps:\n  s: {edit: watermark, with: {file: $(params.logo), logo: $(params.title)}}",
+    "a parameter of a model": f"steps:\n  s: {{{MOVE[:-1]}, image_url: $(params.title)}}}}",
+    "from": f"steps:\n  s: {{{MOVE}, from: $(params.title)}}",
+    "from, beside a picture": f"steps:\n  s: {{{MOVE}, from: [$(params.logo), $(params.title)]}}",
+    "a parameter of any model": (
+        "steps:\n  s: {model: $(params.title), "
+        "with: {image_url: $(params.title), prompt: x, duration: 5, sound: false}}"
+    ),
+    "the mark of a file": (
+        "steps:\n  s: {model: $(params.title), with: {image_url: {file: $(params.title)}, prompt: x, duration: 5}}"
+    ),
+    "from, for any model": (
+        "steps:\n  s: {model: $(params.title), from: $(params.title), with: {prompt: x, duration: 5, sound: false}}"
+    ),
+    "a node of a graph": (
+        "steps:\n  s: {graph: ./graph.json, with: {1.image: {file: $(params.title)}}, "
+        "assume: {kind: image, price: 0.1}}"
+    ),
+    "the name of a saved file": f"steps:\n  s: {{{SHEET}: {{of: [$(params.logo)]}}, save_as: $(params.logo)}}",
+}
+NO_FILE = (
+    "a text is never used as a link",
+    "takes files of one kind, and $(item) can be an image or a text",
+    "can be a list or a text; 'or' takes one kind",
+    "takes an image, and $(params.title) is a text",
+    "takes a file, and",
+    "takes no string for $(params.title)",
+    "1.image takes one value, and several are given",
+    "save_as takes a text, and $(params.logo) is an image",
+)
+USED = {
+    "said": "params: {title: string}\nsteps: {t: {edit: join_text, with: {texts: [$(params.title)]}}}\n"
+    "outputs: {said: $(t)}\n",
+    "shows": "params: {photo: image}\nsteps: {s: {edit: contact_sheet, with: {of: $(params.photo)}}}\n",
+    "sheet": "params: {photos: {type: files, of: image}}\n"
+    "steps: {s: {edit: contact_sheet, with: {of: $(params.photos)}}}\n",
+    "rows": "params: {rows: {type: table, columns: {photo: image}}}\n"
+    "steps: {s: {edit: contact_sheet, with: {of: $(params.rows.photo)}}}\n",
+}
+
+
+async def refused_by(text: str, folder: Path, title: str) -> str:
+    """What refuses a file whose texts name a private file: the check, the plan, or the plan that knows the answers."""
+    (folder / "main.yaml").write_text(text)
+    try:
+        pipeline = Pipeline.from_file(folder / "main.yaml")
+    except PipelineError as error:
+        return str(error)
+    records, params = Records(), {"logo": str(folder / "logo.png"), "title": title, "rows": [{"title": title}]}
+    answers = (title, json.dumps({"of": title}), json.dumps([{"of": title}]))
+    for _ in range(4):
+        plan = await pipeline.plan(params, known=records)
+        wrong = [str(one) for one in plan.problems]
+        wrong += [clause for path, steps in plan.steps.items() if path.endswith("s") for clause in steps[-1].problems]
+        if wrong:
+            return wrong[0]
+        for one in plan.instances:
+            for work in one.works:
+                if work.is_settled and work.state == "+":
+                    assert not one.path.endswith("s"), f"{one.address} would be made of {title}"
+                    text = answers["object" in one.shape] if "list" not in one.shape else answers[2]
+                    records.known[work.key] = KnownWork("=", texts=(text,))
+    return ""
+
+
+@pytest.mark.parametrize("is_restricted", [True, False])
+async def test_a_text_is_never_opened_as_a_file(
+    is_restricted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = tmp_path / "shop"
+    shop.mkdir()
+    monkeypatch.setenv("RH_RESTRICT_INPUTS", str(is_restricted).lower())
+    monkeypatch.setenv("RH_INPUT_ROOTS", str(shop))
+    private = photo(tmp_path / PRIVATE)
+    photo(shop / "logo.png", 1)
+    (shop / "graph.json").write_text(json.dumps({"1": {"class_type": "Load", "inputs": {"image": ""}}}))
+    for name, used_text in USED.items():
+        (shop / f"{name}.yaml").write_text(used_text)
+    not_refused = []
+    for name, text in ATTACKS.items():
+        title = "kling-v2.6-pro-image-to-video" if "any model" in name or "the mark" in name else private
+        said = await refused_by(LOGO + text + "\n", shop, title)
+        if not any(words in said for words in NO_FILE):
+            not_refused.append(f"{name}: {said}")
+    assert not_refused == []
+
+
+@pytest.mark.parametrize("title", [PRIVATE, f"file://{PRIVATE}", "https://example.com/private.png"])
+def test_an_edit_opens_paths_that_were_fetched_and_no_texts(title: str, tmp_path: Path) -> None:
+    logo = Path(photo(tmp_path / "logo.png"))
+    wrong: dict[str, dict[str, Any]] = {
+        "contact_sheet": {"of": [logo, title]},
+        "still": {"image": title, "seconds": 1},
+        "watermark": {"file": logo, "logo": title},
+        "join_text": {"texts": [title, logo]},
+    }
+    for name, params in wrong.items():
+        with pytest.raises(InputError, match=f"of {name} takes (a|no) file"):
+            render(name, params, tmp_path)
+    assert {one.name for one in tmp_path.iterdir()} == {"logo.png"}
+
+
+def test_a_paid_request_reads_files_and_no_texts() -> None:
+    step = Step.model_validate({"model": "kling-v2.6-pro-image-to-video"})
+    instance = Instance("clip", "", step, ("steps", "clip"), model=str(step.model))
+    instance.values = {"image_url": "/etc/passwd", "prompt": "x", "duration": 5, "sound": False}
+    with pytest.raises(InputError, match="clip: image_url takes a file, not a text"):
+        request_of(instance)
+
+
+@pytest.mark.parametrize("name", ['"./a\\0b.{}"', f"./{'a' * 300}.{{}}", f"./{'a/' * 3000}b.{{}}"])
+def test_a_name_that_no_file_can_have_is_a_problem_and_no_traceback(name: str, tmp_path: Path) -> None:
+    assert "cannot be the name of a file" in used(tmp_path, name.format("yaml"))[0]
+    step = f"{{graph: {name.format('json')}, assume: {{kind: image, price: 0.1}}}}"
+    (tmp_path / "main.yaml").write_text(f"steps:\n  a: {step}\n")
+    with pytest.raises(PipelineError, match="cannot be the name of a file") as caught:
+        Pipeline.from_file(tmp_path / "main.yaml")
+    assert "\0" not in str(caught.value)

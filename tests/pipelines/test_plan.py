@@ -24,7 +24,7 @@ from rh_prefect.pipelines.plan.fan_out import uses
 from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES, Selection
 from rh_prefect.pipelines.plan.subtitle_time_check import equal_times
 from rh_prefect.pipelines.planning_values import Frame, StepOutput
-from tests.pipelines.assets import photo
+from tests.pipelines.assets import photo, sound, video
 
 SHOTS = """\
 name: shots
@@ -1013,3 +1013,193 @@ async def test_what_a_step_has_yet_to_make_is_not_compared() -> None:
         compare(after, json.loads(before.to_json()), {})
         changed = {one.path for one in after.instances if one.why}
         assert changed == ({"script", "music"} if name == "film" else {"picture", "chosen"})
+
+
+# Lists that are written in the file.
+
+PARTS = """
+params:
+  intro: {type: video}
+  outro: {type: video}
+  photos: {type: files, of: image}
+steps:
+  each:
+    foreach: $(params.photos)
+    steps:
+      clip:
+        model: kling-v2.6-pro-image-to-video
+        from: $(item)
+        with: {prompt: slow, duration: 5, sound: false}
+  film: {edit: concat, with: {videos: [$(params.intro), $(each.clip), $(params.outro)]}, require: any}
+  sheet: {edit: contact_sheet, with: {of: [$(params.intro), $(each.clip)], captions: [Intro, $(each.id)]}}
+  again: {use: rh:formats, with: {master: $(film), logo: $(params.photos)}}
+"""
+
+
+def parts(folder: Path) -> dict[str, Any]:
+    photos = [photo(folder / f"{name}.png", shade) for shade, name in enumerate("ab")]
+    return {"intro": video(folder / "in.mp4", 2), "outro": video(folder / "out.mp4", 3), "photos": photos}
+
+
+def names_in(plan: Plan, step: str, param: str) -> list[str]:
+    values = plan.steps[step][0].values[param]
+    return [one if isinstance(one, str) else one.label if one.media is None else one.media.name for one in values]
+
+
+async def test_lists_in_a_list_are_flattened(tmp_path: Path) -> None:
+    records, given = Records(), parts(tmp_path)
+    pipeline = Pipeline.from_text(PARTS[: PARTS.index("  again:")])
+    plan = await pipeline.plan(known=records, **given)
+    assert [problem.head for problem in plan.problems] == []
+    clip = "kling-v2.6-pro-image-to-video"
+    assert names_in(plan, "film", "videos") == ["in.mp4", clip, clip, "out.mp4"]
+    assert names_in(plan, "sheet", "captions") == ["Intro", "a", "b"]
+    assert plan.steps["film"][0].seconds == pytest.approx(2 + 5.042 * 2 + 3, abs=0.01)
+    records.make(plan)
+    plan = await pipeline.plan(known=records, **given)
+    assert states(plan, "film") == states(plan, "sheet") == "+"
+
+
+async def test_a_failed_item_of_a_list_in_a_list_is_left_out(tmp_path: Path) -> None:
+    pipeline = Pipeline.from_text(PARTS[: PARTS.index("  sheet:")])
+    plan = await pipeline.plan(failed=["each[a].clip"], **parts(tmp_path))
+    assert names_in(plan, "film", "videos") == ["in.mp4", "kling-v2.6-pro-image-to-video", "out.mp4"]
+
+
+async def test_an_item_without_a_clip_has_no_caption_and_single_values_stay(tmp_path: Path) -> None:
+    absent = PARTS[: PARTS.index("  again:")].replace("clip:\n", "clip:\n        when: {equals: [$(id), b]}\n")
+    plan = await Pipeline.from_text(absent).plan(**parts(tmp_path))
+    assert names_in(plan, "sheet", "captions") == ["Intro", "b"]
+
+
+def test_a_list_for_one_file_of_a_used_pipeline_is_refused() -> None:
+    with pytest.raises(PipelineError, match=r"logo takes an image, and \$\(params.photos\) is a list"):
+        Pipeline.from_text(PARTS)
+
+
+@pytest.mark.parametrize("value", ["a", "b"])
+async def test_a_condition_looks_into_lists_in_its_list(value: str) -> None:
+    text = (
+        "params: {look: string, rows: {type: table, columns: {name: string}}}\nsteps:\n"
+        "  s: {when: {in: [$(params.look), [x, $(params.rows.name)]]}, model: z-image/turbo, with: {prompt: x}}\n"
+    )
+    plan = await Pipeline.from_text(text).plan(look=value, rows=[{"name": "a"}])
+    assert states(plan, "s") == ("+" if value == "a" else "x")
+
+
+@pytest.mark.parametrize(
+    ("edit", "times", "said"),
+    [
+        ("mix, with: {speech: [$(params.a), $(params.a)], at: %s}", "[0]", "speech has 2, and at has 1"),
+        ("mix, with: {speech: $(params.a), at: %s}", "[0, 1]", "speech has 1, and at has 2"),
+        ("subtitles, with: {text: [One, Two], at: %s}", "[0, 1, 2]", "text has 2, and at has 3"),
+        ("subtitles, with: {text: [One, Two], at: %s}", "[0, 1]", ""),
+    ],
+)
+async def test_times_that_are_not_one_for_each_item_are_refused_before_payment(
+    edit: str, times: str, said: str, tmp_path: Path
+) -> None:
+    text = f"params: {{a: audio}}\nsteps: {{s: {{edit: {edit % times}}}}}"
+    plan = await Pipeline.from_text(text).plan(a=sound(tmp_path / "a.wav", 1))
+    assert [one.message.partition(": ")[2] for one in plan.problems] == ([said] if said else [])
+
+
+async def test_a_misspelt_parameter_of_a_model_that_a_parameter_names_is_refused(tmp_path: Path) -> None:
+    text = (
+        "params: {model: string, photo: image}\nsteps:\n"
+        "  s: {model: $(params.model), from: $(params.photo), with: {prompt: x, duration: 5, sound: false, scale: 2}}\n"
+    )
+    given = {"model": "kling-v2.6-pro-image-to-video", "photo": photo(tmp_path / "a.png")}
+    plan = await Pipeline.from_text(text).plan(given)
+    assert plan.problems == []
+    assert "s: kling-v2.6-pro-image-to-video has no scale; the parameter is not sent to this model." in plan.notes
+    with pytest.raises(PipelineError, match=r"no model that \$\(params.model\) can be has a parameter sounds; did you"):
+        Pipeline.from_text(text.replace("sound", "sounds"))
+    listed = text.replace("from: $(params.photo), with: {", "with: {image_urls: [$(params.photo)], ")
+    plan = await Pipeline.from_text(listed).plan(given)
+    said = "kling-v2.6-pro-image-to-video has no parameter image_urls; the nearest is image_url"
+    assert said in [one.message for one in plan.problems]
+
+
+EITHER = """
+params: {a: {type: image, optional: true}, b: {type: image, optional: true}}
+steps:
+  clip:
+    when: %s
+    model: kling-v2.6-pro-image-to-video
+    from: $(params.a or params.b)
+    with: {prompt: slow, duration: 5, sound: false}
+"""
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "{exists: $(params.a or params.b)}",
+        "{exists: $( params.a  or params.b )}",
+        "{all: [{exists: $(params.a or params.b)}]}",
+    ],
+)
+async def test_a_step_that_runs_if_either_exists_may_use_either(condition: str, tmp_path: Path) -> None:
+    pipeline = Pipeline.from_text(EITHER % condition)
+    assert states(await pipeline.plan(), "clip") == "x"
+    assert states(await pipeline.plan(b=photo(tmp_path / "b.png")), "clip") == "+"
+
+
+def test_the_existence_of_two_others_does_not_count() -> None:
+    with pytest.raises(PipelineError, match=r"\$\(params.a or params.b\) can be absent"):
+        Pipeline.from_text(EITHER % "{exists: $(params.b)}".replace("params.b", "params.a or params.a"))
+
+
+async def test_a_text_with_a_reference_is_a_list_s_item() -> None:
+    text = (
+        "params: {w: string}\nsteps:\n  voice:\n    model: minimax/speech-2.8-hd\n"
+        '    with: {text: hello, pronunciation_dict: ["$(params.w)/(x)"]}\n'
+    )
+    plan = await Pipeline.from_text(text).plan(w="word")
+    assert plan.steps["voice"][0].request["pronunciation_dict"] == ["word/(x)"]
+
+
+async def test_the_number_of_an_item_of_a_matrix_is_a_value() -> None:
+    text = (
+        "steps:\n  each:\n    matrix: {look: [calm, wild]}\n    steps:\n"
+        '      a: {model: z-image/turbo, with: {prompt: "$(number) $(matrix.look)"}}\n'
+    )
+    plan = await Pipeline.from_text(text).plan()
+    assert [one.request["prompt"] for one in plan.steps["each.a"]] == ["1 calm", "2 wild"]
+
+
+async def test_a_parameter_that_is_called_as_an_option_of_plan_is_given_in_a_mapping() -> None:
+    pipeline = Pipeline.from_text(
+        "params: {date: string}\nsteps: {a: {model: z-image/turbo, with: {prompt: $(params.date)}}}\n"
+    )
+    with pytest.raises(InputError, match="date is an option of `plan` and a parameter of pipeline"):
+        await pipeline.plan(date="monday")
+    plan = await pipeline.plan({"date": "monday"}, date="2026-11-24")
+    assert plan.steps["a"][0].request["prompt"] == "monday"
+
+
+async def test_the_question_of_a_review_names_the_item() -> None:
+    text = (
+        "steps:\n  each:\n    foreach: [{name: Ann}, {name: Bo}]\n    steps:\n"
+        "      pic: {model: z-image/turbo, with: {prompt: $(item.name)}}\n"
+        "      best:\n        review: $(pic)\n        ask: Is this $(item.name)?\n"
+    )
+    plan = await Pipeline.from_text(text).plan()
+    assert [one.ask for one in plan.steps["each.best"]] == ["Is this Ann?", "Is this Bo?"]
+
+
+async def test_rows_that_lack_a_column_name_it() -> None:
+    text = (
+        "params: {rows: {type: table, columns: {name: string}}}\nsteps:\n  each:\n    foreach: $(params.rows)\n"
+        "    steps: {a: {model: z-image/turbo, with: {prompt: $(item.name)}}}\n"
+    )
+    [problem] = (await Pipeline.from_text(text).plan(rows=[{"nmae": "Ann"}])).problems
+    assert problem.message == "rows: the table has no column name; did you mean nmae?"
+
+
+def test_an_enum_with_one_option_has_a_field_in_the_form() -> None:
+    flow: Any = pipeline_flow(
+        Pipeline.from_text("params: {size: {enum: [720p]}}\nsteps: {a: {model: z-image/turbo, with: {prompt: x}}}\n")
+    )
+    assert flow.parameters.properties["size"]["enum"] == ["720p"]

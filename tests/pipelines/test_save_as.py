@@ -12,6 +12,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from rh_prefect.errors import StoreError
 from rh_prefect.media.file_state import SETTLED
+from rh_prefect.media.file_types import sniff
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.save_as import SavedNames
@@ -145,3 +146,46 @@ async def test_on_a_disk_that_ignores_case_a_name_keeps_its_own_content(
     assert isinstance(first, Media)
     assert disk.read_bytes("Mug.png") == store.read_bytes("pipelines/a.png")
     assert isinstance(second, StoreError)
+
+
+async def test_a_picture_is_converted_to_the_format_of_its_name(store: MediaStore, picture: Media) -> None:
+    for _ in range(2):
+        saved = await names(store).save(picture, "film.jpg")
+        assert (saved.mime, saved.uri) == ("image/jpeg", store.uri("film.jpg"))
+        assert sniff(store.read_bytes("film.jpg"), size=saved.size).extension == "jpg"
+        assert await names(store).find(picture, "film.jpg") == saved
+    assert saved.sha256 == store.digest("film.jpg") != picture.sha256
+
+
+async def test_a_converted_picture_is_replaced_by_the_next_result_and_kept_if_a_person_changed_it(
+    store: MediaStore, picture: Media, tmp_path: Path
+) -> None:
+    other = store.publish(samples.png(tmp_path / "b.png", size=(20, 20)), "pipelines/b.png")
+    first = await names(store).save(picture, "film.jpg")
+    assert (await names(store).save(other, "film.jpg")).sha256 != first.sha256
+    assert (await names(store).save(picture, "film.jpg")).sha256 == first.sha256
+    store.write_bytes("film.jpg", RETOUCHED)
+    with pytest.raises(StoreError, match="was changed after a pipeline saved it"):
+        await names(store).save(picture, "film.jpg")
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.webp", "film.mp3", "film.GIF"])
+async def test_a_name_that_says_another_format_is_refused(store: MediaStore, picture: Media, name: str) -> None:
+    with pytest.raises(StoreError, match=r"its ending says another format, and the result is image/png. .* at no cost"):
+        await names(store).save(picture, name)
+    assert not store.exists(name)
+
+
+@pytest.mark.parametrize("name", ["film.png", "film.PNG", "film", "film.final"])
+async def test_a_name_that_says_no_other_format_is_taken_as_it_is(store: MediaStore, picture: Media, name: str) -> None:
+    assert (await names(store).save(picture, name)).sha256 == store.digest(name) == picture.sha256
+
+
+async def test_a_file_of_another_pipeline_is_not_replaced(store: MediaStore, picture: Media, tmp_path: Path) -> None:
+    other = store.publish(samples.png(tmp_path / "b.png", size=(20, 20)), "pipelines/b.png")
+    shop, film = (SavedNames(store.url, store, pipeline=name) for name in ("shop", "film"))
+    await shop.save(picture, "sheet.png")
+    with pytest.raises(StoreError, match=r"sheet.png was saved by another pipeline, shop. It was not replaced"):
+        await film.save(other, "sheet.png")
+    assert (await film.save(picture, "sheet.png")).sha256 == picture.sha256
+    assert (await shop.save(other, "sheet.png")).sha256 == other.sha256

@@ -20,8 +20,14 @@ _LISTED = re.compile(
     r"(shots?|scenes?|prompts?|ideas?|lines?|items?|titles?|sentences?|steps?|names?|versions?|captions?|bullets?)\b",
     re.IGNORECASE,
 )
-_FIELDS = re.compile(r"\beach \w+ has ((?:\w+,\s*)*\w+(?:,?\s+and\s+\w+)?)", re.IGNORECASE)
-"""Names the fields of a list's items."""
+_FIELDS = re.compile(
+    r"\b(?:each \w+ has|objects?,? (?:with|of|that has|that have)(?: the (?:keys|fields))?:?) "
+    r"((?:\w+,\s*)*\w+(?:,?\s+and\s+\w+)?)",
+    re.IGNORECASE,
+)
+"""Names the fields of a list's items, or of one object."""
+
+_ONE_OBJECT = re.compile(r"\bjson object\b", re.IGNORECASE)
 
 _ONLY = re.compile(r"\b(?:words|text|translation) only\b", re.IGNORECASE)
 _ABOUT = re.compile(r"\b(?:about|of|for|showing|describing)\s+(.+)", re.IGNORECASE | re.DOTALL)
@@ -93,7 +99,8 @@ def write(prompt: str, *, variant: str = "") -> str:
         named = _FIELDS.search(prompt)
         fields = re.split(r",\s*(?:and\s+)?|\s+and\s+", named[1]) if named is not None else []
         found_items = [dict.fromkeys(fields, item) for item in items] if fields else items
-        return json.dumps(found_items, ensure_ascii=False, indent=2)
+        asked = found_items[0] if _ONE_OBJECT.search(prompt) and found is None else found_items
+        return json.dumps(asked, ensure_ascii=False, indent=2)
     return "\n".join(f"{index}. {item}" for index, item in enumerate(items, 1))
 
 

@@ -22,9 +22,10 @@ from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.jobs.outputs.manifest import Manifest, drop_record, find_published, read_pending, write_record
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.requests.request_preparation import JobRequest
+from rh_prefect.media.file_types import format_named
 from rh_prefect.media.media import Media
 from rh_prefect.media.names import extension_of
-from rh_prefect.media.probe import DownloadDefect, defect_of, facts_or_type
+from rh_prefect.media.probe import DownloadDefect, defect_of, facts_or_type, file_type
 from rh_prefect.media.store import MediaStore
 from rh_prefect.redaction import bare
 
@@ -344,8 +345,14 @@ def _extension(link: Link) -> str:
 
 
 def extension_of_output(end: End, index: int, part: Path) -> str:
-    """Returns the extension of a downloaded output: the one that its link names, or else that of its content."""
-    return extension_of(_extension(_file_links(end.links)[index]) or facts_or_type(part).extension)
+    """Returns the extension of a downloaded output: the one that its link names, if that says its kind."""
+    named = _extension(_file_links(end.links)[index])
+    said = format_named(f"file.{named}")
+    if named and (said is None or file_type(part).kind == said[0]):
+        return extension_of(named)
+    found = facts_or_type(part)
+    is_other = said is not None and found.kind in ("image", "video", "audio") and found.kind != said[0]
+    return extension_of(found.extension if is_other or not named else named)
 
 
 def _suffix(path: str) -> str:

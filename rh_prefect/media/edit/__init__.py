@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from rh_prefect.media.edit.assembly import Joined, concat, mux
 from rh_prefect.media.edit.audio_samples import Level, audio_level
-from rh_prefect.media.edit.frames_and_thumbnails import contact_sheet, last_frame, poster, thumbnail
+from rh_prefect.media.edit.frames_and_thumbnails import contact_sheet, convert_image, last_frame, poster, thumbnail
 from rh_prefect.media.edit.mixdown import mix
 from rh_prefect.media.edit.single_file_edits import (
     add_sounds,
@@ -37,6 +37,7 @@ __all__ = [
     "audio_level",
     "concat",
     "contact_sheet",
+    "convert_image",
     "extract_audio",
     "frame",
     "has_picture",

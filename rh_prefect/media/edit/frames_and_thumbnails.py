@@ -35,6 +35,15 @@ def last_frame(video: Path, to: Path) -> None:
     write_image(_frame(video, _LAST), to)
 
 
+def convert_image(source: Path, to: Path) -> None:
+    """Saves a picture, upright, as `.png` or `.jpg`; a JPEG has a background in place of transparent parts."""
+    form = image_format(to)
+    with reading(source), Image.open(source) as image:
+        whole = in_eight_bits(ImageOps.exif_transpose(image))
+        keeps_alpha = form == "PNG" and whole.has_transparency_data
+        write_image(whole.convert("RGBA") if keeps_alpha else flat(whole), to)
+
+
 def poster(video: Path, to: Path) -> None:
     """Saves the middle frame of a video; arguments and errors as in `last_frame`."""
     image_format(to)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from keyword import iskeyword
@@ -9,6 +10,7 @@ from pathlib import Path as FilePath
 
 from rh_prefect import catalog
 from rh_prefect.errors import UnknownModelError
+from rh_prefect.media.file_types import FORMATS, format_named, is_made_from
 from rh_prefect.pipelines import types
 from rh_prefect.pipelines.check.check_result import Checked
 from rh_prefect.pipelines.check.literals import is_reference, kind_of, wrong_value
@@ -126,10 +128,21 @@ class FileCheck(OtherCheck):
             self._say(path, "enum needs a list of its options, as in {enum: [a, b]}")
         if param.kind == "table" and not param.columns:
             self._say(path, "a table needs its columns, as in {type: table, columns: {title: string}}")
+        if param.min is not None and param.max is not None and param.min > param.max:
+            self._say((*path, "min"), f"min is {param.min:g}, and max is {param.max:g}: no value is allowed")
+        for name in ("max_mb", "max_seconds"):
+            if (most := getattr(param, name)) is not None and most <= 0:
+                self._say((*path, name), f"{name} takes a number above 0, and {most:g} is none")
         if param.of is not None and param.of not in FILE_TYPES:
             self._say((*path, "of"), f"there is no kind of files {param.of}; {nearest(param.of, FILE_TYPES)}")
 
     def _check_default(self, path: Path, param: Param) -> None:
+        columns = param.columns or {}
+        if param.kind == "table" and isinstance(param.default, list):
+            rows = [(n, row) for n, row in enumerate(param.default) if isinstance(row, dict)]
+            for at, name in (((*path, "default", n, name), name) for n, row in rows for name in row):
+                if name not in columns:
+                    self._say(at, f"the table has no column {name}; {nearest(name, columns)}", key=True)
         if param.kind in ("string", "integer", "number", "boolean") or param.options:
             wrong = wrong_value(param, param.default) if param.default is not None else ""
             if wrong:
@@ -160,13 +173,29 @@ class FileCheck(OtherCheck):
                 self._why.setdefault(guard, f"the condition of {name} need not hold")
         inner = scope.within(guards)
         found = self._result(path, step, inner)
+        if step.ask:
+            self._value((*path, "ask"), step.ask, inner)
         if step.expect is not None:
             self._condition((*path, "expect"), step.expect, inner)
         if step.save_as is not None:
             self._check_save_as((*path, "save_as"), step.save_as, inner)
+            self._check_saved_kind(path, step, found)
         found = found.guarded(guards - scope.holding - {UNKNOWN_GUARD})
         self._checked.types[path] = found
         return found
+
+    def _check_saved_kind(self, path: Path, step: Step, found: Type) -> None:
+        """Checks whether a step makes a file of the kind, and if known of the format, that the name says."""
+        said, kinds = format_named(re.sub(r"\$\([^)]*\)", "x", str(step.save_as))), {one.kind for one in found.possible}
+        if kinds <= {*types.PLAIN, "object"}:
+            self._say((*path, "save_as"), f"save_as saves a file, and this step makes {found.words}", key=True)
+        elif said is not None and kinds <= {*FILES} - {said[0], "file"}:
+            self._say((*path, "save_as"), f"save_as names {Type(said[0]).words}, and this step makes {found.words}")
+        elif (edit := EDITS.get(str(step.edit))) is not None:
+            made = str(step.with_.get("format", edit.extension))
+            own = FORMATS.get(made)
+            if said is not None and (made in ("srt", "vtt") or (own and own != said and not is_made_from(said, own))):
+                self._say((*path, "save_as"), f"save_as names another format, and {step.edit} makes .{made}")
 
     def _check_form(self, path: Path, step: Step) -> None:
         actions = _actions(step)
@@ -237,7 +266,7 @@ class FileCheck(OtherCheck):
         inner = Scope(outer=scope)
         fields: dict[str, Type] = {}
         if step.matrix is not None:
-            inner.names["matrix"] = self._matrix(path, step, scope)
+            inner.names |= {"matrix": self._matrix(path, step, scope), "number": Type("integer")}
         if step.foreach is not None:
             item = self._foreach(path, step, scope)
             fields["item"] = item
@@ -270,6 +299,8 @@ class FileCheck(OtherCheck):
         if not found.many:
             self._say(at, f"foreach takes a list, and {step.foreach} is {found.words}")
             return Type("any")
+        if isinstance(step.foreach, list):
+            list(self._items_in(at, step.foreach, found))
         return found.one
 
     def _items(self, path: Path, step: Step, inner: Scope, outer: Scope) -> None:
@@ -302,6 +333,8 @@ class FileCheck(OtherCheck):
             if found is not None and not found.many and found.kind != "any":
                 self._say(at, f"matrix takes lists, and {name} is {found.words}")
                 found = None
+            elif found is not None and isinstance(values, list):
+                list(self._items_in(at, values, found))
             fields[name] = found.one if found is not None else Type("any")
         return Type("object", fields=fields)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -17,7 +18,7 @@ from rh_prefect.pipelines import types
 from rh_prefect.pipelines.check.check_result import read_graph
 from rh_prefect.pipelines.check.literals import has_reference, is_reference, is_switch, kind_of, shown, texts_in
 from rh_prefect.pipelines.check.values import ValueCheck
-from rh_prefect.pipelines.document import Path, nearest
+from rh_prefect.pipelines.document import Path, nearest, visible
 from rh_prefect.pipelines.file_model import Step, shown_value
 from rh_prefect.pipelines.parsed_answers import answer_type
 from rh_prefect.pipelines.types import Type
@@ -37,15 +38,44 @@ class PaidCheck(ValueCheck):
             self._connect(path, step, scope, model)
             return kind_of(model.output)
         found = self._value((*path, "model"), text, scope)
-        self._values_of(path, step, scope)
-        models = [self._model(path, str(name), step, scope) for name in (found.options if found is not None else ())]
-        kinds = {kind_of(model.output) for model in models if model is not None}
+        values = {name: self._value((*path, "with", name), value, scope) for name, value in step.with_.items()}
+        for at, source in self._from(path, step):
+            self._value(at, source, scope)
+        named = [self._model(path, str(name), step, scope) for name in (found.options if found is not None else ())]
+        models = [model for model in named if model is not None]
+        if len(models) == len(named):
+            self._connect_options(path, step, models, values)
+        kinds = {kind_of(model.output) for model in models}
         if len(kinds) > 1:
             self._say(
                 (*path, "model"),
                 f"all models of {text} must make one kind, and these make {' and '.join(sorted(kinds))}",
             )
         return next(iter(kinds), "any")
+
+    def _connect_options(
+        self, path: Path, step: Step, models: Sequence[Model], values: Mapping[str, Type | None]
+    ) -> None:
+        """Checks the parameters of a step whose model is a reference, with all models that it can name.
+
+        What only some of them have is left out for the others.
+        """
+        any_of = models or [model for model in catalog.models() if not model.incomplete]
+        for name, value in step.with_.items():
+            at = (*path, "with", name)
+            params = [(model, model.find_param(name)) for model in any_of]
+            if not any(param is not None or model.incomplete for model, param in params):
+                names = list(dict.fromkeys(param.name for model in any_of for param in model.params))
+                is_near = models or get_close_matches(name, names, n=1, cutoff=_LIKE)
+                hint = f"; {nearest(name, names)}" if is_near else ""
+                self._say(at, f"no model that {step.model} can be has a parameter {name}{hint}", key=True)
+                continue
+            if wrong := next(filter(None, (misspelt(model, name, step.with_) for model in models)), ""):
+                self._say(at, wrong, key=True)
+            found, before = values[name], self._problem_count
+            for model, param in params if models and found is not None else ():
+                if param is not None and param.is_media and self._problem_count == before:
+                    self._fit(at, value, found or Type("any"), param, model)
 
     def _model(self, path: Path, name: str, step: Step, scope: Scope) -> Model | None:
         try:
@@ -70,12 +100,19 @@ class PaidCheck(ValueCheck):
         """Returns the path of a file below this file's folder; reports a name outside of it."""
         folder = self._checked.folder
         if folder is None:
-            self._say(path, f"{name} lies beside the pipeline's file, and this pipeline was not read from a file")
+            self._say(
+                path, f"{visible(name)} lies beside the pipeline's file, and this pipeline was not read from a file"
+            )
             return None
-        real, root = (folder / name).resolve(), folder.resolve()
+        try:
+            real, root = (folder / name).resolve(), folder.resolve()
+            is_file = real.is_file()
+        except (OSError, ValueError):  # a name that no file can have
+            self._say(path, f"{visible(name)[:80]} cannot be the name of a file")
+            return None
         if not real.is_relative_to(root):
             self._say(path, f"{name} lies outside of the folder of this file")
-        elif not real.is_file():
+        elif not is_file:
             others = [f"./{one.name}" for one in root.glob(f"*{real.suffix}")]
             self._say(
                 path, f"there is no file {name}; {nearest(name, others, none='the folder has none of this kind')}"
@@ -206,11 +243,10 @@ class PaidCheck(ValueCheck):
             return
         if isinstance(value, list):
             if param.multiple:
-                for n, one in enumerate(value):
-                    item = self._value((*path, n), one, Scope()) if not is_reference(one) else found.one
-                    fault = types.misfit(item or Type("any"), param, shown(one))
+                for at, one, type_ in self._items_in(path, value, found):
+                    fault = types.misfit(type_, param, shown(one))
                     if fault:
-                        self._say((*path, n), fault)
+                        self._say(at, fault)
                 return
             self._say(path, f"{param.name} takes one value, and this is a list")
             return
@@ -231,8 +267,10 @@ class PaidCheck(ValueCheck):
 
     @staticmethod
     def _one_for_list(shown: str, found: Type, param: catalog.Param, model: Model) -> str:
-        if not found.many or param.multiple or found.kind not in types.FILES or not param.is_media:
+        if not found.many or param.multiple or not param.is_media:
             return ""
+        if not all(one.kind in ("any", *types.FILES) for one in found.possible):
+            return ""  # no file is among the right ones
         concat = ", or edit: concat" if param.type == "video" and found.kind == "video" else ""
         return (
             f"{model.name} takes one {param.type} for {param.name}, and {shown} is a list; use foreach: {shown}{concat}"
@@ -248,6 +286,9 @@ class PaidCheck(ValueCheck):
                 continue
             if not is_reference(text):
                 self._say(at, f"from takes a reference, and {shown_value(text)}; did you mean $({text})?")
+                continue
+            if found.kind == "mixed":
+                self._say(at, f"from takes files of one kind, and {text} can be {found.one.words}")
                 continue
             param, fault = feed(model, found.kind, {*params})
             if param is None:
@@ -285,6 +326,25 @@ def feed(model: Model, kind: str, present_names: set[str]) -> tuple[catalog.Para
         return None, f"{model.name} takes no {kind} for this; {what}{taken}"
     names = ", ".join(param.name for param in free)
     return None, f"{model.name} takes several files of kind {kind}: {names}; write one of them in with in place of from"
+
+
+_LIKE = 0.8
+"""From which similarity on a parameter that a model lacks is a misspelt one of its own."""
+
+
+def misspelt(model: Model, name: str, given: Iterable[str]) -> str:
+    """Returns a message about a parameter that a model lacks, if its name is nearly that of one which is not given.
+
+    Args:
+        model: The model, one of several that a step can call.
+        name: The parameter.
+        given: The names of all parameters that the step gives.
+    """
+    if model.incomplete or model.find_param(name) is not None:
+        return ""
+    own = {param.name for one in given if (param := model.find_param(one)) is not None}
+    near = get_close_matches(name.lower(), [param.name for param in model.params], n=3, cutoff=_LIKE)
+    return f"{model.name} has no parameter {name}; {model.hint(name)}" if near and own.isdisjoint(near) else ""
 
 
 def wrong_fields(graph: Mapping[str, Any], name: str, values: Iterable[str]) -> list[tuple[Path, str]]:

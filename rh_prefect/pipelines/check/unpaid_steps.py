@@ -62,7 +62,8 @@ class OtherCheck(PaidCheck):
         timed = (
             {name: Type(kind_) for name, kind_ in types.FACTS["audio"].items()} if kind in ("video", "audio") else {}
         )
-        return Type(kind, is_result=True, extra={**extra, **timed})
+        members = first.possible if kind == "mixed" else ()
+        return Type(kind, is_result=True, extra={**extra, **timed}, members=members)
 
     def _check_missing(self, path: Path, edit: Edit, missing: list[str]) -> None:
         for name in missing:
@@ -74,11 +75,23 @@ class OtherCheck(PaidCheck):
     def _fit_edit(self, path: Path, value: Any, found: Type, param: Any) -> bool:
         """Returns whether a value fits a parameter of an edit; reports the problem if not."""
         if param.takes_files and not is_reference(value) and not isinstance(value, list):
-            kinds = " or ".join(param.kinds)
-            self._say(path, f"{param.name} takes a file of kind {kinds}, and {shown_value(value)}; use a reference")
+            self._say(path, f"{param.name} takes {param.takes}, and {shown_value(value)}; use a reference")
             return False
-        wrong = types.edit_misfit(found, param, shown(value))
-        wrong = wrong or ("" if has_reference(value) or isinstance(value, list) else edit_value(param, value)[1])
+        if isinstance(value, list) and param.many:
+            before = self._problem_count
+            for at, one, type_ in self._items_in(path, value, found):
+                if isinstance(one, dict):
+                    self._say(
+                        at, f"{param.name} takes {'files' if param.takes_files else 'plain values'}, not mappings"
+                    )
+                else:
+                    self._fit_edit(at, one, type_, param)
+            return self._problem_count == before
+        if isinstance(value, list):
+            wrong = f"{param.name} takes one {'file' if param.takes_files else 'value'}, and this is a list"
+        else:
+            wrong = types.edit_misfit(found, param, shown(value))
+            wrong = wrong or ("" if has_reference(value) else edit_value(param, value)[1])
         if wrong:
             self._say(path, wrong)
         return not wrong
@@ -108,6 +121,13 @@ class OtherCheck(PaidCheck):
             return  # the other file has this problem
         expected = types.of_param(param)
         written = shown(value)
+        if isinstance(value, list) and expected.many:
+            before = self._problem_count
+            for at, one, type_ in self._items_in(path, value, found):
+                if param.kind == "files":
+                    self._fit_files(at, path[-1], one, type_, expected.one)
+            if self._problem_count > before or param.kind == "files":
+                return
         if param.kind == "table" and found.many and found.kind != "any":
             self._fit_columns(path, written if is_reference(value) else "this list", found, param)
             return
@@ -116,16 +136,22 @@ class OtherCheck(PaidCheck):
         elif found.many != expected.many and found.kind != "any":
             wrong = f"takes {expected.words}, and {written} is {found.words}"
         elif expected.kind in types.FILES:
-            same = found.kind in ("any", "file", expected.kind) or expected.kind == "file"
-            same = same and (found.kind in types.FILES or found.kind == "any")
-            wrong = "" if same else f"takes {expected.words}, and {written} is {found.words}"
+            self._fit_files(path, path[-1], value, found, expected)
+            return
         else:
-            texts = {"string", "enum", "handle", "integer", "number", "boolean"}
-            numbers = expected.kind in types.NUMBERS and found.kind not in (*types.NUMBERS, "any")
-            plain = expected.kind in texts and found.kind not in texts | {"any"}
+            numbers = expected.kind in types.NUMBERS and not all(
+                one.kind in (*types.NUMBERS, "any") for one in found.possible
+            )
+            plain = expected.kind in types.PLAIN and not found.is_plain
             wrong = f"takes {expected.words}, and {written} is {found.words}" if numbers or plain else ""
         if wrong:
             self._say(path, f"{path[-1]} {wrong}")
+
+    def _fit_files(self, path: Path, name: str | int, value: Any, found: Type, expected: Type) -> None:
+        """Checks whether a value, or each of a list, is a file of a kind."""
+        kinds = types.FILES if expected.kind == "file" else ("file", expected.kind)
+        if not all(one.kind in ("any", *kinds) for one in found.possible):
+            self._say(path, f"{name} takes {expected.words}, and {shown(value)} is {found.one.words}")
 
     def _fit_columns(self, path: Path, written: str, found: Type, param: Param) -> None:
         """Checks whether a list has the columns that the table of a used file needs."""
@@ -178,6 +204,8 @@ class OtherCheck(PaidCheck):
     def _review(self, path: Path, step: Step, scope: Scope) -> Type:
         texts = step.review if isinstance(step.review, list) else [step.review]
         found, before = [], self._problem_count
+        if not texts:
+            self._say((*path, "review"), "review takes a reference or a list of them, and this list is empty")
         for n, text in enumerate(texts):
             at = (*path, "review", n) if isinstance(step.review, list) else (*path, "review")
             if not is_reference(text):
@@ -187,7 +215,7 @@ class OtherCheck(PaidCheck):
             found.extend([] if one is None else [one])
             if one is not None and one.many:
                 self._say(at, f"review takes one result, and {text} is a list; put the review into the group")
-        kinds = {one.kind for one in found} - {"any"}
+        kinds = {inner.kind for one in found for inner in one.possible} - {"any"}
         if len(kinds) > 1:
             self._say(
                 (*path, "review"),

@@ -7,6 +7,8 @@ problem is not reported.
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Iterator
 from typing import Any
 
 from rh_prefect.media.names import folded
@@ -21,6 +23,7 @@ from rh_prefect.pipelines.types import Type, negated
 from rh_prefect.pipelines.visible_names import UNKNOWN_GUARD, Found, Scope, resolve
 
 RESERVED_FOLDERS = ("works", "edits", "names", "inputs", "manifests", "runs", "rounds", "pipelines")
+_OTHER_SPELLING = re.compile(r"(?:\$\{\{|\$\{|\{\{)\s*(?P<names>[A-Za-z][\w-]*(?:\.[\w-]+)*)\s*\}\}?")
 REUSE = re.compile(r"always|never|[1-9]\d{0,4}[mhd]")
 
 
@@ -95,7 +98,7 @@ class ValueCheck:
             return Type("object", fields={key: one or Type("any") for key, one in found.items()})
         if isinstance(value, list):
             items = [self._value((*path, n), one, scope) for n, one in enumerate(value)]
-            return types.merged([one for one in items if one is not None]).as_list()
+            return types.of_items([one or Type("any") for one in items])
         if not isinstance(value, str):
             return types.of_literal(value)
         template = self._template(path, value)
@@ -105,7 +108,7 @@ class ValueCheck:
             return self._reference(path, template.only, scope, may_be_absent=may_be_absent)
         for reference in template.references:
             found_type = self._reference(path, reference, scope)
-            if found_type.kind not in ("any", *types.PLAIN) or found_type.many:
+            if not found_type.is_plain:
                 problem = (
                     f"{reference.text} is {found_type.words}, and inside of a text there are texts and numbers only"
                 )
@@ -114,7 +117,29 @@ class ValueCheck:
                 )
                 self._say(path, problem + hint, reference.text)
         literal = template.literal
+        self._check_spelling(path, value, scope)
         return Type("string") if literal is None else Type("string", options=(literal,))
+
+    def _check_spelling(self, path: Path, text: str, scope: Scope) -> None:
+        """Refuses references in the spelling of other tools, which a model would get as text."""
+        for found in _OTHER_SPELLING.finditer(text):
+            names = tuple(found["names"].split("."))
+            own = Reference(f"$({found['names']})", (names,))
+            if len(names) > 1 or names[0] not in RESERVED:
+                is_name = scope.find(names[0]) is not None and not resolve(own, scope).problem
+                if is_name:
+                    self._say(path, f"{found[0]} is a text and not a reference; write {own.text}", found[0])
+
+    def _items_in(self, path: Path, value: list[Any], found: Type) -> Iterator[tuple[Path, Any, Type]]:
+        """Yields the items of a written list that are not wrong by themselves: their paths, texts and types."""
+        for n, (one, type_) in enumerate(zip(value, found.members, strict=True)):
+            at = (*path, n)
+            if isinstance(one, list):
+                self._say(at, "this is a list in a list; write its items in the outer list")
+            elif one is None:
+                self._say(at, "an item of a list is empty; remove it")
+            elif type_.kind != "any":
+                yield at, one, type_
 
     def _whole(self, path: Path, value: int | str | None, scope: Scope) -> None:
         if isinstance(value, str):
@@ -169,7 +194,11 @@ class ValueCheck:
         return frozenset(map(negated, guards)) if len(guards) == 1 else frozenset([f"missing:{text}"])
 
     def _check_save_as(self, path: Path, name: str, scope: Scope) -> None:
-        self._value(path, name, scope)
+        found = self._value(path, name, scope)
+        if any(unicodedata.category(char) == "Cc" for char in name):
+            self._say(path, "save_as takes a name without control characters")
+        if found is not None and not found.is_plain:
+            self._say(path, f"save_as takes a text, and {name} is {found.words}; name a field, as in $(….stem)")
         literal = re.sub(r"\$\([^)]*\)", "x", name)
         parts = literal.split("/")
         if folded(parts[0]) in RESERVED_FOLDERS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from rh_prefect.pipelines.check import edit_value
@@ -12,7 +13,7 @@ from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.plan.identity import is_settled, mark
 from rh_prefect.pipelines.plan.planned_steps import Instance
-from rh_prefect.pipelines.plan.step_drafts import Draft, files_in, link_needs, plain, without_failed
+from rh_prefect.pipelines.plan.step_drafts import Draft, files_in, link_needs, not_a_file, plain, without_failed
 from rh_prefect.pipelines.plan.subtitle_time_check import equal_times
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
@@ -20,12 +21,12 @@ from rh_prefect.pipelines.planning_values import (
     Frame,
     Items,
     Span,
-    StepOutput,
     Unknown,
     digest,
     exactly,
     number_of,
 )
+from rh_prefect.pipelines.types import Type
 
 
 def draft_edit(step: Step, at: Path, path: str, frame: Frame, failed: Collection[str] = ()) -> Draft:
@@ -53,8 +54,11 @@ def draft_edit(step: Step, at: Path, path: str, frame: Frame, failed: Collection
             values[param.name], wrong = _edit_values(param, _as_list(values[param.name], param))
             draft.problems.extend([(("with", param.name), wrong)] if wrong else [])
     filed = [param.name for param in edit.params if param.takes_files and param.name in values]
-    if filed and not any(files_in(values[name]) for name in filed) and "seconds" not in values:  # then `mix` is silent
+    has_files = draft.problems or any(files_in(values[name]) for name in filed)
+    if filed and not has_files and "seconds" not in values:  # then `mix` is silent
         draft.problems.append((("with", filed[0]), f"{filed[0]} has no items, so there is nothing for {edit.name}"))
+    if not draft.problems and (wrong := _unequal_lists(edit, lists, values)):
+        draft.problems.append((("with", "at"), wrong))
     is_timed = edit.name == "subtitles" and not any(key[:2] == ("with", "at") for key, _ in draft.problems)
     if is_timed and (wrong := equal_times(step, frame, values)):
         draft.problems.append((("with", "at"), wrong))
@@ -77,12 +81,14 @@ def _aligned(values: dict[str, Any]) -> dict[str, Any]:
     lists = {name: value for name, value in values.items() if isinstance(value, Items) and any(value.owners)}
     if len(lists) < 2:
         return values
-    common = set.intersection(*({id(owner) for owner in one.owners} for one in lists.values()))
+    owned = ({id(owner) for owner in one.owners if owner is not None} for one in lists.values())
+    common = set.intersection(*owned)
     if not common:
         return values
     found = dict(values)
     for name, one in lists.items():
-        triples = [(value, owner, sure) for value, owner, sure in one.pairs() if id(owner) in common]
+        # A value without an item, such as `$(intro)` in `[$(intro), $(each.clip)]`, belongs to no item of the group.
+        triples = [(value, owner, sure) for value, owner, sure in one.pairs() if owner is None or id(owner) in common]
         found[name] = Items(
             tuple(value for value, _, _ in triples),
             tuple(owner for _, owner, _ in triples),
@@ -94,12 +100,38 @@ def _aligned(values: dict[str, Any]) -> dict[str, Any]:
 
 def _edit_values(param: EditParam, value: Any) -> tuple[Any, str]:
     """Converts the known values of an edit's parameter; returns them, and what is wrong with the first wrong one."""
-    if isinstance(value, list):
-        found = [_edit_values(param, one) for one in value]
+    if param.takes_files:
+        return value, _wrong_file(param, value)
+    if isinstance(value, list) and param.many:
+        found = [_edit_values(replace(param, many=False), one) for one in value]
         return [one for one, _ in found], next((wrong for _, wrong in found if wrong), "")
-    return (
-        (value, "") if param.takes_files or isinstance(value, File | Unknown | StepOutput) else edit_value(param, value)
-    )
+    if isinstance(value, File | list | dict):
+        what = "a file" if isinstance(value, File) else "a list" if isinstance(value, list) else "a mapping"
+        return value, f"{param.name} takes a plain value, and {what} is given"
+    return (value, "") if isinstance(value, Unknown) else edit_value(param, value)
+
+
+def _wrong_file(param: EditParam, value: Any) -> str:
+    """Returns what is wrong with the values of a parameter for files, which `check` cannot know of each."""
+    if isinstance(value, list) and not param.many:
+        return f"{param.name} takes one file, and a list is given"
+    if wrong := not_a_file(value):
+        return f"{param.name} takes {param.takes}, and {wrong}"
+    kinds = {*param.kinds, "file"}
+    other = next((one for one in files_in(value) if not {"any", one.kind} & kinds), None)
+    return "" if other is None else f"{param.name} takes {param.takes}, and it is given {Type(other.kind).words}"
+
+
+def _unequal_lists(edit: Edit, lists: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+    """Returns a clause which says that `at` has not one time for each item, where both lists are known in length."""
+    first = edit.params[0].name
+    pair = [(lists.get(name), values.get(name)) for name in (first, "at")]
+    if not all(isinstance(value, list) for _, value in pair):
+        return ""
+    if any(isinstance(one, Items) and (one.count is not None or not all(one.sure)) for one, _ in pair):
+        return ""
+    items, times = (len(value or ()) for _, value in pair)
+    return "" if items == times else f"at takes one time for each of {first}: {first} has {items}, and at has {times}"
 
 
 def _edit_seconds(edit: Edit, lists: Mapping[str, Any], values: Mapping[str, Any]) -> Span | None:

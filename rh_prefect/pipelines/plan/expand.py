@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from rh_prefect.media.names import folded
+from rh_prefect.media.names import folded, wrong_part
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.check.check_result import ItemProblems
 from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
@@ -237,7 +237,7 @@ class Expander:
             instance.request, instance.kind = draft.params, draft.kind
             instance.seconds = draft.seconds.expected if draft.seconds is not None else None
             self._add(instance)
-            self._save_as(draft)
+            self._save_as(instance, draft.frame)
         found = await self._look_up(drafts)
         outputs = {id(draft): self._output(draft, works) for draft, works in zip(drafts, found, strict=True)} | blocked
         return [outputs[id(draft)] for draft in every]
@@ -323,18 +323,15 @@ class Expander:
         cost = works[0].known.cost if works[0].known is not None else None
         return StepOutput(takes[0], takes, label, cost if cost is not None else ABSENT, instance.doubts, instance)
 
-    def _save_as(self, draft: Draft) -> None:
-        step, instance = draft.instance.step, draft.instance
+    def _save_as(self, instance: Instance, frame: Frame) -> None:
+        step = instance.step
         if step.save_as is None:
             return
         for _, reference in references_in(step.save_as):
-            value = evaluate(reference.text, draft.frame)
-            if isinstance(value, str) and ("/" in value or "\\" in value or value in ("", ".", "..") or "\0" in value):
-                problem = (
-                    f"{reference.text} is '{value}', and in save_as it must be one part of a name, without / and .."
-                )
-                self._refuse_name(instance, problem)
-        instance.save_as = _name(step.save_as, draft.frame)
+            value = evaluate(reference.text, frame)
+            if isinstance(value, str) and (wrong := wrong_part(value)):
+                self._refuse_name(instance, f"{reference.text} is '{value}', and in save_as {wrong}")
+        instance.save_as = _name(step.save_as, frame)
         first = instance.save_as.partition("/")[0]
         if folded(first) in RESERVED_FOLDERS:
             self._refuse_name(
@@ -354,6 +351,8 @@ class Expander:
         instance = Instance(path, frame.id, step, at, "review", is_sure=frame.is_sure, number=frame.top_number)
         instance.doubts = doubts_on(frame, at)
         instance.candidates = candidates
+        question = evaluate(step.ask, frame)
+        instance.ask = question if isinstance(question, str) else step.ask
         needs = (maker for one in candidates for maker in (one.maker, *makers(one.value)) if maker is not None)
         instance.needs = list(dict.fromkeys(needs))
         instance.request = {"of": candidates_id([str(mark(one)) for one in shown])}
@@ -365,8 +364,10 @@ class Expander:
         if (cause := self.conditions.cause(instance)) is not None:
             return self._block(instance, cause)
         self._add(instance)
+        self._save_as(instance, frame)
         chosen = self._chosen(instance, shown)
         instance.state = "r" if chosen is None else "="
+        instance.chosen = chosen
         value = chosen if chosen is not None else shown[0] if shown else ABSENT
         if chosen is None or doubts:
             value = undecided(value, instance, f"review:{instance.address}:")

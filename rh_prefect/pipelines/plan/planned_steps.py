@@ -367,6 +367,8 @@ class Instance:
         row: The row of a table that its item comes from, for messages.
         problems: What is wrong with its values. A run makes no such step; values that a model gave are known then only.
         candidates: What a review shows.
+        ask: The question of a review.
+        chosen: The result that a review has; None where none is chosen yet.
         used_at: The path of the step with `use` that it comes from, in the file that is planned.
         stops_run: Whether the run starts no more steps after its failure; see `on_error`.
         blocked_by: The address of the failed step without which it cannot be made; empty if there is none.
@@ -406,6 +408,8 @@ class Instance:
     row: str = ""
     problems: list[str] = field(default_factory=list)
     candidates: Sequence[Candidate] = ()
+    ask: str = ""
+    chosen: Any = None
     used_at: Path = ()
     stops_run: bool = False
     number: int = 0

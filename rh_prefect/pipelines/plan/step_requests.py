@@ -11,7 +11,7 @@ from rh_prefect.catalog.model import Model, Param
 from rh_prefect.catalog.validation import check, check_file
 from rh_prefect.errors import MediaError, UnknownModelError
 from rh_prefect.pipelines.check import Checked, feed, wrong_fields
-from rh_prefect.pipelines.check.paid_steps import no_such_model
+from rh_prefect.pipelines.check.paid_steps import misspelt, no_such_model
 from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import Step
@@ -19,7 +19,15 @@ from rh_prefect.pipelines.plan.count_settings import count_of
 from rh_prefect.pipelines.plan.identity import is_settled, mark
 from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.pipelines.plan.request_price import input_seconds, output_seconds, price_of
-from rh_prefect.pipelines.plan.step_drafts import Draft, files_in, link_needs, plain, without_failed
+from rh_prefect.pipelines.plan.step_drafts import (
+    Draft,
+    files_in,
+    is_file_in,
+    link_needs,
+    not_a_file,
+    plain,
+    without_failed,
+)
 from rh_prefect.pipelines.planning_values import ABSENT, File, Frame, Unknown, characters, digest, number_of
 from rh_prefect.pipelines.site_graphs import SavedGraph, SavedGraphs, UnreadGraph, node_digests
 
@@ -80,6 +88,8 @@ def _of_graph(step: Step, instance: Instance, frame: Frame, failed: Collection[s
     draft = Draft(instance, frame, _kind_of(kind or "file"), endpoint)
     values = {key: plain(without_failed(evaluate(value, frame), step, failed)) for key, value in step.with_.items()}
     values = {key: value for key, value in values.items() if value is not ABSENT}
+    several = (key for key, value in values.items() if isinstance(value, list | dict))
+    draft.problems.extend((("with", key), f"{key} takes one value, and several are given") for key in several)
     draft.params = {key: mark(value) for key, value in values.items()}
     draft.is_settled = is_settled(values)
     instance.values = dict(values)
@@ -141,6 +151,7 @@ def _of_model(step: Step, instance: Instance, frame: Frame, failed: Collection[s
     by_reference = "$(" in str(step.model)
     values = _values(draft, step, model, frame, by_reference, failed)
     _feed(draft, step, model, frame, values, failed)
+    _refuse_texts(draft, model, values)
     payload = _check(draft, model, values)
     draft.is_settled = is_settled(values)
     instance.values = dict(values)
@@ -162,7 +173,9 @@ def _values(
             continue
         param = model.find_param(name)
         value = plain(without_failed(evaluate(written, frame), step, failed))
-        if param is None and by_reference:
+        if param is None and by_reference and (wrong := misspelt(model, name, step.with_)):
+            draft.problems.append((("with", name), wrong))
+        elif param is None and by_reference:
             draft.notes.append(f"{model.name} has no {name}; the parameter is not sent to this model.")
         elif value is not ABSENT:
             values[param.name if param is not None else name] = value
@@ -176,6 +189,8 @@ def _feed(
     for source in sources:
         value = plain(without_failed(evaluate(source, frame), step, failed))
         first = next(iter(files_in(value)), None)
+        if value is not ABSENT and (wrong := not_a_file(value)):
+            draft.problems.append((("from",), f"from takes files, and {wrong}"))
         if first is None:
             continue
         param, fault = feed(model, first.kind, {*values})
@@ -183,6 +198,16 @@ def _feed(
             draft.problems.append((("from",), fault.replace("this", str(source), 1)))
         else:
             values[param.name] = value
+
+
+def _refuse_texts(draft: Draft, model: Model, values: Mapping[str, Any]) -> None:
+    """Refuses what is no file where the model takes one, and a file where it takes none."""
+    media = {param.name: param.type for param in model.media_params}
+    for name, value in values.items():
+        if name in media and (wrong := not_a_file(value)):
+            draft.problems.append((("with", name), f"{name} takes a file of kind {media[name]}, and {wrong}"))
+        elif name not in media and is_file_in(value):
+            draft.problems.append((("with", name), f"{name} takes no file, and a file is given"))
 
 
 def _check(draft: Draft, model: Model, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,7 +221,10 @@ def _check(draft: Draft, model: Model, values: Mapping[str, Any]) -> dict[str, A
     )
     stand_ins = {name: _stand_in(value, params[name]) for name, value in values.items()}
     found = check(model, stand_ins, unchecked=unchecked)
-    draft.problems.extend((_key_of(problem, values), problem) for problem in found.problems)
+    wrong = {key[-1] for key, _ in draft.problems}
+    for problem in found.problems:
+        follows = problem.partition(" ")[0] in wrong or ("from" in wrong and "missing" in problem)
+        draft.problems.extend([] if follows else [(_key_of(problem, values), problem)])
     draft.notes.extend(found.notices)
     payload = dict(found.values)
     for name, value in values.items():

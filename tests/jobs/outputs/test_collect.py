@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.record_types import End, Link
 from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.outputs import manifest as manifests
-from rh_prefect.jobs.outputs.collect import LONGEST_PAUSE, TRIES, Collector
+from rh_prefect.jobs.outputs.collect import LONGEST_PAUSE, TRIES, Collector, extension_of_output
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.requests.request_preparation import JobRequest
 from rh_prefect.media.store import MediaStore
@@ -494,3 +494,20 @@ async def test_an_output_is_saved_although_another_one_fails_at_once(journal: Fo
     with pytest.raises(StoreError, match="no space left"):
         await collect(Host(links), journal, tmp_path, links=links)
     assert [name for name in store_in(tmp_path).list() if name.endswith(".png")]
+
+
+@pytest.mark.parametrize(
+    ("link", "content", "name"),
+    [
+        ("https://files/a.png", samples.mp4, "mp4"),
+        ("https://files/a.mp4", samples.png, "png"),
+        ("https://files/a.jpg", samples.png, "jpg"),  # of the right kind
+        ("https://files/a.xyz", samples.png, "xyz"),
+    ],
+)
+def test_the_kind_of_the_content_decides_the_extension(
+    link: str, content: Callable[[Path], Path], name: str, tmp_path: Path
+) -> None:
+    part = content(tmp_path / f"sample.{name if name in ('mp4', 'png') else 'png'}")
+    end = End(task_id=TASK, status="SUCCESS", at="", links=(Link(url=link),))
+    assert extension_of_output(end, 0, part) == name

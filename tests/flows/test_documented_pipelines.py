@@ -1,0 +1,52 @@
+"""Every pipeline in the README and in docs/ runs to its end on an emulator, as a reader would run it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rh_prefect.emulator import Emulator
+from rh_prefect.flows.pipeline import Pipeline
+from rh_prefect.media.media import Media
+from tests.pipelines.test_examples import ROOT, TEXTS, some
+from tests.support.emulator_env import environment
+
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(300)]
+
+PAGES = [name for name in TEXTS if ".md" in name]
+UNUSED = {"pipelines.md 2": {"photo": None}}
+"""Parameters that are left out, so that the steps are made that replace them."""
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[Emulator]:
+    with Emulator(long_side=64, fps=6) as one:
+        yield one
+
+
+@pytest.mark.parametrize("name", PAGES)
+async def test_it_makes_its_outputs(
+    name: str, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, value in environment(emulator, tmp_path).items():
+        monkeypatch.setenv(variable, value)
+    text = re.sub(r"\b(1080|1920)\b", lambda size: str(int(size[1]) // 10), TEXTS[name])
+    pipeline = Pipeline.from_text(text)
+    params = pipeline.file.params
+    given = {key: some(key, param, tmp_path) for key, param in params.items()} | UNUSED.get(name, {})
+    result = await pipeline.run(given, budget=100)
+    assert {one.state for one in result.steps} <= {"made", "absent"}
+    made = [one for value in result.outputs.values() for one in (value if isinstance(value, list) else [value])]
+    assert made
+    assert all(isinstance(one, Media) for one in made)
+    saved = {file for one in result.steps for file in one.files}
+    assert {one.uri for one in made} <= saved
+
+
+def test_the_pages_have_pipelines() -> None:
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    written = sum(len(re.findall(r"(?m)^```yaml\n(?:(?!^```).*\n)*?steps:", page.read_text())) for page in pages)
+    assert written == len(PAGES) > 5
