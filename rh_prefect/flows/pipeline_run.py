@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from bisect import bisect, insort
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -49,7 +50,9 @@ from rh_prefect.pipelines.stored_edits import EditResults
 from rh_prefect.pipelines.work_runner import WorkResult, WorkRunner
 
 MAX_IN_FLIGHT = 200
-"""How many steps of a run are begun at once; the account's slots decide how many of their tasks run."""
+"""How many steps of a run are begun at once; the account's slots decide how many of their tasks run.
+
+The steps of earlier items are begun even if so many of later ones wait for slots."""
 
 EDITS_AT_ONCE = 2
 _SHARE = 5
@@ -189,6 +192,7 @@ class PipelineRun:
         self._running: dict[asyncio.Task[None], Instance] = {}
         self._begun: set[str] = set()
         self._ended: dict[str, State[Any]] = {}
+        self._paid_items: set[str] = set()
         self._edit_room = asyncio.Semaphore(EDITS_AT_ONCE)
         self._there: set[str] = set()  # edits whose files this run has made or found
         self._rendering: SharedTasks[str, None] = SharedTasks()
@@ -347,12 +351,14 @@ class PipelineRun:
         lost = {*self.outcome.errors, *self.blocked()}
         lost.update(one.address for one in self.plan.instances if not self._is_selected(one))
         self._refused.clear()
+        before = sorted(one.numbers for one in self._running.values())
         for instance in self._ready():
-            if len(self._running) >= MAX_IN_FLIGHT:
+            if bisect(before, instance.numbers) >= MAX_IN_FLIGHT:
                 break
             if instance.address in lost or self._runs_in_other_shape(instance) or not self._may_begin(instance, lost):
                 continue
             self._begun.add(instance.address)
+            insort(before, instance.numbers)
             task = asyncio.ensure_future(self._make(instance))
             self._running[task] = instance
         for listener in listeners if self._running else ():
@@ -403,11 +409,16 @@ class PipelineRun:
 
     def _ready(self) -> list[Instance]:
         """Returns the steps that can start, in the order of their items, so that the first items are done first."""
-        found: list[tuple[int, int, Instance]] = []
-        for number, one in enumerate(self.plan.instances):
-            if one.address not in self._begun and self._is_ready(one):
-                found.append((one.number, number, one))
-        return [one for _, _, one in sorted(found, key=lambda each: each[:2])]
+        ready = (one for one in self.plan.instances if one.address not in self._begun and self._is_ready(one))
+        return sorted(ready, key=lambda one: one.numbers)
+
+    def _slot_position(self, instance: Instance) -> tuple[int, ...]:
+        """Returns when a step gets a slot among those that wait: items that this process has paid for are ended first.
+
+        Steps reach the queue in any order, so that the first free slots may go to later items.
+        """
+        is_first = not instance.item or instance.top_item in self._paid_items
+        return (0 if is_first else 1, *instance.numbers)
 
     def _is_ready(self, one: Instance) -> bool:
         exists = all(work.state == "=" for work in one.works)
@@ -486,7 +497,7 @@ class PipelineRun:
 
     async def _paid_work(self, instance: Instance, work: Work) -> None:
         tools = self._tools
-        call = work_call(instance, work)
+        call = replace(work_call(instance, work), position=self._slot_position(instance))
         if tools.reviewed is not None and (refusal := tools.reviewed.refusal(instance, work)):
             call = replace(call, forbidden=f"{refusal}, and {tools.reviewed.name} is what was reviewed. {_PLAN_AGAIN}")
         try:
@@ -496,6 +507,7 @@ class PipelineRun:
         home = result.home
         if result.is_new:
             self.outcome.new_steps.add(instance.address)
+            self._paid_items.add(instance.top_item)
         known = KnownWork("=", result.files, home.texts, home.value, home.cost, task_id=home.task_id)
         self._known.add(work.key, call.shape, known)
 

@@ -27,6 +27,7 @@ from rh_prefect.errors import (
 )
 from rh_prefect.jobs.accounts.account import Member, is_native
 from rh_prefect.jobs.accounts.account_slot import SlotLease
+from rh_prefect.jobs.accounts.limiter import Turn
 from rh_prefect.jobs.download_folder import part_file, remove
 from rh_prefect.jobs.engine import JobEngine
 from rh_prefect.jobs.events import JobEvent
@@ -78,6 +79,7 @@ class WorkCall:
         price: What it costs at most, where neither the catalogue nor RunningHub knows its price.
         forbidden: Why the run must not pay for it; see `work_lifecycle.WorkPolicy`.
         saved_graph: Of a workflow or an app: the fingerprint of the graph that the plan has read.
+        position: When it gets a slot among the works of its run; see `limiter.Turn`.
     """
 
     name: str
@@ -91,6 +93,7 @@ class WorkCall:
     price: Decimal | None = None
     forbidden: str = ""
     saved_graph: str = ""
+    position: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +234,7 @@ class WorkRunner:
         pool, records = engine.pool.for_endpoint(request.endpoint), JobRecords(self._works, work)
         ledger = WorksLedger(scope, self._works)
         policy = policy_of(request, scope, call.options, job=records.name, may_switch_account=not engine.pool.is_single)
+        turn = Turn(ledger.flow_run, work_call.position)
         context = WorkContext(
             request=request,
             records=records,
@@ -238,7 +242,7 @@ class WorkRunner:
             store=call.store,
             observer=call.observer,
             policy=policy,
-            lease=SlotLease(pool, pool.exclusions(scope), model=request.model, job=records.name),
+            lease=SlotLease(pool, pool.exclusions(scope), model=request.model, job=records.name, turn=turn),
             services=engine.services,
             spending=spend_tracker_of(ledger, attempt=scope.calls.number),
             options=call.options,

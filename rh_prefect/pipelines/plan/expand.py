@@ -154,7 +154,7 @@ class Expander:
         instance = Instance(
             path, frame.id, step, at, step.model or step.edit or step.action, "x", is_sure=frame.is_sure
         )
-        instance.doubts, instance.number = doubts_on(frame, at), frame.top_number
+        instance.doubts, instance.numbers = doubts_on(frame, at), frame.numbers
         if found is False:
             frame.names[name] = ABSENT
         else:
@@ -213,7 +213,7 @@ class Expander:
         """Determines the works of many items at once, and their results."""
         blocked: dict[int, StepOutput] = {}
         for draft in drafts:
-            draft.instance.row, draft.instance.number = draft.frame.row_around, draft.frame.top_number
+            draft.instance.row, draft.instance.numbers = draft.frame.row_around, draft.frame.numbers
             draft.instance.doubts = doubts_on(draft.frame, draft.instance.at)
             draft.instance.waits_for = self.conditions.waits_for(step, draft.frame)
             self.conditions.keep_open(draft, step)
@@ -348,7 +348,7 @@ class Expander:
         texts = step.review if isinstance(step.review, list) else [step.review]
         candidates = [one for text in texts for one in self._candidates(str(text), frame)]
         shown = [one.value for one in candidates]
-        instance = Instance(path, frame.id, step, at, "review", is_sure=frame.is_sure, number=frame.top_number)
+        instance = Instance(path, frame.id, step, at, "review", is_sure=frame.is_sure, numbers=frame.numbers)
         instance.doubts = doubts_on(frame, at)
         instance.candidates = candidates
         needs = (maker for one in candidates for maker in (one.maker, *makers(one.value)) if maker is not None)
@@ -435,7 +435,7 @@ class Expander:
         # What is made of an argument that is not decided may exist.
         is_sure = frame.is_sure and at not in frame.undecided and not doubtful
         found = Frame(names=names, id=frame.id, is_sure=is_sure, is_pending=pending, waits_for=waits_for)
-        found.top_number = frame.top_number
+        found.numbers = frame.numbers
         found.doubts = doubts_on(frame, at)
         found.problems = (*frame.problems_around, *wrong.values())
         return found

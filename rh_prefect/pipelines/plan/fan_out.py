@@ -68,7 +68,7 @@ class FanOuts:
         doubts = doubts_on(frame, at)
         if not step.is_fan_out:
             one = Frame(frame, {}, frame.id, frame.number, frame.is_sure, frame.row, pending, waits_for, doubts=doubts)
-            one.top_number = frame.top_number
+            one.numbers = frame.numbers
             return Group([one], is_fan_out=False)
         found = _matrix_of(step, frame) if step.matrix is not None else _items_of(step, frame)
         may_change, doubtful = any(one.is_pending for one in found), list[Frame]()
@@ -108,7 +108,7 @@ class FanOuts:
                 one.doubts |= {cut}
         for number, one in enumerate(found, 1):
             one.number = one.names["number"] = number
-            one.top_number = frame.top_number or number
+            one.numbers = (*frame.numbers, number)
             may_change |= not _name_item(step, one, frame)
         if may_change:
             self.open[path] = not frame.id

@@ -180,7 +180,7 @@ class Selection:
         """
         in_steps = not self.steps or bool({one.path, one.address} & self.steps)
         in_items = not self.items or not one.item or one.top_item in self.top_items
-        return in_steps and in_items and (not self.sample or one.number <= self.sample)
+        return in_steps and in_items and (not self.sample or not one.numbers or one.numbers[0] <= self.sample)
 
 
 class KnownWorks(Protocol):
@@ -302,7 +302,7 @@ class Instance:
         path: The step with the groups around it: `each.clip`.
         item: The item's id with those of the items around it, as in `anna/calm-5`; empty outside of fan-outs. A `/` in
             an id is written as `%2F`.
-        number: The number of its item in the outermost fan-out; 0 outside of fan-outs.
+        numbers: The number of its item, after those of the items around it; empty outside of fan-outs.
         step: Its declaration.
         at: Its path in the file.
         model: The model's name, or the edit's.
@@ -375,7 +375,7 @@ class Instance:
     candidates: Sequence[Candidate] = ()
     used_at: Path = ()
     stops_run: bool = False
-    number: int = 0
+    numbers: tuple[int, ...] = ()
     blocked_by: str = ""
 
     @property
