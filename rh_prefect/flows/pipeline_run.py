@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import bisect, insort
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -351,11 +351,12 @@ class PipelineRun:
         lost = {*self.outcome.errors, *self.blocked()}
         lost.update(one.address for one in self.plan.instances if not self._is_selected(one))
         self._refused.clear()
+        self._tools.budget.consider(self.plan, running=self._running.values(), lost=lost)
         before = sorted(one.numbers for one in self._running.values())
         for instance in self._ready():
             if bisect(before, instance.numbers) >= MAX_IN_FLIGHT:
                 break
-            if instance.address in lost or self._runs_in_other_shape(instance) or not self._may_begin(instance, lost):
+            if instance.address in lost or self._runs_in_other_shape(instance) or not self._may_begin(instance):
                 continue
             self._begun.add(instance.address)
             insort(before, instance.numbers)
@@ -395,14 +396,14 @@ class PipelineRun:
             )
         return InputError(f"{problem}. Nothing was paid for it. What to do: change the step, or make another take.")
 
-    def _may_begin(self, instance: Instance, lost: Collection[str]) -> bool:
+    def _may_begin(self, instance: Instance) -> bool:
         refusal: RunningHubError | None = None
         if instance.problems:  # in what a model has answered: the first plan is refused as a whole
             refusal = self._input_error(instance)
         elif instance.unread_graph and any(work.state != "=" for work in instance.works):
             refusal = JobError(f"{instance.address}: {instance.unread_graph} Nothing was paid for it.")
         else:
-            refusal = self._tools.budget.refusal(instance, self.plan, running=self._running.values(), lost=lost)
+            refusal = self._tools.budget.refusal(instance)
         if refusal is not None:
             self._refused[instance.address] = refusal
         return refusal is None

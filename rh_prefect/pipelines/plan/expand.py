@@ -82,7 +82,7 @@ class Expander:
         """
         self._saved, self._bind_used = saved, bind_used
         self._top, self._site, self._known, self.choices = checked, site, known, choices
-        self._run = dict(run)
+        self._run, self.selection = dict(run), selection
         self.problems, self.item_problems = problems, ItemProblems(problems)
         self.instances: list[Instance] = []
         self.works: dict[tuple[str, str], Work] = {}  # by key and shape

@@ -17,7 +17,7 @@ from rh_prefect.pipelines.document import Problem, Problems, nearest_sentence, v
 from rh_prefect.pipelines.file_model import Budget
 from rh_prefect.pipelines.plan.expand import Expander
 from rh_prefect.pipelines.plan.fan_out import mark_chosen
-from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection, Work, grouped
+from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection, Work, grouped, own_works
 from rh_prefect.pipelines.plan.request_price import total
 from rh_prefect.pipelines.planning_values import Undecided, deciding
 from rh_prefect.pipelines.takes_file import step_of
@@ -237,6 +237,7 @@ def finish(expander: Expander, checked: Checked, problems: Problems, plan: Plan)
     _note_unknown_addresses(expander)
     plan.instances, plan.works = expander.instances, list(expander.works.values())
     _note_budget(plan, expander)
+    _refuse_item_budget(plan, expander.selection, checked, problems)
     plan.notes = [*checked.notes, *expander.notes]
     plan.problems = list(problems)
     plan.outputs, plan.new_takes = expander.outputs, expander.takes.new
@@ -377,3 +378,25 @@ def _note_budget(plan: Plan, expander: Expander) -> None:
         expander.notes[f"The budget of {amount} is below the minimum price; some results will not be made."] = None
     if plan.budget.whole_items and not plan.budget.amount:
         expander.notes["The budget is 0: only existing results are used."] = None
+
+
+def _refuse_item_budget(plan: Plan, selection: Selection, checked: Checked, problems: Problems) -> None:
+    """Reports a budget of items with which a selected item would be begun and paid for, and could not be finished."""
+    if plan.budget is None or plan.budget.item is None:
+        return
+    budget, own = Decimal(str(plan.budget.item)), {key for keys in own_works(plan.instances).values() for key in keys}
+    least: dict[str, dict[str, Decimal]] = {}
+    for one in plan.instances:
+        if one.item and selection.has(one):
+            sure = {work.key: work.price.least for work in one.works if work.is_paid and work.is_sure}
+            least.setdefault(one.top_item, {}).update({key: sure[key] for key in sure.keys() & own})
+    prices = {item: sum(works.values(), Decimal(0)) for item, works in least.items()}
+    dear = {item: price for item, price in prices.items() if price > budget}
+    if dear:
+        item, price = max(dear.items(), key=lambda each: each[1])
+        others = f" ({len(dear)} items are above it)" if len(dear) > 1 else ""
+        message = (
+            f"item {visible(item)} costs at least {price.normalize():f} {plan.currency} and would not be finished: the "
+            f"budget of an item is {plan.budget.item:g}{others}; raise budget.item, or select other items"
+        )
+        problems.add(checked.document, ("budget", "item"), message)

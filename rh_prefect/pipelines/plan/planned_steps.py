@@ -438,6 +438,24 @@ def paid_steps(steps: Iterable[Instance]) -> Iterator[Instance]:
         yield from (one,) if one.is_paid else paid_steps(one.needs)
 
 
+def own_works(instances: Iterable[Instance]) -> dict[str, list[str]]:
+    """Returns the keys of the works that only the steps of one item of an outermost fan-out need, by item.
+
+    Args:
+        instances: The steps of a plan.
+    """
+    owners: dict[str, str | None] = {}
+    for one in instances:
+        for work in one.works:
+            if owners.setdefault(work.key, one.top_item) != one.top_item:
+                owners[work.key] = None
+    found: dict[str, list[str]] = defaultdict(list)
+    for key, item in owners.items():
+        if item:
+            found[item].append(key)
+    return found
+
+
 def grouped(instances: Sequence[Instance]) -> dict[str, list[Instance]]:
     """The instances by their step, in the order of the file."""
     found: dict[str, list[Instance]] = defaultdict(list)
