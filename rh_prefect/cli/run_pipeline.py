@@ -105,6 +105,7 @@ def run(
         arguments = _with_reviewed("run", arguments, reviewed)
     found = read_choices(takes_file(file))
     selection = Selection(frozenset(only or ()), frozenset(item or ()), sample)
+    selection = selection if reviewed is None else reviewed.selected(selection)
     first = _checked_plan(pipeline, arguments)
     first.refuse_unknown(selection)
     check_retake(first, retake or (), selection)

@@ -156,8 +156,10 @@ async def run_pipeline(
     scope = current_scope()
     if scope is None:
         raise InputError("A pipeline runs in a flow. What to do: use Pipeline.run(...) or Pipeline.flow().")
+    selection = Selection(frozenset(options.only or ()), frozenset(options.items or ()), options.sample)
+    selection = selection if reviewed is None else reviewed.selected(selection)
     arguments = {name: value for name, value in params.items() if value is not None}
-    run = await _prepare(pipeline, arguments, options, scope, reviewed)
+    run = await _prepare(pipeline, arguments, options, selection, scope, reviewed)
     plan = await run.make_plan()
     _refuse(plan)
     plan.refuse_unknown(run.selection, new=options.new or ())
@@ -208,6 +210,7 @@ async def _prepare(
     pipeline: files.Pipeline,
     params: Mapping[str, Any],
     options: RunOptions,
+    selection: Selection,
     scope: FlowScope,
     reviewed: ReviewedPlan | None,
 ) -> PipelineRun:
@@ -237,7 +240,6 @@ async def _prepare(
         budget=RunBudget(spending),
         reviewed=reviewed,
     )
-    selection = Selection(frozenset(options.only or ()), frozenset(options.items or ()), options.sample)
     saved: SavedGraphs = await LOOP.call(read_saved_graphs(pipeline.checked, engine.pool))
     last = await tools.last_runs.read(pipeline.name, _deployment()) if saved else None
     if last is not None:

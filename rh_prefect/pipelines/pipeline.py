@@ -176,6 +176,7 @@ class Pipeline:
         arguments = {**(params or {}), **more}
         values = await reader.bind(arguments)
         plan = self._head(arguments, reader)
+        plan.selection = selection or Selection()
         if problems:
             plan.problems = list(problems)
             return plan

@@ -52,6 +52,7 @@ class Plan:
         new_takes: The take that was chosen for each step which is to be made again, by address.
         items: How many items the top fan-outs have, by their names.
         paths: The names of all steps of the file and of the files that it uses, as in `each.picture`.
+        selection: The part that a run of the plan makes.
         open_fan_outs: The fan-outs whose items are not all known yet, each with whether it is an outermost one.
     """
 
@@ -76,6 +77,7 @@ class Plan:
     outputs: Mapping[str, Any] = field(default_factory=dict)
     new_takes: Mapping[str, int] = field(default_factory=dict)
     paths: Collection[str] = ()
+    selection: Selection = field(default_factory=Selection)
     open_fan_outs: Mapping[str, bool] = field(default_factory=dict)
 
     def __repr__(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -166,6 +167,22 @@ class Selection:
     steps: frozenset[str] = frozenset()
     items: frozenset[str] = frozenset()
     sample: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The selection as plain JSON data, under the names of a run's options."""
+        return {"only": sorted(self.steps), "items": sorted(self.items), "sample": self.sample}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Selection:
+        """Reads what `as_json` has returned; everything is selected where a key is missing."""
+        return cls(frozenset(data.get("only", ())), frozenset(data.get("items", ())), data.get("sample", 0))
+
+    @property
+    def words(self) -> str:
+        """The selection as options of a command."""
+        options = [("--only", one) for one in sorted(self.steps)] + [("--item", one) for one in sorted(self.items)]
+        options += [("--sample", str(self.sample))] if self.sample else []
+        return shlex.join(word for option in options for word in option)
 
     @property
     def top_items(self) -> frozenset[str]:
