@@ -37,7 +37,7 @@ from rh_prefect.cli.pipelines import (
 )
 from rh_prefect.cli.prefect_server import is_configured, prefect_api
 from rh_prefect.errors import InputError, PipelineIncomplete
-from rh_prefect.pipelines.plan.planned_steps import Selection, paid_steps
+from rh_prefect.pipelines.plan.planned_steps import NoWorks, Selection, paid_steps
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.takes_file import add_choices, read_choices, takes_file
 
@@ -211,7 +211,7 @@ def _with_reviewed(command: str, arguments: dict[str, Any], reviewed: ReviewedPl
 
 def _checked_plan(pipeline: Pipeline, arguments: dict[str, Any]) -> Plan:
     """Makes a plan without the records; exits on wrong parameters before a server is started."""
-    plan = asyncio.run(pipeline.plan(arguments))
+    plan = asyncio.run(pipeline.plan(arguments, known=NoWorks()))
     _end_with_problems(plan)
     return plan
 

@@ -35,14 +35,14 @@ from rh_prefect.media.input_access_policy import allow_below
 from rh_prefect.pipelines import pipeline as files
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.input_reader import Inputs, input_roots
-from rh_prefect.pipelines.known_works import StoredWorks, cache_of
+from rh_prefect.pipelines.known_works import StoredWorks, cache_of, open_records
 from rh_prefect.pipelines.last_run import COMMAND_LINE, LastRun, open_last_runs, since
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import Selection
+from rh_prefect.pipelines.plan.planned_steps import KnownWorks, Selection
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.run_ledger import RecordsPlace, WorksLedger, note_place
 from rh_prefect.pipelines.save_as import SavedNames
-from rh_prefect.pipelines.site_graphs import SavedGraphs, read_saved_graphs, with_used_graphs
+from rh_prefect.pipelines.site_graphs import SavedGraphs, ids_in, read_saved_graphs, with_used_graphs
 from rh_prefect.pipelines.stored_edits import open_edits
 from rh_prefect.pipelines.work_runner import WorkRunner
 from rh_prefect.pipelines.works_store import open_works, records_url
@@ -66,6 +66,33 @@ class Pipeline(files.Pipeline):
             reviewed: A plan that was reviewed; runs of the flow pay for nothing else.
         """
         return pipeline_flow(self, reviewed=reviewed)
+
+    async def plan(
+        self, params: Mapping[str, Any] | None = None, /, *, known: KnownWorks | None = None, **more: Any
+    ) -> Plan:
+        """Returns what a run would do and pay, as `rh-prefect plan` shows it: results that exist cost nothing.
+
+        Args:
+            params: The parameters' values; those whose names are not Python names go here, too.
+            known: The results that exist; by default those in the file's storage. `NoWorks()` plans without results.
+            **more: Parameters by name, and what else `rh_prefect.pipelines.pipeline.Pipeline.plan` takes.
+
+        Raises:
+            ConfigError: The storage cannot be used.
+            StoreError: The records cannot be read.
+        """
+        if known is not None:
+            return await super().plan(params, known=known, **more)
+        known, notes = open_records(await load_storage(self.file.storage), get_settings()), list[str]()
+        if next(ids_in(self.checked), None) is not None:
+            try:
+                engine = await load_engine(self.file.credentials)
+                more = {"saved_graphs": await LOOP.call(read_saved_graphs(self.checked, engine.pool)), **more}
+            except RunningHubError as error:
+                notes.append(f"The graphs of workflows and apps were not read: {error.message}")
+        plan = await super().plan(params, known=known, **more)
+        plan.notes = [*plan.notes, *notes]
+        return plan
 
     async def run(
         self, params: Mapping[str, Any] | None = None, /, *, reviewed: ReviewedPlan | None = None, **more: Any
