@@ -7,21 +7,31 @@ knows the inputs of the steps that follow.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from bisect import bisect, insort
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
 from rh_prefect.caches_and_locks import SharedTasks
-from rh_prefect.errors import BudgetExceeded, InputError, JobError, MediaError, RunningHubError
+from rh_prefect.client.connections import chance
+from rh_prefect.errors import (
+    BudgetExceeded,
+    InputError,
+    JobError,
+    JournalError,
+    MediaError,
+    RunningHubError,
+    StoreError,
+)
 from rh_prefect.flow_runs.job_progress import expect_jobs
 from rh_prefect.flows.pipeline_budget import RunBudget
 from rh_prefect.flows.pipeline_events import What, tell
@@ -58,8 +68,44 @@ EDITS_AT_ONCE = 2
 _SHARE = 5
 """Plans take at most one part in so many of the time of the flow's thread."""
 
+STORE_PAUSES = (5.0, 30.0)
+"""Seconds before a step tries a storage that does not respond again: those of a batch's rows."""
+
 _LONGEST_GAP = 5.0
 _PLAN_AGAIN = "What to do: plan again and review the new plan."
+
+
+_log = logging.getLogger("rh_prefect")
+T = TypeVar("T")
+
+
+async def while_store_is_away(
+    make: Callable[[], Awaitable[T]],
+    *,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    jitter: Callable[[], float] = chance,
+) -> T:
+    """Makes something, and again after each pause while the storage or the records do not respond.
+
+    Args:
+        make: What to do; the records make it safe to repeat.
+        sleep: Waits.
+        jitter: Numbers from 0 to 1.
+
+    Raises:
+        StoreError: The storage refuses it for good, or does not respond after the last pause.
+        JournalError: The records do not respond after the last pause.
+    """
+    for pause in STORE_PAUSES:
+        try:
+            return await make()
+        except (StoreError, JournalError) as error:
+            if isinstance(error, StoreError) and error.is_permanent:
+                raise
+            seconds = pause * (1 + jitter() / 2)
+            _log.warning("%s Trying again in %.0f s.", error, seconds)
+        await sleep(seconds)
+    return await make()
 
 
 listeners: list[Callable[[Plan], None]] = []
@@ -111,7 +157,8 @@ class KnownResults:
         """Looks up works; see `KnownWorks.find`."""
         new = [query for query in dict.fromkeys(queries) if query not in self._found]
         if new:
-            self._found.update(zip(new, await LOOP.call(self._records.find(new)), strict=True))
+            found = await while_store_is_away(lambda: LOOP.call(self._records.find(new)))
+            self._found.update(zip(new, found, strict=True))
         return [self._found[query] for query in queries]
 
     async def new_take(self, base: str) -> int:
@@ -502,7 +549,7 @@ class PipelineRun:
         if tools.reviewed is not None and (refusal := tools.reviewed.refusal(instance, work)):
             call = replace(call, forbidden=f"{refusal}, and {tools.reviewed.name} is what was reviewed. {_PLAN_AGAIN}")
         try:
-            result: WorkResult = await LOOP.call(tools.runner.make(call, tools.call))
+            result: WorkResult = await while_store_is_away(lambda: LOOP.call(tools.runner.make(call, tools.call)))
         finally:
             self.outcome.costs[work.key] = tools.runner.spent_on(work.key, tools.call)
         home = result.home
@@ -521,8 +568,9 @@ class PipelineRun:
         """Makes an edit, or finds its result."""
         counts_as = files_that_stand_in(instance)
         try:
-            output = await LOOP.call(
-                self._tools.edits.make(instance.model, known_values(instance), counts_as=counts_as)
+            edits, values = self._tools.edits, known_values(instance)
+            output = await while_store_is_away(
+                lambda: LOOP.call(edits.make(instance.model, values, counts_as=counts_as))
             )
         except RunningHubError:
             raise
@@ -590,8 +638,11 @@ class PipelineRun:
             if await self._edit_again(instance) and instance.address not in self._there:
                 self._begun.discard(instance.address)
                 return
-        saved = [await LOOP.call(self._tools.names.save(file, name)) for file, name in self._named(instance)]
+        saved = [await self._save_as(file, name) for file, name in self._named(instance)]
         self.outcome.saved[instance.address] = saved
+
+    async def _save_as(self, file: Media, name: str) -> Media:
+        return await while_store_is_away(lambda: LOOP.call(self._tools.names.save(file, name)))
 
     def _named(self, instance: Instance) -> list[tuple[Media, str]]:
         """The results of a step, each with the name that the file gives it."""

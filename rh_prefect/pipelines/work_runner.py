@@ -18,10 +18,12 @@ from rh_prefect.errors import (
     ConfigError,
     JobError,
     JobTimeout,
+    JournalError,
     KeyRejected,
     MediaError,
     OutputsExpired,
     OutputsPending,
+    StoreError,
     TaskNotFound,
     TransportError,
 )
@@ -293,6 +295,13 @@ class WorkDriver(StepExecutor):
         self._spending.is_limited |= self._policy.budget is not None
         try:
             return await self._begin(cast(Any, run_work(self._policy)))
+        except (JournalError, StoreError) as error:
+            if not self._spending.newest_submit(self._key):
+                raise
+            raise error.of_step(self._policy.name).with_note(
+                "A task was paid for, or may have been. What to do: run again, which takes its result and pays for no "
+                "other one."
+            ) from error
         finally:
             self.release()
 
