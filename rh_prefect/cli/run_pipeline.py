@@ -127,7 +127,7 @@ def run(
     inputs = words_of(set=values, params=params, plan=plan, out=out, credentials=credentials, storage=storage)
     # Without --new and --retake: the takes are recorded, and another new take would be paid for.
     part = words_of(budget=budget, only=only, item=item, sample=sample or None, require_new=require_new)
-    again = _Again(file, dict(takes.items() - found.takes.items()), inputs, part)
+    again = _Again(file, takes, inputs, part)
     with prefect_api(say=not quiet), again:
         _run(pipeline.flow(reviewed), again, {**arguments, **options}, (account, place), quiet=quiet)
 
@@ -157,17 +157,14 @@ class _Again:
         from rh_prefect.flows import pipeline_run
 
         pipeline_run.listeners.remove(self._take_plan)
-        if kind is None:
-            self._record(self._takes)  # also if the results exist, so that no step has begun
 
     def _take_plan(self, plan: Plan) -> None:
-        self._record({**self._takes, **plan.new_takes})
-
-    def _record(self, takes: dict[str, int]) -> None:
+        takes = {**self._takes, **plan.new_takes}
         # Without those that are recorded: another command may have changed them since.
         new = dict(takes.items() - self._recorded.items())
         self._recorded = takes
-        if new and add_choices(takes_file(self._file), new) and not self._is_printed:
+        is_added = new and add_choices(takes_file(self._file), new, items=plan.items_by_number)
+        if is_added and not self._is_printed:
             self._is_printed = True
             print(
                 f"The takes of the new results are recorded in {takes_file(self._file)}; delete a line to return to "
@@ -330,7 +327,7 @@ def choose(
     for one in chosen.instances:
         if one.address in decided and one.state == "r" and one.note:
             raise InputError(f"choose: {one.address}: {one.note}. No choice was recorded.")
-    add_choices(takes_file(file), takes, decided)
+    add_choices(takes_file(file), takes, decided, items=current.items_by_number)
     inputs = words_of(set=values, params=params, plan=plan, out=out, credentials=credentials, storage=storage)
     again = shlex.join(["rh-prefect", "run", str(file), *inputs])
     print(f"The choices are saved in {takes_file(file)}. Next: `{again}`.")

@@ -409,7 +409,7 @@ class PipelineRun:
             insort(before, instance.numbers)
             task = asyncio.ensure_future(self._make(instance))
             self._running[task] = instance
-        for listener in listeners if self._running else ():
+        for listener in listeners:
             listener(self.plan)  # the new tasks run from the next await on
 
     def _runs_in_other_shape(self, instance: Instance) -> bool:

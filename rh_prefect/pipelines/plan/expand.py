@@ -249,6 +249,7 @@ class Expander:
         blocked: dict[int, StepOutput] = {}
         for draft in drafts:
             draft.instance.row, draft.instance.numbers = draft.frame.row_around, draft.frame.numbers
+            draft.instance.item_meaning = draft.frame.meaning
             draft.instance.doubts = doubts_on(draft.frame, draft.instance.at)
             draft.instance.waits_for = self.conditions.waits_for(step, draft.frame)
             self.conditions.keep_open(draft, step)
@@ -475,7 +476,7 @@ class Expander:
         # What is made of an argument that is not decided may exist.
         is_sure = frame.is_sure and at not in frame.undecided and not doubtful
         found = Frame(names=names, id=frame.id, is_sure=is_sure, is_pending=pending, waits_for=waits_for)
-        found.numbers = frame.numbers
+        found.numbers, found.meaning = frame.numbers, frame.meaning
         found.doubts = doubts_on(frame, at)
         found.problems = (*frame.problems_around, *wrong.values())
         return found

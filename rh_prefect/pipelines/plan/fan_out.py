@@ -28,6 +28,7 @@ from rh_prefect.pipelines.planning_values import (
     StepOutput,
     Unknown,
     deciding,
+    digest,
     makers,
     number_of,
 )
@@ -96,7 +97,7 @@ class FanOuts:
         doubts = doubts_on(frame, at)
         if not step.is_fan_out:
             one = Frame(frame, {}, frame.id, frame.number, frame.is_sure, frame.row, pending, waits_for, doubts=doubts)
-            one.numbers = frame.numbers
+            one.numbers, one.meaning = frame.numbers, frame.meaning
             return Group([one], is_fan_out=False)
         found = _matrix_of(_matrix_lists(step, frame), frame) if step.matrix is not None else _items_of(step, frame)
         may_change, doubtful = any(one.is_pending for one in found), list[Frame]()
@@ -141,6 +142,10 @@ class FanOuts:
         if may_change:
             self.open[path] = not frame.id
         self._check_ids(step, at, found, path, frame, checked)
+        for one in found:
+            if one.is_numbered or frame.meaning:
+                own = mark(_content(one.names.get("item"))) if one.is_numbered else one.names["id"]
+                one.meaning = digest([frame.meaning, own])[:8]
         return Group(found, is_fan_out=True, chosen=limit if limit is not None and len(found) > limit else None)
 
     def _is_selected(self, step: Step, at: Path, one: Frame, checked: Checked) -> bool:
@@ -178,6 +183,7 @@ class FanOuts:
                 while one.id in taken:
                     _rename(one, f"{own}-{next(number)}", outer)
                 taken.add(one.id)
+                one.is_numbered = True
         if not twice or step.id is None:
             return
         name, times = next(iter(twice.items()))
@@ -264,9 +270,17 @@ def _name_item(step: Step, one: Frame, outer: Frame) -> bool:
         stem = part(one.names["item"], "stem") if isinstance(one.names.get("item"), File) else ABSENT
         source = [stem]
         name = stem if isinstance(stem, str) else ""
+    one.is_numbered = not name or any(
+        option[0] == "number" for _, reference in references_in(step.id) for option in reference.options
+    )
     name = name or str(one.number)
     _rename(one, name, outer)
     return not any(isinstance(value, Unknown) for value in source)
+
+
+def _content(item: Any) -> Any:
+    """Returns an item without the place of its row, which changes when another row is inserted."""
+    return {name: one for name, one in item.items() if name != "\0row"} if isinstance(item, dict) else item
 
 
 def _rename(one: Frame, name: str, outer: Frame) -> None:

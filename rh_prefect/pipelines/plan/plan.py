@@ -106,6 +106,11 @@ class Plan:
         is_part = selection is not None and selection != Selection()
         return _price((work for one in selected for work in one.works), with_spare=is_part)
 
+    @property
+    def items_by_number(self) -> dict[str, str]:
+        """What the number in the address of a step means, for items without an id; see `Frame.meaning`."""
+        return {one.address: one.item_meaning for one in self.instances if one.item_meaning}
+
     def may_have(self, address: str) -> bool:
         """Returns whether a step has an address, or may have it when the items of its fan-out are known.
 
@@ -237,6 +242,7 @@ def finish(expander: Expander, checked: Checked, problems: Problems, plan: Plan)
     _refuse_same_addresses(expander.instances, checked, problems)
     _note_unused_takes(expander)
     _note_unknown_addresses(expander)
+    _refuse_bare_numbers(expander, checked, problems)
     plan.instances, plan.works = expander.instances, list(expander.works.values())
     _note_budget(plan, expander)
     _refuse_item_budget(plan, expander.selection, checked, problems)
@@ -365,6 +371,19 @@ def _note_unknown_addresses(expander: Expander) -> None:
     for address in (*expander.choices.takes, *expander.choices.choices):
         if address not in known:
             expander.notes[f"{visible(address)} has a take or a choice, and there is no such step or item."] = None
+
+
+def _refuse_bare_numbers(expander: Expander, checked: Checked, problems: Problems) -> None:
+    """Reports takes of the takes file for items with a number only: another row would move them to another item."""
+    for one in expander.instances:
+        if one.item_meaning and one.address in expander.choices.bare:
+            take, name = expander.choices.takes[one.address], visible(one.address)
+            message = (
+                f"the takes file: {name}: {take} is of an item that has only a number, which changes with the list; "
+                f"write {name}: {{take: {take}, of: '{one.item_meaning}'}} for the item that has it now, or give the "
+                "group an id"
+            )
+            problems.add(checked.document, one.used_at or one.at, message)
 
 
 def _is_listed(expander: Expander, name: str) -> bool:

@@ -354,6 +354,7 @@ class Instance:
         candidates: What a review shows.
         used_at: The path of the step with `use` that it comes from, in the file that is planned.
         stops_run: Whether the run starts no more steps after its failure; see `on_error`.
+        item_meaning: See `Frame.meaning`.
         blocked_by: The address of the failed step without which it cannot be made; empty if there is none.
     """
 
@@ -394,6 +395,7 @@ class Instance:
     stops_run: bool = False
     numbers: tuple[int, ...] = ()
     blocked_by: str = ""
+    item_meaning: str = ""
 
     @property
     def address(self) -> str:
