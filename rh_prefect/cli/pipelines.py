@@ -15,7 +15,7 @@ from rh_prefect.cli.argument_checks import printable, refuse_hidden, text_in
 from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.document import PipelineError, Problem, nearest_sentence
-from rh_prefect.pipelines.last_run import COMMAND_LINE, open_last_runs, since
+from rh_prefect.pipelines.last_run import open_last_runs, since
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import changes
 from rh_prefect.pipelines.plan.plan import Plan
@@ -60,7 +60,8 @@ Compare = Annotated[
     Path | None, Parameter(help="An earlier plan's JSON: show what changed since then; by default since the last run.")
 ]
 Deployment = Annotated[
-    str, Parameter(help="Compare with the last run of this deployment; by default of the command line, else of any.")
+    str | None,
+    Parameter(help="Compare with the last run of this deployment; by default of the command line, else of any."),
 ]
 Graph = Annotated[bool, Parameter(help="Show a tree of the steps instead of the table.", negative="")]
 Mermaid = Annotated[bool, Parameter(help="Show a Mermaid graph.", negative="")]
@@ -114,7 +115,7 @@ def plan(
     sample: Sample = 0,
     out: Out = None,
     compare: Compare = None,
-    deployment: Deployment = COMMAND_LINE,
+    deployment: Deployment = None,
     graph: Graph = False,
     mermaid: Mermaid = False,
     as_json: Json = False,
@@ -163,7 +164,7 @@ def _selected_price(plan: Plan, selection: Selection) -> Money:
     return price
 
 
-async def _compare(pipeline: Pipeline, plan: Plan, deployment: str, storage: str | None) -> None:
+async def _compare(pipeline: Pipeline, plan: Plan, deployment: str | None, storage: str | None) -> None:
     """Compares a plan with the last run in the records."""
     from rh_prefect.blocks.lookup import load_storage
 
@@ -174,7 +175,7 @@ async def _compare(pipeline: Pipeline, plan: Plan, deployment: str, storage: str
 
 
 async def saved_graphs(
-    pipeline: Pipeline, credentials: str | None, store: MediaStore, deployment: str = COMMAND_LINE
+    pipeline: Pipeline, credentials: str | None, store: MediaStore, deployment: str | None = None
 ) -> tuple[SavedGraphs | None, str]:
     """Reads the graphs of a pipeline's workflows and apps; where they cannot be read, returns None and why."""
     from rh_prefect.blocks.lookup import load_engine
@@ -198,7 +199,7 @@ async def _plan(
     allow: Sequence[str],
     storage: str | None,
     credentials: str | None,
-    deployment: str,
+    deployment: str | None,
     again: Mapping[str, Any],
 ) -> Plan:
     """Makes a plan from the results of earlier runs in the storage, without writing there."""

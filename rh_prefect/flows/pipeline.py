@@ -36,9 +36,9 @@ from rh_prefect.pipelines import pipeline as files
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.input_reader import Inputs, input_roots
 from rh_prefect.pipelines.known_works import StoredWorks, cache_of, open_records
-from rh_prefect.pipelines.last_run import COMMAND_LINE, LastRun, open_last_runs, since
+from rh_prefect.pipelines.last_run import LastRun, open_last_runs, since
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import KnownWorks, Selection
+from rh_prefect.pipelines.plan.planned_steps import Selection
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.run_ledger import RecordsPlace, WorksLedger, note_place
 from rh_prefect.pipelines.save_as import SavedNames
@@ -67,22 +67,23 @@ class Pipeline(files.Pipeline):
         """
         return pipeline_flow(self, reviewed=reviewed)
 
-    async def plan(
-        self, params: Mapping[str, Any] | None = None, /, *, known: KnownWorks | None = None, **more: Any
-    ) -> Plan:
+    async def plan(self, params: Mapping[str, Any] | None = None, /, **more: Any) -> Plan:
         """Returns what a run would do and pay, as `rh-prefect plan` shows it: results that exist cost nothing.
 
         Args:
-            params: The parameters' values; those whose names are not Python names go here, too.
-            known: The results that exist; by default those in the file's storage. `NoWorks()` plans without results.
-            **more: Parameters by name, and what else `rh_prefect.pipelines.pipeline.Pipeline.plan` takes.
+            params: The parameters' values. If it is given, `more` has only options: a file may have a parameter with
+                the name of an option, such as `date`.
+            **more: Parameters by name, and the options of `rh_prefect.pipelines.pipeline.Pipeline.plan`, such as
+                `known`: the results that exist, by default those in the file's storage; `NoWorks()` for none.
 
         Raises:
             ConfigError: The storage cannot be used.
             StoreError: The records cannot be read.
         """
-        if known is not None:
-            return await super().plan(params, known=known, **more)
+        if params is None:
+            params = {name: more.pop(name) for name in self.file.params if name in more}
+        if more.get("known") is not None:
+            return await super().plan(params, **more)
         known, notes = open_records(await load_storage(self.file.storage), get_settings()), list[str]()
         if next(ids_in(self.checked), None) is not None:
             try:
@@ -90,7 +91,7 @@ class Pipeline(files.Pipeline):
                 more = {"saved_graphs": await LOOP.call(read_saved_graphs(self.checked, engine.pool)), **more}
             except RunningHubError as error:
                 notes.append(f"The graphs of workflows and apps were not read: {error.message}")
-        plan = await super().plan(params, known=known, **more)
+        plan = await super().plan(params, **{**more, "known": known})
         plan.notes = [*plan.notes, *notes]
         return plan
 
@@ -229,8 +230,8 @@ async def _keep_plan(run: PipelineRun, scope: FlowScope) -> None:
         get_run_logger().warning("The plan of this run is not kept for a comparison with the next one: %s", error)
 
 
-def _deployment() -> str:
-    return (deployment.name if deployment.id else None) or COMMAND_LINE
+def _deployment() -> str | None:
+    return deployment.name if deployment.id else None
 
 
 async def _prepare(

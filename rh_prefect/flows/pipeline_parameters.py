@@ -72,7 +72,11 @@ def _default(param: Param) -> Any:
 def _annotation(param: Param) -> Any:
     """Returns an annotation with the schema of the form that takes any value: the pipeline's reader checks values."""
     kind = _kind(param)
-    return Annotated[Any, WithJsonSchema(TypeAdapter(kind | None if param.optional else kind).json_schema())]
+    schema = TypeAdapter(kind | None if param.optional else kind).json_schema()
+    for one in (schema, *schema.get("anyOf", ())):
+        if "const" in one:  # Prefect's form has no field for it
+            one["enum"] = [one.pop("const")]
+    return Annotated[Any, WithJsonSchema(schema)]
 
 
 def _kind(param: Param) -> Any:

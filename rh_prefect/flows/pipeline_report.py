@@ -150,7 +150,8 @@ def _state(run: PipelineRun, options: RunOptions, result: PipelineResult, waitin
     if errors:
         is_money = all(isinstance(error, BudgetExceeded) for error in errors.values())
         first, error = next(iter(errors.items()))
-        more = f" ({len(errors) - 1} further steps failed)" if len(errors) > 1 else ""
+        further = "1 further step" if len(errors) == 2 else f"{len(errors) - 1} further steps"
+        more = f" ({further} failed)" if len(errors) > 1 else ""
         detail = str(error).removeprefix(f"{first}: ").rstrip(".")
         message = f"{first}: {detail}{more}. {summary(result)}"
         incomplete = PipelineIncomplete(message, result=result)

@@ -1,8 +1,8 @@
 """The last run of a pipeline: its final plan, kept with the records to show later changes.
 
 The record decides nothing that is paid: a later run replaces it, and without it a plan compares with nothing.
-`pipelines/<name>/<deployment>.json` is the last run of a deployment (`cli` outside of deployments), and
-`pipelines/<name>/latest.json` the last one of all.
+`pipelines/<name>/deployments/<deployment>.json` is the last run of a deployment, `pipelines/<name>/cli.json` the last
+one outside of deployments, and `pipelines/<name>/latest.json` the last one of all.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from rh_prefect.settings import Settings
 
 FOLDER = "pipelines"
 COMMAND_LINE = "cli"
-_LATEST = "latest"
 
 
 class LastRun(BaseModel):
@@ -36,7 +35,7 @@ class LastRun(BaseModel):
         version: The version of this form.
         run: The flow run.
         at: When it ended, UTC.
-        deployment: The deployment's name; `cli` outside of deployments.
+        deployment: The deployment's name; None outside of deployments.
         plan: Its plan as the run ended, as plain JSON data.
     """
 
@@ -45,18 +44,18 @@ class LastRun(BaseModel):
     version: int = 1
     run: str
     at: datetime = Field(default_factory=lambda: datetime.now(UTC))
-    deployment: str = COMMAND_LINE
+    deployment: str | None = None
     plan: Mapping[str, Any]
 
     @property
     def words(self) -> str:
         """Returns the text for the last run in the first line of a plan."""
-        by = "" if self.deployment == COMMAND_LINE else f" (deployment {self.deployment})"
+        by = "" if self.deployment is None else f" (deployment {self.deployment})"
         return f"the run of {self.at:%d %b %H:%M}{by}"
 
     def as_json(self) -> dict[str, str]:
         """The data about the last run in a plan's JSON."""
-        return {"run": self.run, "at": self.at.isoformat(), "deployment": self.deployment}
+        return {"run": self.run, "at": self.at.isoformat(), "deployment": self.deployment or COMMAND_LINE}
 
 
 class LastRuns:
@@ -70,18 +69,18 @@ class LastRuns:
         """
         self._place = place
 
-    async def read(self, pipeline: str, deployment: str = COMMAND_LINE) -> LastRun | None:
+    async def read(self, pipeline: str, deployment: str | None = None) -> LastRun | None:
         """Reads the last run of a deployment, else the last one of the pipeline; None where there is none.
 
         Args:
             pipeline: The pipeline's name.
-            deployment: The deployment's name.
+            deployment: The deployment's name; None outside of deployments.
 
         Raises:
             StoreError: The place cannot be read.
         """
-        for name in (deployment, _LATEST):
-            found = await asyncio.to_thread(self._read, _file(pipeline, name))
+        for name in (_file(pipeline, deployment), _latest(pipeline)):
+            found = await asyncio.to_thread(self._read, name)
             if found is not None:
                 return found
         return None
@@ -97,7 +96,7 @@ class LastRuns:
             StoreError: The place cannot be written.
         """
         data = last.model_dump_json().encode()
-        names = [_file(pipeline, name) for name in (last.deployment, _LATEST)]
+        names = [_file(pipeline, last.deployment), _latest(pipeline)]
         await asyncio.gather(*(asyncio.to_thread(self._place.write_bytes, name, data) for name in names))
 
     def _read(self, name: str) -> LastRun | None:
@@ -132,8 +131,13 @@ def since(plan: Plan, last: LastRun, params: Mapping[str, Param]) -> None:
     plan.compared_with, plan.since = last.words, last.as_json()
 
 
-def _file(pipeline: str, deployment: str) -> str:
-    return f"{FOLDER}/{_part(pipeline)}/{_part(deployment)}.json"
+def _file(pipeline: str, deployment: str | None) -> str:
+    name = COMMAND_LINE if deployment is None else f"deployments/{_part(deployment)}"
+    return f"{FOLDER}/{_part(pipeline)}/{name}.json"
+
+
+def _latest(pipeline: str) -> str:
+    return f"{FOLDER}/{_part(pipeline)}/latest.json"
 
 
 def _part(name: str) -> str:
