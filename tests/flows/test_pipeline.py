@@ -482,5 +482,6 @@ async def test_a_plan_in_python_knows_the_results_that_a_run_would_use(rh: Emula
     film = FlowPipeline.from_text(FILM)
     await film.run(idea="a lighthouse", budget=10)
     plan = await film.plan(idea="a lighthouse")
-    assert (plan.price.most, set(plan.counts)) == (0, {"="})
+    assert not plan.price.most
+    assert set(plan.counts) == {"="}
     assert (await film.plan(idea="a lighthouse", known=NoWorks())).price.most > 0

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from functools import partial
 from pathlib import Path
 
 import pytest
 from prefect.settings import PREFECT_TASKS_DEFAULT_RETRIES, temporary_settings
 
 from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.emulator.recorder import Recorder
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.pipelines.document import PipelineError
 from tests.flows.test_pipeline import run
@@ -163,6 +165,10 @@ outputs: {large: $(each.large)}
 """
 
 
+def _has(recorder: Recorder, *, paid: int = 0, uploads: int = 0) -> bool:
+    return len(recorder.paid) >= paid and len(recorder.uploads) >= uploads
+
+
 async def test_where_slots_are_scarce_items_are_paid_to_their_end_one_after_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,9 +178,9 @@ async def test_where_slots_are_scarce_items_are_paid_to_their_end_one_after_the_
         whole = asyncio.create_task(run(CHAINS, rows=[{"title": title} for title in "abcdef"], budget=99))
         begun, unfinished = 0, 0
         for number in range(1, 13):
-            assert await asyncio.to_thread(rh.recorder.wait, lambda now, n=number: len(now.paid) >= n, seconds=100)
+            assert await asyncio.to_thread(rh.recorder.wait, partial(_has, paid=number), seconds=100)
             # The next steps of all items whose pictures are done have sent their inputs, and wait for the slot.
-            assert await asyncio.to_thread(rh.recorder.wait, lambda now, n=begun: len(now.uploads) >= n, seconds=100)
+            assert await asyncio.to_thread(rh.recorder.wait, partial(_has, uploads=begun), seconds=100)
             begun = sum("picture" in str(one.payload["prompt"]) for one in rh.recorder.paid)
             unfinished = max(unfinished, 2 * begun - number)
             rh.clock.advance(1000)
