@@ -1,8 +1,9 @@
 """How long a plan takes and how much memory: `python -m benchmarks.plans [ITEMS]`.
 
 Without a number: 300 items of four steps with known results (aim: 2 s), 8,000 works that are new (aim: 15 s and
-300 MB), and the 300 items with their records on an S3 server that answers each request after 50 ms, first without
-copies on this machine and then with them (aim: 2 s). Each runs in a separate process. Memory is the peak of the whole
+300 MB), the 300 items with their records on an S3 server that answers each request after 50 ms, first without
+copies on this machine and then with them (aim: 2 s), and one pass of a run's budget over 250, 500 and 1,000 items of
+four steps (aim: 0.1 s for 1,000). Each runs in a separate process. Memory is the peak of the whole
 process; the seconds of the processor do not depend on what else the machine does.
 """
 
@@ -61,10 +62,14 @@ def main() -> None:
     if "stored" in sys.argv:
         print(json.dumps(measure_stored(int(sys.argv[1]))))
         return
+    if "budget" in sys.argv:
+        print(json.dumps(asyncio.run(measure_budget(int(sys.argv[1])))))
+        return
     if len(sys.argv) > 1:
         print(json.dumps(asyncio.run(measure(int(sys.argv[1]), is_known="known" in sys.argv))))
         return
-    for items, state in ((300, "known"), (1999, "new"), (300, "stored")):
+    budgets = tuple((items, "budget") for items in (250, 500, 1000))
+    for items, state in ((300, "known"), (1999, "new"), (300, "stored"), *budgets):
         words = [sys.executable, "-m", "benchmarks.plans", str(items), state]
         print(subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip())
 
@@ -106,6 +111,30 @@ async def measure(items: int, *, is_known: bool) -> dict[str, Any]:
         "processor_seconds": round(of_processor, 2),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
+
+
+async def measure_budget(items: int) -> dict[str, Any]:
+    """Asks a budget of whole items which steps of all items may start.
+
+    Args:
+        items: Rows.
+    """
+    from decimal import Decimal
+
+    from rh_prefect.flows.pipeline_budget import RunBudget
+    from rh_prefect.jobs.journal.budget import SpendTracker
+    from rh_prefect.jobs.journal.journal import FolderJournal
+    from rh_prefect.pipelines.pipeline import Pipeline
+
+    text = PIPELINE.replace("steps:", "budget: {amount: 1000000, whole_items: true, item: 100}\nsteps:", 1)
+    plan = await Pipeline.from_text(text).plan(products=_rows(items))
+    with TemporaryDirectory() as folder:
+        budget = RunBudget(SpendTracker(FolderJournal(folder, scope="run")), Decimal(1_000_000))
+        began = time.process_time()
+        budget.consider(plan, running=(), lost=())
+        refusals = [budget.refusal(one) for one in plan.instances]
+        seconds = time.process_time() - began
+    return {"items": items, "refused": len(refusals) - refusals.count(None), "budget_seconds": round(seconds, 3)}
 
 
 def measure_stored(items: int) -> dict[str, Any]:

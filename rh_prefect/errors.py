@@ -60,6 +60,10 @@ class RunningHubError(Exception):
         """Copies an error, with the step's name and without a traceback; several calls may share one error."""
         return type(self)(self.message, **{**self._facts, "step": self.step or step})
 
+    def with_note(self, note: str) -> Self:
+        """Copies an error, with a further sentence; the facts stay."""
+        return type(self)(f"{self.message} {note}", **self._facts)
+
     def with_others(self, others: Iterable[BaseException]) -> Self:
         """Copies an error, with the texts of others that happened beside it."""
         return type(self)(" ".join(causes([self, *others])), **self._facts)

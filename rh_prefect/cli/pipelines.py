@@ -22,7 +22,6 @@ from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Money, Selection
 from rh_prefect.pipelines.plan.render import prices
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
-from rh_prefect.pipelines.rounds import COMMAND_LINE
 from rh_prefect.pipelines.schema import models_in, schema
 from rh_prefect.pipelines.site_graphs import SavedGraphs
 from rh_prefect.pipelines.takes_file import Choices, read_choices, step_of, takes_file
@@ -61,7 +60,8 @@ Compare = Annotated[
     Path | None, Parameter(help="An earlier plan's JSON: show what changed since then; by default since the last run.")
 ]
 Deployment = Annotated[
-    str, Parameter(help="Plan a run of this deployment, and compare with its last one; by default of the command line.")
+    str,
+    Parameter(help="Plan a run of this deployment, compared with its last one; by default of the command line."),
 ]
 Graph = Annotated[bool, Parameter(help="Show a tree of the steps instead of the table.", negative="")]
 Mermaid = Annotated[bool, Parameter(help="Show a Mermaid graph.", negative="")]
@@ -248,7 +248,7 @@ def read_arguments(values: Sequence[str] | None, params: Path | None) -> dict[st
 
 
 def takes_of(found: Choices, retake: Sequence[str] | None, plan: Plan) -> tuple[dict[str, int], list[str]]:
-    """Returns the takes of a command, those of the takes file and the next ones of `--retake`, and the new steps.
+    """Returns the next takes of `--retake`, beside those of the takes file, and the new steps.
 
     The next take of a step whose `reuse` has an age may be one of an earlier day; such steps are made as with `--new`.
 
@@ -257,15 +257,17 @@ def takes_of(found: Choices, retake: Sequence[str] | None, plan: Plan) -> tuple[
         retake: What `--retake` gave.
         plan: A plan of the pipeline, without records.
     """
-    takes, new = dict(found.takes), list[str]()
+    takes, new = dict[str, int](), list[str]()
     aged = {one.path for one in plan.instances if one.is_paid and one.reuse != "always"}
     for address in retake or ():
         if step_of(address) in aged:
             new.append(address)
             continue
+        takes[address] = found.take_of(address, plan.items_by_number.get(address, "")) + 1
         # The entries of a step's items go before that of the step.
-        items = [name for name in found.takes if step_of(name) == address]
-        takes |= {name: found.take_of(name) + 1 for name in (address, *items)}
+        for one in plan.instances:
+            if one.path == address and (take := found.take_of(one.address, one.item_meaning)) != found.take_of(address):
+                takes[one.address] = take + 1
     return takes, new
 
 

@@ -37,7 +37,7 @@ from rh_prefect.cli.pipelines import (
 )
 from rh_prefect.cli.prefect_server import is_configured, prefect_api
 from rh_prefect.errors import InputError, PipelineIncomplete
-from rh_prefect.pipelines.plan.planned_steps import Selection, paid_steps
+from rh_prefect.pipelines.plan.planned_steps import NoWorks, Selection, paid_steps
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.takes_file import add_choices, read_choices, takes_file
 
@@ -105,6 +105,7 @@ def run(
         arguments = _with_reviewed("run", arguments, reviewed)
     found = read_choices(takes_file(file))
     selection = Selection(frozenset(only or ()), frozenset(item or ()), sample)
+    selection = selection if reviewed is None else reviewed.selected(selection)
     first = _checked_plan(pipeline, arguments)
     first.refuse_unknown(selection)
     check_retake(first, retake or (), selection)
@@ -126,7 +127,7 @@ def run(
     inputs = words_of(set=values, params=params, plan=plan, out=out, credentials=credentials, storage=storage)
     # Without --new and --retake: the takes are recorded, and another new take would be paid for.
     part = words_of(budget=budget, only=only, item=item, sample=sample or None, require_new=require_new)
-    again = _Again(file, dict(takes.items() - found.takes.items()), inputs, part)
+    again = _Again(file, takes, inputs, part)
     with prefect_api(say=not quiet), again:
         _run(pipeline.flow(reviewed), again, {**arguments, **options}, (account, place), quiet=quiet)
 
@@ -156,17 +157,14 @@ class _Again:
         from rh_prefect.flows import pipeline_run
 
         pipeline_run.listeners.remove(self._take_plan)
-        if kind is None:
-            self._record(self._takes)  # also if the results exist, so that no step has begun
 
     def _take_plan(self, plan: Plan) -> None:
-        self._record({**self._takes, **plan.new_takes})
-
-    def _record(self, takes: dict[str, int]) -> None:
+        takes = {**self._takes, **plan.new_takes}
         # Without those that are recorded: another command may have changed them since.
         new = dict(takes.items() - self._recorded.items())
         self._recorded = takes
-        if new and add_choices(takes_file(self._file), new) and not self._is_printed:
+        is_added = new and add_choices(takes_file(self._file), new, items=plan.items_by_number)
+        if is_added and not self._is_printed:
             self._is_printed = True
             print(
                 f"The takes of the new results are recorded in {takes_file(self._file)}; delete a line to return to "
@@ -210,7 +208,7 @@ def _with_reviewed(command: str, arguments: dict[str, Any], reviewed: ReviewedPl
 
 def _checked_plan(pipeline: Pipeline, arguments: dict[str, Any]) -> Plan:
     """Makes a plan without the records; exits on wrong parameters before a server is started."""
-    plan = asyncio.run(pipeline.plan(arguments))
+    plan = asyncio.run(pipeline.plan(arguments, known=NoWorks()))
     _end_with_problems(plan)
     return plan
 
@@ -329,7 +327,7 @@ def choose(
     for one in chosen.instances:
         if one.address in decided and one.state == "r" and one.note:
             raise InputError(f"choose: {one.address}: {one.note}. No choice was recorded.")
-    add_choices(takes_file(file), takes, decided)
+    add_choices(takes_file(file), takes, decided, items=current.items_by_number)
     inputs = words_of(set=values, params=params, plan=plan, out=out, credentials=credentials, storage=storage)
     again = shlex.join(["rh-prefect", "run", str(file), *inputs])
     print(f"The choices are saved in {takes_file(file)}. Next: `{again}`.")

@@ -37,7 +37,7 @@ from rh_prefect.media.input_access_policy import allow_below
 from rh_prefect.pipelines import pipeline as files
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.input_reader import Inputs, input_roots
-from rh_prefect.pipelines.known_works import StoredWorks, cache_of
+from rh_prefect.pipelines.known_works import StoredWorks, cache_of, open_records
 from rh_prefect.pipelines.last_run import LastRun, open_last_runs, since
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Selection
@@ -45,7 +45,7 @@ from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.rounds import COMMAND_LINE, Rounds
 from rh_prefect.pipelines.run_ledger import RecordsPlace, WorksLedger, note_place
 from rh_prefect.pipelines.save_as import SavedNames
-from rh_prefect.pipelines.site_graphs import SavedGraphs, read_saved_graphs, with_used_graphs
+from rh_prefect.pipelines.site_graphs import SavedGraphs, ids_in, read_saved_graphs, with_used_graphs
 from rh_prefect.pipelines.stored_edits import open_edits
 from rh_prefect.pipelines.work_runner import WorkRunner
 from rh_prefect.pipelines.works_store import open_works, records_url
@@ -69,6 +69,34 @@ class Pipeline(files.Pipeline):
             reviewed: A plan that was reviewed; runs of the flow pay for nothing else.
         """
         return pipeline_flow(self, reviewed=reviewed)
+
+    async def plan(self, params: Mapping[str, Any] | None = None, /, **more: Any) -> Plan:
+        """Returns what a run would do and pay, as `rh-prefect plan` shows it: results that exist cost nothing.
+
+        Args:
+            params: The parameters' values. If it is given, `more` has only options: a file may have a parameter with
+                the name of an option, such as `date`.
+            **more: Parameters by name, and the options of `rh_prefect.pipelines.pipeline.Pipeline.plan`, such as
+                `known`: the results that exist, by default those in the file's storage; `NoWorks()` for none.
+
+        Raises:
+            ConfigError: The storage cannot be used.
+            StoreError: The records cannot be read.
+        """
+        if params is None:
+            params = {name: more.pop(name) for name in self.file.params if name in more}
+        if more.get("known") is not None:
+            return await super().plan(params, **more)
+        known, notes = open_records(await load_storage(self.file.storage), get_settings()), list[str]()
+        if next(ids_in(self.checked), None) is not None:
+            try:
+                engine = await load_engine(self.file.credentials)
+                more = {"saved_graphs": await LOOP.call(read_saved_graphs(self.checked, engine.pool)), **more}
+            except RunningHubError as error:
+                notes.append(f"The graphs of workflows and apps were not read: {error.message}")
+        plan = await super().plan(params, **{**more, "known": known})
+        plan.notes = [*plan.notes, *notes]
+        return plan
 
     async def run(
         self, params: Mapping[str, Any] | None = None, /, *, reviewed: ReviewedPlan | None = None, **more: Any
@@ -159,8 +187,10 @@ async def run_pipeline(
     scope = current_scope()
     if scope is None:
         raise InputError("A pipeline runs in a flow. What to do: use Pipeline.run(...) or Pipeline.flow().")
+    selection = Selection(frozenset(options.only or ()), frozenset(options.items or ()), options.sample)
+    selection = selection if reviewed is None else reviewed.selected(selection)
     arguments = {name: value for name, value in params.items() if value is not None}
-    run = await _prepare(pipeline, arguments, options, scope, reviewed)
+    run = await _prepare(pipeline, arguments, options, selection, scope, reviewed)
     is_complete = False
     try:
         state = await _make(run, pipeline, options, scope, reviewed)
@@ -223,6 +253,7 @@ async def _prepare(
     pipeline: files.Pipeline,
     params: Mapping[str, Any],
     options: RunOptions,
+    selection: Selection,
     scope: FlowScope,
     reviewed: ReviewedPlan | None,
 ) -> PipelineRun:
@@ -260,7 +291,6 @@ async def _prepare(
         budget=RunBudget(spending),
         reviewed=reviewed,
     )
-    selection = Selection(frozenset(options.only or ()), frozenset(options.items or ()), options.sample)
     saved: SavedGraphs = await LOOP.call(read_saved_graphs(pipeline.checked, engine.pool))
     last = await tools.last_runs.read(pipeline.name, _deployment()) if saved else None
     if last is not None:

@@ -7,6 +7,7 @@ included.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -15,7 +16,7 @@ from rh_prefect.errors import BudgetExceeded
 from rh_prefect.jobs.journal.budget import SpendTracker
 from rh_prefect.pipelines.file_model import Budget
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import PAYING, Instance, Money
+from rh_prefect.pipelines.plan.planned_steps import PAYING, Instance, Money, own_works
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.settings import get_settings
 
@@ -86,62 +87,98 @@ def run_limit(
 
 @dataclass(slots=True)
 class RunBudget:
-    """A check of whether a step may start within the budget."""
+    """A check of which steps may start within the budget.
+
+    Call `consider` with each new plan; each check then looks at one item only.
+    """
 
     spending: SpendTracker
     limit: Decimal | None = None
     _items: set[str] = field(default_factory=set)
     """Items that were begun."""
+    _budget: Budget | None = None
+    _unpaid: dict[str, dict[str, Decimal]] = field(default_factory=dict)
+    """What each item, and with "" the steps outside of items, may still pay for: works with their highest prices."""
+    _own: dict[str, list[str]] = field(default_factory=dict)
+    """The works that only steps of one item need."""
+    _running: dict[str, list[Instance]] = field(default_factory=dict)
+    _begun: dict[str, Decimal] = field(default_factory=dict)
+    """What the items that were begun, and the steps outside of items, may still pay for."""
+    _begun_most: Decimal = Decimal(0)
 
-    def refusal(
-        self, instance: Instance, plan: Plan, *, running: Collection[Instance], lost: Collection[str]
-    ) -> BudgetExceeded | None:
-        """Returns why a step cannot start now; if it can, records that its item has started.
+    def consider(self, plan: Plan, *, running: Iterable[Instance], lost: Collection[str]) -> None:
+        """Adds up the prices of a plan, for the checks that follow.
 
         Args:
-            instance: The step.
             plan: The latest plan.
             running: The steps that have started and not ended.
             lost: Addresses of the steps that this run does not make.
+        """
+        self._budget = plan.budget
+        if plan.budget is None:
+            return
+        self._unpaid, self._own, self._running = defaultdict(dict), own_works(plan.instances), defaultdict(list)
+        for one in plan.instances:
+            if one.address not in lost:
+                self._unpaid[one.top_item].update(_unpaid((one,)))
+        for one in running:
+            self._running[one.top_item].append(one)
+        self._begun, self._begun_most = {}, Decimal(0)
+        for item in ("", *self._items):
+            self._count(item)
+
+    def refusal(self, instance: Instance) -> BudgetExceeded | None:
+        """Returns why a step cannot start now; if it can, records that it and its item have started.
+
+        Args:
+            instance: The step.
 
         Returns:
             None where it may begin. A refused step may fit later, when others cost less than their highest price.
         """
-        budget, item = plan.budget, top_item(instance)
+        budget, item = self._budget, instance.top_item
         if budget is None or not item or not instance.is_paid:
             return None
-        remaining = [one for one in plan.instances if one.address not in lost]
-        short = self._item_refusal(instance, plan, remaining, running) or self._run_refusal(instance, budget, remaining)
+        short = self._item_refusal(instance, budget) or self._run_refusal(instance, budget)
         if short is None:
-            self._items.add(item)
+            self._running[item].append(instance)
+            if item not in self._items:
+                self._items.add(item)
+                self._count(item)
         return short
 
-    def _run_refusal(self, instance: Instance, budget: Budget, remaining: Iterable[Instance]) -> BudgetExceeded | None:
+    def _count(self, item: str) -> None:
+        new = self._new_works(item)
+        self._begun.update(new)
+        self._begun_most += sum(new.values(), Decimal(0))
+
+    def _new_works(self, item: str) -> dict[str, Decimal]:
+        return {key: most for key, most in self._unpaid.get(item, {}).items() if key not in self._begun}
+
+    def _run_refusal(self, instance: Instance, budget: Budget) -> BudgetExceeded | None:
         """Checks `whole_items`: the rest of the item and of all started items must fit into the run's budget."""
-        item = top_item(instance)
+        item = instance.top_item
         if not budget.whole_items or self.limit is None or item in self._items:
             return None
-        begun = self._items | {item}
-        remaining = [one for one in remaining if top_item(one) in begun or not one.item]
-        if self.spending.all_spent + _most(remaining) <= self.limit:
+        most = self._begun_most + sum(self._new_works(item).values(), Decimal(0))
+        if self.spending.all_spent + most <= self.limit:
             return None
-        price = _most(one for one in remaining if top_item(one) == item)
+        price = sum(self._unpaid.get(item, {}).values(), Decimal(0))
         return BudgetExceeded(
             f"{instance.address}: the rest of item {item} costs up to {price}, and {self.limit} is the budget of the "
             "run. It was not started. What to do: raise the budget and run again; existing results cost nothing."
         )
 
-    def _item_refusal(
-        self, instance: Instance, plan: Plan, remaining: Iterable[Instance], running: Collection[Instance]
-    ) -> BudgetExceeded | None:
+    def _item_refusal(self, instance: Instance, budget: Budget) -> BudgetExceeded | None:
         """Checks `item`: the works that no other item shares must fit into the item's budget."""
-        budget, item = plan.budget, top_item(instance)
-        if budget is None or budget.item is None:
+        item = instance.top_item
+        if budget.item is None:
             return None
-        own = _own_works(plan, item)
-        now = remaining if budget.whole_items and item not in self._items else [*running, instance]
+        own = self._own.get(item, [])
+        is_whole = budget.whole_items and item not in self._items
+        now = self._unpaid.get(item, {}) if is_whole else _unpaid([*self._running.get(item, ()), instance])
         spent = sum(map(self.spending.amount_of, own), Decimal(0))
-        price = _most((one for one in now if top_item(one) == item), own)
+        price = sum((now[key] for key in own if key in now), Decimal(0))
         if spent + price <= Decimal(str(budget.item)):
             return None
         return BudgetExceeded(
@@ -151,26 +188,10 @@ class RunBudget:
         )
 
 
-def top_item(instance: Instance) -> str:
-    """Returns the item of the outermost fan-out that a step belongs to; empty outside of fan-outs."""
-    return instance.item.partition("/")[0]
-
-
-def _own_works(plan: Plan, item: str) -> set[str]:
-    """Returns the works that only steps of one item need."""
-    own = {work.key for one in plan.instances if top_item(one) == item for work in one.works}
-    return own - {work.key for one in plan.instances if top_item(one) != item for work in one.works}
-
-
-def _most(instances: Iterable[Instance], among: Collection[str] | None = None) -> Decimal:
-    """Returns the highest price of the works that the steps have not paid for yet, each work once.
+def _unpaid(instances: Iterable[Instance]) -> dict[str, Decimal]:
+    """Returns the works that steps have not paid for yet, each once, with their highest prices.
 
     A task of another run counts, too: if it fails, this run pays for the next one.
     """
-    works = {work.key: work for one in instances for work in one.works if one.is_paid and work.is_needed}
-    prices = [
-        work.price.most
-        for key, work in works.items()
-        if (work.state in PAYING or work.state == "…") and (among is None or key in among)
-    ]
-    return sum(prices, Decimal(0))
+    works = (work for one in instances if one.is_paid for work in one.works if work.is_needed)
+    return {work.key: work.price.most for work in works if work.state in PAYING or work.state == "…"}

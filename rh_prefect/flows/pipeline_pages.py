@@ -126,8 +126,8 @@ async def show_steps(steps: Sequence[StepReport], *, head: str, report: str, sto
             "model": one.model,
             "state": one.state,
             "cost": one.cost,
-            "result": _files(one.files, store),
             "reason": one.reason,
+            "result": _files(one.files, store),
         }
         for one in steps
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from prefect.client.schemas.objects import State
@@ -12,7 +12,7 @@ from prefect.states import Completed, Failed
 from pydantic import BaseModel, ConfigDict
 
 from rh_prefect.artifacts import Page
-from rh_prefect.errors import BudgetExceeded, PipelineIncomplete
+from rh_prefect.errors import BudgetExceeded, JournalError, PipelineIncomplete, RunningHubError, StoreError
 from rh_prefect.flow_runs.flow_scope import FlowScope
 from rh_prefect.flow_runs.job_progress import mark_reported
 from rh_prefect.flows.pipeline_pages import (
@@ -25,7 +25,7 @@ from rh_prefect.flows.pipeline_pages import (
     waiting_reviews,
 )
 from rh_prefect.flows.pipeline_parameters import RunOptions
-from rh_prefect.flows.pipeline_run import PipelineRun
+from rh_prefect.flows.pipeline_run import PipelineRun, while_store_is_away
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media.media import Media
@@ -38,6 +38,7 @@ from rh_prefect.table_files import csv_text
 NOTHING_NEW = "Nothing new"
 OVER_BUDGET = "Over budget"
 WAITING = "Waiting for review"
+REPORTS = "runs"
 
 
 class PipelineResult(BaseModel):
@@ -82,14 +83,15 @@ async def report(run: PipelineRun, options: RunOptions, scope: FlowScope) -> Sta
     Returns:
         The final state: failed, waiting for review, nothing new, or completed; its data is the result.
     """
-    await run.count_costs()
-    await run.find_saved()
+    away = await _store_error(run.count_costs) or await _store_error(run.find_saved)
     by_step, other_costs = run.costs_by_step()
     steps = tuple(_steps(run, by_step))
     rows = (*steps, *_others(other_costs))
     outcome = run.outcome
     costs = Costs.total(outcome.costs.values())
-    uri = await LOOP.call(_write_report(run.store, scope, rows))
+    uri = f"{REPORTS}/{scope.run}/report.csv"
+    away = away or await _store_error(lambda: LOOP.call(_write_report(run.store, uri, rows)))
+    uri = "" if away is not None else run.store.uri(uri)
     saved = outcome.named
     result = PipelineResult(
         pipeline=run.plan.pipeline,
@@ -102,15 +104,18 @@ async def report(run: PipelineRun, options: RunOptions, scope: FlowScope) -> Sta
         takes=dict(run.plan.new_takes),
     )
     head = summary(result)
-    if result.outputs:
+    if result.outputs and uri:
         await show_results(result.outputs, head=head, report=uri, edits=run.edits, store=run.store)
-    await show_steps(rows, head=head, report=uri, store=run.store)
+    if uri:
+        await show_steps(rows, head=head, report=uri, store=run.store)
     mark_reported()
-    reviews = waiting_reviews(run.plan.instances)
+    reviews = waiting_reviews(run.plan.instances) if uri else []
     if reviews:
         await show_candidates(reviews, run.edits, run.store)
         run.tell("review", reviews=[one.address for one in reviews])
     state = _state(run, options, result, [one.address for one in reviews])
+    if away is not None:
+        state = _without_report(state, result, away)
     if state.name == OVER_BUDGET:
         run.tell("over_budget", reason=state.message or "")
     states = Counter(one.state for one in steps)
@@ -118,12 +123,36 @@ async def report(run: PipelineRun, options: RunOptions, scope: FlowScope) -> Sta
     return state
 
 
+async def _store_error(make: Callable[[], Awaitable[Any]]) -> RunningHubError | None:
+    """Does a part of the report; returns the error of a storage or of records that do not respond."""
+    try:
+        await while_store_is_away(make)
+    except (StoreError, JournalError) as error:
+        return error
+    return None
+
+
+def _without_report(state: State[Any], result: PipelineResult, error: RunningHubError) -> State[Any]:
+    """Returns the state of a run whose report could not be written: what it made and paid, and why."""
+    head = state.message if state.is_failed() else summary(result)
+    message = (
+        f"{head} The report could not be written: {error} What to do: run again, which pays for no result twice and "
+        "writes it."
+    )
+    return Failed(
+        name=state.name if state.is_failed() else "Failed",
+        message=message,
+        data=PipelineIncomplete(message, result=result),
+    )
+
+
 def _state(run: PipelineRun, options: RunOptions, result: PipelineResult, waiting: list[str]) -> State[Any]:
     errors = run.outcome.errors
     if errors:
         is_money = all(isinstance(error, BudgetExceeded) for error in errors.values())
         first, error = next(iter(errors.items()))
-        more = f" ({len(errors) - 1} further steps failed)" if len(errors) > 1 else ""
+        further = "1 further step" if len(errors) == 2 else f"{len(errors) - 1} further steps"
+        more = f" ({further} failed)" if len(errors) > 1 else ""
         detail = str(error).removeprefix(f"{first}: ").rstrip(".")
         message = f"{first}: {detail}{more}. {summary(result)}"
         incomplete = PipelineIncomplete(message, result=result)
@@ -239,7 +268,7 @@ def _last_results(run: PipelineRun) -> dict[str, Any]:
     return found
 
 
-async def _write_report(store: MediaStore, scope: FlowScope, steps: Sequence[StepReport]) -> str:
+async def _write_report(store: MediaStore, name: str, steps: Sequence[StepReport]) -> str:
     rows = ({**one.model_dump(), "files": " ".join(one.files)} for one in steps)
     table = csv_text(tuple(StepReport.model_fields), rows)
-    return await asyncio.to_thread(store.write_bytes, f"runs/{scope.run}/report.csv", table.encode())
+    return await asyncio.to_thread(store.write_bytes, name, table.encode())

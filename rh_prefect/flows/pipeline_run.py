@@ -9,19 +9,29 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from bisect import bisect, insort
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
 from rh_prefect.caches_and_locks import SharedTasks
-from rh_prefect.errors import BudgetExceeded, InputError, JobError, MediaError, RunningHubError
+from rh_prefect.client.connections import chance
+from rh_prefect.errors import (
+    BudgetExceeded,
+    InputError,
+    JobError,
+    JournalError,
+    MediaError,
+    RunningHubError,
+    StoreError,
+)
 from rh_prefect.flow_runs.job_progress import expect_jobs
 from rh_prefect.flow_runs.suspension import PendingTask, RunSuspender, group_member, idle
 from rh_prefect.flows.pipeline_budget import RunBudget
@@ -55,17 +65,53 @@ from rh_prefect.pipelines.stored_edits import EditResults
 from rh_prefect.pipelines.work_runner import WorkCall, WorkResult, WorkRunner
 
 MAX_IN_FLIGHT = 200
-"""How many steps of a run are begun at once; the account's slots decide how many of their tasks run."""
+"""How many steps of a run are begun at once; the account's slots decide how many of their tasks run.
+
+The steps of earlier items are begun even if so many of later ones wait for slots."""
 
 EDITS_AT_ONCE = 2
 _SHARE = 5
 """Plans take at most one part in so many of the time of the flow's thread."""
+
+STORE_PAUSES = (5.0, 30.0)
+"""Seconds before a step tries a storage that does not respond again: those of a batch's rows."""
 
 _LONGEST_GAP = 5.0
 _PLAN_AGAIN = "What to do: plan again and review the new plan."
 
 
 _log = logging.getLogger("rh_prefect")
+T = TypeVar("T")
+
+
+async def while_store_is_away(
+    make: Callable[[], Awaitable[T]],
+    *,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    jitter: Callable[[], float] = chance,
+) -> T:
+    """Makes something, and again after each pause while the storage or the records do not respond.
+
+    Args:
+        make: What to do; the records make it safe to repeat.
+        sleep: Waits.
+        jitter: Numbers from 0 to 1.
+
+    Raises:
+        StoreError: The storage refuses it for good, or does not respond after the last pause.
+        JournalError: The records do not respond after the last pause.
+    """
+    for pause in STORE_PAUSES:
+        try:
+            return await make()
+        except (StoreError, JournalError) as error:
+            if isinstance(error, StoreError) and error.is_permanent:
+                raise
+            seconds = pause * (1 + jitter() / 2)
+            _log.warning("%s Trying again in %.0f s.", error, seconds)
+        await sleep(seconds)
+    return await make()
+
 
 listeners: list[Callable[[Plan], None]] = []
 """Are called with a plan of a run of this process before its steps begin; nothing is paid for if one raises."""
@@ -118,7 +164,8 @@ class KnownResults:
         """Looks up works; see `KnownWorks.find`."""
         new = [query for query in dict.fromkeys(queries) if query not in self._found]
         if new:
-            self._found.update(zip(new, await LOOP.call(self._records.find(new)), strict=True))
+            found = await while_store_is_away(lambda: LOOP.call(self._records.find(new)))
+            self._found.update(zip(new, found, strict=True))
         return [self._found[query] for query in queries]
 
     async def new_take(self, base: str, scope: str = "") -> int:
@@ -207,6 +254,7 @@ class PipelineRun:
         self._group: RunSuspender | None = None
         self._left: set[str] = set()  # steps whose tasks go on while the flow run is suspended
         self._ended: dict[str, State[Any]] = {}
+        self._paid_items: set[str] = set()
         self._edit_room = asyncio.Semaphore(EDITS_AT_ONCE)
         self._there: set[str] = set()  # edits whose files this run has made or found
         self._rendering: SharedTasks[str, None] = SharedTasks()
@@ -401,15 +449,18 @@ class PipelineRun:
         lost, running = {*self.outcome.errors, *self.blocked()}, len(self._running)
         lost.update(one.address for one in self.plan.instances if not self._is_selected(one))
         self._refused.clear()
+        self._tools.budget.consider(self.plan, running=self._running.values(), lost=lost)
+        before = sorted(one.numbers for one in self._running.values())
         for instance in self._ready():
-            if len(self._running) >= MAX_IN_FLIGHT:
+            if bisect(before, instance.numbers) >= MAX_IN_FLIGHT:
                 break
-            if instance.address in lost or self._runs_in_other_shape(instance) or not self._may_begin(instance, lost):
+            if instance.address in lost or self._runs_in_other_shape(instance) or not self._may_begin(instance):
                 continue
             self._begun.add(instance.address)
+            insort(before, instance.numbers)
             task = asyncio.ensure_future(self._make(instance))
             self._running[task] = instance
-        for listener in listeners if self._running else ():
+        for listener in listeners:
             listener(self.plan)  # the new tasks run from the next await on
         if self._group is not None:
             await LOOP.call(self._group.expect(len(self._running) - running))
@@ -445,25 +496,30 @@ class PipelineRun:
             )
         return InputError(f"{problem}. Nothing was paid for it. What to do: change the step, or make another take.")
 
-    def _may_begin(self, instance: Instance, lost: Collection[str]) -> bool:
+    def _may_begin(self, instance: Instance) -> bool:
         refusal: RunningHubError | None = None
         if instance.problems:  # in what a model has answered: the first plan is refused as a whole
             refusal = self._input_error(instance)
         elif instance.unread_graph and any(work.state != "=" for work in instance.works):
             refusal = JobError(f"{instance.address}: {instance.unread_graph} Nothing was paid for it.")
         else:
-            refusal = self._tools.budget.refusal(instance, self.plan, running=self._running.values(), lost=lost)
+            refusal = self._tools.budget.refusal(instance)
         if refusal is not None:
             self._refused[instance.address] = refusal
         return refusal is None
 
     def _ready(self) -> list[Instance]:
         """Returns the steps that can start, in the order of their items, so that the first items are done first."""
-        found: list[tuple[int, int, Instance]] = []
-        for number, one in enumerate(self.plan.instances):
-            if one.address not in self._begun and self._is_ready(one):
-                found.append((one.number, number, one))
-        return [one for _, _, one in sorted(found, key=lambda each: each[:2])]
+        ready = (one for one in self.plan.instances if one.address not in self._begun and self._is_ready(one))
+        return sorted(ready, key=lambda one: one.numbers)
+
+    def _slot_position(self, instance: Instance) -> tuple[int, ...]:
+        """Returns when a step gets a slot among those that wait: items that this process has paid for are ended first.
+
+        Steps reach the queue in any order, so that the first free slots may go to later items.
+        """
+        is_first = not instance.item or instance.top_item in self._paid_items
+        return (0 if is_first else 1, *instance.numbers)
 
     def _is_ready(self, one: Instance) -> bool:
         exists = all(work.state == "=" for work in one.works)
@@ -550,11 +606,11 @@ class PipelineRun:
 
     async def _paid_work(self, instance: Instance, work: Work) -> None:
         tools = self._tools
-        call = work_call(instance, work)
+        call = replace(work_call(instance, work), position=self._slot_position(instance))
         if tools.reviewed is not None and (refusal := tools.reviewed.refusal(instance, work)):
             call = replace(call, forbidden=f"{refusal}, and {tools.reviewed.name} is what was reviewed. {_PLAN_AGAIN}")
         try:
-            result = await self._result_of(call)
+            result = await while_store_is_away(lambda: self._result_of(call))
         finally:
             self.outcome.costs[work.key] = tools.runner.spent_on(work.key, tools.call)
         if result is None:
@@ -563,6 +619,7 @@ class PipelineRun:
         home = result.home
         if result.is_new:
             self.outcome.new_steps.add(instance.address)
+            self._paid_items.add(instance.top_item)
         known = KnownWork("=", result.files, home.texts, home.value, home.cost, task_id=home.task_id)
         self._known.add(work.key, call.shape, known)
 
@@ -596,8 +653,9 @@ class PipelineRun:
         """Makes an edit, or finds its result."""
         counts_as = files_that_stand_in(instance)
         try:
-            output = await LOOP.call(
-                self._tools.edits.make(instance.model, known_values(instance), counts_as=counts_as)
+            edits, values = self._tools.edits, known_values(instance)
+            output = await while_store_is_away(
+                lambda: LOOP.call(edits.make(instance.model, values, counts_as=counts_as))
             )
         except RunningHubError:
             raise
@@ -668,12 +726,15 @@ class PipelineRun:
                 self._begun.discard(instance.address)
                 return
         named = self._named(instance)
-        saved = [await LOOP.call(self._tools.names.save(file, name)) for file, name in named]
+        saved = [await self._save_as(file, name) for file, name in named]
         self._note_saved(instance, named, saved)
 
     def _note_saved(self, instance: Instance, named: Sequence[tuple[Media, str]], saved: list[Media]) -> None:
         self.outcome.saved[instance.address] = saved
         self.outcome.named.update((file.sha256, one) for (file, _), one in zip(named, saved, strict=True))
+
+    async def _save_as(self, file: Media, name: str) -> Media:
+        return await while_store_is_away(lambda: LOOP.call(self._tools.names.save(file, name)))
 
     def _named(self, instance: Instance) -> list[tuple[Media, str]]:
         """The results of a step, each with the name that the file gives it; of a review, the chosen one."""

@@ -188,6 +188,7 @@ class Pipeline:
         arguments = {**(params or {}), **more}
         values = await reader.bind(arguments)
         plan = self._head(arguments, reader)
+        plan.selection = selection or Selection()
         if problems:
             plan.problems = list(problems)
             return plan
@@ -240,9 +241,10 @@ class Pipeline:
             choices: See `plan`.
         """
         if self.checked.folder is None:
-            return Choices(takes, choices)
+            return Choices(takes, choices, given=takes.keys())
         found = read_choices(takes_file(self.checked.folder / Path(self.checked.document.name).name))
-        return Choices({**found.takes, **takes}, {**found.choices, **choices})
+        all_choices = {**found.choices, **choices}
+        return replace(found, takes={**found.takes, **takes}, choices=all_choices, given=takes.keys())
 
     def plan_now(self, params: Mapping[str, Any] | None = None, /, **more: Any) -> Plan:
         """Makes a plan like `plan`, for callers without an event loop.

@@ -175,7 +175,9 @@ class Frame:
         names: Values by name.
         id: The item's id, with those of the items around it: `anna/calm-5`.
         number: Its number among its siblings, from 1.
-        top_number: That of the item of the outermost fan-out; 0 outside of fan-outs.
+        is_numbered: Whether its id is, or has in it, its number.
+        meaning: For an id with a number, or below one: a hash of the item, which it keeps when its number changes.
+        numbers: The item's number, after those of the items around it; empty outside of fan-outs.
         is_sure: Whether the item is there in the cheapest course of the run, too.
         row: The row that it comes from, for messages.
         is_pending: Whether it is not known yet that there is such an item.
@@ -197,7 +199,9 @@ class Frame:
     problems: Sequence[str] = ()
     doubts: Doubts = frozenset()
     undecided: dict[tuple[str | int, ...], Undecided] = field(default_factory=dict)
-    top_number: int = 0
+    numbers: tuple[int, ...] = ()
+    is_numbered: bool = False
+    meaning: str = ""
 
     def find(self, name: str) -> Any:
         """The value of a name; absent where there is none."""

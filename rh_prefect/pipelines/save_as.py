@@ -208,7 +208,8 @@ class SavedNames:
         return StoreError(
             f"{self._store.uri(there.name)} {what}. It was not replaced; the "
             f"result is {file.uri}. What to do: move that file, or change the name in save_as, and "
-            "run again at no cost."
+            "run again at no cost.",
+            is_permanent=True,
         )
 
     def _fetch(self, file: Media, folder: Path, name: str, converts: bool) -> Path:

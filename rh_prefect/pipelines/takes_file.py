@@ -26,6 +26,10 @@ class Choices:
 
     Attributes:
         takes: The first take of a step or of one item's step, by its address.
+        items: Of a take in the takes file for an item that has a number and no id: which item it is of; see
+            `Frame.meaning`.
+        by_item: The takes of these items, by the path of the step and the item.
+        given: Addresses of the takes that a command or a run was given.
         choices: Of a review: `of` says what was shown, `take` which was chosen, `text` corrects it.
         failed: Addresses of steps that this run cannot make; a step with `require: any` continues without them.
         new: Steps whose next take is made, by step or address; `*` for all paid steps.
@@ -35,14 +39,27 @@ class Choices:
     choices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     failed: Collection[str] = ()
     new: Collection[str] = ()
+    items: Mapping[str, str] = field(default_factory=dict)
+    by_item: Mapping[tuple[str, str], int] = field(default_factory=dict, compare=False)
+    given: Collection[str] = ()
 
-    def take_of(self, address: str) -> int:
+    def take_of(self, address: str, item: str = "") -> int:
         """Returns the take to use for a step or for one item's step.
 
         Args:
             address: As in `each.picture` or `each[A-17].picture`.
+            item: See `items`; empty for an item with an id.
         """
-        return self.takes.get(address, self.takes.get(step_of(address), 1))
+        path = step_of(address)
+        if address not in self.given and (path, item) in self.by_item:
+            return self.by_item[path, item]
+        has_own = address in self.takes and (address not in self.items or address in self.given)
+        return self.takes[address] if has_own else self.takes.get(path, 1)
+
+    @property
+    def bare(self) -> set[str]:
+        """The addresses of the takes file without their item."""
+        return self.takes.keys() - self.items.keys() - set(self.given)
 
 
 class Choice(BaseModel):
@@ -55,12 +72,21 @@ class Choice(BaseModel):
     text: str | None = None
 
 
+class ItemTake(BaseModel):
+    """The take of an item that has a number and no id."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    take: int = Field(ge=1)
+    of: str
+
+
 class TakesFile(BaseModel):
     """The file `<pipeline>.takes.yaml`, which a person commits or deletes."""
 
     model_config = ConfigDict(extra="forbid")
 
-    takes: dict[str, int] = Field(default_factory=dict)
+    takes: dict[str, int | ItemTake] = Field(default_factory=dict)
     choices: dict[str, Choice] = Field(default_factory=dict)
 
 
@@ -103,23 +129,33 @@ def read_choices(file: Path) -> Choices:
         raise InputError(
             f"{file}: {where}: {first['msg']}. The file must contain takes as in {{'each[A-17].picture': 2}}."
         ) from None
-    for address, take in found.takes.items():
+    items = {address: one.of for address, one in found.takes.items() if isinstance(one, ItemTake)}
+    takes = {address: one.take if isinstance(one, ItemTake) else one for address, one in found.takes.items()}
+    for address, take in takes.items():
         if not _ADDRESS.fullmatch(address) or take < 1:
             raise InputError(
                 f"{file}: {address}: {take} is not a valid take; write a number of 1 or more, as in "
                 "'each[A-17].picture': 2."
             )
     choices = {address: choice.model_dump(exclude_none=True) for address, choice in found.choices.items()}
-    return Choices(found.takes, choices)
+    by_item = {(step_of(address), item): takes[address] for address, item in items.items()}
+    return Choices(takes, choices, items=items, by_item=by_item)
 
 
-def add_choices(file: Path, takes: Mapping[str, int], choices: Mapping[str, Mapping[str, Any]] | None = None) -> bool:
+def add_choices(
+    file: Path,
+    takes: Mapping[str, int],
+    choices: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    items: Mapping[str, str] | None = None,
+) -> bool:
     """Adds takes and choices to a takes file. Entries that other commands add at the same time are kept.
 
     Args:
         file: See `takes_file`.
         takes: See `Choices`; a take that is used without an entry gets none.
         choices: See `Choices`.
+        items: What the numbers in addresses mean now: `Plan.items_by_number`.
 
     Returns:
         Whether the file has changed.
@@ -130,9 +166,13 @@ def add_choices(file: Path, takes: Mapping[str, int], choices: Mapping[str, Mapp
     """
     try:
         with _locked(file):
-            found = read_choices(file)
-            others = {address: take for address, take in takes.items() if found.take_of(address) != take}
-            changed = Choices({**found.takes, **others}, {**found.choices, **(choices or {})})
+            found, now = read_choices(file), items or {}
+            others = {one: take for one, take in takes.items() if found.take_of(one, now.get(one, "")) != take}
+            moved = _moved(found, now) if others else found
+            meant = {one: now[one] for one in others if one in now}
+            changed = Choices(
+                {**moved.takes, **others}, {**found.choices, **(choices or {})}, items={**moved.items, **meant}
+            )
             if changed == found:
                 return False
             _write(file, changed)
@@ -142,6 +182,15 @@ def add_choices(file: Path, takes: Mapping[str, int], choices: Mapping[str, Mapp
             f"{file} cannot be written: {error.strerror or error}. Nothing was paid for the takes and choices that are "
             "not recorded there. What to do: make the folder writable, or run a copy of the pipeline in another folder."
         ) from error
+
+
+def _moved(found: Choices, now: Mapping[str, str]) -> Choices:
+    """Returns takes under the numbers that their items have now, so that another item's take does not replace one."""
+    addresses = {(step_of(address), item): address for address, item in now.items()}
+    names = {one: addresses.get((step_of(one), item), one) for one, item in found.items.items()}
+    order = sorted(found.takes, key=lambda one: one in found.items and names[one] in now and names[one] != one)
+    takes = {names.get(one, one): found.takes[one] for one in order}
+    return Choices(takes, found.choices, items={names[one]: found.items[one] for one in order if one in names})
 
 
 @contextmanager
@@ -156,7 +205,10 @@ def _locked(file: Path) -> Iterator[None]:
 
 
 def _write(file: Path, choices: Choices) -> None:
-    found = {"takes": dict(choices.takes), "choices": {name: dict(one) for name, one in choices.choices.items()}}
+    takes = {
+        one: {"take": n, "of": choices.items[one]} if one in choices.items else n for one, n in choices.takes.items()
+    }
+    found = {"takes": takes, "choices": {name: dict(one) for name, one in choices.choices.items()}}
     data = {name: value for name, value in found.items() if value}
     head = "# Decisions about this pipeline's results. Delete a line to return to the earlier result.\n"
     write_atomic(file, (head + yaml.safe_dump(data, allow_unicode=True, sort_keys=True)).encode())

@@ -17,13 +17,16 @@ from rh_prefect.errors import (
     AccountError,
     ApiError,
     JobError,
+    JournalError,
     KeyRejected,
     MediaError,
     OutputsExpired,
     RunningHubError,
+    StoreError,
     TransportError,
 )
 from rh_prefect.jobs.accounts.account_slot import SlotLease
+from rh_prefect.jobs.accounts.limiter import Turn
 from rh_prefect.jobs.delivery import collector_for
 from rh_prefect.jobs.download_folder import part_file, remove
 from rh_prefect.jobs.engine import JobEngine
@@ -73,6 +76,7 @@ class WorkCall:
         price: What it costs at most, where neither the catalogue nor RunningHub knows its price.
         forbidden: Why the run must not pay for it; see `lifecycle.Policy`.
         saved_graph: Of a workflow or an app: the fingerprint of the graph that the plan has read.
+        position: When it gets a slot among the works of its run; see `limiter.Turn`.
     """
 
     name: str
@@ -87,6 +91,7 @@ class WorkCall:
     price: Decimal | None = None
     forbidden: str = ""
     saved_graph: str = ""
+    position: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +130,18 @@ class RunningWork:
         """Records at an error or a cancellation that the run no longer waits for the work."""
         try:
             yield
-        except BaseException:
+        except BaseException as error:
+            context = self.executor.context
             try:
                 await LOOP.critical(self.records.release_waiter())
-            except RunningHubError as error:
+            except RunningHubError as unrecorded:
                 # Its end is proved by its process, or by its state in Prefect.
-                _log.info(
-                    "%s: that this run no longer waits for it is not recorded: %s", self.executor.context.job, error
-                )
+                _log.info("%s: that this run no longer waits for it is not recorded: %s", context.job, unrecorded)
+            if isinstance(error, JournalError | StoreError) and context.spending.newest_submit(context.key):
+                raise error.of_step(context.policy.title).with_note(
+                    "A task was paid for, or may have been. What to do: run again, which takes its result and pays for "
+                    "no other one."
+                ) from error
             raise
 
 
@@ -283,6 +292,7 @@ class WorkRunner:
         pool, ledger = engine.pool.for_endpoint(request.endpoint), WorksLedger(scope, self._works)
         records = SharedRecords(self._works, work, ledger, name=work_call.name, has_ended=self._has_ended)
         policy = policy_of(request, scope, call.options, job=records.name, may_switch_account=not pool.is_single)
+        turn = Turn(ledger.flow_run, work_call.position)
         return JobContext(
             request=request,
             records=records,
@@ -298,7 +308,7 @@ class WorkRunner:
                 forbidden=work_call.forbidden,
                 another_task="for a new task of the same request, run again with --retake",
             ),
-            lease=SlotLease(pool, pool.exclusions(scope), model=request.model, job=records.name),
+            lease=SlotLease(pool, pool.exclusions(scope), model=request.model, job=records.name, turn=turn),
             services=engine.services,
             spending=spend_tracker_of(ledger, attempt=scope.calls.number),
             delivery=SharedDelivery(self._works, work_call, settings=self._settings),

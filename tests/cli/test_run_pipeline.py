@@ -99,6 +99,26 @@ def test_what_changed_since_the_review_is_said_before_anything_is_paid(here: Her
     assert not here.rh.recorder.paid
 
 
+def test_a_run_of_a_reviewed_plan_makes_the_part_that_the_plan_selects(here: Here) -> None:
+    here.call(f"{PLAN} --only each.picture --item a --out p.json")
+    plan = json.loads((here.folder / "p.json").read_text())
+    assert plan["selection"] == {"only": ["each.picture"], "items": ["a"], "sample": 0}
+    assert plan["price"]["most"] == 0.04
+    said = here.call("run products.yaml --plan p.json --only each.clip", fails=True)
+    assert "p.json selects --only each.picture --item a" in said
+    assert not here.rh.recorder.paid
+    here.call("run products.yaml --plan p.json")
+    assert [one.payload["prompt"] for one in here.rh.recorder.paid] == ["Photo of cup"]
+    here.call("run products.yaml --plan p.json --only each.picture --item a")
+    assert len(here.rh.recorder.paid) == 1
+
+
+def test_a_run_can_make_a_part_of_a_reviewed_plan(here: Here) -> None:
+    here.plan()
+    here.call("run products.yaml --plan p.json --only each.picture")
+    assert len(here.rh.recorder.paid) == 2
+
+
 def test_what_is_no_plan_is_refused(here: Here) -> None:
     here.write("p.json", "{}")
     assert "The plan q.json cannot be read" in here.call("run products.yaml --plan q.json", fails=True)

@@ -14,7 +14,7 @@ import prefect
 import pytest
 
 from rh_prefect.emulator import DEFAULT, Emulator, Fault
-from rh_prefect.errors import BudgetExceeded, PipelineIncomplete
+from rh_prefect.errors import BudgetExceeded, PipelineIncomplete, PlanChanged
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.flows.pipeline import Pipeline as FlowPipeline
 from rh_prefect.flows.pipeline import pipeline_flow
@@ -24,7 +24,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.known_works import open_records
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan, ReviewedPlan
-from rh_prefect.pipelines.plan.planned_steps import Money
+from rh_prefect.pipelines.plan.planned_steps import Money, Selection
 from rh_prefect.settings import get_settings
 from tests.flows.test_pipeline import run
 from tests.pipelines.assets import photo
@@ -378,6 +378,16 @@ async def test_a_resumed_run_without_a_budget_may_pay_the_highest_price_of_what_
     result: Any = await rerun(flow, run_id)
     assert [one.state for one in result.steps] == ["made"] * 4
     assert rh.recorder.charged == PRICE * 5
+
+
+async def test_a_run_in_python_makes_the_part_that_its_reviewed_plan_selects(rh: Emulator) -> None:
+    pipeline = FlowPipeline.from_text(pictures())
+    plan = await pipeline.plan(rows=rows("a mug", "a cup"), selection=Selection(items=frozenset({"2"})))
+    reviewed = ReviewedPlan(plan.as_json())
+    with pytest.raises(PlanChanged, match=r"the plan selects --item 2; .* Nothing was paid"):
+        await pipeline.run(rows=rows("a mug", "a cup"), reviewed=reviewed, sample=1)
+    await pipeline.run(rows=rows("a mug", "a cup"), reviewed=reviewed)
+    assert {str(one.payload["prompt"])[:5] for one in rh.recorder.paid} == {"a cup"}
 
 
 async def test_a_resumed_run_pays_no_more_than_its_reviewed_plan_in_all(rh: Emulator) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from functools import partial
 from pathlib import Path
 
 import pytest
 from prefect.settings import PREFECT_TASKS_DEFAULT_RETRIES, temporary_settings
 
 from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.emulator.recorder import Recorder
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.pipelines.document import PipelineError
 from tests.flows.test_pipeline import run
 from tests.support import samples
+from tests.support.emulator_env import environment
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -146,3 +149,42 @@ async def test_a_pipeline_that_ran_is_not_refused_because_of_an_answer(rh: Emula
     assert [one.state for one in second.steps].count("reused") == 11 - bool(save)
     with pytest.raises(PipelineError, match="ask for exactly the same"):
         await pipeline_flow(Pipeline.from_text(text.replace("prompt: $(item.line)", "prompt: a mug")))(budget=1)
+
+
+CHAINS = """
+name: chains
+params: {rows: {type: table, columns: {title: string}}}
+steps:
+  each:
+    foreach: $(params.rows)
+    id: $(item.title)
+    steps:
+      picture: {model: z-image/turbo, with: {prompt: "picture of $(item.title)"}}
+      large: {model: nano-banana-pro/edit-official-stable, from: $(picture), with: {prompt: "larger $(item.title)"}}
+outputs: {large: $(each.large)}
+"""
+
+
+def _has(recorder: Recorder, *, paid: int = 0, uploads: int = 0) -> bool:
+    return len(recorder.paid) >= paid and len(recorder.uploads) >= uploads
+
+
+async def test_where_slots_are_scarce_items_are_paid_to_their_end_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Emulator(long_side=96, clock="real", factor=0, limit=1) as rh:
+        for name, value in environment(rh, tmp_path).items():
+            monkeypatch.setenv(name, value)
+        whole = asyncio.create_task(run(CHAINS, rows=[{"title": title} for title in "abcdef"], budget=99))
+        begun, unfinished = 0, 0
+        for number in range(1, 13):
+            assert await asyncio.to_thread(rh.recorder.wait, partial(_has, paid=number), seconds=100)
+            # The next steps of all items whose pictures are done have sent their inputs, and wait for the slot.
+            assert await asyncio.to_thread(rh.recorder.wait, partial(_has, uploads=begun), seconds=100)
+            begun = sum("picture" in str(one.payload["prompt"]) for one in rh.recorder.paid)
+            unfinished = max(unfinished, 2 * begun - number)
+            rh.clock.advance(1000)
+        state, _ = await whole
+    assert state.is_completed(), state.message
+    # The slot of a picture is used by the next item while the picture is downloaded; two items more for slow machines.
+    assert unfinished <= 4

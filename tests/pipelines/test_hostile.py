@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -267,7 +268,91 @@ def test_files_under_a_prefix_are_counted(tmp_path: Path) -> None:
 
 async def test_a_run_has_a_most_of_paid_jobs() -> None:
     plan = await plan_of([{"title": f"t{n}"} for n in range(8001)])
-    assert [problem.message for problem in plan.problems] == ["a run has at most 8000 paid jobs"]
+    assert [problem.message for problem in plan.problems] == [
+        "each.sign asks for 8001 paid jobs; a run has at most 8000; select fewer items with limit or where"
+    ]
+
+
+async def test_the_paid_jobs_of_all_steps_are_counted() -> None:
+    text = TABLE + "      again: {model: z-image/turbo, with: {prompt: 'again $(item.title)'}}\n"
+    plan = await Pipeline.from_text(text).plan(rows=[{"title": f"t{n}"} for n in range(4001)])
+    assert [problem.message for problem in plan.problems] == [
+        "with each.again, the run has over 8000 paid jobs, the most of a run; select fewer items with limit or where"
+    ]
+
+
+MANY = 1_000_000
+HUNDREDS, THOUSANDS = list(range(300)), list(range(2000))
+MATRIX = f"""
+steps:
+  each:
+    matrix: {{x: {HUNDREDS}, y: {HUNDREDS}, z: {list(range(30))}}}
+    where: {{equals: [$(matrix.x), 1]}}
+    limit: 5
+    steps: {{a: {{model: z-image/turbo, with: {{prompt: $(matrix.x)}}}}}}
+"""
+TAKES_OF_ITEMS = """
+steps:
+  each: {matrix: {x: [1, 2, 3]}, steps: {a: {model: z-image/turbo, takes: 3000, with: {prompt: $(matrix.x)}}}}
+"""
+ANSWER = """
+params: {n: integer}
+steps:
+  script:
+    model: rhart-text-g-3-flash-preview/text-to-text
+    with: {prompt: x}
+    parse: {list: {line: string}, at_most: $(params.n)}
+  each: {foreach: $(script), steps: {a: {edit: join_text, with: {texts: [$(item.line)]}}}}
+"""
+NESTED = f"""
+steps:
+  each:
+    foreach: {THOUSANDS}
+    as: one
+    steps:
+      inner: {{foreach: {THOUSANDS}, steps: {{a: {{edit: join_text, with: {{texts: [$(one)]}}}}}}}}
+"""
+STEPS = f"""
+steps:
+  each:
+    matrix: {{x: {HUNDREDS}, y: {HUNDREDS}}}
+    limit: 80000
+    steps:
+      a: {{edit: join_text, with: {{texts: [$(matrix.x)]}}}}
+      b: {{edit: join_text, with: {{texts: [$(a)]}}}}
+"""
+FORM = "params: {n: integer}\nsteps: {a: {model: z-image/turbo, takes: $(params.n), with: {prompt: x}}}"
+WRITTEN = f"steps: {{a: {{model: z-image/turbo, takes: {MANY}, with: {{prompt: x}}}}}}"
+TOO_LARGE = {
+    "takes of a form": (FORM, "takes must be at most 8000, and $(params.n) is 1000000; make it lower"),
+    "takes": (WRITTEN, "takes must be at most 8000, and this is 1000000; make it lower"),
+    "takes of items": (TAKES_OF_ITEMS, "each.a asks for 9000 paid jobs; a run has at most 8000; select fewer"),
+    "items of an answer": (ANSWER, "at_most must be at most 8000, and $(params.n) is 1000000; make it lower"),
+    "a matrix": (
+        MATRIX,
+        "each has 2700000 items before where and limit select some; a plan has at most 120000; shorten",
+    ),
+    "groups in groups": (NESTED, "each.inner has 122000 items before where and limit select some; a plan has at most"),
+    "steps of items": (
+        STEPS,
+        "each has 80000 items with 160000 steps; a plan has at most 120000 steps of items; select",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TOO_LARGE)
+async def test_a_plan_is_counted_before_it_is_expanded(name: str) -> None:
+    text, message = TOO_LARGE[name]
+    pipeline = Pipeline.from_text(text, name="f.yaml")
+    tracemalloc.start()
+    try:
+        plan = await pipeline.plan({"n": MANY} if "$(params.n)" in text else {})
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    [problem] = plan.problems
+    assert problem.message.startswith(message)
+    assert most < 100e6
 
 
 # A text that names a file of this machine: whichever way it takes through a pipeline, it stays a text.

@@ -25,6 +25,7 @@ from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES, Selection
 from rh_prefect.pipelines.plan.subtitle_time_check import equal_times
 from rh_prefect.pipelines.planning_values import Frame, StepOutput
 from tests.pipelines.assets import photo, sound, video
+from tests.support.call_count import calls_of
 
 SHOTS = """\
 name: shots
@@ -1203,3 +1204,13 @@ def test_an_enum_with_one_option_has_a_field_in_the_form() -> None:
         Pipeline.from_text("params: {size: {enum: [720p]}}\nsteps: {a: {model: z-image/turbo, with: {prompt: x}}}\n")
     )
     assert flow.parameters.properties["size"]["enum"] == ["720p"]
+
+
+def test_the_work_of_a_plan_grows_with_its_steps_and_not_with_their_square() -> None:
+    def calls(number: int) -> int:
+        steps = "".join(f'  s{n}: {{model: z-image/turbo, with: {{prompt: "a {n}"}}}}\n' for n in range(number))
+        pipeline = Pipeline.from_text("steps:\n" + steps)
+        return calls_of(pipeline.plan_now)
+
+    calls(1)  # what is read once
+    assert calls(400) < 2.4 * calls(200)

@@ -14,7 +14,7 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.pipelines.call_builder import work_call
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import Money
+from rh_prefect.pipelines.plan.planned_steps import Money, Selection
 from rh_prefect.pipelines.plan.render import prices
 from rh_prefect.pipelines.plan.request_price import input_seconds
 from rh_prefect.pipelines.planning_values import File, exactly
@@ -251,3 +251,29 @@ async def test_the_price_covers_each_value_that_a_step_may_choose(
     assert not unknown.is_open
     assert unknown.least == min(one.least for one in each)
     assert unknown.most == max(one.most for one in each)
+
+
+ITEM_BUDGET = """
+budget: {amount: 50, item: 1}
+steps:
+  each:
+    foreach: [cup, mug]
+    id: $(item)
+    steps:
+      picture: {model: z-image/turbo, with: {prompt: $(item)}}
+      clip: {model: kling-v2.6-pro-image-to-video, from: $(picture), with: {prompt: a turn, duration: 5, sound: false}}
+"""
+
+
+async def test_a_budget_of_items_below_their_lowest_price_is_a_problem() -> None:
+    pipeline = Pipeline.from_text(ITEM_BUDGET, name="f.yaml")
+    plan = await pipeline.plan()
+    [problem] = plan.problems
+    assert str(problem).startswith(
+        "f.yaml:2:28: item cup costs at least 1.79 CNY and would not be finished: the budget of an item is 1 (2 items "
+        "are above it); raise budget.item, or select other items"
+    )
+    plan = await pipeline.plan(selection=Selection(frozenset({"each.picture"})))
+    assert not plan.problems
+    plan = await Pipeline.from_text(ITEM_BUDGET.replace("item: 1", "item: 1.79")).plan()
+    assert not plan.problems

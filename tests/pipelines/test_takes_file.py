@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from rh_prefect.errors import InputError
 from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.takes_file import add_choices, read_choices
 from tests.pipelines.test_plan import ROWS, SHOTS, Records, run
 
@@ -80,3 +82,49 @@ def test_a_take_that_is_used_without_an_entry_changes_nothing(tmp_path: Path) ->
     file.write_text("takes: {each.clip: 2}  # a comment")
     assert not add_choices(file, {"each[mug].clip": 2, "music": 1})
     assert "a comment" in file.read_text()
+
+
+NUMBERED = """
+params: {rows: {type: table, columns: {title: string}}}
+steps:
+  each:
+    foreach: $(params.rows)
+    steps:
+      pic: {model: z-image/turbo, with: {prompt: $(item.title)}}
+"""
+
+
+def numbered_in(folder: Path) -> Pipeline:
+    (folder / "each.yaml").write_text(NUMBERED)
+    return Pipeline.from_file(folder / "each.yaml")
+
+
+def takes_of(plan: Plan) -> dict[str, int]:
+    return {str(one.request["prompt"]): one.works[0].take for one in plan.instances}
+
+
+async def test_the_take_of_an_item_without_an_id_moves_with_the_item(tmp_path: Path) -> None:
+    pipeline, file = numbered_in(tmp_path), tmp_path / "each.takes.yaml"
+    plan = await pipeline.plan(rows=[{"title": "a"}, {"title": "b"}])
+    add_choices(file, {"each[2].pic": 2}, items=plan.items_by_number)
+    assert takes_of(await pipeline.plan(rows=[{"title": "a"}, {"title": "b"}])) == {"a": 1, "b": 2}
+    longer = await pipeline.plan(rows=[{"title": "new"}, {"title": "a"}, {"title": "b"}])
+    assert takes_of(longer) == {"new": 1, "a": 1, "b": 2}
+    # A take of the item that has the number now: both lines stay.
+    add_choices(file, {"each[2].pic": 5}, items=longer.items_by_number)
+    swapped = [{"title": "b"}, {"title": "a"}]
+    assert takes_of(await pipeline.plan(rows=swapped)) == {"a": 5, "b": 2}
+    assert takes_of(await pipeline.plan(rows=swapped, takes={"each[2].pic": 7})) == {"a": 7, "b": 2}
+
+
+async def test_a_number_in_the_takes_file_without_its_item_is_a_problem(tmp_path: Path) -> None:
+    pipeline = numbered_in(tmp_path)
+    (tmp_path / "each.takes.yaml").write_text("takes: {'each[2].pic': 2}\n")
+    rows = [{"title": "a"}, {"title": "b"}]
+    [problem] = (await pipeline.plan(rows=rows)).problems
+    assert "each[2].pic: 2 is of an item that has only a number" in problem.message
+    line = re.search(r"write each\[2\]\.pic: (\{.*?\})", problem.message)
+    assert line is not None
+    (tmp_path / "each.takes.yaml").write_text(f"takes: {{'each[2].pic': {line.group(1)}}}\n")
+    assert takes_of(await pipeline.plan(rows=rows)) == {"a": 1, "b": 2}
+    assert takes_of(await pipeline.plan(rows=rows, takes={"each[2].pic": 3})) == {"a": 1, "b": 3}

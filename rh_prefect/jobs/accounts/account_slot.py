@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rh_prefect.errors import ApiError, TaskNotFound
 from rh_prefect.jobs.accounts.account import Account, Member
-from rh_prefect.jobs.accounts.limiter import Limiter, first_free, refresh_counts
+from rh_prefect.jobs.accounts.limiter import Limiter, Turn, first_free, refresh_counts
 from rh_prefect.jobs.accounts.pool import Exclusions, Pool, account_specific, describe
 from rh_prefect.jobs.journal.record_types import Answer, Intent
 
@@ -12,7 +12,7 @@ from rh_prefect.jobs.journal.record_types import Answer, Intent
 class SlotLease:
     """One job's slot on an account of a pool, chosen as late as possible and released at the end."""
 
-    def __init__(self, pool: Pool, exclusions: Exclusions, *, model: str, job: str) -> None:
+    def __init__(self, pool: Pool, exclusions: Exclusions, *, model: str, job: str, turn: Turn | None = None) -> None:
         """Starts without a slot.
 
         Args:
@@ -20,7 +20,9 @@ class SlotLease:
             exclusions: The accounts that are excluded in this run.
             model: The model or graph of the job.
             job: The job's full name, for messages.
+            turn: When it gets a slot among the jobs of its run.
         """
+        self._turn = turn
         self._pool = pool
         self._exclusions = exclusions
         self._model = model
@@ -64,7 +66,7 @@ class SlotLease:
         # A job that is resubmitted after an unknown outcome still has its slot.
         while self._limiter is None:
             members = {member.account.limiter: member for member in self._usable()}
-            limiter = await first_free(list(members), preferred=self._announced_to)
+            limiter = await first_free(list(members), preferred=self._announced_to, turn=self._turn)
             self._limiter, self._is_submitting = limiter, True
             self._withdraw()
             self.member = members[limiter]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -70,20 +69,41 @@ class Count:
     others: int
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """When a job gets a slot among the waiting jobs of its run; runs take slots in the order of their requests.
+
+    Attributes:
+        run: The run that orders its jobs; empty for a job without an order, which keeps its place in the queue.
+        position: Of two jobs of the run, the one with the lower position is first.
+    """
+
+    run: str = ""
+    position: tuple[int, ...] = ()
+
+    def precedes(self, other: Turn) -> bool:
+        """Whether a job is before another one of the same run."""
+        return bool(self.run) and self.run == other.run and self.position < other.position
+
+
 class Waiter:
     """A job in the queues of one or several accounts; the first free account takes the job."""
 
-    def __init__(self, preferred: Limiter | None) -> None:
+    def __init__(self, preferred: Limiter | None, turn: Turn) -> None:
         """Creates the waiter outside of any queue.
 
         Args:
             preferred: The account that has the job's inputs; there, the job precedes jobs that prefer other accounts.
+            turn: When it gets a slot among the jobs of its run.
         """
         self.preferred = preferred
+        self.turn = turn
         self.assigned: asyncio.Future[Limiter] = asyncio.get_running_loop().create_future()
 
 
-async def first_free(limiters: Sequence[Limiter], *, preferred: Limiter | None = None) -> Limiter:
+async def first_free(
+    limiters: Sequence[Limiter], *, preferred: Limiter | None = None, turn: Turn | None = None
+) -> Limiter:
     """Waits in the queues of several accounts until one has a free slot, and takes that slot.
 
     Call `submit_finished` after the submission, and `release` after the task's end.
@@ -91,11 +111,12 @@ async def first_free(limiters: Sequence[Limiter], *, preferred: Limiter | None =
     Args:
         limiters: The limiters of the accounts, in the order of preference.
         preferred: The limiter of the account that has the job's inputs; it comes first.
+        turn: When the job gets a slot among the jobs of its run.
 
     Returns:
         The limiter whose slot was taken.
     """
-    waiter = Waiter(preferred)
+    waiter = Waiter(preferred, turn or Turn())
     counts = await refresh_counts(sorted(limiters, key=lambda limiter: limiter is not preferred))
     try:
         for limiter, count in counts.items():
@@ -133,7 +154,7 @@ async def refresh_counts(limiters: Iterable[Limiter]) -> dict[Limiter, asyncio.T
 
 
 class Limiter:
-    """The slots of one account in this process, assigned in the order of the requests."""
+    """The slots of one account in this process, assigned in the order of the requests; see `Turn`."""
 
     def __init__(
         self,
@@ -152,7 +173,7 @@ class Limiter:
         self._query_count = query_count
         self._clock = clock
         self._jitter = jitter
-        self._waiters: deque[Waiter] = deque()
+        self._waiters: list[Waiter] = []
         self._announced = 0
         self._held = 0
         self._limit: int | None = None
@@ -182,10 +203,20 @@ class Limiter:
         return (self._held + self._others + self._announced) / (self._limit or 1)
 
     def add(self, waiter: Waiter) -> None:
-        """Adds a job to the queue."""
-        if not waiter.assigned.done():
-            self._waiters.append(waiter)
-            self._admit()
+        """Adds a job to the queue: it takes the place of the next job of its run, which moves to that of the one after.
+
+        So the places of a run in the queue stay, and its jobs take them in their order.
+        """
+        if waiter.assigned.done():
+            return
+        waiters = self._waiters
+        waiters.append(waiter)
+        place = len(waiters) - 1
+        for n in range(place - 1, -1, -1) if waiter.turn.run else ():
+            if waiter.turn.precedes(waiters[n].turn):
+                waiters[n], waiters[place] = waiters[place], waiters[n]
+                place = n
+        self._admit()
 
     def remove(self, waiter: Waiter) -> None:
         """Removes a job from the queue, if it is in it."""

@@ -144,7 +144,10 @@ def shown_change(change: Mapping[str, Any]) -> str:
     Args:
         change: `what`, `was` and `is`.
     """
-    return f"{visible(change['what'])}: {shown_value(change.get('was'))} -> {shown_value(change.get('is'))}"
+    what, was, now = visible(change["what"]), change.get("was"), change.get("is")
+    if what == "file" or (what.startswith("input ") and was and now):
+        return f"{what}: its content changed"
+    return f"{what}: {shown_value(was)} -> {shown_value(now)}"
 
 
 def shown_value(value: Any) -> str:

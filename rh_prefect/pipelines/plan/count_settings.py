@@ -1,12 +1,31 @@
-"""Evaluates the settings `limit`, `takes` and `at_most` of a step, which the plan's prices depend on."""
+"""Evaluates the counts of a step, and limits the size of a plan before it is expanded.
+
+A count can come from a form, so that a wrong one must not cost the memory of a worker.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from rh_prefect.catalog.model import text_of
+from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.planning_values import ABSENT, Frame, Unknown
+
+MOST_WORKS = 8000
+"""Paid jobs of a run: the takes of all steps, and the items that one answer gives."""
+
+MOST_STEPS = 120_000
+"""Steps of all items in a plan, and items of one fan-out before `where` and `limit` select some."""
+
+
+class PlanTooLarge(Exception):
+    """A plan would have more steps or items than `MOST_STEPS`, or more paid jobs than `MOST_WORKS`."""
+
+    def __init__(self, at: Path, message: str) -> None:
+        """Takes the place in the file, and the number with its limit and what to do."""
+        super().__init__(message)
+        self.at, self.message = at, message
 
 
 def count_of(key: str, written: int | str | None, frame: Frame) -> tuple[int | None, str]:
@@ -27,6 +46,9 @@ def count_of(key: str, written: int | str | None, frame: Frame) -> tuple[int | N
         return None, f"{key} must be a whole number that is known before the run, and {written} is made by a step"
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1 or value < 1:
         return None, f"{key} must be a whole number from 1 on, and {written} {_shown(value)}"
+    if value > MOST_WORKS and key != "limit":
+        which = "" if written == value else f"{written} is "
+        return None, f"{key} must be at most {MOST_WORKS}, and {which or 'this is '}{text_of(value)}; make it lower"
     return int(value), ""
 
 

@@ -16,6 +16,7 @@ from rh_prefect.pipelines.document import Path, Problems
 from rh_prefect.pipelines.evaluation import doubts_of, evaluate, maker_of, results
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, condition_steps, doubts_on, is_open
+from rh_prefect.pipelines.plan.count_settings import MOST_STEPS, MOST_WORKS, PlanTooLarge, count_of
 from rh_prefect.pipelines.plan.edit_recipes import draft_edit
 from rh_prefect.pipelines.plan.fan_out import FanOuts, uses
 from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, recipe_id, request_base, work_id
@@ -48,8 +49,6 @@ from rh_prefect.pipelines.takes_file import Choices
 from rh_prefect.pipelines.types import Type
 
 BindUsed: TypeAlias = Callable[[Checked, Mapping[str, Any]], Awaitable[tuple[dict[str, Any], dict[str, str]]]]
-
-MOST_WORKS = 8000
 
 
 class Expander:
@@ -85,7 +84,7 @@ class Expander:
         """
         self._saved, self._bind_used = saved, bind_used
         self._top, self._site, self._known, self.choices = checked, site, known, choices
-        self._run = dict(run)
+        self._run, self.selection = dict(run), selection
         self.problems, self.item_problems = problems, ItemProblems(problems)
         self.instances: list[Instance] = []
         self.works: dict[tuple[str, str], Work] = {}  # by key and shape
@@ -98,9 +97,9 @@ class Expander:
         self.text = "\n".join(checked.document.lines)
         self._checked = checked
         self._used_at: Path = ()
-        self._paid = 0
+        self._paid = self._planned = 0
         self._stops_run = False
-        self._strict: dict[tuple[int, Path], bool] = {}
+        self._strict: dict[int, set[Path]] = {}
 
     async def expand(self, params: Mapping[str, Any]) -> None:
         """Expands the file.
@@ -109,7 +108,13 @@ class Expander:
             params: The parameters' values.
         """
         top = Frame(names={"params": dict(params), "run": self._run})
-        await self._steps(self._top.file.steps, ("steps",), [top], "")
+        try:
+            await self._steps(self._top.file.steps, ("steps",), [top], "")
+        except PlanTooLarge as error:
+            self.problems.add(self._checked.document, error.at, error.message)
+            self.instances.clear()
+            self.item_problems.flush()
+            return
         for name, value in self._top.file.outputs.items():
             self.outputs[name] = evaluate(value, top)
             for maker in makers(self.outputs[name]):
@@ -124,6 +129,7 @@ class Expander:
         live = [frame for frame in frames if self._is_live(name, step, at, frame, path)]
         if not live:
             return
+        self._count_paid(step, at, live, path)
         if step.action == "steps":
             outputs: list[Any] = await self._group(step, at, live, path)
         elif step.action == "use":
@@ -135,6 +141,35 @@ class Expander:
             outputs = await self._work_out([self._draft(step, at, path, frame, failed) for frame in live], step)
         for frame, value in zip(live, outputs, strict=True):
             frame.names[name] = value
+
+    def _count_paid(self, step: Step, at: Path, frames: Sequence[Frame], path: str) -> None:
+        """Counts the paid jobs of a step before they are made; equal ones are a problem unless they are meant."""
+        if not step.is_paid or step.same or self._used_at:
+            return
+        number = sum(count_of("takes", step.takes, frame)[0] or 1 for frame in frames)
+        if number > MOST_WORKS:
+            lower = "" if step.takes is None else ", or lower takes"
+            raise PlanTooLarge(
+                at,
+                f"{path} asks for {number} paid jobs; a run has at most {MOST_WORKS}; select fewer items with limit or "
+                f"where{lower}",
+            )
+
+    def _count_steps(self, steps: Mapping[str, Step], items: int, at: Path, path: str) -> int:
+        """Returns the number of steps of so many items, without those of inner fan-outs, if the plan has room."""
+        each, inner = 0, list(steps.values())
+        while inner:
+            one = inner.pop()
+            each += one.action != "steps"
+            inner += [] if one.is_fan_out else (one.steps or {}).values()
+        number = items * each
+        if self._planned + number > MOST_STEPS:
+            raise PlanTooLarge(
+                at,
+                f"{path} has {items} items with {number} steps; a plan has at most {MOST_STEPS} steps of items; select "
+                "fewer items with limit or where",
+            )
+        return number
 
     def _draft(self, step: Step, at: Path, path: str, frame: Frame, failed: Collection[str]) -> Draft:
         if step.action == "edit":
@@ -156,7 +191,7 @@ class Expander:
         instance = Instance(
             path, frame.id, step, at, step.model or step.edit or step.action, "x", is_sure=frame.is_sure
         )
-        instance.doubts, instance.number = doubts_on(frame, at), frame.top_number
+        instance.doubts, instance.numbers = doubts_on(frame, at), frame.numbers
         if found is False:
             frame.names[name] = ABSENT
         else:
@@ -203,11 +238,11 @@ class Expander:
 
     def _is_strict(self, at: Path) -> bool:
         """Returns whether `on_error` of a step, or of a group around it, is `fail` in its file."""
-        key = (id(self._checked), at)
+        key = id(self._checked)
         if key not in self._strict:
-            strict = (path for path, step in self._checked.file.walk() if step.on_error == "fail")
-            self._strict[key] = any(at[: len(path)] == path for path in strict)
-        return self._strict[key]
+            self._strict[key] = {path for path, step in self._checked.file.walk() if step.on_error == "fail"}
+        strict = self._strict[key]
+        return bool(strict) and any(at[:end] in strict for end in range(len(at) + 1))
 
     # -- works -----------------------------------------------------------------------------------------------------
 
@@ -215,7 +250,8 @@ class Expander:
         """Determines the works of many items at once, and their results."""
         blocked: dict[int, StepOutput] = {}
         for draft in drafts:
-            draft.instance.row, draft.instance.number = draft.frame.row_around, draft.frame.top_number
+            draft.instance.row, draft.instance.numbers = draft.frame.row_around, draft.frame.numbers
+            draft.instance.item_meaning = draft.frame.meaning
             draft.instance.doubts = doubts_on(draft.frame, draft.instance.at)
             draft.instance.waits_for = self.conditions.waits_for(step, draft.frame)
             self.conditions.keep_open(draft, step)
@@ -299,8 +335,12 @@ class Expander:
 
     def _count(self, draft: Draft) -> None:
         self._paid += bool(draft.endpoint)
-        if self._paid == MOST_WORKS + 1:
-            self.problems.add(self._checked.document, draft.instance.at, f"a run has at most {MOST_WORKS} paid jobs")
+        if self._paid > MOST_WORKS:
+            raise PlanTooLarge(
+                draft.instance.at,
+                f"with {draft.instance.path}, the run has over {MOST_WORKS} paid jobs, the most of a run; select fewer "
+                "items with limit or where",
+            )
 
     @staticmethod
     def _new_state(draft: Draft) -> Any:
@@ -348,7 +388,7 @@ class Expander:
         texts = step.review if isinstance(step.review, list) else [step.review]
         candidates = [one for text in texts for one in self._candidates(str(text), frame)]
         shown = [one.value for one in candidates]
-        instance = Instance(path, frame.id, step, at, "review", is_sure=frame.is_sure, number=frame.top_number)
+        instance = Instance(path, frame.id, step, at, "review", is_sure=frame.is_sure, numbers=frame.numbers)
         instance.doubts = doubts_on(frame, at)
         instance.candidates = candidates
         question = evaluate(step.ask, frame)
@@ -405,6 +445,7 @@ class Expander:
 
     async def _use(self, step: Step, at: Path, frames: list[Frame], path: str) -> list[StepOutput]:
         used = self._checked.uses[at]
+        self._planned += self._count_steps(used.file.steps, len(frames), at, path)
         inner = [await self._bound(step, at, path, used, frame) for frame in frames]
         outer = self._checked, self._used_at, self._stops_run
         stops_run = self._stops_run or self._is_strict(at)
@@ -433,7 +474,7 @@ class Expander:
         # What is made of an argument that is not decided may exist.
         is_sure = frame.is_sure and at not in frame.undecided and not doubtful
         found = Frame(names=names, id=frame.id, is_sure=is_sure, is_pending=pending, waits_for=waits_for)
-        found.top_number = frame.top_number
+        found.numbers, found.meaning = frame.numbers, frame.meaning
         found.doubts = doubts_on(frame, at)
         found.problems = (*frame.problems_around, *wrong.values())
         return found
@@ -441,11 +482,17 @@ class Expander:
     # -- groups ----------------------------------------------------------------------------------------------------
 
     async def _group(self, step: Step, at: Path, frames: list[Frame], path: str) -> list[Group]:
+        steps = step.steps or {}
+        if step.is_fan_out:
+            items = sum(self.fan_outs.count(step, at, frame, path) for frame in frames)
+            if step.where is None:
+                self._count_steps(steps, items, at, path)
         groups = [self.fan_outs.group(step, at, frame, path, self._checked) for frame in frames]
+        if step.is_fan_out:
+            self._planned += self._count_steps(steps, sum(len(group.frames) for group in groups), at, path)
         for group, outer in zip(groups, frames, strict=True):
             for one in group.frames:
                 one.is_sure &= at not in outer.undecided
-        steps = step.steps or {}
         if step.is_fan_out and uses(step, "previous"):
             await self._in_order(steps, at, groups, path)
         else:

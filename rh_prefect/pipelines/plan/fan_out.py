@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import count, dropwhile, product
+from math import prod
 from typing import Any
 
 from rh_prefect.pipelines.check import Checked
@@ -14,7 +15,7 @@ from rh_prefect.pipelines.document import Path, Problems, visible
 from rh_prefect.pipelines.evaluation import doubts_of, evaluate, part, results
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, condition_steps, doubts_on, is_open, is_unmade
-from rh_prefect.pipelines.plan.count_settings import count_of
+from rh_prefect.pipelines.plan.count_settings import MOST_STEPS, PlanTooLarge, count_of
 from rh_prefect.pipelines.plan.identity import mark
 from rh_prefect.pipelines.plan.planned_steps import Instance, Work, id_part
 from rh_prefect.pipelines.planning_values import (
@@ -27,6 +28,7 @@ from rh_prefect.pipelines.planning_values import (
     StepOutput,
     Unknown,
     deciding,
+    digest,
     makers,
     number_of,
 )
@@ -52,6 +54,33 @@ class FanOuts:
         self._conditions, self._problems, self._item_problems = conditions, problems, item_problems
         self.open: dict[str, bool] = {}
         self.chosen: list[tuple[str, Group]] = []
+        self._counts: Counter[str] = Counter()
+
+    def count(self, step: Step, at: Path, frame: Frame, path: str) -> int:
+        """Counts the items of a fan-out in one frame before they are made; `where` may leave fewer.
+
+        Args:
+            step: The group.
+            at: Its path in the file.
+            frame: The names around it.
+            path: Its name with the groups around it.
+
+        Raises:
+            PlanTooLarge: With those of the frames before, there are too many.
+        """
+        if step.matrix is not None:
+            number, key = prod(len(one.values) for one in _matrix_lists(step, frame).values()), "matrix"
+        else:
+            number, key = len(_list_of(step, frame).values), "foreach"
+        self._counts[path] += number
+        if self._counts[path] > MOST_STEPS:
+            raise PlanTooLarge(
+                (*at, key),
+                f"{path} has {self._counts[path]} items before where and limit select some; a plan has at most "
+                f"{MOST_STEPS}; shorten its lists, or those of the groups around it with limit or where",
+            )
+        limit, _ = count_of("limit", step.limit, frame)
+        return number if limit is None else min(number, limit)
 
     def group(self, step: Step, at: Path, frame: Frame, path: str, checked: Checked) -> Group:
         """Returns the items of a group in one frame; a group without fan-out has one.
@@ -68,9 +97,9 @@ class FanOuts:
         doubts = doubts_on(frame, at)
         if not step.is_fan_out:
             one = Frame(frame, {}, frame.id, frame.number, frame.is_sure, frame.row, pending, waits_for, doubts=doubts)
-            one.top_number = frame.top_number
+            one.numbers, one.meaning = frame.numbers, frame.meaning
             return Group([one], is_fan_out=False)
-        found = _matrix_of(step, frame) if step.matrix is not None else _items_of(step, frame)
+        found = _matrix_of(_matrix_lists(step, frame), frame) if step.matrix is not None else _items_of(step, frame)
         may_change, doubtful = any(one.is_pending for one in found), list[Frame]()
         choice = doubts_in([step.foreach, step.matrix], frame, self._conditions.failed)
         shared = choice.difference(*(one.doubts for one in found))  # such as those of `or`, which concern all items
@@ -108,11 +137,15 @@ class FanOuts:
                 one.doubts |= {cut}
         for number, one in enumerate(found, 1):
             one.number = one.names["number"] = number
-            one.top_number = frame.top_number or number
+            one.numbers = (*frame.numbers, number)
             may_change |= not _name_item(step, one, frame)
         if may_change:
             self.open[path] = not frame.id
         self._check_ids(step, at, found, path, frame, checked)
+        for one in found:
+            if one.is_numbered or frame.meaning:
+                own = mark(_content(one.names.get("item"))) if one.is_numbered else one.names["id"]
+                one.meaning = digest([frame.meaning, own])[:8]
         return Group(found, is_fan_out=True, chosen=limit if limit is not None and len(found) > limit else None)
 
     def _is_selected(self, step: Step, at: Path, one: Frame, checked: Checked) -> bool:
@@ -150,6 +183,7 @@ class FanOuts:
                 while one.id in taken:
                     _rename(one, f"{own}-{next(number)}", outer)
                 taken.add(one.id)
+                one.is_numbered = True
         if not twice or step.id is None:
             return
         name, times = next(iter(twice.items()))
@@ -170,12 +204,16 @@ def _is_selected(step: Step, frame: Frame) -> bool:
     return found is not False
 
 
-def _items_of(step: Step, frame: Frame) -> list[Frame]:
-    """Returns the items of `foreach`, each with the names that it can reference."""
+def _list_of(step: Step, frame: Frame) -> Items:
     value = evaluate(step.foreach, frame)
     if isinstance(value, StepOutput):
         value = value.value
-    items = value if isinstance(value, Items) else Items(tuple(value) if isinstance(value, list) else ())
+    return value if isinstance(value, Items) else Items(tuple(value) if isinstance(value, list) else ())
+
+
+def _items_of(step: Step, frame: Frame) -> list[Frame]:
+    """Returns the items of `foreach`, each with the names that it can reference."""
+    items = _list_of(step, frame)
     return [
         Frame(
             frame,
@@ -189,10 +227,14 @@ def _items_of(step: Step, frame: Frame) -> list[Frame]:
     ]
 
 
-def _matrix_of(step: Step, frame: Frame) -> list[Frame]:
-    """The items of `matrix`: all combinations of its lists."""
+def _matrix_lists(step: Step, frame: Frame) -> dict[str, Items]:
     lists = {name: evaluate(value, frame) for name, value in (step.matrix or {}).items()}
-    found, is_open = [], any(isinstance(one, Items) and one.count is not None for one in lists.values())
+    return {name: one if isinstance(one, Items) else Items(tuple(one)) for name, one in lists.items()}
+
+
+def _matrix_of(lists: Mapping[str, Items], frame: Frame) -> list[Frame]:
+    """The items of `matrix`: all combinations of its lists."""
+    found, is_open = [], any(one.count is not None for one in lists.values())
     for combined in product(*map(_values_of, lists.values())):
         values = dict(zip(lists, (value for value, _, _ in combined), strict=True))
         is_sure = all(is_sure for _, is_sure, _ in combined)
@@ -202,9 +244,8 @@ def _matrix_of(step: Step, frame: Frame) -> list[Frame]:
     return found
 
 
-def _values_of(listed: Any) -> list[tuple[Any, bool, Doubts]]:
+def _values_of(items: Items) -> list[tuple[Any, bool, Doubts]]:
     """Returns the values of a list, each with whether the cheapest course of the run has it, and its conditions."""
-    items = listed if isinstance(listed, Items) else Items(tuple(listed))
     return [
         (value, is_sure, doubts_of(Items((one,), (owner,))))
         for value, (one, owner, is_sure) in zip(results(items), items.pairs(), strict=True)
@@ -229,9 +270,17 @@ def _name_item(step: Step, one: Frame, outer: Frame) -> bool:
         stem = part(one.names["item"], "stem") if isinstance(one.names.get("item"), File) else ABSENT
         source = [stem]
         name = stem if isinstance(stem, str) else ""
+    one.is_numbered = not name or any(
+        option[0] == "number" for _, reference in references_in(step.id) for option in reference.options
+    )
     name = name or str(one.number)
     _rename(one, name, outer)
     return not any(isinstance(value, Unknown) for value in source)
+
+
+def _content(item: Any) -> Any:
+    """Returns an item without the place of its row, which changes when another row is inserted."""
+    return {name: one for name, one in item.items() if name != "\0row"} if isinstance(item, dict) else item
 
 
 def _rename(one: Frame, name: str, outer: Frame) -> None:

@@ -17,7 +17,7 @@ from rh_prefect.pipelines.document import Problem, Problems, nearest_sentence, v
 from rh_prefect.pipelines.file_model import Budget
 from rh_prefect.pipelines.plan.expand import Expander
 from rh_prefect.pipelines.plan.fan_out import mark_chosen
-from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection, Work, grouped
+from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection, Work, grouped, own_works
 from rh_prefect.pipelines.plan.request_price import total
 from rh_prefect.pipelines.planning_values import Undecided, deciding
 from rh_prefect.pipelines.takes_file import step_of
@@ -52,6 +52,7 @@ class Plan:
         new_takes: The take that was chosen for each step which is to be made again, by address.
         items: How many items the top fan-outs have, by their names.
         paths: The names of all steps of the file and of the files that it uses, as in `each.picture`.
+        selection: The part that a run of the plan makes.
         open_fan_outs: The fan-outs whose items are not all known yet, each with whether it is an outermost one.
     """
 
@@ -76,6 +77,7 @@ class Plan:
     outputs: Mapping[str, Any] = field(default_factory=dict)
     new_takes: Mapping[str, int] = field(default_factory=dict)
     paths: Collection[str] = ()
+    selection: Selection = field(default_factory=Selection)
     open_fan_outs: Mapping[str, bool] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -103,6 +105,11 @@ class Plan:
         selected = [one for one in instances if selection is None or selection.has(one)]
         is_part = selection is not None and selection != Selection()
         return _price((work for one in selected for work in one.works), with_spare=is_part)
+
+    @property
+    def items_by_number(self) -> dict[str, str]:
+        """What the number in the address of a step means, for items without an id; see `Frame.meaning`."""
+        return {one.address: one.item_meaning for one in self.instances if one.item_meaning}
 
     def may_have(self, address: str) -> bool:
         """Returns whether a step has an address, or may have it when the items of its fan-out are known.
@@ -235,8 +242,10 @@ def finish(expander: Expander, checked: Checked, problems: Problems, plan: Plan)
     _refuse_same_addresses(expander.instances, checked, problems)
     _note_unused_takes(expander)
     _note_unknown_addresses(expander)
+    _refuse_bare_numbers(expander, checked, problems)
     plan.instances, plan.works = expander.instances, list(expander.works.values())
     _note_budget(plan, expander)
+    _refuse_item_budget(plan, expander.selection, checked, problems)
     plan.notes = [*checked.notes, *expander.notes]
     plan.problems = list(problems)
     plan.outputs, plan.new_takes = expander.outputs, expander.takes.new
@@ -364,6 +373,19 @@ def _note_unknown_addresses(expander: Expander) -> None:
             expander.notes[f"{visible(address)} has a take or a choice, and there is no such step or item."] = None
 
 
+def _refuse_bare_numbers(expander: Expander, checked: Checked, problems: Problems) -> None:
+    """Reports takes of the takes file for items with a number only: another row would move them to another item."""
+    for one in expander.instances:
+        if one.item_meaning and one.address in expander.choices.bare:
+            take, name = expander.choices.takes[one.address], visible(one.address)
+            message = (
+                f"the takes file: {name}: {take} is of an item that has only a number, which changes with the list; "
+                f"write {name}: {{take: {take}, of: '{one.item_meaning}'}} for the item that has it now, or give the "
+                "group an id"
+            )
+            problems.add(checked.document, one.used_at or one.at, message)
+
+
 def _is_listed(expander: Expander, name: str) -> bool:
     """Returns whether `$(name.takes)` is used anywhere."""
     return f"{name}.takes" in expander.text
@@ -377,3 +399,25 @@ def _note_budget(plan: Plan, expander: Expander) -> None:
         expander.notes[f"The budget of {amount} is below the minimum price; some results will not be made."] = None
     if plan.budget.whole_items and not plan.budget.amount:
         expander.notes["The budget is 0: only existing results are used."] = None
+
+
+def _refuse_item_budget(plan: Plan, selection: Selection, checked: Checked, problems: Problems) -> None:
+    """Reports a budget of items with which a selected item would be begun and paid for, and could not be finished."""
+    if plan.budget is None or plan.budget.item is None:
+        return
+    budget, own = Decimal(str(plan.budget.item)), {key for keys in own_works(plan.instances).values() for key in keys}
+    least: dict[str, dict[str, Decimal]] = {}
+    for one in plan.instances:
+        if one.item and selection.has(one):
+            sure = {work.key: work.price.least for work in one.works if work.is_paid and work.is_sure}
+            least.setdefault(one.top_item, {}).update({key: sure[key] for key in sure.keys() & own})
+    prices = {item: sum(works.values(), Decimal(0)) for item, works in least.items()}
+    dear = {item: price for item, price in prices.items() if price > budget}
+    if dear:
+        item, price = max(dear.items(), key=lambda each: each[1])
+        others = f" ({len(dear)} items are above it)" if len(dear) > 1 else ""
+        message = (
+            f"item {visible(item)} costs at least {price.normalize():f} {plan.currency} and would not be finished: the "
+            f"budget of an item is {plan.budget.item:g}{others}; raise budget.item, or select other items"
+        )
+        problems.add(checked.document, ("budget", "item"), message)

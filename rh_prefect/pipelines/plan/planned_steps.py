@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -168,6 +169,22 @@ class Selection:
     items: frozenset[str] = frozenset()
     sample: int = 0
 
+    def as_json(self) -> dict[str, Any]:
+        """The selection as plain JSON data, under the names of a run's options."""
+        return {"only": sorted(self.steps), "items": sorted(self.items), "sample": self.sample}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Selection:
+        """Reads what `as_json` has returned; everything is selected where a key is missing."""
+        return cls(frozenset(data.get("only", ())), frozenset(data.get("items", ())), data.get("sample", 0))
+
+    @property
+    def words(self) -> str:
+        """The selection as options of a command."""
+        options = [("--only", one) for one in sorted(self.steps)] + [("--item", one) for one in sorted(self.items)]
+        options += [("--sample", str(self.sample))] if self.sample else []
+        return shlex.join(word for option in options for word in option)
+
     @property
     def top_items(self) -> frozenset[str]:
         """The items as `Instance.top_item` names them."""
@@ -181,7 +198,7 @@ class Selection:
         """
         in_steps = not self.steps or bool({one.path, one.address} & self.steps)
         in_items = not self.items or not one.item or one.top_item in self.top_items
-        return in_steps and in_items and (not self.sample or one.number <= self.sample)
+        return in_steps and in_items and (not self.sample or not one.numbers or one.numbers[0] <= self.sample)
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,7 +350,7 @@ class Instance:
         path: The step with the groups around it: `each.clip`.
         item: The item's id with those of the items around it, as in `anna/calm-5`; empty outside of fan-outs. A `/` in
             an id is written as `%2F`.
-        number: The number of its item in the outermost fan-out; 0 outside of fan-outs.
+        numbers: The number of its item, after those of the items around it; empty outside of fan-outs.
         step: Its declaration.
         at: Its path in the file.
         model: The model's name, or the edit's.
@@ -371,6 +388,7 @@ class Instance:
         chosen: The result that a review has; None where none is chosen yet.
         used_at: The path of the step with `use` that it comes from, in the file that is planned.
         stops_run: Whether the run starts no more steps after its failure; see `on_error`.
+        item_meaning: See `Frame.meaning`.
         blocked_by: The address of the failed step without which it cannot be made; empty if there is none.
     """
 
@@ -412,8 +430,9 @@ class Instance:
     chosen: Any = None
     used_at: Path = ()
     stops_run: bool = False
-    number: int = 0
+    numbers: tuple[int, ...] = ()
     blocked_by: str = ""
+    item_meaning: str = ""
 
     @property
     def address(self) -> str:
@@ -473,6 +492,24 @@ def paid_steps(steps: Iterable[Instance]) -> Iterator[Instance]:
     """
     for one in steps:
         yield from (one,) if one.is_paid else paid_steps(one.needs)
+
+
+def own_works(instances: Iterable[Instance]) -> dict[str, list[str]]:
+    """Returns the keys of the works that only the steps of one item of an outermost fan-out need, by item.
+
+    Args:
+        instances: The steps of a plan.
+    """
+    owners: dict[str, str | None] = {}
+    for one in instances:
+        for work in one.works:
+            if owners.setdefault(work.key, one.top_item) != one.top_item:
+                owners[work.key] = None
+    found: dict[str, list[str]] = defaultdict(list)
+    for key, item in owners.items():
+        if item:
+            found[item].append(key)
+    return found
 
 
 def grouped(instances: Sequence[Instance]) -> dict[str, list[Instance]]:

@@ -201,7 +201,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
     Args:
         plan: The plan.
     """
-    money = plan.price
+    money = plan.price_of(plan.instances, plan.selection)
     budget = plan.budget.model_dump(exclude_none=True) if plan.budget is not None else None
     return {
         "version": 1,
@@ -213,6 +213,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "inputs": list(plan.inputs),
         "currency": plan.currency,
         "price": _money(money),
+        "selection": plan.selection.as_json(),
         "budget": budget,
         "steps": [_step(one) for one in plan.instances],
         "since": dict(plan.since) or None,

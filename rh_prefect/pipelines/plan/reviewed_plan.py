@@ -21,7 +21,7 @@ from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.file_model import Param
 from rh_prefect.pipelines.plan.changes import head_changes, shown_change, step_differences
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Work
+from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection, Work
 
 _MOST_NAMED = 10
 _DIGITS = Decimal("0.00001")
@@ -92,6 +92,25 @@ class ReviewedPlan:
     def hidden_params(self) -> tuple[str, ...]:
         """Parameters whose values a plan does not show in full, such as signed links."""
         return tuple(self.data.get("hidden_params", ()))
+
+    def selected(self, given: Selection) -> Selection:
+        """Returns the part that a run of the plan makes: the one that was reviewed.
+
+        Args:
+            given: The part that the run was asked for; everything where it names none.
+
+        Raises:
+            PlanChanged: The plan selects another part.
+        """
+        reviewed = Selection.from_json(self.data.get("selection", {}))
+        if given in (Selection(), reviewed):
+            return reviewed
+        if reviewed == Selection():
+            return given
+        raise PlanChanged(
+            f"{self.name} selects {reviewed.words}; the run selects {given.words}. Nothing was paid. What to do: leave "
+            "these options out, or plan again with them."
+        )
 
     def refuse_changes(self, plan: Plan, params: Mapping[str, Param]) -> None:
         """Rejects a new plan for another file, with other parameters or inputs, or with more payments.

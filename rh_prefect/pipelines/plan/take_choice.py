@@ -75,9 +75,9 @@ class TakeChooser:
         return takes if reuse == "never" else await self._fresh(draft, takes, reuse, current)
 
     def _configured_takes(self, draft: Draft) -> list[int]:
-        instance, chosen = draft.instance, self._choices.takes
+        instance = draft.instance
         number, _ = count_of("takes", instance.step.takes, draft.frame)
-        first = chosen.get(instance.address, chosen.get(instance.path, 1))
+        first = self._choices.take_of(instance.address, instance.item_meaning)
         return list(range(first, first + (number or 1)))
 
     async def _new(self, draft: Draft, takes: list[int]) -> list[int]:

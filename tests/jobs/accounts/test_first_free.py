@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from rh_prefect.errors import ResponseLost
-from rh_prefect.jobs.accounts.limiter import MAX_COUNT_AGE, Limiter, first_free
+from rh_prefect.jobs.accounts.limiter import MAX_COUNT_AGE, Limiter, Turn, first_free
 from tests.support.virtual_time import in_virtual_time, now, settle
 
 SECONDS = 10.0
@@ -234,3 +234,65 @@ async def test_a_waiter_cancelled_during_a_count_takes_no_slot() -> None:
     await asyncio.sleep(30)
     assert gone.cancelled() and only.slots.held == 0
     assert (await job([only], 1)) is only
+
+
+async def _chains(account: Account, *, items: int, is_ordered: bool = True) -> tuple[list[set[int]], int]:
+    """Runs two jobs for each item; returns the items that end together, in order, and the most that were begun."""
+    ended, begun, most = dict[int, set[int]](), set[int](), 0
+
+    async def step(item: int) -> None:
+        nonlocal most
+        turn = Turn("run", (item not in begun, item)) if is_ordered else Turn()
+        assert await first_free([account.slots], turn=turn) is account.slots
+        begun.add(item)
+        most = max(most, len(begun))
+        await account.run(SECONDS)
+
+    async def chain(item: int) -> None:
+        await step(item)
+        await asyncio.sleep(1)  # its result is downloaded, and the next step is planned
+        await step(item)
+        ended.setdefault(round(now()), set()).add(item)
+        begun.discard(item)
+
+    # The last items reach the queue first.
+    await asyncio.gather(*map(chain, reversed(range(items))))
+    return list(ended.values()), most
+
+
+@in_virtual_time
+async def test_a_run_ends_its_first_items_before_later_ones_begin() -> None:
+    ended, most = await _chains(Account("a", 1), items=8)
+    # The first one in the queue has the free slot. While its result is downloaded, the slot is used by the next item.
+    assert ended == [{7}, {0}, {1}, {2}, {3}, {4}, {5}, {6}]
+    assert most == 2
+    ended, most = await _chains(Account("a", 2), items=8)
+    assert ended == [{7, 6}, {0, 1}, {2, 3}, {4, 5}]
+    assert most == 4
+
+
+@in_virtual_time
+async def test_the_order_of_items_costs_no_time() -> None:
+    spans = []
+    for is_ordered in (False, True):
+        began = now()
+        await _chains(Account("a", 3), items=12, is_ordered=is_ordered)
+        spans.append(now() - began)
+    assert spans[1] == pytest.approx(spans[0], abs=2)
+
+
+@in_virtual_time
+async def test_jobs_that_are_put_first_in_their_run_do_not_overtake_those_of_other_runs() -> None:
+    account, order = Account("a", 1), list[str]()
+
+    async def named(run: str, place: int) -> None:
+        await first_free([account.slots], turn=Turn(run, (place,)))
+        order.append(f"{run}{place}")
+        await account.run(SECONDS)
+
+    jobs = []
+    for run, place in (("x", 9), ("x", 3), ("y", 5), ("x", 2), ("y", 4), ("", 1), ("x", 1)):
+        jobs.append(asyncio.create_task(named(run, place)))
+        await asyncio.sleep(0.1)
+    await asyncio.gather(*jobs)
+    assert order == ["x9", "x1", "y4", "x2", "y5", "1", "x3"]

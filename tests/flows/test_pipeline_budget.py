@@ -1,0 +1,72 @@
+"""Which steps of a pipeline run may start within its budget, without a run."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from rh_prefect.flows.pipeline_budget import RunBudget
+from rh_prefect.jobs.journal.budget import SpendTracker
+from rh_prefect.jobs.journal.journal import FolderJournal
+from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.plan import Plan
+from tests.support.call_count import calls_of
+
+ITEMS = """
+budget: {budget}
+params: {{rows: {{type: table, columns: {{title: string}}}}}}
+steps:
+  each:
+    foreach: $(params.rows)
+    steps:
+      a: {{model: z-image/turbo, with: {{prompt: "a $(item.title)"}}}}
+      b: {{model: z-image/turbo, with: {{prompt: "b $(item.title)"}}}}
+      c: {{model: z-image/turbo, with: {{prompt: "c $(item.title)"}}}}
+      shared: {{model: z-image/turbo, with: {{prompt: the same}}, same: true}}
+"""
+
+
+def plan_of(items: int, budget: str) -> Plan:
+    rows = [{"title": f"title {n}"} for n in range(items)]
+    plan = Pipeline.from_text(ITEMS.format(budget=budget)).plan_now(rows=rows)
+    assert not plan.problems
+    return plan
+
+
+def begun_by(budget: RunBudget, plan: Plan) -> list[str]:
+    """Returns the addresses of the steps that may start, all at once and the first items first."""
+    budget.consider(plan, running=(), lost=())
+    steps = sorted(plan.instances, key=lambda one: one.numbers)
+    return [one.address for one in steps if budget.refusal(one) is None]
+
+
+@pytest.fixture
+def spending(tmp_path: Path) -> SpendTracker:
+    return SpendTracker(FolderJournal(str(tmp_path), scope="run"))
+
+
+def test_only_items_that_fit_into_the_budget_are_begun(spending: SpendTracker) -> None:
+    # Three pictures of 0.04 of each item, and one that all share.
+    plan = plan_of(9, "{amount: 99, whole_items: true}")
+    begun = begun_by(RunBudget(spending, Decimal("0.30")), plan)
+    assert begun == [f"each[{n}].{step}" for n in (1, 2) for step in ("a", "b", "c", "shared")]
+
+
+def test_a_work_that_items_share_counts_for_none_of_them(spending: SpendTracker) -> None:
+    plan = plan_of(3, "{amount: 99, item: 0.12}")
+    assert len(begun_by(RunBudget(spending, Decimal(99)), plan)) == 12
+
+
+@pytest.mark.parametrize("budget", ["{amount: 99, whole_items: true}", "{amount: 99, whole_items: true, item: 0.12}"])
+def test_the_work_of_a_budget_grows_with_the_items_and_not_with_their_square(
+    spending: SpendTracker, budget: str
+) -> None:
+    few, many = (plan_of(number, budget) for number in (100, 200))
+
+    def calls(plan: Plan) -> int:
+        return calls_of(lambda: begun_by(RunBudget(spending, Decimal(99)), plan))
+
+    calls(few)  # what is imported once
+    assert calls(many) < 2.4 * calls(few)
