@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.support.warm_process import RH, WarmProcess
 
 
 def key_of(*options: str, state: Path) -> str:
     """Starts the emulator, reads the key that it prints, and stops it."""
-    command = [sys.executable, "-m", "rh_prefect.cli", "emulator", "--port", "0", *options]
     env = {**os.environ, "RH_STATE_DIR": str(state)}
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
+    with WarmProcess([*RH, "emulator", "--port", "0", *options], env=env) as process:
         lines = iter(process.stdout.readline, "")
         key = next(line for line in lines if line.startswith("export RH_API_KEY="))
         process.terminate()
+        process.communicate()
     return key.partition("=")[2].strip()
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
+from tests.support import warm_process
 from tests.support.registry_file import registry
+from tests.support.warm_process import RH
 
 
 def call(*arguments: str, state: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "rh_prefect.cli", "models", *arguments]
     env = {**os.environ, "RH_STATE_DIR": str(state), "COLUMNS": "200"}
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    return warm_process.run([*RH, "models", *arguments], env=env)
 
 
 def test_newer_models_are_taken_shown_and_given_up(tmp_path: Path) -> None:

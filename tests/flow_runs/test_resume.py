@@ -3,7 +3,6 @@ from __future__ import annotations
 import signal
 import sqlite3
 import subprocess
-import sys
 import uuid
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -23,15 +22,14 @@ from rh_prefect.flow_runs.resume import create, rerun, resume
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.pipelines.run_ledger import RecordsPlace, note_place
 from tests.flow_runs.crashing_flow import failed
+from tests.support import warm_process
 from tests.support.prefect_server import PrefectServer
 
 pytestmark = pytest.mark.prefect
 
 
 def run(server: PrefectServer, *arguments: str) -> subprocess.CompletedProcess[str]:
-    root = Path(__file__).parents[2]
-    command = [sys.executable, "-m", "tests.flow_runs.crashing_flow", *arguments]
-    return subprocess.run(command, env=server.env, cwd=root, stdout=subprocess.PIPE, text=True, timeout=90, check=False)
+    return warm_process.run(["-m", "tests.flow_runs.crashing_flow", *arguments], env=server.env)
 
 
 def test_a_killed_run_is_run_again_and_finds_its_records(prefect_server: PrefectServer) -> None:

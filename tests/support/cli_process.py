@@ -1,16 +1,16 @@
-"""Runs several `rh-prefect` commands in one process, one after another, because the import takes longer than
-most commands."""
+"""Runs several `rh-prefect` commands in one process, one after another."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import json
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.support import warm_process
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,7 @@ def run_each(commands: Sequence[Sequence[str]], *, env: Mapping[str, str], cwd: 
         env: The process's environment.
         cwd: Its folder.
     """
-    paths = {"PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.cli_process"],
-        env={**env, **paths},
-        cwd=cwd,
-        input=json.dumps(commands),
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    done = warm_process.run(["-m", "tests.support.cli_process"], env=env, cwd=cwd, text=json.dumps(commands))
     assert done.returncode == 0, done.stderr
     return [Done(**one) for one in json.loads(done.stdout.splitlines()[-1])]
 

@@ -10,7 +10,6 @@ import asyncio
 import importlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -32,6 +31,8 @@ from rh_prefect.flow_runs.prefect_internals import drain
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.prefect_api import connect
+from tests.support import warm_process
+from tests.support.warm_process import RH, WarmProcess
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 90.0
@@ -118,16 +119,7 @@ class FlowProcess:
         self._changed = threading.Condition()
         self._is_over = False
         with log.open("ab") as errors:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.flow_process"],
-                env=dict(env),
-                cwd=ROOT,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                start_new_session=True,
-            )
+            self._process = WarmProcess(["-m", "tests.support.flow_process"], env=env, cwd=ROOT, stderr=errors)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -136,9 +128,7 @@ class FlowProcess:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
+        self._process.__exit__()
 
     @property
     def pid(self) -> int:
@@ -152,7 +142,6 @@ class FlowProcess:
 
     def order(self, do: str, flow: str, **more: object) -> None:
         """Sends the order; a process takes one."""
-        assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"do": do, "flow": flow, **more}) + "\n")
         self._process.stdin.flush()
 
@@ -180,8 +169,7 @@ class FlowProcess:
 
     def kill(self) -> None:
         """Kills it, as `kill -9` does; nothing if it has ended."""
-        if self._process.poll() is None:
-            os.kill(self._process.pid, signal.SIGKILL)
+        self._process.kill()
         self._process.wait()
         self._reader.join(10)
 
@@ -190,7 +178,6 @@ class FlowProcess:
         return self.log.read_text(errors="replace")[-3000:]
 
     def _read(self) -> None:
-        assert self._process.stdout is not None
         for line in self._process.stdout:
             with self._changed:
                 self.said.append(_parsed(line))
@@ -257,8 +244,7 @@ def flow_processes(env: Mapping[str, str], folder: Path) -> Iterator[FlowProcess
 
 def command(env: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs `rh-prefect` in a process."""
-    words = [sys.executable, "-m", "rh_prefect.cli", *arguments]
-    return subprocess.run(words, env=dict(env), cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    return warm_process.run([*RH, *arguments], env=env, cwd=ROOT)
 
 
 if __name__ == "__main__":

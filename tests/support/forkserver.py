@@ -5,6 +5,4 @@ from __future__ import annotations
 import multiprocessing
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(
-    ["pytest", "rh_prefect.jobs.journal.journal", "rh_prefect.jobs.download_folder", "rh_prefect.pipelines.work_runner"]
-)
+FORKS.set_forkserver_preload(["pytest", "tests.support.warm_imports"])

@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,25 +15,22 @@ from rh_prefect.errors import RunningHubError
 from rh_prefect.flow_runs import job_progress
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.tasks import generate
+from tests.support.warm_process import WarmProcess
 
 PROMPT = "a lighthouse"
 
 
 @contextmanager
-def asking(scope: str, key: str) -> Iterator[subprocess.Popen[str]]:
+def asking(scope: str, key: str) -> Iterator[WarmProcess]:
     """Runs such a process in the environment of this one; kills it at the end if it is still there."""
-    command = [sys.executable, "-m", "tests.support.scope_process", scope, key]
-    with subprocess.Popen(command, env=os.environ, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    with WarmProcess(["-m", "tests.support.scope_process", scope, key]) as process:
+        yield process
 
 
 def ask_elsewhere(scope: str, key: str) -> str:
     """Asks in a separate process; what it says last."""
     with asking(scope, key) as process:
-        return process.communicate(timeout=110)[0].splitlines()[-1]
+        return process.communicate()[0].splitlines()[-1]
 
 
 async def ask(scope: str, key: str) -> str:

@@ -7,8 +7,6 @@ import contextvars
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +21,7 @@ from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.webhook import create_app
 from rh_prefect.webhook.delivery_confirmation import Confirmer
 from tests.support.prefect_server import free_port
+from tests.support.warm_process import RH, WarmProcess
 
 TOKEN = "canary-token-of-the-receiver"
 
@@ -67,7 +66,7 @@ class ReceiverProcess:
         self._env = {**os.environ, **env}
         self._log = log
         self._port = free_port()
-        self._process: subprocess.Popen[str] | None = None
+        self._process: WarmProcess | None = None
 
     @property
     def url(self) -> str:
@@ -76,10 +75,9 @@ class ReceiverProcess:
 
     def start(self) -> dict[str, str]:
         """Starts it, and returns what it tells to export once it takes deliveries."""
-        command = [sys.executable, "-m", "rh_prefect.cli", "webhook", "serve", "--port", str(self._port)]
+        command = [*RH, "webhook", "serve", "--port", str(self._port)]
         with self._log.open("ab") as errors:
-            self._process = subprocess.Popen(command, env=self._env, stdout=subprocess.PIPE, stderr=errors, text=True)
-        assert self._process.stdout is not None
+            self._process = WarmProcess(command, env=self._env, stderr=errors)
         exported: dict[str, str] = {}
         while "RH_WEBHOOK_URL" not in exported:
             line = self._process.stdout.readline()
@@ -92,8 +90,9 @@ class ReceiverProcess:
     def end(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Ends it with a signal, if it runs."""
         if self._process is not None:
-            self._process.send_signal(number)
-            self._process.communicate(timeout=60)
+            with self._process as process:
+                process.send_signal(number)
+                process.communicate()
             self._process = None
 
 
