@@ -78,6 +78,7 @@ def test_the_hook_cancels_the_tasks_of_a_killed_run(stage: FilmRun) -> None:
     assert {one.task_id for one in stage.rh.recorder.paid[3:]} == {result.task_id for result in results}
 
 
+@pytest.mark.long
 def test_a_runner_that_lives_on_submits_nothing_after_it_was_cancelled(stage: FilmRun) -> None:
     child = begin(stage, spares=1)
     os.kill(child.pid, signal.SIGSTOP)
@@ -90,6 +91,7 @@ def test_a_runner_that_lives_on_submits_nothing_after_it_was_cancelled(stage: Fi
     assert len(stage.rh.recorder.cancelled) == len(PROMPTS)
 
 
+@pytest.mark.long
 def test_what_had_succeeded_is_not_lost_to_a_cancellation(stage: FilmRun) -> None:
     assert not stage.kill(begin(stage, spares=1))
     stage.rh.clock.advance(3600)
@@ -101,6 +103,7 @@ def test_what_had_succeeded_is_not_lost_to_a_cancellation(stage: FilmRun) -> Non
     assert len(stage.rh.recorder.submissions) == len(PROMPTS)
 
 
+@pytest.mark.long
 def test_what_may_go_on_because_nobody_knows_of_it_is_said(stage: FilmRun) -> None:
     stage.rh.faults.add(Fault("submit", prompt="a harbour", kind="hold", seconds=60))
     child = stage.begin(MANY, {"prompts": PROMPTS}, spares=1)

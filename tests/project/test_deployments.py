@@ -201,6 +201,7 @@ async def has_ended(flow_run_id: UUID) -> bool:
     return state is not None and state.is_final()
 
 
+@pytest.mark.long
 @pytest.mark.prefect
 async def test_prefect_takes_all_of_it(deployed: str) -> None:
     async with get_client() as client:
@@ -227,12 +228,13 @@ async def test_prefect_takes_all_of_it(deployed: str) -> None:
     assert [action.deployment_id for action in trigger.actions if isinstance(action, RunDeployment)] == [looks_after.id]
 
 
+@pytest.mark.long
 @pytest.mark.prefect
 @pytest.mark.parametrize(
     ("deployment", "parameters"),
     [
         ("film/film", {"prompt": "a lighthouse", "shots": 1}),
-        pytest.param("nightly-film/nightly-film", {"shots": 1}, marks=pytest.mark.long),
+        ("nightly-film/nightly-film", {"shots": 1}),
     ],
 )
 async def test_a_worker_runs_it(

@@ -1,6 +1,6 @@
 """What `mypy --strict` and `pyright` say of a user's programs: of the samples in the README and docs/, and of mistakes.
 
-Each of the two runs once over all of them.
+Each of the two runs once over all of them, for half a minute.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 
 from tests.test_docs import BLOCK, PAGES, ROOT, blocks
+
+pytestmark = pytest.mark.long
 
 SAMPLES = [page for page in PAGES if blocks(page, "python")]
 WRONG_ON_PURPOSE = ("models", "Literal['7']")
