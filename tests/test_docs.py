@@ -6,6 +6,7 @@ import ast
 import asyncio
 import inspect
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ from rh_prefect.emulator.routes import control
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.settings import Settings
 from tests.support import doc_tables, guarantees, samples
+from tests.support.each_case import each_case
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -95,14 +97,13 @@ async def _wait(awaitable: Any) -> Any:
     return await awaitable
 
 
-@pytest.mark.parametrize(
-    ("page", "line"), [(page, line) for page, line in commands() if line.startswith("rh-prefect ")]
-)
-def test_a_command_of_the_docs_exists_and_takes_its_arguments(page: str, line: str) -> None:
-    import shlex
-
-    arguments = [one.replace("RUN_ID", "0" * 8) for one in shlex.split(line.rstrip("& "))[1:]]
-    app.parse_args([*arguments], exit_on_error=False, print_error=True)
+def test_a_command_of_the_docs_exists_and_takes_its_arguments() -> None:
+    with each_case() as case:
+        for page, line in commands():
+            if line.startswith("rh-prefect "):
+                with case(f"{page}: {line}"):
+                    arguments = [one.replace("RUN_ID", "0" * 8) for one in shlex.split(line.rstrip("& "))[1:]]
+                    app.parse_args([*arguments], exit_on_error=False, print_error=True)
 
 
 def test_make_targets_of_the_docs_exist() -> None:
@@ -215,9 +216,11 @@ def test_every_error_that_the_page_names_exists() -> None:
     assert jobs <= set(named)
 
 
-@pytest.mark.parametrize("row", [*guarantees.MONEY, *guarantees.SECURITY])
-def test_every_promise_names_a_test_that_proves_it(row: str) -> None:
-    assert guarantees.proofs().get(row), f"no test's docstring begins with {row}:"
+def test_every_promise_names_a_test_that_proves_it() -> None:
+    with each_case() as case:
+        for row in [*guarantees.MONEY, *guarantees.SECURITY]:
+            with case(row):
+                assert guarantees.proofs().get(row), f"no test's docstring begins with {row}:"
 
 
 def test_tests_prove_only_what_is_promised() -> None:

@@ -9,6 +9,7 @@ import pytest
 from rh_prefect import catalog
 from rh_prefect.catalog.model import decode_price, money
 from rh_prefect.catalog.registry import SLIM_FILE
+from tests.support.each_case import each_case
 
 RAW = {raw["name"]: raw for raw in json.loads(SLIM_FILE.read_text(encoding="utf-8"))["models"]}
 
@@ -114,23 +115,28 @@ def units(raw: dict[str, Any], payload: dict[str, object]) -> Decimal | None:
             return Decimal(7)
 
 
-@pytest.mark.parametrize("name", PRICED)
-def test_every_row_of_every_model(name: str) -> None:
-    raw, model = RAW[name], catalog.get(name)
-    price = raw["price"]
-    for *values, amount in price.get("rows") or [[price.get("fixed")]]:
-        types = {param["key"]: param["type"] for param in raw["params"]}
-        payload: dict[str, object] = {
-            key: value == "true" if types[key] == "bool" else value for key, value in zip(price.get("by", []), values)
-        }
-        count = units(raw, payload)
-        payload |= {"text": "x" * 20} if "text" in types else {}
-        got = catalog.estimate(model, payload, seconds=7.0)
-        assert got is not None
-        assert got.amount == Decimal(str(amount)) * (count or 0)
-        assert got.lower_bound == ("from" in price["unit"] or "price_note" in raw)
+def test_every_row_of_every_model() -> None:
+    with each_case() as case:
+        for name in PRICED:
+            with case(name):
+                raw, model = RAW[name], catalog.get(name)
+                price = raw["price"]
+                for *values, amount in price.get("rows") or [[price.get("fixed")]]:
+                    types = {param["key"]: param["type"] for param in raw["params"]}
+                    payload: dict[str, object] = {
+                        key: value == "true" if types[key] == "bool" else value
+                        for key, value in zip(price.get("by", []), values)
+                    }
+                    count = units(raw, payload)
+                    payload |= {"text": "x" * 20} if "text" in types else {}
+                    got = catalog.estimate(model, payload, seconds=7.0)
+                    assert got is not None
+                    assert got.amount == Decimal(str(amount)) * (count or 0)
+                    assert got.lower_bound == ("from" in price["unit"] or "price_note" in raw)
 
 
-@pytest.mark.parametrize("name", [model.name for model in catalog.models() if not model.price])
-def test_no_price_means_none(name: str) -> None:
-    assert catalog.estimate(catalog.get(name), {"duration": 5}, seconds=5.0) is None
+def test_no_price_means_none() -> None:
+    with each_case() as case:
+        for name in [model.name for model in catalog.models() if not model.price]:
+            with case(name):
+                assert catalog.estimate(catalog.get(name), {"duration": 5}, seconds=5.0) is None
