@@ -126,3 +126,14 @@ def test_the_canary(emulate: Emulate, caplog: pytest.LogCaptureFixture, tmp_path
 def test_a_data_uri_is_short_in_the_books(rh: Caller) -> None:
     rh.submit(body={"prompt": "data:" + "x" * 10_000})
     assert len(str(rh.rh.recorder.submissions[0].payload["prompt"])) < 300
+
+
+def test_a_failed_assertion_shows_what_was_paid_for(rh: Caller) -> None:
+    rh.submit(body={**WORDS, "prompt": "a lighthouse"})
+    rh.rh.faults.add(Fault("submit", kind="code", code="1007", times=1))
+    rh.submit(body={**WORDS, "prompt": "x" * 1000})
+    with pytest.raises(AssertionError) as failed:
+        assert len(rh.rh.recorder.paid) == 2
+    first, refused = f"<1: cost {IMAGE_PRICE}, {IMAGE} 'a lighthouse'>", f"<2: refused 1007, {IMAGE} '{'x' * 40}'>"
+    assert first in str(failed.value)
+    assert repr(rh.rh.recorder) == f"<Recorder: cost {IMAGE_PRICE}, 0 coins; [{first}, {refused}]>"
