@@ -216,12 +216,24 @@ def test_every_error_that_the_page_names_exists() -> None:
     assert jobs <= set(named)
 
 
-def test_every_promise_names_a_test_that_proves_it() -> None:
+def test_every_promise_has_tests_of_which_one_is_in_the_first_stage() -> None:
     with each_case() as case:
-        for row in [*guarantees.MONEY, *guarantees.SECURITY]:
+        for promise, tests in {**guarantees.MONEY, **guarantees.SECURITY}.items():
+            with case(promise):
+                stages = {test: guarantees.is_in_first_stage(test) for test in tests}
+                assert [test for test, stage in stages.items() if stage is None] == []
+                assert any(stages.values()), "each of its tests is `long`"
+
+
+OF_THE_SECOND_STAGE = ("test_kills", "test_pipeline_kills", "test_outages", "test_faults")
+"""Kills and outages take minutes."""
+
+
+def test_every_other_rule_about_money_has_its_test_in_the_first_stage() -> None:
+    text = (ROOT / "docs" / "never-pay-twice.md").read_text(encoding="utf-8").partition("<!-- money:")[0]
+    with each_case() as case:
+        for row in re.findall(r"^\|.*`tests/[\w/]+\.py::\w+`.*$", text, re.MULTILINE):
             with case(row):
-                assert guarantees.proofs().get(row), f"no test's docstring begins with {row}:"
-
-
-def test_tests_prove_only_what_is_promised() -> None:
-    assert guarantees.proofs().keys() <= {*guarantees.MONEY, *guarantees.SECURITY}
+                tests = re.findall(r"`(tests/[\w/]+\.py::\w+)`", row)
+                if not any(f"tests/long/{name}.py" in test for test in tests for name in OF_THE_SECOND_STAGE):
+                    assert any(guarantees.is_in_first_stage(test) for test in tests)

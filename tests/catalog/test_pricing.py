@@ -81,7 +81,7 @@ def test_as_many_models_are_priced_as_the_registry_prices() -> None:
 
 @pytest.mark.parametrize("amount", ["0", "0.00", "9999", "9999.0", "99999"])
 def test_a_placeholder_is_an_unknown_price(amount: str) -> None:
-    """A20: an amount that stands for "no price yet" is neither 0 nor 9,999."""
+    """An amount that stands for "no price yet" is neither 0 nor 9,999."""
     assert decode_price({"unit": "call", "fixed": float(amount)}) is None
     table = decode_price({"unit": "call", "by": ["size"], "rows": [["1k", float(amount)], ["2k", 0.5]]})
     assert table is not None
@@ -91,7 +91,7 @@ def test_a_placeholder_is_an_unknown_price(amount: str) -> None:
 
 @pytest.mark.parametrize("name", ["wan-2.7/video-edit", "marble/upload-media-asset"])
 def test_a_model_whose_price_is_a_placeholder_has_none(name: str) -> None:
-    """A20: these two were listed at 0.00 and 9,999.00 CNY."""
+    """These two were listed at 0.00 and 9,999.00 CNY."""
     model = catalog.get(name)
     assert model.price is None
     assert catalog.estimate(model, {"resolution": "720p"}, seconds=5.0) is None

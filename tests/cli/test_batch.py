@@ -39,7 +39,7 @@ def test_the_line_counts_what_is_done_running_queued_failed_spent_and_left() -> 
 
 
 def test_rows_that_the_budget_does_not_suffice_for_have_not_failed() -> None:
-    """C9: they were counted as failed."""
+    """They were counted as failed."""
     progress = Progress("b", total=10, scope="run", budget=Decimal("0.12"))
     progress.end(RowResult(row=1, state="failed"))
     progress.end(RowResult(row=2, state="not started"))
@@ -51,7 +51,7 @@ def test_rows_that_the_budget_does_not_suffice_for_have_not_failed() -> None:
 
 
 def test_the_time_left_is_that_of_the_rows_that_the_budget_suffices_for() -> None:
-    """C9: of 10,000 rows and a budget for three, it said hours."""
+    """Of 10,000 rows and a budget for three, it said hours."""
     progress = Progress("b", total=10_000, scope="run", budget=Decimal("0.12"))
     progress.start([])
     progress.began -= 20
@@ -66,7 +66,7 @@ def test_the_time_left_is_that_of_the_rows_that_the_budget_suffices_for() -> Non
 
 
 def test_two_units_are_shown_apart_in_the_line() -> None:
-    """A21: money and coins are never added."""
+    """Money and coins are never added."""
     progress = Progress("b", total=3, scope="run")
     progress.end(RowResult(row=1, state="done", costs=Costs({"CNY": Decimal("0.04")})))
     progress.end(RowResult(row=2, state="done", costs=Costs({"coins": Decimal(25)})))

@@ -80,7 +80,7 @@ def test_a_film_is_made_listed_and_added_up(rh: Emulator, env: dict[str, str], t
     commands = [["jobs", "show", f"{run}/{key}"], ["jobs", "cancel", run], ["spend"]]
     shown, cancelled, spent = (one.stdout for one in run_each(commands, env=env, cwd=tmp_path))
     assert '"outcome":"ticket"' in shown
-    assert cancelled, "C8: it may have printed nothing"
+    assert cancelled, "it may have printed nothing"
     assert f"{sum(one.charged for one in rh.recorder.paid)} CNY" in spent
     assert rh.key not in done.stdout + done.stderr + listed + spent
 
@@ -170,7 +170,7 @@ def test_a_prefect_api_that_does_not_answer_is_one_line(prefect_server: PrefectS
 def test_what_a_run_would_refuse_is_said_before_a_server_is_started(
     rh: Emulator, prefect_server: PrefectServer, tmp_path: Path
 ) -> None:
-    """C3: a missing key, an unreadable picture or a bad --out was found after 10 s, in a separate flow run."""
+    """A missing key, an unreadable picture or a bad --out was found after 10 s, in a separate flow run."""
     env = {**prefect_server.env, **environment(rh, tmp_path), "PREFECT_HOME": str(tmp_path / "prefect")}
     del env["PREFECT_API_URL"]
     (tmp_path / "cut.png").write_bytes(samples.png(tmp_path / "photo.png").read_bytes()[:80])

@@ -104,7 +104,7 @@ def test_sigterm_before_a_flow_runs_ends_the_server_that_was_started(tmp_path: P
 
 
 def test_a_terminal_without_the_marks_shows_them_in_ascii() -> None:
-    """A18: a latin-1 terminal cannot show a check mark, and the error of it ended a paid job."""
+    """A latin-1 terminal cannot show a check mark, and the error of it ended a paid job."""
     script = (
         "import sys\nfrom rh_prefect import cli\nfrom rh_prefect.cli.run_display import Watch\n"
         "from rh_prefect.jobs.events import JobEvent\nfrom rh_prefect.flow_runs import job_progress\n"

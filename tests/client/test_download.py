@@ -69,7 +69,7 @@ def serve(
 
 @pytest.mark.parametrize("url", ["data:text/plain;base64,aGVsbG8=", "data:,hello", "data:text/plain,hel%6Co"])
 async def test_a_data_url_is_decoded_to_a_file(client: Client, tmp_path: Path, url: str) -> None:
-    """A13: a file inside of its link is written like any other."""
+    """A file inside of its link is written like any other."""
     assert await fetched(client, url, tmp_path / "deep" / "a.txt.part") == b"hello"
 
 

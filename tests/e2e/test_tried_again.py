@@ -82,7 +82,7 @@ async def test_a_task_that_failed_where_a_new_one_helps_is_paid_for_anew_and_no_
 
 @pytest.mark.long
 async def test_a_rerun_by_hand_pays_for_new_tasks_where_the_attempts_were_used_up(rh: Emulator) -> None:
-    """A10: three failed tasks end the run, and running it again by hand may pay for new ones."""
+    """Three failed tasks end the run, and running it again by hand may pay for new ones."""
     rh.faults.add(Fault("submit", kind="fail", code="1504", times=3))
     run = await runs.begin(flows.patient, retries=3)
     with pytest.raises(JobFailed, match="max_attempts"):
@@ -94,7 +94,7 @@ async def test_a_rerun_by_hand_pays_for_new_tasks_where_the_attempts_were_used_u
 
 @pytest.mark.long
 async def test_retries_of_the_flow_itself_pay_for_no_more_than_max_attempts(rh: Emulator) -> None:
-    """A10: Prefect's own retries of a flow count together; only a person's rerun has fresh attempts."""
+    """Prefect's own retries of a flow count together; only a person's rerun has fresh attempts."""
     rh.faults.add(Fault("submit", kind="fail", code="1504"))
     stubborn = flows.patient.with_options(retries=4)
     run = await runs.begin(stubborn, retries=3)

@@ -150,6 +150,22 @@ outputs: {motion: $(motion)}
     assert (state.name, len(rh.recorder.paid)) == (NOTHING_NEW, 2)
 
 
+async def test_a_damaged_output_is_neither_saved_nor_used_and_is_downloaded_again(rh: Emulator, tmp_path: Path) -> None:
+    rh.faults.add(Fault("download", kind="short", endpoint="kling*"))
+    state, broken = await run(FILM, idea="a lighthouse", budget=10)
+    assert state.is_failed()
+    assert "is damaged" in str(state.message)
+    assert [(one.step, one.state) for one in broken.steps] == [
+        ("picture", "made"), ("clip", "failed"), ("end", "not run")
+    ]  # fmt: skip
+    assert not list((tmp_path / "out").rglob("end.png"))
+    rh.faults.clear()
+    state, whole = await run(FILM, idea="a lighthouse", budget=10)
+    assert state.is_completed(), state.message
+    assert not whole.costs.amounts
+    assert len(rh.recorder.paid) == 2
+
+
 async def test_one_changed_cell_pays_for_the_chain_of_its_row_alone(rh: Emulator, tmp_path: Path) -> None:
     titles = {"a": "cup", "b": "mug", "c": "bowl"}
     await run(PRODUCTS, products=table(tmp_path, **titles), budget=10)

@@ -356,7 +356,7 @@ def test_a_budget_is_named_as_it_was_written() -> None:
 
 
 async def test_the_limit_of_the_machine_holds_for_any_budget(rh: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S6: RH_MAX_BUDGET; the smaller one counts."""
+    """RH_MAX_BUDGET; the smaller one counts."""
     monkeypatch.setenv("RH_MAX_BUDGET", "0.10")
     state, result = await run(pictures(), rows=rows("a mug"), budget=50)
     assert state.is_completed(), state.message

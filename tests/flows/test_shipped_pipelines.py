@@ -95,8 +95,14 @@ def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator
         yield emulator
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("name", sorted(GIVEN.keys() - {"formats"}))  # which pays for nothing
+@pytest.mark.parametrize(
+    "name",
+    [
+        # Formats pays for nothing.
+        pytest.param(name, marks=[] if name == "two-models" else [pytest.mark.long])
+        for name in sorted(GIVEN.keys() - {"formats"})
+    ],
+)
 async def test_it_stays_within_its_price_when_tasks_fail(faulty: Emulator, tmp_path: Path, name: str) -> None:
     given, choices = GIVEN[name](tmp_path), dict[str, Any]()
     pipeline = without_blocks(name, tmp_path)

@@ -99,7 +99,7 @@ class WaitingJob:
 
 @in_virtual_time
 async def test_a_success_without_files_is_not_an_end() -> None:
-    """A13: no end is recorded, so that the next run queries the task again and gets its outputs."""
+    """No end is recorded, so that the next run queries the task again and gets its outputs."""
     job = WaitingJob(RunningHub(EMPTY))
     with pytest.raises(OutputsPending, match=f"task {TASK} was paid for.*no file and no text.*jobs collect {SCOPE}"):
         await (await job.begin())
@@ -113,7 +113,7 @@ async def test_a_success_without_files_is_not_an_end() -> None:
 
 @in_virtual_time
 async def test_an_invalid_link_is_named() -> None:
-    """A13, A16: neither a relative nor a malformed link is recorded as the job's output."""
+    """Neither a relative nor a malformed link is recorded as the job's output."""
     for url in ("/files/a.png?token=secret", "http://[::1"):
         job = WaitingJob(RunningHub(TaskView(task_id=TASK, status="SUCCESS", outputs=(RemoteOutput(url=url),))))
         with pytest.raises(OutputsPending, match="which is not a URL") as caught:
@@ -124,7 +124,7 @@ async def test_an_invalid_link_is_named() -> None:
 
 @pytest.mark.parametrize("url", ["", "/files/b.png", "http://[::1"])
 def test_a_success_with_one_usable_output_is_an_end(url: str) -> None:
-    """A13: one invalid link beside it does not keep an output that can be fetched until its own link has expired."""
+    """One invalid link beside it does not keep an output that can be fetched until its own link has expired."""
 
     @in_virtual_time
     async def check() -> None:
@@ -140,7 +140,7 @@ def test_a_success_with_one_usable_output_is_an_end(url: str) -> None:
 
 @in_virtual_time
 async def test_a_success_without_files_is_not_an_end_in_a_cancelled_run() -> None:
-    """A13: the process that cancels a run records no success without files."""
+    """The process that cancels a run records no success without files."""
     job = WaitingJob(RunningHub(EMPTY))
     waiting = await job.begin()
     await job.cancel_elsewhere()
@@ -150,7 +150,7 @@ async def test_a_success_without_files_is_not_an_end_in_a_cancelled_run() -> Non
 
 @in_virtual_time
 async def test_a_graph_that_is_unknown_after_its_cancellation_is_cancelled() -> None:
-    """A28: the recorded end is read before the response "no such task" counts."""
+    """The recorded end is read before the response "no such task" counts."""
     job = WaitingJob(RunningHub(deletes=True))
     waiting = await job.begin()
     await asyncio.sleep(20)
@@ -163,7 +163,7 @@ async def test_a_graph_that_is_unknown_after_its_cancellation_is_cancelled() -> 
 
 @pytest.mark.parametrize("deletes", [False, True])
 def test_a_cancellation_is_noticed_within_seconds_with_webhooks(deletes: bool) -> None:
-    """A29: RunningHub sends no webhook for a cancelled task, so the cancel record of the run is read."""
+    """RunningHub sends no webhook for a cancelled task, so the cancel record of the run is read."""
 
     @in_virtual_time
     async def check() -> None:

@@ -365,7 +365,7 @@ def test_a_job_pays_for_at_most_three_tasks_by_default() -> None:
 
 
 def test_a_deliberate_rerun_has_fresh_attempts() -> None:
-    """A10: a later attempt pays again for a job whose earlier attempt used all of `max_attempts`."""
+    """A later attempt pays again for a job whose earlier attempt used all of `max_attempts`."""
     policy = replace(POLICY, attempt=2, first_attempt=2, max_attempts=3)
     submits = paid_and_failed(1, 1, 1)
     assert Life(policy).answers((ReadJob(), view(*submits))).step == Prepare()
@@ -379,7 +379,7 @@ def test_automatic_flow_retries_count_together() -> None:
 
 
 def test_a_failure_after_all_attempts_is_not_retried_and_the_message_says_so() -> None:
-    """A10: the error does not ask for a retry that cannot pay, and names what can."""
+    """The error does not ask for a retry that cannot pay, and names what can."""
     policy = replace(POLICY, max_attempts=1)
     life = Life(policy).answers((ReadJob(), NEW), *posts(1, TICKET), (CheckCancel(fresh=True), False))
     error = life.raises(JobFailed, AwaitEnd(Submit(1, INTENT, TICKET), adopted=False), failed("1015"))

@@ -48,7 +48,7 @@ class Hub:
 async def test_8000_jobs_are_listed_in_one_go_and_what_runs_is_cancelled(
     server: PrefectServer,
 ) -> None:
-    """A24: 8,000 jobs are listed without a request for each, and what runs is cancelled."""
+    """8,000 jobs are listed without a request for each, and what runs is cancelled."""
     run, hub = await seed(server, JOBS, running=RUNNING), Hub()
 
     async def client_for(_: Intent) -> Hub:

@@ -93,7 +93,7 @@ def charged(rh: Emulator) -> dict[str, Decimal]:
 
 
 async def test_200_jobs_cost_what_the_books_say(rh: Emulator, tmp_path: Path) -> None:
-    """A21: failures, cancellations, lost attempts and two currencies, beside coins; by the service's own books."""
+    """Failures, cancellations, lost attempts and two currencies, beside coins; by the service's own books."""
     cny = PooledRun(rh, tmp_path, members=("main",))
     usd, coins = replace(cny, members=("dollars",)), replace(cny, members=("consumer",))
     journal = cny.journal

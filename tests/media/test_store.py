@@ -330,7 +330,7 @@ def test_signs_nothing_unless_public(store: MediaStore) -> None:
 
 
 def test_stores_of_one_place_share_its_file_system() -> None:
-    """A25: a store that is made for each flow run does not open a file system, which on S3 takes 1.5 MB."""
+    """A store that is made for each flow run does not open a file system, which on S3 takes 1.5 MB."""
     files, place = register(), f"counted://{uuid.uuid4().hex}"
     for number in range(20):
         MediaStore(place).write_bytes(f"{number}.txt", b"x")

@@ -51,7 +51,7 @@ def script(server: int, emulator: int) -> str:
 @pytest.mark.readme
 @pytest.mark.timeout(900)
 def test_the_commands_of_the_readme_run_in_their_order(tmp_path: Path) -> None:
-    """C7: the block of deployments lacked the server's address and the emulator's variables."""
+    """The block of deployments lacked the server's address and the emulator's variables."""
     for name in ("blocks", "flows", "deployments"):
         shutil.copytree(ROOT / name, tmp_path / name)
     samples.jpg(tmp_path / "photo.jpg", size=(640, 480))

@@ -1,4 +1,4 @@
-"""N1: a child flow whose result Prefect serves without running it again."""
+"""A child flow whose result Prefect serves without running it again."""
 
 from __future__ import annotations
 

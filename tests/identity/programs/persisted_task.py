@@ -1,4 +1,4 @@
-"""N1: a task whose result Prefect serves without running it again."""
+"""A task whose result Prefect serves without running it again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""N2: a child flow whose tasks run in processes of a pool."""
+"""A child flow whose tasks run in processes of a pool."""
 
 from __future__ import annotations
 

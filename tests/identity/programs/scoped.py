@@ -1,4 +1,4 @@
-"""A2: one call in a named scope, outside of flows."""
+"""One call in a named scope, outside of flows."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ async def test_a_failed_poll_is_repeated_soon() -> None:
 
 @in_virtual_time
 async def test_poll_often_polls_a_task_as_without_webhooks() -> None:
-    """A29: once its run is cancelled, a task is polled as without webhooks."""
+    """Once its run is cancelled, a task is polled as without webhooks."""
     tasks = Tasks(a=100)
     waiting = tasks.wait("a")
     await asyncio.sleep(80)

@@ -24,7 +24,7 @@ def end(**facts: Any) -> End:
 
 
 def test_units_are_never_added() -> None:
-    """A21: coins and two currencies are three sums."""
+    """Coins and two currencies are three sums."""
     parts = [Costs.of(Decimal("0.10"), "CNY"), Costs.of(Decimal(2), "USD"), Costs.of(Decimal(25), COINS)]
     total = Costs.total([*parts, *parts, Costs.of(None, "CNY")])
     assert total.amounts == {"CNY": Decimal("0.20"), "USD": Decimal(4), COINS: Decimal(50)}
@@ -69,12 +69,12 @@ def test_units_are_never_added() -> None:
     ],
 )
 def test_the_costs_of_a_submission(submit: Submit, charge: Charge | None) -> None:
-    """A21: cancelled, failed, lost and earlier submissions count with their costs."""
+    """Cancelled, failed, lost and earlier submissions count with their costs."""
     assert charge_of(submit) == charge
 
 
 def test_a_graph_with_paid_nodes_costs_coins_and_money() -> None:
-    """A21: both are recorded, each in its unit."""
+    """Both are recorded, each in its unit."""
     usage = Usage(third_party_money=Decimal("3.85"), coins=Decimal(7))
     view = TaskView(task_id=TASK, status="SUCCESS", usage=usage)
     ended = end_of(Submit(1, INTENT, ticket()), view, scope=AttemptInfo(1), queued=None, ran=None)
