@@ -166,7 +166,6 @@ def test_a_prefect_api_that_does_not_answer_is_one_line(prefect_server: PrefectS
         assert "What to do" in done.stderr
 
 
-@pytest.mark.timeout(300)
 def test_what_a_run_would_refuse_is_said_before_a_server_is_started(
     rh: Emulator, prefect_server: PrefectServer, tmp_path: Path
 ) -> None:

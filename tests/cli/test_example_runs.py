@@ -18,7 +18,7 @@ from rh_prefect.media.probe import file_type
 from tests.support.small_frames import smaller
 from tests.support.typed_commands import Terminal, printed
 
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
 
 @dataclass(frozen=True)

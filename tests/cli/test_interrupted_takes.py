@@ -97,7 +97,7 @@ def cup(
         yield Folder(tmp_path, env, rh, proxy, Terminal(capsys).call)
 
 
-pytestmark = [pytest.mark.prefect, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.prefect]
 
 
 def test_a_plain_run_completes_the_new_results_of_a_killed_one(cup: Folder) -> None:

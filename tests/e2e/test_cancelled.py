@@ -105,9 +105,9 @@ def test_what_had_succeeded_is_not_lost_to_a_cancellation(stage: FilmRun) -> Non
 
 @pytest.mark.long
 def test_what_may_go_on_because_nobody_knows_of_it_is_said(stage: FilmRun) -> None:
-    stage.rh.faults.add(Fault("submit", prompt="a harbour", kind="hold", seconds=60))
+    stage.rh.faults.add(Fault("submit", prompt="a harbour", kind="hold", seconds=300))
     child = stage.begin(MANY, {"prompts": PROMPTS}, spares=1)
-    assert stage.rh.held.wait(seconds=60)
+    assert stage.rh.held.wait(seconds=300)
     child.wait_until_heard("job", 2, state="submitted")
     (unknown,) = stage.kill(child)
     cancel(stage)

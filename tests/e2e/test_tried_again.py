@@ -111,7 +111,7 @@ def test_a_child_flow_that_completed_is_run_anew_after_its_parent_was_killed(sta
     # The child flow has ended, and three of the four equal calls; the fourth is paid for and runs.
     rh.faults.add(Fault("query", number=5, kind="hold", seconds=60))
     child = stage.begin(f"{flows.MODULE}:parent", {}, spares=1)
-    assert rh.held.wait(seconds=60)
+    assert rh.held.wait(seconds=300)
     child.wait_until_heard("job", 5, state="succeeded")
     assert not stage.kill(child)
     done = stage.finish(set(), f"{flows.MODULE}:parent")

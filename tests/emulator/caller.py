@@ -29,7 +29,7 @@ class Caller:
     def __init__(self, rh: Emulator, key: str | None = None) -> None:
         self.rh = rh
         self.key = rh.key if key is None else key
-        self.http = httpx.Client(base_url=rh.url, timeout=30)
+        self.http = httpx.Client(base_url=rh.url, timeout=300)
 
     def bearer(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.key}"}

@@ -33,7 +33,7 @@ def detail(rh: Caller, task_id: str) -> Json:
 
 def settled(rh: Caller, task_id: str, status: str) -> Json:
     """The event's detail once it says so."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + 300
     while (found := detail(rh, task_id))["data"] is None or found["data"]["callbackStatus"] != status:
         assert time.monotonic() < end, found
         time.sleep(0.01)

@@ -332,7 +332,7 @@ def test_a_task_that_outlives_its_nested_flow_is_refused() -> None:
 
     @task(cache_policy=NO_CACHE)
     def late() -> None:
-        go_on.wait(30)
+        go_on.wait(300)
         with pytest.raises(ConfigError, match="wait for the task's result") as error:
             current_scope()
         refused.append(error.value)

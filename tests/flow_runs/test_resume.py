@@ -111,7 +111,7 @@ async def test_a_run_that_no_process_goes_on_with_is_resumed(state: State, prefe
 
 def age_cancellation(server: PrefectServer, flow_run_id: UUID | str) -> None:
     """Sets the time of a run's cancellation back by an hour, since a client cannot choose it."""
-    with closing(sqlite3.connect(server.home / "prefect.db", timeout=30)) as database, database:
+    with closing(sqlite3.connect(server.home / "prefect.db", timeout=300)) as database, database:
         earlier = f"{datetime.now(UTC) - timedelta(hours=1):%Y-%m-%d %H:%M:%S.%f}"
         changed = database.execute(
             "UPDATE flow_run_state SET timestamp = ? WHERE flow_run_id = ? AND type = ?",

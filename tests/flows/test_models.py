@@ -147,7 +147,7 @@ async def test_it_is_deployed_by_its_name_and_run_by_a_worker(
 
     def prefect(*arguments: str) -> None:
         command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
-        done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+        done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=500)
         assert done.returncode == 0, done.stdout + done.stderr
 
     task = endpoints.kling_v2_6_pro_image_to_video

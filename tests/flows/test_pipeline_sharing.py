@@ -51,7 +51,7 @@ async def flow_run_of(name: str) -> FlowRun:
 
 
 async def until(condition: Any) -> None:
-    for _ in range(600):
+    for _ in range(6000):
         if condition():
             return
         await asyncio.sleep(0.05)

@@ -18,7 +18,7 @@ from rh_prefect.media.store import MediaStore
 from tests.identity.harness import Form, Shape, Stage, World
 from tests.support import samples
 
-pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.timeout(1800)]
 
 both_forms = pytest.mark.parametrize("form", ["sync", "async"])
 

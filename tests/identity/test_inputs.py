@@ -13,7 +13,7 @@ from tests.support import samples
 from tests.support.link_server import LinkServer, link_server
 from tests.support.s3 import S3Server
 
-pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.timeout(1800)]
 
 sync_form = pytest.mark.parametrize("form", ["sync"])
 """Inputs are read by the same code for both forms; test_shapes has the rest."""

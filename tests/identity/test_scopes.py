@@ -15,7 +15,7 @@ from rh_prefect.emulator import Fault
 from rh_prefect.emulator.faults import Kind
 from tests.identity.harness import Form, Shape, Stage, World
 
-pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.timeout(1800)]
 
 both_forms = pytest.mark.parametrize("form", ["sync", "async"])
 TWICE = ("", "")

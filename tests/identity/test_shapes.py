@@ -11,7 +11,7 @@ import pytest
 
 from tests.identity.harness import Form, Shape, World
 
-pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.timeout(1800)]
 
 both_forms = pytest.mark.parametrize("form", ["sync", "async"])
 

@@ -291,7 +291,7 @@ class Listed(MemoryJournal):
 
     async def _wait(self) -> None:
         try:
-            await asyncio.wait_for(self._has_cancelled.wait(), 5)
+            await asyncio.wait_for(self._has_cancelled.wait(), 300)
         except TimeoutError:
             self.waited_in_vain = True
 

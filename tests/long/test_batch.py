@@ -16,7 +16,7 @@ from tests.support.flow_process import Said
 from tests.support.holding_proxy import Proxy
 from tests.support.prefect_server import PrefectServer
 
-pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.prefect]
 
 BATCH, ROWS = "rh_prefect.flows:batch", 40
 

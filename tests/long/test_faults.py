@@ -184,7 +184,7 @@ def quiet() -> Iterator[None]:
     prefect.setLevel(before)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("on", STEPS)
 async def test_a_fault(on: Route, tmp_path: Path) -> None:
     chosen = [cell for cell in cells() if cell.fault.on == on]

@@ -213,7 +213,7 @@ async def _problems(cell: Cell, opened: Opened) -> list[str]:
         return wrong + await trial.problems(is_over=True)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 async def test_the_store(s3: S3Server, tmp_path: Path) -> None:
     steps = (*STORE, *(step for step in AGAIN if step not in JOURNAL_AGAIN))
     cells = [
@@ -224,7 +224,7 @@ async def test_the_store(s3: S3Server, tmp_path: Path) -> None:
     await all_hold(cells, tmp_path, lambda folder, cell: with_store(s3, folder, cell))
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 async def test_the_prefect_api(prefect_server: PrefectServer, tmp_path: Path) -> None:
     cells = [Cell(step, kind, times) for step in (*JOURNAL, *JOURNAL_AGAIN) for kind, times in LASTING]
     await all_hold(cells, tmp_path, lambda folder, cell: with_journal(prefect_server, folder, cell))
@@ -340,7 +340,7 @@ def test_a_disk_that_is_full_before_the_end_of_an_output(open_stage: Open, other
     stage = open_stage(RH_STORAGE_URL=str(other_disk))
     stage.rh.faults.add(Fault("query", number=1, kind="hold", seconds=60))
     child = stage.begin(PATIENT, {"retries": 0})
-    assert stage.rh.held.wait(seconds=60)
+    assert stage.rh.held.wait(seconds=300)
     in_the_way = other_disk / "patient"
     in_the_way.write_text("")
     stage.rh.held.release()
@@ -358,7 +358,7 @@ def test_a_disk_that_is_full_before_the_end_of_an_output(open_stage: Open, other
 def test_a_folder_that_becomes_read_only(stage: FilmRun, folder: str) -> None:
     stage.rh.faults.add(Fault("query", number=1, kind="hold", seconds=60))
     child = stage.begin(PATIENT, {"retries": 0})
-    assert stage.rh.held.wait(seconds=60)
+    assert stage.rh.held.wait(seconds=300)
     locked = [path for path in (Path(stage.env[folder]), *Path(stage.env[folder]).rglob("*")) if path.is_dir()]
     for path in locked:
         path.chmod(0o555)

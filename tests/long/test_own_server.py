@@ -17,7 +17,6 @@ from tests.support.prefect_server import PrefectServer
 pytestmark = pytest.mark.long
 
 
-@pytest.mark.timeout(300)  # six commands, and three of them start a server
 def test_a_run_is_kept_by_the_command_s_own_server(rh: Emulator, prefect_server: PrefectServer, tmp_path: Path) -> None:
     env = {**prefect_server.env, **environment(rh, tmp_path), "PREFECT_HOME": str(tmp_path / "home")}
     del env["PREFECT_API_URL"]

@@ -17,7 +17,7 @@ from rh_prefect.emulator import Emulator
 from tests.support.killed_pipelines import KilledRuns, Point, Prefects, killed_runs
 from tests.support.s3 import S3Server
 
-pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.prefect]
 
 FILM = """
 name: killed

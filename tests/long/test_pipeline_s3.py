@@ -14,7 +14,7 @@ from tests.long.test_pipeline_kills import FILM, PAYMENTS
 from tests.support.killed_pipelines import KilledRuns, Prefects, killed_runs
 from tests.support.s3 import S3Server
 
-pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.prefect]
 
 
 @pytest.fixture

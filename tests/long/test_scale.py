@@ -19,7 +19,7 @@ from rh_prefect.prefect_api import disconnect
 from tests.support.prefect_server import PrefectServer
 from tests.support.seeded_run import seed
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 JOBS = 8000
 RUNNING = 50

@@ -35,7 +35,7 @@ from tests.support.s3 import ADMIN, S3Server
 from tests.support.suspended_runs import state_of
 from tests.support.webhook_receiver import receiver_process
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 LOUD = {
     "PREFECT_LOGGING_LEVEL": "DEBUG",
@@ -175,7 +175,7 @@ class Show:
         self.run("resting", run=run).ended()
         assert asyncio.run(state_of(run)) == "Suspended"
         self.rh.clock.factor = FAST
-        wait_until(lambda: asyncio.run(state_of(run)) == "Resuming", seconds=90)
+        wait_until(lambda: asyncio.run(state_of(run)) == "Resuming", seconds=500)
         assert self.run("resting", run=run).ended() == 0
 
     def spool(self) -> str:

@@ -77,7 +77,7 @@ def spent(folder: Path, *options: str) -> dict[str, tuple[int, str]]:
     env |= {"RH_STATE_DIR": str(folder / "state"), "PREFECT_HOME": str(folder / "prefect")}
     env.pop("PREFECT_API_URL", None)
     command = [sys.executable, "-m", "rh_prefect.cli", "spend", *options]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     sums = re.findall(r"^total +(\d+) task\(s\) +(?:([\d.]+) (\w+)|unknown: (\d+))", done.stdout, re.MULTILINE)
     return {unit or "unknown": (int(tasks), amount or unknown) for tasks, amount, unit, unknown in sums}

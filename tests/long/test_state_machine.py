@@ -12,7 +12,7 @@ from tests.support.hypothesis_settings import first_finding, search
 from tests.support.job_state_machine import PaidJobs
 from tests.support.simulated_process import Body, Machine, machines, seen
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long]
 
 COURSES = 250
 

@@ -169,13 +169,13 @@ def test_nobody_sees_a_file_being_written(store: MediaStore) -> None:
         def read(self, size: int | None = -1) -> bytes:
             if self.left <= 2 * PART_SIZE:
                 middle.set()
-                assert go_on.wait(30)
+                assert go_on.wait(300)
             return super().read(size) if self.left else b""
 
     writer = threading.Thread(target=store.write_stream, args=("a.bin", Waits(5 * PART_SIZE)))
     writer.start()
     try:
-        assert middle.wait(30)
+        assert middle.wait(300)
         assert store.read_bytes("a.bin") == b"old"
         assert store.list() == ["a.bin"]
     finally:

@@ -235,7 +235,7 @@ def test_a_forked_process_goes_on_and_does_not_disturb_its_parent(s3: S3Server) 
         assert os.waitpid(child, 0)[1] == 0
         assert store.list() == ["a.txt", "b.txt"]
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=300)
 
 
 @pytest.mark.parametrize("url", ["s3://media/a//b", "s3://media//a", "gs://media/a///b"])

@@ -144,7 +144,7 @@ async def test_of_two_writers_the_second_discards_its_file(tmp_path: Path, clips
 
     def slowly(edit: str, given: Params, folder: Path) -> Rendered:
         begun.set()
-        may_continue.wait(30)
+        may_continue.wait(300)
         return render(edit, given, folder)
 
     first, second = open_edits(store, get_settings()), EditResults(store.url, store, rendering=slowly)

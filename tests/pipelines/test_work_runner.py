@@ -341,7 +341,6 @@ async def _until_interested(works: WorksJournal) -> None:
     raise AssertionError("the other run never became interested")
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("machine", ["here", "there"])
 async def test_a_run_killed_before_any_operation_is_continued_by_a_new_one(
     rh: Emulator, given: dict[str, Any], machine: str

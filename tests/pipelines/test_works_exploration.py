@@ -45,7 +45,7 @@ def test_a_work_is_paid_once_and_has_one_result(course: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("later", [LATER, RESUMED])
 def test_all_faults_together(later: Actor) -> None:
     assert Explorer((A, B, later), Faults()).explore() > 400_000

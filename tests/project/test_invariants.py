@@ -276,7 +276,7 @@ async def test_it_sees_what_really_lies_there(rh: Emulator, tmp_path: Path) -> N
         bearer = {"Authorization": f"Bearer {rh.key}"}
         again = await http.post(f"{rh.url}/openapi/v2/{sent.endpoint}", json=sent.payload, headers=bearer)
     orphan = f"task {again.json()['taskId']} ({sent.endpoint}, SUCCESS) was paid for and belongs to no job"
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         while orphan not in await look():  # noqa: ASYNC110, a task of the emulator
             await asyncio.sleep(0.1)  # its result is another one, which has to be made
 

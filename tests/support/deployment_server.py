@@ -158,7 +158,7 @@ class Workplace:
         """All jobs of a run, as its journal has them."""
         return [view async for view in jobs_of(FlowRunJournal(run))]
 
-    async def until(self, reached: Callable[[], Awaitable[object]], *, seconds: float = 60.0) -> None:
+    async def until(self, reached: Callable[[], Awaitable[object]], *, seconds: float = 600.0) -> None:
         """Looks until it is so; shows what the workers wrote where it does not come to that."""
         deadline = time.monotonic() + seconds
         while not await reached():

@@ -75,7 +75,7 @@ class FilmRun:
 
     def until_held(self, hold: Hold, child: FlowProcess) -> None:
         """Blocks until the proxy holds what it is to hold; fails at once where the child ends before."""
-        wait_until(lambda: hold.held or not child.is_running, seconds=90)
+        wait_until(lambda: hold.held or not child.is_running, seconds=300)
         assert hold.held, f"{child.said[-3:]} {child.errors()}"
 
     def kill(self, child: FlowProcess, *, machine_is_lost: bool = False) -> set[str]:
@@ -193,7 +193,7 @@ def plain(payload: Mapping[str, object]) -> dict[str, str]:
     return {key: str(value) for key, value in payload.items()}
 
 
-def wait_until(condition: Callable[[], object], *, seconds: float = 60.0) -> None:
+def wait_until(condition: Callable[[], object], *, seconds: float = 300.0) -> None:
     """Looks every few milliseconds."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -32,7 +32,7 @@ from rh_prefect.jobs.loop_thread import LOOP
 from tests.support.program_report import say
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 240.0
+PATIENCE = 600.0
 _END_WITH_PARENT = 1
 
 

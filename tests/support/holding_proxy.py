@@ -78,12 +78,12 @@ class Proxy:
         listening = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(listening,), name="proxy", daemon=True)
         self._thread.start()
-        assert listening.wait(10)
+        assert listening.wait(300)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._stopping.set)
-        self._thread.join(10)
+        self._thread.join(300)
 
     def connection(self, *sides: Any) -> Connection:
         """What a client's connection does; a subclass may do worse."""
@@ -104,7 +104,7 @@ class Proxy:
     def drop(self) -> None:
         """Ends all connections, the held ones unanswered, and holds nothing more."""
         self._holds.clear()
-        asyncio.run_coroutine_threadsafe(self._hang_up(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._hang_up(), self._loop).result(300)
 
     def _run(self, listening: threading.Event) -> None:
         asyncio.set_event_loop(self._loop)

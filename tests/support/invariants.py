@@ -351,7 +351,7 @@ def _manifests(files: Mapping[str, bytes]) -> Iterator[Manifest]:
 async def paid_tasks(rh: Emulator) -> tuple[Paid, ...]:
     """The paid tasks; only those are asked for their files that have ended, since a look may end a task."""
     status = {row.task_id: row.status for row in rh.recorder.tasks}
-    async with httpx.AsyncClient(verify=False, trust_env=False, timeout=30) as http:
+    async with httpx.AsyncClient(verify=False, trust_env=False, timeout=300) as http:
 
         async def one(task_id: str) -> tuple[str, ...]:
             return await _served(http, rh, task_id) if status[task_id] == "SUCCESS" else ()

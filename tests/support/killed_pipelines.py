@@ -38,7 +38,7 @@ from tests.support.s3 import S3Server
 
 Prefects: TypeAlias = tuple[Sequence[Proxy], Sequence[Attempts]]
 PROGRAM = Path(__file__).parents[1] / "long" / "pipeline_program" / "program.py"
-PATIENCE = 120.0
+PATIENCE = 500.0
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def _run(command: list[str], user: str | None) -> None:
 
 
 def _wait(port: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     ready = _command("pg_isready", "--quiet", "--host=127.0.0.1", f"--port={port}")
     while subprocess.run(ready, check=False).returncode != 0:
         if time.monotonic() > deadline:

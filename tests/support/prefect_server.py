@@ -50,7 +50,7 @@ _QUIET = {
     "PREFECT_SERVER_SERVICES_REPOSSESSOR_ENABLED": "false",
     "PREFECT_SERVER_SERVICES_FOREMAN_ENABLED": "false",
 }
-_START_SECONDS = 120
+_START_SECONDS = 300
 _ADDRESS = pytest.StashKey[str]()
 """The address of the session's server, once it has started."""
 
@@ -209,12 +209,12 @@ def no_earlier_flow_runs(prefect_server: PrefectServer) -> None:
     """Deletes the flow runs of earlier tests, for tests of what reads all flow runs: their emulators have stopped."""
 
     # The server deletes the logs of the flow runs in the background, and answers 503 while it has locked its database.
-    @stamina.retry(on=httpx.HTTPStatusError, attempts=None, timeout=60)
+    @stamina.retry(on=httpx.HTTPStatusError, attempts=None, timeout=300)
     def delete_some() -> list[str]:
         deleted: list[str] = http.post("/flow_runs/bulk_delete", json={}).raise_for_status().json()["deleted"]
         return deleted
 
-    with httpx.Client(base_url=prefect_server.api, timeout=60) as http:
+    with httpx.Client(base_url=prefect_server.api, timeout=300) as http:
         while delete_some():
             pass
 

@@ -178,7 +178,7 @@ class WireReading:
     """
 
     def __init__(self, rh: Emulator, folder: Path) -> None:
-        self._http = httpx.Client(base_url=rh.url, headers={"Authorization": f"Bearer {rh.key}"}, timeout=30)
+        self._http = httpx.Client(base_url=rh.url, headers={"Authorization": f"Bearer {rh.key}"}, timeout=300)
         paths = (
             samples.png(folder / "a.png"),
             samples.jpg(folder / "a.jpg"),

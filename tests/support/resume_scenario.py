@@ -124,7 +124,7 @@ class Scenario:
         # The server reads before it writes a flow run, and SQLite refuses the write at once if anybody wrote meanwhile.
         # Many short tries get through where the client's few, with pauses of up to a minute, do not.
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
-            tries = stamina.retry_context(on=_is_busy, attempts=None, timeout=90.0, wait_initial=0.05, wait_max=0.5)
+            tries = stamina.retry_context(on=_is_busy, attempts=None, timeout=300.0, wait_initial=0.05, wait_max=0.5)
             async for attempt in tries:
                 with attempt:
                     self.run = str(await create(trial, {"name": self.name}))

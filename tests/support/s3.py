@@ -106,7 +106,7 @@ class S3Server:
     def _options(self, key: tuple[str, str]) -> dict[str, Any]:
         return {"key": key[0], "secret": key[1], "endpoint_url": self.endpoint}
 
-    def _wait_until_ready(self, seconds: float = 60) -> None:
+    def _wait_until_ready(self, seconds: float = 300) -> None:
         assert self._process is not None
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self._process.poll() is None:
@@ -150,7 +150,7 @@ def _free_ports(count: int) -> list[int]:
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=1):
+        with urllib.request.urlopen(url, timeout=10):
             return True
     except (urllib.error.URLError, OSError):
         return False

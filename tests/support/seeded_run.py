@@ -33,7 +33,7 @@ async def seed(server: PrefectServer, jobs: int, *, running: int) -> UUID:
     async with get_client() as client:
         flow_run_id = (await client.create_flow_run(_nothing)).id
         await client.create_flow_run_input(flow_run_id, _SAMPLE, '{"token": "sample"}')
-    with sqlite3.connect(server.home / "prefect.db", timeout=60) as database:
+    with sqlite3.connect(server.home / "prefect.db", timeout=300) as database:
         columns = [row[1] for row in database.execute("PRAGMA table_info(flow_run_input)")]
         sample = dict(zip(columns, *database.execute("SELECT * FROM flow_run_input WHERE key = ?", [_SAMPLE])))
         rows = [

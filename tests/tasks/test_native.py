@@ -192,6 +192,6 @@ async def test_a_graph_that_is_cancelled_on_the_machine_is_cancelled(rh: Emulato
 
 
 async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(300):
         while not holds():  # noqa: ASYNC110 - what is waited for happens in other threads
             await asyncio.sleep(0.02)

@@ -48,7 +48,7 @@ def started(rh: Emulator, **options: Any) -> asyncio.Task[Result]:
 
 
 async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(300):
         while not holds():  # noqa: ASYNC110 - what is waited for happens in other threads
             await asyncio.sleep(0.02)
 

@@ -50,7 +50,7 @@ def deliver(port: int, *, client: httpx.Client) -> int:
 
 
 def connect(port: int) -> socket.socket:
-    found = socket.create_connection(("127.0.0.1", port), timeout=30)
+    found = socket.create_connection(("127.0.0.1", port), timeout=300)
     found.settimeout(30)
     return found
 
@@ -76,7 +76,7 @@ def test_silent_connections_do_not_keep_a_delivery_out(tmp_path: Path) -> None:
         with ExitStack() as stack:
             for _ in range(SILENT):
                 stack.enter_context(connect(port))
-            client = stack.enter_context(httpx.Client(trust_env=False, timeout=30))
+            client = stack.enter_context(httpx.Client(trust_env=False, timeout=300))
             assert [deliver(port, client=client) for _ in range(3)] == [200] * 3
     finally:
         process.end()
@@ -117,11 +117,11 @@ def test_for_one_too_many_the_oldest_silent_one_is_closed() -> None:
     """Idle connections do not count against others."""
     with served(Narrow) as port, ExitStack() as stack:
         silent = [stack.enter_context(connect(port)) for _ in range(6)]
-        client = stack.enter_context(httpx.Client(trust_env=False, timeout=30))
+        client = stack.enter_context(httpx.Client(trust_env=False, timeout=300))
         assert deliver(port, client=client) == 200
         assert all(is_closed(one) for one in silent[:3])
 
 
 def test_a_connection_is_kept_for_the_next_request() -> None:
-    with served(Narrow) as port, httpx.Client(trust_env=False, timeout=30) as client:
+    with served(Narrow) as port, httpx.Client(trust_env=False, timeout=300) as client:
         assert [deliver(port, client=client) for _ in range(5)] == [200] * 5

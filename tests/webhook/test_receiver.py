@@ -71,7 +71,7 @@ class Desk:
 
     async def ended(self, key: str = KEY) -> Submit:
         """The submit, once its end is recorded."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 300
         while (submit := await self.look(key)).end is None:
             assert time.monotonic() < deadline, "no end was recorded"
             await asyncio.sleep(0.01)

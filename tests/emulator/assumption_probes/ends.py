@@ -27,7 +27,7 @@ def detail(rh: Caller, task_id: str) -> Json:
 
 def event(rh: Caller, task_id: str) -> Json:
     """The event of a task once there is one."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + 300
     while (found := detail(rh, task_id))["code"] != 0:
         assert time.monotonic() < end, found
         time.sleep(0.01)
@@ -37,7 +37,7 @@ def event(rh: Caller, task_id: str) -> Json:
 
 def settled(rh: Caller, task_id: str) -> Json:
     """The event once its delivery has ended in this way or that."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + 300
     while (found := event(rh, task_id))["callbackStatus"] not in ("SUCCESS", "FAILED"):
         assert time.monotonic() < end, found
         time.sleep(0.01)
