@@ -332,7 +332,11 @@ async def test_a_task_whose_submission_was_marked_as_not_accepted_counts(
     charge = charge_of(submit)
     assert submit.state == "forgotten"
     assert charge is not None and str(charge.costs) == "0.04 CNY"
-    assert f"task {task_id} was accepted, although submission 1 is marked as not accepted" in caplog.text
+
+    async def is_said() -> bool:  # after it is recorded
+        return f"task {task_id} was accepted, although submission 1 is marked as not accepted" in caplog.text
+
+    await until(is_said)
 
 
 async def test_another_site_s_job_is_not_asked_about_here(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
