@@ -1,12 +1,14 @@
 """A real `prefect server start` on SQLite: one for the session, and separate ones for tests that need them.
 
-The first start on a fresh database takes 9 s, most of it migrations; a start on a migrated one takes 3 s. So the first
-server of all leaves a copy of its fresh database in pytest's cache, and every later one starts from that.
+The first start on a fresh database takes 9 s, most of it migrations; a start on a migrated one takes 3 s. So
+`python -m tests.support.prefect_server FILE` makes a fresh database when everything is installed. Without that file,
+the first server of all leaves a copy of its database in pytest's cache, and the others wait for it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import inspect
 import os
 import signal
@@ -17,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -104,6 +106,10 @@ class PrefectServer:
     def start(self) -> None:
         """Starts the server and returns when it answers."""
         self.home.mkdir(parents=True, exist_ok=True)
+        with _only_one(self._template):
+            self._start()
+
+    def _start(self) -> None:
         database = self.home / "prefect.db"
         if self._template and self._template.exists() and not database.exists():
             _copy_database(self._template, database)
@@ -166,6 +172,18 @@ def _signal_group(pid: int, number: int) -> None:
         os.killpg(pid, number)
 
 
+@contextmanager
+def _only_one(template: Path | None) -> Iterator[None]:
+    """Has one process make the template while the others wait; where it exists, nobody waits."""
+    if template is None or template.exists():
+        yield
+        return
+    template.parent.mkdir(parents=True, exist_ok=True)
+    with template.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def _copy_database(source: Path, target: Path) -> None:
     """Copies a SQLite file that may be in use; the target appears whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -182,6 +200,9 @@ def _copy_database(source: Path, target: Path) -> None:
 @pytest.fixture(scope="session")
 def prefect_template(pytestconfig: pytest.Config) -> Path:
     """A database file that Prefect has migrated, for `PrefectServer(template=…)`; the first server makes it."""
+    made = Path(sys.prefix) / "prefect.db"  # by the Makefile
+    if made.exists():
+        return made
     cache: pytest.Cache | None = getattr(pytestconfig, "cache", None)
     folder = cache.mkdir("prefect") if cache is not None else Path(tempfile.gettempdir())  # `-p no:cacheprovider`
     return folder / f"migrated-{prefect.__version__}.db"
@@ -265,3 +286,8 @@ def _settings(server: PrefectServer) -> dict[object, object]:
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
         PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore",
     }
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder, PrefectServer(Path(folder), template=Path(sys.argv[1])):
+        pass
