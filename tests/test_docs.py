@@ -25,15 +25,8 @@ from rh_prefect.emulator.routes import control
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.settings import Settings
 from tests.support import doc_tables, guarantees, samples
+from tests.support.doc_pages import PAGES, ROOT, blocks
 from tests.support.each_case import each_case
-
-ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    return [code for kind, code in BLOCK.findall(page.read_text(encoding="utf-8")) if kind == language]
 
 
 def commands() -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ import pytest
 from rh_prefect.client import Client, TaskView, is_task_id
 from rh_prefect.errors import InputError, LinkExpired, ResponseLost, TaskNotFound
 from tests.client.conftest import KEY
-from tests.client.test_native_comfyui import ENTRY, FILE, GRAPH, PROMPT
+from tests.support.comfyui_answers import ENTRY, FILE, GRAPH, PROMPT
 from tests.support.scripted_server import Body, WireServer, cut, reply
 
 TASK = f"proxy.{PROMPT}"

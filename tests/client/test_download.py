@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import tracemalloc
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -20,10 +20,9 @@ from rh_prefect.client.connections import EnvironmentTransport
 from rh_prefect.client.download import CHUNK, download, resume_note
 from rh_prefect.client.threaded_file_download import FileTransport
 from rh_prefect.errors import ConnectFailed, LinkExpired, ResponseLost, StoreError
+from tests.support.file_host import BODY, TAG, serve
 from tests.support.scripted_server import Asked, Step, WireServer, cut, raw, reply
 
-BODY = os.urandom(3 * CHUNK + 12345)
-TAG = '"v1"'
 WHOLE = Download(size=len(BODY))
 
 
@@ -42,29 +41,6 @@ def file_threads() -> list[str]:
 async def files() -> AsyncIterator[WireServer]:
     async with WireServer() as server:
         yield server
-
-
-def serve(
-    body: bytes = BODY, *, tag: str = TAG, stop: int | None = None, more: Mapping[str, str] | None = None
-) -> Step:
-    """A file host with Range and If-Range; `stop` cuts the connection after so many bytes."""
-
-    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: Asked) -> bool:
-        start = 0
-        if "range" in asked.headers and asked.headers.get("if-range") == tag:
-            start = int(asked.headers["range"].removeprefix("bytes=").rstrip("-"))
-        headers = {"ETag": tag, **(more or {})}
-        if start and start >= len(body):
-            return await reply("no", status=416, headers=headers | {"Content-Range": f"bytes */{len(body)}"})(
-                reader, writer, asked
-            )
-        if start:
-            headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
-        rest = body[start:] if stop is None else body[start : start + stop]
-        length = len(body) - start if stop is not None else None
-        return await reply(rest, status=206 if start else 200, headers=headers, length=length)(reader, writer, asked)
-
-    return play
 
 
 @pytest.mark.parametrize("url", ["data:text/plain;base64,aGVsbG8=", "data:,hello", "data:text/plain,hel%6Co"])

@@ -14,7 +14,7 @@ import trustme
 from rh_prefect.client.download import download
 from rh_prefect.client.h11_transport import CallTransport
 from rh_prefect.client.threaded_file_download import FileTransport
-from tests.client.test_download import BODY, serve
+from tests.support.file_host import BODY, serve
 from tests.support.scripted_server import WireServer, reply
 
 AUTHORITY = trustme.CA()

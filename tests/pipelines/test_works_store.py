@@ -7,8 +7,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from fsspec.implementations.local import LocalFileSystem
-from fsspec.registry import register_implementation
 
 from rh_prefect.errors import ConfigError
 from rh_prefect.jobs.journal.journal import FolderJournal, NotExclusive
@@ -23,20 +21,6 @@ from rh_prefect.settings import Settings, get_settings
 from tests.support.s3 import S3Server
 
 WORK = work_id("ab" * 20, 1)
-
-
-class TwoWriters(LocalFileSystem):
-    """A place like SFTP: it looks for the file first and writes then."""
-
-    protocol = "twowriters"
-    local_file = False
-
-    @classmethod
-    def _strip_protocol(cls, path: Any) -> Any:
-        return super()._strip_protocol(str(path).removeprefix("twowriters://"))
-
-
-register_implementation("twowriters", TwoWriters, clobber=True)
 
 
 def intent(flow_run: str = "A") -> dict[str, Any]:

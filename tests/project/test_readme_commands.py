@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import samples
+from tests.support.doc_pages import PAGES, ROOT, blocks
 from tests.support.prefect_server import free_port
-from tests.test_docs import PAGES, ROOT, blocks
 
 KEY = "0123456789abcdef0123456789abcdef"
 PRODUCTS = "sku,title\nMUG-1,Blue mug\nLAMP-2,Reading lamp\nCHAIR-3,Oak chair\n"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_docs import BLOCK, PAGES, ROOT, blocks
+from tests.support.doc_pages import BLOCK, PAGES, ROOT, blocks
 
 pytestmark = pytest.mark.long
 

@@ -289,3 +289,26 @@ def killed_runs(
         }
         proxies = {"s3": to_s3, "rh": to_rh, **{f"prefect{n}": one for n, one in enumerate(prefects[0])}}
         yield KilledRuns(rh, folder, file, url, s3.options, proxies, prefects[1], env, **more)
+
+
+FILM = """
+name: killed
+steps:
+  words:
+    model: rhart-text-g-3-flash-preview/text-to-text
+    with: {prompt: Describe a harbour}
+    parse: {text: {max: 9000}}
+  each:
+    foreach: [mug, cup, mug]
+    steps:
+      picture: {model: z-image/turbo, with: {prompt: A $(item)}, same: true}
+      clip: {model: kling-v2.6-pro-image-to-video, from: $(picture), with: {prompt: waves, duration: 5}, same: true}
+      end: {edit: frame, with: {video: $(clip), at: last}, save_as: ends/$(number).png}
+  views: {model: z-image/turbo, takes: 2, with: {prompt: "A harbour: $(words)"}}
+  sheet: {edit: contact_sheet, with: {of: $(views.takes)}, save_as: sheet.jpg}
+outputs: {clips: $(each.clip), sheet: $(sheet)}
+"""
+
+
+PAYMENTS = 7
+"""A text, two pictures and two clips, and two takes: the first and the third item are one work each."""
