@@ -73,7 +73,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 # A database that Prefect has migrated, which takes 9 s: the tests' servers start from copies of it.
 $(DATABASE): $(INSTALLED)
-	$(BIN)/python -m tests.support.prefect_server $@
+	$(BIN)/python -m tests.support.servers.prefect_server $@
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

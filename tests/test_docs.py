@@ -24,9 +24,10 @@ from rh_prefect.emulator import Emulator, faults
 from rh_prefect.emulator.routes import control
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.settings import Settings
-from tests.support import doc_tables, guarantees, samples
+from tests.support import doc_tables, guarantees
 from tests.support.doc_pages import PAGES, ROOT, blocks
 from tests.support.each_case import each_case
+from tests.support.samples import media as samples
 
 
 def commands() -> Iterator[tuple[str, str]]:

@@ -19,10 +19,10 @@ from rh_prefect.flows.batch.executor import Progress
 from rh_prefect.flows.batch.report import RowResult
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.journal.costs import Costs
-from tests.support import warm_process
-from tests.support.emulator_env import environment
-from tests.support.prefect_server import PrefectServer
-from tests.support.warm_process import RH, WarmProcess
+from tests.support.processes import warm_process
+from tests.support.processes.warm_process import RH, WarmProcess
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.prefect_server import PrefectServer
 
 
 def test_the_line_counts_what_is_done_running_queued_failed_spent_and_left() -> None:

@@ -17,11 +17,12 @@ from rh_prefect.blocks import RunningHubCredentials, RunningHubPool
 from rh_prefect.cli.doctor import doctor
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.accounts import Tier
-from tests.support import samples, warm_process
-from tests.support.cli_process import run_each
-from tests.support.emulator_env import environment
-from tests.support.prefect_server import PrefectServer
-from tests.support.warm_process import RH, WarmProcess
+from tests.support.processes import warm_process
+from tests.support.processes.cli_process import run_each
+from tests.support.processes.warm_process import RH, WarmProcess
+from tests.support.samples import media as samples
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.prefect_server import PrefectServer
 
 
 @pytest.fixture

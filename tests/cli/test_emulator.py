@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tests.support.warm_process import RH, WarmProcess
+from tests.support.processes.warm_process import RH, WarmProcess
 
 
 def key_of(*options: str, state: Path) -> str:

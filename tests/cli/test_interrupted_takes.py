@@ -16,12 +16,12 @@ import pytest
 import yaml
 
 from rh_prefect.emulator import Emulator
-from tests.support.emulator_env import environment
-from tests.support.film_run import wait_until
-from tests.support.holding_proxy import Proxy
-from tests.support.prefect_server import PrefectServer
-from tests.support.typed_commands import Terminal
-from tests.support.warm_process import RH, WarmProcess
+from tests.support.processes.film_run import wait_until
+from tests.support.processes.typed_commands import Terminal
+from tests.support.processes.warm_process import RH, WarmProcess
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.holding_proxy import Proxy
+from tests.support.servers.prefect_server import PrefectServer
 
 ROOT = Path(__file__).parents[2]
 POST, QUERY = r"^POST /openapi/v2/rhart-image", r"^POST /openapi/v2/query"
@@ -154,7 +154,7 @@ def test_new_results_in_a_folder_that_cannot_be_written_are_refused_before_payme
     cup.call("run own/cup.yaml")
     own.chmod(0o500)
     command = [sys.executable, *RH, "run", "own/cup.yaml", "--new"]
-    env = {**cup.env, "PYTHONPATH": str(ROOT / "tests/support/unprivileged")}
+    env = {**cup.env, "PYTHONPATH": str(ROOT / "tests/support/processes/unprivileged")}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     said = done.stderr

@@ -6,9 +6,9 @@ import os
 import subprocess
 from pathlib import Path
 
-from tests.support import warm_process
-from tests.support.registry_file import registry
-from tests.support.warm_process import RH
+from tests.support.processes import warm_process
+from tests.support.processes.warm_process import RH
+from tests.support.samples.registry_file import registry
 
 
 def call(*arguments: str, state: Path) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,7 @@ from rh_prefect.client.responses import ApiResponse
 from rh_prefect.client.session import Backoff
 from rh_prefect.errors import Busy
 from tests.client.conftest import KEY
-from tests.support.scripted_server import Step, WireServer, reply, task
+from tests.support.servers.scripted_server import Step, WireServer, reply, task
 
 UPLOADED = {"code": 0, "message": "success", "data": {"download_url": "https://h/a.png", "fileName": "a.png"}}
 GRAPH = {"code": 0, "msg": "SUCCESS", "data": {"prompt": '{"3": {"class_type": "KSampler", "inputs": {}}}'}}

@@ -20,8 +20,8 @@ from rh_prefect.client.connections import EnvironmentTransport
 from rh_prefect.client.download import CHUNK, download, resume_note
 from rh_prefect.client.threaded_file_download import FileTransport
 from rh_prefect.errors import ConnectFailed, LinkExpired, ResponseLost, StoreError
-from tests.support.file_host import BODY, TAG, serve
-from tests.support.scripted_server import Asked, Step, WireServer, cut, raw, reply
+from tests.support.servers.file_host import BODY, TAG, serve
+from tests.support.servers.scripted_server import Asked, Step, WireServer, cut, raw, reply
 
 WHOLE = Download(size=len(BODY))
 

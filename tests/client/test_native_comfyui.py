@@ -22,8 +22,8 @@ from rh_prefect.errors import (
     RunningHubError,
 )
 from tests.client.conftest import KEY
-from tests.support.comfyui_answers import ENTRY, FILE, GRAPH, PROMPT
-from tests.support.scripted_server import Step, WireServer, cut, reply, stall
+from tests.support.samples.comfyui_answers import ENTRY, FILE, GRAPH, PROMPT
+from tests.support.servers.scripted_server import Step, WireServer, cut, reply, stall
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from rh_prefect.client.progress import ProgressEvent, read_frame, watch_progress
 from rh_prefect.errors import InputError
-from tests.support.scripted_server import WireServer, cut, raw, reply
+from tests.support.servers.scripted_server import WireServer, cut, raw, reply
 
 TICKET = "dGlja2V0LW9mLXRoZS1hY2NvdW50"
 

@@ -23,7 +23,18 @@ from rh_prefect.errors import (
     TaskNotFound,
 )
 from tests.client.conftest import KEY
-from tests.support.scripted_server import Body, Step, WireServer, cut, raw, reply, reply_then_close, slow, stall, task
+from tests.support.servers.scripted_server import (
+    Body,
+    Step,
+    WireServer,
+    cut,
+    raw,
+    reply,
+    reply_then_close,
+    slow,
+    stall,
+    task,
+)
 
 ID = "2031112223334445057"
 

@@ -18,8 +18,8 @@ from rh_prefect.client.wire.task import read_failure
 from rh_prefect.errors import ApiError, ResponseLost, RunningHubError
 from rh_prefect.redaction import mask, mask_key
 from tests.support.hypothesis_settings import search
-from tests.support.odd_answers import DEEP, json_values, statuses
-from tests.support.scripted_server import task
+from tests.support.samples.odd_answers import DEEP, json_values, statuses
+from tests.support.servers.scripted_server import task
 
 quick = search(200)
 

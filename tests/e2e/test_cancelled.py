@@ -26,11 +26,11 @@ from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
 from tests.e2e import flows
-from tests.support.emulator_env import environment
-from tests.support.film_run import FilmRun, staged
-from tests.support.flow_process import FlowProcess
-from tests.support.holding_proxy import Proxy
-from tests.support.prefect_server import PrefectServer
+from tests.support.processes.film_run import FilmRun, staged
+from tests.support.processes.flow_process import FlowProcess
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.holding_proxy import Proxy
+from tests.support.servers.prefect_server import PrefectServer
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

@@ -16,10 +16,10 @@ from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.jobs.journal.job_records import jobs_of
 from rh_prefect.jobs.manual_repair import adopt
 from tests.e2e import native_flows, runs
-from tests.support.emulator_env import environment
-from tests.support.film_run import FilmRun, staged
-from tests.support.holding_proxy import Proxy
-from tests.support.prefect_server import PrefectServer
+from tests.support.processes.film_run import FilmRun, staged
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.holding_proxy import Proxy
+from tests.support.servers.prefect_server import PrefectServer
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

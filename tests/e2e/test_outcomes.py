@@ -12,7 +12,7 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError, OutputsExpired, OutputsPending
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import generate
-from tests.support import samples
+from tests.support.samples import media as samples
 
 
 async def ask(prompt: str = "a lighthouse") -> Result:

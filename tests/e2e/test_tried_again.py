@@ -15,8 +15,8 @@ from rh_prefect.flow_runs.queries import read_flow_run, run_folder
 from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.jobs.outputs.result import Result
 from tests.e2e import flows, runs
-from tests.support.emulator_env import environment
-from tests.support.film_run import FilmRun
+from tests.support.processes.film_run import FilmRun
+from tests.support.servers.emulator_env import environment
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from rh_prefect.emulator import Fault
-from tests.emulator.caller import IMAGE, IMAGE_PRICE, WORDS, Caller
+from tests.support.servers.caller import IMAGE, IMAGE_PRICE, WORDS, Caller
 
 CANARY = "c" * 28 + "anry"
 

@@ -14,9 +14,9 @@ import pytest
 
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import ConfigError
-from tests.emulator.caller import IMAGE, IMAGE_PRICE, WORDS, Caller
 from tests.emulator.conftest import Emulate
-from tests.support import samples
+from tests.support.samples import media as samples
+from tests.support.servers.caller import IMAGE, IMAGE_PRICE, WORDS, Caller
 
 CANARY = "canary-" + "0" * 25
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rh_prefect.emulator import Fault
-from tests.emulator.caller import IMAGE, WORDS, Caller
 from tests.emulator.conftest import Emulate
+from tests.support.servers.caller import IMAGE, WORDS, Caller
 
 OFFICIAL = {
     "1000": "Unknown error, please retry or contact support",

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from rh_prefect import catalog
-from tests.emulator.caller import CLIP, FASTER, IMAGE, IMAGE_PRICE, WORDS, Caller
 from tests.emulator.conftest import Emulate
-from tests.support import samples
+from tests.support.samples import media as samples
+from tests.support.servers.caller import CLIP, FASTER, IMAGE, IMAGE_PRICE, WORDS, Caller
 
 CLIP_BODY = {"prompt": "waves", "sound": "false", "duration": "5"}
 

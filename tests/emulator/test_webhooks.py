@@ -11,9 +11,9 @@ import pytest
 from rh_prefect.emulator import Fault
 from rh_prefect.emulator.faults import Kind
 from rh_prefect.errors import InputError
-from tests.emulator.caller import WORDS, Caller, Json, node
 from tests.emulator.conftest import Emulate
-from tests.emulator.receiver import Receiver
+from tests.support.servers.caller import WORDS, Caller, Json, node
+from tests.support.servers.receiver import Receiver
 
 
 @pytest.fixture

@@ -25,9 +25,9 @@ from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.run_cancellation import CancelWatch
 from tests.e2e import flows
 from tests.e2e.runs import begin
-from tests.support.emulator_env import environment
-from tests.support.faulty_proxy import FaultyProxy
-from tests.support.prefect_server import PrefectServer
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.faulty_proxy import FaultyProxy
+from tests.support.servers.prefect_server import PrefectServer
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

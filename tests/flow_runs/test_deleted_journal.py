@@ -27,11 +27,11 @@ from rh_prefect.jobs.journal.scope import OpenScopes
 from rh_prefect.jobs.manual_repair import recover
 from rh_prefect.media.store import MediaStore
 from rh_prefect.prefect_api import disconnect
-from tests.support import warm_process
-from tests.support.emulator_env import environment
-from tests.support.prefect_server import PrefectServer
-from tests.support.resume_scenario import open_trial
-from tests.support.run_inputs import RUN, RunInputs, job_keys, logged, serve, submitted
+from tests.support.processes import warm_process
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.prefect_server import PrefectServer
+from tests.support.world.resume_scenario import open_trial
+from tests.support.world.run_inputs import RUN, RunInputs, job_keys, logged, serve, submitted
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

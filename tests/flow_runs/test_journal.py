@@ -19,8 +19,8 @@ from rh_prefect.jobs.journal.job_records import jobs_of
 from rh_prefect.jobs.journal.record_types import FORMAT, FORMAT_KEY, Format
 from rh_prefect.prefect_api import disconnect
 from tests.jobs.journal.journal_contract import PAGE, JournalContract, OpenJournal, listed, record
-from tests.support.run_inputs import RUN, RunInputs, job_keys, logged, submitted
-from tests.support.run_inputs import serve as serve_inputs
+from tests.support.world.run_inputs import RUN, RunInputs, job_keys, logged, submitted
+from tests.support.world.run_inputs import serve as serve_inputs
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

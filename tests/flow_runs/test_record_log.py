@@ -10,8 +10,8 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from tests.support.prefect_server import PrefectServer
-from tests.support.warm_process import WarmProcess
+from tests.support.processes.warm_process import WarmProcess
+from tests.support.servers.prefect_server import PrefectServer
 
 pytestmark = [pytest.mark.prefect]
 

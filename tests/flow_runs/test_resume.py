@@ -22,8 +22,8 @@ from rh_prefect.flow_runs.resume import create, rerun, resume
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.pipelines.run_ledger import RecordsPlace, note_place
 from tests.flow_runs.crashing_flow import failed
-from tests.support import warm_process
-from tests.support.prefect_server import PrefectServer
+from tests.support.processes import warm_process
+from tests.support.servers.prefect_server import PrefectServer
 
 pytestmark = pytest.mark.prefect
 

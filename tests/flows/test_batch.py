@@ -35,9 +35,9 @@ from rh_prefect.flows.batch.row_sources import open_source
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media.store import MediaStore
-from tests.support import samples
-from tests.support.emulator_env import environment
-from tests.support.s3 import S3Server
+from tests.support.samples import media as samples
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.s3 import S3Server
 
 KLING, UPSCALER, PICTURE = "kling-v2.6-pro-image-to-video", "rhart-video/video-upscaler", "z-image/turbo"
 ENLARGER = "hypir-ultra"

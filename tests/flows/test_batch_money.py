@@ -25,9 +25,9 @@ from rh_prefect.flows.batch import executor as batches
 from rh_prefect.flows.batch.report import RowResult
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.loop_thread import LOOP
-from tests.support import samples
-from tests.support.emulator_env import environment
-from tests.support.link_server import LinkHost
+from tests.support.samples import media as samples
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.link_server import LinkHost
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

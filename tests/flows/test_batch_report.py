@@ -24,9 +24,9 @@ from rh_prefect.jobs.journal.costs import COINS, Costs
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.record_types import Answer, End, Record, Resolution
 from rh_prefect.media.store import MediaStore
-from tests.support.job_records import KEY, TASK, intent, ticket, unknown
-from tests.support.job_records import write as record
-from tests.support.memory_journal import MemoryJournal, MemoryPlace
+from tests.support.world.job_records import KEY, TASK, intent, ticket, unknown
+from tests.support.world.job_records import write as record
+from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 
 FORMULAS = ['=HYPERLINK("https://x")', "+1+1", "-2", "@SUM(A1)", "\tx", "\r=1"]
 

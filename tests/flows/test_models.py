@@ -24,9 +24,9 @@ from rh_prefect.flows import models as module
 from rh_prefect.flows.models import flow_name
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import endpoints
-from tests.support import samples
-from tests.support.emulator_env import environment
-from tests.support.prefect_server import PrefectServer
+from tests.support.samples import media as samples
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.prefect_server import PrefectServer
 
 
 def form(name: str) -> dict[str, dict[str, Any]]:

@@ -36,10 +36,10 @@ from rh_prefect.pipelines.known_works import open_records
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.settings import get_settings
-from tests.support import samples
-from tests.support.emulator_env import environment
-from tests.support.link_server import LinkHost
-from tests.support.pipeline_flows import PRODUCTS, run, table
+from tests.support.samples import media as samples
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.link_server import LinkHost
+from tests.support.world.pipeline_flows import PRODUCTS, run, table
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

@@ -24,8 +24,8 @@ from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.flows.pipeline_report import PipelineResult, summary
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.pipelines.document import PipelineError
-from tests.support.emulator_env import environment
-from tests.support.pipeline_flows import PRODUCTS, run, table
+from tests.support.servers.emulator_env import environment
+from tests.support.world.pipeline_flows import PRODUCTS, run, table
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

@@ -22,7 +22,7 @@ from rh_prefect.flows.pipeline_report import OVER_BUDGET, WAITING, PipelineResul
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.settings import get_settings
-from tests.support.emulator_env import environment
+from tests.support.servers.emulator_env import environment
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

@@ -11,8 +11,8 @@ import pytest
 from rh_prefect.emulator import Emulator
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.pipelines.document import PipelineError
-from tests.support import samples
-from tests.support.pipeline_flows import run
+from tests.support.samples import media as samples
+from tests.support.world.pipeline_flows import run
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

@@ -26,9 +26,9 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan, ReviewedPlan
 from rh_prefect.pipelines.plan.planned_steps import Money
 from rh_prefect.settings import get_settings
-from tests.pipelines.assets import photo
-from tests.support.emulator_env import environment
-from tests.support.pipeline_flows import run
+from tests.support.samples.pipeline_assets import photo
+from tests.support.servers.emulator_env import environment
+from tests.support.world.pipeline_flows import run
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

@@ -19,9 +19,9 @@ from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.flows.pipeline_report import NOTHING_NEW
 from rh_prefect.jobs.journal.journal import NotExclusive
 from rh_prefect.jobs.loop_thread import LOOP
-from tests.support.emulator_env import environment
-from tests.support.pipeline_flows import run
-from tests.support.two_writers import TwoWriters
+from tests.support.servers.emulator_env import environment
+from tests.support.world.pipeline_flows import run
+from tests.support.world.two_writers import TwoWriters
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

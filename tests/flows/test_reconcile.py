@@ -26,7 +26,7 @@ from rh_prefect.jobs.journal.job_records import JobView, jobs_of
 from rh_prefect.jobs.loop_thread import LOOP
 from tests.e2e import flows
 from tests.e2e.runs import begin
-from tests.support.emulator_env import environment
+from tests.support.servers.emulator_env import environment
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server", "no_earlier_flow_runs")]
 

@@ -20,10 +20,10 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.check import SHIPPED
 from rh_prefect.pipelines.known_works import StoredWorks, open_records
 from rh_prefect.settings import get_settings
-from tests.pipelines.assets import photo, photos, sound, video
-from tests.support import samples
-from tests.support.emulator_env import environment
-from tests.support.small_frames import smaller
+from tests.support.samples import media as samples
+from tests.support.samples.pipeline_assets import photo, photos, sound, video
+from tests.support.samples.small_frames import smaller
+from tests.support.servers.emulator_env import environment
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

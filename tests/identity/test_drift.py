@@ -16,7 +16,7 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.jobs.manual_repair import recover
 from rh_prefect.media.store import MediaStore
 from tests.identity.harness import Form, Shape, Stage, World
-from tests.support import samples
+from tests.support.samples import media as samples
 
 pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.timeout(1800)]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.identity.harness import Form, Shape, Stage, World
-from tests.support import samples
-from tests.support.link_server import LinkServer, link_server
-from tests.support.s3 import S3Server
+from tests.support.samples import media as samples
+from tests.support.servers.link_server import LinkServer, link_server
+from tests.support.servers.s3 import S3Server
 
 pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.timeout(1800)]
 

@@ -14,8 +14,8 @@ from rh_prefect.jobs.journal.journal import folder_scopes
 from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
-from tests.support import warm_process
-from tests.support.scripted_server import Asked, WireServer, reply, task
+from tests.support.processes import warm_process
+from tests.support.servers.scripted_server import Asked, WireServer, reply, task
 
 TURBO = RunningHubModel(model="z-image/turbo", params={"prompt": "a lighthouse"})
 HOUR = 3600

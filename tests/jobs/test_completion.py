@@ -16,11 +16,11 @@ from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.journal import EndListener
 from rh_prefect.jobs.journal.record_types import End, Intent
 from rh_prefect.jobs.run_cancellation import CancelWatch, cancel_scope
-from tests.support.contexts import context_of, services
-from tests.support.job_records import KEY, TASK, intent, ticket, write
-from tests.support.memory_journal import MemoryJournal, MemoryPlace
-from tests.support.simulated_process import SCOPE, Run, order_of
-from tests.support.virtual_time import in_virtual_time, now
+from tests.support.samples.contexts import context_of, services
+from tests.support.world.job_records import KEY, TASK, intent, ticket, write
+from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
+from tests.support.world.simulated_process import SCOPE, Run, order_of
+from tests.support.world.virtual_time import in_virtual_time, now
 
 RUNNING = TaskView(task_id=TASK, status="RUNNING")
 EMPTY = TaskView(task_id=TASK, status="SUCCESS")

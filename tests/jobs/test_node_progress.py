@@ -21,7 +21,7 @@ from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.requests.request_preparation import JobRequest
 from rh_prefect.media.store import MediaStore
-from tests.support.contexts import context_of
+from tests.support.samples.contexts import context_of
 
 NAMES = {"6": "CLIPTextEncode", "3": "KSampler", "8": "VAEDecode"}
 

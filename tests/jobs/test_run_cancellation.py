@@ -23,10 +23,10 @@ from rh_prefect.jobs.run_cancellation import (
     cancel_scope,
     cancel_task,
 )
-from tests.support.job_records import KEY, SOMEWHERE_ELSE, TASK, dead_owner, intent, ticket, unknown, write
-from tests.support.memory_journal import MemoryJournal, MemoryPlace
-from tests.support.object_count import count_of
-from tests.support.simulated_process import Run
+from tests.support.world.job_records import KEY, SOMEWHERE_ELSE, TASK, dead_owner, intent, ticket, unknown, write
+from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
+from tests.support.world.object_count import count_of
+from tests.support.world.simulated_process import Run
 
 RUNNING = TaskView(task_id=TASK, status="RUNNING")
 EMPTY = TaskView(task_id=TASK, status="SUCCESS")

@@ -22,8 +22,8 @@ from rh_prefect.jobs.manual_repair import recover
 from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.jobs.outputs.manifest import Manifest
 from rh_prefect.media.store import MediaStore
-from tests.support.memory_journal import MemoryJournal, MemoryPlace
-from tests.support.object_count import count_of
+from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
+from tests.support.world.object_count import count_of
 
 RUN: Mapping[str, str] = {"flow_run": "night"}
 

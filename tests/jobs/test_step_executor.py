@@ -28,12 +28,12 @@ from rh_prefect.jobs.options import Options
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.step_executor import LIMITER_PAUSES
 from rh_prefect.media.store import MediaStore
-from tests.support import samples
-from tests.support.memory_journal import MemoryPlace
-from tests.support.minimal_api import MinimalApi
-from tests.support.pooled_run import PooledRun, pictures
-from tests.support.simulated_process import Process, machines
-from tests.support.virtual_time import VirtualLoop
+from tests.support.processes.pooled_run import PooledRun, pictures
+from tests.support.samples import media as samples
+from tests.support.servers.minimal_api import MinimalApi
+from tests.support.world.memory_journal import MemoryPlace
+from tests.support.world.simulated_process import Process, machines
+from tests.support.world.virtual_time import VirtualLoop
 
 
 @pytest.fixture

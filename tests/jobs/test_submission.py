@@ -23,8 +23,8 @@ from rh_prefect.jobs.journal.spool import Spool, Spooled
 from rh_prefect.jobs.manual_repair import adopt, mark_refused
 from rh_prefect.jobs.requests.request_preparation import JobRequest
 from rh_prefect.jobs.submission import Submitter
-from tests.support.contexts import context_of, services
-from tests.support.job_records import BASE, KEY, TASK, dead_owner, intent, ticket, unknown, write
+from tests.support.samples.contexts import context_of, services
+from tests.support.world.job_records import BASE, KEY, TASK, dead_owner, intent, ticket, unknown, write
 
 QUEUED = TaskView(task_id=TASK, status="QUEUED")
 

@@ -17,8 +17,8 @@ from prefect.client.schemas.objects import FlowRun
 
 from rh_prefect.emulator import Emulator
 from rh_prefect.flows.pipeline_report import NOTHING_NEW, WAITING
-from tests.support.deployment_server import POOL, Workplace, workplace
-from tests.support.emulator_env import environment
+from tests.support.servers.deployment_server import POOL, Workplace, workplace
+from tests.support.servers.emulator_env import environment
 
 # Five processes start one after another; on a busy machine each takes half a minute.
 pytestmark = [pytest.mark.long]

@@ -9,8 +9,8 @@ import pytest
 
 from rh_prefect import catalog
 from rh_prefect.emulator import Emulator
-from tests.support.minimal_calls import run_all, small_emulator
-from tests.support.reading_comparison import WireReading, requests, usual_requests
+from tests.support.samples.minimal_calls import run_all, small_emulator
+from tests.support.world.reading_comparison import WireReading, requests, usual_requests
 
 pytestmark = pytest.mark.long
 

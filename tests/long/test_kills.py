@@ -19,12 +19,12 @@ import pytest
 
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.media.media import Media
-from tests.support import samples
-from tests.support.film_run import JOBS, MOTION, PICTURE, SPEECH, UPSCALE, FilmRun, staged, wait_until
-from tests.support.flow_process import FlowProcess
-from tests.support.holding_proxy import Proxy
-from tests.support.prefect_server import PrefectServer
-from tests.support.s3 import S3Server
+from tests.support.processes.film_run import JOBS, MOTION, PICTURE, SPEECH, UPSCALE, FilmRun, staged, wait_until
+from tests.support.processes.flow_process import FlowProcess
+from tests.support.samples import media as samples
+from tests.support.servers.holding_proxy import Proxy
+from tests.support.servers.prefect_server import PrefectServer
+from tests.support.servers.s3 import S3Server
 
 pytestmark = [pytest.mark.long, pytest.mark.prefect]
 

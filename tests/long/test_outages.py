@@ -1,7 +1,7 @@
 """The store fails, and the Prefect API fails, at each step that writes or reads them; when they are back, it goes on.
 
 What fails is told by what a proxy in front of the real server sees, never by the time. Nothing may be paid for that is
-not recorded, or reported with its task id; see `tests.support.invariants`.
+not recorded, or reported with its task id; see `tests.support.world.invariants`.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from tests.e2e import flows
-from tests.support import samples
-from tests.support.faulty_proxy import FaultyProxy, Kind
-from tests.support.film_run import FilmRun, staged
-from tests.support.flow_process import ROOT, FlowProcess
-from tests.support.hang_dump import hang_dump
-from tests.support.holding_proxy import Proxy
-from tests.support.invariants import Place, Told, broken, gather
-from tests.support.prefect_server import PrefectServer
-from tests.support.resume_scenario import Scenario, jobs, open_trial
-from tests.support.s3 import S3Server
+from tests.support.processes.film_run import FilmRun, staged
+from tests.support.processes.flow_process import ROOT, FlowProcess
+from tests.support.processes.hang_dump import hang_dump
+from tests.support.samples import media as samples
+from tests.support.servers.faulty_proxy import FaultyProxy, Kind
+from tests.support.servers.holding_proxy import Proxy
+from tests.support.servers.prefect_server import PrefectServer
+from tests.support.servers.s3 import S3Server
+from tests.support.world.invariants import Place, Told, broken, gather
+from tests.support.world.resume_scenario import Scenario, jobs, open_trial
 
 pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -273,7 +273,7 @@ def open_stage(prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Pa
 
         def make(**env: str) -> FilmRun:
             rh = stack.enter_context(Emulator(long_side=96, least_bytes=LARGE))
-            env["PYTHONPATH"] = str(ROOT / "tests/support/unprivileged")
+            env["PYTHONPATH"] = str(ROOT / "tests/support/processes/unprivileged")
             return stack.enter_context(staged(prefect_server, prefect_proxy, rh, tmp_path, **env))
 
         yield make

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.emulator import Emulator
-from tests.support import samples
-from tests.support.emulator_env import environment
-from tests.support.flow_process import command
-from tests.support.prefect_server import PrefectServer
+from tests.support.processes.flow_process import command
+from tests.support.samples import media as samples
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.prefect_server import PrefectServer
 
 pytestmark = pytest.mark.long
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.support.branch_programs import PaidBranches
 from tests.support.hypothesis_settings import search
+from tests.support.samples.branch_programs import PaidBranches
 
 pytestmark = [pytest.mark.long]
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.emulator import Emulator
-from tests.support.killed_pipelines import FILM, PAYMENTS, KilledRuns, Point, Prefects, killed_runs
-from tests.support.s3 import S3Server
+from tests.support.processes.killed_pipelines import FILM, PAYMENTS, KilledRuns, Point, Prefects, killed_runs
+from tests.support.servers.s3 import S3Server
 
 pytestmark = [pytest.mark.long, pytest.mark.prefect]
 

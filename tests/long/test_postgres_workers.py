@@ -25,12 +25,12 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.jobs.manual_repair import adopt, mark_refused
 from rh_prefect.media.store import MediaStore
-from tests.support import invariants
-from tests.support.deployment_server import Worker, Workplace, workplace
-from tests.support.emulator_env import environment
-from tests.support.invariants import Place
-from tests.support.postgres import PROGRAMS, WHY_NOT, dump, postgres
-from tests.support.prefect_server import free_port
+from tests.support.servers.deployment_server import Worker, Workplace, workplace
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.postgres import PROGRAMS, WHY_NOT, dump, postgres
+from tests.support.servers.prefect_server import free_port
+from tests.support.world import invariants
+from tests.support.world.invariants import Place
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1200), pytest.mark.skipif(not PROGRAMS, reason=WHY_NOT)]
 

@@ -26,7 +26,7 @@ from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Request
 from rh_prefect.jobs.run_cancellation import cancel_scope
 from rh_prefect.workflows import WorkflowInput
-from tests.support.pooled_run import PooledRun, pictures
+from tests.support.processes.pooled_run import PooledRun, pictures
 
 pytestmark = pytest.mark.long
 

@@ -21,9 +21,9 @@ from prefect.states import Cancelling
 
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from tests.support.deployment_server import Worker, Workplace, workplace
-from tests.support.emulator_env import environment
-from tests.support.webhook_receiver import TOKEN, ReceiverProcess
+from tests.support.servers.deployment_server import Worker, Workplace, workplace
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.webhook_receiver import TOKEN, ReceiverProcess
 
 pytestmark = [pytest.mark.long]
 

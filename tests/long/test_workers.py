@@ -20,8 +20,8 @@ from prefect.events.schemas.automations import Automation, AutomationCore, Event
 from prefect.states import Cancelling
 
 from rh_prefect.emulator import Emulator, Fault
-from tests.support.deployment_server import Workplace, workplace
-from tests.support.emulator_env import environment
+from tests.support.servers.deployment_server import Workplace, workplace
+from tests.support.servers.emulator_env import environment
 
 pytestmark = [pytest.mark.long]
 

@@ -18,8 +18,8 @@ from rh_prefect.errors import MediaError
 from rh_prefect.media.input_files import Source, fetch, file_state, identity_uri, open_input, shown, unsigned_uri
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
-from tests.support import samples
-from tests.support.s3 import S3Server
+from tests.support.samples import media as samples
+from tests.support.servers.s3 import S3Server
 
 PICTURE = samples.picture("PNG")
 SIGNED = "X-Amz-Algorithm=AWS4&X-Amz-Credential=canary&X-Amz-Signature=canary"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.media.probe import DownloadDefect, defect_of, probe
-from tests.support import samples
+from tests.support.samples import media as samples
 
 PAGE = b"<!doctype html><html><body>Please try again later.</body></html>"
 

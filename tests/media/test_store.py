@@ -21,9 +21,9 @@ from rh_prefect.errors import MediaError, StoreError
 from rh_prefect.media.storage_errors import as_store_error
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.writers import PART_SIZE
-from tests.support import samples
-from tests.support.counting_filesystem import register
-from tests.support.s3 import S3Server
+from tests.support.samples import media as samples
+from tests.support.servers.s3 import S3Server
+from tests.support.world.counting_filesystem import register
 
 
 class BreaksAfter(io.BytesIO):

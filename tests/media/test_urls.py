@@ -14,8 +14,8 @@ import pytest
 
 from rh_prefect.errors import ConfigError, StoreError
 from rh_prefect.media.store import MediaStore
-from tests.support import samples
-from tests.support.s3 import S3Server
+from tests.support.samples import media as samples
+from tests.support.servers.s3 import S3Server
 
 
 def failure(store: MediaStore) -> str:

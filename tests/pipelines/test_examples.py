@@ -15,7 +15,7 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.schema import models_in, schema
 from rh_prefect.pipelines.yaml_reader import read
 from tests.support import pipeline_pages
-from tests.support.pipeline_values import LOADERS, some
+from tests.support.samples.pipeline_values import LOADERS, some
 
 ROOT = Path(__file__).parent.parent.parent
 PLAN_SCHEMA = json.loads((SHIPPED.parent / "plan" / "schema.json").read_text(encoding="utf-8"))

@@ -16,8 +16,8 @@ from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, Plan
 from rh_prefect.table_files import open_table
-from tests.pipelines.assets import photo
-from tests.support.planned_works import Records
+from tests.support.samples.pipeline_assets import photo
+from tests.support.world.planned_works import Records
 
 TABLE = """\
 params: {rows: {type: table, columns: {title: string, photo: {type: image, optional: true}}}}

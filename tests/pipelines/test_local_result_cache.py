@@ -17,7 +17,7 @@ from rh_prefect.pipelines.stored_edits import open_edits
 from rh_prefect.pipelines.work_lifecycle import Home
 from rh_prefect.pipelines.works_store import FOLDER
 from rh_prefect.settings import Settings
-from tests.support.pipeline_runs import PipelineRun, picture
+from tests.support.world.pipeline_runs import PipelineRun, picture
 
 
 @pytest.fixture

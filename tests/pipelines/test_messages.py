@@ -11,8 +11,8 @@ from rh_prefect.flows.pipeline_parameters import RunOptions
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.file_model import RUN_OPTIONS
 from rh_prefect.pipelines.pipeline import Pipeline
-from tests.pipelines.assets import photo
-from tests.support.pipeline_values import LOADERS
+from tests.support.samples.pipeline_assets import photo
+from tests.support.samples.pipeline_values import LOADERS
 
 PARAMS = """\
 name: film

@@ -23,8 +23,8 @@ from rh_prefect.pipelines.plan.fan_out import uses
 from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES, Selection
 from rh_prefect.pipelines.plan.subtitle_time_check import equal_times
 from rh_prefect.pipelines.planning_values import Frame, StepOutput
-from tests.pipelines.assets import photo
-from tests.support.planned_works import ROWS, SHOTS, Records, result, run
+from tests.support.samples.pipeline_assets import photo
+from tests.support.world.planned_works import ROWS, SHOTS, Records, result, run
 
 
 def states(plan: Plan, path: str) -> str:

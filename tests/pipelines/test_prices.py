@@ -18,8 +18,8 @@ from rh_prefect.pipelines.plan.planned_steps import Money
 from rh_prefect.pipelines.plan.render import prices
 from rh_prefect.pipelines.plan.request_price import input_seconds
 from rh_prefect.pipelines.planning_values import File, exactly
-from tests.pipelines.assets import photo, sound, video
-from tests.support.example_prices import GIVEN
+from tests.support.samples.example_prices import GIVEN
+from tests.support.samples.pipeline_assets import photo, sound, video
 
 
 @pytest.fixture

@@ -37,11 +37,11 @@ from rh_prefect.pipelines.run_ledger import WorksLedger
 from rh_prefect.pipelines.work_runner import WorkCall, WorkCollector, WorkResult
 from rh_prefect.pipelines.works_store import WorksJournal
 from rh_prefect.workflows import WorkflowInput
-from tests.support import samples
-from tests.support.forkserver import FORKS
-from tests.support.job_records import KEY, TASK, intent, ticket
-from tests.support.pipeline_runs import PipelineRun, picture, run_and_be_killed
-from tests.support.s3 import S3Server
+from tests.support.processes.forkserver import FORKS
+from tests.support.samples import media as samples
+from tests.support.servers.s3 import S3Server
+from tests.support.world.job_records import KEY, TASK, intent, ticket
+from tests.support.world.pipeline_runs import PipelineRun, picture, run_and_be_killed
 
 
 @pytest.fixture

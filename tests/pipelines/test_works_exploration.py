@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.works_world import Actor, Explorer, Faults, Violation
+from tests.support.world.works_world import Actor, Explorer, Faults, Violation
 
 A, B = Actor("a", "A"), Actor("b", "B", machine="two")
 LATER = Actor("c", "C", may_die=False, begins="later")

@@ -18,7 +18,7 @@ from rh_prefect.pipelines.plan.identity import work_id
 from rh_prefect.pipelines.work_lifecycle import Home
 from rh_prefect.pipelines.works_store import WorksJournal, choose_new_take, home_key, open_works, records_url
 from rh_prefect.settings import Settings, get_settings
-from tests.support.s3 import S3Server
+from tests.support.servers.s3 import S3Server
 
 WORK = work_id("ab" * 20, 1)
 

@@ -11,7 +11,7 @@ import pytest
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
 from tests.support.each_case import each_case
-from tests.support.pipeline_values import LOADERS
+from tests.support.samples.pipeline_values import LOADERS
 
 FOLDER = Path(__file__).with_name("wrong")
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.blocks import MediaStorage, RunningHubCredentials, RunningHubPool
-from tests.support import warm_process
-from tests.support.prefect_server import PrefectServer
-from tests.support.s3 import S3Server
+from tests.support.processes import warm_process
+from tests.support.servers.prefect_server import PrefectServer
+from tests.support.servers.s3 import S3Server
 
 pytestmark = pytest.mark.prefect
 

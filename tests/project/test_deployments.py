@@ -27,7 +27,7 @@ from rh_prefect.cli.commands_from_flows import composed_flows
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.flow import cancel_remote_jobs, finish
 from rh_prefect.flows.pipeline_report import NOTHING_NEW, OVER_BUDGET, WAITING
-from tests.support.prefect_server import PrefectServer
+from tests.support.servers.prefect_server import PrefectServer
 
 ROOT = Path(__file__).parents[2]
 YAML = ROOT / "deployments" / "prefect.yaml"

@@ -21,8 +21,8 @@ from rh_prefect.local_files import PART
 from rh_prefect.media.media import Media
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
-from tests.support.invariants import Evidence, Paid, Place, Told, broken, gather
-from tests.support.job_records import KEY, TASK, intent, ticket, unknown
+from tests.support.world.invariants import Evidence, Paid, Place, Told, broken, gather
+from tests.support.world.job_records import KEY, TASK, intent, ticket, unknown
 
 JOB = f"run/{KEY}"
 OTHER = "2031112223334445058"

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import samples
 from tests.support.doc_pages import PAGES, ROOT, blocks
-from tests.support.prefect_server import free_port
+from tests.support.samples import media as samples
+from tests.support.servers.prefect_server import free_port
 
 KEY = "0123456789abcdef0123456789abcdef"
 PRODUCTS = "sku,title\nMUG-1,Blue mug\nLAMP-2,Reading lamp\nCHAIR-3,Oak chair\n"

@@ -14,7 +14,7 @@ from rh_prefect.client.wire.task import read_outputs
 from rh_prefect.errors import ResponseLost, SubmissionUnknown
 from rh_prefect.jobs.download_folder import part_file, remove
 from rh_prefect.tasks import generate
-from tests.support.scripted_server import Asked, Step, WireServer, reply, task
+from tests.support.servers.scripted_server import Asked, Step, WireServer, reply, task
 
 KEY = "canary0123456789abcdef0123456789"
 MODEL = "alibaba/wan-2.6/text-to-video"

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from rh_prefect.client import Client, ComfyFile
 from rh_prefect.errors import ConfigError, ConnectFailed, RunningHubError
-from tests.support.scripted_server import Step, WireServer, cut, raw, reply, stall
+from tests.support.servers.scripted_server import Step, WireServer, cut, raw, reply, stall
 
 KEY = "canary0123456789abcdef0123456789"
 PARTS = ("workflows", "apps", "quick_create", "webhooks", "platform", "assets", "comfy", "comfy_plus")

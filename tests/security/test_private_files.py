@@ -14,8 +14,8 @@ from rh_prefect.jobs.download_folder import check_folder, part_file
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.spool import Spool, Spooled
 from rh_prefect.media.store import MediaStore
-from tests.support.job_records import KEY, ticket
-from tests.support.scripted_server import WireServer, reply
+from tests.support.servers.scripted_server import WireServer, reply
+from tests.support.world.job_records import KEY, ticket
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o077], ids=oct, autouse=True)

@@ -17,7 +17,8 @@ from pathlib import Path
 from rh_prefect import errors
 from rh_prefect.emulator import assumptions
 from rh_prefect.flows.batch.report import STATES
-from tests.support import guarantees, pipeline_pages, public_client_payloads
+from tests.support import guarantees, pipeline_pages
+from tests.support.samples import public_client_payloads
 
 DOCS = Path(__file__).parents[2] / "docs"
 _LONGEST_VALUE = 60

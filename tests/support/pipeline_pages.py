@@ -11,7 +11,7 @@ from rh_prefect.cli.pipelines import read_arguments
 from rh_prefect.pipelines.file_model import Param
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
-from tests.support.example_prices import GIVEN
+from tests.support.samples.example_prices import GIVEN
 
 SHIPPED = tuple(name for name in NAMES if name != "score")
 """`score` is a part of `house-style`, and has no page."""
@@ -30,7 +30,7 @@ LARGER = {
     "weekly-news": "20 rows, 5 used",
     "3d-catalogue": "40 photos",
 }
-"""The inputs that `tests/support/example_prices.py` plans each pipeline with."""
+"""The inputs that `tests/support/samples/example_prices.py` plans each pipeline with."""
 
 
 def overview() -> str:

@@ -12,7 +12,7 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.media.edit import audio_level
 from rh_prefect.tasks.assemble import Film
-from tests.support import samples
+from tests.support.samples import media as samples
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

@@ -17,8 +17,8 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError, InputError, KeyRejected, MediaError, RunningHubError, StoreError
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import generate, generate_many, quick_create, run_workflow
-from tests.support import samples
-from tests.support.s3 import S3Server
+from tests.support.samples import media as samples
+from tests.support.servers.s3 import S3Server
 
 
 async def run(asked: models.ModelInput, **options: Any) -> Result:

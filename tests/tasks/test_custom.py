@@ -13,10 +13,11 @@ from rh_prefect import catalog, generate, models
 from rh_prefect.catalog import Param
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import BudgetExceeded, RequestRejected
-from tests.support import samples, warm_process
-from tests.support.link_server import sha256
-from tests.support.prefect_server import PrefectServer
-from tests.support.warm_process import RH
+from tests.support.processes import warm_process
+from tests.support.processes.warm_process import RH
+from tests.support.samples import media as samples
+from tests.support.servers.link_server import sha256
+from tests.support.servers.prefect_server import PrefectServer
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

@@ -10,9 +10,9 @@ import pytest
 
 from rh_prefect import catalog
 from rh_prefect.emulator import Emulator
-from tests.support import warm_process
-from tests.support.emulator_env import environment
-from tests.support.prefect_server import PrefectServer
+from tests.support.processes import warm_process
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.prefect_server import PrefectServer
 
 pytestmark = pytest.mark.prefect
 

@@ -26,7 +26,7 @@ from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.media import Media
 from rh_prefect.tasks import generate, generate_many, run_workflow
 from rh_prefect.tasks.generate import run_name
-from tests.support import samples
+from tests.support.samples import media as samples
 
 
 async def run(asked: models.ModelInput, *, scope: str | None = "test", **options: Any) -> Result:

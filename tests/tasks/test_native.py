@@ -22,8 +22,8 @@ from rh_prefect.emulator.faults import Kind
 from rh_prefect.errors import BudgetExceeded, InputError, JobCancelled, JobFailed, RequestRejected, SubmissionUnknown
 from rh_prefect.flow_runs import job_progress
 from rh_prefect.jobs.outputs.result import Result
-from tests.emulator.caller import Caller
-from tests.support import samples
+from tests.support.samples import media as samples
+from tests.support.servers.caller import Caller
 
 FUTURE: PrefectConcurrentFuture[object] = PrefectConcurrentFuture(uuid4(), Future())
 """What `.submit` returns, before its task has run."""

@@ -17,7 +17,7 @@ from rh_prefect.flow_runs import job_progress
 from rh_prefect.flow_runs.job_progress import RunProgress
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.outputs.result import Result
-from tests.support.emulator_env import environment
+from tests.support.servers.emulator_env import environment
 
 QUEUED, RUNNING = 1.0, 100.0
 

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from rh_prefect.webhook import create_app
 from rh_prefect.webhook.server import BoundedProtocol
-from tests.support.webhook_receiver import TOKEN, ReceiverProcess
+from tests.support.servers.webhook_receiver import TOKEN, ReceiverProcess
 
 SILENT = 500
 

@@ -23,10 +23,10 @@ from rh_prefect.jobs.journal.costs import charge_of
 from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.record_types import Answer, End, Record, Resolution
-from tests.support.emulator_env import environment
-from tests.support.job_records import intent, ticket, unknown, write
-from tests.support.suspended_runs import until
-from tests.support.webhook_receiver import TOKEN, receiver
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.webhook_receiver import TOKEN, receiver
+from tests.support.world.job_records import intent, ticket, unknown, write
+from tests.support.world.suspended_runs import until
 
 MODEL = "rhart-image/z-image/turbo"
 WORDS = {"prompt": "a lighthouse", "aspectRatio": "1:1"}

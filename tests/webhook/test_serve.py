@@ -14,7 +14,7 @@ import pytest
 
 from rh_prefect.cli.emulator_and_webhook import serve_
 from rh_prefect.errors import ConfigError
-from tests.support.prefect_server import free_port
+from tests.support.servers.prefect_server import free_port
 
 TOKEN = "canary-token-that-is-set-already"
 

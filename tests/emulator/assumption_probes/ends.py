@@ -11,8 +11,8 @@ from rh_prefect.emulator import Fault
 from tests.emulator.assumption_probes.files import WAV, sent
 from tests.emulator.assumption_probes.models import CLIP_BODY
 from tests.emulator.assumption_probes.probe import AssumptionProbes
-from tests.emulator.caller import CLIP, WORDS, Caller, Json
-from tests.emulator.receiver import Receiver
+from tests.support.servers.caller import CLIP, WORDS, Caller, Json
+from tests.support.servers.receiver import Receiver
 
 PROBES = AssumptionProbes()
 

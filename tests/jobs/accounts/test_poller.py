@@ -18,7 +18,7 @@ from rh_prefect.errors import (
 )
 from rh_prefect.jobs.accounts.limiter import Count
 from rh_prefect.jobs.accounts.poller import GRACE, LONGEST_GAP, MAX_POLLS, MIN_REPEATS, Poller, is_settled
-from tests.support.virtual_time import in_virtual_time, now, settle
+from tests.support.world.virtual_time import in_virtual_time, now, settle
 
 OUTPUT = RemoteOutput(url="http://files/1.png")
 HOUR = 3600.0

@@ -10,7 +10,7 @@ import pytest
 from rh_prefect.client import RemoteOutput, TaskView
 from rh_prefect.errors import JournalError, ResponseLost
 from rh_prefect.jobs.accounts.poller import LONGEST_FIRST, LONGEST_LATER, MISSED_NOTIFICATIONS, REMEMBERED, Poller
-from tests.support.virtual_time import in_virtual_time, now, settle
+from tests.support.world.virtual_time import in_virtual_time, now, settle
 
 RUNNING = TaskView(task_id="1", status="RUNNING")
 SUCCESS = TaskView(task_id="1", status="SUCCESS", outputs=(RemoteOutput(url="https://x.example.net/y.png"),))

@@ -17,8 +17,8 @@ from rh_prefect.jobs.requests.input_identification import Input, Inputs
 from rh_prefect.jobs.requests.request_preparation import JobRequest
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
-from tests.support import samples
-from tests.support.object_count import count_of
+from tests.support.samples import media as samples
+from tests.support.world.object_count import count_of
 
 
 class RunningHub:

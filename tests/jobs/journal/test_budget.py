@@ -50,11 +50,11 @@ from rh_prefect.jobs.lifecycle_step_types import (
 from rh_prefect.jobs.options import Options
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import generate
-from tests.support import samples
-from tests.support.job_records import TASK, intent, ticket, unknown, write
-from tests.support.life import lifecycle
-from tests.support.memory_journal import MemoryJournal, MemoryPlace
-from tests.support.pooled_run import PooledRun
+from tests.support.processes.pooled_run import PooledRun
+from tests.support.samples import media as samples
+from tests.support.world.job_records import TASK, intent, ticket, unknown, write
+from tests.support.world.life import lifecycle
+from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 
 BUDGET = Decimal("1.00")
 INTENT = intent(estimate=Decimal("0.40"), currency="CNY")

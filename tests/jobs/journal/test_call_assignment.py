@@ -15,8 +15,8 @@ from rh_prefect.jobs.journal.identity import Address, Place, Step, job_key, othe
 from rh_prefect.jobs.journal.process_identity import current_owner
 from rh_prefect.jobs.journal.record_types import CallRecord, Record
 from tests.support.each_case import each_case
-from tests.support.job_records import SOMEWHERE_ELSE, intent, write
-from tests.support.memory_journal import MemoryJournal, MemoryPlace
+from tests.support.world.job_records import SOMEWHERE_ELSE, intent, write
+from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 
 REQUEST = "0123456789ab"
 

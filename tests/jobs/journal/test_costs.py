@@ -12,7 +12,7 @@ from rh_prefect.jobs.journal.costs import COINS, Charge, Costs, charge_of, costs
 from rh_prefect.jobs.journal.job_records import RESUBMITTED, Submit
 from rh_prefect.jobs.journal.record_types import Answer, End, Lost, Resolution
 from rh_prefect.jobs.outputs.result import AttemptInfo, end_of
-from tests.support.job_records import TASK, intent, ticket, unknown
+from tests.support.world.job_records import TASK, intent, ticket, unknown
 
 INTENT = intent(estimate=Decimal("0.40"), currency="USD")
 ESTIMATE = Charge(Costs({"USD": Decimal("0.40")}), is_estimate=True)

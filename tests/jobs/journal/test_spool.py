@@ -8,7 +8,7 @@ import pytest
 
 from rh_prefect.jobs.journal.record_types import Answer
 from rh_prefect.jobs.journal.spool import Spool, Spooled
-from tests.support.job_records import KEY, ticket
+from tests.support.world.job_records import KEY, ticket
 
 ENTRY = Spooled("run", KEY, 1, ticket())
 

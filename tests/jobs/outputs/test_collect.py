@@ -22,9 +22,9 @@ from rh_prefect.jobs.outputs.collect import LONGEST_PAUSE, TRIES, Collector
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.requests.request_preparation import JobRequest
 from rh_prefect.media.store import MediaStore
-from tests.support import samples
-from tests.support.job_records import KEY, TASK, intent, ticket
-from tests.support.scripted_server import WireServer, raw
+from tests.support.samples import media as samples
+from tests.support.servers.scripted_server import WireServer, raw
+from tests.support.world.job_records import KEY, TASK, intent, ticket
 
 PAGE = b"<!doctype html><html><body>Please try again later.</body></html>"
 PICTURE = samples.picture("PNG")

@@ -24,7 +24,7 @@ from rh_prefect.jobs.options import Options, Request
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.store import MediaStore
 from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput
-from tests.support import samples
+from tests.support.samples import media as samples
 
 
 @pytest.fixture

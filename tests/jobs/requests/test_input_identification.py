@@ -19,9 +19,9 @@ from rh_prefect.jobs.requests.input_identification import READS, Inputs, check_u
 from rh_prefect.jobs.requests.stored_input_copies import Copies
 from rh_prefect.media.media import Kind, Media
 from rh_prefect.media.store import MediaStore
-from tests.support import samples
-from tests.support.link_server import LinkHost
-from tests.support.s3 import S3Server
+from tests.support.samples import media as samples
+from tests.support.servers.link_server import LinkHost
+from tests.support.servers.s3 import S3Server
 
 PICTURE = samples.picture("PNG")
 

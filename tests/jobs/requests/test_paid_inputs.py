@@ -26,10 +26,10 @@ from rh_prefect.jobs.options import Options, Request
 from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.store import MediaStore
-from tests.support import samples
-from tests.support.link_server import LinkHost
-from tests.support.s3 import S3Server
-from tests.support.twin_filesystem import register
+from tests.support.samples import media as samples
+from tests.support.servers.link_server import LinkHost
+from tests.support.servers.s3 import S3Server
+from tests.support.world.twin_filesystem import register
 
 ENLARGER = "hypir-ultra"
 

@@ -1,8 +1,0 @@
-"""A forkserver context: a process forked from the tests' own process could inherit a held lock."""
-
-from __future__ import annotations
-
-import multiprocessing
-
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["pytest", "tests.support.warm_imports"])
