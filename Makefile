@@ -1,18 +1,19 @@
 # Everything runs in .venv, which the first target makes; Python 3.11 or newer and make are all that is needed.
 
 PYTHON ?= python3
-# One more than the cores of a small machine: a quarter of a test's time is waiting.
-JOBS ?= 3
+# The cores of a small machine: each process starts servers, and imports and collects everything, for 30 s of CPU.
+JOBS ?= 2
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+DATABASE := .venv/prefect.db
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-readme lint bench mutants constraints clean
+.PHONY: help demo test tests test-long test-readme lint bench mutants constraints clean
 
 help:
 	@echo "make demo         make a film on this machine: no key, no network, nothing to pay (ARGS=--stay keeps the dashboard)"
 	@echo "make test         the test suite, then lint, types and import contracts"
-	@echo "make test-long    kills, faults and workers"
+	@echo "make test-long    kills, faults, workers, type checkers over samples, and the wheel"
 	@echo "make test-readme  the README's commands, in their order, in an empty folder"
 	@echo "make bench        start-up, memory, long journals and speed, measured; two hours (SCENES='short overhead' for some of speed)"
 	@echo "make mutants      random faults in the modules that decide about money, which the tests must find; hours (ARGS='--quick --count 40')"
@@ -23,19 +24,20 @@ help:
 demo: $(INSTALLED)
 	$(BIN)/rh-prefect demo $(ARGS)
 
+test: tests lint
+
 # By file: each of the processes starts servers of its own, and a file's tests share them.
-test: $(INSTALLED)
+tests: $(INSTALLED) $(DATABASE)
 	$(BIN)/pytest -m "not long and not readme" --durations 15 -n $(JOBS) --dist loadfile
-	@$(MAKE) --no-print-directory lint
 
 # By file, as in `test`. Not in more processes: their many servers on SQLite then answer 503 on a small machine.
 # The programs of tests/identity share nothing but a process's servers, and mostly wait.
-test-long: $(INSTALLED)
+test-long: $(INSTALLED) $(DATABASE)
 	$(BIN)/pytest -m long --ignore tests/identity -n 2 --dist loadfile
 	$(BIN)/pytest -m long tests/identity -n 3 --dist worksteal
 
 # The README's commands in a folder of their own: about ten minutes on a busy machine.
-test-readme: $(INSTALLED)
+test-readme: $(INSTALLED) $(DATABASE)
 	$(BIN)/pytest -m readme tests/project/test_readme_commands.py
 
 lint: $(INSTALLED)
@@ -68,6 +70,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt hatchling -e ".[dev]"
 	@touch $@
+
+# A database that Prefect has migrated, which takes 9 s: the tests' servers start from copies of it.
+$(DATABASE): $(INSTALLED)
+	$(BIN)/python -m tests.support.servers.prefect_server $@
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

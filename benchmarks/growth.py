@@ -31,8 +31,8 @@ from benchmarks.emulator_process import EmulatorProcess, prompt
 from benchmarks.harness import Bench, finish
 from benchmarks.report import Figure, show
 from benchmarks.rss import now
-from tests.support.prefect_server import PrefectServer
-from tests.support.s3 import S3Server
+from tests.support.servers.prefect_server import PrefectServer
+from tests.support.servers.s3 import S3Server
 
 JOBS = 3
 WARM_UP = 40

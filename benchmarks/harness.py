@@ -18,7 +18,7 @@ from benchmarks import emulator_process
 from benchmarks.contenders import SLOTS
 from benchmarks.emulator_process import EmulatorProcess
 from benchmarks.report import Figure
-from tests.support.prefect_server import PrefectServer
+from tests.support.servers.prefect_server import PrefectServer
 
 OPERATIONS = 8
 """How many operations of journal and store a job may take where all goes well."""

@@ -24,8 +24,8 @@ from rh_prefect.jobs.journal.job_records import jobs_of
 from rh_prefect.jobs.journal.record_types import Intent
 from rh_prefect.jobs.run_cancellation import cancel_scope
 from rh_prefect.prefect_api import disconnect
-from tests.support.prefect_server import PrefectServer
-from tests.support.seeded_run import seed
+from tests.support.servers.prefect_server import PrefectServer
+from tests.support.world.seeded_run import seed
 
 RUNNING = 50
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from s3fs import S3FileSystem
 
-from tests.support.s3 import S3Server
+from tests.support.servers.s3 import S3Server
 
 if TYPE_CHECKING:
     from rh_prefect.media.media import Media

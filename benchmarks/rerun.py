@@ -21,7 +21,7 @@ import httpx
 from benchmarks.emulator_process import EmulatorProcess
 from benchmarks.harness import Bench
 from benchmarks.report import Figure, show
-from tests.support import samples
+from tests.support.samples import media as samples
 
 PICTURE, EDIT = "z-image/turbo", "f-2-klein-4b/edit"
 SHARES = (0.1, 0.5, 0.9)

@@ -24,7 +24,7 @@ from rh_prefect.client.wire.task import RemoteOutput
 from rh_prefect.jobs.accounts.limiter import Limiter, first_free, pause_seconds
 from rh_prefect.jobs.accounts.poller import Poller
 from rh_prefect.jobs.step_executor import LIMITER_PAUSES
-from tests.support.virtual_time import VirtualLoop, now
+from tests.support.world.virtual_time import VirtualLoop, now
 
 LATENCY = 0.01
 """Mean seconds of one way of a request; each one takes 0.5 to 1.5 times as long."""

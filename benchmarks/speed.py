@@ -28,7 +28,7 @@ from benchmarks.rerun import failures, inputs, kills
 from benchmarks.throughput import throughput
 from benchmarks.waiting_jobs import waiting
 from benchmarks.webhook_process import receiver
-from tests.support.prefect_server import PrefectServer
+from tests.support.servers.prefect_server import PrefectServer
 
 CONTENDERS = ("plain", "sdk", "ours")
 

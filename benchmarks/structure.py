@@ -34,7 +34,7 @@ from prefect import flow
 import rh_prefect
 from benchmarks.report import Figure, show
 from rh_prefect.emulator import Emulator
-from tests.support.prefect_server import PrefectServer
+from tests.support.servers.prefect_server import PrefectServer
 
 ROOT = Path(rh_prefect.__file__).parent
 PAYS = ("jobs",)

@@ -20,7 +20,7 @@ from benchmarks.emulator_process import EmulatorProcess, prompt
 from benchmarks.harness import Bench, finish
 from benchmarks.report import Figure, show
 from benchmarks.rss import Growth
-from tests.support import samples
+from tests.support.samples import media as samples
 
 SIZES = (100 * 10**6, 500 * 10**6)
 SMALL_SIZES = (10 * 10**6, 50 * 10**6)

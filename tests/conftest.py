@@ -30,9 +30,9 @@ os.environ["RH_ALLOW_PRIVATE_LINKS"] = "1"
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = [
-    "tests.support.prefect_server",
-    "tests.support.emulator_env",
-    "tests.support.s3",
-    "tests.support.suspended_runs",
+    "tests.support.servers.prefect_server",
+    "tests.support.servers.emulator_env",
+    "tests.support.servers.s3",
+    "tests.support.world.suspended_runs",
 ]
-pytest_plugins += ["tests.support.link_server"]
+pytest_plugins += ["tests.support.servers.link_server"]

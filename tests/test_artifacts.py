@@ -86,7 +86,7 @@ def test_a_row_says_what_is_known() -> None:
 
 @pytest.mark.prefect
 def test_the_table_of_steps_is_on_the_flow_runs_page(prefect_server: object) -> None:
-    """A21: its sum is one for each unit, and what is not known is counted."""
+    """Its sum is one for each unit, and what is not known is counted."""
     steps = [
         Step("a", "succeeded", costs=Costs({"CNY": Decimal("0.10")})),
         Step("b", "succeeded", costs=Costs({"CNY": Decimal("0.25")})),

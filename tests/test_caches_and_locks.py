@@ -9,7 +9,7 @@ from rh_prefect.caches_and_locks import LruCache, LruSet, SharedTasks, SingleFli
 
 
 def test_the_entry_that_was_used_least_recently_is_dropped() -> None:
-    """A25: a cache has a limit."""
+    """A cache has a limit."""
     cache: LruCache[str, int] = LruCache(2)
     cache["a"], cache["b"] = 1, 2
     assert cache["a"] == 1
@@ -114,7 +114,7 @@ async def test_a_caller_that_is_cancelled_leaves_the_answer_to_the_others() -> N
 
 
 async def test_answers_are_limited() -> None:
-    """A25: what was asked for is not remembered for ever."""
+    """What was asked for is not remembered for ever."""
     flight, answers = SingleFlight[int, int](2), Answers(*range(5))
     for number in range(5):
         await flight.get(number, answers.ask)

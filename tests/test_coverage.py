@@ -10,7 +10,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import pytest
 from prefect import Task
 from starlette.applications import Starlette
 from starlette.routing import Route, WebSocketRoute
@@ -21,6 +20,7 @@ from rh_prefect.client import Client, progress
 from rh_prefect.emulator.asgi_app import api_app
 from rh_prefect.emulator.file_host import file_app
 from rh_prefect.tasks import endpoints, platform
+from tests.support.each_case import each_case
 
 if TYPE_CHECKING:
     from rh_prefect.emulator.state import State
@@ -128,10 +128,14 @@ def test_routes_are_named_and_none_is_left_out() -> None:
     assert set(named(ENDPOINTS, 3)) == set(routes())
 
 
-@pytest.mark.parametrize("test", sorted({*named(ENDPOINTS, 4), *named(PAGES, 2)}))
-def test_every_test_exists(test: str) -> None:
-    path, _, name = test.partition("::")
-    assert re.search(rf"^(async )?def {name}\(", (ROOT / "tests" / path).read_text(encoding="utf-8"), re.MULTILINE)
+def test_every_test_exists() -> None:
+    with each_case() as case:
+        for test in sorted({*named(ENDPOINTS, 4), *named(PAGES, 2)}):
+            with case(test):
+                path, _, name = test.partition("::")
+                assert re.search(
+                    rf"^(async )?def {name}\(", (ROOT / "tests" / path).read_text(encoding="utf-8"), re.MULTILINE
+                )
 
 
 def test_every_row_names_a_test() -> None:
@@ -139,9 +143,11 @@ def test_every_row_names_a_test() -> None:
     assert [row[0] for row in PAGES if not CODE.search(row[2])] == []
 
 
-@pytest.mark.parametrize("place", sorted({*named(OPEN, 2), *named(PAGES, 1)}))
-def test_every_place_in_the_code_exists(place: str) -> None:
-    resolve(place)
+def test_every_place_in_the_code_exists() -> None:
+    with each_case() as case:
+        for place in sorted({*named(OPEN, 2), *named(PAGES, 1)}):
+            with case(place):
+                resolve(place)
 
 
 def resolve(place: str) -> object:

@@ -6,6 +6,7 @@ import ast
 import asyncio
 import inspect
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -23,15 +24,10 @@ from rh_prefect.emulator import Emulator, faults
 from rh_prefect.emulator.routes import control
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.settings import Settings
-from tests.support import doc_tables, guarantees, samples
-
-ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    return [code for kind, code in BLOCK.findall(page.read_text(encoding="utf-8")) if kind == language]
+from tests.support import doc_tables, guarantees
+from tests.support.doc_pages import PAGES, ROOT, blocks
+from tests.support.each_case import each_case
+from tests.support.samples import media as samples
 
 
 def commands() -> Iterator[tuple[str, str]]:
@@ -95,14 +91,13 @@ async def _wait(awaitable: Any) -> Any:
     return await awaitable
 
 
-@pytest.mark.parametrize(
-    ("page", "line"), [(page, line) for page, line in commands() if line.startswith("rh-prefect ")]
-)
-def test_a_command_of_the_docs_exists_and_takes_its_arguments(page: str, line: str) -> None:
-    import shlex
-
-    arguments = [one.replace("RUN_ID", "0" * 8) for one in shlex.split(line.rstrip("& "))[1:]]
-    app.parse_args([*arguments], exit_on_error=False, print_error=True)
+def test_a_command_of_the_docs_exists_and_takes_its_arguments() -> None:
+    with each_case() as case:
+        for page, line in commands():
+            if line.startswith("rh-prefect "):
+                with case(f"{page}: {line}"):
+                    arguments = [one.replace("RUN_ID", "0" * 8) for one in shlex.split(line.rstrip("& "))[1:]]
+                    app.parse_args([*arguments], exit_on_error=False, print_error=True)
 
 
 def test_make_targets_of_the_docs_exist() -> None:
@@ -215,10 +210,24 @@ def test_every_error_that_the_page_names_exists() -> None:
     assert jobs <= set(named)
 
 
-@pytest.mark.parametrize("row", [*guarantees.MONEY, *guarantees.SECURITY])
-def test_every_promise_names_a_test_that_proves_it(row: str) -> None:
-    assert guarantees.proofs().get(row), f"no test's docstring begins with {row}:"
+def test_every_promise_has_tests_of_which_one_is_in_the_first_stage() -> None:
+    with each_case() as case:
+        for promise, tests in {**guarantees.MONEY, **guarantees.SECURITY}.items():
+            with case(promise):
+                stages = {test: guarantees.is_in_first_stage(test) for test in tests}
+                assert [test for test, stage in stages.items() if stage is None] == []
+                assert any(stages.values()), "each of its tests is `long`"
 
 
-def test_tests_prove_only_what_is_promised() -> None:
-    assert guarantees.proofs().keys() <= {*guarantees.MONEY, *guarantees.SECURITY}
+OF_THE_SECOND_STAGE = ("test_kills", "test_pipeline_kills", "test_outages", "test_faults")
+"""Kills and outages take minutes."""
+
+
+def test_every_other_rule_about_money_has_its_test_in_the_first_stage() -> None:
+    text = (ROOT / "docs" / "never-pay-twice.md").read_text(encoding="utf-8").partition("<!-- money:")[0]
+    with each_case() as case:
+        for row in re.findall(r"^\|.*`tests/[\w/]+\.py::\w+`.*$", text, re.MULTILINE):
+            with case(row):
+                tests = re.findall(r"`(tests/[\w/]+\.py::\w+)`", row)
+                if not any(f"tests/long/{name}.py" in test for test in tests for name in OF_THE_SECOND_STAGE):
+                    assert any(guarantees.is_in_first_stage(test) for test in tests)

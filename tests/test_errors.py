@@ -7,8 +7,6 @@ import pickle
 from collections.abc import Iterator
 from typing import Any, get_args
 
-import pytest
-
 from rh_prefect import errors
 from rh_prefect.errors import (
     CODES,
@@ -30,6 +28,7 @@ from rh_prefect.errors import (
     api_error,
     explain,
 )
+from tests.support.each_case import each_case
 
 V1 = (
     "1 301 380 401 412 414 415 416 421 423 433 435 436 500"
@@ -65,14 +64,16 @@ def test_the_table_holds_every_code_of_the_reference() -> None:
     assert {*V1.split(), *V2.split(), *NAMED.split()} <= CODES.keys()
 
 
-@pytest.mark.parametrize("code", CODES)
-def test_every_row_is_of_the_closed_set_and_says_what_to_do(code: str) -> None:
-    row = CODES[code]
-    assert row.retry in ALLOWED[row.error]
-    assert row.retry in get_args(Retry)
-    assert row.meaning
-    assert row.advice
-    assert not row.new_task or row.error is GenerationFailed
+def test_every_row_is_of_the_closed_set_and_says_what_to_do() -> None:
+    with each_case() as case:
+        for code in CODES:
+            with case(code):
+                row = CODES[code]
+                assert row.retry in ALLOWED[row.error]
+                assert row.retry in get_args(Retry)
+                assert row.meaning
+                assert row.advice
+                assert not row.new_task or row.error is GenerationFailed
 
 
 def test_what_may_be_sent_again_is_transient() -> None:
@@ -110,14 +111,16 @@ def test_a_message_says_what_happened_and_what_to_do() -> None:
     assert vars(error)["task_id"] == "7"
 
 
-@pytest.mark.parametrize("kind", list(family()), ids=lambda kind: kind.__name__)
-def test_every_class_survives_pickling(kind: type[RunningHubError]) -> None:
-    made = kind("what happened", job="scope/key", task_id="7", code="1501")
-    made.__cause__ = None
-    again: Any = pickle.loads(pickle.dumps(made))
-    assert (again.job, again.task_id, again.code) == ("scope/key", "7", "1501")
-    assert str(again) == "what happened"
-    assert type(again) is kind
+def test_every_class_survives_pickling() -> None:
+    with each_case() as case:
+        for kind in family():
+            with case(kind.__name__):
+                made = kind("what happened", job="scope/key", task_id="7", code="1501")
+                made.__cause__ = None
+                again: Any = pickle.loads(pickle.dumps(made))
+                assert (again.job, again.task_id, again.code) == ("scope/key", "7", "1501")
+                assert str(again) == "what happened"
+                assert type(again) is kind
 
 
 def test_every_class_is_described() -> None:
@@ -126,7 +129,7 @@ def test_every_class_is_described() -> None:
 
 
 def test_a_group_says_each_cause_once_with_the_steps_that_it_ended() -> None:
-    """C1: a run's message was "ExceptionGroup: 3 of 3 steps did not succeed", whatever the cause was."""
+    """A run's message was "ExceptionGroup: 3 of 3 steps did not succeed", whatever the cause was."""
     missing = errors.ConfigError("There is no block 'studoi'. What to do: save it.")
     failed = errors.JobFailed("run/abc: the task failed.", job="run/abc", new_task=True)
     found = [missing.of_step("picture"), missing.of_step("music"), failed.of_step("clip")]

@@ -17,7 +17,7 @@ from rh_prefect.catalog import InputWarning, Model
 from rh_prefect.errors import InputError
 from rh_prefect.media.media import Media
 from rh_prefect.models import KlingV26ProImageToVideo, ModelInput
-from tests.support.each_model import for_each_model
+from tests.support.samples.each_model import for_each_model
 
 ROOT = Path(__file__).parents[1]
 KLING = "kling-v2.6-pro-image-to-video"

@@ -12,7 +12,7 @@ from rh_prefect.table_files import csv_text
 
 @pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
 def test_a_formula_is_written_as_text(cell: str) -> None:
-    """B6: in the reports of pipelines and in the sums of `spend`, too."""
+    """In the reports of pipelines and in the sums of `spend`, too."""
     (row,) = csv.DictReader(io.StringIO(csv_text(["a"], [{"a": cell}]), newline=""))
     assert row == {"a": f"'{cell}"}
 

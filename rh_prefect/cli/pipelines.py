@@ -22,6 +22,7 @@ from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Money, Selection
 from rh_prefect.pipelines.plan.render import prices
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
+from rh_prefect.pipelines.rounds import COMMAND_LINE
 from rh_prefect.pipelines.schema import models_in, schema
 from rh_prefect.pipelines.site_graphs import SavedGraphs
 from rh_prefect.pipelines.takes_file import Choices, read_choices, step_of, takes_file

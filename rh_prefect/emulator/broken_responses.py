@@ -50,7 +50,7 @@ class HeldResponses:
                 loop.call_soon_threadsafe(event.set)
             return len(self._held)
 
-    def wait(self, count: int = 1, *, seconds: float = 10.0) -> bool:
+    def wait(self, count: int = 1, *, seconds: float = 60.0) -> bool:
         """Blocks until the given number of responses are held.
 
         Returns:

@@ -10,10 +10,11 @@ from decimal import Decimal
 from typing import Final
 
 _LONGEST_DATA: Final = 200
+_LONGEST_PROMPT: Final = 40
 _LOOK_SECONDS: Final = 0.02
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Submission:
     """One submit of a task.
 
@@ -42,6 +43,13 @@ class Submission:
     code: str = ""
     coins: int = 0
     inputs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Returns what was paid for what, in one short line: a failed assertion shows no more than that."""
+        cost = f"{self.coins} coins" if self.coins else f"cost {self.charged}"
+        prompt = str(self.payload.get("prompt") or self.payload.get("text") or "")
+        words = f" {prompt[:_LONGEST_PROMPT]!r}" if prompt else ""
+        return f"<{self.number}: {cost if self.accepted else f'refused {self.code}'}, {self.endpoint}{words}>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +131,10 @@ class Recorder:
         self._downloads: list[Download] = []
         self._deliveries: list[Delivery] = []
 
+    def __repr__(self) -> str:
+        """Returns the total cost and all submissions."""
+        return f"<Recorder: cost {self.charged}, {self.coins} coins; {self.submissions}>"
+
     @property
     def submissions(self) -> list[Submission]:
         """All submissions, including refused ones."""
@@ -177,7 +189,7 @@ class Recorder:
         """Returns the bytes of a task's results that were sent."""
         return sum(download.sent for download in self.downloads if download.task_id == task_id)
 
-    def wait(self, condition: Callable[[Recorder], bool], *, seconds: float = 10.0) -> bool:
+    def wait(self, condition: Callable[[Recorder], bool], *, seconds: float = 60.0) -> bool:
         """Blocks until a condition holds, as in `recorder.wait(lambda recorder: recorder.paid)`.
 
         Returns:

@@ -16,8 +16,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from rh_prefect.blocks import MediaStorage, RunningHubCredentials, RunningHubPool
 from rh_prefect.blocks.lookup import load_credentials, load_engine, load_storage, missing
 from rh_prefect.errors import ConfigError, InputError
-from tests.support.faulty_proxy import FaultyProxy, Kind
-from tests.support.prefect_server import PrefectServer
+from tests.support.servers.faulty_proxy import FaultyProxy, Kind
+from tests.support.servers.prefect_server import PrefectServer
 
 KEY = "canary0123456789abcdef0123456789"
 

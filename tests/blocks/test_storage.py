@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from rh_prefect.blocks import MediaStorage
 from rh_prefect.errors import ConfigError
-from tests.support.s3 import S3Server
+from tests.support.servers.s3 import S3Server
 
 SECRET = "canary-secret"
 

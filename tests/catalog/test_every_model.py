@@ -9,7 +9,7 @@ import pytest
 from rh_prefect import catalog
 from rh_prefect.catalog import Model, Param
 from rh_prefect.errors import InputError, MediaError
-from tests.support.each_model import for_each_model
+from tests.support.samples.each_model import for_each_model
 
 
 def refuse(model: Model, reason: str, **params: object) -> None:

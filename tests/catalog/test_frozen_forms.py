@@ -27,7 +27,7 @@ from rh_prefect.jobs.requests.request_preparation import as_request
 from rh_prefect.media.media import MediaInput
 from rh_prefect.models import ModelInput
 from tests.support.hypothesis_settings import search
-from tests.support.samples import png
+from tests.support.samples.media import png
 
 KLING = "kling-v2.6-pro-image-to-video"
 SITE = "www.runninghub.cn"
@@ -248,7 +248,7 @@ from rh_prefect.jobs.requests.input_identification import Inputs
 from rh_prefect.jobs.requests.request_preparation import prepare_request
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.identity import work_id
-from tests.support.memory_journal import MemoryJournal, MemoryPlace
+from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 
 SITE, folder, found = "www.runninghub.cn", Path(sys.argv[2]), {}
 for model, params in json.loads(sys.argv[1]):

@@ -9,6 +9,7 @@ import pytest
 from rh_prefect import catalog
 from rh_prefect.catalog.model import decode_price, money
 from rh_prefect.catalog.registry import SLIM_FILE
+from tests.support.each_case import each_case
 
 RAW = {raw["name"]: raw for raw in json.loads(SLIM_FILE.read_text(encoding="utf-8"))["models"]}
 
@@ -80,7 +81,7 @@ def test_as_many_models_are_priced_as_the_registry_prices() -> None:
 
 @pytest.mark.parametrize("amount", ["0", "0.00", "9999", "9999.0", "99999"])
 def test_a_placeholder_is_an_unknown_price(amount: str) -> None:
-    """A20: an amount that stands for "no price yet" is neither 0 nor 9,999."""
+    """An amount that stands for "no price yet" is neither 0 nor 9,999."""
     assert decode_price({"unit": "call", "fixed": float(amount)}) is None
     table = decode_price({"unit": "call", "by": ["size"], "rows": [["1k", float(amount)], ["2k", 0.5]]})
     assert table is not None
@@ -90,7 +91,7 @@ def test_a_placeholder_is_an_unknown_price(amount: str) -> None:
 
 @pytest.mark.parametrize("name", ["wan-2.7/video-edit", "marble/upload-media-asset"])
 def test_a_model_whose_price_is_a_placeholder_has_none(name: str) -> None:
-    """A20: these two were listed at 0.00 and 9,999.00 CNY."""
+    """These two were listed at 0.00 and 9,999.00 CNY."""
     model = catalog.get(name)
     assert model.price is None
     assert catalog.estimate(model, {"resolution": "720p"}, seconds=5.0) is None
@@ -114,25 +115,30 @@ def units(raw: dict[str, Any], payload: dict[str, object]) -> Decimal | None:
             return Decimal(7)
 
 
-@pytest.mark.parametrize("name", PRICED)
-def test_every_row_of_every_model(name: str) -> None:
-    raw, model = RAW[name], catalog.get(name)
-    price = raw["price"]
-    for *values, amount in price.get("rows") or [[price.get("fixed")]]:
-        types = {param["key"]: param["type"] for param in raw["params"]}
-        payload: dict[str, object] = {
-            key: value == "true" if types[key] == "bool" else value for key, value in zip(price.get("by", []), values)
-        }
-        asked = [param for param in raw["params"] if param["key"] == "duration" and param.get("required")]
-        payload |= {param["key"]: param["min"] for param in asked if "default" not in param}
-        count = units(raw, payload)
-        payload |= {"text": "x" * 20} if "text" in types else {}
-        got = catalog.estimate(model, payload, seconds=7.0)
-        assert got is not None
-        assert got.amount == Decimal(str(amount)) * (count or 0)
-        assert got.lower_bound == ("from" in price["unit"] or "price_note" in raw)
+def test_every_row_of_every_model() -> None:
+    with each_case() as case:
+        for name in PRICED:
+            with case(name):
+                raw, model = RAW[name], catalog.get(name)
+                price = raw["price"]
+                for *values, amount in price.get("rows") or [[price.get("fixed")]]:
+                    types = {param["key"]: param["type"] for param in raw["params"]}
+                    payload: dict[str, object] = {
+                        key: value == "true" if types[key] == "bool" else value
+                        for key, value in zip(price.get("by", []), values)
+                    }
+                    asked = [one for one in raw["params"] if one["key"] == "duration" and one.get("required")]
+                    payload |= {one["key"]: one["min"] for one in asked if "default" not in one}
+                    count = units(raw, payload)
+                    payload |= {"text": "x" * 20} if "text" in types else {}
+                    got = catalog.estimate(model, payload, seconds=7.0)
+                    assert got is not None
+                    assert got.amount == Decimal(str(amount)) * (count or 0)
+                    assert got.lower_bound == ("from" in price["unit"] or "price_note" in raw)
 
 
-@pytest.mark.parametrize("name", [model.name for model in catalog.models() if not model.price])
-def test_no_price_means_none(name: str) -> None:
-    assert catalog.estimate(catalog.get(name), {"duration": 5}, seconds=5.0) is None
+def test_no_price_means_none() -> None:
+    with each_case() as case:
+        for name in [model.name for model in catalog.models() if not model.price]:
+            with case(name):
+                assert catalog.estimate(catalog.get(name), {"duration": 5}, seconds=5.0) is None

@@ -25,7 +25,7 @@ from rh_prefect.catalog import registry
 from rh_prefect.catalog.refresh import refresh, reset
 from rh_prefect.catalog.registry import SLIM_FILE, is_older
 from rh_prefect.errors import InputError
-from tests.support.registry_file import registry as written
+from tests.support.samples.registry_file import registry as written
 
 TODAY = datetime.now(UTC).date().isoformat()
 OWN = json.loads(SLIM_FILE.read_bytes())

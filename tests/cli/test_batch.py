@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from decimal import Decimal
 from pathlib import Path
 
@@ -20,8 +19,10 @@ from rh_prefect.flows.batch.executor import Progress
 from rh_prefect.flows.batch.report import RowResult
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.journal.costs import Costs
-from tests.support.emulator_env import environment
-from tests.support.prefect_server import PrefectServer
+from tests.support.processes import warm_process
+from tests.support.processes.warm_process import RH, WarmProcess
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.prefect_server import PrefectServer
 
 
 def test_the_line_counts_what_is_done_running_queued_failed_spent_and_left() -> None:
@@ -38,7 +39,7 @@ def test_the_line_counts_what_is_done_running_queued_failed_spent_and_left() -> 
 
 
 def test_rows_that_the_budget_does_not_suffice_for_have_not_failed() -> None:
-    """C9: they were counted as failed."""
+    """They were counted as failed."""
     progress = Progress("b", total=10, scope="run", budget=Decimal("0.12"))
     progress.end(RowResult(row=1, state="failed"))
     progress.end(RowResult(row=2, state="not started"))
@@ -50,7 +51,7 @@ def test_rows_that_the_budget_does_not_suffice_for_have_not_failed() -> None:
 
 
 def test_the_time_left_is_that_of_the_rows_that_the_budget_suffices_for() -> None:
-    """C9: of 10,000 rows and a budget for three, it said hours."""
+    """Of 10,000 rows and a budget for three, it said hours."""
     progress = Progress("b", total=10_000, scope="run", budget=Decimal("0.12"))
     progress.start([])
     progress.began -= 20
@@ -65,7 +66,7 @@ def test_the_time_left_is_that_of_the_rows_that_the_budget_suffices_for() -> Non
 
 
 def test_two_units_are_shown_apart_in_the_line() -> None:
-    """A21: money and coins are never added."""
+    """Money and coins are never added."""
     progress = Progress("b", total=3, scope="run")
     progress.end(RowResult(row=1, state="done", costs=Costs({"CNY": Decimal("0.04")})))
     progress.end(RowResult(row=2, state="done", costs=Costs({"coins": Decimal(25)})))
@@ -101,11 +102,11 @@ def test_it_runs_says_what_is_missing_and_does_it_the_next_time(
     env = {**os.environ, **prefect_server.env, **environment(rh, tmp_path)}
     rows = tmp_path / "rows.csv"
     rows.write_text("prompt,name\na lighthouse,light\na harbour,port\na gull,bird\n")
-    command = [sys.executable, "-m", "rh_prefect.cli", "batch", str(rows), "--model", "z-image/turbo"]
+    command = [*RH, "batch", str(rows), "--model", "z-image/turbo"]
     command += ["--label-column", "name", "--set", "aspect_ratio=1:1", "--out", str(tmp_path / "batch")]
 
     def call(*more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*command, *more], env=env, capture_output=True, text=True, timeout=100, check=False)
+        return warm_process.run([*command, *more], env=env)
 
     first = call("--budget", "0.1")
     assert first.returncode == 1, first.stderr
@@ -139,21 +140,17 @@ def test_ctrl_c_or_a_closed_terminal_leaves_an_account_and_the_same_command_goes
     env = {**os.environ, **prefect_server.env, **environment(rh, tmp_path)}
     rows = tmp_path / "rows.csv"
     rows.write_text("prompt\na lighthouse\na harbour\nthe answer to this one is late\n")
-    command = [sys.executable, "-m", "rh_prefect.cli", "batch", str(rows), "--model", "z-image/turbo"]
-    # Under `nohup` it would hear nothing of a closed terminal, and rightly so.
-    heard = ["env", "--default-signal", *command]
-    with subprocess.Popen(heard, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert rh.recorder.wait(lambda recorder: len(recorder.paid) == 3, seconds=60)
+    command = [*RH, "batch", str(rows), "--model", "z-image/turbo"]
+    with WarmProcess(command, env=env) as process:
+        assert rh.recorder.wait(lambda recorder: len(recorder.paid) == 3, seconds=600)
         process.send_signal(number)
         said = process.stderr.read()
-        assert process.wait(timeout=60) != 0
+        assert process.wait(timeout=600) != 0
     assert "rh-prefect batch" in said
     (report,) = (tmp_path / "out").glob("batches/*/report.csv")
     told = report.read_text()
     assert ",unfinished," in told
     assert all(one.task_id in told for one in rh.recorder.paid), f"what was paid for is named: {told}"
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, check=False)
+    done = warm_process.run(command, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(rh.recorder.paid) == 3

@@ -78,6 +78,6 @@ BUDGET = ["batch", "rows.csv", "--budget", "0.1", "--model", "x"]
 def test_the_way_on_is_one_that_leads_on(
     capsys: pytest.CaptureFixture[str], words: list[str], stands: dict[str, Any], way: str
 ) -> None:
-    """C9: the hint repeated the budget that was too small."""
+    """The hint repeated the budget that was too small."""
     BatchConsole(words).summary(BatchReport(batch="b", total=1, **stands))
     assert f"{way}\n" in capsys.readouterr().out

@@ -10,7 +10,7 @@ import pytest
 
 from rh_prefect.cli.doctor import doctor, expiry_rules
 from rh_prefect.emulator import Emulator
-from tests.support.s3 import BUCKET, S3Server
+from tests.support.servers.s3 import BUCKET, S3Server
 
 
 @pytest.fixture

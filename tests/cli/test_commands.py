@@ -17,12 +17,12 @@ from rh_prefect.blocks import RunningHubCredentials, RunningHubPool
 from rh_prefect.cli.doctor import doctor
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.accounts import Tier
-from tests.support import samples
-from tests.support.cli_process import run_each
-from tests.support.emulator_env import environment
-from tests.support.prefect_server import PrefectServer
-
-RH = [sys.executable, "-m", "rh_prefect.cli"]
+from tests.support.processes import warm_process
+from tests.support.processes.cli_process import run_each
+from tests.support.processes.warm_process import RH, WarmProcess
+from tests.support.samples import media as samples
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.prefect_server import PrefectServer
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def env(rh: Emulator, prefect_server: PrefectServer, tmp_path: Path) -> dict[str
 
 
 def call(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*RH, *arguments], env=env, capture_output=True, text=True, timeout=100, check=False)
+    return warm_process.run([*RH, *arguments], env=env)
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["models"], ["jobs"], ["demo"], ["run", "film"], ["jobs", "adopt"]])
@@ -81,7 +81,7 @@ def test_a_film_is_made_listed_and_added_up(rh: Emulator, env: dict[str, str], t
     commands = [["jobs", "show", f"{run}/{key}"], ["jobs", "cancel", run], ["spend"]]
     shown, cancelled, spent = (one.stdout for one in run_each(commands, env=env, cwd=tmp_path))
     assert '"outcome":"ticket"' in shown
-    assert cancelled, "C8: it may have printed nothing"
+    assert cancelled, "it may have printed nothing"
     assert f"{sum(one.charged for one in rh.recorder.paid)} CNY" in spent
     assert rh.key not in done.stdout + done.stderr + listed + spent
 
@@ -167,11 +167,10 @@ def test_a_prefect_api_that_does_not_answer_is_one_line(prefect_server: PrefectS
         assert "What to do" in done.stderr
 
 
-@pytest.mark.timeout(300)
 def test_what_a_run_would_refuse_is_said_before_a_server_is_started(
     rh: Emulator, prefect_server: PrefectServer, tmp_path: Path
 ) -> None:
-    """C3: a missing key, an unreadable picture or a bad --out was found after 10 s, in a separate flow run."""
+    """A missing key, an unreadable picture or a bad --out was found after 10 s, in a separate flow run."""
     env = {**prefect_server.env, **environment(rh, tmp_path), "PREFECT_HOME": str(tmp_path / "prefect")}
     del env["PREFECT_API_URL"]
     (tmp_path / "cut.png").write_bytes(samples.png(tmp_path / "photo.png").read_bytes()[:80])
@@ -226,14 +225,12 @@ def test_ctrl_c_says_what_runs_and_how_to_go_on_and_resuming_pays_nothing_twice(
     rh.faults.add(Fault("query", every=1, kind="slow", seconds=0.3))
     out = str(Path(env["RH_STATE_DIR"]).parent / "my films")
     command = [*RH, "run", "image-to-video", "--image", _photo(env), "--prompt", "waves", "--out", out]
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
+    with WarmProcess(command, env=env) as process:
         while "submitted" not in process.stdout.readline():
             assert process.poll() is None, process.stderr.read()
         process.send_signal(signal.SIGINT)
         said = process.stderr.read()
-        assert process.wait(timeout=60) != 0
+        assert process.wait(timeout=600) != 0
     run = re.findall(r"--resume ([0-9a-f-]{36})", said)[0]
     assert rh.recorder.paid[0].task_id in said
     assert f"--out '{out}' --resume" in said
@@ -247,13 +244,11 @@ def test_ctrl_c_says_what_runs_and_how_to_go_on_and_resuming_pays_nothing_twice(
 def test_sigterm_says_what_runs_and_how_to_go_on(rh: Emulator, env: dict[str, str]) -> None:
     rh.faults.add(Fault("query", every=1, kind="slow", seconds=0.3))
     command = [*RH, "run", "film", "--prompt", "x", "--shots", "1"]
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
+    with WarmProcess(command, env=env) as process:
         while "submitted" not in process.stdout.readline():
             assert process.poll() is None, process.stderr.read()
         process.send_signal(signal.SIGTERM)
-        said = process.communicate(timeout=60)[1]
+        said = process.communicate(timeout=600)[1]
     assert process.returncode == 143
     assert rh.recorder.paid[0].task_id in said
     assert "--resume" in said
@@ -263,12 +258,11 @@ def test_sigterm_says_what_runs_and_how_to_go_on(rh: Emulator, env: dict[str, st
 @pytest.mark.prefect
 def test_a_run_goes_on_where_nobody_reads_on(rh: Emulator, env: dict[str, str]) -> None:
     command = [*RH, "run", "film", "--prompt", "x", "--shots", "1"]
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
+    with WarmProcess(command, env=env) as process:
         process.stdout.readline()
         process.stdout.close()
         try:
-            said = process.communicate(timeout=60)[1]
+            said = process.communicate(timeout=600)[1]
         finally:
             process.kill()
     assert (process.returncode, said) == (0, "")
@@ -276,8 +270,6 @@ def test_a_run_goes_on_where_nobody_reads_on(rh: Emulator, env: dict[str, str]) 
 
 
 def _photo(env: dict[str, str]) -> str:
-    from tests.support import samples
-
     return str(samples.png(Path(env["RH_STATE_DIR"]).parent / "photo.png"))
 
 

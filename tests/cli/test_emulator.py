@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.support.processes.warm_process import RH, WarmProcess
 
 
 def key_of(*options: str, state: Path) -> str:
     """Starts the emulator, reads the key that it prints, and stops it."""
-    command = [sys.executable, "-m", "rh_prefect.cli", "emulator", "--port", "0", *options]
     env = {**os.environ, "RH_STATE_DIR": str(state)}
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
+    with WarmProcess([*RH, "emulator", "--port", "0", *options], env=env) as process:
         lines = iter(process.stdout.readline, "")
         key = next(line for line in lines if line.startswith("export RH_API_KEY="))
         process.terminate()
+        process.communicate()
     return key.partition("=")[2].strip()
 
 
 def test_the_key_is_the_same_at_each_start(tmp_path: Path) -> None:
-    """C6: blocks that were saved with the key were refused after a restart of the emulator."""
+    """Blocks that were saved with the key were refused after a restart of the emulator."""
     first = key_of(state=tmp_path / "state")
     assert key_of(state=tmp_path / "state") == first
     assert (tmp_path / "state" / "emulator-key").stat().st_mode & 0o777 == 0o600

@@ -15,10 +15,10 @@ from rh_prefect.cli.init import NAMES
 from rh_prefect.emulator import Emulator
 from rh_prefect.media.edit import audio_level
 from rh_prefect.media.probe import file_type
-from tests.support.small_frames import smaller
-from tests.support.typed_commands import Terminal, printed
+from tests.support.processes.typed_commands import Terminal, printed
+from tests.support.samples.small_frames import smaller
 
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
 
 @dataclass(frozen=True)

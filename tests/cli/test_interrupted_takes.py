@@ -16,13 +16,13 @@ import pytest
 import yaml
 
 from rh_prefect.emulator import Emulator
-from tests.support.emulator_env import environment
-from tests.support.film_run import wait_until
-from tests.support.holding_proxy import Proxy
-from tests.support.prefect_server import PrefectServer
-from tests.support.typed_commands import Terminal
+from tests.support.processes.film_run import wait_until
+from tests.support.processes.typed_commands import Terminal
+from tests.support.processes.warm_process import RH, WarmProcess
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.holding_proxy import Proxy
+from tests.support.servers.prefect_server import PrefectServer
 
-RH = [sys.executable, "-m", "rh_prefect.cli"]
 ROOT = Path(__file__).parents[2]
 POST, QUERY = r"^POST /openapi/v2/rhart-image", r"^POST /openapi/v2/query"
 CUP = """
@@ -62,22 +62,16 @@ class Folder:
         found: dict[str, int] = yaml.safe_load(file.read_text())["takes"] if file.exists() else {}
         return found
 
-    @contextmanager
-    def started(self, command: str, **env: str) -> Iterator[subprocess.Popen[str]]:
-        """Runs a command in a process of its own."""
-        out, env = subprocess.PIPE, {**self.env, **env}
-        with subprocess.Popen([*RH, *command.split()], env=env, stdout=out, stderr=out, text=True) as process:
-            try:
-                yield process
-            finally:
-                process.kill()
+    def started(self, command: str) -> WarmProcess:
+        """Runs a command in a process of its own, to be used in a `with` statement."""
+        return WarmProcess([*RH, *command.split()], env=self.env)
 
     @contextmanager
-    def held(self, command: str, at: str, *, answer: bool = False) -> Iterator[subprocess.Popen[str]]:
+    def held(self, command: str, at: str, *, answer: bool = False) -> Iterator[WarmProcess]:
         """Runs a command in a process of its own until a request to RunningHub, which is held."""
         hold = self.proxy.hold(at, answer=answer)
         with self.started(command) as process:
-            wait_until(lambda: hold.held or process.poll() is not None, seconds=150)
+            wait_until(lambda: hold.held or process.poll() is not None, seconds=600)
             assert hold.held, process.communicate()
             yield process
 
@@ -103,7 +97,7 @@ def cup(
         yield Folder(tmp_path, env, rh, proxy, Terminal(capsys).call)
 
 
-pytestmark = [pytest.mark.prefect, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.prefect]
 
 
 def test_a_plain_run_completes_the_new_results_of_a_killed_one(cup: Folder) -> None:
@@ -142,10 +136,9 @@ def test_ctrl_c_while_a_submission_is_on_its_way_keeps_the_take_and_says_how_to_
     cup.call("run cup.yaml")
     with cup.held("run cup.yaml --new", POST, answer=True) as process:
         process.send_signal(signal.SIGINT)
-        assert process.stderr is not None
         said = next(line for line in process.stderr if "resume" in line)
         cup.proxy.release()
-        process.communicate(timeout=60)
+        process.communicate(timeout=600)
     assert process.returncode == 130
     (again,) = re.findall(r"resume \(nothing is paid for twice\): rh-prefect (.+)", said)
     assert again == "run cup.yaml"
@@ -160,9 +153,11 @@ def test_new_results_in_a_folder_that_cannot_be_written_are_refused_before_payme
     (cup.path / "cup.yaml").rename(own / "cup.yaml")
     cup.call("run own/cup.yaml")
     own.chmod(0o500)
-    with cup.started("run own/cup.yaml --new", PYTHONPATH=str(ROOT / "tests/support/unprivileged")) as process:
-        said = process.communicate()[1]
-    assert process.returncode == 1
+    command = [sys.executable, *RH, "run", "own/cup.yaml", "--new"]
+    env = {**cup.env, "PYTHONPATH": str(ROOT / "tests/support/processes/unprivileged")}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    said = done.stderr
     assert "own/cup.takes.yaml cannot be written: Permission denied" in said
     assert "What to do" in said
     assert cup.paid == 2
@@ -188,7 +183,7 @@ def test_a_run_keeps_the_takes_with_which_it_began(cup: Folder) -> None:
     with cup.held("run cup.yaml", QUERY) as process:
         (cup.path / "cup.takes.yaml").write_text("takes: {clip: 2, picture: 2}\n")
         cup.proxy.release()
-        said = process.communicate(timeout=60)
+        said = process.communicate(timeout=600)
     assert process.returncode == 0, said
     assert cup.paid == 2
 
@@ -198,6 +193,6 @@ def test_entries_of_commands_that_run_at_once_are_all_kept(cup: Folder) -> None:
     with cup.held("run cup.yaml --new", QUERY) as process:
         (cup.path / "cup.takes.yaml").write_text("takes: {picture: 2, other: 5}\n")
         cup.proxy.release()
-        said = process.communicate(timeout=60)
+        said = process.communicate(timeout=600)
     assert process.returncode == 0, said
     assert cup.takes == {"picture": 2, "other": 5}

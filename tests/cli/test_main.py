@@ -98,13 +98,13 @@ def test_sigterm_before_a_flow_runs_ends_the_server_that_was_started(tmp_path: P
         time.sleep(0.5)
         [server] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         process.send_signal(signal.SIGTERM)
-        said = process.communicate(timeout=60)[1]
+        said = process.communicate(timeout=300)[1]
     assert (process.returncode, said) == (143, "")
     assert not Path(f"/proc/{server}").exists()
 
 
 def test_a_terminal_without_the_marks_shows_them_in_ascii() -> None:
-    """A18: a latin-1 terminal cannot show a check mark, and the error of it ended a paid job."""
+    """A latin-1 terminal cannot show a check mark, and the error of it ended a paid job."""
     script = (
         "import sys\nfrom rh_prefect import cli\nfrom rh_prefect.cli.run_display import Watch\n"
         "from rh_prefect.jobs.events import JobEvent\nfrom rh_prefect.flow_runs import job_progress\n"
@@ -117,7 +117,7 @@ def test_a_terminal_without_the_marks_shows_them_in_ascii() -> None:
         "cli.main(show)\n"
     )
     env = os.environ | {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
-    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr.decode()
     said = done.stdout.decode("latin-1").splitlines()
     assert [line.partition(" s ")[2] for line in said] == ["+ ?: ...", "x ?: ...", "\u00b7 ?: ..."]

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.cli import app, main
-from rh_prefect.cli.init import NAMES
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.works_store import Home, WorksJournal
 
@@ -55,7 +54,7 @@ def test_init_says_that_a_name_is_of_no_use(to: str, capsys: pytest.CaptureFixtu
     assert not Path("film").exists()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["film", "score"])  # tests/test_docs.py plans those that have a page with theirs
 def test_an_example_is_planned_with_its_own_inputs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("init", "--example", name, "--to", f"below/{name}.yaml") == 0
     assert call("plan", f"below/{name}.yaml", "--params", f"below/{name}.params.yaml") == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.cli.argument_checks import printable
-from tests.support.typed_commands import Terminal
+from tests.support.processes.typed_commands import Terminal
 
 NOTE = "<the whole address of https://host/a.png>"
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
-from tests.support.registry_file import registry
+from tests.support.processes import warm_process
+from tests.support.processes.warm_process import RH
+from tests.support.samples.registry_file import registry
 
 
 def call(*arguments: str, state: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "rh_prefect.cli", "models", *arguments]
     env = {**os.environ, "RH_STATE_DIR": str(state), "COLUMNS": "200"}
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    return warm_process.run([*RH, "models", *arguments], env=env)
 
 
 def test_newer_models_are_taken_shown_and_given_up(tmp_path: Path) -> None:
@@ -58,8 +58,8 @@ def test_a_list_without_a_date_says_that_it_only_adds(tmp_path: Path) -> None:
 
 
 def test_a_misspelt_parameter_is_refused_before_a_run_begins(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "rh_prefect.cli", "run", "model", "z-image/turbo", "--set", "promt=kite"]
+    command = [*RH, "run", "model", "z-image/turbo", "--set", "promt=kite"]
     env = {**os.environ, "RH_STATE_DIR": str(tmp_path), "RH_API_KEY": "0" * 32, "RH_BASE_URL": "http://127.0.0.1:9"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    done = warm_process.run(command, env=env)
     assert done.returncode != 0
     assert "promt is not a parameter; the nearest is prompt" in done.stdout + done.stderr

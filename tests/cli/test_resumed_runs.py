@@ -22,9 +22,9 @@ from rh_prefect.flows import film
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.record_types import End, Record
-from tests.support.cli_process import run_each
-from tests.support.emulator_env import environment
-from tests.support.job_records import intent, ticket, write
+from tests.support.processes.cli_process import run_each
+from tests.support.servers.emulator_env import environment
+from tests.support.world.job_records import intent, ticket, write
 
 
 def call(capsys: pytest.CaptureFixture[str], command: str) -> tuple[int, str, str]:

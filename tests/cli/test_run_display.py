@@ -33,7 +33,7 @@ def test_cancelling_is_offered_only_where_a_task_runs(
 
 
 def test_what_was_paid_is_a_sum_for_each_unit_and_counts_failed_tasks(capsys: pytest.CaptureFixture[str]) -> None:
-    """A21: coins are not added to money, and a failed task is not left out."""
+    """Coins are not added to money, and a failed task is not left out."""
     costs = {"a": Costs({"CNY": Decimal("0.04")}), "b": Costs({"coins": Decimal(7)}), "c": Costs(unknown=1)}
     with Watch(command="film") as watch:
         for listener in job_progress.listeners:
@@ -64,7 +64,7 @@ def test_a_failed_task_of_now_is_paid_now_and_one_of_an_earlier_attempt_was_alre
 
 
 def test_a_damaged_output_is_named_as_such(capsys: pytest.CaptureFixture[str]) -> None:
-    """A12: the summary of a run does not show half a picture as any other."""
+    """The summary of a run does not show half a picture as any other."""
     files = [Media(uri=f"/out/{n}.png", kind="image", mime="image/png", size=1, sha256="0" * 64) for n in (1, 2)]
     damaged = files[1].model_copy(update={"defect": "a broken png"})
     result = Result(model="m", endpoint="m", job="run/job", key="k", task_id="7", outputs=(files[0], damaged))

@@ -14,8 +14,8 @@ import yaml
 
 from rh_prefect.blocks import MediaStorage
 from rh_prefect.emulator import Emulator, Fault
-from tests.support.link_server import LinkHost, picture
-from tests.support.typed_commands import Terminal, printed
+from tests.support.processes.typed_commands import Terminal, printed
+from tests.support.servers.link_server import LinkHost, picture
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

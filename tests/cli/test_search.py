@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rh_prefect import catalog
-from tests.support.cli_process import Done, run_each
+from tests.support.processes.cli_process import Done, run_each
 
 COMMANDS: dict[str, Sequence[str]] = {
     "table": ["music"],

@@ -41,7 +41,7 @@ UNKNOWN = Costs(unknown=1)
 
 
 def test_there_is_a_line_for_each_unit_and_one_for_what_is_not_known() -> None:
-    """A21: units are never added, and an unknown cost is not 0."""
+    """Units are never added, and an unknown cost is not 0."""
     both = Costs({"CNY": Decimal("3.85"), COINS: Decimal(7)})
     found = [task(CNY), task(CNY, estimate=True), task(both), task(UNKNOWN), task(UNKNOWN, model="other")]
     assert table(found, "model") == [
@@ -76,13 +76,13 @@ def test_an_item_is_named_by_its_whole_id() -> None:
     ],
 )
 def test_a_task_with_a_record_and_a_manifest_counts_once(recorded: TaskCharge, made: TaskCharge, stands: Costs) -> None:
-    """A21: by what is known best of it."""
+    """By what is known best of it."""
     (one,) = once_each([recorded], [made])
     assert one.charge.costs == stands
 
 
 def test_tasks_of_two_sites_and_submits_without_a_task_are_all_counted() -> None:
-    """A21: a submit whose answer was lost has no task id, and two sites may use one id twice."""
+    """A submit whose answer was lost has no task id, and two sites may use one id twice."""
     unnamed = task(CNY, estimate=True, task_id=None)
     assert len(once_each([unnamed, unnamed, task(CNY), task(CNY, site="other")], [])) == 4
 
@@ -98,7 +98,7 @@ async def pictures() -> None:
 async def test_a_flow_run_counts_by_its_journal_and_when_it_is_deleted_by_its_manifests(
     rh: Emulator, tmp_path: Path
 ) -> None:
-    """A21: a task that failed, or that no file is left of, is counted."""
+    """A task that failed, or that no file is left of, is counted."""
     rh.faults.add(Fault("submit", prompt="doomed", kind="fail", code="1501"))
     await pictures(return_state=True)
     store, journal = MediaStore(str(tmp_path / "out")), str(tmp_path / "state" / "journal")

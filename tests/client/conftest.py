@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from rh_prefect.client import Client
-from tests.support.scripted_server import WireServer
+from tests.support.servers.scripted_server import WireServer
 
 KEY = "canary0123456789abcdef0123456789"
 

@@ -12,7 +12,7 @@ import pytest
 from rh_prefect.client import App, AppListing, AppOption, Client, Style, StyleLora
 from rh_prefect.errors import InputError, KeyRejected, RequestRejected, ResponseLost, RunningHubError
 from tests.client.conftest import KEY
-from tests.support.scripted_server import Body, WireServer, cut, reply
+from tests.support.servers.scripted_server import Body, WireServer, cut, reply
 
 APP = "2030000000000000002"
 OTHERS = "0123456789abcdef0123456789abcdef"

@@ -9,7 +9,7 @@ import pytest
 from rh_prefect.client import Asset, AssetGroup, Client
 from rh_prefect.errors import Busy, InputError, RequestRejected, ResponseLost, RunningHubError
 from tests.client.conftest import KEY
-from tests.support.scripted_server import Step, WireServer, cut, reply
+from tests.support.servers.scripted_server import Step, WireServer, cut, reply
 
 GROUP = "group-20260327004931-dvjbj"
 ASSET = "asset-20260327004932-abcde"

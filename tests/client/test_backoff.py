@@ -15,7 +15,7 @@ from rh_prefect.client.responses import ApiResponse
 from rh_prefect.client.session import Backoff
 from rh_prefect.errors import Busy
 from tests.client.conftest import KEY
-from tests.support.scripted_server import Step, WireServer, reply, task
+from tests.support.servers.scripted_server import Step, WireServer, reply, task
 
 UPLOADED = {"code": 0, "message": "success", "data": {"download_url": "https://h/a.png", "fileName": "a.png"}}
 GRAPH = {"code": 0, "msg": "SUCCESS", "data": {"prompt": '{"3": {"class_type": "KSampler", "inputs": {}}}'}}
@@ -77,7 +77,7 @@ async def test_every_call_but_a_submit_waits_out_a_limit(
     wire: WireServer,
     tmp_path: Path,
 ) -> None:
-    """A14: a code that means "wait" is waited out also where it comes with HTTP 200."""
+    """A code that means "wait" is waited out also where it comes with HTTP 200."""
     wire.plays(busy, reply(good))
     await call(patient, tmp_path)
     assert len(wire.asked) == 2
@@ -106,7 +106,7 @@ async def test_a_task_that_failed_with_such_a_code_is_not_a_limit(patient: Clien
 
 @pytest.mark.parametrize("kind", ["answer", "error"])
 async def test_the_time_is_bounded_and_the_pauses_grow(kind: str) -> None:
-    """A14: after a minute the caller is told."""
+    """After a minute the caller is told."""
     now, slept = 0.0, list[float]()
 
     async def sleep(seconds: float) -> None:

@@ -12,8 +12,8 @@ import pytest
 from rh_prefect.client import Client, TaskView, is_task_id
 from rh_prefect.errors import InputError, LinkExpired, ResponseLost, TaskNotFound
 from tests.client.conftest import KEY
-from tests.client.test_native_comfyui import ENTRY, FILE, GRAPH, PROMPT
-from tests.support.scripted_server import Body, WireServer, cut, reply
+from tests.support.samples.comfyui_answers import ENTRY, FILE, GRAPH, PROMPT
+from tests.support.servers.scripted_server import Body, WireServer, cut, reply
 
 TASK = f"proxy.{PROMPT}"
 QUEUE = {"queue_running": [[3, PROMPT, GRAPH, {}, ["9"]]], "queue_pending": [[4, "other"]]}

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from rh_prefect.client.connections import RESEND, EnvironmentTransport, ResendTransport, proxy_for
-from tests.support.scripted_server import WireServer, reply
+from tests.support.servers.scripted_server import WireServer, reply
 
 Outcome = int | Exception | httpx.Response
 

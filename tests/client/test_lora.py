@@ -26,7 +26,7 @@ from rh_prefect.errors import (
     RunningHubError,
 )
 from tests.client.conftest import KEY
-from tests.support.scripted_server import Asked, Step, WireServer, cut, reply
+from tests.support.servers.scripted_server import Asked, Step, WireServer, cut, reply
 
 SIGNED = "q-sign-algorithm=sha1&q-signature=0123456789abcdef0123456789abcdef"
 NAME = "api-lora-cn/f8d9.safetensors"

@@ -22,11 +22,8 @@ from rh_prefect.errors import (
     RunningHubError,
 )
 from tests.client.conftest import KEY
-from tests.support.scripted_server import Step, WireServer, cut, reply, stall
-
-GRAPH = {"3": {"class_type": "KSampler", "inputs": {"seed": 7, "model": ["4", 0]}}}
-PROMPT = "8f1c-44"
-FILE = ComfyFile(name="Comfy UI_00001_.png", subfolder="a/b", kind="output", node_id="9")
+from tests.support.samples.comfyui_answers import ENTRY, FILE, GRAPH, PROMPT
+from tests.support.servers.scripted_server import Step, WireServer, cut, reply, stall
 
 
 @pytest.fixture(autouse=True)
@@ -98,16 +95,6 @@ async def test_a_graph_that_cannot_be_written_is_not_sent(client: Client, wire: 
     with pytest.raises(InputError, match="Nothing was sent"):
         await client.comfy.prompt({"3": object()})
     assert wire.asked == []
-
-
-ENTRY: dict[str, Any] = {
-    "prompt": [1, PROMPT, GRAPH, {}, ["9"]],
-    "outputs": {
-        "9": {"images": [{"filename": FILE.name, "subfolder": "a/b", "type": "output"}], "animated": [False]},
-        "12": {"gifs": [{"filename": "v.mp4"}], "text": ["words"]},
-    },
-    "status": {"status_str": "success", "completed": True, "messages": [["execution_start", {}]]},
-}
 
 
 async def test_the_history_of_a_run(client: Client, wire: WireServer) -> None:

@@ -9,7 +9,7 @@ import pytest
 from rh_prefect.client import ApiKey, Client, ResourceVersion
 from rh_prefect.errors import KeyRejected, ResponseLost
 from tests.client.conftest import KEY
-from tests.support.scripted_server import WireServer, cut, reply
+from tests.support.servers.scripted_server import WireServer, cut, reply
 
 OTHER = "0123456789abcdef0123456789abcdef"
 KEYS = [

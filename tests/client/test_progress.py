@@ -14,7 +14,7 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from rh_prefect.client.progress import ProgressEvent, read_frame, watch_progress
 from rh_prefect.errors import InputError
-from tests.support.scripted_server import WireServer, cut, raw, reply
+from tests.support.servers.scripted_server import WireServer, cut, raw, reply
 
 TICKET = "dGlja2V0LW9mLXRoZS1hY2NvdW50"
 
@@ -78,7 +78,7 @@ async def test_nothing_comes_after_the_end_though_the_connection_stays() -> None
         await socket.send(json.dumps({"type": "execution_success"}))
         await socket.wait_closed()
 
-    assert await asyncio.wait_for(told(script), 5) == [ProgressEvent(done=True)]
+    assert await asyncio.wait_for(told(script), 300) == [ProgressEvent(done=True)]
 
 
 async def test_a_connection_that_drops_just_ends_it() -> None:
@@ -131,7 +131,7 @@ async def test_who_stops_listening_closes_the_connection() -> None:
         listening.cancel()
         with pytest.raises(asyncio.CancelledError):
             await listening
-        await asyncio.wait_for(closed.wait(), 5)
+        await asyncio.wait_for(closed.wait(), 300)
 
 
 async def test_an_error_of_who_listens_is_his_own() -> None:

@@ -24,7 +24,18 @@ from rh_prefect.errors import (
     TaskNotFound,
 )
 from tests.client.conftest import KEY
-from tests.support.scripted_server import Body, Step, WireServer, cut, raw, reply, reply_then_close, slow, stall, task
+from tests.support.servers.scripted_server import (
+    Body,
+    Step,
+    WireServer,
+    cut,
+    raw,
+    reply,
+    reply_then_close,
+    slow,
+    stall,
+    task,
+)
 
 ID = "2031112223334445057"
 
@@ -170,14 +181,14 @@ OUTPUTS: list[tuple[object, list[tuple[str | None, str | None, str | None]]]] = 
     ],
 )
 def test_what_stands_under_a_url_key_is_never_a_text(url: str, usable: bool) -> None:
-    """A13, A16: a blank, relative or malformed link is an output that cannot be fetched, not a text."""
+    """A blank, relative or malformed link is an output that cannot be fetched, not a text."""
     (output,) = read_outputs([{"url": url, "outputType": "png"}])
     assert (output.url, output.text, output.type) == (url.strip(), None, "png")
     assert output.is_usable is usable
 
 
 def test_a_data_url_names_its_type() -> None:
-    """A13: the extension of a `data:` URL is that of its MIME type."""
+    """The extension of a `data:` URL is that of its MIME type."""
     (output,) = read_outputs([{"url": "data:image/png;base64,iVBORw0K"}])
     assert output.type == "png"
 
@@ -211,7 +222,7 @@ async def test_usage_in_every_form(
 async def test_a_negative_cost_is_not_known_and_logged(
     field: str, client: Client, wire: WireServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A21: a negative cost would lower what a run is said to have spent."""
+    """A negative cost would lower what a run is said to have spent."""
     view = await query(client, wire, task(usage={field: "-0.50"}))
     assert (view.cost, view.unit) == (None, None)
     assert f"negative {field} of a task, -0.50" in caplog.text

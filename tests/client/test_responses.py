@@ -18,39 +18,13 @@ from rh_prefect.client.wire.task import read_failure
 from rh_prefect.errors import ApiError, ResponseLost, RunningHubError
 from rh_prefect.redaction import mask, mask_key
 from tests.support.hypothesis_settings import search
-from tests.support.scripted_server import task
+from tests.support.samples.odd_answers import DEEP, json_values, statuses
+from tests.support.servers.scripted_server import task
 
 quick = search(200)
 
-ODD: list[Any] = [
-    None,
-    True,
-    "",
-    " ",
-    "0",
-    0,
-    -1,
-    1e400,
-    0.1,
-    "NaN",
-    "1e999",
-    10**30,
-    {},
-    [],
-    [[]],
-    {"a": {}},
-    "{",
-    '"{}"',
-    "\ud800",
-]
-json_values = st.recursive(
-    st.sampled_from(ODD) | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
-    max_leaves=6,
-)
 FIELDS = [*task(), "task_id", "code", "msg", "message", "data", "taskStatus", "errorMessages", "estimatedPrice", "size"]
 answers_like = st.dictionaries(st.sampled_from(FIELDS), json_values, max_size=8)
-statuses = st.sampled_from([200, 201, 302, 400, 401, 403, 404, 408, 413, 429, 500, 502, 503])
 
 
 def everything_that_is_read(status: int, body: bytes) -> list[Any]:
@@ -116,9 +90,6 @@ def test_ids_keep_all_their_digits(number: int, form: str) -> None:
     body = b'{"status": "RUNNING", "taskId": ' + form.format(number).encode() + b"}"
     ask = RequestInfo("s", paid=True)
     assert responses.submitted(responses.read(200, body, ask), ask).task_id == str(number)
-
-
-DEEP = 100_000
 
 
 @pytest.mark.parametrize(

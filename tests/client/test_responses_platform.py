@@ -34,8 +34,8 @@ from rh_prefect.client.wire.platform import (
 )
 from rh_prefect.client.wire.task import TaskView, read_webhook_event
 from rh_prefect.errors import RunningHubError
-from tests.client.test_responses import DEEP, json_values, statuses
 from tests.support.hypothesis_settings import search
+from tests.support.samples.odd_answers import DEEP, json_values, statuses
 
 quick = search(150)
 ASK = RequestInfo("reading of x")

@@ -21,7 +21,7 @@ from rh_prefect.errors import (
     RunningHubError,
 )
 from tests.client.conftest import KEY
-from tests.support.scripted_server import Step, WireServer, cut, raw, reply, stall
+from tests.support.servers.scripted_server import Step, WireServer, cut, raw, reply, stall
 
 ID = "2031112223334445057"
 CREATE = "/task/openapi/create"

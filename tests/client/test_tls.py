@@ -14,8 +14,8 @@ import trustme
 from rh_prefect.client.download import download
 from rh_prefect.client.h11_transport import CallTransport
 from rh_prefect.client.threaded_file_download import FileTransport
-from tests.client.test_download import BODY, serve
-from tests.support.scripted_server import WireServer, reply
+from tests.support.servers.file_host import BODY, serve
+from tests.support.servers.scripted_server import WireServer, reply
 
 AUTHORITY = trustme.CA()
 LIMITS = httpx.Limits(max_keepalive_connections=4, keepalive_expiry=60)

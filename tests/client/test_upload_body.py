@@ -14,7 +14,7 @@ from rh_prefect.client import Client, Upload
 from rh_prefect.client.upload_body import FileBody
 from rh_prefect.errors import Busy, KeyRejected, MediaError, RequestRejected, ResponseLost
 from tests.client.conftest import KEY
-from tests.support.scripted_server import Asked, Step, WireServer, cut, reply
+from tests.support.servers.scripted_server import Asked, Step, WireServer, cut, reply
 
 LINK = "https://bucket.example.net/input/openapi/6f.png?q-sign-algorithm=sha1&x=1"
 DONE = {

@@ -11,7 +11,7 @@ import pytest
 from rh_prefect.client import Client, RemoteOutput, read_delivery
 from rh_prefect.errors import RequestRejected, ResponseLost
 from tests.client.conftest import KEY
-from tests.support.scripted_server import WireServer, cut, reply, task
+from tests.support.servers.scripted_server import WireServer, cut, reply, task
 
 ID = "2031112223334445057"
 EVENT = "2031112223334445099"

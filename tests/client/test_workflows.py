@@ -20,7 +20,7 @@ from rh_prefect.errors import (
     TaskNotFound,
 )
 from tests.client.conftest import KEY
-from tests.support.scripted_server import Body, Step, WireServer, cut, reply
+from tests.support.servers.scripted_server import Body, Step, WireServer, cut, reply
 
 ID = "2031112223334445057"
 WORKFLOW = "2030000000000000001"

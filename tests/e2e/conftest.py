@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.emulator import Emulator
-from tests.support.film_run import FilmRun, staged
-from tests.support.holding_proxy import Proxy
-from tests.support.prefect_server import PrefectServer
+from tests.support.processes.film_run import FilmRun, staged
+from tests.support.servers.holding_proxy import Proxy
+from tests.support.servers.prefect_server import PrefectServer
 
 
 @pytest.fixture(scope="session")

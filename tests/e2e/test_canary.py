@@ -18,12 +18,12 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import generate
 from tests.e2e import flows
-from tests.support import samples
-from tests.support.emulator_env import environment
-from tests.support.film_run import FilmRun, staged
-from tests.support.flow_process import command
-from tests.support.holding_proxy import Proxy
-from tests.support.prefect_server import PrefectServer
+from tests.support.processes.film_run import FilmRun, staged
+from tests.support.processes.flow_process import command
+from tests.support.samples import media as samples
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.holding_proxy import Proxy
+from tests.support.servers.prefect_server import PrefectServer
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

@@ -26,11 +26,11 @@ from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
 from tests.e2e import flows
-from tests.support.emulator_env import environment
-from tests.support.film_run import FilmRun, staged
-from tests.support.flow_process import FlowProcess
-from tests.support.holding_proxy import Proxy
-from tests.support.prefect_server import PrefectServer
+from tests.support.processes.film_run import FilmRun, staged
+from tests.support.processes.flow_process import FlowProcess
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.holding_proxy import Proxy
+from tests.support.servers.prefect_server import PrefectServer
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -78,6 +78,7 @@ def test_the_hook_cancels_the_tasks_of_a_killed_run(stage: FilmRun) -> None:
     assert {one.task_id for one in stage.rh.recorder.paid[3:]} == {result.task_id for result in results}
 
 
+@pytest.mark.long
 def test_a_runner_that_lives_on_submits_nothing_after_it_was_cancelled(stage: FilmRun) -> None:
     child = begin(stage, spares=1)
     os.kill(child.pid, signal.SIGSTOP)
@@ -90,6 +91,7 @@ def test_a_runner_that_lives_on_submits_nothing_after_it_was_cancelled(stage: Fi
     assert len(stage.rh.recorder.cancelled) == len(PROMPTS)
 
 
+@pytest.mark.long
 def test_what_had_succeeded_is_not_lost_to_a_cancellation(stage: FilmRun) -> None:
     assert not stage.kill(begin(stage, spares=1))
     stage.rh.clock.advance(3600)
@@ -101,10 +103,11 @@ def test_what_had_succeeded_is_not_lost_to_a_cancellation(stage: FilmRun) -> Non
     assert len(stage.rh.recorder.submissions) == len(PROMPTS)
 
 
+@pytest.mark.long
 def test_what_may_go_on_because_nobody_knows_of_it_is_said(stage: FilmRun) -> None:
-    stage.rh.faults.add(Fault("submit", prompt="a harbour", kind="hold", seconds=60))
+    stage.rh.faults.add(Fault("submit", prompt="a harbour", kind="hold", seconds=300))
     child = stage.begin(MANY, {"prompts": PROMPTS}, spares=1)
-    assert stage.rh.held.wait(seconds=60)
+    assert stage.rh.held.wait(seconds=300)
     child.wait_until_heard("job", 2, state="submitted")
     (unknown,) = stage.kill(child)
     cancel(stage)

@@ -14,6 +14,7 @@ from tests.e2e import flows, runs
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
 
+@pytest.mark.long
 async def test_what_a_cancelled_run_had_left_is_waited_for_and_not_cancelled(
     rh: Emulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -31,6 +32,7 @@ async def test_what_a_cancelled_run_had_left_is_waited_for_and_not_cancelled(
     assert len(rh.recorder.submissions) == 1
 
 
+@pytest.mark.long
 async def test_what_is_home_is_named_without_asking_the_account_that_paid(
     rh: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -43,6 +45,7 @@ async def test_what_is_home_is_named_without_asking_the_account_that_paid(
     assert len(rh.recorder.requests) == asked
 
 
+@pytest.mark.long
 async def test_failed_jobs_do_not_keep_the_others_from_home(
     rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

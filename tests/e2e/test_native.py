@@ -16,10 +16,10 @@ from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.jobs.journal.job_records import jobs_of
 from rh_prefect.jobs.manual_repair import adopt
 from tests.e2e import native_flows, runs
-from tests.support.emulator_env import environment
-from tests.support.film_run import FilmRun, staged
-from tests.support.holding_proxy import Proxy
-from tests.support.prefect_server import PrefectServer
+from tests.support.processes.film_run import FilmRun, staged
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.holding_proxy import Proxy
+from tests.support.servers.prefect_server import PrefectServer
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -56,6 +56,7 @@ def prompts(rh: Emulator) -> int:
     return len(rh.recorder.tasks)
 
 
+@pytest.mark.long
 def test_a_killed_run_s_graphs_are_waited_for_and_not_run_again(stage: FilmRun) -> None:
     tickets = killed(stage)
     stage.rh.clock.factor = 1000
@@ -64,6 +65,7 @@ def test_a_killed_run_s_graphs_are_waited_for_and_not_run_again(stage: FilmRun) 
     assert prompts(stage.rh) == len(PROMPTS)
 
 
+@pytest.mark.long
 def test_cancelling_a_killed_run_stops_its_graphs(stage: FilmRun) -> None:
     killed(stage)
     hook = stage.flow_processes.cancel(GRAPHS, stage.run)
@@ -76,6 +78,7 @@ def test_cancelling_a_killed_run_stops_its_graphs(stage: FilmRun) -> None:
     assert prompts(stage.rh) == 2 * len(PROMPTS)
 
 
+@pytest.mark.long
 def test_collect_brings_home_what_a_killed_run_had_started(
     stage: FilmRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -89,6 +92,7 @@ def test_collect_brings_home_what_a_killed_run_had_started(
     assert prompts(stage.rh) == len(PROMPTS)
 
 
+@pytest.mark.long
 async def test_a_graph_whose_answer_was_lost_is_found_on_the_machine_and_adopted(rh: Emulator) -> None:
     rh.clock.mode = "instant"
     rh.faults.add(Fault("submit", number=1, kind="cut"))
@@ -109,12 +113,13 @@ async def on_the_machine(rh: Emulator) -> list[str]:
         return list((await http.get(f"/proxy/{rh.key}/history")).json())
 
 
+@pytest.mark.long
 async def test_a_graph_that_its_machine_does_not_know_ends_the_wait_after_the_grace_time(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", number=1, kind="cut", phase="before"))
     run = await runs.begin(native_flows.graphs, prompts=["a pier"])
     await runs.fails(native_flows.graphs, run, words="ComfyUI's own job lists")
     (view,) = [view async for view in jobs_of(FlowRunJournal(run))]
     await adopt(FlowRunJournal(run), view.key, "proxy.replaced-with-its-machine")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(300):
         with pytest.raises(TaskNotFound, match="jobs mark-lost"):
             await rerun(native_flows.graphs, run)

@@ -12,7 +12,7 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError, OutputsExpired, OutputsPending
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import generate
-from tests.support import samples
+from tests.support.samples import media as samples
 
 
 async def ask(prompt: str = "a lighthouse") -> Result:
@@ -24,7 +24,7 @@ async def ask(prompt: str = "a lighthouse") -> Result:
 
 
 async def test_a_success_without_files_is_asked_again_by_the_next_call(rh: Emulator) -> None:
-    """A13: it is an error and not a result; when RunningHub lists the files, they come at no cost."""
+    """It is an error and not a result; when RunningHub lists the files, they come at no cost."""
     rh.faults.add(Fault("query", kind="no-results"))
     with pytest.raises(OutputsPending, match="no file and no text"):
         await ask()
@@ -36,7 +36,7 @@ async def test_a_success_without_files_is_asked_again_by_the_next_call(rh: Emula
 
 @pytest.mark.parametrize("link", [" ", "/view?a.png", "a.png", "http://[::1"])
 async def test_a_link_that_is_none_is_never_a_text(rh: Emulator, link: str) -> None:
-    """A13, A16: a blank, relative or malformed link is an error, and asked for again."""
+    """A blank, relative or malformed link is an error, and asked for again."""
     rh.faults.add(Fault("query", kind="odd-link", link=link))
     with pytest.raises(OutputsPending, match="is not a URL"):
         await ask()
@@ -46,7 +46,7 @@ async def test_a_link_that_is_none_is_never_a_text(rh: Emulator, link: str) -> N
 
 
 async def test_a_data_url_becomes_a_file(rh: Emulator) -> None:
-    """A13: a file that stands in its link is decoded into the storage."""
+    """A file that stands in its link is decoded into the storage."""
     picture = samples.picture("PNG")
     link = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
     rh.faults.add(Fault("query", kind="odd-link", link=link))
@@ -57,13 +57,13 @@ async def test_a_data_url_becomes_a_file(rh: Emulator) -> None:
 
 
 async def test_a_refused_download_is_waited_out(rh: Emulator) -> None:
-    """A11: a file host that answers 404 twice delays the file."""
+    """A file host that answers 404 twice delays the file."""
     rh.faults.add(Fault("download", kind="expired", times=2))
     assert Path((await ask()).first_output.uri).is_file()
 
 
 async def test_lost_outputs_are_fetched_by_the_next_call_if_they_are_there(rh: Emulator) -> None:
-    """A11: the error is no reason to pay again."""
+    """The error is no reason to pay again."""
     rh.faults.add(Fault("download", kind="expired"))
     with pytest.raises(OutputsExpired, match="at no cost"):
         await ask()
@@ -73,7 +73,7 @@ async def test_lost_outputs_are_fetched_by_the_next_call_if_they_are_there(rh: E
 
 
 async def test_a_damaged_file_feeds_no_paid_step(rh: Emulator) -> None:
-    """A12: a file that comes cut five times is named as damaged, and a later call fetches the whole one."""
+    """A file that comes cut five times is named as damaged, and a later call fetches the whole one."""
     rh.faults.add(Fault("download", kind="short"))
     damaged = await ask()
     assert damaged.damaged == damaged.outputs
@@ -89,7 +89,7 @@ async def test_a_damaged_file_feeds_no_paid_step(rh: Emulator) -> None:
 
 
 async def test_a_fresh_task_that_is_not_known_yet_is_asked_for_again(rh: Emulator) -> None:
-    """A15: RunningHub's "no such task" right after the ticket, and a rejected key in a poll, end no job."""
+    """RunningHub's "no such task" right after the ticket, and a rejected key in a poll, end no job."""
     for code in ("1004", "807", "412", "802", "401"):
         rh.faults.add(Fault("query", kind="code", code=code, times=1))
     assert Path((await ask()).first_output.uri).is_file()

@@ -15,8 +15,8 @@ from rh_prefect.flow_runs.queries import read_flow_run, run_folder
 from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.jobs.outputs.result import Result
 from tests.e2e import flows, runs
-from tests.support.emulator_env import environment
-from tests.support.film_run import FilmRun
+from tests.support.processes.film_run import FilmRun
+from tests.support.servers.emulator_env import environment
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -42,6 +42,7 @@ def test_two_processes_that_run_one_flow_run_share_its_jobs(stage: FilmRun) -> N
     assert runs.by_prompt([each.payload for each in rh.recorder.submissions]) == sorted(prompts)
 
 
+@pytest.mark.long
 async def test_a_flow_s_retry_pays_nothing(rh: Emulator) -> None:
     flows.to_fail["flow"] = 1
     results = await flows.retried([*EQUAL, "a harbour"])
@@ -49,6 +50,7 @@ async def test_a_flow_s_retry_pays_nothing(rh: Emulator) -> None:
     assert len({result.task_id for result in results}) == len(rh.recorder.submissions) == 5
 
 
+@pytest.mark.long
 async def test_a_task_s_retry_pays_nothing(rh: Emulator) -> None:
     flows.to_fail["task"] = 1
     results = await flows.with_a_task()
@@ -56,6 +58,7 @@ async def test_a_task_s_retry_pays_nothing(rh: Emulator) -> None:
     assert len({result.task_id for result in results}) == len(rh.recorder.submissions) == 4
 
 
+@pytest.mark.long
 async def test_a_rerun_after_a_store_that_refused_collects_what_was_paid(rh: Emulator, tmp_path: Path) -> None:
     run = await runs.begin(flows.patient)
     in_the_way = tmp_path / "out" / "patient" / run_folder(await read_flow_run(run))
@@ -70,14 +73,16 @@ async def test_a_rerun_after_a_store_that_refused_collects_what_was_paid(rh: Emu
     assert len(rh.recorder.submissions) == 1
 
 
+@pytest.mark.long
 async def test_a_task_that_failed_where_a_new_one_helps_is_paid_for_anew_and_no_more(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", number=1, kind="fail", code="1504"))
     result = await flows.patient()
     assert [one.task_id for one in rh.recorder.paid][1:] == [result.task_id]
 
 
+@pytest.mark.long
 async def test_a_rerun_by_hand_pays_for_new_tasks_where_the_attempts_were_used_up(rh: Emulator) -> None:
-    """A10: three failed tasks end the run, and running it again by hand may pay for new ones."""
+    """Three failed tasks end the run, and running it again by hand may pay for new ones."""
     rh.faults.add(Fault("submit", kind="fail", code="1504", times=3))
     run = await runs.begin(flows.patient, retries=3)
     with pytest.raises(JobFailed, match="max_attempts"):
@@ -87,8 +92,9 @@ async def test_a_rerun_by_hand_pays_for_new_tasks_where_the_attempts_were_used_u
     assert [one.task_id for one in rh.recorder.paid][3:] == [result.task_id]
 
 
+@pytest.mark.long
 async def test_retries_of_the_flow_itself_pay_for_no_more_than_max_attempts(rh: Emulator) -> None:
-    """A10: Prefect's own retries of a flow count together; only a person's rerun has fresh attempts."""
+    """Prefect's own retries of a flow count together; only a person's rerun has fresh attempts."""
     rh.faults.add(Fault("submit", kind="fail", code="1504"))
     stubborn = flows.patient.with_options(retries=4)
     run = await runs.begin(stubborn, retries=3)
@@ -105,7 +111,7 @@ def test_a_child_flow_that_completed_is_run_anew_after_its_parent_was_killed(sta
     # The child flow has ended, and three of the four equal calls; the fourth is paid for and runs.
     rh.faults.add(Fault("query", number=5, kind="hold", seconds=60))
     child = stage.begin(f"{flows.MODULE}:parent", {}, spares=1)
-    assert rh.held.wait(seconds=60)
+    assert rh.held.wait(seconds=300)
     child.wait_until_heard("job", 5, state="succeeded")
     assert not stage.kill(child)
     done = stage.finish(set(), f"{flows.MODULE}:parent")
@@ -121,6 +127,7 @@ async def test_a_moderated_prompt_is_submitted_once_whatever_retries_are_asked_f
     assert [one.code for one in rh.recorder.submissions] == ["1501"]
 
 
+@pytest.mark.long
 async def test_a_moderated_task_is_not_paid_for_again_by_a_retry(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", kind="fail", code="1501"))
     stubborn = flows.patient.with_options(retries=1)
@@ -130,6 +137,7 @@ async def test_a_moderated_task_is_not_paid_for_again_by_a_retry(rh: Emulator) -
     assert len(rh.recorder.submissions) == 1
 
 
+@pytest.mark.long
 async def test_four_equal_calls_are_four_jobs_also_after_a_failure_in_the_middle(rh: Emulator) -> None:
     run = await runs.begin(flows.many_in_order, prompts=EQUAL)
     rh.faults.add(Fault("submit", number=3, kind="code", code="416"))
@@ -140,6 +148,7 @@ async def test_four_equal_calls_are_four_jobs_also_after_a_failure_in_the_middle
     assert len({result.task_id for result in results}) == len(rh.recorder.paid) == 4
 
 
+@pytest.mark.long
 async def test_with_reuse_four_equal_calls_are_one_job(rh: Emulator) -> None:
     results = await flows.many(EQUAL, reuse="always")
     assert len({result.task_id for result in results}) == len(rh.recorder.submissions) == 1
@@ -147,6 +156,7 @@ async def test_with_reuse_four_equal_calls_are_one_job(rh: Emulator) -> None:
     assert len(rh.recorder.submissions) == 1
 
 
+@pytest.mark.long
 async def test_the_failing_node_is_named(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", number=1, kind="fail", node="VAEDecode", exception="OutOfMemoryError"))
     state = await flows.graph(rh.workflows.id_of("text-to-image"), return_state=True)
@@ -155,6 +165,7 @@ async def test_the_failing_node_is_named(rh: Emulator) -> None:
     assert "OutOfMemoryError" in str(state.message)
 
 
+@pytest.mark.long
 async def test_a_full_queue_just_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Emulator(clock="polls", polls=2, limit=1, long_side=96, fps=6) as rh:
         for name, value in environment(rh, tmp_path).items():

@@ -15,6 +15,7 @@ from tests.e2e import flows, runs
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["cut", "502", "stall", "html", "half"])
 async def test_a_lost_reply_is_never_sent_again_and_names_its_job(
     rh: Emulator, monkeypatch: pytest.MonkeyPatch, kind: Kind
@@ -71,6 +72,7 @@ async def test_a_task_that_runninghub_lost_is_marked_and_one_that_it_knows_is_no
     assert [one.task_id for one in rh.recorder.paid][1:] == [result.task_id]
 
 
+@pytest.mark.long
 async def test_a_key_of_another_account_marks_no_task_as_lost(rh: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     run = await runs.begin(flows.one)
     rh.faults.add(Fault("query", kind="code", code="1004"))
@@ -90,6 +92,7 @@ async def test_a_key_of_another_account_marks_no_task_as_lost(rh: Emulator, monk
     assert len(rh.recorder.paid) == 1
 
 
+@pytest.mark.long
 async def test_one_lost_reply_does_not_keep_the_others_from_home(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", prompt="a harbour", number=1, kind="cut"))
     run = await runs.begin(flows.many, prompts=["a lighthouse", "a harbour", "a gull"])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rh_prefect.emulator import Emulator
-from tests.emulator.caller import Caller
+from tests.support.servers.caller import Caller
 
 Emulate = Callable[..., Caller]
 

@@ -11,8 +11,8 @@ import pytest
 from rh_prefect.emulator import AppField
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import InputError
-from tests.emulator.caller import Caller, Json, node
 from tests.emulator.conftest import Emulate
+from tests.support.servers.caller import Caller, Json, node
 
 RESTYLE = "Portrait restyle"
 

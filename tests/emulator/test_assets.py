@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from rh_prefect import catalog
-from tests.emulator.caller import Caller, Json
 from tests.emulator.conftest import Emulate
-from tests.support import samples
+from tests.support.samples import media as samples
+from tests.support.servers.caller import Caller, Json
 
 CLIP = "bytedance/seedance-2.0-global/image-to-video"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from tests.emulator.caller import IMAGE, WORDS, Caller
+from tests.support.servers.caller import IMAGE, WORDS, Caller
 
 GATEWAY = {"code": 412, "msg": "TOKEN_INVALID"}
 V2 = [

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from rh_prefect.emulator import Fault
-from tests.emulator.caller import IMAGE, IMAGE_PRICE, WORDS, Caller
+from tests.support.servers.caller import IMAGE, IMAGE_PRICE, WORDS, Caller
 
 CANARY = "c" * 28 + "anry"
 
@@ -82,7 +82,7 @@ def test_a_client_that_is_killed_right_after_its_post(rh: Caller) -> None:
 
 def test_a_taken_port_is_a_sentence(rh: Caller) -> None:
     command = [sys.executable, "-m", "rh_prefect.emulator", "--port", rh.rh.url.rpartition(":")[2]]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert done.stderr.startswith("Cannot listen on")
     assert len(done.stderr.splitlines()) == 1
@@ -116,7 +116,7 @@ def test_a_process_of_its_own_ends_cleanly_and_keeps_the_key_to_itself(
         assert "<main>" in books
         assert any(tmp_path.glob("rh-emulator-*"))
         process.send_signal(signal.SIGTERM)  # with this client still connected
-        rest, _ = process.communicate(timeout=10)
+        rest, _ = process.communicate(timeout=300)
     assert process.returncode == 0
     assert CANARY not in books + rest + (tmp_path / "log").read_text() + json.dumps(url)
     assert (tmp_path / "log").read_text() == ""

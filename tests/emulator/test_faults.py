@@ -12,8 +12,8 @@ import pytest
 from rh_prefect.emulator import Fault
 from rh_prefect.emulator.faults import fault_from_json
 from rh_prefect.errors import InputError
-from tests.emulator.caller import IMAGE, WORDS, Caller
-from tests.support import samples
+from tests.support.samples import media as samples
+from tests.support.servers.caller import IMAGE, WORDS, Caller
 
 
 def paid(rh: Caller) -> int:

@@ -9,8 +9,8 @@ import pytest
 
 from rh_prefect.emulator import Fault
 from rh_prefect.media.probe import probe
-from tests.emulator.caller import CLIP, Caller
 from tests.emulator.conftest import Emulate
+from tests.support.servers.caller import CLIP, Caller
 
 
 @pytest.fixture

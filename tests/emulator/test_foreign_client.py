@@ -15,9 +15,9 @@ import pytest
 from runninghub_sdk import NodeInput, RunningHubClient, RunningHubError, TaskStatus
 
 from rh_prefect.media.probe import probe
-from tests.emulator.caller import CLIP, IMAGE, WORDS, Caller
 from tests.emulator.conftest import Emulate
-from tests.support import samples
+from tests.support.samples import media as samples
+from tests.support.servers.caller import CLIP, IMAGE, WORDS, Caller
 
 
 def sdk_of(rh: Caller) -> RunningHubClient:

@@ -6,7 +6,7 @@ import pytest
 
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.emulator.faults import fault_from_json
-from tests.emulator.caller import IMAGE_PRICE, Caller, Json
+from tests.support.servers.caller import IMAGE_PRICE, Caller, Json
 
 
 def test_the_keys_of_the_account_are_listed_without_their_values(rh: Caller) -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from rh_prefect.emulator.comfy.graph import inputs_of
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
-from tests.emulator.caller import Caller, Json, node
-from tests.support import samples
+from tests.support.samples import media as samples
+from tests.support.servers.caller import Caller, Json, node
 
 BYTES = b"weights" * 1000
 MD5 = hashlib.md5(BYTES).hexdigest()

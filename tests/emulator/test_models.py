@@ -9,7 +9,7 @@ import pytest
 
 from rh_prefect import catalog
 from rh_prefect.catalog import Param, PriceTable, Rule
-from tests.emulator.caller import IMAGE, WORDS, Caller
+from tests.support.servers.caller import IMAGE, WORDS, Caller
 
 NEW = "luma/uni-9/text-to-image"
 PROMPT = Param("prompt", "prompt", "string", required=True, max_length=20)

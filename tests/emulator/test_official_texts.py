@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from rh_prefect.emulator import DEFAULT, Fault
-from tests.emulator.caller import IMAGE, WORDS, Caller
 from tests.emulator.conftest import Emulate
+from tests.support.servers.caller import IMAGE, WORDS, Caller
 
 OFFICIAL = {
     "1000": "Unknown error, please retry or contact support",

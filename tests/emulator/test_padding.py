@@ -15,7 +15,7 @@ from PIL import Image
 
 from rh_prefect.emulator.render.metadata_and_padding import pad
 from rh_prefect.media.probe import probe
-from tests.support import samples
+from tests.support.samples import media as samples
 
 LEAST = 1_000_001
 MADE: dict[str, Callable[[Path], Path]] = {

@@ -10,8 +10,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from rh_prefect.emulator import Fault
-from tests.emulator.caller import Caller, Json, node
 from tests.emulator.conftest import Emulate
+from tests.support.servers.caller import Caller, Json, node
 
 
 async def watch(url: str) -> tuple[list[Json], int, int | None]:

@@ -16,9 +16,9 @@ from rh_prefect.emulator import Fault
 from rh_prefect.emulator.comfy.graph import inputs_of
 from rh_prefect.emulator.comfy.workflows import RESTYLE, TEXT_TO_IMAGE
 from rh_prefect.media.probe import probe
-from tests.emulator.caller import Caller, Json
 from tests.emulator.conftest import Emulate
-from tests.support import samples
+from tests.support.samples import media as samples
+from tests.support.servers.caller import Caller, Json
 
 
 def at(rh: Caller, path: str, *, kind: str = "proxy", key: str | None = None) -> str:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from rh_prefect import catalog
-from tests.emulator.caller import Caller, Json, node
 from tests.emulator.conftest import Emulate
-from tests.support import samples
+from tests.support.samples import media as samples
+from tests.support.servers.caller import Caller, Json, node
 
 SEEDED = "alibaba/wan-2.5-preview/text-to-image"
 

@@ -11,8 +11,8 @@ from rh_prefect.catalog import Model
 from rh_prefect.emulator import DEFAULT
 from rh_prefect.emulator.model_checks import sent_params, violations
 from rh_prefect.emulator.models import price_of
-from tests.support.each_model import for_each_model
-from tests.support.reading_comparison import NOWHERE, client_reading, full_request, least_request, requests
+from tests.support.samples.each_model import for_each_model
+from tests.support.world.reading_comparison import NOWHERE, client_reading, full_request, least_request, requests
 
 LENGTHS = (None, 0.0, 4.2, 11.0)
 """Seconds of the longest file: models that are priced by their input are priced by these."""

@@ -14,7 +14,7 @@ from PIL import Image
 from rh_prefect import catalog
 from rh_prefect.emulator.render import Rendered, Renderer
 from rh_prefect.errors import MediaError
-from tests.support import samples
+from tests.support.samples import media as samples
 
 SPREAD = (
     "alibaba/wan-2.6/image-to-video",

@@ -13,7 +13,7 @@ from rh_prefect import catalog
 from rh_prefect.emulator.render import Renderer
 from rh_prefect.emulator.render.caption import drawable, label, strip
 from rh_prefect.emulator.render.scene import paint
-from tests.support import samples
+from tests.support.samples import media as samples
 
 FLUX = catalog.get("f-dev")
 WIDE = {"aspectRatio": "16:9"}

@@ -13,7 +13,7 @@ from rh_prefect import catalog
 from rh_prefect.emulator.render import Renderer
 from rh_prefect.emulator.render.sound import compose, perform, write_sound
 from rh_prefect.emulator.render.video_files import seconds_of, sound_of
-from tests.support import samples
+from tests.support.samples import media as samples
 
 SENTENCE = "The little train crossed the mountains and nobody knew where it was going"
 

@@ -14,7 +14,7 @@ from rh_prefect import catalog
 from rh_prefect.emulator.render import Renderer
 from rh_prefect.emulator.render.glb_cube import cube
 from rh_prefect.emulator.render.texts import subject_of, write
-from tests.support import samples
+from tests.support.samples import media as samples
 
 Ask = Callable[..., str]
 

@@ -15,7 +15,7 @@ from rh_prefect import catalog
 from rh_prefect.emulator.render import Rendered, Renderer
 from rh_prefect.emulator.render.scene import paint
 from rh_prefect.emulator.render.video_files import Facts, facts, frames_of, sound_of
-from tests.support import samples
+from tests.support.samples import media as samples
 
 Render = Callable[..., list[Rendered]]
 

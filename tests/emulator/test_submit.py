@@ -13,9 +13,9 @@ import pytest
 
 from rh_prefect import catalog
 from rh_prefect.emulator import DEFAULT, Fault
-from tests.emulator.caller import CLIP, FASTER, IMAGE, IMAGE_PRICE, WORDS, Caller
 from tests.emulator.conftest import Emulate
-from tests.support import samples
+from tests.support.samples import media as samples
+from tests.support.servers.caller import CLIP, FASTER, IMAGE, IMAGE_PRICE, WORDS, Caller
 
 QUEUE_FULL = "api queue limit reached, please retry later | API 并发数已达上线，请降低并发或稍后重试"
 CLIP_BODY = {"prompt": "waves", "sound": "false", "duration": "5"}

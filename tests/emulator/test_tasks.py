@@ -8,8 +8,8 @@ import pytest
 
 from rh_prefect.emulator import Fault
 from rh_prefect.emulator.clock import Clock
-from tests.emulator.caller import IMAGE_PRICE, Caller
 from tests.emulator.conftest import Emulate
+from tests.support.servers.caller import IMAGE_PRICE, Caller
 
 
 def steady(model: object, payload: object) -> tuple[float, float]:

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.emulator.caller import Caller
-from tests.support import samples
+from tests.support.samples import media as samples
+from tests.support.servers.caller import Caller
 
 PATH = "/openapi/v2/media/upload/binary"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from tests.emulator.caller import IMAGE_PRICE, Caller, Json
 from tests.emulator.conftest import Emulate
+from tests.support.servers.caller import IMAGE_PRICE, Caller, Json
 
 
 def steady(model: object, payload: object) -> tuple[float, float]:

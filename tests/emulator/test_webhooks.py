@@ -11,9 +11,9 @@ import pytest
 from rh_prefect.emulator import Fault
 from rh_prefect.emulator.faults import Kind
 from rh_prefect.errors import InputError
-from tests.emulator.caller import WORDS, Caller, Json, node
 from tests.emulator.conftest import Emulate
-from tests.emulator.receiver import Receiver
+from tests.support.servers.caller import WORDS, Caller, Json, node
+from tests.support.servers.receiver import Receiver
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def detail(rh: Caller, task_id: str) -> Json:
 
 def settled(rh: Caller, task_id: str, status: str) -> Json:
     """The event's detail once it says so."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + 300
     while (found := detail(rh, task_id))["data"] is None or found["data"]["callbackStatus"] != status:
         assert time.monotonic() < end, found
         time.sleep(0.01)

@@ -15,9 +15,9 @@ import pytest
 from rh_prefect.emulator import DEFAULT, Fault
 from rh_prefect.emulator.accounts import Tier
 from rh_prefect.media.probe import probe
-from tests.emulator.caller import Caller, Json, node
 from tests.emulator.conftest import Emulate
-from tests.support import samples
+from tests.support.samples import media as samples
+from tests.support.servers.caller import Caller, Json, node
 
 
 def steady(model: object, payload: object) -> tuple[float, float]:

@@ -80,7 +80,11 @@ def _process_pool() -> Any:
 
 
 @pytest.mark.usefixtures("prefect_worker_processes")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    # Each call starts a process, which takes seconds.
+    [pytest.param(kind, marks=[] if kind == "object" else [pytest.mark.long]) for kind in KINDS],
+)
 def test_a_task_in_another_process_receives_the_flow_around_it(kind: str) -> None:
     child = flow_of(kind, task_runner=_process_pool())
 

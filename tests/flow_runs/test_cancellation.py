@@ -27,9 +27,9 @@ from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.run_cancellation import CancelWatch
 from tests.e2e import flows
 from tests.e2e.runs import begin
-from tests.support.emulator_env import environment
-from tests.support.faulty_proxy import FaultyProxy
-from tests.support.prefect_server import PrefectServer
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.faulty_proxy import FaultyProxy
+from tests.support.servers.prefect_server import PrefectServer
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -53,7 +53,7 @@ async def test_without_worker_and_hook_its_tasks_are_cancelled(rh: Emulator, sta
     async with get_client() as client:
         await client.set_flow_run_state(UUID(run), state, force=True)
     assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.cancelled) == 2, seconds=30)
-    await asyncio.wait([task], timeout=30)
+    await asyncio.wait([task], timeout=300)
     assert task.done(), "it does not wait for what was cancelled"
     assert len(rh.recorder.submissions) == 2
 
@@ -68,7 +68,7 @@ async def test_a_run_that_is_cancelled_while_it_is_paused_cancels_its_tasks(rh: 
         await asyncio.sleep(EVERY + 1)
         await client.set_flow_run_state(UUID(run), Cancelling(), force=True)
     assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.cancelled) == 2, seconds=30)
-    await asyncio.wait([task], timeout=30)
+    await asyncio.wait([task], timeout=300)
     assert task.done()
 
 

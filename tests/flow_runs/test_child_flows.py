@@ -55,7 +55,7 @@ async def run_until_done(of: Flow[[], Coroutine[Any, Any, list[str]]], *, places
 
 
 async def test_a_served_child_leaves_its_jobs_to_itself(rh: Emulator) -> None:
-    """N1: on the resume Prefect serves the first child without running it; the second pays for its own job."""
+    """On the resume Prefect serves the first child without running it; the second pays for its own job."""
     first, second = await run_until_done(one_after_the_other, places=["between"])
     assert first != second
     assert {first, second} == {paid.task_id for paid in rh.recorder.paid}
@@ -70,7 +70,7 @@ async def at_once() -> list[str]:
 
 
 async def test_children_that_are_called_at_once_are_told_apart(rh: Emulator) -> None:
-    """A1: also one with other options, which is the same flow."""
+    """Also one with other options, which is the same flow."""
     found = await run_until_done(at_once, places=["end"])
     assert len(set(found)) == 3
     assert {*found} == {paid.task_id for paid in rh.recorder.paid}

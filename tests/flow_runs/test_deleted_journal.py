@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
@@ -29,10 +27,11 @@ from rh_prefect.jobs.journal.scope import OpenScopes
 from rh_prefect.jobs.manual_repair import recover
 from rh_prefect.media.store import MediaStore
 from rh_prefect.prefect_api import disconnect
-from tests.support.emulator_env import environment
-from tests.support.prefect_server import PrefectServer
-from tests.support.resume_scenario import open_trial
-from tests.support.run_inputs import RUN, RunInputs, job_keys, logged, serve, submitted
+from tests.support.processes import warm_process
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.prefect_server import PrefectServer
+from tests.support.world.resume_scenario import open_trial
+from tests.support.world.run_inputs import RUN, RunInputs, job_keys, logged, serve, submitted
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -156,10 +155,8 @@ async def test_a_pipeline_whose_records_were_deleted_pays_nothing_beyond_its_bud
             await rerun(pipeline, run)
         charged = rh.recorder.charged
         await delete(run)
-        command = [sys.executable, "-c", RUN_AGAIN, str(file), run]
-        done = await asyncio.to_thread(
-            subprocess.run, command, env={**prefect_server.env, **env}, capture_output=True, text=True, timeout=90
-        )
+        command = ["-c", RUN_AGAIN, str(file), run]
+        done = await asyncio.to_thread(warm_process.run, command, env={**prefect_server.env, **env})
         assert rh.recorder.charged == charged == Decimal("0.08")
     assert "for a pipeline, start a new run" in done.stderr
 

@@ -20,7 +20,7 @@ def context_of(flow_run: FlowRun) -> FlowRunContext:
 
 
 def test_a_flow_run_of_a_deployment_restricts_its_inputs_and_those_of_its_children() -> None:
-    """B9: a deployment's run, and each child flow in it, reads restricted inputs."""
+    """A deployment's run, and each child flow in it, reads restricted inputs."""
     deployed = FlowRun(flow_id=uuid4(), deployment_id=uuid4())
     child = FlowRun(flow_id=uuid4(), parent_task_run_id=uuid4())
     assert not current_access().is_restricted
@@ -33,6 +33,6 @@ def test_a_flow_run_of_a_deployment_restricts_its_inputs_and_those_of_its_childr
 
 
 def test_a_process_that_a_runner_has_started_restricts_its_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """B9: the same in a process of a worker, whatever its context says."""
+    """The same in a process of a worker, whatever its context says."""
     monkeypatch.setenv("PREFECT__FLOW_RUN_ID", str(uuid4()))
     assert current_access().is_restricted

@@ -212,7 +212,7 @@ def _process_pool() -> Any:
 
 @pytest.mark.usefixtures("prefect_worker_processes")
 async def test_a_process_pool_of_a_child_flow_belongs_to_the_root() -> None:
-    """N2: the context of a worker process holds only the child; the root is looked up."""
+    """The context of a worker process holds only the child; the root is looked up."""
 
     @flow(task_runner=_process_pool())
     def child() -> list[tuple[str, Caller]]:
@@ -331,7 +331,7 @@ def test_a_task_that_outlives_its_nested_flow_is_refused() -> None:
 
     @task(cache_policy=NO_CACHE)
     def late() -> None:
-        go_on.wait(30)
+        go_on.wait(300)
         with pytest.raises(ConfigError, match="wait for the task's result") as error:
             current_scope()
         refused.append(error.value)

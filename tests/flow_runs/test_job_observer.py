@@ -28,7 +28,7 @@ def listen() -> Iterator[Callable[[Callable[[JobEvent], None]], None]]:
 def test_a_listener_that_raises_is_logged_once_and_the_others_are_called(
     listen: Callable[[Callable[[JobEvent], None]], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A18: a listener's error is logged the first time and never reaches the job."""
+    """A listener's error is logged the first time and never reaches the job."""
     heard: list[JobEvent] = []
 
     def broken(event: JobEvent) -> None:
@@ -49,7 +49,7 @@ def test_a_listener_that_raises_is_logged_once_and_the_others_are_called(
 def test_a_handler_of_the_log_that_raises_stops_nothing(
     listen: Callable[[Callable[[JobEvent], None]], None],
 ) -> None:
-    """A18: neither does a handler of the log."""
+    """Neither does a handler of the log."""
 
     class Broken(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

@@ -30,7 +30,7 @@ class Rows(dict[str, JobEvent]):
 
 
 def test_no_event_goes_through_all_rows() -> None:
-    """A25: what an event costs does not grow with the number of jobs."""
+    """What an event costs does not grow with the number of jobs."""
     status = RunProgress()
     status.rows = rows = Rows()
     for job in range(100):
@@ -61,7 +61,7 @@ def test_the_line_tells_of_three_graphs_that_run() -> None:
 
 
 def test_a_board_is_dropped_with_its_run() -> None:
-    """A25: a process that runs many flows does not remember those that have ended."""
+    """A process that runs many flows does not remember those that have ended."""
     page = Page("film", uuid.uuid4())
     status = run_progress_of(page)
     assert run_progress_of(page) is status
@@ -71,7 +71,7 @@ def test_a_board_is_dropped_with_its_run() -> None:
 
 
 def test_a_failed_run_is_not_shown_as_done() -> None:
-    """C5: a run with failed jobs said "9 of 9 jobs done, 100", and one with jobs that had not begun "5 of 5"."""
+    """A run with failed jobs said "9 of 9 jobs done, 100", and one with jobs that had not begun "5 of 5"."""
     status = RunProgress()
     status.expect(5, estimate=Costs.of(Decimal("9.3"), "CNY"))
     for job, state in enumerate(("succeeded", "reused", "failed", "cancelled")):

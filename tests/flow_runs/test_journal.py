@@ -19,8 +19,8 @@ from rh_prefect.jobs.journal.job_records import jobs_of
 from rh_prefect.jobs.journal.record_types import FORMAT, FORMAT_KEY, Format
 from rh_prefect.prefect_api import ask, disconnect
 from tests.jobs.journal.journal_contract import PAGE, JournalContract, OpenJournal, listed, record
-from tests.support.run_inputs import RUN, RunInputs, job_keys, logged, submitted
-from tests.support.run_inputs import serve as serve_inputs
+from tests.support.world.run_inputs import RUN, RunInputs, job_keys, logged, submitted
+from tests.support.world.run_inputs import serve as serve_inputs
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -204,7 +204,7 @@ async def test_an_answer_that_nobody_understands_is_an_error_of_the_journal(
 
 
 async def test_many_jobs_are_read_in_pages_and_their_number_does_not_lengthen_the_requests() -> None:
-    """A24: all jobs of a run are read in pages, not one by one."""
+    """All jobs of a run are read in pages, not one by one."""
     inputs, keys = RunInputs(), job_keys(2500)
     records = {name: text for key in keys for name, text in submitted(key).items()}
     inputs.values |= logged(records | {"cancel-1": "{}", **{f"media-{key}-1": "{}" for key in keys[:300]}})

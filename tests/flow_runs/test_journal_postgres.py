@@ -11,8 +11,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from tests.jobs.journal.journal_contract import JournalContract, OpenJournal
-from tests.support.postgres import PROGRAMS, WHY_NOT, postgres
-from tests.support.prefect_server import PrefectServer, free_port
+from tests.support.servers.postgres import PROGRAMS, WHY_NOT, postgres
+from tests.support.servers.prefect_server import PrefectServer, free_port
 
 pytestmark = [pytest.mark.long, pytest.mark.skipif(not PROGRAMS, reason=WHY_NOT)]
 

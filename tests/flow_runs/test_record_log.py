@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 import time
 from collections import Counter
 
@@ -12,7 +10,8 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from tests.support.prefect_server import PrefectServer
+from tests.support.processes.warm_process import WarmProcess
+from tests.support.servers.prefect_server import PrefectServer
 
 pytestmark = [pytest.mark.prefect]
 
@@ -50,13 +49,12 @@ def test_of_two_processes_with_300_equal_keys_each_key_has_one_winner_and_both_w
     with get_client(sync_client=True) as client:
         run = str(client.create_flow_run(_nothing).id)
     processes = [_claiming(run, name, prefect_server) for name in ("one", "two")]
-    assert [process.stdout.readline() for process in processes if process.stdout] == ["ready\n", "ready\n"]
+    assert [process.stdout.readline() for process in processes] == ["ready\n", "ready\n"]
     begin = f"{time.time() + 0.5}\n"
     for process in processes:
-        assert process.stdin
         process.stdin.write(begin)
         process.stdin.flush()
-    claims = [sorted(json.loads(process.communicate(timeout=120)[0])) for process in processes]
+    claims = [sorted(json.loads(process.communicate(timeout=600)[0])) for process in processes]
 
     async def recorded() -> Counter[str]:
         return Counter([r["by"] async for _, records in FlowRunJournal(run).jobs() for r in records.values()])
@@ -68,6 +66,5 @@ def test_of_two_processes_with_300_equal_keys_each_key_has_one_winner_and_both_w
     assert min(won) >= 30
 
 
-def _claiming(run: str, name: str, server: PrefectServer) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", CLAIM, run, name]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=server.env)
+def _claiming(run: str, name: str, server: PrefectServer) -> WarmProcess:
+    return WarmProcess(["-c", CLAIM, run, name], env=server.env)

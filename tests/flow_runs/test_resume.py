@@ -3,7 +3,6 @@ from __future__ import annotations
 import signal
 import sqlite3
 import subprocess
-import sys
 import uuid
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -23,15 +22,14 @@ from rh_prefect.flow_runs.resume import create, rerun, resume
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.pipelines.run_ledger import RecordsPlace, note_place
 from tests.flow_runs.crashing_flow import failed
-from tests.support.prefect_server import PrefectServer
+from tests.support.processes import warm_process
+from tests.support.servers.prefect_server import PrefectServer
 
 pytestmark = pytest.mark.prefect
 
 
 def run(server: PrefectServer, *arguments: str) -> subprocess.CompletedProcess[str]:
-    root = Path(__file__).parents[2]
-    command = [sys.executable, "-m", "tests.flow_runs.crashing_flow", *arguments]
-    return subprocess.run(command, env=server.env, cwd=root, stdout=subprocess.PIPE, text=True, timeout=90, check=False)
+    return warm_process.run(["-m", "tests.flow_runs.crashing_flow", *arguments], env=server.env)
 
 
 def test_a_killed_run_is_run_again_and_finds_its_records(prefect_server: PrefectServer) -> None:
@@ -113,7 +111,7 @@ async def test_a_run_that_no_process_goes_on_with_is_resumed(state: State, prefe
 
 def age_cancellation(server: PrefectServer, flow_run_id: UUID | str) -> None:
     """Sets the time of a run's cancellation back by an hour, since a client cannot choose it."""
-    with closing(sqlite3.connect(server.home / "prefect.db", timeout=30)) as database, database:
+    with closing(sqlite3.connect(server.home / "prefect.db", timeout=300)) as database, database:
         earlier = f"{datetime.now(UTC) - timedelta(hours=1):%Y-%m-%d %H:%M:%S.%f}"
         changed = database.execute(
             "UPDATE flow_run_state SET timestamp = ? WHERE flow_run_id = ? AND type = ?",

@@ -48,7 +48,7 @@ async def deployed() -> str:
 async def test_a_resumed_run_names_the_runs_of_deployments_that_it_has_started(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A8: each of them pays for itself, in every attempt again."""
+    """Each of them pays for itself, in every attempt again."""
     attempts.clear()
     run = await create(parent, {"deployment": await deployed()})
     with caplog.at_level(logging.WARNING, "prefect.flow_runs"):

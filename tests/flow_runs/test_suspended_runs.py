@@ -24,9 +24,9 @@ from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.flow_runs.suspended_runs import wake_suspended
 from rh_prefect.jobs.journal.job_records import jobs_of
 from rh_prefect.jobs.loop_thread import LOOP
-from tests.support.holding_proxy import Proxy
-from tests.support.prefect_server import PrefectServer
-from tests.support.suspended_runs import SuspendedRuns, state_of, until, until_woken
+from tests.support.servers.holding_proxy import Proxy
+from tests.support.servers.prefect_server import PrefectServer
+from tests.support.world.suspended_runs import SuspendedRuns, state_of, until, until_woken
 
 pytestmark = pytest.mark.prefect
 SUSPENDS = r"/set_state[^\n]*\n.*Suspended"

@@ -11,7 +11,7 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.errors import MediaError
 from rh_prefect.flow_runs.parameter_types import LONGEST_MUSIC
 from rh_prefect.flows import add_soundtrack, film, upscale
-from tests.support import samples
+from tests.support.samples import media as samples
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

@@ -35,9 +35,9 @@ from rh_prefect.flows.batch.row_sources import open_source
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media.store import MediaStore
-from tests.support import samples
-from tests.support.emulator_env import environment
-from tests.support.s3 import S3Server
+from tests.support.samples import media as samples
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.s3 import S3Server
 
 KLING, UPSCALER, PICTURE = "kling-v2.6-pro-image-to-video", "rhart-video/video-upscaler", "z-image/turbo"
 ENLARGER = "hypir-ultra"
@@ -110,7 +110,7 @@ def test_a_file_that_is_no_table_is_named_with_the_tables_that_are(folder: Path,
 
 
 def test_a_long_cell_is_a_cell_and_one_without_end_is_said(folder: Path) -> None:
-    """B5: a cell of more than 128 kB stops no batch; one of more than 16 MiB stops it with the true reason."""
+    """A cell of more than 128 kB stops no batch; one of more than 16 MiB stops it with the true reason."""
     rows = [{"prompt": "x", "notes": "y" * 300_000}, {"prompt": "z", "notes": ""}]
     plan = make_plan(PICTURE, ignored=["notes"])
     assert asked(rows_of(manifest(folder, rows), plan)) == [{"prompt": "x"}, {"prompt": "z"}]
@@ -120,7 +120,7 @@ def test_a_long_cell_is_a_cell_and_one_without_end_is_said(folder: Path) -> None
 
 
 def test_a_label_that_is_too_long_is_that_row_s_trouble_alone(folder: Path) -> None:
-    """B5: a huge label of one row is said, and the other rows are run."""
+    """A huge label of one row is said, and the other rows are run."""
     rows = [{"prompt": "x", "name": "y" * 100_000}, {"prompt": "z", "name": "z"}]
     bad, good = rows_of(manifest(folder, rows), make_plan(PICTURE, label_column="name"))
     assert "The label has 100000 characters" in why(bad)
@@ -129,7 +129,7 @@ def test_a_label_that_is_too_long_is_that_row_s_trouble_alone(folder: Path) -> N
 
 @pytest.mark.parametrize("column", ["prompt", "image_url"])
 def test_rows_that_differ_in_any_part_of_a_link_are_rows_of_their_own(column: str) -> None:
-    """A3: a row is its values as written; two links that differ in `token=` are two rows, and so are two texts."""
+    """A row is its values as written; two links that differ in `token=` are two rows, and so are two texts."""
     rows = [{"image_url": "https://h/a.png", "prompt": "x", column: f"https://h/a.png?token={n}"} for n in (1, 2, 1)]
     one, two, again = (work.id for work in rows_of(rows, make_plan(KLING)) if isinstance(work, Work))
     assert len({one, two, again}) == 3
@@ -571,7 +571,7 @@ MIXED = prompts("a lighthouse", FAILS, "a harbour", MODERATED, "a gull", CORRECT
 @pytest.mark.prefect
 @served
 async def test_a_row_is_done_only_with_whole_files(rh: Emulator, folder: Path) -> None:
-    """A12, A13: a damaged file and a success without files are not done, and the next run gets both at no cost."""
+    """A damaged file and a success without files are not done, and the next run gets both at no cost."""
     damaged, empty = "a cut picture", "a picture that is late"
     rh.faults.add(Fault("download", prompt=damaged, kind="short"), Fault("query", prompt=empty, kind="no-results"))
     source = manifest(folder, prompts("a lighthouse", damaged, empty))
@@ -587,7 +587,7 @@ async def test_a_row_is_done_only_with_whole_files(rh: Emulator, folder: Path) -
 @pytest.mark.prefect
 @served
 async def test_a_chain_stops_at_a_damaged_file(rh: Emulator, folder: Path) -> None:
-    """A12: the next, paid step is not begun with half a picture."""
+    """The next, paid step is not begun with half a picture."""
     rh.faults.add(Fault("download", kind="short"))
     began = await run(manifest(folder, prompts("a lighthouse")), chain=[ENLARGER])
     assert states(began) == ["failed"]

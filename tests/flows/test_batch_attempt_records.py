@@ -39,7 +39,7 @@ def drive() -> Iterator[None]:
 
 
 def test_a_driver_that_is_registered_as_a_class_is_accepted(tmp_path: Path) -> None:
-    """B8: fsspec knows such a driver, though not by an import path."""
+    """fsspec knows such a driver, though not by an import path."""
     store = MediaStore("drive://films/out")
     store.write_bytes("a.txt", b"1")
     assert store.read_bytes("a.txt") == b"1"
@@ -49,7 +49,7 @@ def test_a_driver_that_is_registered_as_a_class_is_accepted(tmp_path: Path) -> N
 async def test_a_batchs_state_goes_to_the_journal_where_the_store_cannot_create_exclusively(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """B8: the state lies where exclusive creation exists."""
+    """The state lies where exclusive creation exists."""
     monkeypatch.setenv("RH_JOURNAL", str(tmp_path / "journal"))
     place = await find_state_place(MediaStore("drive://films/out"))
     assert place.url == str(tmp_path / "journal")
@@ -57,7 +57,7 @@ async def test_a_batchs_state_goes_to_the_journal_where_the_store_cannot_create_
 
 
 async def test_without_a_journal_it_is_refused_before_a_row_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """B8: the advice is true: RH_JOURNAL is where the state goes then."""
+    """The advice is true: RH_JOURNAL is where the state goes then."""
     monkeypatch.delenv("RH_JOURNAL", raising=False)
     with pytest.raises(ConfigError, match=r"No row was read.*set RH_JOURNAL to a folder or an S3 bucket"):
         await find_state_place(MediaStore("drive://films/out"))

@@ -13,7 +13,7 @@ from rh_prefect.jobs.journal.budget import SpendTracker
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.record_types import End, Record
-from tests.support.job_records import TASK, intent, ticket, write
+from tests.support.world.job_records import TASK, intent, ticket, write
 
 FIRST, SECOND = "a" * 24, "b" * 24
 DONE = End(status="SUCCESS", task_id="1", cost=Decimal("0.04"), currency="CNY")

@@ -25,9 +25,9 @@ from rh_prefect.flows.batch import executor as batches
 from rh_prefect.flows.batch.report import RowResult
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.loop_thread import LOOP
-from tests.support import samples
-from tests.support.emulator_env import environment
-from tests.support.link_server import LinkHost
+from tests.support.samples import media as samples
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.link_server import LinkHost
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -174,7 +174,7 @@ async def test_a_later_step_that_an_earlier_run_has_paid_for_stays_the_row_s(rh:
 async def test_a_file_that_was_changed_under_its_name_is_another_job_and_one_that_was_touched_is_done(
     rh: Emulator, tmp_path: Path
 ) -> None:
-    """A4: the content of a row's files decides the job: a changed file is paid for, and the first one is kept."""
+    """The content of a row's files decides the job: a changed file is paid for, and the first one is kept."""
     folder = tmp_path / "in"
     folder.mkdir()
     photo = samples.png(folder / "a.png")
@@ -198,7 +198,7 @@ async def test_a_file_that_was_changed_under_its_name_is_another_job_and_one_tha
 
 
 async def test_rows_whose_links_differ_in_a_parameter_are_pictures_of_their_own(rh: Emulator, links: LinkHost) -> None:
-    """A3: three rows with links that differ only in `token=` are three pictures, each of its own file."""
+    """Three rows with links that differ only in `token=` are three pictures, each of its own file."""
     rows = [{"image_url": links.put(f"photo?token={n}", picture(n))} for n in "123"]
     report = await run(rows, model=ENLARGER)
     assert (report.done, len(rh.recorder.paid), len(rh.recorder.uploads)) == (3, 3, 3)
@@ -206,7 +206,7 @@ async def test_rows_whose_links_differ_in_a_parameter_are_pictures_of_their_own(
 
 
 async def test_a_changed_manifest_is_seen(rh: Emulator, links: LinkHost, tmp_path: Path) -> None:
-    """A3: a manifest whose link now has another `token=` has another row, and that one is made."""
+    """A manifest whose link now has another `token=` has another row, and that one is made."""
     manifest = tmp_path / "rows.csv"
     for n in "12":
         link = links.put(f"photo?token={n}", picture(n))
@@ -226,7 +226,7 @@ async def test_a_link_that_is_signed_again_is_not_paid_for_again(rh: Emulator, l
 
 
 async def test_a_link_whose_file_was_overwritten_is_looked_at_again(rh: Emulator, links: LinkHost) -> None:
-    """A4: a row that is done is looked at again where its place says that the file has changed."""
+    """A row that is done is looked at again where its place says that the file has changed."""
     for n in "12":
         link = links.put("photo", picture(n), etag=f'"{n}"')
         assert (await run([{"image_url": link}], model=ENLARGER)).done == 1

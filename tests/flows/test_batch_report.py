@@ -24,9 +24,9 @@ from rh_prefect.jobs.journal.costs import COINS, Costs
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.record_types import Answer, End, Record, Resolution
 from rh_prefect.media.store import MediaStore
-from tests.support.job_records import KEY, TASK, intent, ticket, unknown
-from tests.support.job_records import write as record
-from tests.support.memory_journal import MemoryJournal, MemoryPlace
+from tests.support.world.job_records import KEY, TASK, intent, ticket, unknown
+from tests.support.world.job_records import write as record
+from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 
 FORMULAS = ['=HYPERLINK("https://x")', "+1+1", "-2", "@SUM(A1)", "\tx", "\r=1"]
 
@@ -41,7 +41,7 @@ def written(folder: Path, *items: RowResult, counted: Decimal = Decimal(0)) -> t
 
 @pytest.mark.parametrize("cell", FORMULAS)
 def test_a_formula_is_text_in_the_table_and_itself_in_what_the_batch_reads_back(cell: str, tmp_path: Path) -> None:
-    """B6: a label or a reason that begins like a formula is not run by a spreadsheet."""
+    """A label or a reason that begins like a formula is not run by a spreadsheet."""
     item = RowResult(row=1, id="one", label=cell, state="failed", reason=cell)
     _, (row,) = written(tmp_path, item)
     assert (row["label"], row["reason"]) == (f"'{cell}", f"'{cell}")
@@ -55,7 +55,7 @@ def test_other_cells_stay_as_they_are(cell: str, tmp_path: Path) -> None:
 
 
 def test_each_unit_has_a_sum_and_an_amount_of_its_own(tmp_path: Path) -> None:
-    """A21: coins were shown as the currency of money, and all units were one sum."""
+    """Coins were shown as the currency of money, and all units were one sum."""
     both = Costs({"CNY": Decimal("0.04"), COINS: Decimal(25)}, unknown=1)
     report, rows = written(
         tmp_path,
@@ -74,7 +74,7 @@ def test_each_unit_has_a_sum_and_an_amount_of_its_own(tmp_path: Path) -> None:
 
 
 def test_the_budget_that_suffices_is_what_is_spent_and_the_prices_of_what_was_not_started(tmp_path: Path) -> None:
-    """C9: the hint about a larger budget needs a larger number."""
+    """The hint about a larger budget needs a larger number."""
     short = [RowResult(row=n, state="not started", price=Costs.of(Decimal("0.04"), "CNY")) for n in (1, 2)]
     report, _ = written(tmp_path, *short, counted=Decimal("0.08"))
     assert report.budget == Decimal("0.16")

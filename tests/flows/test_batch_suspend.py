@@ -16,8 +16,8 @@ from rh_prefect.flow_runs.suspended_runs import wake_suspended
 from rh_prefect.flows import batch, upscale
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media.store import MediaStore
-from tests.support import samples
-from tests.support.suspended_runs import SuspendedRuns, until_woken
+from tests.support.samples import media as samples
+from tests.support.world.suspended_runs import SuspendedRuns, until_woken
 
 pytestmark = pytest.mark.prefect
 KLING, UPSCALER, PICTURE = "kling-v2.6-pro-image-to-video", "rhart-video/video-upscaler", "z-image/turbo"

@@ -11,8 +11,10 @@ import pytest
 from rh_prefect.emulator import Emulator
 from rh_prefect.flows.pipeline import Pipeline
 from rh_prefect.media.media import Media
-from tests.pipelines.test_examples import ROOT, TEXTS, some
-from tests.support.emulator_env import environment
+from tests.support.doc_pages import ROOT
+from tests.support.samples.documented_pipelines import TEXTS
+from tests.support.samples.pipeline_values import some
+from tests.support.servers.emulator_env import environment
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(300)]
 

@@ -24,9 +24,9 @@ from rh_prefect.flows import models as module
 from rh_prefect.flows.models import flow_name
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import endpoints
-from tests.support import samples
-from tests.support.emulator_env import environment
-from tests.support.prefect_server import PrefectServer
+from tests.support.samples import media as samples
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.prefect_server import PrefectServer
 
 
 def form(name: str) -> dict[str, dict[str, Any]]:
@@ -147,7 +147,7 @@ async def test_it_is_deployed_by_its_name_and_run_by_a_worker(
 
     def prefect(*arguments: str) -> None:
         command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
-        done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+        done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=500)
         assert done.returncode == 0, done.stdout + done.stderr
 
     task = endpoints.kling_v2_6_pro_image_to_video

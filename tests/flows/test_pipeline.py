@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import csv
 import json
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -40,9 +39,10 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import NoWorks
 from rh_prefect.settings import get_settings
-from tests.support import samples
-from tests.support.emulator_env import environment
-from tests.support.link_server import LinkHost
+from tests.support.samples import media as samples
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.link_server import LinkHost
+from tests.support.world.pipeline_flows import PRODUCTS, run, table
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -57,30 +57,6 @@ steps:
 outputs: {clip: $(clip), end: $(end)}
 """
 
-PRODUCTS = """
-name: products
-params:
-  products: {type: table, columns: {sku: string, title: string}}
-steps:
-  each:
-    foreach: $(params.products)
-    id: $(item.sku)
-    steps:
-      picture: {model: z-image/turbo, with: {prompt: "Photo of $(item.title)"}}
-      clip: {model: kling-v2.6-pro-image-to-video, from: $(picture), with: {prompt: a turn, duration: 5, sound: false}}
-  sheet: {edit: contact_sheet, with: {of: $(each.picture), captions: $(each.id)}, require: any, save_as: sheet.jpg}
-outputs: {clips: $(each.clip), sheet: $(sheet)}
-"""
-
-
-async def run(text: str, **params: Any) -> tuple[State[Any], PipelineResult]:
-    """Runs a pipeline in a separate flow run."""
-    state = await pipeline_flow(Pipeline.from_text(text))(**params, return_state=True)
-    data = await state.aresult(raise_on_failure=False)
-    result = data.result if isinstance(data, PipelineIncomplete) else data
-    assert isinstance(result, PipelineResult), data
-    return state, result
-
 
 async def planned(text: str, **params: Any) -> Plan:
     """Plans a pipeline with the results that exist."""
@@ -93,13 +69,6 @@ async def artifacts_of(state: State[Any]) -> dict[str | None, Artifact]:
         run_id = ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id])
         found = await client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=run_id))
     return {one.key: one for one in found}
-
-
-def table(folder: Path, **titles: str) -> str:
-    path = folder / "products.csv"
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([("sku", "title"), *titles.items()])
-    return str(path)
 
 
 async def test_a_second_run_pays_nothing_and_says_so(rh: Emulator, tmp_path: Path) -> None:
@@ -152,6 +121,22 @@ outputs: {motion: $(motion)}
 """.replace("image: $(still)", "image_url: $(still)")
     state, _ = await run(other, idea="a lighthouse", budget=10)
     assert (state.name, len(rh.recorder.paid)) == (NOTHING_NEW, 2)
+
+
+async def test_a_damaged_output_is_neither_saved_nor_used_and_is_downloaded_again(rh: Emulator, tmp_path: Path) -> None:
+    rh.faults.add(Fault("download", kind="short", endpoint="kling*"))
+    state, broken = await run(FILM, idea="a lighthouse", budget=10)
+    assert state.is_failed()
+    assert "is damaged" in str(state.message)
+    assert [(one.step, one.state) for one in broken.steps] == [
+        ("picture", "made"), ("clip", "failed"), ("end", "not run")
+    ]  # fmt: skip
+    assert not list((tmp_path / "out").rglob("end.png"))
+    rh.faults.clear()
+    state, whole = await run(FILM, idea="a lighthouse", budget=10)
+    assert state.is_completed(), state.message
+    assert not whole.costs.amounts
+    assert len(rh.recorder.paid) == 2
 
 
 async def test_one_changed_cell_pays_for_the_chain_of_its_row_alone(rh: Emulator, tmp_path: Path) -> None:

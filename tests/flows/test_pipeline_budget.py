@@ -12,7 +12,7 @@ from rh_prefect.jobs.journal.budget import SpendTracker
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
-from tests.support.call_count import calls_of
+from tests.support.world.call_count import calls_of
 
 ITEMS = """
 budget: {budget}

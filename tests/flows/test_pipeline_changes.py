@@ -23,8 +23,8 @@ from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.flows.pipeline_report import PipelineResult, summary
 from rh_prefect.jobs.loop_thread import LOOP
-from tests.flows.test_pipeline import PRODUCTS, run, table
-from tests.support.emulator_env import environment
+from tests.support.servers.emulator_env import environment
+from tests.support.world.pipeline_flows import PRODUCTS, run, table
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

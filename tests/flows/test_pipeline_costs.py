@@ -22,7 +22,7 @@ from rh_prefect.flows.pipeline_report import OVER_BUDGET, WAITING, PipelineResul
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.settings import get_settings
-from tests.support.emulator_env import environment
+from tests.support.servers.emulator_env import environment
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -100,7 +100,7 @@ async def events_of(pipeline: str, *, until: str) -> list[dict[str, Any]]:
     """The events of a pipeline on Prefect's server, once one of a kind is among them."""
     found: list[dict[str, Any]] = []
     async with get_client() as client:
-        for _ in range(150):
+        for _ in range(3000):
             wanted = {"resource": {"id": [f"runninghub.pipeline.{pipeline}"]}}
             answer = await client.request("POST", "/events/filter", json={"filter": wanted, "limit": 50})
             found = answer.json()["events"]

@@ -23,7 +23,7 @@ from rh_prefect.flows.pipeline_report import PipelineResult
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.site_graphs import SavedGraph
-from tests.support.emulator_env import environment
+from tests.support.servers.emulator_env import environment
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

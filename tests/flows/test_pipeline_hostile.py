@@ -11,8 +11,8 @@ import pytest
 from rh_prefect.emulator import Emulator
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.pipelines.document import PipelineError
-from tests.flows.test_pipeline import run
-from tests.support import samples
+from tests.support.samples import media as samples
+from tests.support.world.pipeline_flows import run
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -52,7 +52,7 @@ def files(folder: Path) -> set[str]:
 
 
 async def test_a_run_with_hostile_rows_pays_nothing_and_writes_nothing(rh: Emulator, tmp_path: Path) -> None:
-    """S1, S2: files outside of the table's folder, symbolic links out of it, and names with .. or of our records."""
+    """Files outside of the table's folder, symbolic links out of it, and names with .. or of our records."""
     shop = tmp_path / "shop"
     shop.mkdir()
     secret = samples.png(tmp_path.parent / f"{tmp_path.name}-secret.png")
@@ -70,7 +70,7 @@ async def test_a_run_with_hostile_rows_pays_nothing_and_writes_nothing(rh: Emula
 
 
 async def test_an_answer_names_no_file_of_ours(rh: Emulator, tmp_path: Path) -> None:
-    """S2 in the middle of a run: the step whose name an answer spoils is not paid for, and the others are made."""
+    """In the middle of a run: the step whose name an answer spoils is not paid for, and the others are made."""
     state, result = await run(ANSWER % "../../works/mug", budget=5)
     assert state.is_failed()
     assert "in save_as it must be one part of a name" in (state.message or "")
@@ -81,7 +81,7 @@ async def test_an_answer_names_no_file_of_ours(rh: Emulator, tmp_path: Path) -> 
 
 
 async def test_a_reference_and_a_link_in_an_answer_are_text(rh: Emulator, tmp_path: Path) -> None:
-    """S8: text never becomes a file, and is not evaluated."""
+    """Text never becomes a file, and is not evaluated."""
     secret = samples.png(tmp_path / "secret.png")
     words = f"$$(run.id) file://{secret}"  # $$ is a literal $
     text = (ANSWER % words).replace("save_as: signs/$(words).png", "save_as: sign.png")
@@ -93,7 +93,7 @@ async def test_a_reference_and_a_link_in_an_answer_are_text(rh: Emulator, tmp_pa
 
 
 async def test_a_file_that_no_pipeline_has_saved_is_not_replaced(rh: Emulator, tmp_path: Path) -> None:
-    """S3: the step fails, and its paid result is kept."""
+    """The step fails, and its paid result is kept."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "free.png").write_bytes(b"of somebody else")
     state, result = await run(ANSWER % "mug", budget=5)

@@ -26,9 +26,9 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan, ReviewedPlan
 from rh_prefect.pipelines.plan.planned_steps import Money, Selection
 from rh_prefect.settings import get_settings
-from tests.flows.test_pipeline import run
-from tests.pipelines.assets import photo
-from tests.support.emulator_env import environment
+from tests.support.samples.pipeline_assets import photo
+from tests.support.servers.emulator_env import environment
+from tests.support.world.pipeline_flows import run
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -356,7 +356,7 @@ def test_a_budget_is_named_as_it_was_written() -> None:
 
 
 async def test_the_limit_of_the_machine_holds_for_any_budget(rh: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S6: RH_MAX_BUDGET; the smaller one counts."""
+    """RH_MAX_BUDGET; the smaller one counts."""
     monkeypatch.setenv("RH_MAX_BUDGET", "0.10")
     state, result = await run(pictures(), rows=rows("a mug"), budget=50)
     assert state.is_completed(), state.message

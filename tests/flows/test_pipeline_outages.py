@@ -10,9 +10,9 @@ import pytest
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import JournalError, RunningHubError, StoreError
 from rh_prefect.flows.pipeline_run import while_store_is_away
-from tests.flows.test_pipeline import run
-from tests.support.emulator_env import environment
-from tests.support.virtual_time import in_virtual_time, now
+from tests.support.servers.emulator_env import environment
+from tests.support.world.pipeline_flows import run
+from tests.support.world.virtual_time import in_virtual_time, now
 
 AWAY = [StoreError("no answer"), JournalError("no answer")]
 

@@ -23,8 +23,8 @@ from rh_prefect.pipelines.plan.planned_steps import Candidate, Instance, Work
 from rh_prefect.pipelines.planning_values import File
 from rh_prefect.pipelines.stored_edits import open_edits
 from rh_prefect.settings import get_settings
-from tests.pipelines.test_plan import Records
-from tests.pipelines.test_plan import run as made
+from tests.support.world.planned_works import Records
+from tests.support.world.planned_works import run as made
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

@@ -14,9 +14,9 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.recorder import Recorder
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.pipelines.document import PipelineError
-from tests.flows.test_pipeline import run
-from tests.support import samples
-from tests.support.emulator_env import environment
+from tests.support.samples import media as samples
+from tests.support.servers.emulator_env import environment
+from tests.support.world.pipeline_flows import run
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

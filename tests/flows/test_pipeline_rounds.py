@@ -25,7 +25,7 @@ from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.pipelines.plan import ReviewedPlan
 from rh_prefect.pipelines.rounds import FOLDER
 from rh_prefect.settings import get_settings
-from tests.flows.test_pipeline import planned, run
+from tests.support.world.pipeline_flows import planned, run
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

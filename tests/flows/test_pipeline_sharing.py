@@ -19,9 +19,9 @@ from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.flows.pipeline_report import NOTHING_NEW
 from rh_prefect.jobs.journal.journal import NotExclusive
 from rh_prefect.jobs.loop_thread import LOOP
-from tests.flows.test_pipeline import run
-from tests.pipelines.test_works_store import TwoWriters
-from tests.support.emulator_env import environment
+from tests.support.servers.emulator_env import environment
+from tests.support.world.pipeline_flows import run
+from tests.support.world.two_writers import TwoWriters
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -51,7 +51,7 @@ async def flow_run_of(name: str) -> FlowRun:
 
 
 async def until(condition: Any) -> None:
-    for _ in range(600):
+    for _ in range(6000):
         if condition():
             return
         await asyncio.sleep(0.05)

@@ -20,12 +20,12 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.check import SHIPPED
 from rh_prefect.pipelines.known_works import StoredWorks, open_records
 from rh_prefect.settings import get_settings
-from tests.pipelines.assets import photo, photos, sound, video
-from tests.support import samples
-from tests.support.emulator_env import environment
-from tests.support.small_frames import smaller
+from tests.support.samples import media as samples
+from tests.support.samples.pipeline_assets import photo, photos, sound, video
+from tests.support.samples.small_frames import smaller
+from tests.support.servers.emulator_env import environment
 
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
 GIVEN: dict[str, Callable[[Path], dict[str, Any]]] = {
     "product-video": lambda folder: {"products": products(folder), "size": "1080p"},
@@ -95,8 +95,14 @@ def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator
         yield emulator
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("name", sorted(GIVEN.keys() - {"formats"}))  # which pays for nothing
+@pytest.mark.parametrize(
+    "name",
+    [
+        # Formats pays for nothing.
+        pytest.param(name, marks=[] if name == "two-models" else [pytest.mark.long])
+        for name in sorted(GIVEN.keys() - {"formats"})
+    ],
+)
 async def test_it_stays_within_its_price_when_tasks_fail(faulty: Emulator, tmp_path: Path, name: str) -> None:
     given, choices = GIVEN[name](tmp_path), dict[str, Any]()
     pipeline = without_blocks(name, tmp_path)

@@ -7,7 +7,7 @@ import time
 
 from rh_prefect import generate, models
 from rh_prefect.jobs.outputs.result import Result
-from tests.support.program_report import keep, tag
+from tests.support.processes.program_report import keep, tag
 
 
 def first(words: str = "a lighthouse") -> models.ModelInput:

@@ -10,8 +10,8 @@ import pytest
 
 from rh_prefect.emulator import Emulator
 from tests.identity.harness import HEAD, World, lines_of, shuffled
-from tests.support.forked_attempts import attempts
-from tests.support.prefect_server import PrefectServer
+from tests.support.processes.forked_attempts import attempts
+from tests.support.servers.prefect_server import PrefectServer
 
 _ROW = "paid"
 

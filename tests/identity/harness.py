@@ -14,8 +14,8 @@ from typing import Any, Final, Literal
 from rh_prefect.catalog import Model
 from rh_prefect.emulator import Emulator
 from rh_prefect.emulator.recorder import Submission
-from tests.support.emulator_env import environment
-from tests.support.forked_attempts import Attempt, Attempts
+from tests.support.processes.forked_attempts import Attempt, Attempts
+from tests.support.servers.emulator_env import environment
 
 PROGRAMS: Final = Path(__file__).with_name("programs")
 BREAKS: Final = ("exit", "raise", "exit", "")

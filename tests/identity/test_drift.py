@@ -16,9 +16,9 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.jobs.manual_repair import recover
 from rh_prefect.media.store import MediaStore
 from tests.identity.harness import Form, Shape, Stage, World
-from tests.support import samples
+from tests.support.samples import media as samples
 
-pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.timeout(1800)]
 
 both_forms = pytest.mark.parametrize("form", ["sync", "async"])
 
@@ -56,7 +56,7 @@ EDITED = (
 @both_forms
 @pytest.mark.parametrize("shape", EDITED, ids=str)
 def test_an_edit_between_crash_and_resume(world: World, tmp_path: Path, shape: Shape, form: Form) -> None:
-    """A1: what a program's author changes between a crash and the resume is not paid for again."""
+    """What a program's author changes between a crash and the resume is not paid for again."""
     world.run(shape, form, tmp_path).check(shape)
 
 
@@ -72,13 +72,13 @@ INSERTED = Shape("an equal call inserted before", "drift.py", 8, edits={2: INSER
 
 @both_forms
 def test_an_editor_s_day(world: World, tmp_path: Path, form: Form) -> None:
-    """A1: a task is renamed, a call is wrapped, a default is added, each before a resume: nothing is paid again."""
+    """A task is renamed, a call is wrapped, a default is added, each before a resume: nothing is paid again."""
     world.run(DAY, form, tmp_path).check(DAY)
 
 
 @both_forms
 def test_an_equal_call_inserted_before_the_old_one(world: World, tmp_path: Path, form: Form) -> None:
-    """A1: as documented, the first of equal calls takes the recorded result, and the last one is paid for."""
+    """As documented, the first of equal calls takes the recorded result, and the last one is paid for."""
     outcome = world.note(Stage(world, INSERTED, form, tmp_path).run(), tmp_path)
     assert not outcome.failure, outcome.failure
     assert outcome.submits == 8, "seven were paid for, and one more is asked for now"
@@ -111,7 +111,7 @@ def _change_defaults(model: dict[str, object]) -> None:
 
 @both_forms
 def test_a_catalogue_with_another_default(world: World, tmp_path: Path, form: Form) -> None:
-    """N4: a newer catalogue with another default leaves the jobs what they are."""
+    """A newer catalogue with another default leaves the jobs what they are."""
     shape = Shape("a catalogue with another default", "default.py", 2, change=_other_default)
     world.run(shape, form, tmp_path).check(shape)
 
@@ -127,7 +127,7 @@ def _other_mount(stage: Stage, number: int) -> None:
 
 @both_forms
 def test_another_mount(world: World, tmp_path: Path, form: Form) -> None:
-    """A1: a file that lies elsewhere in each attempt is the same file, as an argument too."""
+    """A file that lies elsewhere in each attempt is the same file, as an argument too."""
     shape = Shape("another mount", "arguments.py", 8, {"kind": "mount"}, change=_other_mount)
     world.run(shape, form, tmp_path).check(shape)
 
@@ -148,7 +148,7 @@ async def _delete_inputs(run: UUID) -> None:
 
 @both_forms
 def test_a_restored_backup(world: World, tmp_path: Path, form: Form) -> None:
-    """A9: records that are older than the run are noticed, and `jobs recover` has the manifests tell what was paid."""
+    """Records that are older than the run are noticed, and `jobs recover` has the manifests tell what was paid."""
     shape = Shape("a restored backup", "default.py", 2, change=_restored, may_refuse=2)
     stage = Stage(world, shape, form, tmp_path)
     outcome = stage.run()

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.identity.harness import Form, Shape, Stage, World
-from tests.support import samples
-from tests.support.link_server import LinkServer, link_server
-from tests.support.s3 import S3Server
+from tests.support.samples import media as samples
+from tests.support.servers.link_server import LinkServer, link_server
+from tests.support.servers.s3 import S3Server
 
-pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.timeout(1800)]
 
 sync_form = pytest.mark.parametrize("form", ["sync"])
 """Inputs are read by the same code for both forms; test_shapes has the rest."""
@@ -38,21 +38,21 @@ def _with_links(link_of: Callable[[str], tuple[str, str]]) -> Callable[[Stage, i
 
 @sync_form
 def test_links_that_differ_in_a_token(world: World, tmp_path: Path, links: LinkServer, form: Form) -> None:
-    """A3: links that differ in `token=` alone are different files."""
+    """Links that differ in `token=` alone are different files."""
     shape = Shape("links with token=", "links.py", 2 * LINKS, change=_with_links(links.token))
     world.run(shape, form, tmp_path).check(shape)
 
 
 @sync_form
 def test_links_whose_bytes_differ_per_read(world: World, tmp_path: Path, links: LinkServer, form: Form) -> None:
-    """A4: a link whose host encodes anew at each read is not paid for again by a resume."""
+    """A link whose host encodes anew at each read is not paid for again by a resume."""
     shape = Shape("links with other bytes per read", "links.py", 2 * LINKS, change=_with_links(links.varying))
     world.run(shape, form, tmp_path).check(shape)
 
 
 @sync_form
 def test_links_that_refuse_head(world: World, tmp_path: Path, links: LinkServer, form: Form) -> None:
-    """A3: links that refuse HEAD, as presigned ones do, are read with GET."""
+    """Links that refuse HEAD, as presigned ones do, are read with GET."""
     shape = Shape("links that refuse HEAD", "links.py", 2 * LINKS, change=_with_links(links.without_head))
     world.run(shape, form, tmp_path).check(shape)
 
@@ -74,7 +74,7 @@ def _padded(content: bytes, size: int) -> bytes:
 
 @sync_form
 def test_a_file_that_is_replaced_under_its_old_time(world: World, tmp_path: Path, form: Form) -> None:
-    """A4: a file that is replaced by one of the same size and time (`touch -r`) is another file."""
+    """A file that is replaced by one of the same size and time (`touch -r`) is another file."""
 
     def place(stage: Stage, number: int) -> None:
         _contents(stage, str(stage.folder / "photo.png"), {})
@@ -86,7 +86,7 @@ def test_a_file_that_is_replaced_under_its_old_time(world: World, tmp_path: Path
 @sync_form
 @pytest.mark.s3
 def test_an_object_that_is_overwritten(world: World, tmp_path: Path, s3: S3Server, form: Form) -> None:
-    """A4: an object that is overwritten under its name within a run is another file."""
+    """An object that is overwritten under its name within a run is another file."""
     out = s3.url("identity")
 
     def place(stage: Stage, number: int) -> None:

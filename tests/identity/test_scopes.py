@@ -15,7 +15,7 @@ from rh_prefect.emulator import Fault
 from rh_prefect.emulator.faults import Kind
 from tests.identity.harness import Form, Shape, Stage, World
 
-pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.timeout(1800)]
 
 both_forms = pytest.mark.parametrize("form", ["sync", "async"])
 TWICE = ("", "")
@@ -46,14 +46,14 @@ OUTAGES = (
 @both_forms
 @pytest.mark.parametrize("shape", SCOPED, ids=str)
 def test_a_named_scope(world: World, tmp_path: Path, shape: Shape, form: Form) -> None:
-    """A2: a retry of the calling task outside of flows is the same call."""
+    """A retry of the calling task outside of flows is the same call."""
     world.run(shape, form, tmp_path).check(shape)
 
 
 @pytest.mark.parametrize("form", ["sync"])
 @pytest.mark.parametrize("shape", OUTAGES, ids=str)
 def test_an_outage_of_downloads(world: World, tmp_path: Path, shape: Shape, form: Form) -> None:
-    """A2: the package's own retries pay once, however many downloads fail."""
+    """The package's own retries pay once, however many downloads fail."""
     world.run(shape, form, tmp_path).check(shape)
 
 
@@ -75,7 +75,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
 
 @both_forms
 def test_a_full_disk(world: World, tmp_path: Path, full_disk: Path, form: Form) -> None:
-    """A2: the package's own retries pay once where the disk is full, and the file is fetched when it is not."""
+    """The package's own retries pay once where the disk is full, and the file is fetched when it is not."""
 
     def empty(stage: Stage, number: int) -> None:
         if number == 2:
@@ -107,7 +107,7 @@ def _newer_format(stage: Stage, number: int) -> None:
 
 @both_forms
 def test_a_scope_of_another_format(world: World, tmp_path: Path, form: Form) -> None:
-    """A2: records of another format are refused, with what to do, and nothing is paid."""
+    """Records of another format are refused, with what to do, and nothing is paid."""
     shape = Shape("a scope of another format", "scoped.py", 1, breaks=TWICE, change=_newer_format, may_refuse=2)
     outcome = world.run(shape, form, tmp_path)
     outcome.check(shape)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.identity.harness import Form, Shape, World
 
-pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.timeout(1800)]
 
 both_forms = pytest.mark.parametrize("form", ["sync", "async"])
 
@@ -46,20 +46,20 @@ ARGUMENTS = (
 @both_forms
 @pytest.mark.parametrize("shape", BRANCHES, ids=str)
 def test_branches(world: World, tmp_path: Path, shape: Shape, form: Form) -> None:
-    """A1: equal parallel calls keep their results, whatever their next steps are."""
+    """Equal parallel calls keep their results, whatever their next steps are."""
     world.run(shape, form, tmp_path).check(shape)
 
 
 @both_forms
 @pytest.mark.parametrize("shape", PERSISTED, ids=str)
 def test_what_prefect_serves_without_running_it(world: World, tmp_path: Path, shape: Shape, form: Form) -> None:
-    """N1: a branch that Prefect serves from its persisted result leaves the others theirs."""
+    """A branch that Prefect serves from its persisted result leaves the others theirs."""
     world.run(shape, form, tmp_path).check(shape)
 
 
 @both_forms
 def test_a_process_pool_in_a_child_flow(world: World, tmp_path: Path, form: Form) -> None:
-    """N2: tasks in processes of a child flow's pool belong to the root run."""
+    """Tasks in processes of a child flow's pool belong to the root run."""
     shape = Shape("a process pool in a child", "pooled.py", 4)
     world.run(shape, form, tmp_path).check(shape)
 
@@ -67,5 +67,5 @@ def test_a_process_pool_in_a_child_flow(world: World, tmp_path: Path, form: Form
 @pytest.mark.parametrize("form", ["async"])
 @pytest.mark.parametrize("shape", ARGUMENTS, ids=str)
 def test_arguments_that_differ_in_each_attempt(world: World, tmp_path: Path, shape: Shape, form: Form) -> None:
-    """A1: a task's argument that is another one in each attempt does not make its jobs new ones."""
+    """A task's argument that is another one in each attempt does not make its jobs new ones."""
     world.run(shape, form, tmp_path).check(shape)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.emulator import Emulator
-from tests.support.emulator_env import environment
+from tests.support.servers.emulator_env import environment
 
 
 @pytest.fixture

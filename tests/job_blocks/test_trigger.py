@@ -16,7 +16,7 @@ from rh_prefect.jobs.journal.job_records import read_job
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
-from tests.support import samples
+from tests.support.samples import media as samples
 
 HOUR = 3600
 

@@ -16,11 +16,11 @@ from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.journal import EndListener
 from rh_prefect.jobs.journal.record_types import End, Intent
 from rh_prefect.jobs.run_cancellation import CancelWatch, cancel_scope
-from tests.support.contexts import context_of, services
-from tests.support.job_records import KEY, TASK, intent, ticket, write
-from tests.support.memory_journal import MemoryJournal, MemoryPlace
-from tests.support.simulated_process import SCOPE, Run, order_of
-from tests.support.virtual_time import in_virtual_time, now
+from tests.support.samples.contexts import context_of, services
+from tests.support.world.job_records import KEY, TASK, intent, ticket, write
+from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
+from tests.support.world.simulated_process import SCOPE, Run, order_of
+from tests.support.world.virtual_time import in_virtual_time, now
 
 RUNNING = TaskView(task_id=TASK, status="RUNNING")
 EMPTY = TaskView(task_id=TASK, status="SUCCESS")
@@ -99,7 +99,7 @@ class WaitingJob:
 
 @in_virtual_time
 async def test_a_success_without_files_is_not_an_end() -> None:
-    """A13: no end is recorded, so that the next run queries the task again and gets its outputs."""
+    """No end is recorded, so that the next run queries the task again and gets its outputs."""
     job = WaitingJob(RunningHub(EMPTY))
     with pytest.raises(OutputsPending, match=f"task {TASK} was paid for.*no file and no text.*run again later"):
         await (await job.begin())
@@ -113,7 +113,7 @@ async def test_a_success_without_files_is_not_an_end() -> None:
 
 @in_virtual_time
 async def test_an_invalid_link_is_named() -> None:
-    """A13, A16: neither a relative nor a malformed link is recorded as the job's output."""
+    """Neither a relative nor a malformed link is recorded as the job's output."""
     for url in ("/files/a.png?token=secret", "http://[::1"):
         job = WaitingJob(RunningHub(TaskView(task_id=TASK, status="SUCCESS", outputs=(RemoteOutput(url=url),))))
         with pytest.raises(OutputsPending, match="which is not a URL") as caught:
@@ -124,7 +124,7 @@ async def test_an_invalid_link_is_named() -> None:
 
 @pytest.mark.parametrize("url", ["", "/files/b.png", "http://[::1"])
 def test_a_success_with_one_usable_output_is_an_end(url: str) -> None:
-    """A13: one invalid link beside it does not keep an output that can be fetched until its own link has expired."""
+    """One invalid link beside it does not keep an output that can be fetched until its own link has expired."""
 
     @in_virtual_time
     async def check() -> None:
@@ -140,7 +140,7 @@ def test_a_success_with_one_usable_output_is_an_end(url: str) -> None:
 
 @in_virtual_time
 async def test_a_success_without_files_is_not_an_end_in_a_cancelled_run() -> None:
-    """A13: the process that cancels a run records no success without files."""
+    """The process that cancels a run records no success without files."""
     job = WaitingJob(RunningHub(EMPTY))
     waiting = await job.begin()
     await job.cancel_elsewhere()
@@ -150,7 +150,7 @@ async def test_a_success_without_files_is_not_an_end_in_a_cancelled_run() -> Non
 
 @in_virtual_time
 async def test_a_graph_that_is_unknown_after_its_cancellation_is_cancelled() -> None:
-    """A28: the recorded end is read before the response "no such task" counts."""
+    """The recorded end is read before the response "no such task" counts."""
     job = WaitingJob(RunningHub(deletes=True))
     waiting = await job.begin()
     await asyncio.sleep(20)
@@ -163,7 +163,7 @@ async def test_a_graph_that_is_unknown_after_its_cancellation_is_cancelled() -> 
 
 @pytest.mark.parametrize("deletes", [False, True])
 def test_a_cancellation_is_noticed_within_seconds_with_webhooks(deletes: bool) -> None:
-    """A29: RunningHub sends no webhook for a cancelled task, so the cancel record of the run is read."""
+    """RunningHub sends no webhook for a cancelled task, so the cancel record of the run is read."""
 
     @in_virtual_time
     async def check() -> None:

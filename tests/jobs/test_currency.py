@@ -10,7 +10,7 @@ import pytest
 from rh_prefect import models
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.tasks import generate
-from tests.support.emulator_env import environment
+from tests.support.servers.emulator_env import environment
 
 
 async def test_a_cost_is_in_the_currency_that_the_account_reports_later(

@@ -5,7 +5,7 @@ from rh_prefect.jobs.journal.call_assignment import REQUESTED_KEYS
 
 
 def test_the_requested_keys_of_runs_are_limited() -> None:
-    """A25: the requested keys of the oldest runs are dropped if there are many runs."""
+    """The requested keys of the oldest runs are dropped if there are many runs."""
     names = [f"a25-{number}" for number in range(4000)]
     for name in names:
         REQUESTED_KEYS[name].add("key")
@@ -17,7 +17,7 @@ def test_the_requested_keys_of_runs_are_limited() -> None:
 
 
 def test_the_abandoned_submissions_are_limited() -> None:
-    """A25: the oldest tokens of abandoned submissions are dropped if there are many."""
+    """The oldest tokens of abandoned submissions are dropped if there are many."""
     tokens = [f"a25-{number}" for number in range(40_000)]
     for token in tokens:
         submission.UNPOSTED.add(token)

@@ -47,7 +47,7 @@ from rh_prefect.jobs.lifecycle_step_types import (
     RecordAnswer,
     Watch,
 )
-from tests.support.life import lifecycle
+from tests.support.world.life import lifecycle
 
 POLICY = Policy(job="run/key", endpoint="some/model")
 INTENT = Intent(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.jobs.loop_thread import JOIN_SECONDS, LOOP, WORKERS, LoopThread, end_task
-from tests.support.virtual_time import in_virtual_time, now
+from tests.support.world.virtual_time import in_virtual_time, now
 
 NAME: ContextVar[str] = ContextVar("NAME", default="nobody")
 

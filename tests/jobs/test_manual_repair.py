@@ -12,7 +12,7 @@ from rh_prefect.jobs.journal.process_identity import current_owner
 from rh_prefect.jobs.journal.record_types import Answer, End, Resolution
 from rh_prefect.jobs.journal.spool import Spool, Spooled
 from rh_prefect.jobs.manual_repair import adopt, mark_lost, mark_refused, orphans, replay_spool
-from tests.support.job_records import KEY, SOMEWHERE_ELSE, TASK, dead_owner, intent, ticket, unknown, write
+from tests.support.world.job_records import KEY, SOMEWHERE_ELSE, TASK, dead_owner, intent, ticket, unknown, write
 
 UNKNOWN = {"intent-1": intent(), "answer-1": unknown()}
 

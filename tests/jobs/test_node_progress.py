@@ -21,7 +21,7 @@ from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.requests.request_preparation import JobRequest
 from rh_prefect.media.store import MediaStore
-from tests.support.contexts import context_of
+from tests.support.samples.contexts import context_of
 
 NAMES = {"6": "CLIPTextEncode", "3": "KSampler", "8": "VAEDecode"}
 
@@ -113,7 +113,7 @@ class Socket:
 
 @asynccontextmanager
 async def at_address(socket: Socket) -> AsyncIterator[str]:
-    async with serve(socket, "127.0.0.1", 0) as server, asyncio.timeout(20):
+    async with serve(socket, "127.0.0.1", 0) as server, asyncio.timeout(300):
         host, port = next(iter(server.sockets)).getsockname()[:2]
         yield f"ws://{host}:{port}/ws/c_instance"
 
@@ -151,7 +151,7 @@ async def test_a_failed_connection_ends_only_the_progress(
 
     server = await asyncio.start_server(hold, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(300):
         with NodeProgress(call, "1", client).during(seen(f"ws://127.0.0.1:{port}/")):
             await came.wait()
         server.close()

@@ -14,8 +14,8 @@ from hypothesis.stateful import run_state_machine_as_test
 from rh_prefect.jobs.journal.call_assignment import Caller, CallJob, CallRegistry
 from rh_prefect.jobs.journal.identity import Address, Place
 from rh_prefect.jobs.journal.journal import Journal
-from tests.support.branch_programs import PaidBranches
 from tests.support.hypothesis_settings import first_finding, search
+from tests.support.samples.branch_programs import PaidBranches
 
 
 def test_each_branch_keeps_its_results_and_each_call_is_paid_once() -> None:

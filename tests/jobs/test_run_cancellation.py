@@ -23,10 +23,10 @@ from rh_prefect.jobs.run_cancellation import (
     cancel_scope,
     cancel_task,
 )
-from tests.support.job_records import KEY, SOMEWHERE_ELSE, TASK, dead_owner, intent, ticket, unknown, write
-from tests.support.memory_journal import MemoryJournal, MemoryPlace
-from tests.support.object_count import count_of
-from tests.support.simulated_process import Run
+from tests.support.world.job_records import KEY, SOMEWHERE_ELSE, TASK, dead_owner, intent, ticket, unknown, write
+from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
+from tests.support.world.object_count import count_of
+from tests.support.world.simulated_process import Run
 
 RUNNING = TaskView(task_id=TASK, status="RUNNING")
 EMPTY = TaskView(task_id=TASK, status="SUCCESS")
@@ -304,7 +304,7 @@ class Listed(MemoryJournal):
 
     async def _wait(self) -> None:
         try:
-            await asyncio.wait_for(self._has_cancelled.wait(), 5)
+            await asyncio.wait_for(self._has_cancelled.wait(), 300)
         except TimeoutError:
             self.waited_in_vain = True
 
@@ -330,7 +330,7 @@ MANY = [f"{number:024x}" for number in range(80)]
 
 
 async def test_tasks_are_cancelled_16_at_a_time_while_more_are_read() -> None:
-    """A24: the first tasks are cancelled concurrently before all jobs are read."""
+    """The first tasks are cancelled concurrently before all jobs are read."""
     hub = Hub()
     journal = Listed(hub.has_cancelled)
     for number, key in enumerate(MANY):
@@ -346,7 +346,7 @@ async def test_tasks_are_cancelled_16_at_a_time_while_more_are_read() -> None:
 
 
 async def test_an_end_that_another_process_recorded_first_counts(journal: FolderJournal, time: Time) -> None:
-    """A24: an end that lost the exclusive creation is read back."""
+    """An end that lost the exclusive creation is read back."""
     await write(journal, SUBMITTED)
 
     class Late(RunningHub):
@@ -357,7 +357,7 @@ async def test_an_end_that_another_process_recorded_first_counts(journal: Folder
 
 
 async def test_while_a_submit_is_in_flight_only_its_job_is_read_again(tmp_path: Path, time: Time) -> None:
-    """A24: the whole scope is read once, for any wait for a submission."""
+    """The whole scope is read once, for any wait for a submission."""
 
     class Counted(FolderJournal):
         listings = 0
@@ -434,7 +434,7 @@ async def test_a_job_that_cannot_be_read_again_is_an_error_and_the_others_are_ca
 
 
 async def test_the_cache_of_cancelled_runs_is_limited(time: Time) -> None:
-    """A25: a process does not store every run that it has checked."""
+    """A process does not store every run that it has checked."""
     watch, place = CancelWatch(clock=time.clock), MemoryPlace()
 
     async def look(runs: range) -> int:

@@ -22,8 +22,8 @@ from rh_prefect.jobs.manual_repair import recover
 from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.jobs.outputs.manifest import Manifest
 from rh_prefect.media.store import MediaStore
-from tests.support.memory_journal import MemoryJournal, MemoryPlace
-from tests.support.object_count import count_of
+from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
+from tests.support.world.object_count import count_of
 
 RUN: Mapping[str, str] = {"flow_run": "night"}
 
@@ -63,7 +63,7 @@ async def test_an_empty_scope_is_read_once(journal: Counting, store: MediaStore)
 
 
 async def test_a_later_attempt_in_the_same_process_reads_the_scope_again(journal: Counting, store: MediaStore) -> None:
-    """A1: as after a retry of the flow: jobs of the first attempt are found."""
+    """As after a retry of the flow: jobs of the first attempt are found."""
     scopes = OpenScopes()
     assert await scopes.open(scope_of(journal), store)
     await journal.create("a1-intent-1", {"token": "x"})
@@ -90,7 +90,7 @@ class Failing(FolderJournal):
 
 
 async def test_an_error_is_not_cached(tmp_path: Path, store: MediaStore) -> None:
-    """A25: a scope that could not be read is read again by the next job."""
+    """A scope that could not be read is read again by the next job."""
     scopes, scope = OpenScopes(), scope_of(Failing(str(tmp_path / "journal"), scope="night"))
     for _ in range(2):
         with pytest.raises(ConfigError):
@@ -106,7 +106,7 @@ class Named(MemoryJournal):
 
 
 async def test_the_cache_of_scopes_is_limited(store: MediaStore) -> None:
-    """A25: a process does not store every scope that it has checked."""
+    """A process does not store every scope that it has checked."""
     scopes, place = OpenScopes(), MemoryPlace()
 
     async def look(numbers: range) -> int:
@@ -126,7 +126,7 @@ _context: ContextVar[Context] = ContextVar("context")
 
 
 async def test_the_context_of_the_first_caller_is_not_kept(journal: Counting, store: MediaStore) -> None:
-    """A25: the flow run in which a scope was first checked is not kept in memory."""
+    """The flow run in which a scope was first checked is not kept in memory."""
     scopes = OpenScopes()
 
     async def look() -> weakref.ref[Context]:
@@ -155,7 +155,7 @@ async def test_a_scope_with_jobs_and_without_a_format_is_refused(journal: Counti
 
 
 async def test_a_run_whose_records_are_older_than_itself_pays_for_nothing(tmp_path: Path, store: MediaStore) -> None:
-    """A9: Prefect's database was restored from a backup; the store knows that the run had begun."""
+    """Prefect's database was restored from a backup; the store knows that the run had begun."""
     before, restored = (FolderJournal(str(tmp_path / name), scope="night") for name in ("lost", "restored"))
     await OpenScopes().open(scope_of(before), store)
     for _ in range(2):
@@ -167,7 +167,7 @@ async def test_a_run_whose_records_are_older_than_itself_pays_for_nothing(tmp_pa
 
 
 async def test_recover_records_the_jobs_of_manifests(tmp_path: Path, store: MediaStore) -> None:
-    """A9: each job with a manifest is found again at its address."""
+    """Each job with a manifest is found again at its address."""
     before, restored = (FolderJournal(str(tmp_path / name), scope="night") for name in ("lost", "restored"))
     await OpenScopes().open(scope_of(before), store)
     with pytest.raises(InputError, match="no manifest"):
@@ -189,7 +189,7 @@ async def test_recover_records_the_jobs_of_manifests(tmp_path: Path, store: Medi
 
 
 async def test_a_recovered_job_has_its_costs_texts_and_call_number(tmp_path: Path, store: MediaStore) -> None:
-    """A9: its coins, its texts and its number among equal calls are recorded again, too."""
+    """Its coins, its texts and its number among equal calls are recorded again, too."""
     manifest = Manifest(
         key="ab" * 12, job=f"night/{'ab' * 12}", base="c" * 40, site="site", account="main", model="m", endpoint="e",
         payload={"prompt": "x"}, flow_version="v", label="dawn", graph="g", order=3, task_id="2030",

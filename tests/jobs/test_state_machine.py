@@ -13,8 +13,8 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from rh_prefect.jobs.journal.journal import JSON
 from tests.support.hypothesis_settings import first_finding, search
-from tests.support.job_state_machine import PaidJobs
-from tests.support.memory_journal import MemoryPlace
+from tests.support.world.job_state_machine import PaidJobs
+from tests.support.world.memory_journal import MemoryPlace
 
 
 def test_no_job_is_paid_twice_or_lost_in_any_order_of_events() -> None:

@@ -28,12 +28,12 @@ from rh_prefect.jobs.options import Options
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.step_executor import LIMITER_PAUSES
 from rh_prefect.media.store import MediaStore
-from tests.support import samples
-from tests.support.memory_journal import MemoryPlace
-from tests.support.minimal_api import MinimalApi
-from tests.support.pooled_run import PooledRun, pictures
-from tests.support.simulated_process import Process, machines
-from tests.support.virtual_time import VirtualLoop
+from tests.support.processes.pooled_run import PooledRun, pictures
+from tests.support.samples import media as samples
+from tests.support.servers.minimal_api import MinimalApi
+from tests.support.world.memory_journal import MemoryPlace
+from tests.support.world.simulated_process import Process, machines
+from tests.support.world.virtual_time import VirtualLoop
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ class Watched(PooledRun):
 
 
 async def test_a_call_without_a_budget_counts_before_its_inputs_are_uploaded(rh: Emulator, tmp_path: Path) -> None:
-    """A20: an upload of large inputs takes long, and a concurrent budget must count the price of this call."""
+    """An upload of large inputs takes long, and a concurrent budget must count the price of this call."""
     run = Watched(rh, tmp_path, members=("main",))
     photo = str(samples.png(tmp_path / "photo.png"))
     await run.all([models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5")])
@@ -179,7 +179,7 @@ UNPRICED = next(
 
 
 async def test_a_call_without_a_budget_is_priced_if_its_run_has_a_budget(run: PooledRun) -> None:
-    """A20: an unknown price is requested before the submission, so that its record has the price."""
+    """An unknown price is requested before the submission, so that its record has the price."""
     await run.all(pictures(1), budget=1.0)
     await run.all([models.input_for(UNPRICED)(prompt="a lighthouse")])
     assert len([one for one in run.rh.recorder.requests if "price-preview" in one.path]) == 1

@@ -23,8 +23,8 @@ from rh_prefect.jobs.journal.spool import Spool, Spooled
 from rh_prefect.jobs.manual_repair import adopt, mark_refused
 from rh_prefect.jobs.requests.request_preparation import JobRequest
 from rh_prefect.jobs.submission import Submitter
-from tests.support.contexts import context_of, services
-from tests.support.job_records import BASE, KEY, TASK, dead_owner, intent, ticket, unknown, write
+from tests.support.samples.contexts import context_of, services
+from tests.support.world.job_records import BASE, KEY, TASK, dead_owner, intent, ticket, unknown, write
 
 QUEUED = TaskView(task_id=TASK, status="QUEUED")
 
@@ -422,7 +422,7 @@ async def test_a_refusal_is_not_spooled(open_submitter: OpenSubmitter, rh: Runni
 async def test_the_ticket_is_spooled_off_the_loops_thread(
     journal: FlakyJournal, rh: RunningHub, tmp_path: Path, open_submitter: OpenSubmitter
 ) -> None:
-    """A26: the loop continues while the ticket is flushed to the disk."""
+    """The loop continues while the ticket is flushed to the disk."""
     threads: list[int] = []
     spool = Spool(tmp_path / "flushed", flush=lambda _: threads.append(threading.get_ident()))
     order = JobRequest(model="m", endpoint="m", site="s", payload={"prompt": "x"}, base=BASE)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.holding_proxy import Proxy
-from tests.support.killed_pipelines import Prefects, pipeline_processes
-from tests.support.prefect_server import PrefectServer
+from tests.support.processes.killed_pipelines import Prefects, pipeline_processes
+from tests.support.servers.holding_proxy import Proxy
+from tests.support.servers.prefect_server import PrefectServer
 
 
 @pytest.fixture(scope="session")

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.emulator import Emulator
-from tests.support import samples
-from tests.support.film_run import FilmRun, staged
-from tests.support.flow_process import Said
-from tests.support.holding_proxy import Proxy
-from tests.support.prefect_server import PrefectServer
+from tests.support.processes.film_run import FilmRun, staged
+from tests.support.processes.flow_process import Said
+from tests.support.samples import media as samples
+from tests.support.servers.holding_proxy import Proxy
+from tests.support.servers.prefect_server import PrefectServer
 
-pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.prefect]
 
 BATCH, ROWS = "rh_prefect.flows:batch", 40
 

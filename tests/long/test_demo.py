@@ -12,7 +12,7 @@ import pytest
 
 from rh_prefect.media import edit
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 
 
 def test_the_second_run_of_the_demo_is_free(tmp_path: Path) -> None:

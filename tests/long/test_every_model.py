@@ -9,8 +9,8 @@ import pytest
 
 from rh_prefect import catalog
 from rh_prefect.emulator import Emulator
-from tests.support.minimal_calls import run_all, small_emulator
-from tests.support.reading_comparison import WireReading, requests, usual_requests
+from tests.support.samples.minimal_calls import run_all, small_emulator
+from tests.support.world.reading_comparison import WireReading, requests, usual_requests
 
 pytestmark = pytest.mark.long
 
@@ -27,7 +27,7 @@ def asking(small: Emulator, tmp_path: Path) -> Iterator[WireReading]:
         yield reading
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("output", ["image", "video", "audio", "3d", "text"])
 def test_the_client_and_the_emulator_read_every_request_alike(asking: WireReading, output: str) -> None:
     """The same verdict and the same price, over HTTP, on what the client sends.
@@ -44,7 +44,7 @@ def test_the_client_and_the_emulator_read_every_request_alike(asking: WireReadin
     assert apart == []
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_the_client_and_the_emulator_take_the_same_files(asking: WireReading) -> None:
     apart = [
         (model.name, param.key, verdict)
@@ -55,7 +55,6 @@ def test_the_client_and_the_emulator_take_the_same_files(asking: WireReading) ->
     assert apart == []
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("output", ["image", "video", "audio", "3d", "text"])
 async def test_every_model_makes_what_it_says_for_the_price_that_was_estimated(
     small: Emulator, output: str, tmp_path: Path

@@ -1,9 +1,9 @@
 """Each fault of the emulator at each step of a paid job's life: once, several times, and for as long as it lasts.
 
 A cell of the matrix is a flow run of three jobs with one fault; then it is run again without. What must hold is looked
-at after both, see `tests.support.invariants`: in the end everything is done, and as many tasks are paid for as there
-are jobs, apart from submits of which nobody could know, which were reported as such. The cells come from the registry
-of faults itself, so that a new fault is in the matrix by itself.
+at after both, see `tests.support.world.invariants`: in the end everything is done, and as many tasks are paid for as
+there are jobs, apart from submits of which nobody could know, which were reported as such. The cells come from the
+registry of faults itself, so that a new fault is in the matrix by itself.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from rh_prefect.emulator.faults import Kind, Route
 from rh_prefect.errors import CODES, InputError
 from rh_prefect.jobs.lifecycle import is_hopeless
 from rh_prefect.jobs.options import Options
-from tests.support import samples
-from tests.support.resume_scenario import Scenario, come_true, jobs, open_trial
+from tests.support.samples import media as samples
+from tests.support.world.resume_scenario import Scenario, come_true, jobs, open_trial
 
 pytestmark = [
     pytest.mark.long,
@@ -184,7 +184,7 @@ def quiet() -> Iterator[None]:
     prefect.setLevel(before)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("on", STEPS)
 async def test_a_fault(on: Route, tmp_path: Path) -> None:
     chosen = [cell for cell in cells() if cell.fault.on == on]

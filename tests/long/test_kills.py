@@ -19,12 +19,12 @@ import pytest
 
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.media.media import Media
-from tests.support import samples
-from tests.support.film_run import JOBS, MOTION, PICTURE, SPEECH, UPSCALE, FilmRun, staged, wait_until
-from tests.support.flow_process import FlowProcess
-from tests.support.holding_proxy import Proxy
-from tests.support.prefect_server import PrefectServer
-from tests.support.s3 import S3Server
+from tests.support.processes.film_run import JOBS, MOTION, PICTURE, SPEECH, UPSCALE, FilmRun, staged, wait_until
+from tests.support.processes.flow_process import FlowProcess
+from tests.support.samples import media as samples
+from tests.support.servers.holding_proxy import Proxy
+from tests.support.servers.prefect_server import PrefectServer
+from tests.support.servers.s3 import S3Server
 
 pytestmark = [pytest.mark.long, pytest.mark.prefect]
 
@@ -60,7 +60,7 @@ def hold_submit(stage: FilmRun, endpoint: str, *, number: int = 1) -> FlowProces
     """Begins a film whose POST for one job is accepted and not answered, and waits until all else has come to rest."""
     stage.rh.faults.add(Fault("submit", endpoint=endpoint, number=number, kind="hold", seconds=120))
     child = stage.begin()
-    assert stage.rh.held.wait(seconds=60)
+    assert stage.rh.held.wait(seconds=300)
     child.wait_until_heard("job", OTHERS[endpoint], state="succeeded")
     return child
 
@@ -69,7 +69,7 @@ def hold_query(stage: FilmRun, endpoint: str) -> FlowProcess:
     """Begins a film of which one task is asked for and not answered, and waits until all else has come to rest."""
     stage.rh.faults.add(Fault("query", endpoint=endpoint, number=1, kind="hold", seconds=120))
     child = stage.begin()
-    assert stage.rh.held.wait(seconds=60)
+    assert stage.rh.held.wait(seconds=300)
     child.wait_until_heard("job", OTHERS[endpoint], state="succeeded")
     return child
 
@@ -117,7 +117,7 @@ def test_before_the_claim_is_recorded(stage: FilmRun) -> None:
 def test_while_polling(stage: FilmRun) -> None:
     stage.rh.faults.add(Fault("query", endpoint=UPSCALE, number=1, kind="hold", seconds=120))
     child = stage.begin()
-    assert stage.rh.held.wait(seconds=60)
+    assert stage.rh.held.wait(seconds=300)
     child.wait_until_heard("job", OTHERS[UPSCALE], state="succeeded")
     assert not stage.kill(child)
     stage.check(stage.finish(set()))
@@ -184,7 +184,7 @@ def test_while_the_film_is_cut(stage: FilmRun) -> None:
 def test_during_an_upload(stage: FilmRun) -> None:
     stage.rh.faults.add(Fault("upload", number=1, kind="hold", seconds=120))
     child = stage.begin()
-    assert stage.rh.held.wait(seconds=60)
+    assert stage.rh.held.wait(seconds=300)
     child.wait_until_heard("job", OTHERS[MOTION], state="succeeded")
     assert not stage.kill(child)
     stage.check(stage.finish(set()))
@@ -211,7 +211,7 @@ def test_again_and_again(stage: FilmRun) -> None:
     stage.rh.faults.add(Fault("upload", number=1, kind="hold", seconds=120))
     child = stage.begin(spares=3)
     for succeeded in (6, 7, 7):
-        assert stage.rh.held.wait(seconds=60)
+        assert stage.rh.held.wait(seconds=300)
         child.wait_until_heard("job", succeeded, state="succeeded")
         assert not stage.kill(child)
         stage.rh.faults.clear()

@@ -1,7 +1,7 @@
 """The store fails, and the Prefect API fails, at each step that writes or reads them; when they are back, it goes on.
 
 What fails is told by what a proxy in front of the real server sees, never by the time. Nothing may be paid for that is
-not recorded, or reported with its task id; see `tests.support.invariants`.
+not recorded, or reported with its task id; see `tests.support.world.invariants`.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from tests.e2e import flows
-from tests.support import samples
-from tests.support.faulty_proxy import FaultyProxy, Kind
-from tests.support.film_run import FilmRun, staged
-from tests.support.flow_process import ROOT, FlowProcess
-from tests.support.hang_dump import hang_dump
-from tests.support.holding_proxy import Proxy
-from tests.support.invariants import Place, Told, broken, gather
-from tests.support.prefect_server import PrefectServer
-from tests.support.resume_scenario import Scenario, jobs, open_trial
-from tests.support.s3 import S3Server
+from tests.support.processes.film_run import FilmRun, staged
+from tests.support.processes.flow_process import ROOT, FlowProcess
+from tests.support.processes.hang_dump import hang_dump
+from tests.support.samples import media as samples
+from tests.support.servers.faulty_proxy import FaultyProxy, Kind
+from tests.support.servers.holding_proxy import Proxy
+from tests.support.servers.prefect_server import PrefectServer
+from tests.support.servers.s3 import S3Server
+from tests.support.world.invariants import Place, Told, broken, gather
+from tests.support.world.resume_scenario import Scenario, jobs, open_trial
 
 pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -213,7 +213,7 @@ async def _problems(cell: Cell, opened: Opened) -> list[str]:
         return wrong + await trial.problems(is_over=True)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 async def test_the_store(s3: S3Server, tmp_path: Path) -> None:
     steps = (*STORE, *(step for step in AGAIN if step not in JOURNAL_AGAIN))
     cells = [
@@ -224,7 +224,7 @@ async def test_the_store(s3: S3Server, tmp_path: Path) -> None:
     await all_hold(cells, tmp_path, lambda folder, cell: with_store(s3, folder, cell))
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 async def test_the_prefect_api(prefect_server: PrefectServer, tmp_path: Path) -> None:
     cells = [Cell(step, kind, times) for step in (*JOURNAL, *JOURNAL_AGAIN) for kind, times in LASTING]
     await all_hold(cells, tmp_path, lambda folder, cell: with_journal(prefect_server, folder, cell))
@@ -273,7 +273,7 @@ def open_stage(prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Pa
 
         def make(**env: str) -> FilmRun:
             rh = stack.enter_context(Emulator(long_side=96, least_bytes=LARGE))
-            env["PYTHONPATH"] = str(ROOT / "tests/support/unprivileged")
+            env["PYTHONPATH"] = str(ROOT / "tests/support/processes/unprivileged")
             return stack.enter_context(staged(prefect_server, prefect_proxy, rh, tmp_path, **env))
 
         yield make
@@ -340,7 +340,7 @@ def test_a_disk_that_is_full_before_the_end_of_an_output(open_stage: Open, other
     stage = open_stage(RH_STORAGE_URL=str(other_disk))
     stage.rh.faults.add(Fault("query", number=1, kind="hold", seconds=60))
     child = stage.begin(PATIENT, {"retries": 0})
-    assert stage.rh.held.wait(seconds=60)
+    assert stage.rh.held.wait(seconds=300)
     in_the_way = other_disk / "patient"
     in_the_way.write_text("")
     stage.rh.held.release()
@@ -358,7 +358,7 @@ def test_a_disk_that_is_full_before_the_end_of_an_output(open_stage: Open, other
 def test_a_folder_that_becomes_read_only(stage: FilmRun, folder: str) -> None:
     stage.rh.faults.add(Fault("query", number=1, kind="hold", seconds=60))
     child = stage.begin(PATIENT, {"retries": 0})
-    assert stage.rh.held.wait(seconds=60)
+    assert stage.rh.held.wait(seconds=300)
     locked = [path for path in (Path(stage.env[folder]), *Path(stage.env[folder]).rglob("*")) if path.is_dir()]
     for path in locked:
         path.chmod(0o555)

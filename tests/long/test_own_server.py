@@ -9,15 +9,14 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.emulator import Emulator
-from tests.support import samples
-from tests.support.emulator_env import environment
-from tests.support.flow_process import command
-from tests.support.prefect_server import PrefectServer
+from tests.support.processes.flow_process import command
+from tests.support.samples import media as samples
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.prefect_server import PrefectServer
 
 pytestmark = pytest.mark.long
 
 
-@pytest.mark.timeout(300)  # six commands, and three of them start a server
 def test_a_run_is_kept_by_the_command_s_own_server(rh: Emulator, prefect_server: PrefectServer, tmp_path: Path) -> None:
     env = {**prefect_server.env, **environment(rh, tmp_path), "PREFECT_HOME": str(tmp_path / "home")}
     del env["PREFECT_API_URL"]

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.support.branch_programs import PaidBranches
 from tests.support.hypothesis_settings import search
+from tests.support.samples.branch_programs import PaidBranches
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long]
 
 COURSES = 200
 

@@ -14,30 +14,11 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.emulator import Emulator
-from tests.support.killed_pipelines import KilledRuns, Point, Prefects, killed_runs
-from tests.support.s3 import S3Server
+from tests.support.processes.killed_pipelines import FILM, PAYMENTS, KilledRuns, Point, Prefects, killed_runs
+from tests.support.servers.s3 import S3Server
 
-pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.prefect]
 
-FILM = """
-name: killed
-steps:
-  words:
-    model: rhart-text-g-3-flash-preview/text-to-text
-    with: {prompt: Describe a harbour}
-    parse: {text: {max: 9000}}
-  each:
-    foreach: [mug, cup, mug]
-    steps:
-      picture: {model: z-image/turbo, with: {prompt: A $(item)}, same: true}
-      clip: {model: kling-v2.6-pro-image-to-video, from: $(picture), with: {prompt: waves, duration: 5}, same: true}
-      end: {edit: frame, with: {video: $(clip), at: last}, save_as: ends/$(number).png}
-  views: {model: z-image/turbo, takes: 2, with: {prompt: "A harbour: $(words)"}}
-  sheet: {edit: contact_sheet, with: {of: $(views.takes)}, save_as: sheet.jpg}
-outputs: {clips: $(each.clip), sheet: $(sheet)}
-"""
-PAYMENTS = 7
-"""A text, two pictures and two clips, and two takes: the first and the third item are one work each."""
 
 WORK = r"/works/[0-9a-f]+"
 POST = "^POST /openapi/v2/"

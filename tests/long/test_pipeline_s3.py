@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.emulator import Emulator, Fault
-from tests.long.test_pipeline_kills import FILM, PAYMENTS
-from tests.support.killed_pipelines import KilledRuns, Prefects, killed_runs
-from tests.support.s3 import S3Server
+from tests.support.processes.killed_pipelines import FILM, PAYMENTS, KilledRuns, Prefects, killed_runs
+from tests.support.servers.s3 import S3Server
 
-pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.prefect]
 
 
 @pytest.fixture

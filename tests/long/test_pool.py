@@ -20,10 +20,10 @@ import pytest
 
 from rh_prefect.blocks import RunningHubCredentials, RunningHubPool
 from rh_prefect.emulator import Emulator
-from tests.support.film_run import FilmRun, staged, wait_until
-from tests.support.flow_process import FlowProcess, command
-from tests.support.holding_proxy import Proxy
-from tests.support.prefect_server import PrefectServer
+from tests.support.processes.film_run import FilmRun, staged, wait_until
+from tests.support.processes.flow_process import FlowProcess, command
+from tests.support.servers.holding_proxy import Proxy
+from tests.support.servers.prefect_server import PrefectServer
 
 pytestmark = [pytest.mark.long, pytest.mark.prefect]
 

@@ -25,20 +25,20 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.jobs.manual_repair import adopt, mark_refused
 from rh_prefect.media.store import MediaStore
-from tests.support import invariants
-from tests.support.deployment_server import Worker, Workplace, workplace
-from tests.support.emulator_env import environment
-from tests.support.invariants import Place
-from tests.support.postgres import PROGRAMS, WHY_NOT, dump, postgres
-from tests.support.prefect_server import free_port
+from tests.support.servers.deployment_server import Worker, Workplace, workplace
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.postgres import PROGRAMS, WHY_NOT, dump, postgres
+from tests.support.servers.prefect_server import free_port
+from tests.support.world import invariants
+from tests.support.world.invariants import Place
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(480), pytest.mark.skipif(not PROGRAMS, reason=WHY_NOT)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200), pytest.mark.skipif(not PROGRAMS, reason=WHY_NOT)]
 
 SLOTS, ROWS = 6, 16
 REFUSALS_A_JOB = 1
 """What is looked for is a storm: two or three in all are usual, and once it were nine, for who asks first for a slot
 depends on the machine. How few there are is measured by the benchmarks."""
-PATIENCE = 120.0
+PATIENCE = 600.0
 """Seconds for what takes a few: a flow run's process needs up to twenty to begin where others use the cores."""
 
 

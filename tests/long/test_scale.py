@@ -16,10 +16,10 @@ from rh_prefect.jobs.journal.job_records import jobs_of
 from rh_prefect.jobs.journal.record_types import Intent
 from rh_prefect.jobs.run_cancellation import cancel_scope
 from rh_prefect.prefect_api import disconnect
-from tests.support.prefect_server import PrefectServer
-from tests.support.seeded_run import seed
+from tests.support.servers.prefect_server import PrefectServer
+from tests.support.world.seeded_run import seed
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 JOBS = 8000
 RUNNING = 50
@@ -48,7 +48,7 @@ class Hub:
 async def test_8000_jobs_are_listed_in_one_go_and_what_runs_is_cancelled(
     server: PrefectServer,
 ) -> None:
-    """A24: 8,000 jobs are listed without a request for each, and what runs is cancelled."""
+    """8,000 jobs are listed without a request for each, and what runs is cancelled."""
     run, hub = await seed(server, JOBS, running=RUNNING), Hub()
 
     async def client_for(_: Intent) -> Hub:

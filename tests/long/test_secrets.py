@@ -24,18 +24,18 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import RESTYLE, TEXT_TO_IMAGE
 from tests.long import secret_flows
 from tests.long.secret_flows import MODULE
-from tests.support import samples
-from tests.support.emulator_env import environment
-from tests.support.film_run import FilmRun, staged, wait_until
-from tests.support.flow_process import FlowProcess, command
-from tests.support.holding_proxy import Proxy
-from tests.support.invariants import Evidence, broken, forms
-from tests.support.prefect_server import PrefectServer
-from tests.support.s3 import ADMIN, S3Server
-from tests.support.suspended_runs import state_of
-from tests.support.webhook_receiver import receiver_process
+from tests.support.processes.film_run import FilmRun, staged, wait_until
+from tests.support.processes.flow_process import FlowProcess, command
+from tests.support.samples import media as samples
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.holding_proxy import Proxy
+from tests.support.servers.prefect_server import PrefectServer
+from tests.support.servers.s3 import ADMIN, S3Server
+from tests.support.servers.webhook_receiver import receiver_process
+from tests.support.world.invariants import Evidence, broken, forms
+from tests.support.world.suspended_runs import state_of
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 LOUD = {
     "PREFECT_LOGGING_LEVEL": "DEBUG",
@@ -175,7 +175,7 @@ class Show:
         self.run("resting", run=run).ended()
         assert asyncio.run(state_of(run)) == "Suspended"
         self.rh.clock.factor = FAST
-        wait_until(lambda: asyncio.run(state_of(run)) == "Resuming", seconds=90)
+        wait_until(lambda: asyncio.run(state_of(run)) == "Resuming", seconds=500)
         assert self.run("resting", run=run).ended() == 0
 
     def spool(self) -> str:

@@ -26,7 +26,7 @@ from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Request
 from rh_prefect.jobs.run_cancellation import cancel_scope
 from rh_prefect.workflows import WorkflowInput
-from tests.support.pooled_run import PooledRun, pictures
+from tests.support.processes.pooled_run import PooledRun, pictures
 
 pytestmark = pytest.mark.long
 
@@ -77,7 +77,7 @@ def spent(folder: Path, *options: str) -> dict[str, tuple[int, str]]:
     env |= {"RH_STATE_DIR": str(folder / "state"), "PREFECT_HOME": str(folder / "prefect")}
     env.pop("PREFECT_API_URL", None)
     command = [sys.executable, "-m", "rh_prefect.cli", "spend", *options]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     sums = re.findall(r"^total +(\d+) task\(s\) +(?:([\d.]+) (\w+)|unknown: (\d+))", done.stdout, re.MULTILINE)
     return {unit or "unknown": (int(tasks), amount or unknown) for tasks, amount, unit, unknown in sums}
@@ -93,7 +93,7 @@ def charged(rh: Emulator) -> dict[str, Decimal]:
 
 
 async def test_200_jobs_cost_what_the_books_say(rh: Emulator, tmp_path: Path) -> None:
-    """A21: failures, cancellations, lost attempts and two currencies, beside coins; by the service's own books."""
+    """Failures, cancellations, lost attempts and two currencies, beside coins; by the service's own books."""
     cny = PooledRun(rh, tmp_path, members=("main",))
     usd, coins = replace(cny, members=("dollars",)), replace(cny, members=("consumer",))
     journal = cny.journal

@@ -9,10 +9,10 @@ from hypothesis import seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.support.hypothesis_settings import first_finding, search
-from tests.support.job_state_machine import PaidJobs
-from tests.support.simulated_process import Body, Machine, machines, seen
+from tests.support.world.job_state_machine import PaidJobs
+from tests.support.world.simulated_process import Body, Machine, machines, seen
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long]
 
 COURSES = 250
 

@@ -21,15 +21,15 @@ from prefect.states import Cancelling
 
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from tests.support.deployment_server import Worker, Workplace, workplace
-from tests.support.emulator_env import environment
-from tests.support.webhook_receiver import TOKEN, ReceiverProcess
+from tests.support.servers.deployment_server import Worker, Workplace, workplace
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.webhook_receiver import TOKEN, ReceiverProcess
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long]
 
 FLOWS = "tests.long.suspending_flows"
 MANY, BATCH, RETRIED = "suspending-pictures/test", "suspending-batch/test", "retried-pictures/test"
-SECONDS = 120.0
+SECONDS = 600.0
 """For what takes two starts of a flow run's process."""
 
 

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import pytest
 
 from rh_prefect.media.store import MediaStore
-from tests.support import samples
+from tests.support.samples import media as samples
 
 
 @pytest.fixture(params=["file", "memory", pytest.param("s3", marks=pytest.mark.s3)])

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from rh_prefect.media.edit import concat, mix, mux
-from tests.support import clip_samples, samples
-from tests.support.clip_samples import BLUE, GREEN, RED, near
+from tests.support.samples import clip_samples
+from tests.support.samples import media as samples
+from tests.support.samples.clip_samples import BLUE, GREEN, RED, near
 
 
 def _packets(path: Path) -> list[bytes]:

@@ -11,8 +11,9 @@ import pytest
 
 from rh_prefect.errors import InputError
 from rh_prefect.media.edit import concat, extract_audio, trim
-from tests.support import clip_samples, samples
-from tests.support.clip_samples import BLACK, BLUE, GREEN, RED, near
+from tests.support.samples import clip_samples
+from tests.support.samples import media as samples
+from tests.support.samples.clip_samples import BLACK, BLUE, GREEN, RED, near
 
 
 @pytest.fixture

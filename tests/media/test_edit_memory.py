@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rh_prefect.media.edit import concat, last_frame, mix, mux
-from tests.support import clip_samples
+from tests.support.samples import clip_samples
 
 STATUS = Path("/proc/self/status")
 pytestmark = pytest.mark.skipif(not STATUS.exists(), reason="peak memory is read from Linux's /proc")

@@ -8,7 +8,8 @@ import pytest
 
 from rh_prefect.errors import InputError
 from rh_prefect.media.edit import audio_level, mix
-from tests.support import clip_samples, samples
+from tests.support.samples import clip_samples
+from tests.support.samples import media as samples
 
 VOICE, MUSIC = 440, 3000
 

@@ -9,8 +9,9 @@ from PIL import Image
 
 from rh_prefect.errors import MediaError, StoreError
 from rh_prefect.media.edit import audio_level, concat, contact_sheet, last_frame, mix, mux, poster, thumbnail
-from tests.support import clip_samples, samples
-from tests.support.clip_samples import RED
+from tests.support.samples import clip_samples
+from tests.support.samples import media as samples
+from tests.support.samples.clip_samples import RED
 
 Edit = Callable[[Path, Path], object]
 

@@ -11,8 +11,9 @@ from PIL import Image
 
 from rh_prefect.errors import InputError
 from rh_prefect.media.edit import contact_sheet, last_frame, poster, thumbnail
-from tests.support import clip_samples, samples
-from tests.support.clip_samples import BLUE, GREEN, RED, Colour, near
+from tests.support.samples import clip_samples
+from tests.support.samples import media as samples
+from tests.support.samples.clip_samples import BLUE, GREEN, RED, Colour, near
 
 GROUND = (24, 24, 27)
 

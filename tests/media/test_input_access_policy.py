@@ -52,7 +52,7 @@ PRIVATE = [
 
 @pytest.mark.parametrize("address", PRIVATE)
 def test_what_is_not_an_address_of_the_internet(address: str) -> None:
-    """B9: private, loopback, link-local, shared, multicast and metadata addresses, in IPv6 forms, too."""
+    """Private, loopback, link-local, shared, multicast and metadata addresses, in IPv6 forms, too."""
     assert not is_public(address)
 
 
@@ -120,7 +120,7 @@ def no_private_links(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_private_links")
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]"])
 def test_a_link_to_this_machine_is_not_read(files: int, host: str) -> None:
-    """B9: nothing is asked of a private address, however it is written."""
+    """Nothing is asked of a private address, however it is written."""
     with (
         pytest.raises(MediaError, match=r"not a public address|cannot be read"),
         open_input(f"http://{host}:{files}/x"),
@@ -130,7 +130,7 @@ def test_a_link_to_this_machine_is_not_read(files: int, host: str) -> None:
 
 
 def test_private_links_are_read_where_the_setting_allows_them(files: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """B9: RH_ALLOW_PRIVATE_LINKS says so."""
+    """RH_ALLOW_PRIVATE_LINKS says so."""
     monkeypatch.setenv("RH_ALLOW_PRIVATE_LINKS", "0")
     with pytest.raises(MediaError, match="RH_ALLOW_PRIVATE_LINKS"), open_input(f"http://127.0.0.1:{files}/x"):
         pass
@@ -288,7 +288,7 @@ def read(transport: CheckedTransport, url: str) -> bytes:
 
 
 def test_a_name_that_leads_to_this_machine_is_not_read(files: int) -> None:
-    """B9: the name is resolved, and each of its addresses is checked."""
+    """The name is resolved, and each of its addresses is checked."""
     for answer in (["127.0.0.1"], ["1.1.1.1", "127.0.0.1"]):
         with pytest.raises(MediaError, match=r"files\.example may not be read: 127\.0\.0\.1"):
             read(CheckedTransport(OPEN, resolve=Names(answer)), f"http://files.example:{files}/x")
@@ -296,7 +296,7 @@ def test_a_name_that_leads_to_this_machine_is_not_read(files: int) -> None:
 
 
 def test_the_address_that_is_checked_is_the_one_that_is_connected_to() -> None:
-    """B9: a name that has another address a moment later is not asked for again."""
+    """A name that has another address a moment later is not asked for again."""
     names = Names(["192.0.2.1"], ["127.0.0.1"])
     with pytest.raises((MediaError, httpx.ConnectError)):
         read(CheckedTransport(OPEN, resolve=names), "http://files.example:9/x")
@@ -304,7 +304,7 @@ def test_the_address_that_is_checked_is_the_one_that_is_connected_to() -> None:
 
 
 def test_a_redirect_to_a_private_address_is_not_followed(files: int) -> None:
-    """B9: each redirect is checked as the first link is."""
+    """Each redirect is checked as the first link is."""
     below = InputAccess(roots=(f"http://127.0.0.1:{files}/open",))
     with open_client(below, timeout=TIMEOUT) as client:
         assert client.get(f"http://127.0.0.1:{files}/open/a").content == b"secret"
@@ -329,7 +329,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_deployment_reads_files_below_its_roots_only(folder: Path) -> None:
-    """B9: neither another folder, nor file://, nor a symbolic link, nor dots lead out of the roots."""
+    """Neither another folder, nor file://, nor a symbolic link, nor dots lead out of the roots."""
     deployed = InputAccess(roots=(str(folder), "s3://bucket/inputs"), is_restricted=True)
     for allowed in (f"{folder}/a.png", f"file://{folder}/a.png", "s3://bucket/inputs/x/a.png", "s3a://bucket/inputs/b"):
         deployed.check(allowed)
@@ -362,7 +362,7 @@ def test_on_the_command_line_local_files_and_other_places_are_read(folder: Path)
 
 
 def test_a_message_tells_no_secret_of_what_it_refuses() -> None:
-    """B9: a refused address is shown without password and query."""
+    """A refused address is shown without password and query."""
     for source in ("ftp://u:pa55w0rd@10.0.0.1/a", "http://h.example/a?token=pa55w0rd"):
         with pytest.raises(MediaError) as caught:
             InputAccess(is_restricted=True).check(source)
@@ -370,7 +370,7 @@ def test_a_message_tells_no_secret_of_what_it_refuses() -> None:
 
 
 def test_the_setting_restricts_inputs_everywhere(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """B9: RH_RESTRICT_INPUTS and RH_INPUT_ROOTS are asked for each file that is read."""
+    """RH_RESTRICT_INPUTS and RH_INPUT_ROOTS are asked for each file that is read."""
     monkeypatch.setenv("RH_RESTRICT_INPUTS", "1")
     monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "out"))
     with pytest.raises(MediaError, match="RH_INPUT_ROOTS"):

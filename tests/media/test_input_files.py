@@ -18,8 +18,8 @@ from rh_prefect.errors import MediaError
 from rh_prefect.media.input_files import Source, fetch, file_state, identity_uri, open_input, shown, unsigned_uri
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
-from tests.support import samples
-from tests.support.s3 import S3Server
+from tests.support.samples import media as samples
+from tests.support.servers.s3 import S3Server
 
 PICTURE = samples.picture("PNG")
 SIGNED = "X-Amz-Algorithm=AWS4&X-Amz-Credential=canary&X-Amz-Signature=canary"
@@ -195,7 +195,7 @@ OSS = "x-oss-signature-version=4&x-oss-credential=1&x-oss-date=2&x-oss-expires=3
     ],
 )
 def test_a_presigned_link_has_a_second_name_without_its_signature(query: str, left: str) -> None:
-    """N3: the second name leaves out the exact parameters of a signature, and keeps what says which file is meant."""
+    """The second name leaves out the exact parameters of a signature, and keeps what says which file is meant."""
     assert unsigned_uri(f"https://h/a.png?{query}") == f"https://h/a.png{left}"
 
 
@@ -231,7 +231,7 @@ def test_what_is_no_presigned_link_has_no_second_name(source: str) -> None:
     ],
 )
 def test_links_that_differ_in_anything_are_two_sources(one: str, other: str) -> None:
-    """A3, N3: nothing is cut out of a link's name: each parameter, and the user, may say which file is meant."""
+    """Nothing is cut out of a link's name: each parameter, and the user, may say which file is meant."""
     assert identity_uri(one) != identity_uri(other)
 
 
@@ -279,7 +279,7 @@ def test_what_is_shown_has_no_query_and_no_user() -> None:
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "socket"])
 def test_what_has_no_end_is_refused_at_once(tmp_path: Path, kind: str) -> None:
-    """B5: a pipe, a device or a socket as input is refused with a clear error, and is not waited for."""
+    """A pipe, a device or a socket as input is refused with a clear error, and is not waited for."""
     path = tmp_path / "photo.png"
     if kind == "pipe":
         os.mkfifo(path)
@@ -295,7 +295,7 @@ def test_what_has_no_end_is_refused_at_once(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_stream_that_never_ends_is_given_up(tmp_path: Path, web: str) -> None:
-    """B5: a link whose host sends a little at a time for ever is given up after a time limit."""
+    """A link whose host sends a little at a time for ever is given up after a time limit."""
     with pytest.raises(MediaError, match=r"/drip was not complete after 1 s of reading"):
         fetch(f"{web}/drip", tmp_path / "copy", seconds=1)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.media.probe import DownloadDefect, defect_of, probe
-from tests.support import samples
+from tests.support.samples import media as samples
 
 PAGE = b"<!doctype html><html><body>Please try again later.</body></html>"
 
@@ -35,7 +35,7 @@ def test_a_whole_file_has_no_flaw(tmp_path: Path, make: Callable[[Path], Path], 
 
 @pytest.mark.parametrize("extension", ["json", "txt", "bin"])
 def test_deeply_nested_json_is_a_text(tmp_path: Path, extension: str) -> None:
-    """A16: an output with a thousand nested brackets is collected, not a RecursionError."""
+    """An output with a thousand nested brackets is collected, not a RecursionError."""
     nested = written(tmp_path / "a.part", b"[" * 1000 + b"]" * 1000)
     assert defect_of(nested, extension=extension) is None
     assert probe(nested).kind == "text"

@@ -95,14 +95,14 @@ def test_a_name_stays_in_the_store(name: str) -> None:
     ],
 )
 def test_a_template_that_formats_a_field_is_refused(template: str) -> None:
-    """A17: of formats only {index:0Nd} is allowed; others fold names, fail late or take all the memory."""
+    """Of formats only {index:0Nd} is allowed; others fold names, fail late or take all the memory."""
     with pytest.raises(ConfigError, match="formats the field"):
         MediaStore("out", template=template)
 
 
 @pytest.mark.parametrize("template", ["{task}{index}", "{index}{task}", "{run}{index}-{key}", "{key}-{run}{index:02d}"])
 def test_an_index_beside_another_field_is_refused(template: str) -> None:
-    """A17: task 1 with file 11 and task 11 with file 1 would share a name."""
+    """Task 1 with file 11 and task 11 with file 1 would share a name."""
     with pytest.raises(ConfigError, match=r"between \{index\} and"):
         MediaStore("out", template=template)
 
@@ -129,7 +129,7 @@ def _names(runs: list[str]) -> set[str]:
     ],
 )
 def test_each_scope_has_file_names_of_its_own(runs: list[str]) -> None:
-    """A5: names that were cut or cleaned to the same text carry a hash of the whole."""
+    """Names that were cut or cleaned to the same text carry a hash of the whole."""
     assert len(_names(runs)) == len(runs)
 
 
@@ -141,5 +141,5 @@ def test_a_name_that_can_stay_as_it_is_stays() -> None:
 
 @pytest.mark.parametrize("ext", ["../x", "a/b", "p g", "x" * 17, "é"])
 def test_what_cannot_be_an_extension_is_bin(ext: str) -> None:
-    """B1: an extension that RunningHub names is letters and digits."""
+    """An extension that RunningHub names is letters and digits."""
     assert MediaStore("out").name_for(**FIELDS | {"ext": ext}).endswith("-1.bin")

@@ -16,7 +16,7 @@ from PIL import Image
 
 from rh_prefect.errors import MediaError
 from rh_prefect.media.probe import Facts, defect_of, probe
-from tests.support import samples
+from tests.support.samples import media as samples
 
 SIZE: dict[str, Any] = {"width": 64, "height": 48}
 VIDEO: dict[str, Any] = {**SIZE, "fps": 12.0, "has_audio": True}

@@ -22,8 +22,9 @@ from rh_prefect.media.edit.single_file_edits import (
     watermark,
 )
 from rh_prefect.media.edit.video_reader import Fit
-from tests.support import clip_samples, samples
-from tests.support.clip_samples import BLACK, BLUE, GREEN, RED, near
+from tests.support.samples import clip_samples
+from tests.support.samples import media as samples
+from tests.support.samples.clip_samples import BLACK, BLUE, GREEN, RED, near
 
 
 @pytest.fixture

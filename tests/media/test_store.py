@@ -21,9 +21,9 @@ from rh_prefect.errors import MediaError, StoreError
 from rh_prefect.media.storage_errors import as_store_error
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.writers import PART_SIZE
-from tests.support import samples
-from tests.support.counting_filesystem import register
-from tests.support.s3 import S3Server
+from tests.support.samples import media as samples
+from tests.support.servers.s3 import S3Server
+from tests.support.world.counting_filesystem import register
 
 
 class BreaksAfter(io.BytesIO):
@@ -169,13 +169,13 @@ def test_nobody_sees_a_file_being_written(store: MediaStore) -> None:
         def read(self, size: int | None = -1) -> bytes:
             if self.left <= 2 * PART_SIZE:
                 middle.set()
-                assert go_on.wait(30)
+                assert go_on.wait(300)
             return super().read(size) if self.left else b""
 
     writer = threading.Thread(target=store.write_stream, args=("a.bin", Waits(5 * PART_SIZE)))
     writer.start()
     try:
-        assert middle.wait(30)
+        assert middle.wait(300)
         assert store.read_bytes("a.bin") == b"old"
         assert store.list() == ["a.bin"]
     finally:
@@ -330,7 +330,7 @@ def test_signs_nothing_unless_public(store: MediaStore) -> None:
 
 
 def test_stores_of_one_place_share_its_file_system() -> None:
-    """A25: a store that is made for each flow run does not open a file system, which on S3 takes 1.5 MB."""
+    """A store that is made for each flow run does not open a file system, which on S3 takes 1.5 MB."""
     files, place = register(), f"counted://{uuid.uuid4().hex}"
     for number in range(20):
         MediaStore(place).write_bytes(f"{number}.txt", b"x")

@@ -14,8 +14,8 @@ import pytest
 
 from rh_prefect.errors import ConfigError, StoreError
 from rh_prefect.media.store import MediaStore
-from tests.support import samples
-from tests.support.s3 import S3Server
+from tests.support.samples import media as samples
+from tests.support.servers.s3 import S3Server
 
 
 def failure(store: MediaStore) -> str:
@@ -235,7 +235,7 @@ def test_a_forked_process_goes_on_and_does_not_disturb_its_parent(s3: S3Server) 
         assert os.waitpid(child, 0)[1] == 0
         assert store.list() == ["a.txt", "b.txt"]
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=300)
 
 
 @pytest.mark.parametrize("url", ["s3://media/a//b", "s3://media//a", "gs://media/a///b"])

@@ -15,7 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.writers import PART_SIZE, to_other, writer_for
-from tests.support.s3 import S3Server
+from tests.support.servers.s3 import S3Server
 
 
 class Breaks(io.BytesIO):

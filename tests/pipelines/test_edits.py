@@ -23,10 +23,11 @@ from rh_prefect.pipelines.plan.identity import recipe_id
 from rh_prefect.pipelines.plan.planned_steps import Selection
 from rh_prefect.pipelines.stored_edits import EditResults, Rendering, as_recorded, open_edits
 from rh_prefect.settings import Settings, get_settings
-from tests.pipelines.assets import photo
-from tests.support import clip_samples, samples
-from tests.support.clip_samples import BLUE, GREEN, RED, near
-from tests.support.s3 import S3Server
+from tests.support.samples import clip_samples
+from tests.support.samples import media as samples
+from tests.support.samples.clip_samples import BLUE, GREEN, RED, near
+from tests.support.samples.pipeline_assets import photo
+from tests.support.servers.s3 import S3Server
 
 
 @pytest.fixture
@@ -144,7 +145,7 @@ async def test_of_two_writers_the_second_discards_its_file(tmp_path: Path, clips
 
     def slowly(edit: str, given: Params, folder: Path) -> Rendered:
         begun.set()
-        may_continue.wait(30)
+        may_continue.wait(300)
         return render(edit, given, folder)
 
     first, second = open_edits(store, get_settings()), EditResults(store.url, store, rendering=slowly)

@@ -11,47 +11,14 @@ import jsonschema
 import pytest
 
 from rh_prefect.pipelines.check import SHIPPED
-from rh_prefect.pipelines.file_model import Param
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.schema import models_in, schema
 from rh_prefect.pipelines.yaml_reader import read
-from tests.pipelines.assets import photo, sound, video
-from tests.pipelines.test_messages import LOADERS
 from tests.support import pipeline_pages
+from tests.support.samples.documented_pipelines import TEXTS
+from tests.support.samples.pipeline_values import LOADERS, some
 
-ROOT = Path(__file__).parent.parent.parent
 PLAN_SCHEMA = json.loads((SHIPPED.parent / "plan" / "schema.json").read_text(encoding="utf-8"))
-BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
-TEXTS = {
-    f"{page.name} {number}": code
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-    for number, code in enumerate(BLOCK.findall(page.read_text(encoding="utf-8")), 1)
-    if re.search(r"^steps:", code, re.MULTILINE)
-} | {file.name: file.read_text(encoding="utf-8") for file in SHIPPED.glob("*.yaml")}
-
-
-def some(name: str, param: Param, folder: Path, number: int = 1) -> Any:
-    """A value that a parameter takes."""
-    if param.default is not None:
-        return param.default
-    match param.kind:
-        case "enum":
-            return param.options[0]
-        case "image":
-            return photo(folder / f"{name}{number}.png", number)
-        case "video":
-            return video(folder / f"{name}{number}.mp4", 4)
-        case "audio":
-            return sound(folder / f"{name}{number}.wav", 4)
-        case "files":
-            return [some(name, Param(type=param.of), folder, number) for number in range(3)]
-        case "table":
-            columns = (param.columns or {}).items()
-            return [{key: some(key, one, folder, number) for key, one in columns} for number in range(1, 4)]
-        case "string":
-            return f"{name} {number}"
-        case _:
-            return number + 1
 
 
 @pytest.mark.parametrize("loader", LOADERS, ids=lambda loader: loader.__name__)

@@ -21,8 +21,8 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, Plan
 from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.table_files import open_table
-from tests.pipelines.assets import photo
-from tests.pipelines.test_plan import Records
+from tests.support.samples.pipeline_assets import photo
+from tests.support.world.planned_works import Records
 
 TABLE = """\
 params: {rows: {type: table, columns: {title: string, photo: {type: image, optional: true}}}}
@@ -106,7 +106,7 @@ async def test_a_row_s_text_is_no_folder_of_the_records() -> None:
     assert "works/ is a folder of this package's own records" in problem.message
 
 
-# S2, S3: what a model answers
+# What a model answers
 
 
 ANSWERED = """\
@@ -195,9 +195,6 @@ def test_a_graph_is_a_graph_below_the_folder(tmp_path: Path) -> None:
     (tmp_path / "main.yaml").write_text(text.format("bad.json"))
     with pytest.raises(PipelineError, match="is not a graph in API format"):
         Pipeline.from_file(tmp_path / "main.yaml")
-
-
-# S5, S7
 
 
 async def test_control_characters_and_markup_are_text_in_all_views() -> None:

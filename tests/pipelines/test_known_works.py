@@ -18,12 +18,12 @@ from rh_prefect.pipelines.plan.planned_steps import WorkQuery
 from rh_prefect.pipelines.stored_edits import as_recorded, open_edits
 from rh_prefect.pipelines.works_store import WorksJournal
 from rh_prefect.settings import get_settings
-from tests.emulator.caller import Caller
-from tests.support import samples
-from tests.support.cli_process import run_each
-from tests.support.emulator_env import environment
-from tests.support.pipeline_runs import PipelineRun, picture
-from tests.support.s3 import S3Server
+from tests.support.processes.cli_process import run_each
+from tests.support.samples import media as samples
+from tests.support.servers.caller import Caller
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.s3 import S3Server
+from tests.support.world.pipeline_runs import PipelineRun, picture
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from rh_prefect.pipelines.plan.planned_steps import WorkQuery
 from rh_prefect.pipelines.stored_edits import open_edits
 from rh_prefect.pipelines.works_store import FOLDER, Home
 from rh_prefect.settings import Settings
-from tests.support.pipeline_runs import PipelineRun, picture
+from tests.support.world.pipeline_runs import PipelineRun, picture
 
 
 @pytest.fixture

@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from rh_prefect.flows.pipeline_parameters import RunOptions
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.file_model import RUN_OPTIONS
 from rh_prefect.pipelines.pipeline import Pipeline
-from tests.pipelines.assets import photo
-
-LOADERS = [yaml.SafeLoader, *([yaml.CSafeLoader] if yaml.__with_libyaml__ else [])]
+from tests.support.samples.pipeline_assets import photo
+from tests.support.samples.pipeline_values import LOADERS
 
 PARAMS = """\
 name: film

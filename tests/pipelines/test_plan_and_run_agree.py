@@ -17,8 +17,8 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.stored_edits import open_edits
 from rh_prefect.pipelines.work_runner import WorkCall
 from rh_prefect.settings import get_settings
-from tests.support import samples
-from tests.support.pipeline_runs import PipelineRun
+from tests.support.samples import media as samples
+from tests.support.world.pipeline_runs import PipelineRun
 
 FILE = """
 params: {photo: image}

@@ -22,10 +22,10 @@ from rh_prefect.jobs.journal.process_identity import current_owner
 from rh_prefect.jobs.manual_repair import adopt, mark_refused
 from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.rounds import FOLDER, Rounds, leave_rounds
-from tests.support import samples
-from tests.support.forkserver import FORKS
-from tests.support.memory_journal import MemoryJournal, MemoryPlace
-from tests.support.pipeline_runs import (
+from tests.support.processes.forkserver import FORKS
+from tests.support.samples import media as samples
+from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
+from tests.support.world.pipeline_runs import (
     PipelineRun,
     ProcessKilled,
     Stopped,

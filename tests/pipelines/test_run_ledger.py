@@ -26,8 +26,8 @@ from rh_prefect.pipelines.run_ledger import (
     read_places,
 )
 from rh_prefect.pipelines.works_store import run_name
-from tests.emulator.caller import Caller
-from tests.support.pipeline_runs import PipelineRun, picture
+from tests.support.servers.caller import Caller
+from tests.support.world.pipeline_runs import PipelineRun, picture
 
 HERE, THERE = RecordsPlace(url="/here", storage="disk"), RecordsPlace(url="/there")
 

@@ -10,7 +10,7 @@ import pytest
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, Plan
 from rh_prefect.pipelines.plan.planned_steps import Selection
-from tests.pipelines.test_plan import Records
+from tests.support.world.planned_works import Records
 
 PICTURE = "model: z-image/turbo, with: {prompt: %s}"
 STYLE = (

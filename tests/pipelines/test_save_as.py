@@ -16,8 +16,8 @@ from rh_prefect.media.file_types import sniff
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.save_as import SavedNames
-from tests.support import samples
-from tests.support.s3 import S3Server
+from tests.support.samples import media as samples
+from tests.support.servers.s3 import S3Server
 
 
 class Folding(MemoryFileSystem):

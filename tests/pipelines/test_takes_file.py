@@ -12,7 +12,7 @@ from rh_prefect.errors import InputError
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.takes_file import add_choices, read_choices
-from tests.pipelines.test_plan import ROWS, SHOTS, Records, run
+from tests.support.world.planned_works import ROWS, SHOTS, Records, run
 
 
 def pipeline_in(folder: Path, takes: str) -> Pipeline:

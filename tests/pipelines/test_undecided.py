@@ -10,8 +10,8 @@ import pytest
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, Plan
 from rh_prefect.pipelines.plan.planned_steps import Selection
-from tests.pipelines.assets import photo
-from tests.pipelines.test_plan import Records, run
+from tests.support.samples.pipeline_assets import photo
+from tests.support.world.planned_works import Records, run
 
 ASK = "model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: x}, parse: {object: {ok: boolean}}"
 PICTURE = "model: z-image/turbo, with: {prompt: %s}"

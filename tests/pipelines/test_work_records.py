@@ -33,7 +33,7 @@ from rh_prefect.jobs.options import Options
 from rh_prefect.pipelines.run_ledger import WorksLedger
 from rh_prefect.pipelines.work_runner import WorkCall, WorkResult, WorkRunner
 from rh_prefect.workflows import WorkflowInput
-from tests.support.pipeline_runs import PipelineRun, picture
+from tests.support.world.pipeline_runs import PipelineRun, picture
 
 PRICE = Decimal("0.04")
 

@@ -14,7 +14,7 @@ from rh_prefect.jobs import lifecycle_step_types as steps
 from rh_prefect.jobs.journal.job_records import Submit
 from rh_prefect.jobs.journal.record_types import NOT_DELIVERED, Answer
 from rh_prefect.jobs.lifecycle import Policy, run_work
-from tests.support.works_world import intent_of
+from tests.support.world.works_world import intent_of
 
 POLICY = Policy(name="clip", job="works/clip", endpoint="a/b", run="one", budget=Decimal(1))
 

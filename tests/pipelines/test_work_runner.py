@@ -38,11 +38,11 @@ from rh_prefect.pipelines.run_ledger import WorksLedger
 from rh_prefect.pipelines.work_runner import WorkCall, WorkCollector, WorkResult
 from rh_prefect.pipelines.works_store import WorksJournal
 from rh_prefect.workflows import WorkflowInput
-from tests.support import samples
-from tests.support.forkserver import FORKS
-from tests.support.job_records import KEY, TASK, intent, ticket
-from tests.support.pipeline_runs import PipelineRun, Stoppable, bury, picture, run_and_be_killed
-from tests.support.s3 import S3Server
+from tests.support.processes.forkserver import FORKS
+from tests.support.samples import media as samples
+from tests.support.servers.s3 import S3Server
+from tests.support.world.job_records import KEY, TASK, intent, ticket
+from tests.support.world.pipeline_runs import PipelineRun, Stoppable, bury, picture, run_and_be_killed
 
 
 @pytest.fixture
@@ -396,7 +396,6 @@ async def _until_another_waits(works: WorksJournal) -> None:
     raise AssertionError("the other run never waited")
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("machine", ["here", "there"])
 async def test_a_run_killed_before_any_operation_is_continued_by_a_new_one(
     rh: Emulator, given: dict[str, Any], machine: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.works_world import Actor, Explorer, Faults, Violation
+from tests.support.world.works_world import Actor, Explorer, Faults, Violation
 
 A, B = Actor("a", "A"), Actor("b", "B", machine="two")
 LATER = Actor("c", "C", may_die=False, begins="later")
@@ -50,7 +50,7 @@ def test_a_work_is_paid_once_and_has_one_result(course: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("later", [LATER, RESUMED])
 def test_all_faults_together(later: Actor) -> None:
     assert Explorer((A, B, later), Faults()).explore() > 400_000

@@ -19,7 +19,7 @@ from rh_prefect.jobs.options import Options
 from rh_prefect.pipelines.work_runner import WorkResult, WorkRunner
 from rh_prefect.pipelines.works_store import open_works
 from rh_prefect.settings import get_settings
-from tests.support.pipeline_runs import picture
+from tests.support.world.pipeline_runs import picture
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

@@ -7,8 +7,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from fsspec.implementations.local import LocalFileSystem
-from fsspec.registry import register_implementation
 
 from rh_prefect.errors import ConfigError
 from rh_prefect.jobs.journal.journal import FolderJournal, NotExclusive
@@ -27,24 +25,10 @@ from rh_prefect.pipelines.works_store import (
     records_url,
 )
 from rh_prefect.settings import Settings, get_settings
-from tests.support.job_records import SOMEWHERE_ELSE, dead_owner
-from tests.support.s3 import S3Server
+from tests.support.servers.s3 import S3Server
+from tests.support.world.job_records import SOMEWHERE_ELSE, dead_owner
 
 WORK = work_id("ab" * 20, 1)
-
-
-class TwoWriters(LocalFileSystem):
-    """A place like SFTP: it looks for the file first and writes then."""
-
-    protocol = "twowriters"
-    local_file = False
-
-    @classmethod
-    def _strip_protocol(cls, path: Any) -> Any:
-        return super()._strip_protocol(str(path).removeprefix("twowriters://"))
-
-
-register_implementation("twowriters", TwoWriters, clobber=True)
 
 
 def intent(flow_run: str = "A") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
-from tests.pipelines.test_messages import LOADERS
+from tests.support.each_case import each_case
+from tests.support.samples.pipeline_values import LOADERS
 
 FOLDER = Path(__file__).with_name("wrong")
 
@@ -20,10 +22,11 @@ def said(file: Path, loader: Any) -> str:
     return "".join(f"{problem}\n" for problem in caught.value.found)
 
 
-@pytest.mark.parametrize("loader", LOADERS, ids=lambda loader: loader.__name__)
-@pytest.mark.parametrize("file", sorted(FOLDER.glob("*.yaml")), ids=lambda file: file.stem)
-def test_every_problem_is_named(file: Path, loader: Any) -> None:
-    assert said(file, loader) == file.with_suffix(".txt").read_text()
+def test_every_problem_is_named() -> None:
+    with each_case() as case:
+        for file, loader in product(sorted(FOLDER.glob("*.yaml")), LOADERS):
+            with case(f"{file.stem}, {loader.__name__}"):
+                assert said(file, loader) == file.with_suffix(".txt").read_text()
 
 
 def test_there_are_at_least_forty() -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from rh_prefect.blocks import MediaStorage, RunningHubCredentials, RunningHubPool
-from tests.support.prefect_server import PrefectServer
-from tests.support.s3 import S3Server
+from tests.support.processes import warm_process
+from tests.support.servers.prefect_server import PrefectServer
+from tests.support.servers.s3 import S3Server
 
 pytestmark = pytest.mark.prefect
 
@@ -21,13 +21,7 @@ DESK = {"RH_API_KEY": KEY, "RH_BASE_URL": "http://127.0.0.1:8765"}
 
 
 def run(name: str, server: PrefectServer, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, f"blocks/{name}.py", *arguments],
-        env={**server.env, **env},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    done = warm_process.run([f"blocks/{name}.py", *arguments], env={**server.env, **env}, cwd=ROOT)
     assert KEY not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done

@@ -18,7 +18,7 @@ from prefect.states import Scheduled
 
 from rh_prefect.emulator import Emulator
 from rh_prefect.media.probe import probe
-from tests.support import samples
+from tests.support.samples import media as samples
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

@@ -21,8 +21,8 @@ from rh_prefect.local_files import PART
 from rh_prefect.media.media import Media
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
-from tests.support.invariants import Evidence, Paid, Place, Told, broken, gather
-from tests.support.job_records import KEY, TASK, intent, ticket, unknown
+from tests.support.world.invariants import Evidence, Paid, Place, Told, broken, gather
+from tests.support.world.job_records import KEY, TASK, intent, ticket, unknown
 
 JOB = f"run/{KEY}"
 OTHER = "2031112223334445058"
@@ -276,7 +276,7 @@ async def test_it_sees_what_really_lies_there(rh: Emulator, tmp_path: Path) -> N
         bearer = {"Authorization": f"Bearer {rh.key}"}
         again = await http.post(f"{rh.url}/openapi/v2/{sent.endpoint}", json=sent.payload, headers=bearer)
     orphan = f"task {again.json()['taskId']} ({sent.endpoint}, SUCCESS) was paid for and belongs to no job"
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         while orphan not in await look():  # noqa: ASYNC110, a task of the emulator
             await asyncio.sleep(0.1)  # its result is another one, which has to be made
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import samples
-from tests.support.prefect_server import free_port
-from tests.test_docs import PAGES, ROOT, blocks
+from tests.support.doc_pages import PAGES, ROOT, blocks
+from tests.support.samples import media as samples
+from tests.support.servers.prefect_server import free_port
 
 KEY = "0123456789abcdef0123456789abcdef"
 PRODUCTS = "sku,title\nMUG-1,Blue mug\nLAMP-2,Reading lamp\nCHAIR-3,Oak chair\n"
@@ -49,9 +49,9 @@ def script(server: int, emulator: int) -> str:
 
 
 @pytest.mark.readme
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_commands_of_the_readme_run_in_their_order(tmp_path: Path) -> None:
-    """C7: the block of deployments lacked the server's address and the emulator's variables."""
+    """The block of deployments lacked the server's address and the emulator's variables."""
     for name in ("blocks", "flows", "deployments"):
         shutil.copytree(ROOT / name, tmp_path / name)
     samples.jpg(tmp_path / "photo.jpg", size=(640, 480))

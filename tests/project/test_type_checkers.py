@@ -1,6 +1,6 @@
 """What `mypy --strict` and `pyright` say of a user's programs: of the samples in the README and docs/, and of mistakes.
 
-Each of the two runs once over all of them.
+Each of the two runs once over all of them, for half a minute.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_docs import BLOCK, PAGES, ROOT, blocks
+from tests.support.doc_pages import BLOCK, PAGES, ROOT, blocks
+
+pytestmark = pytest.mark.long
 
 SAMPLES = [page for page in PAGES if blocks(page, "python")]
 WRONG_ON_PURPOSE = ("models", "Literal['7']")
@@ -130,7 +132,7 @@ def of(diagnostics: list[Diagnostic], module: str) -> tuple[list[Diagnostic], li
 
 
 def test_the_samples_are_without_an_error(diagnostics: list[Diagnostic]) -> None:
-    """C2: a future of `generate.submit` was one of a coroutine, and the README's own sample had errors."""
+    """A future of `generate.submit` was one of a coroutine, and the README's own sample had errors."""
     name, words = WRONG_ON_PURPOSE
     found = [one for one in diagnostics if one.severity == "error" and not one.module.startswith("use_")]
     wanted = [one for one in found if one.module == name and words in one.message.replace('"', "'")]

@@ -14,7 +14,7 @@ from rh_prefect.client.wire.task import read_outputs
 from rh_prefect.errors import ResponseLost, SubmissionUnknown
 from rh_prefect.jobs.download_folder import part_file, remove
 from rh_prefect.tasks import generate
-from tests.support.scripted_server import Asked, Step, WireServer, reply, task
+from tests.support.servers.scripted_server import Asked, Step, WireServer, reply, task
 
 KEY = "canary0123456789abcdef0123456789"
 MODEL = "alibaba/wan-2.6/text-to-video"
@@ -45,7 +45,7 @@ BAD_PROMPTS = ["../../victim/x", "a/b", "-a", "a b", "a.b", "a" * 200, "*", "é"
 
 @pytest.mark.parametrize("bad", BAD)
 async def test_a_task_id_that_is_not_valid_leaves_the_outcome_unknown(bad: object) -> None:
-    """B1: a submit is answered with something that is not an id: the outcome is unknown, and nothing is sent again."""
+    """A submit is answered with something that is not an id: the outcome is unknown, and nothing is sent again."""
     async with WireServer() as wire, Client(KEY, base_url=wire.url) as client:
         wire.plays(reply(task(bad)), reply(task(bad, errorCode="1007", errorMessage="no")))
         for _ in range(2):
@@ -58,7 +58,7 @@ async def test_a_task_id_that_is_not_valid_leaves_the_outcome_unknown(bad: objec
 
 @pytest.mark.parametrize("bad", BAD_PROMPTS)
 async def test_a_prompt_id_that_is_not_valid_leaves_the_outcome_unknown(bad: str) -> None:
-    """B1: the same for a prompt of the native proxy."""
+    """The same for a prompt of the native proxy."""
     async with WireServer() as wire, Client(KEY, base_url=wire.url) as client:
         wire.plays(reply({"prompt_id": bad, "number": 1, "node_errors": {}}))
         with pytest.raises(ResponseLost, match="invalid prompt id"):
@@ -79,7 +79,7 @@ def _answers(task_id: str) -> Step:
 async def test_a_job_whose_task_id_is_a_path_is_unknown_and_touches_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """B1: `taskId` names a file outside of the state folder; the job is `SubmissionUnknown`, and the file is kept."""
+    """`taskId` names a file outside of the state folder; the job is `SubmissionUnknown`, and the file is kept."""
     victim = tmp_path / "victim" / "x-0.png"
     victim.parent.mkdir()
     victim.write_bytes(b"mine")
@@ -100,7 +100,7 @@ async def test_a_job_whose_task_id_is_a_path_is_unknown_and_touches_no_file(
 
 
 def test_a_download_in_progress_stays_in_its_folder(tmp_path: Path) -> None:
-    """B1: whatever a name holds, what lies outside of the folder is neither written nor removed."""
+    """Whatever a name holds, what lies outside of the folder is neither written nor removed."""
     folder, victim = tmp_path / "parts", tmp_path / "victim-0.png"
     victim.write_bytes(b"mine")
     with part_file(folder, "../victim-0") as part:
@@ -112,7 +112,7 @@ def test_a_download_in_progress_stays_in_its_folder(tmp_path: Path) -> None:
 
 
 def test_a_pattern_in_a_name_removes_nothing_else(tmp_path: Path) -> None:
-    """B1: brackets in a name are taken literally when a download is removed."""
+    """Brackets in a name are taken literally when a download is removed."""
     with part_file(tmp_path, "a-1") as other, part_file(tmp_path, "[a]-1") as part:
         other.write_bytes(b"other")
         remove(part)
@@ -121,7 +121,7 @@ def test_a_pattern_in_a_name_removes_nothing_else(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["../x", "a/b", "x" * 17, "p\x00g", "é"])
 def test_a_file_type_that_is_not_an_extension_is_not_read(kind: str) -> None:
-    """B1: an output's type is letters and digits, or the type of its link."""
+    """An output's type is letters and digits, or the type of its link."""
     link = "https://files.example/a.PNG"
     [output] = read_outputs([{"url": link, "outputType": kind}])
     assert output == RemoteOutput(url=link, type="png")
@@ -129,7 +129,7 @@ def test_a_file_type_that_is_not_an_extension_is_not_read(kind: str) -> None:
 
 @pytest.mark.parametrize("read", [is_task_id, lambda text: read_delivery(f'{{"taskId": "{text}"}}') is not None])
 def test_what_an_id_is(read: Callable[[str], bool]) -> None:
-    """B1: RunningHub's ids are up to 40 digits; a webhook is held to the same rule."""
+    """RunningHub's ids are up to 40 digits; a webhook is held to the same rule."""
     assert read("2031112223334445057")
     assert read("9" * 40)
     for bad in ("", "0", "000", "9" * 41, "-5", "NaN", "1.5", "1/2"):
@@ -143,7 +143,7 @@ def test_a_prompts_id_has_its_machine_before_it() -> None:
 
 
 async def test_a_query_about_another_task_shows_its_id_escaped() -> None:
-    """B1: an id in an answer to a query stands escaped in the message."""
+    """An id in an answer to a query stands escaped in the message."""
     async with WireServer() as wire, Client(KEY, base_url=wire.url) as client:
         wire.plays(reply(task("\x1b[2J\n9")))
         with pytest.raises(ResponseLost, match="another task") as caught:

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from rh_prefect.client import Client, ComfyFile
 from rh_prefect.errors import ConfigError, ConnectFailed, RunningHubError
-from tests.support.scripted_server import Step, WireServer, cut, raw, reply, stall
+from tests.support.servers.scripted_server import Step, WireServer, cut, raw, reply, stall
 
 KEY = "canary0123456789abcdef0123456789"
 PARTS = ("workflows", "apps", "quick_create", "webhooks", "platform", "assets", "comfy", "comfy_plus")
@@ -144,7 +144,7 @@ def test_every_method_of_the_client_is_called() -> None:
 
 @pytest.mark.parametrize("server", SERVERS)
 async def test_no_frame_of_a_failed_call_holds_the_key(server: str, tmp_path: Path) -> None:
-    """B2: the frames of each client call's error, against each kind of failing server, hold no key."""
+    """The frames of each client call's error, against each kind of failing server, hold no key."""
     file = tmp_path / "a.png"
     file.write_bytes(b"x" * 3_000_000)
     wire = WireServer(always=SERVERS[server](), keep_bodies=False)
@@ -156,7 +156,7 @@ async def test_no_frame_of_a_failed_call_holds_the_key(server: str, tmp_path: Pa
 
 
 async def test_no_frame_of_a_call_that_never_left_holds_the_key(tmp_path: Path) -> None:
-    """B2: the same where nothing listens."""
+    """The same where nothing listens."""
     file = tmp_path / "a.png"
     file.write_bytes(b"x")
     async with Client(KEY, base_url="http://127.0.0.1:9") as client:
@@ -165,7 +165,7 @@ async def test_no_frame_of_a_call_that_never_left_holds_the_key(tmp_path: Path) 
 
 
 async def test_no_frame_of_a_submit_without_an_answer_holds_the_key() -> None:
-    """B2: the same where the deadline passes."""
+    """The same where the deadline passes."""
     async with WireServer(always=stall()) as wire, Client(KEY, base_url=wire.url, submit_timeout=0.3) as client:
         for name in ("submit", "submit of v1", "submit to the proxy"):
             assert leaks(await _failure(CALLS[name], client, Path("none"))) == [], name
@@ -193,7 +193,7 @@ async def test_a_key_with_quotes_arrives_whole() -> None:
 
 @pytest.mark.parametrize(("key", "url"), [(f"{KEY} x", "https://x"), (f"{KEY}é", "https://x"), (KEY, "ftp://x")])
 def test_no_frame_of_a_client_that_cannot_be_made_holds_the_key(key: str, url: str) -> None:
-    """B2: a key or an address that cannot be used is refused without the key in the frames."""
+    """A key or an address that cannot be used is refused without the key in the frames."""
     with pytest.raises(ConfigError) as caught:
         Client(SecretStr(key), base_url=url)
     assert leaks(caught.value) == []

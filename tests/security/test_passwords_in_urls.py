@@ -63,7 +63,7 @@ def told(error: BaseException) -> str:
 
 @pytest.mark.parametrize("url", URLS)
 def test_an_input_that_cannot_be_read_tells_no_password(url: str) -> None:
-    """B3: the message about an input, its causes and its shown name hold no part of a password."""
+    """The message about an input, its causes and its shown name hold no part of a password."""
     assert not has_secret(shown(url))
     with pytest.raises(MediaError) as caught, open_input(url):
         pass
@@ -96,7 +96,7 @@ def test_rows_that_cannot_be_read_tell_no_token(url: str, place: str, tmp_path: 
 
 @pytest.mark.parametrize("url", [url.replace("a.png", "out") for url in URLS])
 def test_a_place_that_cannot_be_used_tells_no_password(url: str) -> None:
-    """B3: the same for a place for files and for a journal."""
+    """The same for a place for files and for a journal."""
     with pytest.raises((ConfigError, StoreError)) as caught:
         store = MediaStore(url)
         assert not has_secret(repr(store))
@@ -107,7 +107,7 @@ def test_a_place_that_cannot_be_used_tells_no_password(url: str) -> None:
 
 @pytest.mark.parametrize("url", [url for url in URLS if url.startswith(("ftp", "s4", "s3"))])
 def test_a_journal_that_cannot_be_used_tells_no_password(url: str) -> None:
-    """B3: the same for a journal."""
+    """The same for a journal."""
     try:
         said = repr(FolderJournal(url, scope="x"))
     except JournalError as error:
@@ -117,7 +117,7 @@ def test_a_journal_that_cannot_be_used_tells_no_password(url: str) -> None:
 
 @pytest.mark.parametrize("url", ["s3://key:5ecr3t@bucket/out", "s3://key:5ec/r3t@bucket", "gs://a:5ecr3t@bucket/x"])
 def test_credentials_in_the_url_of_a_bucket_are_refused_with_what_to_do(url: str) -> None:
-    """B3: these places read no credentials from a URL; they are refused before anything is sent."""
+    """These places read no credentials from a URL; they are refused before anything is sent."""
     with pytest.raises(ConfigError, match="storage options") as caught:
         MediaStore(url)
     assert not has_secret(str(caught.value))
@@ -127,7 +127,7 @@ def test_credentials_in_the_url_of_a_bucket_are_refused_with_what_to_do(url: str
 
 @pytest.mark.parametrize("query", ["sv=2024&sig=5ecr3t", "%73ig=5ecr3t", "X-Amz-Signature=5ecr3t", "token=5ecr3t"])
 def test_a_signature_in_the_url_of_a_place_is_refused_with_what_to_do(query: str) -> None:
-    """B3: the URL of a place is shown and recorded."""
+    """The URL of a place is shown and recorded."""
     url = f"abfs://films@account.dfs.core.windows.net/out?{query}"
     with pytest.raises(ConfigError, match="storage option") as of_store:
         MediaStore(url)
@@ -149,7 +149,7 @@ def test_a_signature_in_the_url_of_a_place_is_refused_with_what_to_do(query: str
     ],
 )
 def test_a_librarys_words_are_masked(text: str, said: str) -> None:
-    """B3: what a library quotes of an address is masked; what only looks like an address is kept."""
+    """What a library quotes of an address is masked; what only looks like an address is kept."""
     assert masked(text) == said
 
 
@@ -168,18 +168,18 @@ def test_a_librarys_words_are_masked(text: str, said: str) -> None:
     ],
 )
 def test_a_url_without_its_user(url: str, bare: str) -> None:
-    """B3: what is left names the same file, and no two files become one."""
+    """What is left names the same file, and no two files become one."""
     assert without_user(url) == bare
 
 
 def test_a_chain_is_not_a_local_file() -> None:
-    """B3: a chain of places was taken for a path, and shown as it was."""
+    """A chain of places was taken for a path, and shown as it was."""
     assert protocol_of("simplecache::ftp://u:p@h/x") == "simplecache"
     assert protocol_of("a::b.png") == "file"
 
 
 def test_a_chain_is_read(tmp_path: Path) -> None:
-    """B3: a chain that begins without `://` is opened by fsspec."""
+    """A chain that begins without `://` is opened by fsspec."""
     fsspec.filesystem("memory").pipe_file("/chained.txt", b"content")
     with open_input("simplecache::memory://chained.txt") as reader:
         assert reader.read() == b"content"
@@ -187,7 +187,7 @@ def test_a_chain_is_read(tmp_path: Path) -> None:
 
 
 def test_the_clients_mask_hides_passwords_and_control_characters() -> None:
-    """B3: in RunningHub's words, too; a terminal obeys some control characters."""
+    """In RunningHub's words, too; a terminal obeys some control characters."""
     assert mask("at https://u:p@h/x \x1b[2J\x00!\n") == "at https://***@h/x  [2J !\n"
 
 

@@ -14,8 +14,8 @@ from rh_prefect.jobs.download_folder import check_folder, part_file
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.spool import Spool, Spooled
 from rh_prefect.media.store import MediaStore
-from tests.support.job_records import KEY, ticket
-from tests.support.scripted_server import WireServer, reply
+from tests.support.servers.scripted_server import WireServer, reply
+from tests.support.world.job_records import KEY, ticket
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o077], ids=oct, autouse=True)
@@ -37,26 +37,26 @@ def assert_private(folder: Path) -> None:
 
 
 async def test_a_journal_is_private(tmp_path: Path) -> None:
-    """B7: records hold prompts: 0600 files in 0700 folders, whatever the umask."""
+    """Records hold prompts: 0600 files in 0700 folders, whatever the umask."""
     journal = FolderJournal(str(tmp_path / "state" / "journal"), scope="run")
     assert await journal.create("job1-intent-1", {"token": "1", "prompt": "mine"})
     assert_private(tmp_path / "state")
 
 
 async def test_a_spool_is_private(tmp_path: Path) -> None:
-    """B7: so are tickets on their way to the journal."""
+    """So are tickets on their way to the journal."""
     await Spool(tmp_path / "state" / "spool").save(Spooled("run", KEY, 1, ticket()))
     assert_private(tmp_path / "state")
 
 
 def test_the_scratch_folder_is_private(tmp_path: Path) -> None:
-    """B7: so is the folder of downloads and copies of inputs."""
+    """So is the folder of downloads and copies of inputs."""
     check_folder(tmp_path / "state" / "parts")
     assert_private(tmp_path / "state")
 
 
 async def test_an_unfinished_download_is_private_and_a_published_file_is_not(tmp_path: Path, umask: int) -> None:
-    """B7: an unfinished download and its note are 0600; the file in the store has the mode of any new file."""
+    """An unfinished download and its note are 0600; the file in the store has the mode of any new file."""
     body = b"x" * 100
     async with WireServer() as wire, Client("key", base_url=wire.url) as client:
         wire.plays(reply(body[:40], length=100, headers={"ETag": '"1"'}))

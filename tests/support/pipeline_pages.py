@@ -11,7 +11,7 @@ from rh_prefect.cli.pipelines import read_arguments
 from rh_prefect.pipelines.file_model import Param
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
-from tests.pipelines import test_prices
+from tests.support.samples.example_prices import GIVEN
 
 SHIPPED = tuple(name for name in NAMES if name != "score")
 """`score` is a part of `house-style`, and has no page."""
@@ -30,7 +30,7 @@ LARGER = {
     "weekly-news": "20 rows, 5 used",
     "3d-catalogue": "40 photos",
 }
-"""The inputs that `tests/pipelines/test_prices.py` plans each pipeline with."""
+"""The inputs that `tests/support/samples/example_prices.py` plans each pipeline with."""
 
 
 def overview() -> str:
@@ -38,7 +38,7 @@ def overview() -> str:
     rows = [
         f"| [`{name}`](pipelines/{name}.md) | {Pipeline.shipped(name).file.description} | {of} | {price} |"
         for name, of in LARGER.items()
-        for price in [test_prices.GIVEN[name][1]]
+        for price in [GIVEN[name][1]]
     ]
     head = ["| Name | Makes | For | Least / expected / most |", "| --- | --- | --- | --- |"]
     return "\n".join([*head, *rows])
@@ -52,7 +52,7 @@ def page(name: str) -> str:
     """
     files, plan = _example(name)
     inputs = sorted((EXAMPLES / name).iterdir(), key=lambda file: file.suffix, reverse=True)
-    of, price = LARGER[name], test_prices.GIVEN[name][1]
+    of, price = LARGER[name], GIVEN[name][1]
     return "\n\n".join(
         [
             "## Files of the example",

@@ -17,8 +17,8 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError, InputError, JobFailed, KeyRejected, MediaError, RunningHubError, StoreError
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import generate, generate_many, quick_create, run_workflow
-from tests.support import samples
-from tests.support.s3 import S3Server
+from tests.support.samples import media as samples
+from tests.support.servers.s3 import S3Server
 
 
 async def run(asked: models.ModelInput, **options: Any) -> Result:
@@ -216,7 +216,7 @@ def workflow(rh: Emulator, **given: Any) -> Coroutine[Any, Any, Result]:
 @pytest.mark.filterwarnings("ignore::rh_prefect.catalog.InputWarning")
 @pytest.mark.parametrize("name", BAD)
 async def test_what_could_be_neither_sent_nor_recorded(rh: Emulator, out: Path, name: str) -> None:
-    """B5: huge labels and numbers, half a surrogate and endless nesting get a clear error before anything is paid."""
+    """Huge labels and numbers, half a surrogate and endless nesting get a clear error before anything is paid."""
     call, said = BAD[name]
     with pytest.raises(InputError, match=said):
         await call(rh)
@@ -224,7 +224,7 @@ async def test_what_could_be_neither_sent_nor_recorded(rh: Emulator, out: Path, 
 
 
 async def test_a_pipe_in_place_of_a_picture(rh: Emulator, out: Path, tmp_path: Path) -> None:
-    """B5: a pipe is refused, and is not waited for."""
+    """A pipe is refused, and is not waited for."""
     os.mkfifo(tmp_path / "photo.png")
     with pytest.raises(MediaError, match="a pipe, a device or a socket"):
         await asyncio.wait_for(run(animated(tmp_path / "photo.png")), 20)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -15,9 +13,11 @@ from rh_prefect import catalog, generate, models
 from rh_prefect.catalog import Param
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import BudgetExceeded, RequestRejected
-from tests.support import samples
-from tests.support.link_server import sha256
-from tests.support.prefect_server import PrefectServer
+from tests.support.processes import warm_process
+from tests.support.processes.warm_process import RH
+from tests.support.samples import media as samples
+from tests.support.servers.link_server import sha256
+from tests.support.servers.prefect_server import PrefectServer
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -86,21 +86,10 @@ async def test_a_value_that_is_newer_than_the_catalogue_is_sent(rh: Emulator) ->
 
 
 def test_the_command_line_calls_it(ahead: Emulator, photo: Path, prefect_server: PrefectServer) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "rh_prefect.cli",
-        "run",
-        "model",
-        ENDPOINT,
-        "--set",
-        "prompt=at night",
-        "--set",
-        "n=5",
-    ]
+    command = [*RH, "run", "model", ENDPOINT, "--set", "prompt=at night", "--set", "n=5"]
     command += ["--set", f"imageUrls=@{photo}", "--set", f"imageUrls=@{photo}", "--price", "0.3", "--budget", "1"]
     env = {**os.environ, **prefect_server.env}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    done = warm_process.run(command, env=env)
     assert done.returncode == 0, done.stderr
     assert "0.30 CNY" in done.stdout
     (paid,) = ahead.recorder.paid

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from rh_prefect import catalog
 from rh_prefect.emulator import Emulator
-from tests.support.emulator_env import environment
-from tests.support.prefect_server import PrefectServer
+from tests.support.processes import warm_process
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.prefect_server import PrefectServer
 
 pytestmark = pytest.mark.prefect
 
@@ -29,7 +28,7 @@ def test_two_endpoints_with_equal_input_never_share_a_result(
         "PREFECT_LOCAL_STORAGE_PATH": str(tmp_path / "results"),
     }
     script = Path(__file__).with_name("endpoint_flow.py")
-    done = subprocess.run([sys.executable, script], env=env, capture_output=True, text=True, timeout=100)
+    done = warm_process.run([script], env=env)
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout.splitlines()[-1])
     turbo = "z-image/turbo"

@@ -27,9 +27,9 @@ from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.media import Media
 from rh_prefect.tasks import endpoints, generate
 from rh_prefect.tasks.model_task import Omitted, build, options, signature
-from tests.support import samples
-from tests.support.each_model import for_each_model
-from tests.support.minimal_calls import small_emulator
+from tests.support.samples import media as samples
+from tests.support.samples.each_model import for_each_model
+from tests.support.samples.minimal_calls import small_emulator
 
 ROOT = Path(__file__).parents[2]
 KLING = endpoints.kling_v2_6_pro_image_to_video

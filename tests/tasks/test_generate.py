@@ -26,7 +26,7 @@ from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.media import Media
 from rh_prefect.tasks import generate, generate_many, run_workflow
 from rh_prefect.tasks.generate import run_name
-from tests.support import samples
+from tests.support.samples import media as samples
 
 
 async def run(asked: models.ModelInput, *, scope: str | None = "test", **options: Any) -> Result:
@@ -75,7 +75,7 @@ async def test_four_equal_calls_are_four_jobs_and_with_reuse_one(rh: Emulator) -
 
 
 async def test_two_equal_calls_that_nothing_tells_apart_are_refused_before_the_second_pays(rh: Emulator) -> None:
-    """A1: a resumed run could give one of them the result of the other; labels tell them apart."""
+    """A resumed run could give one of them the result of the other; labels tell them apart."""
     asked = models.ZImageTurbo(prompt="a lighthouse")
     done = await asyncio.gather(run(asked), run(asked), return_exceptions=True)
     (refused,) = [one for one in done if isinstance(one, AmbiguousCall)]
@@ -85,7 +85,7 @@ async def test_two_equal_calls_that_nothing_tells_apart_are_refused_before_the_s
 
 
 async def test_a_resumed_run_is_served_with_what_served_it_before(rh: Emulator) -> None:
-    """A1: a newer equal result of another run would make the next step another request."""
+    """A newer equal result of another run would make the next step another request."""
     asked = models.ZImageTurbo(prompt="a lighthouse")
     paid = await run(asked, reuse="always")
     await run(asked, scope="another")
@@ -280,7 +280,7 @@ def test_a_task_run_is_named_after_label_model_and_prompt() -> None:
 
 @pytest.mark.prefect
 async def test_a_failed_run_says_its_cause_in_a_short_text(rh: Emulator, prefect_server: object) -> None:
-    """C1: a spent budget was "ExceptionGroup: 2 of 2 ..." with a traceback of 321 lines."""
+    """A spent budget was "ExceptionGroup: 2 of 2 ..." with a traceback of 321 lines."""
 
     @flow
     async def costly() -> None:

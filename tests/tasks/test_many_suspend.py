@@ -16,7 +16,7 @@ from rh_prefect.errors import InputError, JobFailed
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.flow_runs.suspended_runs import wake_suspended
 from rh_prefect.jobs.loop_thread import LOOP
-from tests.support.suspended_runs import SuspendedRuns, state_of, until, until_woken
+from tests.support.world.suspended_runs import SuspendedRuns, state_of, until, until_woken
 
 pytestmark = pytest.mark.prefect
 

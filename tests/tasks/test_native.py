@@ -22,8 +22,8 @@ from rh_prefect.emulator.faults import Kind
 from rh_prefect.errors import BudgetExceeded, InputError, JobCancelled, JobFailed, RequestRejected, SubmissionUnknown
 from rh_prefect.flow_runs import job_progress
 from rh_prefect.jobs.outputs.result import Result
-from tests.emulator.caller import Caller
-from tests.support import samples
+from tests.support.samples import media as samples
+from tests.support.servers.caller import Caller
 
 FUTURE: PrefectConcurrentFuture[object] = PrefectConcurrentFuture(uuid4(), Future())
 """What `.submit` returns, before its task has run."""
@@ -192,6 +192,6 @@ async def test_a_graph_that_is_cancelled_on_the_machine_is_cancelled(rh: Emulato
 
 
 async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(300):
         while not holds():  # noqa: ASYNC110 - what is waited for happens in other threads
             await asyncio.sleep(0.02)

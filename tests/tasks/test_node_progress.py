@@ -17,7 +17,7 @@ from rh_prefect.flow_runs import job_progress
 from rh_prefect.flow_runs.job_progress import RunProgress
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.outputs.result import Result
-from tests.support.emulator_env import environment
+from tests.support.servers.emulator_env import environment
 
 QUEUED, RUNNING = 1.0, 100.0
 
@@ -48,7 +48,7 @@ def started(rh: Emulator, **options: Any) -> asyncio.Task[Result]:
 
 
 async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(300):
         while not holds():  # noqa: ASYNC110 - what is waited for happens in other threads
             await asyncio.sleep(0.02)
 

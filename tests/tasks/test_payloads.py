@@ -13,8 +13,8 @@ from rh_prefect import catalog
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.tasks import endpoints
-from tests.support import samples
-from tests.support.minimal_calls import smallest
+from tests.support.samples import media as samples
+from tests.support.samples.minimal_calls import smallest
 
 
 async def sent(rh: Emulator, name: str, **given: Any) -> Mapping[str, Any]:

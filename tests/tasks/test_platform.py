@@ -14,7 +14,7 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import InputError, JobFailed, MediaError, SubmissionUnknown
 from rh_prefect.jobs.outputs.result import Result
-from tests.support import samples
+from tests.support.samples import media as samples
 
 
 async def workflow(name: str, nodes: dict[str, object], rh: Emulator, **options: Any) -> Result:

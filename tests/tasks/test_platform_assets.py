@@ -13,9 +13,9 @@ from rh_prefect.client import AssetGroup
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ApiError, InputError, MediaError
 from rh_prefect.tasks import generate
-from tests.emulator.caller import Caller
-from tests.support import samples
-from tests.support.as_task import as_task, run
+from tests.support.samples import media as samples
+from tests.support.servers.caller import Caller
+from tests.support.world.as_task import as_task, run
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

@@ -12,9 +12,9 @@ import pytest
 from rh_prefect import models, tasks
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError, MediaError, ResponseLost, TaskNotFound
-from tests.emulator.caller import Caller
-from tests.support import samples
-from tests.support.as_task import as_task, name_of_run, run
+from tests.support.samples import media as samples
+from tests.support.servers.caller import Caller
+from tests.support.world.as_task import as_task, name_of_run, run
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

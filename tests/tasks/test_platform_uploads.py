@@ -13,10 +13,10 @@ from rh_prefect.blocks import MediaStorage
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import InputError, MediaError, RequestRejected
 from rh_prefect.tasks import generate
-from tests.emulator.caller import Caller
-from tests.support import samples
-from tests.support.as_task import as_task, name_of_run, run
-from tests.support.s3 import S3Server
+from tests.support.samples import media as samples
+from tests.support.servers.caller import Caller
+from tests.support.servers.s3 import S3Server
+from tests.support.world.as_task import as_task, name_of_run, run
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

@@ -12,9 +12,9 @@ from prefect import Task
 from rh_prefect import tasks
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import InputError, RequestRejected
-from tests.emulator.caller import Caller
-from tests.emulator.receiver import Receiver
-from tests.support.as_task import as_task, run
+from tests.support.servers.caller import Caller
+from tests.support.servers.receiver import Receiver
+from tests.support.world.as_task import as_task, run
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 SECRET = "canary-token-of-the-receiver"

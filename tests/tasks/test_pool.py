@@ -28,9 +28,9 @@ from rh_prefect.jobs.journal.journal import FolderJournal, Journal
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
-from tests.support.emulator_env import environment
-from tests.support.flow_process import command
-from tests.support.prefect_server import PrefectServer
+from tests.support.processes.flow_process import command
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.prefect_server import PrefectServer
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

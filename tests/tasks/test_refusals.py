@@ -42,7 +42,7 @@ async def test_a_full_account_is_waited_for(rh: Emulator, code: str) -> None:
 async def test_a_place_that_cannot_be_used_is_not_tried_again(
     rh: Emulator, prefect_server: object, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """C3: a wrong address or right was retried for 35 seconds, though nothing but a person can change it."""
+    """A wrong address or right was retried for 35 seconds, though nothing but a person can change it."""
     monkeypatch.setenv("RH_STORAGE_URL", "/proc/nope")
 
     @flow

@@ -26,8 +26,8 @@ from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
 from rh_prefect.tasks.generate import scope_for
-from tests.support.emulator_env import environment
-from tests.support.scope_process import PROMPT, ask, ask_elsewhere, asking
+from tests.support.processes.scope_process import PROMPT, ask, ask_elsewhere, asking
+from tests.support.servers.emulator_env import environment
 
 
 def pay(prompt: str, **options: Any) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rh_prefect import catalog
 from rh_prefect.catalog import Model, models
-from tests.support.minimal_calls import run_all, small_emulator
+from tests.support.samples.minimal_calls import run_all, small_emulator
 
 SPREAD = (
     "alibaba/wan-2.6/image-to-video",

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from rh_prefect.webhook import create_app
 from rh_prefect.webhook.server import BoundedProtocol
-from tests.support.webhook_receiver import TOKEN, ReceiverProcess
+from tests.support.servers.webhook_receiver import TOKEN, ReceiverProcess
 
 SILENT = 500
 
@@ -50,7 +50,7 @@ def deliver(port: int, *, client: httpx.Client) -> int:
 
 
 def connect(port: int) -> socket.socket:
-    found = socket.create_connection(("127.0.0.1", port), timeout=30)
+    found = socket.create_connection(("127.0.0.1", port), timeout=300)
     found.settimeout(30)
     return found
 
@@ -67,7 +67,7 @@ def is_closed(connection: socket.socket) -> bool:
 
 
 def test_silent_connections_do_not_keep_a_delivery_out(tmp_path: Path) -> None:
-    """B4: 500 connections without a request and without a token; a delivery gets through all the same."""
+    """500 connections without a request and without a token; a delivery gets through all the same."""
     env = {"RH_WEBHOOK_TOKEN": TOKEN, "RH_STATE_DIR": str(tmp_path / "state")}
     process = ReceiverProcess(env, log=tmp_path / "log")
     try:
@@ -76,7 +76,7 @@ def test_silent_connections_do_not_keep_a_delivery_out(tmp_path: Path) -> None:
         with ExitStack() as stack:
             for _ in range(SILENT):
                 stack.enter_context(connect(port))
-            client = stack.enter_context(httpx.Client(trust_env=False, timeout=30))
+            client = stack.enter_context(httpx.Client(trust_env=False, timeout=300))
             assert [deliver(port, client=client) for _ in range(3)] == [200] * 3
     finally:
         process.end()
@@ -92,7 +92,7 @@ def test_silent_connections_do_not_keep_a_delivery_out(tmp_path: Path) -> None:
     ids=["silent", "half a head", "a body that never ends"],
 )
 def test_a_connection_that_sends_no_whole_request_is_closed(beginning: bytes) -> None:
-    """B4: however slowly something comes, the time for a head is limited."""
+    """However slowly something comes, the time for a head is limited."""
     with served(Hasty) as port, connect(port) as slow:
         slow.sendall(beginning)
         ended = threading.Event()
@@ -114,14 +114,14 @@ def test_a_connection_that_sends_no_whole_request_is_closed(beginning: bytes) ->
 
 
 def test_for_one_too_many_the_oldest_silent_one_is_closed() -> None:
-    """B4: idle connections do not count against others."""
+    """Idle connections do not count against others."""
     with served(Narrow) as port, ExitStack() as stack:
         silent = [stack.enter_context(connect(port)) for _ in range(6)]
-        client = stack.enter_context(httpx.Client(trust_env=False, timeout=30))
+        client = stack.enter_context(httpx.Client(trust_env=False, timeout=300))
         assert deliver(port, client=client) == 200
         assert all(is_closed(one) for one in silent[:3])
 
 
 def test_a_connection_is_kept_for_the_next_request() -> None:
-    with served(Narrow) as port, httpx.Client(trust_env=False, timeout=30) as client:
+    with served(Narrow) as port, httpx.Client(trust_env=False, timeout=300) as client:
         assert [deliver(port, client=client) for _ in range(5)] == [200] * 5

@@ -23,10 +23,10 @@ from rh_prefect.jobs.journal.costs import charge_of
 from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.record_types import Answer, End, Record, Resolution
-from tests.support.emulator_env import environment
-from tests.support.job_records import intent, ticket, unknown, write
-from tests.support.suspended_runs import until
-from tests.support.webhook_receiver import TOKEN, receiver
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.webhook_receiver import TOKEN, receiver
+from tests.support.world.job_records import intent, ticket, unknown, write
+from tests.support.world.suspended_runs import until
 
 MODEL = "rhart-image/z-image/turbo"
 WORDS = {"prompt": "a lighthouse", "aspectRatio": "1:1"}
@@ -71,7 +71,7 @@ class Desk:
 
     async def ended(self, key: str = KEY) -> Submit:
         """The submit, once its end is recorded."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 300
         while (submit := await self.look(key)).end is None:
             assert time.monotonic() < deadline, "no end was recorded"
             await asyncio.sleep(0.01)
@@ -332,7 +332,11 @@ async def test_a_task_whose_submission_was_marked_as_not_accepted_counts(
     charge = charge_of(submit)
     assert submit.state == "forgotten"
     assert charge is not None and str(charge.costs) == "0.04 CNY"
-    assert f"task {task_id} was accepted, although submission 1 is marked as not accepted" in caplog.text
+
+    async def is_said() -> bool:  # after it is recorded
+        return f"task {task_id} was accepted, although submission 1 is marked as not accepted" in caplog.text
+
+    await until(is_said)
 
 
 async def test_another_site_s_job_is_not_asked_about_here(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:

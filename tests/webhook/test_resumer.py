@@ -10,7 +10,7 @@ from rh_prefect.jobs.loop_thread import LOOP
 
 
 async def test_a_watch_that_was_closed_is_not_kept(closed_port: int) -> None:
-    """A25: each restart of the receiver's watch left a function in the list of what the process's end calls."""
+    """Each restart of the receiver's watch left a function in the list of what the process's end calls."""
     watches: list[weakref.ref[SuspendedRunResumer]] = []
     with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{closed_port}/api"}):
         for _ in range(3):

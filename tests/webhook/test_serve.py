@@ -14,13 +14,13 @@ import pytest
 
 from rh_prefect.cli.emulator_and_webhook import serve_
 from rh_prefect.errors import ConfigError
-from tests.support.prefect_server import free_port
+from tests.support.servers.prefect_server import free_port
 
 TOKEN = "canary-token-that-is-set-already"
 
 
 def interrupt_when_up(port: int, seen: list[int]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         try:
             seen.append(httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code)

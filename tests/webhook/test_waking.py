@@ -19,10 +19,10 @@ from rh_prefect.flow_runs import task_end_events
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.outputs.result import Result
-from tests.support.emulator_env import environment
-from tests.support.holding_proxy import Proxy
-from tests.support.prefect_server import PrefectServer
-from tests.support.webhook_receiver import receiver_process
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.holding_proxy import Proxy
+from tests.support.servers.prefect_server import PrefectServer
+from tests.support.servers.webhook_receiver import receiver_process
 
 pytestmark = pytest.mark.prefect
 JOBS = 6
@@ -140,7 +140,7 @@ class Ear:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         await asyncio.sleep(0.02)

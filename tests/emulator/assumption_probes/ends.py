@@ -11,8 +11,8 @@ from rh_prefect.emulator import Fault
 from tests.emulator.assumption_probes.files import WAV, sent
 from tests.emulator.assumption_probes.models import CLIP_BODY
 from tests.emulator.assumption_probes.probe import AssumptionProbes
-from tests.emulator.caller import CLIP, WORDS, Caller, Json
-from tests.emulator.receiver import Receiver
+from tests.support.servers.caller import CLIP, WORDS, Caller, Json
+from tests.support.servers.receiver import Receiver
 
 PROBES = AssumptionProbes()
 
@@ -27,7 +27,7 @@ def detail(rh: Caller, task_id: str) -> Json:
 
 def event(rh: Caller, task_id: str) -> Json:
     """The event of a task once there is one."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + 300
     while (found := detail(rh, task_id))["code"] != 0:
         assert time.monotonic() < end, found
         time.sleep(0.01)
@@ -37,7 +37,7 @@ def event(rh: Caller, task_id: str) -> Json:
 
 def settled(rh: Caller, task_id: str) -> Json:
     """The event once its delivery has ended in this way or that."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + 300
     while (found := event(rh, task_id))["callbackStatus"] not in ("SUCCESS", "FAILED"):
         assert time.monotonic() < end, found
         time.sleep(0.01)

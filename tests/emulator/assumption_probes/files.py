@@ -9,8 +9,8 @@ import httpx
 
 from tests.emulator.assumption_probes.probe import AssumptionProbes
 from tests.emulator.assumption_probes.refusals import uploaded
-from tests.emulator.caller import Caller, Json
-from tests.support import samples
+from tests.support.samples import media as samples
+from tests.support.servers.caller import Caller, Json
 
 PROBES = AssumptionProbes()
 

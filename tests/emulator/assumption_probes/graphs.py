@@ -11,7 +11,7 @@ import httpx
 
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from tests.emulator.assumption_probes.probe import AssumptionProbes
-from tests.emulator.caller import Caller, Json, node
+from tests.support.servers.caller import Caller, Json, node
 
 PROBES = AssumptionProbes()
 

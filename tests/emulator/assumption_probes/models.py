@@ -6,7 +6,7 @@ from rh_prefect.catalog import Param
 from rh_prefect.emulator.accounts import Tier
 from tests.emulator.assumption_probes.files import WAV, sent
 from tests.emulator.assumption_probes.probe import AssumptionProbes
-from tests.emulator.caller import CLIP, IMAGE, WORDS, Caller
+from tests.support.servers.caller import CLIP, IMAGE, WORDS, Caller
 
 PROBES = AssumptionProbes()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rh_prefect.emulator import DEFAULT, Assumptions
-from tests.emulator.caller import Caller
+from tests.support.servers.caller import Caller
 
 Probe = Callable[[Caller], object]
 

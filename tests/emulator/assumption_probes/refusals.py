@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rh_prefect.emulator import DEFAULT, Fault
 from tests.emulator.assumption_probes.probe import AssumptionProbes
-from tests.emulator.caller import IMAGE, WORDS, Caller, Json
+from tests.support.servers.caller import IMAGE, WORDS, Caller, Json
 
 UNKNOWN = "2031112223334445057"
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 from rh_prefect.emulator import DEFAULT, Fault
 from rh_prefect.emulator.accounts import Tier
 from tests.emulator.assumption_probes.probe import AssumptionProbes
-from tests.emulator.caller import IMAGE, WORDS, Caller, Json
+from tests.support.servers.caller import IMAGE, WORDS, Caller, Json
 
 PROBES = AssumptionProbes()
 

@@ -14,7 +14,7 @@ from prefect.futures import wait
 from rh_prefect import flow, generate
 from rh_prefect.jobs.outputs.result import Result
 from tests.identity.branches import abranch, branch, edited, first, made, second
-from tests.support.program_report import break_off, file, keep
+from tests.support.processes.program_report import break_off, file, keep
 
 BRANCHES = 4
 WORDS = [f"word {number}" for number in range(40)]

@@ -6,7 +6,7 @@ import asyncio
 
 from rh_prefect import flow
 from tests.identity.branches import abranch, branch
-from tests.support.program_report import break_off
+from tests.support.processes.program_report import break_off
 
 BRANCHES = 4
 

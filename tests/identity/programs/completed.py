@@ -6,7 +6,7 @@ from prefect.futures import as_completed
 
 from rh_prefect import flow, generate
 from tests.identity.branches import edited, first
-from tests.support.program_report import break_off, keep
+from tests.support.processes.program_report import break_off, keep
 
 BRANCHES = 6
 

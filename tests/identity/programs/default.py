@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rh_prefect import flow, generate
 from tests.identity.branches import first, made, second
-from tests.support.program_report import break_off, keep
+from tests.support.processes.program_report import break_off, keep
 
 
 @flow(name="default")

@@ -8,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 from rh_prefect import flow, generate
 from rh_prefect.jobs.outputs.result import Result
 from tests.identity.branches import first, made, second
-from tests.support.program_report import break_off, keep
+from tests.support.processes.program_report import break_off, keep
 
 BRANCHES = 4
 

@@ -11,7 +11,7 @@ from prefect.futures import wait
 
 from rh_prefect import flow, generate
 from tests.identity.branches import edited, made, second
-from tests.support.program_report import break_off, file, keep
+from tests.support.processes.program_report import break_off, file, keep
 
 
 @task(cache_policy=NO_CACHE)

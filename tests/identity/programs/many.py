@@ -6,7 +6,7 @@ import asyncio
 
 from rh_prefect import flow, generate_many
 from tests.identity.branches import first, second
-from tests.support.program_report import break_off, keep
+from tests.support.processes.program_report import break_off, keep
 
 BRANCHES = 6
 

@@ -1,4 +1,4 @@
-"""N1: a task whose result Prefect serves without running it again."""
+"""A task whose result Prefect serves without running it again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prefect.futures import wait
 
 from rh_prefect import flow
 from tests.identity.branches import abranch, branch
-from tests.support.program_report import break_off
+from tests.support.processes.program_report import break_off
 
 BRANCHES = 4
 

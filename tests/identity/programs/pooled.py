@@ -1,4 +1,4 @@
-"""N2: a child flow whose tasks run in processes of a pool."""
+"""A child flow whose tasks run in processes of a pool."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prefect.task_runners import ProcessPoolTaskRunner
 
 from rh_prefect import flow
 from tests.identity.branches import abranch
-from tests.support.program_report import break_off
+from tests.support.processes.program_report import break_off
 
 BRANCHES = 2
 

@@ -6,7 +6,7 @@ from prefect.runtime import flow_run
 
 from rh_prefect import flow, generate
 from tests.identity.branches import first, second
-from tests.support.program_report import BrokenOff, keep
+from tests.support.processes.program_report import BrokenOff, keep
 
 BRANCHES = 6
 

@@ -1,4 +1,4 @@
-"""A2: one call in a named scope, outside of flows."""
+"""One call in a named scope, outside of flows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from rh_prefect import generate
 from rh_prefect.jobs.outputs.result import Result
 from tests.identity.branches import first
-from tests.support.program_report import BrokenOff, break_off, keep, tag
+from tests.support.processes.program_report import BrokenOff, break_off, keep, tag
 
 _tries: list[int] = []
 

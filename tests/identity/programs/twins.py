@@ -7,7 +7,7 @@ import asyncio
 from rh_prefect import flow, generate
 from rh_prefect.jobs.outputs.result import Result
 from tests.identity.branches import edited, first, made
-from tests.support.program_report import break_off, keep
+from tests.support.processes.program_report import break_off, keep
 
 BRANCHES = 4
 

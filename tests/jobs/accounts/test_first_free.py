@@ -9,7 +9,7 @@ import pytest
 
 from rh_prefect.errors import ResponseLost
 from rh_prefect.jobs.accounts.limiter import MAX_COUNT_AGE, Limiter, Turn, first_free
-from tests.support.virtual_time import in_virtual_time, now, settle
+from tests.support.world.virtual_time import in_virtual_time, now, settle
 
 SECONDS = 10.0
 

@@ -19,7 +19,7 @@ from rh_prefect.jobs.accounts.limiter import (
     first_free,
     pause_seconds,
 )
-from tests.support.virtual_time import in_virtual_time, now, settle
+from tests.support.world.virtual_time import in_virtual_time, now, settle
 
 
 class Account:

@@ -18,7 +18,7 @@ from rh_prefect.errors import (
 )
 from rh_prefect.jobs.accounts.limiter import Count
 from rh_prefect.jobs.accounts.poller import GRACE, LONGEST_GAP, MAX_POLLS, MIN_REPEATS, Poller, is_settled
-from tests.support.virtual_time import in_virtual_time, now, settle
+from tests.support.world.virtual_time import in_virtual_time, now, settle
 
 OUTPUT = RemoteOutput(url="http://files/1.png")
 HOUR = 3600.0
@@ -188,7 +188,7 @@ DENIALS: list[Callable[[], Exception]] = [
 
 @pytest.mark.parametrize("denial", DENIALS)
 def test_a_repeated_denial_ends_the_wait_after_the_grace_time(denial: Callable[[], Exception]) -> None:
-    """A15: a task that is unknown, or a key that is rejected, ends the wait after minutes, not after two seconds."""
+    """A task that is unknown, or a key that is rejected, ends the wait after minutes, not after two seconds."""
 
     @in_virtual_time
     async def check() -> None:
@@ -206,7 +206,7 @@ def test_a_repeated_denial_ends_the_wait_after_the_grace_time(denial: Callable[[
 
 @pytest.mark.parametrize("denial", DENIALS)
 def test_a_denial_that_is_not_repeated_only_causes_a_delay(denial: Callable[[], Exception]) -> None:
-    """A15: one 1004, 807, 412, 401 or 802 in a poll fails no job."""
+    """One 1004, 807, 412, 401 or 802 in a poll fails no job."""
 
     @in_virtual_time
     async def check() -> None:
@@ -226,7 +226,7 @@ async def test_without_grace_time_a_denial_must_be_repeated_three_times() -> Non
 
 @in_virtual_time
 async def test_an_unknown_task_with_a_recorded_end_has_ended() -> None:
-    """A28: RunningHub deletes a graph that is cancelled in the queue; its recorded end counts."""
+    """RunningHub deletes a graph that is cancelled in the queue; its recorded end counts."""
     recorded: list[str] = []
 
     async def is_recorded() -> bool:
@@ -358,7 +358,7 @@ ODD = TaskView(task_id="1", status="SUCCESS", outputs=(OUTPUT, RemoteOutput(url=
 
 @pytest.mark.parametrize("view", [EMPTY, ODD])
 def test_a_success_without_usable_outputs_is_polled_for_minutes(view: TaskView) -> None:
-    """A13: its view is returned unchanged, and is not settled."""
+    """Its view is returned unchanged, and is not settled."""
 
     @in_virtual_time
     async def check() -> None:

@@ -10,7 +10,7 @@ import pytest
 from rh_prefect.client import RemoteOutput, TaskView
 from rh_prefect.errors import JournalError, ResponseLost
 from rh_prefect.jobs.accounts.poller import LONGEST_FIRST, LONGEST_LATER, MISSED_NOTIFICATIONS, REMEMBERED, Poller
-from tests.support.virtual_time import in_virtual_time, now, settle
+from tests.support.world.virtual_time import in_virtual_time, now, settle
 
 RUNNING = TaskView(task_id="1", status="RUNNING")
 SUCCESS = TaskView(task_id="1", status="SUCCESS", outputs=(RemoteOutput(url="https://x.example.net/y.png"),))
@@ -163,7 +163,7 @@ async def test_a_failed_poll_is_repeated_soon() -> None:
 
 @in_virtual_time
 async def test_poll_often_polls_a_task_as_without_webhooks() -> None:
-    """A29: once its run is cancelled, a task is polled as without webhooks."""
+    """Once its run is cancelled, a task is polled as without webhooks."""
     tasks = Tasks(a=100)
     waiting = tasks.wait("a")
     await asyncio.sleep(80)

@@ -31,10 +31,10 @@ from rh_prefect.jobs.journal.record_types import Answer
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.workflows import WorkflowInput
-from tests.support import samples
-from tests.support.emulator_env import HELPFUL
-from tests.support.film_run import wait_until
-from tests.support.pooled_run import PooledRun, pictures
+from tests.support.processes.film_run import wait_until
+from tests.support.processes.pooled_run import PooledRun, pictures
+from tests.support.samples import media as samples
+from tests.support.servers.emulator_env import HELPFUL
 
 KEY_IS_WRONG, WALLET_IS_EMPTY = "412", "812"
 

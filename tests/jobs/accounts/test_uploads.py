@@ -17,8 +17,8 @@ from rh_prefect.jobs.requests.input_identification import Input, Inputs
 from rh_prefect.jobs.requests.request_preparation import JobRequest
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
-from tests.support import samples
-from tests.support.object_count import count_of
+from tests.support.samples import media as samples
+from tests.support.world.object_count import count_of
 
 
 class RunningHub:
@@ -143,7 +143,7 @@ async def test_a_link_that_expires_soon_is_replaced(
 async def test_a_link_that_expired_while_the_machine_slept_is_replaced(
     rh_site: Emulator, tmp_path: Path, photo: Input
 ) -> None:
-    """A23: the age of an upload's link is measured by the wall clock, which continues while a laptop sleeps."""
+    """The age of an upload's link is measured by the wall clock, which continues while a laptop sleeps."""
     clock = Clock()
     clock.now = 1_800_000_000.0
     client = Client(rh_site.key, base_url=rh_site.url)
@@ -208,7 +208,7 @@ async def test_the_number_of_concurrent_uploads_is_limited(
 
 
 async def test_the_number_of_stored_uploads_is_limited(clock: Clock, inputs: Inputs, tmp_path: Path) -> None:
-    """A25: an account does not store every upload."""
+    """An account does not store every upload."""
     sent: list[str] = []
 
     async def upload(path: Path, *, name: str, mime: str) -> Upload:

@@ -50,11 +50,11 @@ from rh_prefect.jobs.lifecycle_step_types import (
 from rh_prefect.jobs.options import Options
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import generate
-from tests.support import samples
-from tests.support.job_records import TASK, intent, ticket, unknown, write
-from tests.support.life import lifecycle
-from tests.support.memory_journal import MemoryJournal, MemoryPlace
-from tests.support.pooled_run import PooledRun
+from tests.support.processes.pooled_run import PooledRun
+from tests.support.samples import media as samples
+from tests.support.world.job_records import TASK, intent, ticket, unknown, write
+from tests.support.world.life import lifecycle
+from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 
 BUDGET = Decimal("1.00")
 INTENT = intent(estimate=Decimal("0.40"), currency="CNY")
@@ -225,7 +225,7 @@ PRICE = Money(Decimal("0.40"), "CNY")
 
 
 async def test_a_call_without_a_budget_counts_from_its_claim(tmp_path: Path) -> None:
-    """A20: the claim of a call without a budget counts immediately, not when its answer is recorded."""
+    """The claim of a call without a budget counts immediately, not when its answer is recorded."""
     ledger = SpendTracker(journal(tmp_path))
     ledger.claim("a", 1, PRICE)
     ledger.claim("b", 1, PRICE)
@@ -236,7 +236,7 @@ async def test_a_call_without_a_budget_counts_from_its_claim(tmp_path: Path) -> 
 
 
 async def test_a_call_without_a_budget_counts_before_its_claim(tmp_path: Path) -> None:
-    """A20: a call that uploads inputs or waits for a slot will be paid for."""
+    """A call that uploads inputs or waits for a slot will be paid for."""
     ledger = SpendTracker(journal(tmp_path))
     ledger.expect("a", PRICE)
     ledger.expect("a", PRICE)
@@ -249,7 +249,7 @@ async def test_a_call_without_a_budget_counts_before_its_claim(tmp_path: Path) -
 
 
 async def test_an_unknown_price_is_requested_if_a_budget_needs_it(tmp_path: Path) -> None:
-    """A20: a call without a budget and without a listed price is priced for the first concurrent budget."""
+    """A call without a budget and without a listed price is priced for the first concurrent budget."""
     ledger, requests = SpendTracker(journal(tmp_path)), []
 
     async def ask() -> Money:
@@ -269,7 +269,7 @@ async def test_an_unknown_price_is_requested_if_a_budget_needs_it(tmp_path: Path
 async def test_the_price_of_a_recorded_job_is_requested_if_it_is_unknown(
     tmp_path: Path,
 ) -> None:
-    """A20: reading the journal for the first budget keeps the price request of a call that is being paid for."""
+    """Reading the journal for the first budget keeps the price request of a call that is being paid for."""
     records = journal(tmp_path)
     await write(records, {"intent-1": intent()}, key="a" * 24)
     ledger = SpendTracker(records)
@@ -303,7 +303,7 @@ def test_a_process_keeps_the_spending_of_the_latest_200_scopes(tmp_path: Path, o
 
 
 async def test_each_currency_has_its_own_sums(tmp_path: Path) -> None:
-    """A20: amounts of two currencies are not added, and neither are coins."""
+    """Amounts of two currencies are not added, and neither are coins."""
     ledger, dollars = SpendTracker(journal(tmp_path)), Money(Decimal("0.90"), "USD")
     ledger.claim("a", 1, dollars)
     assert await ledger.reserve("b", 1, PRICE, budget=BUDGET) is None
@@ -324,7 +324,7 @@ CALLS = st.tuples(st.integers(0, 5), st.sampled_from([None, "0.10", "0.40"]), st
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(CALLS, st.sampled_from(["start", "refuse", "end", "rest", "read"])), max_size=40))
 def test_a_job_with_a_budget_starts_only_within_it(moves: list[tuple[tuple[int, str | None, bool], str]]) -> None:
-    """A20: with any concurrent jobs with and without a budget, and any end of them."""
+    """With any concurrent jobs with and without a budget, and any end of them."""
     asyncio.run(play(moves))
 
 
@@ -386,7 +386,7 @@ class Account:
 
 
 async def test_a_currency_is_requested_again_after_a_cancelled_request() -> None:
-    """A20: a cancelled request has no exception."""
+    """A cancelled request has no exception."""
     account = Account("USD")
     account.is_silent = True
     prices = prices_of(account)
@@ -433,7 +433,7 @@ async def test_a_request_that_takes_long_to_fail_is_not_repeated_at_once() -> No
     ],
 )
 async def test_a_previewed_placeholder_is_an_unknown_price(amount: str, free: bool, price: Money | None) -> None:
-    """A20: RunningHub's preview shows 0 or 9,999 where it has no price."""
+    """RunningHub's preview shows 0 or 9,999 where it has no price."""
     preview = PricePreview(amount=Decimal(amount), currency=None, free=free)
     prices = prices_of(Account("USD", preview=preview))
     assert await prices.of("some/model", {}, None) == price
@@ -462,7 +462,7 @@ async def test_a_failed_price_request_is_an_error_and_a_missing_price_is_not() -
 
 @pytest.mark.parametrize("budget", [True, False, "5", -1, float("nan"), float("inf"), Decimal("NaN"), 1j])
 def test_an_invalid_budget_is_refused(budget: Any) -> None:
-    """A20: `budget=True` was `decimal.InvalidOperation` in the middle of the run."""
+    """`budget=True` was `decimal.InvalidOperation` in the middle of the run."""
     with pytest.raises(InputError, match="budget is an amount of money"):
         Options(budget=budget)
 
@@ -491,7 +491,7 @@ async def test_no_job_starts_beyond_the_budget(rh: Emulator) -> None:
 
 
 async def test_concurrent_calls_without_a_budget_count(rh: Emulator) -> None:
-    """A20: three calls without a budget and six with 0.24 paid 0.36."""
+    """Three calls without a budget and six with 0.24 paid 0.36."""
     requested = [run(models.ZImageTurbo(prompt=f"picture {n}"), budget=None if n % 3 else 0.24) for n in range(12)]
     done = await asyncio.gather(*requested, return_exceptions=True)
     assert [type(one) for one in done].count(Result) == 8
@@ -502,7 +502,7 @@ async def test_concurrent_calls_without_a_budget_count(rh: Emulator) -> None:
 
 
 async def test_calls_with_and_without_a_budget_stay_within_the_budget(rh: Emulator) -> None:
-    """A20: the same with a budget that suffices for some of the calls with a budget."""
+    """The same with a budget that suffices for some of the calls with a budget."""
     rh.faults.add(Fault("submit", every=1, kind="slow", seconds=1.0))  # until then no answer is recorded
     requested = [run(models.ZImageTurbo(prompt=f"picture {n}"), budget=0.24 if n < 6 else None) for n in range(9)]
     done = await asyncio.gather(*requested, return_exceptions=True)
@@ -511,7 +511,7 @@ async def test_calls_with_and_without_a_budget_stay_within_the_budget(rh: Emulat
 
 
 async def test_an_unlisted_call_without_a_budget_is_priced_if_other_calls_have_one(rh: Emulator) -> None:
-    """A20: its price is requested if the run has a budget."""
+    """Its price is requested if the run has a budget."""
     calls = [run(models.input_for(UNPRICED)(prompt="a lighthouse"))]
     calls += [run(models.ZImageTurbo(prompt=f"picture {n}"), budget=1.05) for n in range(3)]
     done = await asyncio.gather(*calls, return_exceptions=True)
@@ -550,7 +550,7 @@ async def test_a_failed_task_counts_with_its_cost(rh: Emulator) -> None:
 
 
 async def test_the_result_of_a_job_has_the_costs_of_all_its_tasks(rh: Emulator, tmp_path: Path) -> None:
-    """A21: the table of steps leaves out neither a failed task nor one of an earlier attempt."""
+    """The table of steps leaves out neither a failed task nor one of an earlier attempt."""
     rh.faults.add(Fault("submit", number=1, kind="fail", code="805"))
     run = PooledRun(rh, tmp_path, members=("main",))
     requested: list[models.ModelInput] = [models.ZImageTurbo(prompt="a lighthouse")]
@@ -593,4 +593,4 @@ async def test_a_composed_flow_keeps_to_its_budget(rh: Emulator, tmp_path: Path)
     photo = str(samples.png(tmp_path / "photo.png"))
     with pytest.raises(BudgetExceeded, match=r"2 job\(s\) cost at least 4\.55 CNY .* the budget is 2\.00 CNY"):
         await image_to_video(photo, "waves", resolution="4k", budget=2.0)
-    assert not rh.recorder.paid, "C4: the sum is known before anything is paid"
+    assert not rh.recorder.paid, "the sum is known before anything is paid"

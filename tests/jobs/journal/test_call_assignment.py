@@ -14,8 +14,9 @@ from rh_prefect.jobs.journal.call_assignment import Caller, CallJob, CallRegistr
 from rh_prefect.jobs.journal.identity import Address, Place, Step, job_key, other_job_key
 from rh_prefect.jobs.journal.process_identity import current_owner
 from rh_prefect.jobs.journal.record_types import CallRecord, Record
-from tests.support.job_records import SOMEWHERE_ELSE, intent, write
-from tests.support.memory_journal import MemoryJournal, MemoryPlace
+from tests.support.each_case import each_case
+from tests.support.world.job_records import SOMEWHERE_ELSE, intent, write
+from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 
 REQUEST = "0123456789ab"
 
@@ -210,20 +211,22 @@ class ComparesWithAll(CallRegistry):
         return None
 
 
-@pytest.mark.parametrize("seed", range(300))
-async def test_a_call_found_by_its_address_alone_is_the_one_that_comparing_finds(seed: int) -> None:
+async def test_a_call_found_by_its_address_alone_is_the_one_that_comparing_finds() -> None:
     """Random calls with retries, child flows beside each other, and records of an earlier attempt and version."""
-    chance, places = random.Random(seed), (MemoryPlace(), MemoryPlace())
-    for attempt in (1, 2, 3):
-        version = chance.choice(["v1", "v1", "v2"])
-        registries = (CallRegistry(), ComparesWithAll())
-        for _ in range(chance.randint(1, 8)):
-            caller = _random_caller(chance, version)
-            quick, thorough = [
-                await _outcome(registry, MemoryJournal(place, "run"), caller, attempt)
-                for registry, place in zip(registries, places, strict=True)
-            ]
-            assert quick == thorough
+    with each_case() as case:
+        for seed in range(300):
+            with case(f"seed {seed}"):
+                chance, places = random.Random(seed), (MemoryPlace(), MemoryPlace())
+                for attempt in (1, 2, 3):
+                    version = chance.choice(["v1", "v1", "v2"])
+                    registries = (CallRegistry(), ComparesWithAll())
+                    for _ in range(chance.randint(1, 8)):
+                        caller = _random_caller(chance, version)
+                        quick, thorough = [
+                            await _outcome(registry, MemoryJournal(place, "run"), caller, attempt)
+                            for registry, place in zip(registries, places, strict=True)
+                        ]
+                        assert quick == thorough
 
 
 async def _outcome(calls: CallRegistry, journal: MemoryJournal, caller: Caller, attempt: int) -> CallJob | str:

@@ -9,6 +9,7 @@ import pytest
 
 from rh_prefect.jobs.journal.call_matching import Equal, Match, RecordedCall, find_record
 from rh_prefect.jobs.journal.identity import Address, Place, Step
+from tests.support.each_case import each_case
 
 V1, V2 = "before", "after an edit"
 
@@ -193,23 +194,28 @@ def test_a_call_of_another_process_of_the_attempt_is_found_only_by_its_address()
     assert find(at(step("branch", 1, x="2")), records) == ("new", "")
 
 
-@pytest.mark.parametrize("seed", range(300))
-def test_each_call_finds_its_own_job_in_any_order_of_the_calls(seed: int) -> None:
+def test_each_call_finds_its_own_job_in_any_order_of_the_calls() -> None:
     """Random trees of calls, made in one order, interrupted anywhere, and made in another order."""
-    chance = random.Random(seed)
-    calls = _tree(chance)
-    made = chance.sample(calls, len(calls))[: chance.randint(1, len(calls))]
-    records = recorded(*made)
-    taken: dict[str, Address] = {}
-    for call in chance.sample(calls, len(calls)):
-        state = [RecordedCall(one.key, one.address, one.version, one.order, taken.get(one.key)) for one in records]
-        match = find_record(call, state, version=V1)
-        if call in made:
-            assert match.verdict == "found" and match.record is not None and match.record.address == call
-            taken[match.record.key] = call
-        else:
-            # A request of only one address: it may be that one's, and is refused.
-            assert match.verdict == "new" or (match.verdict == "unclear" and len(made) == 1)
+    with each_case() as case:
+        for seed in range(300):
+            with case(f"seed {seed}"):
+                chance = random.Random(seed)
+                calls = _tree(chance)
+                made = chance.sample(calls, len(calls))[: chance.randint(1, len(calls))]
+                records = recorded(*made)
+                taken: dict[str, Address] = {}
+                for call in chance.sample(calls, len(calls)):
+                    state = [
+                        RecordedCall(one.key, one.address, one.version, one.order, taken.get(one.key))
+                        for one in records
+                    ]
+                    match = find_record(call, state, version=V1)
+                    if call in made:
+                        assert match.verdict == "found" and match.record is not None and match.record.address == call
+                        taken[match.record.key] = call
+                    else:
+                        # A request of only one address: it may be that one's, and is refused.
+                        assert match.verdict == "new" or (match.verdict == "unclear" and len(made) == 1)
 
 
 def _tree(chance: random.Random) -> list[Address]:

@@ -12,7 +12,7 @@ from rh_prefect.jobs.journal.costs import COINS, Charge, Costs, charge_of, costs
 from rh_prefect.jobs.journal.job_records import RESUBMITTED, Submit
 from rh_prefect.jobs.journal.record_types import Answer, End, Lost, Resolution
 from rh_prefect.jobs.outputs.result import end_of
-from tests.support.job_records import TASK, intent, ticket, unknown
+from tests.support.world.job_records import TASK, intent, ticket, unknown
 
 INTENT = intent(estimate=Decimal("0.40"), currency="USD")
 ESTIMATE = Charge(Costs({"USD": Decimal("0.40")}), is_estimate=True)
@@ -24,7 +24,7 @@ def end(**facts: Any) -> End:
 
 
 def test_units_are_never_added() -> None:
-    """A21: coins and two currencies are three sums."""
+    """Coins and two currencies are three sums."""
     parts = [Costs.of(Decimal("0.10"), "CNY"), Costs.of(Decimal(2), "USD"), Costs.of(Decimal(25), COINS)]
     total = Costs.total([*parts, *parts, Costs.of(None, "CNY")])
     assert total.amounts == {"CNY": Decimal("0.20"), "USD": Decimal(4), COINS: Decimal(50)}
@@ -69,12 +69,12 @@ def test_units_are_never_added() -> None:
     ],
 )
 def test_the_costs_of_a_submission(submit: Submit, charge: Charge | None) -> None:
-    """A21: cancelled, failed, lost and earlier submissions count with their costs."""
+    """Cancelled, failed, lost and earlier submissions count with their costs."""
     assert charge_of(submit) == charge
 
 
 def test_a_graph_with_paid_nodes_costs_coins_and_money() -> None:
-    """A21: both are recorded, each in its unit."""
+    """Both are recorded, each in its unit."""
     usage = Usage(third_party_money=Decimal("3.85"), coins=Decimal(7))
     view = TaskView(task_id=TASK, status="SUCCESS", usage=usage)
     ended = end_of(Submit(1, INTENT, ticket()), view, attempt=1, queued=None, ran=None)

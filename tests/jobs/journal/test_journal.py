@@ -16,9 +16,9 @@ from rh_prefect.errors import InputError, JournalError
 from rh_prefect.jobs.journal.journal import FolderJournal, NotExclusive, folder_scopes
 from tests.jobs.journal.journal_contract import JournalContract, OpenJournal, record
 from tests.jobs.journal.racer import LONG, create_at_once
-from tests.support.forkserver import FORKS
-from tests.support.racing_s3 import racing_s3
-from tests.support.s3 import S3Server
+from tests.support.processes.forkserver import FORKS
+from tests.support.servers.racing_s3 import racing_s3
+from tests.support.servers.s3 import S3Server
 
 PROCESSES = 32
 

@@ -12,7 +12,7 @@ import pytest
 
 from rh_prefect.jobs.journal import process_identity
 from rh_prefect.jobs.journal.process_identity import Owner, current_owner, is_surely_dead, uptime
-from tests.support.job_records import dead_owner, owner_of, wait_until_dead
+from tests.support.world.job_records import dead_owner, owner_of, wait_until_dead
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from rh_prefect.jobs.journal.record_types import (
     Record,
     Resolution,
 )
-from tests.support.job_records import BASE, KEY, SOMEWHERE_ELSE, intent, ticket, unknown
+from tests.support.world.job_records import BASE, KEY, SOMEWHERE_ELSE, intent, ticket, unknown
 
 INTENT = intent()
 ADOPTED = Resolution(outcome="adopted", task_id="7")

@@ -13,7 +13,7 @@ from rh_prefect.jobs.journal.journal import LONGEST_SCOPE, FolderJournal
 from rh_prefect.jobs.journal.record_types import Answer
 from rh_prefect.jobs.journal.spool import Spool, Spooled
 from rh_prefect.local_files import PART
-from tests.support.job_records import KEY, ticket
+from tests.support.world.job_records import KEY, ticket
 
 ENTRY = Spooled("run", KEY, 1, ticket())
 
@@ -106,7 +106,7 @@ def test_a_read_only_folder_is_an_os_error(tmp_path: Path) -> None:
 
 
 def test_a_ticket_is_flushed_with_its_folder_and_every_new_folder_above_it(tmp_path: Path) -> None:
-    """A26: after the file is renamed, its folder and all new folders are flushed to the disk."""
+    """After the file is renamed, its folder and all new folders are flushed to the disk."""
     flushed: list[tuple[Path, bool]] = []
     folder = tmp_path / "not" / "yet"
 
@@ -122,7 +122,7 @@ def test_a_ticket_is_flushed_with_its_folder_and_every_new_folder_above_it(tmp_p
 
 
 async def test_a_ticket_is_flushed_off_the_loops_thread(tmp_path: Path) -> None:
-    """A26: a slow disk does not stop the loop."""
+    """A slow disk does not stop the loop."""
     threads: list[int] = []
     spool = Spool(tmp_path, flush=lambda _: threads.append(threading.get_ident()))
     await spool.save(ENTRY)

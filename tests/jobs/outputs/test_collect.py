@@ -22,9 +22,9 @@ from rh_prefect.jobs.outputs.collect import LONGEST_PAUSE, TRIES, Collector, ext
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.requests.request_preparation import JobRequest
 from rh_prefect.media.store import MediaStore
-from tests.support import samples
-from tests.support.job_records import KEY, TASK, intent, ticket
-from tests.support.scripted_server import WireServer, raw
+from tests.support.samples import media as samples
+from tests.support.servers.scripted_server import WireServer, raw
+from tests.support.world.job_records import KEY, TASK, intent, ticket
 
 PAGE = b"<!doctype html><html><body>Please try again later.</body></html>"
 PICTURE = samples.picture("PNG")
@@ -129,7 +129,7 @@ async def test_a_web_page_is_never_published(journal: FolderJournal, tmp_path: P
 async def test_a_file_with_the_same_damage_in_each_download_is_published_as_damaged(
     journal: FolderJournal, tmp_path: Path
 ) -> None:
-    """A12: the file was paid for, so it is kept; result, manifest and event name the damage."""
+    """The file was paid for, so it is kept; result, manifest and event name the damage."""
     host = FileHost(HALF)
     result = await collect(host, journal, tmp_path)
     assert Path(result.first_output.uri).read_bytes() == HALF
@@ -168,7 +168,7 @@ class ClosingHost(FileHost):
 async def test_a_connection_closed_early_without_a_length_gives_a_damaged_file(
     journal: FolderJournal, tmp_path: Path
 ) -> None:
-    """A12: without a length in the HTTP response, the content shows that the file is incomplete."""
+    """Without a length in the HTTP response, the content shows that the file is incomplete."""
     result = await collect(host := ClosingHost(), journal, tmp_path)
     assert result.damaged == (result.first_output,)
     assert host.times == TRIES
@@ -176,7 +176,7 @@ async def test_a_connection_closed_early_without_a_length_gives_a_damaged_file(
 
 @pytest.mark.parametrize("given", ["media", "result", "json"])
 async def test_a_damaged_file_is_refused_as_an_input(journal: FolderJournal, tmp_path: Path, given: str) -> None:
-    """A12: half a picture is refused before anything is sent."""
+    """Half a picture is refused before anything is sent."""
     result = await collect(FileHost(HALF), journal, tmp_path)
     values: dict[str, Any] = {
         "media": result.first_output,
@@ -188,7 +188,7 @@ async def test_a_damaged_file_is_refused_as_an_input(journal: FolderJournal, tmp
 
 
 async def test_a_damaged_file_is_downloaded_again_by_the_next_run(journal: FolderJournal, tmp_path: Path) -> None:
-    """A12: a file that RunningHub has repaired replaces it; a file that RunningHub has deleted does not remove it."""
+    """A file that RunningHub has repaired replaces it; a file that RunningHub has deleted does not remove it."""
     damaged = await collect(FileHost(HALF), journal, tmp_path)
     still = await collect(host := FileHost(dead()), journal, tmp_path, first_time=False)
     assert still == damaged
@@ -212,7 +212,7 @@ async def test_a_file_that_is_missing_in_the_store_is_downloaded_again(journal: 
 
 
 async def test_links_of_files_that_only_the_manifest_has_are_requested(journal: FolderJournal, tmp_path: Path) -> None:
-    """A9: a recovered record has no links; its files that are missing in the store are not ignored."""
+    """A recovered record has no links; its files that are missing in the store are not ignored."""
     first = await collect(FileHost(PICTURE), journal, tmp_path)
     store = store_in(tmp_path)
     store.delete(str(store.name_of(first.first_output.uri)))
@@ -225,7 +225,7 @@ async def test_links_of_files_that_only_the_manifest_has_are_requested(journal: 
 
 
 async def test_a_single_refusal_of_a_link_only_causes_a_delay(journal: FolderJournal, tmp_path: Path) -> None:
-    """A11: one 404 or 403 of a link only causes a delay."""
+    """One 404 or 403 of a link only causes a delay."""
     host = FileHost(dead(), dead(), PICTURE)
     result = await collect(host, journal, tmp_path)
     assert Path(result.first_output.uri).read_bytes() == PICTURE
@@ -233,7 +233,7 @@ async def test_a_single_refusal_of_a_link_only_causes_a_delay(journal: FolderJou
 
 
 async def test_a_link_that_does_not_work_is_requested_for_minutes(journal: FolderJournal, tmp_path: Path) -> None:
-    """A11: after that, the outputs count as expired, and the message says what a later run can do at no cost."""
+    """After that, the outputs count as expired, and the message says what a later run can do at no cost."""
     host = FileHost(dead())
     with pytest.raises(OutputsExpired, match=r"run it again, or `rh-prefect jobs collect`.*at no cost") as caught:
         await collect(host, journal, tmp_path)
@@ -247,7 +247,7 @@ async def test_a_link_that_does_not_work_is_requested_for_minutes(journal: Folde
 async def test_links_that_change_with_each_query_are_requested_for_minutes(
     journal: FolderJournal, tmp_path: Path
 ) -> None:
-    """A11: new links that do not work do not use up the tries in milliseconds."""
+    """New links that do not work do not use up the tries in milliseconds."""
     links = [f"https://files/a.png?sign={n}" for n in range(2, 12)]
     host = FileHost(*[dead()] * 9, PICTURE, links=links)
     result = await collect(host, journal, tmp_path)
@@ -265,7 +265,7 @@ async def test_a_new_link_is_used_immediately(journal: FolderJournal, tmp_path: 
 async def test_a_file_of_another_job_at_the_name_of_an_output_is_replaced(
     journal: FolderJournal, tmp_path: Path
 ) -> None:
-    """A5: a file at the final name is replaced unless a record of this job has its content."""
+    """A file at the final name is replaced unless a record of this job has its content."""
     store, other = store_in(tmp_path), samples.picture("PNG", size=(40, 30))
     first = await collect(FileHost(PICTURE), journal, tmp_path)
     name = str(store.name_of(first.first_output.uri))
@@ -350,7 +350,7 @@ async def test_a_file_with_different_damage_in_each_download_is_not_published(
 async def test_a_manifest_records_the_number_of_its_call_among_equal_calls(
     journal: FolderJournal, tmp_path: Path
 ) -> None:
-    """A9: `recover` rebuilds the record of the call from the manifest."""
+    """`recover` rebuilds the record of the call from the manifest."""
     await collect(FileHost(PICTURE), journal, tmp_path, order=3)
     (manifest,) = manifests.read_all(store_in(tmp_path))
     assert manifest.order == 3
@@ -467,7 +467,7 @@ class LateHost(ChangingHost):
 async def test_an_output_beside_one_with_an_invalid_link_is_saved(
     journal: FolderJournal, tmp_path: Path, url: str
 ) -> None:
-    """A13: the other one is downloaded as soon as RunningHub lists its link, in any order."""
+    """The other one is downloaded as soon as RunningHub lists its link, in any order."""
     links = (*numbered("a", sign=2), Link(url=url, node_id="9"))
     with pytest.raises(OutputsExpired, match="could not be downloaded"):
         await collect(LateHost(links), journal, tmp_path, links=links)

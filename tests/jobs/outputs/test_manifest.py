@@ -13,9 +13,9 @@ from rh_prefect.errors import InputError
 from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.jobs.outputs.manifest import Manifest
 from rh_prefect.media.store import MediaStore
-from tests.support import samples
-from tests.support.job_records import BASE, KEY, TASK
-from tests.support.s3 import S3Server
+from tests.support.samples import media as samples
+from tests.support.servers.s3 import S3Server
+from tests.support.world.job_records import BASE, KEY, TASK
 
 
 @pytest.fixture

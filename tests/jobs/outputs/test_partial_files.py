@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.jobs.download_folder import part_file, remove
-from tests.support.forkserver import FORKS
+from tests.support.processes.forkserver import FORKS
 
 NAME = "2031112223334445057-1"
 

@@ -9,8 +9,8 @@ import pytest
 from rh_prefect.jobs.outputs import manifest
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
-from tests.support import samples
-from tests.support.job_records import TASK
+from tests.support.samples import media as samples
+from tests.support.world.job_records import TASK
 
 NAME = "run/1.png"
 

@@ -23,7 +23,7 @@ from rh_prefect.jobs.options import Options, Request
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.store import MediaStore
 from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput
-from tests.support import samples
+from tests.support.samples import media as samples
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def restyle(rh: Emulator, image: str) -> WorkflowInput:
 
 
 def test_a_later_change_by_the_caller_does_not_change_an_input() -> None:
-    """A6: three prompts in a loop over one graph are three graphs; each input is a deep copy."""
+    """Three prompts in a loop over one graph are three graphs; each input is a deep copy."""
     graph: dict[str, Any] = copy.deepcopy(TEXT_TO_IMAGE)
     node = {"nodeId": "20", "fieldName": "Input", "fieldValue": "1"}
     shots: list[Any] = [{"prompt": "one", "points": [[1, 2]]}]
@@ -70,7 +70,7 @@ def test_a_later_change_by_the_caller_does_not_change_an_input() -> None:
 
 
 async def test_three_prompts_in_a_loop_over_one_graph_are_paid_as_three(rh: Emulator, pay: Any) -> None:
-    """A6: the graph is copied when the input is made."""
+    """The graph is copied when the input is made."""
     graph: dict[str, Any] = copy.deepcopy(TEXT_TO_IMAGE)
     asked = []
     for prompt in ("a pier", "a harbour", "a lighthouse"):
@@ -86,7 +86,7 @@ async def test_three_prompts_in_a_loop_over_one_graph_are_paid_as_three(rh: Emul
 async def test_a_resume_in_another_folder_finds_the_same_file(
     rh: Emulator, pay: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
 ) -> None:
-    """A7: whether a relative name is a file of the caller's is decided once, and recorded."""
+    """Whether a relative name is a file of the caller's is decided once, and recorded."""
     here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
     for folder in (here, elsewhere):
         folder.mkdir()
@@ -105,7 +105,7 @@ async def test_a_resume_in_another_folder_finds_the_same_file(
 async def test_a_name_at_runninghub_stays_one_if_a_local_file_appears(
     rh: Emulator, pay: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A7: a name at RunningHub does not become a file in the folder of a later attempt."""
+    """A name at RunningHub does not become a file in the folder of a later attempt."""
     monkeypatch.chdir(tmp_path)
     name = await _uploaded(samples.png(tmp_path / "first.png"))
     first = await pay(restyle(rh, name))
@@ -127,7 +127,7 @@ async def _uploaded(path: Path) -> str:
 async def test_a_name_of_several_files_is_an_error(
     rh: Emulator, pay: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A7: a run that changes its folder has a file in each; in another folder the name is refused."""
+    """A run that changes its folder has a file in each; in another folder the name is refused."""
     for folder, text in (("a", "one"), ("b", "two"), ("c", "three")):
         (tmp_path / folder).mkdir()
         samples.png(tmp_path / folder / "photo.png", text=text)
@@ -159,7 +159,7 @@ TEXTS = [
 
 @pytest.mark.parametrize("text", TEXTS)
 async def test_a_text_of_quick_create_is_sent_as_text(rh: Emulator, pay: Any, text: str) -> None:
-    """A19: a text of any length and form is sent as text."""
+    """A text of any length and form is sent as text."""
     await pay(module(rh, text))
     assert values(rh)["20.text1"] == text
 
@@ -181,7 +181,7 @@ async def test_a_missing_file_of_quick_create_is_refused(rh: Emulator, pay: Any)
 async def test_a_text_of_a_loader_that_is_not_a_local_file_is_a_name_at_runninghub(
     rh: Emulator, pay: Any, text: str
 ) -> None:
-    """A19: a long text or an unknown user's home in a loader's field is not an error of this machine."""
+    """A long text or an unknown user's home in a loader's field is not an error of this machine."""
     graph = copy.deepcopy(RESTYLE)
     with pytest.raises(RunningHubError, match="node 10"):
         await pay(WorkflowInput(id=rh.workflows.id_of("restyle"), workflow=graph, nodes={"10.image": text}))
@@ -190,7 +190,7 @@ async def test_a_text_of_a_loader_that_is_not_a_local_file_is_a_name_at_runningh
 
 @pytest.mark.parametrize("kind", ["workflow", "app"])
 async def test_a_result_of_another_graph_is_not_reused(rh: Emulator, pay: Any, kind: str) -> None:
-    """A22: after an edit of the graph on the site, `reuse="always"` submits a new job; else it reuses the result."""
+    """After an edit of the graph on the site, `reuse="always"` submits a new job; else it reuses the result."""
     site: Any = rh.workflows if kind == "workflow" else rh.apps
     ident = site.add(copy.deepcopy(TEXT_TO_IMAGE))
     asked = WorkflowInput(id=ident) if kind == "workflow" else AppInput(id=ident)

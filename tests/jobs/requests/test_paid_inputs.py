@@ -26,10 +26,10 @@ from rh_prefect.jobs.options import Options, Request
 from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.store import MediaStore
-from tests.support import samples
-from tests.support.link_server import LinkHost
-from tests.support.s3 import S3Server
-from tests.support.twin_filesystem import register
+from tests.support.samples import media as samples
+from tests.support.servers.link_server import LinkHost
+from tests.support.servers.s3 import S3Server
+from tests.support.world.twin_filesystem import register
 
 ENLARGER = "hypir-ultra"
 
@@ -84,14 +84,14 @@ def picture(text: str) -> bytes:
 async def test_links_that_differ_in_a_parameter_get_their_own_pictures(
     rh: Emulator, run: Run, links: LinkHost, name: str
 ) -> None:
-    """A3, N3: two links that differ only in `token=`, `sig=`, `q-…` or `x-oss-process=` are two files."""
+    """Two links that differ only in `token=`, `sig=`, `q-…` or `x-oss-process=` are two files."""
     for number in "12":
         await run.pay(enlarge(links.put(f"photo?{name}={number}", picture(number))))
     assert [sent(rh, one) for one in rh.recorder.paid] == [sha(picture("1")), sha(picture("2"))]
 
 
 async def test_an_object_that_is_overwritten_within_a_run_is_another_job_s_picture(rh: Emulator, run: Run) -> None:
-    """A4: a later job gets the current file, and its manifest has the hash."""
+    """A later job gets the current file, and its manifest has the hash."""
     place = fsspec.filesystem("memory")
     for number in "12":
         place.pipe_file("/overwritten/photo.png", picture(number))
@@ -104,7 +104,7 @@ async def test_an_object_that_is_overwritten_within_a_run_is_another_job_s_pictu
 async def test_a_link_that_is_overwritten_within_a_run_is_another_job_s_picture(
     rh: Emulator, run: Run, links: LinkHost
 ) -> None:
-    """A4: the state of a link with a strong ETag is requested before each job."""
+    """The state of a link with a strong ETag is requested before each job."""
     for number in "12":
         await run.pay(enlarge(links.put("photo.png", picture(number), etag=f'"{number}"')))
     assert [sent(rh, one) for one in rh.recorder.paid] == [sha(picture("1")), sha(picture("2"))]
@@ -113,7 +113,7 @@ async def test_a_link_that_is_overwritten_within_a_run_is_another_job_s_picture(
 async def test_a_file_that_is_overwritten_within_a_run_is_another_job_s_picture(
     rh: Emulator, run: Run, tmp_path: Path
 ) -> None:
-    """A4: a local file that is overwritten under its name is another file, and no error."""
+    """A local file that is overwritten under its name is another file, and no error."""
     photo = tmp_path / "photo.png"
     for number in "12":
         photo.write_bytes(picture(number))
@@ -124,7 +124,7 @@ async def test_a_file_that_is_overwritten_within_a_run_is_another_job_s_picture(
 async def test_a_resume_does_not_pay_for_a_link_that_gives_other_bytes_each_time(
     rh: Emulator, run: Run, links: LinkHost, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A4: without a strong ETag, the content of the same call in an earlier attempt counts, with one warning."""
+    """Without a strong ETag, the content of the same call in an earlier attempt counts, with one warning."""
     numbers = iter(range(100))
     link = links.make("photo.png", lambda: picture(str(next(numbers))))
     first = await run.pay(enlarge(link))
@@ -143,7 +143,7 @@ async def test_a_resume_does_not_pay_for_a_link_that_gives_other_bytes_each_time
 async def test_a_job_that_failed_is_submitted_again_with_the_bytes_of_its_record(
     rh: Emulator, run: Run, links: LinkHost
 ) -> None:
-    """A4: a later submission sends the recorded content, even if the link returns other bytes."""
+    """A later submission sends the recorded content, even if the link returns other bytes."""
     numbers = iter(range(100))
     link = links.make("photo.png", lambda: picture(str(next(numbers))))
     rh.faults.add(Fault("submit", number=1, kind="fail", code="1000"))
@@ -182,7 +182,7 @@ async def test_a_job_with_a_missing_file_is_found_again(rh: Emulator, run: Run, 
 async def test_a_store_with_signed_inputs_links_content_named_copies(
     rh: Emulator, s3: S3Server, tmp_path: Path
 ) -> None:
-    """A4: with public storage RunningHub gets a link to a content-named copy, which is not overwritten."""
+    """With public storage RunningHub gets a link to a content-named copy, which is not overwritten."""
     run = Run(tmp_path, MediaStore(s3.url(), options=s3.options, signed_inputs=True))
     for number in "12":
         run.store.write_bytes("photo.png", picture(number))
@@ -200,7 +200,7 @@ async def test_a_store_with_signed_inputs_links_content_named_copies(
 async def test_an_output_as_input_is_linked_through_a_content_named_copy(
     rh: Emulator, s3: S3Server, tmp_path: Path
 ) -> None:
-    """A4: with public storage a job's output reaches the next job through a copy that is not overwritten."""
+    """With public storage a job's output reaches the next job through a copy that is not overwritten."""
     run = Run(tmp_path, MediaStore(s3.url(), options=s3.options, signed_inputs=True))
     first = await run.pay(models.ZImageTurbo(prompt="a lighthouse"))
     await run.pay(enlarge(first))

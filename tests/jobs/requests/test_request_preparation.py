@@ -37,7 +37,7 @@ async def order(model: Model, params: Mapping[str, object], inputs: Inputs) -> J
 
 
 async def test_a_default_of_the_catalogue_does_not_change_the_request(inputs: Inputs) -> None:
-    """N4: a default of the catalogue is sent and recorded, and is not in the request's hash."""
+    """A default of the catalogue is sent and recorded, and is not in the request's hash."""
     model = catalog.get("z-image/turbo")
     param = next(one for one in model.params if one.required and one.default is not None and one.type == "enum")
     other = next(option for option in param.options if option != param.default)
@@ -55,7 +55,7 @@ async def test_a_parameter_of_the_caller_changes_the_request(inputs: Inputs) -> 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n"])
 async def test_trailing_line_breaks_do_not_change_the_request(inputs: Inputs, end: str) -> None:
-    """N4: a prompt from a file is equal to the prompt in a program."""
+    """A prompt from a file is equal to the prompt in a program."""
     model = catalog.get("z-image/turbo")
     read = await order(model, {"prompt": f"a lighthouse{end}"}, inputs)
     assert read.payload["prompt"] == f"a lighthouse{end}"

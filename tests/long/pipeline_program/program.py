@@ -1,4 +1,4 @@
-"""A flow run of a pipeline in a separate process; see `tests.support.forked_attempts`."""
+"""A flow run of a pipeline in a separate process; see `tests.support.processes.forked_attempts`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from rh_prefect.errors import PipelineIncomplete
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
-from tests.support.program_report import say
+from tests.support.processes.program_report import say
 
 
 async def plain_form(file: str, params: dict[str, Any]) -> None:

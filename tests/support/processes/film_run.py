@@ -1,0 +1,216 @@
+"""A film that is generated, killed and resumed: the servers, the processes, and the expected records afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rh_prefect.emulator import Emulator
+from rh_prefect.flow_runs.journal import FlowRunJournal
+from rh_prefect.jobs.journal.job_records import JobView, jobs_of
+from rh_prefect.media.store import MediaStore
+from tests.support.processes.flow_process import FlowProcess, FlowProcesses, Said, command, flow_processes
+from tests.support.samples.clip_samples import play
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.holding_proxy import Hold, Proxy
+from tests.support.servers.prefect_server import PrefectServer
+
+FILM = "rh_prefect.flows:film"
+ASKED = {"prompt": "a lighthouse", "shots": 2, "narration": "A light.", "resolution": "720p"}
+PICTURE, MOTION, UPSCALE, SPEECH, MUSIC = (
+    "rhart-image/z-image/turbo",
+    "kling-v2.6-pro/image-to-video",
+    "rhart-video/video-upscaler",
+    "rhart-audio/text-to-audio/speech-2.8-hd",
+    "rhart-audio/suno-v5.5/single",
+)
+JOBS = {PICTURE: 2, MOTION: 2, UPSCALE: 2, SPEECH: 1, MUSIC: 1}
+"""What a film of two shots pays for, by endpoint."""
+
+
+@dataclass
+class FilmRun:
+    """One test's film.
+
+    Attributes:
+        rh: RunningHub.
+        proxy: Between the children and the Prefect server.
+        folder: Where everything goes.
+        flow_processes: The processes.
+        run: The flow run.
+        store: Where the films go.
+        published: Files that were in the store when the child was killed.
+        fetched: Downloads of each task by then.
+    """
+
+    rh: Emulator
+    proxy: Proxy
+    folder: Path
+    flow_processes: FlowProcesses
+    store: MediaStore
+    run: str = ""
+    published: frozenset[str] = frozenset()
+    fetched: Mapping[str, int] | None = None
+
+    @property
+    def env(self) -> dict[str, str]:
+        return self.flow_processes.env
+
+    def begin(
+        self, flow: str = FILM, parameters: Mapping[str, object] | None = None, *, spares: int = 2
+    ) -> FlowProcess:
+        """Starts the first child, and has others ready that will run the flow again."""
+        self.flow_processes.spare(spares)
+        child = self.flow_processes.run(flow, parameters=dict(ASKED if parameters is None else parameters))
+        self.run = child.wait_for("run")["id"]
+        return child
+
+    def until_held(self, hold: Hold, child: FlowProcess) -> None:
+        """Blocks until the proxy holds what it is to hold; fails at once where the child ends before."""
+        wait_until(lambda: hold.held or not child.is_running, seconds=300)
+        assert hold.held, f"{child.said[-3:]} {child.errors()}"
+
+    def kill(self, child: FlowProcess, *, machine_is_lost: bool = False) -> set[str]:
+        """Kills the child and looks around.
+
+        Args:
+            child: The process that runs the film.
+            machine_is_lost: Whether what it kept on its machine is lost with it.
+
+        Returns:
+            The jobs of which nobody can know whether they were paid for.
+        """
+        assert child.is_running, f"it ended before it was killed: {child.said[-1]}"
+        child.kill()
+        self.proxy.drop()
+        self.rh.held.release()
+        # What had left the dead process may still be under way to its server.
+        time.sleep(0.3)
+        self.published = frozenset(map(self.store.uri, self.store.list()))
+        self.fetched = Counter(one.task_id for one in self.rh.recorder.downloads)
+        if machine_is_lost:
+            shutil.rmtree(self.env["RH_STATE_DIR"])
+        spooled = " ".join(path.name for path in Path(self.env["RH_STATE_DIR"]).glob("spool/*.json"))
+        return {f"{self.run}/{view.key}" for view in self.jobs() if view.state == "open" and view.key not in spooled}
+
+    def jobs(self) -> list[JobView]:
+        """All jobs of the run, as the journal has them."""
+
+        async def read() -> list[JobView]:
+            return [view async for view in jobs_of(FlowRunJournal(self.run))]
+
+        return asyncio.run(read())
+
+    def again(self, flow: str = FILM) -> FlowProcess:
+        """Runs the same flow run in a new process."""
+        return self.flow_processes.run(flow, run=self.run)
+
+    def finish(self, unknown: set[str], flow: str = FILM) -> Said:
+        """Runs it again until it completes, and settles what nobody can know as a person would.
+
+        Args:
+            unknown: The jobs that must be named as unknown, all at the first time.
+            flow: The flow.
+        """
+        child = self.again(flow)
+        if unknown:
+            assert child.ended() == 1
+            errors = child.wait_for("failed")["errors"]
+            assert {one["type"] for one in errors} == {"SubmissionUnknown"}
+            assert {one["job"] for one in errors} == unknown
+            assert all(f"jobs adopt {one['job']}" in one["message"] for one in errors)
+            self.settle(unknown)
+            child = self.again(flow)
+        assert child.ended() == 0, f"{child.heard('failed')} {child.errors()}"
+        done: Said = child.wait_for("done")
+        return done
+
+    def settle(self, unknown: set[str]) -> None:
+        """Looks into RunningHub's call log and says what became of each job."""
+        known = {submit.task_id for view in self.jobs() for submit in view.submits}
+        for view in self.jobs():
+            job = f"{self.run}/{view.key}"
+            if job not in unknown or view.last is None:
+                continue
+            asked = plain(view.last.intent.payload)
+            found = [
+                one for one in self.rh.recorder.paid if one.task_id not in known and self.sent(one.payload) == asked
+            ]
+            words = ("adopt", job, found[0].task_id) if found else ("mark-refused", job)
+            done = command(self.env, "jobs", *words)
+            assert done.returncode == 0, done.stderr + done.stdout
+
+    def sent(self, payload: Mapping[str, object]) -> dict[str, str]:
+        """A payload as it came over the wire, with contents for links."""
+        contents = {Path(one.file_name).name: f"sha256:{one.sha256}" for one in self.rh.recorder.uploads}
+        named = {key: Path(str(value).partition("?")[0]).name for key, value in payload.items()}
+        return plain({key: contents.get(named[key], value) for key, value in payload.items()})
+
+    def check(self, done: Said, *, jobs: Mapping[str, int] = JOBS) -> None:
+        """Looks at the books, the store and the film."""
+        paid = self.rh.recorder.paid
+        assert Counter(one.endpoint for one in paid) == Counter(jobs)
+        twice = Counter((one.endpoint, str(sorted(self.sent(one.payload).items()))) for one in paid)
+        assert set(twice.values()) == {1}, twice
+        steps: list[dict[str, Any]] = done["result"]["steps"]
+        assert {step["task_id"] for step in steps} == {one.task_id for one in paid}
+        self._check_fetched_once(steps)
+        self._check_film(done["result"])
+
+    def _check_fetched_once(self, steps: list[dict[str, Any]]) -> None:
+        now = Counter(one.task_id for one in self.rh.recorder.downloads)
+        for step in steps:
+            if all(output["uri"] in self.published for output in step["outputs"]):
+                before = (self.fetched or {}).get(step["task_id"], 0)
+                assert now[step["task_id"]] == before, f"{step['label']} was published and is fetched again"
+
+    def _check_film(self, result: dict[str, Any]) -> None:
+        played = play(self.local(result["film"]["uri"]))
+        assert played.codecs == ("h264", "aac")
+        assert 9.5 < played.seconds < 10.5
+        assert len(played.frames) > 40
+        assert self.local(result["contact_sheet"]["uri"]).read_bytes()[:2] == b"\xff\xd8"
+
+    def local(self, uri: str) -> Path:
+        """A copy of a published file."""
+        name = self.store.name_of(uri)
+        assert name is not None, f"{uri} is not in {self.store}"
+        copy = self.folder / Path(name).name
+        copy.write_bytes(self.store.read_bytes(name))
+        return copy
+
+
+def plain(payload: Mapping[str, object]) -> dict[str, str]:
+    """A payload that can be compared: every value as a string."""
+    return {key: str(value) for key, value in payload.items()}
+
+
+def wait_until(condition: Callable[[], object], *, seconds: float = 300.0) -> None:
+    """Looks every few milliseconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError("it did not happen")
+        time.sleep(0.003)
+
+
+@contextmanager
+def staged(server: PrefectServer, proxy: Proxy, rh: Emulator, folder: Path, **env: str) -> Iterator[FilmRun]:
+    """Sets up a stage: a folder, an environment, and no processes yet."""
+    scratch = folder / "tmp"
+    scratch.mkdir(parents=True)
+    own = {**environment(rh, folder), "TMPDIR": str(scratch), "PREFECT_API_URL": f"{proxy.url}/api"}
+    with flow_processes({**server.env, **own, **env}, folder / "logs") as children:
+        options = json.loads(children.env.get("RH_STORAGE_OPTIONS", "{}"))
+        try:
+            yield FilmRun(rh, proxy, folder, children, MediaStore(children.env["RH_STORAGE_URL"], options=options))
+        finally:
+            proxy.drop()

@@ -1,0 +1,320 @@
+"""Flow runs of one pipeline that are killed: the servers, the processes, and what must be true in the end.
+
+All runs share the records and files in one store on a real S3 server. Each run is a new flow run in a new process, on
+the other of two Prefect servers, and on a machine that has kept nothing where `keeps_machine` says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from rh_prefect.emulator import Emulator
+from rh_prefect.emulator.recorder import Submission
+from rh_prefect.jobs.journal.job_records import JobView, Submit
+from rh_prefect.jobs.manual_repair import adopt, mark_refused
+from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.known_works import StoredWorks
+from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.pipelines.rounds import COMMAND_LINE, Rounds
+from rh_prefect.pipelines.stored_edits import EditResults
+from rh_prefect.pipelines.works_store import WorksJournal
+from tests.support.processes.film_run import wait_until
+from tests.support.processes.forked_attempts import Attempt, Attempts, attempts
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.holding_proxy import Proxy
+from tests.support.servers.prefect_server import PrefectServer
+from tests.support.servers.s3 import S3Server
+from tests.support.world.invariants import paid_tasks
+
+Prefects: TypeAlias = tuple[Sequence[Proxy], Sequence[Attempts]]
+PROGRAM = Path(__file__).parents[2] / "long" / "pipeline_program" / "program.py"
+PATIENCE = 500.0
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a run is killed: at a request to one of the servers that it talks to.
+
+    Attributes:
+        where: `s3`, `rh` or `prefect`.
+        pattern: See `Hold`.
+        number: Which such request of the run, from 1.
+        after: Whether the server has acted and the run does not know it.
+    """
+
+    where: str
+    pattern: str
+    number: int = 1
+    after: bool = False
+
+    def __str__(self) -> str:
+        return f"{'after' if self.after else 'before'} {self.where} {self.pattern} #{self.number}"
+
+
+@dataclass
+class Run:
+    """One flow run in its process."""
+
+    attempt: Attempt
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What it has reported at its end."""
+        said = [json.loads(line) for line in self.attempt.report.read_text().splitlines()]
+        return next(one for one in said if one["event"] == "result")
+
+    def finish(self) -> dict[str, Any]:
+        """Waits for its end."""
+        self.attempt.wait(seconds=PATIENCE)
+        assert self.attempt.report.exists(), self.attempt.errors()
+        return self.result
+
+
+@dataclass
+class KilledRuns:
+    """The runs of one pipeline in one store.
+
+    Attributes:
+        rh: RunningHub.
+        folder: Where the machines lie.
+        file: The pipeline.
+        url: The store.
+        options: Its options, without a proxy.
+        proxies: In front of each server.
+        processes: What starts runs, one for each Prefect server.
+        env: Of all runs.
+    """
+
+    rh: Emulator
+    folder: Path
+    file: Path
+    url: str
+    options: Mapping[str, Any]
+    proxies: Mapping[str, Proxy]
+    processes: Sequence[Attempts]
+    env: Mapping[str, str]
+    keeps_machine: bool = True
+    params: Mapping[str, Any] = field(default_factory=dict)
+    log: list[str] = field(default_factory=list)
+    count: int = 0
+
+    @property
+    def store(self) -> MediaStore:
+        return MediaStore(self.url, options=dict(self.options))
+
+    @property
+    def works(self) -> WorksJournal:
+        return WorksJournal(self.url, options=self.options)
+
+    @property
+    def state(self) -> Path:
+        return self.folder / f"state-{1 if self.keeps_machine else self.count}"
+
+    def start(self, **env: str) -> Run:
+        """Starts a new flow run on the next Prefect server."""
+        self.count += 1
+        report, log = (self.folder / f"{self.count}.{ending}" for ending in ("report", "log"))
+        own = {"PROGRAM_ATTEMPT": "1", "PROGRAM_REPORT": str(report), "RH_STATE_DIR": str(self.state)}
+        order = {
+            "env": {**self.env, **own, **env},
+            "program": str(PROGRAM),
+            "form": "plain",
+            "parameters": {"file": str(self.file), "params": dict(self.params)},
+            "only_create": False,
+            "resume": {},
+        }
+        starts = self.processes[self.count % len(self.processes)]
+        return Run(starts.start(order, report=report, log=log))
+
+    def finish(self) -> dict[str, Any]:
+        """Runs until all is made; what a run names as unknown is settled before the next one."""
+        result = self.start().finish()
+        if "is not known whether RunningHub accepted it" in result["message"]:
+            # Its claim had left the dead process, and reached the store after the look at the records.
+            unknown = asyncio.run(self._settle())
+            assert unknown, f"{result['message']}\n{self.log}"
+            result = self.start().finish()
+        assert result["name"] in ("Completed", "Nothing new"), f"{result['message']}\n{self.log}"
+        return result
+
+    def kill_at(self, point: Point) -> None:
+        """Starts a run, kills it at a point, and settles what can then not be known."""
+        holds = [
+            proxy.hold(point.pattern, number=point.number, answer=point.after)
+            for name, proxy in self.proxies.items()
+            if name.startswith(point.where)
+        ]
+        run = self.start()
+        wait_until(lambda: any(hold.held for hold in holds) or not run.attempt.is_running, seconds=PATIENCE)
+        assert any(hold.held for hold in holds), f"{point} was not reached; {self.log}; {run.attempt.errors()}"
+        run.attempt.kill()
+        run.attempt.wait()
+        for proxy in self.proxies.values():
+            proxy.drop()
+        # What had left the dead process may still be under way to its server.
+        time.sleep(0.3)
+        self.log.append(f"{point}: {len(self.rh.recorder.paid)} paid, {asyncio.run(self._settle())} unknown")
+
+    async def _settle(self) -> int:
+        """Looks into RunningHub's call log, as a person would, for the submissions that were never answered."""
+        works = self.works
+        kept = self.state.glob("spool/*.json") if self.keeps_machine else ()
+        spooled = " ".join(path.name for path in kept)
+        views = [JobView.parse(key, records) async for key, records in works.jobs()]
+        known = {submit.task_id for view in views for submit in view.submits if submit.task_id}
+        last = [(view.key, view.last) for view in views if view.last is not None and view.key not in spooled]
+        unknown = [(key, submit) for key, submit in last if submit.state in ("open", "unknown")]
+        for key, submit in unknown:
+            found = [one for one in self.rh.recorder.paid if one.task_id not in known and is_of(one, submit)]
+            if found:
+                known.add(found[0].task_id)
+                await adopt(works, key, found[0].task_id)
+            else:
+                await mark_refused(works, key)
+        return len(unknown)
+
+    async def plan(self) -> list[Instance]:
+        """The steps of the pipeline with what the records know."""
+        edits = EditResults(self.url, self.store, options=self.options)
+        known = StoredWorks(
+            self.works,
+            edits,
+            self.store,
+            rounds=Rounds(self.works.rounds, deployment=COMMAND_LINE),
+        )
+        plan = await Pipeline.from_file(self.file).plan(known=known, site="127.0.0.1")
+        assert not plan.problems, plan.problems
+        return list(plan.instances)
+
+    async def check(self, *, payments: int) -> None:
+        """Looks at the books and at every file: paid once, whole, and each with its own request."""
+        paid, log = self.rh.recorder.paid, "\n".join(self.log)
+        requests = Counter(request_of(one) for one in paid)
+        assert len(paid) == payments, f"{requests}\n{log}"
+        assert self.rh.recorder.charged == sum((one.charged for one in paid), Decimal(0))
+        served = {one.task_id: one.outputs for one in await paid_tasks(self.rh)}
+        books = {one.task_id: one for one in paid}
+        tasks: dict[str, str] = {}
+        for instance in await self.plan():
+            assert instance.state == "=", f"{instance.address} is {instance.state}\n{log}"
+            for work in instance.works:
+                assert work.known is not None
+                for file in work.known.outputs:
+                    content = self.store.read_bytes(self.store.name_of(file.uri) or "")
+                    assert hashlib.sha256(content).hexdigest() == file.sha256, f"{file.uri} is damaged\n{log}"
+                if instance.is_paid:
+                    self._check_task(instance, books[work.known.task_id])
+                    hashes = tuple(file.sha256 for file in work.known.outputs)
+                    assert served[work.known.task_id] == hashes, f"{instance.address} has another result\n{log}"
+                    assert tasks.setdefault(work.key, work.known.task_id) == work.known.task_id
+            self._check_saved(instance)
+        assert sorted(tasks.values()) == sorted(books), f"a paid task is no work's result\n{log}"
+
+    def _check_task(self, instance: Instance, task: Submission) -> None:
+        """The task of a step was asked for with what the step takes: no result was exchanged."""
+        takes = [file.sha256 for need in instance.needs for work in need.works[:1] for file in _files(work)]
+        if task.inputs:
+            assert [sha for hashes in task.inputs.values() for sha in hashes] == takes, instance.address
+        if "prompt" in instance.values:
+            assert task.payload["prompt"] == instance.values["prompt"], instance.address
+
+    def _check_saved(self, instance: Instance) -> None:
+        if instance.save_as:
+            (work,) = instance.works
+            content = self.store.read_bytes(instance.save_as)
+            assert [hashlib.sha256(content).hexdigest()] == [one.sha256 for one in _files(work)], instance.save_as
+
+
+def _files(work: Any) -> Sequence[Any]:
+    return work.known.outputs if work.known is not None else ()
+
+
+def is_of(paid: Submission, submit: Submit) -> bool:
+    """Whether a task in the call log may be that of a submission."""
+    asked = {key: str(value) for key, value in submit.intent.payload.items() if "sha256:" not in str(value)}
+    marks = sorted(mark for value in submit.intent.payload.values() for mark in [str(value)] if "sha256:" in mark)
+    inputs = sorted(f"sha256:{sha}" for hashes in paid.inputs.values() for sha in hashes)
+    is_same = all(str(paid.payload.get(key)) == value for key, value in asked.items())
+    return paid.endpoint == submit.intent.endpoint and is_same and all(one in " ".join(marks) for one in inputs)
+
+
+def request_of(paid: Submission) -> tuple[str, str]:
+    """What a task was asked for, with contents in place of links."""
+    texts = {key: value for key, value in paid.payload.items() if key not in paid.inputs}
+    return paid.endpoint, str(sorted({**texts, **paid.inputs}.items()))
+
+
+@contextmanager
+def pipeline_processes(servers: Sequence[PrefectServer], folder: Path) -> Iterator[Prefects]:
+    """Starts a proxy and a process that forks for each Prefect server."""
+    with ExitStack() as stack:
+        proxies = [stack.enter_context(Proxy(server.url)) for server in servers]
+        processes = [
+            stack.enter_context(
+                attempts(
+                    {**server.env, "PREFECT_API_URL": f"{proxy.url}/api", "PREFECT_LOGGING_LEVEL": "WARNING"},
+                    log=folder / f"fork-{number}.log",
+                )
+            )
+            for number, (server, proxy) in enumerate(zip(servers, proxies, strict=True))
+        ]
+        yield proxies, processes
+
+
+@contextmanager
+def killed_runs(
+    text: str,
+    *,
+    rh: Emulator,
+    s3: S3Server,
+    prefects: Prefects,
+    folder: Path,
+    **more: Any,
+) -> Iterator[KilledRuns]:
+    """Sets up runs of a pipeline on a new prefix of the S3 server; no run is started."""
+    file, url = folder / "killed.yaml", s3.url("killed")
+    file.write_text(text)
+    with Proxy(s3.endpoint) as to_s3, Proxy(rh.url) as to_rh:
+        options = {**s3.options, "endpoint_url": to_s3.url}
+        env = {
+            **environment(rh, folder),
+            "RH_BASE_URL": to_rh.url,
+            "RH_STORAGE_URL": url,
+            "RH_STORAGE_OPTIONS": json.dumps(options),
+        }
+        proxies = {"s3": to_s3, "rh": to_rh, **{f"prefect{n}": one for n, one in enumerate(prefects[0])}}
+        yield KilledRuns(rh, folder, file, url, s3.options, proxies, prefects[1], env, **more)
+
+
+FILM = """
+name: killed
+steps:
+  words:
+    model: rhart-text-g-3-flash-preview/text-to-text
+    with: {prompt: Describe a harbour}
+    parse: {text: {max: 9000}}
+  each:
+    foreach: [mug, cup, mug]
+    steps:
+      picture: {model: z-image/turbo, with: {prompt: A $(item)}, same: true}
+      clip: {model: kling-v2.6-pro-image-to-video, from: $(picture), with: {prompt: waves, duration: 5}, same: true}
+      end: {edit: frame, with: {video: $(clip), at: last}, save_as: ends/$(number).png}
+  views: {model: z-image/turbo, takes: 2, with: {prompt: "A harbour: $(words)"}}
+  sheet: {edit: contact_sheet, with: {of: $(views.takes)}, save_as: sheet.jpg}
+outputs: {clips: $(each.clip), sheet: $(sheet)}
+"""
+
+
+PAYMENTS = 7
+"""A text, two pictures and two clips, and two takes: the first and the third item are one work each."""

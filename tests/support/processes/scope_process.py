@@ -1,0 +1,50 @@
+"""A process that generates one picture in a named scope, outside of flows.
+
+`python -m tests.support.processes.scope_process SCOPE KEY` prints each change of the job, then its task id or error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rh_prefect import models
+from rh_prefect.errors import RunningHubError
+from rh_prefect.flow_runs import job_progress
+from rh_prefect.jobs.events import JobEvent
+from rh_prefect.tasks import generate
+from tests.support.processes.warm_process import WarmProcess
+
+PROMPT = "a lighthouse"
+
+
+@contextmanager
+def asking(scope: str, key: str) -> Iterator[WarmProcess]:
+    """Runs such a process in the environment of this one; kills it at the end if it is still there."""
+    with WarmProcess(["-m", "tests.support.processes.scope_process", scope, key]) as process:
+        yield process
+
+
+def ask_elsewhere(scope: str, key: str) -> str:
+    """Asks in a separate process; what it says last."""
+    with asking(scope, key) as process:
+        return process.communicate()[0].splitlines()[-1]
+
+
+async def ask(scope: str, key: str) -> str:
+    """Asks for the picture; its task id, or the error."""
+    try:
+        return str((await generate.fn(models.ZImageTurbo(prompt=PROMPT), scope=scope, key=key)).task_id)
+    except RunningHubError as error:
+        return f"{type(error).__name__}: {error.message}"
+
+
+def _say(event: JobEvent) -> None:
+    print(event.state, flush=True)
+
+
+if __name__ == "__main__":
+    job_progress.listeners.append(_say)
+    print(asyncio.run(ask(*sys.argv[1:])), flush=True)

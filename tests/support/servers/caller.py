@@ -1,0 +1,84 @@
+"""A bare HTTP client for tests of the emulator: no retries, no reading between the lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from rh_prefect.emulator import Emulator
+
+IMAGE = "rhart-image-v1/text-to-image"
+IMAGE_PRICE = "0.07"
+CLIP = "kling-v2.6-pro/image-to-video"
+FASTER = "rhart-video/video-fps-increaser"
+WORDS = {"prompt": "a lighthouse", "aspectRatio": "1:1"}
+
+Json = dict[str, Any]
+
+
+def node(node_id: object, name: str, value: object) -> Json:
+    """One item of a nodeInfoList."""
+    return {"nodeId": node_id, "fieldName": name, "fieldValue": value}
+
+
+class Caller:
+    """Calls one emulator with one key."""
+
+    def __init__(self, rh: Emulator, key: str | None = None) -> None:
+        self.rh = rh
+        self.key = rh.key if key is None else key
+        self.http = httpx.Client(base_url=rh.url, timeout=300)
+
+    def bearer(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"}
+
+    def post(self, path: str, body: object = None, **options: Any) -> httpx.Response:
+        return self.http.post(path, json={} if body is None else body, headers=self.bearer(), **options)
+
+    def submit(self, endpoint: str = IMAGE, body: Json | None = None, **options: Any) -> Json:
+        answer: Json = self.post(f"/openapi/v2/{endpoint}", WORDS if body is None else body, **options).json()
+        return answer
+
+    def query(self, task_id: str) -> Json:
+        answer: Json = self.post("/openapi/v2/query", {"taskId": task_id}).json()
+        return answer
+
+    def v1(self, path: str, **body: object) -> Json:
+        """A v1 request: the key in the body."""
+        answer: Json = self.http.post(path, json={"apiKey": self.key, **body}).json()
+        return answer
+
+    def create(self, name: str = "text-to-image", **body: object) -> Json:
+        """Starts one of the emulator's own workflows by v1."""
+        return self.v1("/task/openapi/create", **{"workflowId": self.rh.workflows.id_of(name), **body})
+
+    def started(self, name: str = "text-to-image", **body: object) -> str:
+        """The id of a task that was started so."""
+        return str(self.create(name, **body)["data"]["taskId"])
+
+    def outputs(self, task_id: str) -> Json:
+        return self.v1("/task/openapi/outputs", taskId=task_id)
+
+    def cancel(self, task_id: object) -> Json:
+        answer: Json = self.http.post("/task/openapi/cancel", json={"apiKey": self.key, "taskId": task_id}).json()
+        return answer
+
+    def upload(self, path: Path) -> Json:
+        with path.open("rb") as file:
+            answer: Json = self.http.post(
+                "/openapi/v2/media/upload/binary", files={"file": (path.name, file)}, headers=self.bearer()
+            ).json()
+        return answer
+
+    def link(self, path: Path) -> str:
+        return str(self.upload(path)["data"]["download_url"])
+
+    def queue(self) -> Json:
+        answer: Json = self.http.get("/openapi/v2/queue/status", headers=self.bearer()).json()
+        return answer
+
+    def result(self, endpoint: str = IMAGE, body: Json | None = None) -> str:
+        """The link of a finished task's first result."""
+        return str(self.query(self.submit(endpoint, body)["taskId"])["results"][0]["url"])

@@ -1,0 +1,226 @@
+"""A Prefect server with the deployments of `deployments/`, and process workers that a test can kill."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect import Flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.objects import FlowRun
+from prefect.flows import load_flow_from_entrypoint
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from rh_prefect.flow_runs.journal import FlowRunJournal
+from rh_prefect.jobs.journal.job_records import JobView, jobs_of
+from tests.support.processes.flow_process import ROOT
+from tests.support.servers.prefect_server import PrefectServer
+
+PREFECT = [sys.executable, "-m", "prefect", "--no-prompt"]
+POOL = "media"
+
+_SHORT = {
+    # What takes minutes by default, so that a test sees it in seconds.
+    "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "1",
+    "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": "15",
+    "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT1S",
+    "PREFECT_WORKER_QUERY_SECONDS": "0.5",
+    # No sweep by the clock in the middle of a test.
+    "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
+    "PREFECT_LOGGING_LEVEL": "INFO",
+}
+
+
+class ShortIntervalServer(PrefectServer):
+    """A server whose intervals are short."""
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of a process that works with this server."""
+        return {**super().env, **_SHORT}
+
+
+class Worker:
+    """A `prefect worker start`."""
+
+    def __init__(self, env: Mapping[str, str], folder: Path, name: str, *, limit: int | None = None) -> None:
+        """Starts it.
+
+        Args:
+            env: Its environment, which its flow runs have too.
+            folder: Where it works; it holds no flow.
+            name: Its name.
+            limit: How many runs it takes at once.
+        """
+        self.log = folder / f"{name}.log"
+        command = [*PREFECT, "worker", "start", "--pool", POOL, "--type", "process", "--name", name]
+        command += ["--limit", str(limit)] if limit else []
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, env=dict(env), cwd=folder, stdout=log, stderr=log, start_new_session=True
+            )
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """Kills the worker alone; its flow runs' processes go on."""
+        send(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+class Workplace:
+    """One server, what is deployed on it, and its workers; see `workplace`.
+
+    Attributes:
+        server: The Prefect server.
+        folder: Where everything goes.
+        env: The environment of all its processes.
+        workers: All that were ever hired.
+    """
+
+    def __init__(self, server: PrefectServer, folder: Path, env: Mapping[str, str]) -> None:
+        """Takes over a running server."""
+        self.server = server
+        self.folder = folder
+        self.env = {**server.env, **env, "PYTHONPATH": str(ROOT), "WORKPLACE": str(folder)}
+        self.workers: list[Worker] = []
+
+    def prefect(self, *words: str, folder: Path = ROOT) -> str:
+        """Runs Prefect's command line in a folder, by default the top of the repository; what it said."""
+        done = subprocess.run([*PREFECT, *words], env=self.env, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    async def deploy(self, *entrypoints: str) -> None:
+        """Deploys flows by their modules' paths, as `<flow>/test`, with the tag that the automations look for."""
+        async with get_client() as client:
+            await client.create_work_pool(WorkPoolCreate(name=POOL, type="process"), overwrite=True)
+            for entrypoint in entrypoints:
+                flow: Flow[..., Any] = load_flow_from_entrypoint(entrypoint)
+                await client.create_deployment(
+                    await client.create_flow(flow),
+                    name="test",
+                    entrypoint=entrypoint,
+                    pull_steps=[],
+                    work_pool_name=POOL,
+                    tags=["media"],
+                    parameter_openapi_schema=flow.parameters.model_dump(),
+                )
+
+    def staff(self) -> Worker:
+        """Sees that there is a worker."""
+        if not any(worker.is_running for worker in self.workers):
+            self.workers.append(Worker(self.env, self.folder, f"worker-{len(self.workers) + 1}"))
+        return self.workers[-1]
+
+    async def start(self, deployment: str, **parameters: Any) -> UUID:
+        """Starts a run of a deployment."""
+        self.staff()
+        async with get_client() as client:
+            found = await client.read_deployment_by_name(deployment)
+            return (await client.create_flow_run_from_deployment(found.id, parameters=parameters)).id
+
+    async def look(self, run: UUID) -> FlowRun:
+        """The flow run as it is."""
+        async with get_client() as client:
+            return await client.read_flow_run(run)
+
+    async def is_in(self, run: UUID, state: str, *, attempt: int = 1) -> bool:
+        """Whether a run is in a state, by its name, in that attempt or a later one."""
+        found = await self.look(run)
+        return found.state is not None and found.state.name == state and found.run_count >= attempt
+
+    async def until_told(self, run: UUID, words: str) -> None:
+        """Waits until a flow run's logs in the dashboard say this; they come a little after the fact."""
+
+        async def is_told() -> bool:
+            async with get_client() as client:
+                lines = await client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run])))
+            return any(words in line.message for line in lines)
+
+        await self.until(is_told)
+
+    async def jobs(self, run: UUID) -> list[JobView]:
+        """All jobs of a run, as its journal has them."""
+        return [view async for view in jobs_of(FlowRunJournal(run))]
+
+    async def until(self, reached: Callable[[], Awaitable[object]], *, seconds: float = 600.0) -> None:
+        """Looks until it is so; shows what the workers wrote where it does not come to that."""
+        deadline = time.monotonic() + seconds
+        while not await reached():
+            assert time.monotonic() < deadline, self.said()
+            await asyncio.sleep(0.1)
+
+    def processes_of(self, run: UUID) -> list[int]:
+        """The processes that run a flow run."""
+        return sorted(_processes(WORKPLACE=str(self.folder), PREFECT__FLOW_RUN_ID=str(run)))
+
+    def signal(self, run: UUID, number: int) -> None:
+        """Sends a signal to all processes of a flow run."""
+        found = self.processes_of(run)
+        assert found, "nobody runs it"
+        for pid in found:
+            send(pid, number)
+
+    def black_out(self) -> None:
+        """Kills all workers and all that they run, as a machine does that loses its power."""
+        for worker in self.workers:
+            worker.kill()
+        for pid in _processes(WORKPLACE=str(self.folder)):
+            send(pid, signal.SIGKILL)
+
+    def said(self) -> str:
+        """The end of what the workers wrote."""
+        return "\n".join(worker.log.read_text(errors="replace")[-6000:] for worker in self.workers[-2:])
+
+
+@contextmanager
+def workplace(
+    folder: Path, env: Mapping[str, str], *, template: Path | None = None, database: str | None = None
+) -> Iterator[Workplace]:
+    """Opens a workplace; this process's settings point at its server meanwhile.
+
+    Args:
+        folder: Where everything goes.
+        env: For its processes, beside Prefect's.
+        template: A migrated database.
+        database: A SQLAlchemy URL in place of SQLite.
+    """
+    with ShortIntervalServer(folder / "prefect", template=template, database=database) as server:
+        place = Workplace(server, folder, env)
+        try:
+            with temporary_settings({PREFECT_API_URL: server.api}):
+                yield place
+        finally:
+            place.black_out()
+
+
+def send(pid: int, number: int) -> None:
+    """Sends a signal, if the process is still there."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _processes(**env: str) -> list[int]:
+    """All processes that were started with this in their environment, whoever is their parent by now."""
+    wanted = {f"{name}={value}".encode() for name, value in env.items()}
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if wanted <= set((folder / "environ").read_bytes().split(b"\0")):
+                found.append(int(folder.name))
+    return found

@@ -1,0 +1,81 @@
+"""A PostgreSQL server for a test, if the machine has its programs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+
+def program(name: str) -> str | None:
+    """Finds one of PostgreSQL's programs; Debian's package keeps them out of the PATH, by version."""
+    found = [str(path) for path in Path("/usr/lib/postgresql").glob(f"*/bin/{name}")]
+    return shutil.which(name) or max(found, default=None, key=_version)
+
+
+def _version(path: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in Path(path).parts[4].split(".") if part.isdecimal())
+
+
+PROGRAMS = all(program(name) for name in ("initdb", "postgres", "pg_isready", "pg_dump"))
+WHY_NOT = "PostgreSQL is not installed; on Debian: apt-get install postgresql"
+
+
+@contextmanager
+def postgres(port: int) -> Iterator[str]:
+    """Runs PostgreSQL on an empty folder that goes away with it.
+
+    Args:
+        port: Where it listens, on this machine only.
+
+    Yields:
+        A SQLAlchemy URL of an empty database.
+    """
+    # PostgreSQL refuses to run as root; its package brings a user for it.
+    user = "postgres" if os.geteuid() == 0 else None
+    with TemporaryDirectory(prefix="postgres-") as folder:
+        if user:
+            shutil.chown(folder, user)
+        initdb = _command("initdb", f"--pgdata={folder}", "--username=prefect", "--auth=trust", "--no-sync")
+        _run([*initdb, "--encoding=UTF8", "--locale=C"], user)
+        # No socket file (its folder may not be writable), and no fsync: the data is thrown away.
+        settings = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "fsync": "off"}
+        command = _command("postgres", "-D", folder, *(f"--{name}={value}" for name, value in settings.items()))
+        process = subprocess.Popen(command, user=user, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
+        try:
+            _wait(port)
+            yield f"postgresql+asyncpg://prefect@127.0.0.1:{port}/postgres"
+        finally:
+            process.send_signal(signal.SIGQUIT)
+            process.wait(timeout=30)
+
+
+def dump(port: int) -> bytes:
+    """Writes out all that such a PostgreSQL holds, as text."""
+    command = _command("pg_dump", "--host=127.0.0.1", f"--port={port}", "--username=prefect", "postgres")
+    return subprocess.run(command, check=True, capture_output=True).stdout
+
+
+def _command(name: str, *arguments: str) -> list[str]:
+    return [program(name) or name, *arguments]
+
+
+def _run(command: list[str], user: str | None) -> None:
+    done = subprocess.run(command, user=user, check=False, capture_output=True, text=True, cwd="/")
+    if done.returncode:
+        raise RuntimeError(f"{command[0]} failed: {done.stderr}")
+
+
+def _wait(port: int) -> None:
+    deadline = time.monotonic() + 300
+    ready = _command("pg_isready", "--quiet", "--host=127.0.0.1", f"--port={port}")
+    while subprocess.run(ready, check=False).returncode != 0:
+        if time.monotonic() > deadline:
+            raise RuntimeError("PostgreSQL did not start")
+        time.sleep(0.1)

@@ -1,0 +1,110 @@
+"""A real receiver of webhooks, in this process or in a separate one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+from pydantic import SecretStr
+
+from rh_prefect.flow_runs.suspended_runs import SHORTEST, SuspendedRunResumer
+from rh_prefect.jobs.job_context import Callback
+from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.webhook import create_app
+from rh_prefect.webhook.delivery_confirmation import Confirmer
+from tests.support.processes.warm_process import RH, WarmProcess
+from tests.support.servers.prefect_server import free_port
+
+TOKEN = "canary-token-of-the-receiver"
+
+
+@contextmanager
+def receiver(*, haste: float = 50.0) -> Iterator[Callback]:
+    """Serves the receiver in a thread.
+
+    Args:
+        haste: How much shorter than in earnest its pauses are.
+    """
+
+    async def sleep(seconds: float) -> None:
+        await asyncio.sleep(seconds / haste)
+
+    resumer = SuspendedRunResumer(shortest=SHORTEST / haste)
+    app = create_app(token=SecretStr(TOKEN), confirmer=Confirmer(sleep=sleep, on_end=resumer.notify), resumer=resumer)
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        # Prefect's settings of a test are context variables, which a new thread would not see.
+        context = contextvars.copy_context()
+        thread = threading.Thread(target=context.run, args=(lambda: server.run(sockets=[listener]),), daemon=True)
+        thread.start()
+        try:
+            yield Callback(f"http://127.0.0.1:{listener.getsockname()[1]}", SecretStr(TOKEN))
+        finally:
+            server.should_exit = True
+            thread.join()
+            LOOP.call_sync(resumer.close())
+
+
+class ReceiverProcess:
+    """`rh-prefect webhook serve` as a person runs it, on one port, however often it is started."""
+
+    def __init__(self, env: Mapping[str, str], *, log: Path) -> None:
+        """Prepares it; `start` starts it.
+
+        Args:
+            env: Its environment.
+            log: A file for what it writes to standard error.
+        """
+        self._env = {**os.environ, **env}
+        self._log = log
+        self._port = free_port()
+        self._process: WarmProcess | None = None
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> dict[str, str]:
+        """Starts it, and returns what it tells to export once it takes deliveries."""
+        command = [*RH, "webhook", "serve", "--port", str(self._port)]
+        with self._log.open("ab") as errors:
+            self._process = WarmProcess(command, env=self._env, stderr=errors)
+        exported: dict[str, str] = {}
+        while "RH_WEBHOOK_URL" not in exported:
+            line = self._process.stdout.readline()
+            assert line, self._log.read_text()
+            if line.startswith("export "):
+                name, _, value = line.removeprefix("export ").strip().partition("=")
+                exported[name] = value
+        return exported
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Ends it with a signal, if it runs."""
+        if self._process is not None:
+            with self._process as process:
+                process.send_signal(number)
+                process.communicate()
+            self._process = None
+
+
+@contextmanager
+def receiver_process(env: Mapping[str, str], *, log: Path) -> Iterator[dict[str, str]]:
+    """Runs a receiver for the time of a `with` block; see `ReceiverProcess`.
+
+    Yields:
+        What it tells to export.
+    """
+    process = ReceiverProcess(env, log=log)
+    try:
+        yield process.start()
+    finally:
+        process.end()

@@ -1,0 +1,45 @@
+"""A pipeline that makes products' clips, and runs of pipelines in flow runs."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from prefect.client.schemas.objects import State
+
+from rh_prefect.errors import PipelineIncomplete
+from rh_prefect.flows.pipeline import pipeline_flow
+from rh_prefect.flows.pipeline_report import PipelineResult
+from rh_prefect.pipelines.pipeline import Pipeline
+
+PRODUCTS = """
+name: products
+params:
+  products: {type: table, columns: {sku: string, title: string}}
+steps:
+  each:
+    foreach: $(params.products)
+    id: $(item.sku)
+    steps:
+      picture: {model: z-image/turbo, with: {prompt: "Photo of $(item.title)"}}
+      clip: {model: kling-v2.6-pro-image-to-video, from: $(picture), with: {prompt: a turn, duration: 5, sound: false}}
+  sheet: {edit: contact_sheet, with: {of: $(each.picture), captions: $(each.id)}, require: any, save_as: sheet.jpg}
+outputs: {clips: $(each.clip), sheet: $(sheet)}
+"""
+
+
+async def run(text: str, **params: Any) -> tuple[State[Any], PipelineResult]:
+    """Runs a pipeline in a separate flow run."""
+    state = await pipeline_flow(Pipeline.from_text(text))(**params, return_state=True)
+    data = await state.aresult(raise_on_failure=False)
+    result = data.result if isinstance(data, PipelineIncomplete) else data
+    assert isinstance(result, PipelineResult), data
+    return state, result
+
+
+def table(folder: Path, **titles: str) -> str:
+    path = folder / "products.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([("sku", "title"), *titles.items()])
+    return str(path)

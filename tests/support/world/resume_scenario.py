@@ -1,0 +1,292 @@
+"""A scenario: a few jobs in a flow run that is interrupted and run again until all jobs are done.
+
+Many trials run at once in one process: each has its own emulator, folder, store and account.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import stamina
+from prefect import Flow
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from pydantic import SecretStr
+
+from rh_prefect import flow, models
+from rh_prefect.emulator import Emulator
+from rh_prefect.flow_runs.flow_scope import current_scope
+from rh_prefect.flow_runs.job_progress import run_observer
+from rh_prefect.flow_runs.journal import FlowRunJournal
+from rh_prefect.flow_runs.queries import RecordedScope
+from rh_prefect.flow_runs.resume import create, rerun
+from rh_prefect.jobs.accounts.account import Key, member
+from rh_prefect.jobs.engine import JobEngine, engine_for
+from rh_prefect.jobs.events import JobEvent, Observer
+from rh_prefect.jobs.job_context import JobCall
+from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.jobs.manual_repair import adopt, mark_refused
+from rh_prefect.jobs.options import Options
+from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.jobs.run_cancellation import CancelReport, cancel_scope
+from rh_prefect.media.store import MediaStore
+from rh_prefect.settings import Settings
+from tests.support.samples import media as samples
+from tests.support.world.invariants import Evidence, Place, Told, broken, gather, plain
+
+ON: dict[str, Any] = {"aspect_ratio": "1:1", "output_format": "png"}
+
+_trials: dict[str, Scenario] = {}
+_names = (f"trial-{number}" for number in itertools.count(1))
+
+
+@flow
+async def trial(name: str) -> list[str]:
+    """The jobs of the trial of this name."""
+    return [result.task_id for result in await _trials[name].work()]
+
+
+@dataclass
+class Scenario:
+    """One trial.
+
+    Attributes:
+        rh: RunningHub.
+        folder: Where everything is.
+        place: The store.
+        settings: What the environment says elsewhere.
+        asked: The jobs.
+        options: How to run them.
+        journal_patience: Seconds for which a call of the journal is repeated.
+        is_watched: Whether the dashboard is told too.
+        told: What the user was told so far.
+        said: Every change of a job.
+    """
+
+    rh: Emulator
+    folder: Path
+    place: Place
+    settings: Settings
+    asked: list[models.ModelInput]
+    options: Options = field(default_factory=Options)
+    journal_patience: float = 10.0
+    is_watched: bool = False
+    told: list[Told] = field(default_factory=list)
+    said: list[JobEvent] = field(default_factory=list)
+    run: str = ""
+    name: str = field(default_factory=lambda: next(_names))
+    store: MediaStore = field(init=False)
+    is_running: bool = False
+
+    @property
+    def journal(self) -> FlowRunJournal:
+        return FlowRunJournal(self.run)
+
+    @property
+    def key(self) -> Key:
+        return Key(SecretStr(self.rh.key), self.rh.url)
+
+    async def desk(self) -> JobEngine:
+        """Who pays for it; on the package's loop thread."""
+        return engine_for([member(self.key, settings=self.settings)], settings=self.settings)
+
+    async def work(self) -> list[Result]:
+        """Does all jobs, each to its end; what goes wrong with several is raised together."""
+        # One for all of them, as with a block, and a new one each time, as in a new process.
+        self.store = MediaStore(self.place.url, options=self.place.options)
+        done = await asyncio.gather(*map(self._one, self.asked), return_exceptions=True)
+        wrong = [one for one in done if isinstance(one, BaseException)]
+        if wrong:
+            raise BaseExceptionGroup("some jobs did not end well", wrong)
+        return [one for one in done if isinstance(one, Result)]
+
+    async def _one(self, asked: models.ModelInput) -> Result:
+        scope = current_scope()
+        assert scope is not None
+        scope.journal = FlowRunJournal(scope.journal.scope, patience=self.journal_patience)
+        observer = _Watching(self.said, run_observer() if self.is_watched else None)
+
+        async def run() -> Result:
+            desk = await self.desk()
+            return await desk.run(asked, JobCall(scope, self.store, options=self.options, observer=observer))
+
+        return await LOOP.call(run())
+
+    async def begin(self) -> None:
+        """Makes the flow run."""
+        _trials[self.name] = self
+        # The server reads before it writes a flow run, and SQLite refuses the write at once if anybody wrote meanwhile.
+        # Many short tries get through where the client's few, with pauses of up to a minute, do not.
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+            tries = stamina.retry_context(on=_is_busy, attempts=None, timeout=300.0, wait_initial=0.05, wait_max=0.5)
+            async for attempt in tries:
+                with attempt:
+                    self.run = str(await create(trial, {"name": self.name}))
+
+    async def once(self, *, until: Callable[[], bool] = lambda: False) -> list[str] | None:
+        """Runs it once, to its end or until it is evicted; what goes wrong is kept in `told`.
+
+        Args:
+            until: Looked at all the time; once it is so, the run is cancelled as an eviction does it.
+
+        Returns:
+            The task ids, if all is done.
+        """
+        running = asyncio.ensure_future(rerun(_flow(), self.run))
+        evict = asyncio.ensure_future(_evict(running, until))
+        self.is_running = True
+        try:
+            return await _kept(running, self.told)
+        finally:
+            evict.cancel()
+            self.is_running = False
+
+    async def cancel(self) -> CancelReport:
+        """Cancels the run's first attempt as the hook does."""
+        here = RecordedScope(self.journal, run="", flow=trial.name, attempt=1)
+
+        async def cancel() -> CancelReport:
+            accounts = (await self.desk()).pool.accounts
+            return await cancel_scope(here, accounts.client_for, by="a test")
+
+        report = await LOOP.call(cancel())
+        self.told += [Told("cancel", why, job) for job, why in report.failed.items()]
+        return report
+
+    async def settle(self) -> None:
+        """Does what a person does about jobs of which nobody knows: looks into the call log, adopts or forgets."""
+        evidence = await self.look()
+        known = {submit.task_id for _, submit in evidence.submits}
+        left = [task for task in evidence.paid if task.task_id not in known]
+        for view in evidence.jobs.values():
+            if view.state != "unknown" or view.last is None:
+                continue
+            asked = view.last.intent
+            found = next((one for one in left if plain(one.payload) == plain(asked.payload)), None)
+            if found is None:
+                await mark_refused(self.journal, view.key)
+            else:
+                left.remove(found)
+                await adopt(self.journal, view.key, found.task_id)
+
+    async def look(self, *, was_cancelled: bool = False) -> Evidence:
+        """Looks at everything; the emulator must have no faults left."""
+        return await gather(
+            self.rh,
+            journals=[self.journal],
+            place=self.place,
+            told=self.told,
+            words={"the log": "\n".join(event.message for event in self.said)},
+            folder=Path(self.settings.state_dir),
+            was_cancelled=was_cancelled,
+            held=await self._held(),
+        )
+
+    async def _held(self) -> int:
+        """The slots that are held where nothing runs; what was evicted may need a moment to give its own back."""
+        slots = member(self.key, settings=self.settings).account.limiter
+        for _ in range(200):
+            if self.is_running or not slots.held:
+                return 0
+            await asyncio.sleep(0.05)
+        return slots.held
+
+    async def problems(self, *, is_over: bool = False, was_cancelled: bool = False) -> list[str]:
+        """What is not as it should be."""
+        evidence = await self.look(was_cancelled=was_cancelled)
+        found = broken(evidence, secrets=[self.rh.key], is_over=is_over)
+        if is_over and len(evidence.jobs) != len(self.asked):
+            found.append(f"{len(evidence.jobs)} jobs are recorded where {len(self.asked)} were asked for")
+        return found
+
+
+def _flow() -> Flow[Any, Any]:
+    return trial
+
+
+async def _kept(running: asyncio.Future[Any], told: list[Told]) -> list[str] | None:
+    """Waits for a run; its errors are what the user is told."""
+    try:
+        done: list[str] = await running
+    except (Exception, BaseExceptionGroup, asyncio.CancelledError) as error:
+        told += [Told(type(one).__name__, str(one), str(getattr(one, "job", ""))) for one in leaves(error)]
+        return None
+    return done
+
+
+async def _evict(running: asyncio.Future[Any], until: Callable[[], bool]) -> None:
+    await come_true(until)
+    running.cancel()
+
+
+async def come_true(condition: Callable[[], bool]) -> None:
+    """Looks every few milliseconds: what is waited for happens on other threads."""
+    while not condition():  # noqa: ASYNC110 - on other threads, which set no event of this loop
+        await asyncio.sleep(0.02)
+
+
+def _is_busy(error: Exception) -> bool:
+    return isinstance(error, PrefectHTTPStatusError) and error.response.status_code == 503
+
+
+def leaves(error: BaseException) -> Iterable[BaseException]:
+    """The errors of which a group is made."""
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from leaves(one)
+    else:
+        yield error
+
+
+@dataclass
+class _Watching:
+    said: list[JobEvent]
+    other: Observer | None
+
+    def notify(self, event: JobEvent) -> None:
+        self.said.append(event)
+        if self.other is not None:
+            self.other.notify(event)
+
+
+def jobs(photo: str, *, words: str = "waves") -> list[models.ModelInput]:
+    """Three jobs: two without a file, one with."""
+    return [
+        models.ZImageTurbo(prompt=f"{words}: a lighthouse"),
+        models.ZImageTurbo(prompt=f"{words}: a harbour"),
+        models.ZImageTurboImageToImage(image_url=photo, prompt=f"{words}: a gull", **ON),
+    ]
+
+
+@asynccontextmanager
+async def open_trial(folder: Path, *, place: Place | None = None, **more: Any) -> AsyncIterator[Scenario]:
+    """Sets up a trial with a separate emulator.
+
+    Args:
+        folder: Where everything goes.
+        place: The store; by default in the folder.
+        more: `emulator` and `settings` as mappings, and fields of `Scenario`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    emulator: Mapping[str, Any] = {"long_side": 48, "fps": 2, "max_seconds": 1, "limit": 3, **more.pop("emulator", {})}
+    rh = await asyncio.to_thread(Emulator(**emulator).start)
+    try:
+        settings = _settings(rh, folder, more.pop("settings", {}))
+        asked = more.pop("asked", None) or jobs(str(samples.png(folder / "photo.png")))
+        made = Scenario(rh, folder, place or Place(str(folder / "out")), settings, asked, **more)
+        await made.begin()
+        yield made
+        del _trials[made.name]
+    finally:
+        await asyncio.to_thread(rh.stop)
+
+
+def _settings(rh: Emulator, folder: Path, more: Mapping[str, Any]) -> Settings:
+    usual = {"api_key": rh.key, "base_url": rh.url, "state_dir": folder / "state", "poll_seconds": 0.02}
+    return Settings(**{**usual, "submit_timeout": 3.0, "grace_seconds": 2.0, **more})

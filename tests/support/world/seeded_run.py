@@ -1,0 +1,53 @@
+"""A flow run with many submitted jobs, written into the database of a Prefect server, because the API would take
+minutes."""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from uuid import UUID
+
+from prefect import flow
+from prefect.client.orchestration import get_client
+
+from rh_prefect.jobs.journal.record_types import End
+from tests.support.servers.prefect_server import PrefectServer
+from tests.support.world.run_inputs import job_keys, logged, submitted
+
+_SAMPLE = "rh-cancel-9999"
+
+
+@flow
+def _nothing() -> None: ...
+
+
+async def seed(server: PrefectServer, jobs: int, *, running: int) -> UUID:
+    """Makes a flow run with jobs, of which some have tasks that run and the rest have ended.
+
+    Args:
+        server: A server on SQLite, which this process's settings point at.
+        jobs: How many jobs; each that has ended has three records.
+        running: How many of them have not ended; they are spread over the others.
+    """
+    async with get_client() as client:
+        flow_run_id = (await client.create_flow_run(_nothing)).id
+        await client.create_flow_run_input(flow_run_id, _SAMPLE, '{"token": "sample"}')
+    with sqlite3.connect(server.home / "prefect.db", timeout=300) as database:
+        columns = [row[1] for row in database.execute("PRAGMA table_info(flow_run_input)")]
+        sample = dict(zip(columns, *database.execute("SELECT * FROM flow_run_input WHERE key = ?", [_SAMPLE])))
+        rows = [
+            tuple({**sample, "id": str(uuid.uuid4()), "key": key, "value": value}.values())
+            for key, value in logged(dict(_records(jobs, running))).items()
+        ]
+        database.executemany(f"INSERT INTO flow_run_input VALUES ({', '.join('?' * len(columns))})", rows)
+    database.close()
+    return flow_run_id
+
+
+def _records(jobs: int, running: int) -> Iterator[tuple[str, str]]:
+    every = jobs // running
+    for number, key in enumerate(job_keys(jobs)):
+        yield from submitted(key).items()
+        if number % every != every - 1:
+            yield f"{key}-end-1", End(status="SUCCESS", task_id=str(number)).model_dump_json()

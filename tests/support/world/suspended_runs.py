@@ -1,0 +1,110 @@
+"""Runs of deployments in this process that suspend themselves, and their tasks in the emulator."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect import Flow
+from prefect.client.orchestration import get_client
+from prefect.exceptions import Pause
+from prefect.states import Completed
+
+from rh_prefect.emulator import Emulator
+from rh_prefect.flow_runs.resume import rerun
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.prefect_server import PrefectServer
+from tests.support.servers.webhook_receiver import TOKEN, receiver
+
+
+class SuspendedRuns:
+    """What the runs of one test have at RunningHub."""
+
+    def __init__(self, rh: Emulator) -> None:
+        self.rh = rh
+        self.runs: list[UUID] = []
+        self.before = len(rh.recorder.submissions)
+        self.asked_before = len(rh.recorder.requests)
+
+    @property
+    def paid(self) -> list[str]:
+        return [one.task_id for one in self.rh.recorder.submissions[self.before :] if one.accepted]
+
+    @property
+    def calls(self) -> Counter[str]:
+        return Counter(one.path.rpartition("/")[2] for one in self.rh.recorder.requests[self.asked_before :])
+
+    async def begin(self, flow_: Flow[..., Any], **parameters: Any) -> UUID:
+        """A run of a deployment, which nobody runs yet."""
+        async with get_client() as client:
+            flow_id = await client.create_flow(flow_)
+            deployment = await client.create_deployment(flow_id=flow_id, name="test")
+            run = await client.create_flow_run_from_deployment(deployment, parameters=parameters)
+        self.runs.append(run.id)
+        return run.id
+
+    async def run_until_suspended(self, flow_: Flow[..., Any], run: UUID, jobs: int) -> None:
+        """Runs it until it suspends itself."""
+        with pytest.raises(Pause):
+            await rerun(flow_, run)
+        assert await state_of(run) == "Suspended"
+        assert len(self.paid) == jobs
+
+    async def end(self) -> None:
+        """Has everything at RunningHub end."""
+        await asyncio.to_thread(self.rh.clock.advance, 600)
+
+    async def complete_runs(self) -> None:
+        """Has no run of this test be one that other tests' receivers and `reconcile` would look after."""
+        async with get_client() as client:
+            for run in self.runs:
+                await client.set_flow_run_state(run, Completed(), force=True)
+
+
+async def state_of(run: UUID) -> str:
+    async with get_client() as client:
+        flow_run = await client.read_flow_run(run)
+    assert flow_run.state is not None
+    return flow_run.state.name or ""
+
+
+async def until(condition: Callable[[], Awaitable[bool]], *, seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not await condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        await asyncio.sleep(0.05)
+
+
+async def until_woken(run: UUID) -> None:
+    async def is_woken() -> bool:
+        return await state_of(run) == "Resuming"
+
+    await until(is_woken)
+
+
+@pytest.fixture
+def without_webhooks(
+    prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed_port: int
+) -> Iterator[SuspendedRuns]:
+    """RunningHub, whose tasks end when the test says so, and which reaches no receiver."""
+    with Emulator(clock="real", factor=0, long_side=64, limit=5) as rh:
+        nobody = {"RH_WEBHOOK_URL": f"http://127.0.0.1:{closed_port}", "RH_WEBHOOK_TOKEN": TOKEN}
+        for name, value in {**environment(rh, tmp_path), **nobody, "RH_POLL_SECONDS": "0.05"}.items():
+            monkeypatch.setenv(name, value)
+        desk = SuspendedRuns(rh)
+        yield desk
+        asyncio.run(desk.complete_runs())
+
+
+@pytest.fixture
+def with_webhooks(without_webhooks: SuspendedRuns, monkeypatch: pytest.MonkeyPatch) -> Iterator[SuspendedRuns]:
+    """The same, with a receiver that it reaches."""
+    with receiver() as callback:
+        monkeypatch.setenv("RH_WEBHOOK_URL", callback.url)
+        yield without_webhooks
