@@ -36,13 +36,12 @@ from rh_prefect.media.probe import probe
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.known_works import open_records
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import NoWorks
 from rh_prefect.settings import get_settings
 from tests.support.samples import media as samples
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.link_server import LinkHost
-from tests.support.world.pipeline_flows import PRODUCTS, run, table
+from tests.support.world.pipeline_flows import PRODUCTS, planned, run, table
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -56,12 +55,6 @@ steps:
   end: {edit: frame, with: {video: $(clip), at: last}, save_as: film/end.png}
 outputs: {clip: $(clip), end: $(end)}
 """
-
-
-async def planned(text: str, **params: Any) -> Plan:
-    """Plans a pipeline with the results that exist."""
-    settings = get_settings()
-    return await Pipeline.from_text(text).plan(params, known=open_records(MediaStore(settings.storage_url), settings))
 
 
 async def artifacts_of(state: State[Any]) -> dict[str | None, Artifact]:

@@ -15,7 +15,8 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.schema import models_in, schema
 from rh_prefect.pipelines.yaml_reader import read
 from tests.support import pipeline_pages
-from tests.support.samples.documented_pipelines import TEXTS
+from tests.support.doc_pages import ROOT
+from tests.support.samples.documented_pipelines import BLOCK, TEXTS
 from tests.support.samples.pipeline_values import LOADERS, some
 
 PLAN_SCHEMA = json.loads((SHIPPED.parent / "plan" / "schema.json").read_text(encoding="utf-8"))

@@ -11,7 +11,11 @@ from prefect.client.schemas.objects import State
 from rh_prefect.errors import PipelineIncomplete
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.flows.pipeline_report import PipelineResult
+from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.known_works import open_records
 from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.plan.plan import Plan
+from rh_prefect.settings import get_settings
 
 PRODUCTS = """
 name: products
@@ -43,3 +47,9 @@ def table(folder: Path, **titles: str) -> str:
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([("sku", "title"), *titles.items()])
     return str(path)
+
+
+async def planned(text: str, **params: Any) -> Plan:
+    """Plans a pipeline with the results that exist."""
+    settings = get_settings()
+    return await Pipeline.from_text(text).plan(params, known=open_records(MediaStore(settings.storage_url), settings))
