@@ -610,7 +610,8 @@ class PipelineRun:
         if tools.reviewed is not None and (refusal := tools.reviewed.refusal(instance, work)):
             call = replace(call, forbidden=f"{refusal}, and {tools.reviewed.name} is what was reviewed. {_PLAN_AGAIN}")
         try:
-            result = await while_store_is_away(lambda: self._result_of(call))
+            async with group_member(self._group):
+                result = await while_store_is_away(lambda: self._result_of(call))
         finally:
             self.outcome.costs[work.key] = tools.runner.spent_on(work.key, tools.call)
         if result is None:
@@ -641,8 +642,7 @@ class PipelineRun:
                     stage = following if isinstance(following, Finished) else await work.advance()
                 return runner.result(work, stage)
 
-        async with group_member(group):
-            return await LOOP.call(follow())
+        return await LOOP.call(follow())
 
     async def _edit_step(self, instance: Instance) -> None:
         async with self._edit_room:
