@@ -47,14 +47,27 @@ QUICK = {
     "jobs/journal/budget": ["jobs/journal/test_budget.py"],
     "jobs/journal/costs": ["jobs/journal/test_costs.py", "jobs/journal/test_budget.py"],
     "jobs/journal/scope": ["jobs/test_scope_checks.py", "jobs/test_run_cancellation.py"],
-    "jobs/lifecycle": ["jobs/test_lifecycle.py", "jobs/journal/test_budget.py"],
+    "jobs/lifecycle": [
+        "jobs/test_lifecycle.py",
+        "jobs/journal/test_budget.py",
+        "pipelines/test_work_refusals.py",
+        "pipelines/test_works_exploration.py",
+        "pipelines/test_work_records.py",
+        "pipelines/test_work_runner.py",
+    ],
     "jobs/submission": [
         "jobs/test_submission.py",
         "jobs/accounts/test_poller_with_webhooks.py",
         "jobs/test_scope_checks.py",
     ],
     "jobs/run_cancellation": ["jobs/test_run_cancellation.py", "jobs/test_suspension.py"],
-    "jobs/step_executor": ["jobs/test_step_executor.py", "jobs/journal/test_budget.py", "jobs/test_completion.py"],
+    "jobs/step_executor": [
+        "jobs/test_step_executor.py",
+        "jobs/journal/test_budget.py",
+        "jobs/test_completion.py",
+        "pipelines/test_work_records.py",
+        "pipelines/test_work_runner.py",
+    ],
     "jobs/outputs/collect": ["jobs/outputs/test_collect.py"],
     "jobs/outputs/manifest": [
         "jobs/outputs/test_manifest.py",
@@ -62,14 +75,9 @@ QUICK = {
         "jobs/outputs/test_collect.py",
     ],
     "jobs/accounts/limiter": ["jobs/accounts/test_limiter.py", "jobs/accounts/test_first_free.py"],
-    "pipelines/work_lifecycle": [
-        "pipelines/test_work_refusals.py",
-        "pipelines/test_works_exploration.py",
-        "pipelines/test_work_records.py",
-        "pipelines/test_work_runner.py",
-    ],
     "pipelines/run_ledger": ["pipelines/test_run_ledger.py", "pipelines/test_work_runner.py"],
     "pipelines/work_runner": ["pipelines/test_work_records.py", "pipelines/test_work_runner.py"],
+    "pipelines/rounds": ["pipelines/test_rounds.py"],
     "pipelines/plan/request_price": ["pipelines/test_request_price.py", "pipelines/test_prices.py"],
 }
 """Module -> the tests that are run first: those without a Prefect server and S3."""
