@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from types import FrameType, TracebackType
 from typing import Self, TypedDict, Unpack
 
@@ -272,16 +273,17 @@ def serve(on_ready: Callable[[Emulator], object], **options: Unpack[Options]) ->
     Raises:
         ConfigError: A port is taken.
     """
-    stopping = threading.Event()
+    # Not an event: one that is set by a handler in the moment before it is waited for waits for its own lock.
+    stopping: SimpleQueue[int] = SimpleQueue()
 
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's signature
-        stopping.set()
+        stopping.put(number)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with Emulator(**options) as emulator:
             on_ready(emulator)
-            stopping.wait()
+            stopping.get()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
