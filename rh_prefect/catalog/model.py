@@ -273,7 +273,7 @@ class Param:
 
     @property
     def form(self) -> Form:
-        """How the identity of a request compares it, whatever has become of the parameter since."""
+        """How the identity of a request compares it, even after the parameter has changed."""
         return self.frozen or Form(self.key, self.type, self.multiple)
 
     @property

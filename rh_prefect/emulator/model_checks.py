@@ -120,6 +120,8 @@ def _flaw(param: Param, value: object) -> str:
 
 def _is_no_option(param: Param, value: object) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if param.is_numeric and is_number:
+        return str(value) not in param.options
     return bool(param.options) and not is_number and value not in param.options
 
 

@@ -68,6 +68,7 @@ def test_a_job_that_is_submitted_while_the_process_exits_reports_without_a_trace
     script = """
 import asyncio, logging, threading
 from rh_prefect.flow_runs.job_progress import RunObserver, RunProgress
+from rh_prefect.flow_runs.prefect_internals import is_exiting
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.loop_thread import LOOP
 
@@ -76,7 +77,7 @@ observer, began = RunObserver(log, RunProgress()), threading.Event()
 
 async def pay():
     began.set()
-    while threading.main_thread().is_alive():
+    while not is_exiting():
         await asyncio.sleep(0.001)
     observer.notify(JobEvent("submitted", "run/job", "a-model", task_id="5", message="submitted as task 5"))
     observer.notify(JobEvent("unknown", "run/job", "a-model", task_id="5", message="no answer"))

@@ -158,7 +158,9 @@ async def test_a_schedule_begins_a_round_and_a_retry_of_it_keeps_it(rh: Emulator
         since = datetime.now(UTC).isoformat()
         body = {"start_time": since, "min_runs": 2, "max_runs": 2}
         await client._client.post(f"/deployments/{deployment}/schedule", json=body)
-        found = await client.read_flow_runs()
+        found = await client.read_flow_runs(
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment]))
+        )
         first, second = [one.id for one in found if one.deployment_id == deployment][:2]
         for run_id in (first, second):
             await client.set_flow_run_state(run_id, Pending(), force=True)  # its time has come

@@ -191,10 +191,14 @@ def _note_unknown_status(name: str) -> None:
 def read_task_id(source: dict[str, object]) -> str:
     """Returns the unchecked value of the task id, under either of its field names; see `is_task_id`.
 
-    A number with a fraction or an exponent was rounded by its writer, and stays as it was written: it is no valid id.
+    A number with an exponent was rounded by its writer, and stays as it was written: it is no valid id. A fraction of 0
+    after all digits takes nothing away.
     """
     names = ("taskId", "task_id")
-    given = {name: str(value) if isinstance(value := source.get(name), Decimal) else value for name in names}
+    given = {
+        name: str(value).removesuffix(".0") if isinstance(value := source.get(name), Decimal) else value
+        for name in names
+    }
     found = first_text(given, *names)
     return found if found.strip("0") else ""
 

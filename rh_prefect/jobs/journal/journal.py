@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import random
 import re
 import threading
 import time
@@ -22,6 +21,7 @@ from urllib.parse import urlsplit
 import fsspec
 
 from rh_prefect.caches_and_locks import LruSet
+from rh_prefect.client.connections import chance
 from rh_prefect.errors import InputError, JournalError, RunningHubError
 from rh_prefect.local_files import FILE_MODE, FOLDER_MODE, NoHardLinks, write_atomic
 from rh_prefect.media.storage_errors import describe
@@ -544,7 +544,7 @@ class _StoreFiles:
             except OSError as error:
                 # Another creation is in progress, and may fail: whether the record will exist is not decided yet.
                 if _status_of(error) == _CONFLICT and time.monotonic() - began < _LONGEST_CONFLICT:
-                    time.sleep(pause * (0.5 + random.random()))
+                    time.sleep(pause * (0.5 + chance()))
                     pause = min(2 * pause, 2.0)
                     continue
                 # s3fs reports a failed If-None-Match as EINVAL; only an existing record means that it was not created.
