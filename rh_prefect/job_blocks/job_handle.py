@@ -36,6 +36,9 @@ from rh_prefect.tasks.generate import prepare_call
 
 T = TypeVar("T")
 
+_PAUSE: Final = 0.05
+"""Seconds between two looks at a submission in flight."""
+
 _going: set[asyncio.Task[Any]] = set()
 
 
@@ -77,19 +80,26 @@ class Handle:
 
     async def cancel(self) -> None:
         """Cancels the task, records its end and stops waiting for it; see `RunningHubJobRun.cancel`."""
-        submit = await self._submit()
-        if submit is None or submit.end is not None:
-            return
-        client = await self.accounts.client_for(submit.intent)
-        status = await cancel_submission(client, submit, records=self._records, attempt=self.scope.attempt)
-        # RunningHub may continue to report it as running, and waiting for it would never end.
-        if status == "CANCELLED" and self.work().cancel():
-            self._tell(submit)
+        work = self.work()
+        while (submit := await self._newest()) is not None:
+            if submit.state == "ticket":
+                client = await self.accounts.client_for(submit.intent)
+                status = await cancel_submission(client, submit, records=self._records, attempt=self.scope.attempt)
+                # RunningHub may continue to report it as running, and waiting for it would never end.
+                if status == "CANCELLED" and work.cancel():
+                    self._tell(submit)
+                return
+            if submit.state == "open":
+                await asyncio.sleep(_PAUSE)
+            elif (submit.end is not None and submit.end.status == "SUCCESS") or not work.cancel():
+                return
+            else:  # the job was about to pay for another task, and may have begun to
+                await asyncio.wait([work])
 
-    async def _submit(self) -> Submit | None:
-        """The job's submit that became this task; None where the result comes from an earlier job's manifest."""
+    async def _newest(self) -> Submit | None:
+        """The job's newest submission; None where the result comes from an earlier job's manifest."""
         view = await self._records.view()
-        return next((one for one in view.submits if one.task_id == self.task_id), None)
+        return view.last if any(one.task_id == self.task_id for one in view.submits) else None
 
     @property
     def _records(self) -> JobRecords:

@@ -75,10 +75,6 @@ class Submitted:
         """RunningHub's task id."""
         return self.accepted.submit.task_id or ""
 
-    def poll_now(self) -> None:
-        """Makes the poller query the task at once."""
-        self.work.context.lease.account.poller.wake(self.task_id)
-
     def release(self) -> None:
         """Releases the slot without completing the job."""
         self.work.release()

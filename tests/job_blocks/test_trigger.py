@@ -163,6 +163,17 @@ async def test_cancel_cancels_the_task_records_it_and_ends_the_wait(slow_rh: Emu
     assert last.end.status == "CANCELLED"
 
 
+async def test_cancel_cancels_the_task_that_has_followed_a_failed_one(slow_rh: Emulator) -> None:
+    slow_rh.faults.add(Fault("submit", number=1, kind="fail", code="1504"))
+    run = await turbo().trigger_async(scope="test")
+    slow_rh.clock.advance(HOUR)
+    assert await asyncio.to_thread(slow_rh.recorder.wait, lambda recorder: len(recorder.paid) == 2)
+    await run.cancel_async()
+    assert slow_rh.recorder.cancelled == [slow_rh.recorder.paid[1].task_id]
+    with pytest.raises(JobCancelled):
+        await run.wait_for_completion_async()
+
+
 async def test_a_task_that_succeeded_before_its_cancellation_is_fetched(slow_rh: Emulator) -> None:
     run = await turbo().trigger_async(scope="test")
     slow_rh.clock.advance(HOUR)
