@@ -378,6 +378,10 @@ class PipelineRun:
 
     async def _suspend(self, group: RunSuspender) -> None:
         """Suspends the flow run, whose process ends; continues in this process where Prefect refuses it."""
+        try:
+            await LOOP.call(self._tools.rounds.suspend())
+        except RunningHubError as error:
+            _log.warning("Other runs can continue the round of this run while it is suspended: %s", error)
         await group.suspend()
         self._group = None
         self._begun -= self._left

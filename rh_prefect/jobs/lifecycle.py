@@ -336,6 +336,9 @@ def _task_list_of(intent: Intent) -> tuple[str, str]:
 def _finish(policy: Policy, submit: Submit, progress: _Progress, *, adopted: bool) -> Generator[Step, Any, Any]:
     """Completes a submission that has a task, and returns the result; None if the next number may be tried."""
     end = submit.end
+    # Before the stage, at which a run may be suspended: the task then ends while no process of the run waits for it.
+    if end is None and not policy.counts(submit):
+        yield NoteWait(submit.n)
     if end is None or end.status == "SUCCESS":
         yield Accepted(submit, adopted)
     if end is None:
@@ -363,8 +366,6 @@ def _wait(policy: Policy, submit: Submit, progress: _Progress, *, adopted: bool)
     if policy.may_submit and (yield CheckCancel(fresh=True)):
         cancelled: End = yield from _cancel_own(policy, submit)
         return cancelled
-    if not policy.counts(submit):
-        yield NoteWait(submit.n)
     progress.waits.add(submit.n)
     end: End = yield AwaitEnd(submit, adopted=adopted)
     return end

@@ -10,6 +10,7 @@ parameters continue it. `rounds/<key>/` in the records' place holds:
 | `<n>`               | when round n begins, exclusively            | the flow run                              |
 | `<n>-holder-<m>`    | before a run plans with it, exclusively     | the flow run and its process              |
 | `<n>-alive-<k>`     | at most once an hour, when a run plans      | nothing: a run was there at this time     |
+| `<n>-suspended-<m>` | when that run suspends itself               | nothing: it has no process meanwhile      |
 | `<n>-left-<m>`      | when that run ends, for any reason          | whether a review is left to be decided    |
 | `<n>-closed-1`      | when a run has made everything              | the flow run                              |
 | `<n>-<step>-takes`  | when an age has decided which takes are used | their numbers                             |
@@ -126,6 +127,7 @@ class RoundState:
         is_closed: Whether a run has made everything.
         holders: How many times a run has begun to make it.
         holder: The last of these runs.
+        is_suspended: Whether that one has suspended itself, and has no process.
         left: How that one ended; None where it wrote nothing.
     """
 
@@ -135,6 +137,7 @@ class RoundState:
     is_closed: bool = False
     holders: int = 0
     holder: Holder | None = None
+    is_suspended: bool = False
     left: Left | None = None
 
     @property
@@ -244,6 +247,13 @@ class Rounds:
         await self._create(f"{self._round.scope}-left-{self._number}", Left(waits_for_review=waits_for_review))
         self._round = None
 
+    async def suspend(self) -> None:
+        """Keeps the round for this run while it is suspended; when it is resumed, it holds the round again."""
+        if self._run is None or self._round is None:
+            return
+        await self._create(f"{self._round.scope}-suspended-{self._number}", Record())
+        self._round = None
+
     # -- choosing ------------------------------------------------------------------------------------------------------
 
     async def _open(self, key: str, run: Journal) -> Round:
@@ -287,7 +297,7 @@ class Rounds:
     async def _is_running(self, state: RoundState) -> bool:
         """Returns whether another flow run may still make a round."""
         holder = state.holder
-        if holder is None or state.left is not None or is_surely_dead(holder.owner):
+        if holder is None or state.left is not None or (not state.is_suspended and is_surely_dead(holder.owner)):
             return False
         is_mine = self._run is not None and holder.flow_run == self._run.scope
         return not (is_mine or await self._has_ended(holder.flow_run))
@@ -312,11 +322,12 @@ class Rounds:
         """
         scope = f"{key}-{n}"
         holders, alive = await asyncio.gather(self._count(scope, "holder"), self._count(scope, "alive"))
-        names = [scope, f"{scope}-holder-{holders}", f"{scope}-left-{holders}", f"{scope}-alive-{alive}"]
-        begun, holder, left, seen, closed = await asyncio.gather(
-            *map(self._records.read, names), self._records.read(f"{scope}-closed-1")
+        last = [f"{scope}-{what}-{holders}" for what in ("holder", "suspended", "left")]
+        begun, holder, suspended, left, seen, closed = await asyncio.gather(
+            *map(self._records.read, [scope, *last, f"{scope}-alive-{alive}", f"{scope}-closed-1"])
         )
-        times = [datetime.fromisoformat(one["at"]) for one in (begun, holder, left, seen) if one is not None]
+        signs = (begun, holder, suspended, left, seen)
+        times = [datetime.fromisoformat(one["at"]) for one in signs if one is not None]
         return RoundState(
             n=n,
             began=times[0] if begun is not None else self._now(),
@@ -324,6 +335,7 @@ class Rounds:
             is_closed=closed is not None,
             holders=holders,
             holder=None if holder is None else Holder.model_validate(holder),
+            is_suspended=suspended is not None,
             left=None if left is None else Left.model_validate(left),
         )
 

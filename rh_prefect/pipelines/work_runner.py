@@ -133,7 +133,7 @@ class RunningWork:
         except BaseException as error:
             context = self.executor.context
             try:
-                await LOOP.critical(self.records.release_waiter())
+                await LOOP.critical(self.records.release_own_waiter())
             except RunningHubError as unrecorded:
                 # Its end is proved by its process, or by its state in Prefect.
                 _log.info("%s: that this run no longer waits for it is not recorded: %s", context.job, unrecorded)
@@ -337,15 +337,14 @@ class SharedRecords(JobRecords):
         self._ledger = ledger
         self._step = name
         self._has_ended = has_ended
-        self._is_waiting = False
+        self._waiters: list[str] = []
 
     def check(self, submit: Submit, *, base: str) -> None:
         """Checks nothing: the work's id is made of its request."""
 
     async def note_waiter(self) -> None:
         """Records that the run waits for the work, so that other runs do not cancel its task."""
-        self._is_waiting = True
-        await self._works.add_waiter(self.key, self._ledger.flow_run)
+        self._waiters.append(await self._works.add_waiter(self.key, self._ledger.flow_run))
 
     async def wait_suspended(self) -> None:
         """Records that the run waits for the work while it is suspended, and has no process."""
@@ -353,8 +352,13 @@ class SharedRecords(JobRecords):
 
     async def release_waiter(self) -> None:
         """Records that the run no longer waits for the work, so that another one can cancel its task."""
-        if self._is_waiting:
+        if self._waiters:
             await self._works.release_waiters(self.key, self._ledger.flow_run)
+
+    async def release_own_waiter(self) -> None:
+        """Records that this caller no longer waits for the work; another one in the run may."""
+        if self._waiters:
+            await self._works.release_waiters(self.key, self._ledger.flow_run, only=self._waiters)
 
     async def has_other_waiters(self) -> bool:
         """Checks whether another run waits for the work."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from decimal import Decimal
 from itertools import count
 from typing import Any
@@ -223,19 +223,33 @@ class WorksJournal:
         root = store.url if self.is_beside(store) else home.store
         return tuple(one.model_copy(update={"uri": f"{root.rstrip('/')}/{one.uri}"}) for one in home.outputs)
 
-    async def add_waiter(self, work: str, flow_run: str, *, is_suspended: bool = False) -> None:
-        """Records that a flow run waits for a work, so that other runs do not cancel its task."""
+    async def add_waiter(self, work: str, flow_run: str, *, is_suspended: bool = False) -> str:
+        """Records that a flow run waits for a work, so that other runs do not cancel its task.
+
+        Returns:
+            The name of the waiter.
+        """
         owner = None if is_suspended else current_owner()
         waiting = Waiting(flow_run=flow_run, owner=owner).model_dump(mode="json")
         # Each attempt is a waiter of its own: the one before may have been released.
         for number in count(1):
-            if await self.create(f"{work}-waiter-{run_name(flow_run)}-{number}", waiting):
-                return
+            name = f"{run_name(flow_run)}-{number}"
+            if await self.create(f"{work}-waiter-{name}", waiting):
+                return name
+        raise AssertionError("a count does not end")
 
-    async def release_waiters(self, work: str, flow_run: str) -> None:
-        """Records that a flow run no longer waits for a work."""
+    async def release_waiters(self, work: str, flow_run: str, *, only: Collection[str] | None = None) -> None:
+        """Records that a flow run no longer waits for a work.
+
+        Args:
+            work: The work.
+            flow_run: The flow run.
+            only: The waiters that have ended, by name; those of earlier processes of the run have ended, too, and
+                another caller in the run may still wait. None where the whole run has ended.
+        """
         for name, waiting in (await self._waiters(work)).items():
-            if waiting.flow_run == flow_run:
+            is_over = only is None or name in only or waiting.owner is None or is_surely_dead(waiting.owner)
+            if waiting.flow_run == flow_run and is_over:
                 await self.create(f"{work}-released-{name}", Record().model_dump(mode="json"))
 
     async def has_other_waiter(self, work: str, flow_run: str, *, has_ended: HasEnded = no_evidence) -> bool:

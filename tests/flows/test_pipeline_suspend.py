@@ -7,8 +7,12 @@ from typing import Any
 
 import pytest
 from prefect import Flow
+from prefect.client.orchestration import get_client
 
 from rh_prefect.emulator import Fault
+from rh_prefect.errors import InputError, PipelineIncomplete
+from rh_prefect.flow_runs.cancellation import cancel_run
+from rh_prefect.flow_runs.queries import scope_of
 from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.flow_runs.suspended_runs import wake_suspended
 from rh_prefect.flows.pipeline import Pipeline
@@ -108,3 +112,43 @@ async def test_a_run_outside_of_a_deployment_waits_in_its_process(
         assert not running.done() or running.result()
     await desk.end()
     assert len((await running)["clips"]) == 1
+
+
+async def test_a_suspended_run_counts_the_failed_task_of_another_run_that_it_waited_for(
+    without_webhooks: SuspendedRuns,
+) -> None:
+    desk, pipelines = without_webhooks, []
+    for name in ("first", "second"):
+        step = "{model: z-image/turbo, with: {prompt: a mug}}"
+        pipelines.append(Pipeline.from_text(f"name: {name}\nsteps:\n  picture: {step}\n").flow())
+    desk.rh.faults.add(Fault("submit", kind="fail", code="1504"))
+    runs = [await desk.begin(pipeline, wait="suspend") for pipeline in pipelines]
+    for pipeline, run in zip(pipelines, runs, strict=True):
+        await desk.run_until_suspended(pipeline, run, jobs=1)
+    await desk.end()
+    await LOOP.call(wake_suspended())
+    for pipeline, run in reversed(list(zip(pipelines, runs, strict=True))):
+        with pytest.raises(PipelineIncomplete, match="`attempts` allows 1"):
+            await rerun(pipeline, run)
+    assert len(desk.paid) == 1
+
+
+async def test_a_round_of_a_suspended_run_is_refused_to_others_until_it_is_resumed_or_cancelled(
+    without_webhooks: SuspendedRuns,
+) -> None:
+    desk = without_webhooks
+    step = "{model: z-image/turbo, reuse: never, with: {prompt: a mug}}"
+    pipeline = Pipeline.from_text(f"name: each-round\nsteps:\n  picture: {step}\n").flow()
+    run, other = [await desk.begin(pipeline, wait="suspend") for _ in range(2)]
+    await desk.run_until_suspended(pipeline, run, jobs=1)
+    with pytest.raises(InputError, match=rf"rh-prefect jobs cancel {run}"):
+        await rerun(pipeline, other)
+    await desk.end()
+    assert run in await LOOP.call(wake_suspended())
+    await rerun(pipeline, run)
+    await desk.run_until_suspended(pipeline, other, jobs=2)
+    async with get_client() as client:
+        flow_run = await client.read_flow_run(other)
+    await LOOP.call(cancel_run(scope_of(flow_run, pipeline.name), by="a test"))
+    last = await desk.begin(pipeline, wait="suspend")
+    await desk.run_until_suspended(pipeline, last, jobs=3)

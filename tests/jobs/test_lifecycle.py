@@ -31,8 +31,9 @@ from rh_prefect.jobs.journal.record_types import (
     Lost,
     Resolution,
 )
-from rh_prefect.jobs.lifecycle import Policy
+from rh_prefect.jobs.lifecycle import Policy, run_work
 from rh_prefect.jobs.lifecycle_step_types import (
+    Accepted,
     AwaitEnd,
     AwaitSlot,
     CancelTask,
@@ -40,9 +41,12 @@ from rh_prefect.jobs.lifecycle_step_types import (
     Claim,
     Forget,
     FreeSlot,
+    NoteWait,
+    NoteWaiter,
     Pause,
     Post,
     Prepare,
+    ReadResult,
     ReadSubmission,
     RecordAnswer,
     Watch,
@@ -50,6 +54,7 @@ from rh_prefect.jobs.lifecycle_step_types import (
 from tests.support.world.life import lifecycle
 
 POLICY = Policy(job="run/key", endpoint="some/model")
+SECOND = replace(POLICY, run="second")
 INTENT = Intent(
     owner=Owner(host="h", boot="b", pid=1, started="1"),
     account="a",
@@ -435,3 +440,12 @@ def test_a_graph_with_invalid_nodes_is_cancelled_and_not_paid_for_again() -> Non
     life = Life().answers(*posts(1, broken))
     assert "node 6: prompt is empty" in life.raises(JobFailed, CancelTask(submit), end).message
     Life(replace(POLICY, attempt=2)).raises(JobFailed, ReadSubmission(1), replace(submit, end=end))
+
+
+def test_that_a_run_waits_for_the_task_of_another_one_is_noted_before_it_may_be_suspended() -> None:
+    submit, life = Submit(n=1, intent=INTENT.model_copy(update={"flow_run": "first"}), answer=TICKET), run_work(SECOND)
+    assert next(life) == ReadResult()
+    assert life.send(None) == NoteWaiter()
+    assert life.send(None) == ReadSubmission(1)
+    assert life.send(submit) == NoteWait(1)
+    assert life.send(None) == Accepted(submit, adopted=True)
