@@ -213,6 +213,8 @@ class Outcome:
         new_steps: Addresses of the steps that this process made something new for.
         errors: The error of each step that failed, by its address.
         costs: What this run paid for each work, failed tasks and refused answers included.
+        open_submissions: How many of its submissions have no known end, as of a lost response.
+        open_costs: What they may cost, by their prices.
         saved: The file that a step was saved as, by its address.
         named: The same by the content of the result, of which a converted picture is another file.
     """
@@ -220,6 +222,8 @@ class Outcome:
     new_steps: set[str] = field(default_factory=set)
     errors: dict[str, Exception] = field(default_factory=dict)
     costs: dict[str, Costs] = field(default_factory=dict)
+    open_submissions: int = 0
+    open_costs: Costs = field(default_factory=Costs)
     saved: dict[str, list[Media]] = field(default_factory=dict)
     named: dict[str, Media] = field(default_factory=dict)
 
@@ -551,6 +555,7 @@ class PipelineRun:
     async def count_costs(self) -> None:
         """Adds up the payments of the whole run, including earlier processes."""
         self.outcome.costs = await LOOP.call(self._tools.runner.costs(self._tools.call))
+        self.outcome.open_submissions, self.outcome.open_costs = self._tools.runner.open_costs(self._tools.call)
 
     def costs_by_step(self) -> tuple[dict[str, Costs], Costs]:
         """Returns what the run paid for each step, by address, and for steps that are not in its plan.
