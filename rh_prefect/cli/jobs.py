@@ -434,8 +434,8 @@ async def _check_lost(job: str, submit: Submit, *, same_account: bool) -> None:
         raise InputError(
             f"{job}: task {task_id} was paid for on account {submit.intent.account_words}. The key that is set now "
             f"is of {asked}, which does not have the task; only the account that paid can tell whether it is lost. "
-            "Nothing was recorded. What to do: set the key of that account, and run again. If it is the same account with a "
-            f"renewed key or another name: rh-prefect jobs mark-lost {job} --same-account."
+            "Nothing was recorded. What to do: set the key of that account, and run again. If it is the same account "
+            f"with a renewed key or another name: rh-prefect jobs mark-lost {job} --same-account."
         )
 
 

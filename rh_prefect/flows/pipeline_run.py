@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.states import Failed
 
 from rh_prefect.caches_and_locks import SharedTasks
 from rh_prefect.client.connections import chance
@@ -767,8 +768,13 @@ async def _task_run(
 ) -> State[Any]:
     """Runs a step as a Prefect task run of its address; returns its state."""
 
-    async def step() -> None:
-        await make(instance)
+    async def step() -> State[Any] | None:
+        try:
+            await make(instance)
+        except RunningHubError as error:
+            # Returned and not raised: the log of the task run has the cause, and no traceback of this package.
+            return Failed(message=str(error), data=error)
+        return None
 
     name = instance.address.replace("{", "{{").replace("}", "}}")
     # Without `retries`, Prefect's settings would decide; what is tried again, and paid, is decided by the records.
