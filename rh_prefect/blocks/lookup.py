@@ -203,9 +203,8 @@ async def _recorded(intent: Intent) -> Member:
         key = key_from(await load_credentials(intent.credentials), intent.credentials)
         return member(key, settings=get_settings())
     except ConfigError as error:
-        where = "RH_API_KEY" if intent.credentials is None else f"the credentials block {intent.credentials!r}"
         raise ConfigError(
-            f"The task was paid for on account {intent.account!r} of {intent.site}, with {where}, and "
+            f"The task was paid for on {intent.site}, on account {intent.account_words}, and "
             f"only that account can query it. {error.message}"
         ) from error
 

@@ -9,11 +9,38 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NoReturn
 
 from cyclopts import App
 
-app = App(
+_PIPELINE_COMMANDS = ("run", "plan", "graph", "choose")
+"""Commands whose first argument is a pipeline's file, unless it names a flow."""
+
+_SUFFIXES = (".yaml", ".yml", ".json")
+
+
+class _RootApp(App):
+    """The command; the help of a command with a pipeline's file also shows the file's parameters and outputs."""
+
+    def help_print(self, tokens: Any = None, **more: Any) -> None:
+        """Prints a help page; see `cyclopts.App.help_print`."""
+        words = list(tokens or ())
+        super().help_print(tokens, **more)
+        if words[:1] and words[0] in _PIPELINE_COMMANDS and (file := _pipeline_file(words)):
+            from rh_prefect.cli.pipelines import print_parameters
+
+            print_parameters(Path(file))
+
+
+def _pipeline_file(words: Sequence[str]) -> str | None:
+    """Returns the word of a command line that names a pipeline's file, and is not the value of an option."""
+    pairs = pairwise(words)
+    return next((one for last, one in pairs if one.endswith(_SUFFIXES) and not last.startswith("-")), None)
+
+
+app = _RootApp(
     name="rh-prefect",
     help="Paid media jobs on RunningHub, as Prefect flows that are never paid for twice.",
     version=lambda: _version(),

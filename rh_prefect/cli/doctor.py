@@ -138,7 +138,8 @@ async def _key(credentials: str | None) -> str:
         if status.limit
         else "no limit known"
     )
-    return f"{client.site} accepts the key ({status.key_type or 'type unknown'}); {limit}"
+    key = f"{status.key_type or 'type unknown'}, fingerprint {client.account_id}"
+    return f"{client.site} accepts the key ({key}); {limit}"
 
 
 async def _account(credentials: str | None) -> str:

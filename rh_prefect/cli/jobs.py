@@ -266,7 +266,8 @@ def _runs_as_text(runs: list[dict[str, Any]], scopes: list[dict[str, Any]]) -> I
     for one in runs:
         yield f"  {one['id']}  {one['jobs']:4} job(s)  {one['state'] or '?':12} {one['flow']:{width}}  {one['name']}"
     if runs:
-        yield 'resume one: `rh-prefect run FLOW --resume ID`, or in Python rh_prefect.resume(your_flow, "ID")'
+        yield 'resume a flow: `rh-prefect run FLOW --resume ID`, or in Python rh_prefect.resume(your_flow, "ID")'
+        yield "continue a pipeline: run its file again, with the same parameters"
     if scopes:
         yield f"scopes outside of flows, in {get_settings().journal_url}:"
     yield from (f"  {one['name']}" for one in scopes)
@@ -431,10 +432,10 @@ async def _check_lost(job: str, submit: Submit, *, same_account: bool) -> None:
     asked = await LOOP.call(RECORDED.for_intent(submit.intent))
     if asked.name != submit.intent.account and not same_account:
         raise InputError(
-            f"{job}: task {task_id} was paid for on account {submit.intent.account}. The key that is set now is of "
-            f"{asked}, which does not have the task; only the account that paid can tell whether it is lost. Nothing "
-            "was recorded. What to do: set the key of that account, and run again. If it is the same account with a "
-            f"renewed key or another name: rh-prefect jobs mark-lost {job} --same-account."
+            f"{job}: task {task_id} was paid for on account {submit.intent.account_words}. The key that is set now "
+            f"is of {asked}, which does not have the task; only the account that paid can tell whether it is lost. "
+            "Nothing was recorded. What to do: set the key of that account, and run again. If it is the same account "
+            f"with a renewed key or another name: rh-prefect jobs mark-lost {job} --same-account."
         )
 
 

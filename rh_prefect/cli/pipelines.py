@@ -14,8 +14,9 @@ from cyclopts import Parameter, validators
 from rh_prefect.cli.argument_checks import printable, refuse_hidden, text_in
 from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.document import PipelineError, Problem, nearest_sentence
+from rh_prefect.pipelines.document import PipelineError, Problem, nearest_sentence, visible
 from rh_prefect.pipelines.last_run import open_last_runs, since
+from rh_prefect.pipelines.parameter_descriptions import description_of, output_words
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import changes
 from rh_prefect.pipelines.plan.plan import Plan
@@ -218,6 +219,33 @@ async def _plan(
         note = f"Results in the storage block {named} are not looked up; to look them up, pass --storage {named}."
         plan.notes = [*plan.notes, note]
     return plan
+
+
+def print_parameters(file: Path) -> None:
+    """Prints the parameters and outputs of a pipeline, below the help of a command."""
+    from cyclopts.help import DefaultFormatter, HelpEntry, HelpPanel
+    from rich.console import Console
+    from rich.text import Text
+
+    pipeline = _read(file)
+    given = [
+        HelpEntry(
+            positive_names=(name,),
+            description=Text(visible(description_of(param))),
+            required=not param.optional and param.default is None,
+        )
+        for name, param in pipeline.file.params.items()
+    ]
+    made = [
+        HelpEntry(positive_names=(name,), description=output_words(type_))
+        for name, type_ in pipeline.checked.outputs.items()
+    ]
+    console = Console()
+    titles = {f"Parameters of {pipeline.name}, as --set NAME=VALUE": given, f"Outputs of {pipeline.name}": made}
+    for title, entries in titles.items():
+        if entries:
+            panel = HelpPanel(format="parameter", title=Text(visible(title)), entries=entries)
+            DefaultFormatter()(console, console.options, panel)
 
 
 def _read(file: Path, *, as_json: bool = False) -> Pipeline:

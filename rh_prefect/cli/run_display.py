@@ -140,7 +140,7 @@ class Watch:
         if event.state in _SHOWN:
             mark = _MARKS.get(event.state, "·")
             seconds = time.monotonic() - self._began
-            self._console.print(f"{seconds:6.1f} s {mark} {event.name}: {event.message}", markup=False)
+            self._console.print(f"{seconds:6.1f} s {mark} {event.line}", markup=False)
 
     def _total(self) -> str:
         paid = {

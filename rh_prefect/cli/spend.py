@@ -17,6 +17,7 @@ from cyclopts import Parameter
 from rh_prefect.cli.prefect_server import api_of_earlier_runs, is_configured
 from rh_prefect.errors import InputError, JournalError
 from rh_prefect.jobs.journal.costs import amount_text
+from rh_prefect.jobs.journal.record_types import is_fingerprint
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.takes_file import step_of
 from rh_prefect.settings import get_settings
@@ -161,7 +162,7 @@ def _sums(found: Iterable[TaskCharge], by: str, *, total: str = "") -> defaultdi
 
 def _line(unit: str, row: _Sum) -> str:
     if not unit:
-        return f"{row.tasks:6} task(s)  {f'unknown: {row.tasks}':>12}"
+        return f"{row.tasks:6} task(s)  {'unknown cost':>12}"
     estimated = f"  ({amount_text(row.estimated, unit)} of this is estimated)" if row.estimated else ""
     return f"{row.tasks:6} task(s)  {amount_text(row.amount, unit):>12} {unit}{estimated}"
 
@@ -173,7 +174,8 @@ def _name(one: TaskCharge, by: str) -> str:
         case "run":
             return one.run
         case "account":
-            return one.account
+            # Of an account without a name, records have the fingerprint of the key, which `doctor` shows, too.
+            return f"key fingerprint {one.account}" if is_fingerprint(one.account) else one.account
         case "pipeline" | "step" | "item":
             return _part_of_pipeline(one, by)
         case _:

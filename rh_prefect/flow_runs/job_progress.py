@@ -225,8 +225,7 @@ class RunObserver:
         level = _LEVELS.get(event.state, logging.INFO)
         log = _log if is_exiting() else self._log
         if not event.is_step and log.isEnabledFor(level):
-            name = event.label or event.model
-            log.log(level, "%s: %s", name, event.message)
+            log.log(level, "%s", event.line if event.label else f"{event.model}: {event.message}")
 
     def _show(self, event: JobEvent) -> None:
         # Outside of flows there may be no Prefect API at all, and an event would start a throw-away server for itself.

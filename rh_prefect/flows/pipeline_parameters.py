@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from pydantic import Field, TypeAdapter, WithJsonSchema
 from rh_prefect.flow_runs.suspension import Wait
 from rh_prefect.pipelines import pipeline as files
 from rh_prefect.pipelines.file_model import RUN_OPTIONS, Param
+from rh_prefect.pipelines.parameter_descriptions import description_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,24 +110,10 @@ def docstring_of(pipeline: files.Pipeline) -> str:
     Args:
         pipeline: The pipeline.
     """
-    own = {name: param.description or _described(param) for name, param in pipeline.file.params.items()}
     text = inspect.getdoc(RunOptions) or ""
-    common = text.partition("Attributes:\n")[2].splitlines()
-    lines = [f"    {name}: {words}" for name, words in own.items()]
+    common = [
+        re.sub(r"^    (\w+): ", r"    \1: Option of every pipeline; usually unchanged. ", line)
+        for line in text.partition("Attributes:\n")[2].splitlines()
+    ]
+    lines = [f"    {name}: {description_of(param)}" for name, param in pipeline.file.params.items()]
     return "\n".join([pipeline.file.description or f"Runs {pipeline.name}.", "", "Args:", *lines, *common])
-
-
-def _described(param: Param) -> str:
-    match param.kind:
-        case "table":
-            columns = ", ".join(
-                f"{name} (optional)" if one.optional else name for name, one in (param.columns or {}).items()
-            )
-            return f"A CSV, TSV, JSON lines or Parquet file, or the rows. Columns: {columns}"
-        case "files":
-            return f"A folder, a prefix or a pattern such as photos/*.jpg; it holds files of kind {param.of or 'file'}"
-        case "enum":
-            return "One of the options"
-        case "image" | "video" | "audio" | "model3d" | "file":
-            return f"A path, URI or link of a file of kind {param.kind}"
-    return {"boolean": "Yes or no", "integer": "A whole number", "number": "A number"}.get(param.kind, "A text")

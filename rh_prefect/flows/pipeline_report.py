@@ -51,6 +51,8 @@ class PipelineResult(BaseModel):
         steps: Every step of every item.
         costs: What this run paid.
         other_costs: The part of `costs` for steps that are not in the plan; see `PipelineRun.costs_by_step`.
+        open_submissions: How many submissions of this run have no known end, as of a lost response; not in `costs`.
+        open_costs: What they may cost, by their prices.
         new: How many steps have a result that this run made.
         report: Where the report is, as CSV.
         takes: The take that the run chose for each step that was to be made again, by address.
@@ -63,6 +65,8 @@ class PipelineResult(BaseModel):
     steps: tuple[StepReport, ...]
     costs: Costs
     other_costs: Costs = Costs()
+    open_submissions: int = 0
+    open_costs: Costs = Costs()
     new: int
     report: str = ""
     takes: dict[str, int] = {}
@@ -99,6 +103,8 @@ async def report(run: PipelineRun, options: RunOptions, scope: FlowScope) -> Sta
         steps=steps,
         costs=costs,
         other_costs=other_costs,
+        open_submissions=outcome.open_submissions,
+        open_costs=outcome.open_costs,
         new=sum(one.state == "made" for one in steps),
         report=uri,
         takes=dict(run.plan.new_takes),
@@ -180,7 +186,13 @@ def summary(result: PipelineResult) -> str:
         result: The run's result.
     """
     others = f", of which {result.other_costs} for steps that are not in its plan" if result.other_costs else ""
-    return f"Steps: {counted(one.state for one in result.steps)}; paid {result.costs}{others}."
+    still_open = ""
+    if number := result.open_submissions:
+        which = "1 submission has" if number == 1 else f"{number} submissions have"
+        amounts, is_exact = Costs(result.open_costs.amounts), not result.open_costs.unknown
+        price = f"{amounts} {'more' if is_exact else 'or more'}" if amounts else "an unknown amount"
+        still_open = f"; {which} no known end and may cost {price}"
+    return f"Steps: {counted(one.state for one in result.steps)}; paid {result.costs}{others}{still_open}."
 
 
 def _steps(run: PipelineRun, costs: Mapping[str, Costs]) -> Sequence[StepReport]:

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.states import Failed
 
 from rh_prefect.caches_and_locks import SharedTasks
 from rh_prefect.client.connections import chance
@@ -213,6 +214,8 @@ class Outcome:
         new_steps: Addresses of the steps that this process made something new for.
         errors: The error of each step that failed, by its address.
         costs: What this run paid for each work, failed tasks and refused answers included.
+        open_submissions: How many of its submissions have no known end, as of a lost response.
+        open_costs: What they may cost, by their prices.
         saved: The file that a step was saved as, by its address.
         named: The same by the content of the result, of which a converted picture is another file.
     """
@@ -220,6 +223,8 @@ class Outcome:
     new_steps: set[str] = field(default_factory=set)
     errors: dict[str, Exception] = field(default_factory=dict)
     costs: dict[str, Costs] = field(default_factory=dict)
+    open_submissions: int = 0
+    open_costs: Costs = field(default_factory=Costs)
     saved: dict[str, list[Media]] = field(default_factory=dict)
     named: dict[str, Media] = field(default_factory=dict)
 
@@ -555,6 +560,7 @@ class PipelineRun:
     async def count_costs(self) -> None:
         """Adds up the payments of the whole run, including earlier processes."""
         self.outcome.costs = await LOOP.call(self._tools.runner.costs(self._tools.call))
+        self.outcome.open_submissions, self.outcome.open_costs = self._tools.runner.open_costs(self._tools.call)
 
     def costs_by_step(self) -> tuple[dict[str, Costs], Costs]:
         """Returns what the run paid for each step, by address, and for steps that are not in its plan.
@@ -766,8 +772,13 @@ async def _task_run(
 ) -> State[Any]:
     """Runs a step as a Prefect task run of its address; returns its state."""
 
-    async def step() -> None:
-        await make(instance)
+    async def step() -> State[Any] | None:
+        try:
+            await make(instance)
+        except RunningHubError as error:
+            # Returned and not raised: the log of the task run has the cause, and no traceback of this package.
+            return Failed(message=str(error), data=error)
+        return None
 
     name = instance.address.replace("{", "{{").replace("}", "}}")
     # Without `retries`, Prefect's settings would decide; what is tried again, and paid, is decided by the records.

@@ -69,6 +69,11 @@ class JobEvent:
         """The name by which a person knows the job: its label, or else its model and the beginning of its prompt."""
         return self.label or with_prompt(self.model, self.prompt)
 
+    @property
+    def line(self) -> str:
+        """The name and the message; the message of an error may begin with the name already."""
+        return self.message if self.message.startswith(f"{self.name}: ") else f"{self.name}: {self.message}"
+
 
 class Observer(Protocol):
     """Receives every change; must be quick and not raise; is called on the package's loop thread."""

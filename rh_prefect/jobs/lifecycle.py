@@ -330,7 +330,7 @@ def _task_list_of(intent: Intent) -> tuple[str, str]:
             f"ComfyUI's own job lists, at {shown} (RunningHub's call log does not include these jobs)",
             f"{prefix}PROMPT_ID",
         )
-    return f"RunningHub's call log of account {intent.account}", "TASK_ID"
+    return f"RunningHub's call log of the account {intent.account_words}", "TASK_ID"
 
 
 def _finish(policy: Policy, submit: Submit, progress: _Progress, *, adopted: bool) -> Generator[Step, Any, Any]:

@@ -425,7 +425,7 @@ class StepExecutor:
     async def _await_record(self, submit: Submit) -> End:
         """Waits until another run has recorded the end of a task that this run cannot query."""
         services, deadline = self.context.services, self.context.options.deadline or LONGEST_WAIT
-        began, gap, account = services.clock(), 0.05, submit.intent.account
+        began, gap, account = services.clock(), 0.05, submit.intent.account_words
         message = (
             f"task {submit.task_id} is running on account {account}, whose key this run does not have; "
             "waiting for its end"

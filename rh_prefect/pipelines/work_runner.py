@@ -278,6 +278,14 @@ class WorkRunner:
         ledger = WorksLedger(call.scope, self._works)
         return await spend_tracker_of(ledger, attempt=call.scope.calls.number).costs()
 
+    def open_costs(self, call: JobCall) -> tuple[int, Costs]:
+        """Returns the number of a flow run's submissions without a known end, and what they may cost.
+
+        Args:
+            call: The flow run.
+        """
+        return spend_tracker_of(WorksLedger(call.scope, self._works)).open_costs()
+
     def spent_on(self, work: str, call: JobCall) -> Costs:
         """Returns a flow run's payments for a work in this process.
 

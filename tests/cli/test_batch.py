@@ -71,7 +71,7 @@ def test_two_units_are_shown_apart_in_the_line() -> None:
     progress.end(RowResult(row=1, state="done", costs=Costs({"CNY": Decimal("0.04")})))
     progress.end(RowResult(row=2, state="done", costs=Costs({"coins": Decimal(25)})))
     progress.end(RowResult(row=3, state="failed", costs=Costs(unknown=1)))
-    assert "spent 0.04 CNY, 25 coins, unknown: 1" in line_of(progress)
+    assert "spent 0.04 CNY, 25 coins, 1 task of unknown cost" in line_of(progress)
 
 
 @pytest.mark.parametrize("out", ["memory://films", "MEMORY://films", "memory://"])

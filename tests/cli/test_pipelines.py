@@ -142,3 +142,26 @@ def test_a_storage_block_that_is_not_looked_into_is_noted(capsys: pytest.Capture
         "Results in the storage block media are not looked up; to look them up, pass --storage media."
         in capsys.readouterr().out
     )
+
+
+def test_the_help_of_a_command_shows_the_parameters_of_its_file(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("own.yaml").write_text(
+        "name: own\nparams:\n"
+        "  idea: {type: string, min: 3, max: 300, description: '[bold] What it shows'}\n"
+        "  count: {type: integer, min: 1, max: 12, default: 6}\n"
+        "  photo: {type: image, max_mb: 5, optional: true}\n"
+        "  rows: {type: table, columns: {sku: string, photo: {type: image, optional: true}}}\n"
+        "steps: {voice: {model: minimax/speech-2.8-hd, with: {text: $(params.idea)}}}\n"
+        "outputs: {voice: $(voice)}\n"
+    )
+    for words in (["run", "own.yaml", "--help"], ["plan", "--help", "own.yaml"], ["run", "--sample", "1", "own.yaml"]):
+        assert call(*words, *([] if "--help" in words else ["--help"])) == 0
+        said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+        assert "Parameters of own, as --set NAME=VALUE" in said
+        assert "* idea [bold] What it shows. A text of 3 to 300 characters. [required]" in said
+        assert "count A whole number from 1 to 12. Default: 6." in said
+        assert "photo A path, URI or link of a file of type image, up to 5 MB. It may be left out." in said
+        assert "with the columns sku (string), photo (image, optional). [required]" in said
+        assert "Outputs of own" in said
+    call("run", "--params", "own.yaml", "--help")
+    assert "Parameters of own" not in capsys.readouterr().out

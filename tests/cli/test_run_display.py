@@ -42,7 +42,7 @@ def test_what_was_paid_is_a_sum_for_each_unit_and_counts_failed_tasks(capsys: py
                 listener(JobEvent("failed", f"run/{job}", "a-model", task_id=job, costs=cost))
             listener(JobEvent("succeeded", "run/d", "a-model", task_id="d", costs=Costs({"CNY": Decimal(2)})))
         watch.summary(None)
-    assert "paid 0.04 CNY, 7 coins, unknown: 1 now; 2.00 CNY was already paid" in capsys.readouterr().out
+    assert "paid 0.04 CNY, 7 coins, 1 task of unknown cost now; 2.00 CNY was already paid" in capsys.readouterr().out
 
 
 def test_a_failed_task_of_now_is_paid_now_and_one_of_an_earlier_attempt_was_already(
@@ -73,3 +73,12 @@ def test_a_damaged_output_is_named_as_such(capsys: pytest.CaptureFixture[str]) -
     said = capsys.readouterr().out
     assert "output: /out/1.png" in said
     assert "output, a broken png: /out/2.png" in said
+
+
+def test_an_error_that_begins_with_the_job_is_shown_without_a_second_name() -> None:
+    assert JobEvent(
+        "failed", "run/a", "a-model", label="each[mug].clip", message="each[mug].clip: task 1 failed"
+    ).line == ("each[mug].clip: task 1 failed")
+    assert JobEvent("submitted", "run/a", "a-model", label="mug", message="submitted as task 1").line == (
+        "mug: submitted as task 1"
+    )

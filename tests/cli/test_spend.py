@@ -45,13 +45,13 @@ def test_there_is_a_line_for_each_unit_and_one_for_what_is_not_known() -> None:
     both = Costs({"CNY": Decimal("3.85"), COINS: Decimal(7)})
     found = [task(CNY), task(CNY, estimate=True), task(both), task(UNKNOWN), task(UNKNOWN, model="other")]
     assert table(found, "model") == [
-        "other            1 task(s)    unknown: 1",
+        "other            1 task(s)  unknown cost",
         "some/model       3 task(s)          3.93 CNY  (0.04 of this is estimated)",
         "some/model       1 task(s)             7 coins",
-        "some/model       1 task(s)    unknown: 1",
+        "some/model       1 task(s)  unknown cost",
         "total            3 task(s)          3.93 CNY  (0.04 of this is estimated)",
         "total            1 task(s)             7 coins",
-        "total            2 task(s)    unknown: 2",
+        "total            2 task(s)  unknown cost",
     ]
     names = {by: table(found[:1], by)[0].split()[0] for by in ("day", "run", "account")}
     assert names == {"day": "2026-01-02", "run": "night", "account": "main"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from rh_prefect.emulator import Emulator, Fault
@@ -80,7 +82,7 @@ async def test_a_key_of_another_account_marks_no_task_as_lost(rh: Emulator, monk
         await rerun(flows.one, run)
     rh.faults.clear()
     (view,) = [one async for one in jobs_of(FlowRunJournal(run))]
-    job, paid_on = f"{run}/{view.key}", view.submits[-1].intent.account
+    job, paid_on = f"{run}/{view.key}", re.escape(view.submits[-1].intent.account_words)
     monkeypatch.setenv("RH_API_KEY", rh.keys.add("another account").secret)
     with pytest.raises(TaskNotFound, match=f"paid for on account {paid_on}, and the key that is set now is of") as lost:
         await rerun(flows.one, run)

@@ -64,7 +64,7 @@ def test_each_unit_has_a_sum_and_an_amount_of_its_own(tmp_path: Path) -> None:
         RowResult(row=3, state="done", costs=Costs({"CNY": Decimal("0.06")})),
         RowResult(row=4, state="failed"),
     )
-    assert str(report) == "3 of 4 rows done, 1 failed; 0.10 CNY, 0.50 USD, 25 coins, unknown: 1"
+    assert str(report) == "3 of 4 rows done, 1 failed; 0.10 CNY, 0.50 USD, 25 coins, 1 task of unknown cost"
     assert [(row["cost"], row["currency"], row["unknown"]) for row in rows] == [
         ("0.04 25", "CNY coins", "1"),
         ("0.5", "USD", ""),

@@ -688,3 +688,10 @@ outputs: {clips: $(each.clip)}
 async def test_an_output_of_rows_has_their_columns_only(rh: Emulator) -> None:
     text = pictures().replace("outputs: {", "outputs: {rows: $(each.item), ")
     assert (await run(text, rows=rows("a mug")))[1]["rows"] == rows("a mug")
+
+
+async def test_a_lost_submission_is_counted_with_what_it_may_cost(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", kind="cut", number=1, prompt="mug"))
+    state, result = await run(pictures(), rows=rows("mug", "jug"))
+    assert (result.open_submissions, str(result.open_costs), str(result.costs)) == (1, "0.04 CNY", "0.12 CNY")
+    assert "paid 0.12 CNY; 1 submission has no known end and may cost 0.04 CNY more." in (state.message or "")

@@ -29,3 +29,28 @@ async def test_parameters_with_the_names_of_options_are_given_by_name() -> None:
     assert plan.instances[0].request == {"prompt": "Monday shop"}
     plan = await pipeline.plan({"date": "Monday"}, date="2026-01-01", known=NoWorks())
     assert plan.instances[0].request == {"prompt": "Monday shop"}
+
+
+LIMITED = """
+params:
+  idea: {type: string, min: 3, max: 300, description: What the film shows}
+  count: {type: integer, min: 1, max: 12, default: 6}
+  clip: {type: video, max_mb: 50, max_seconds: 30, optional: true}
+  ask: {type: boolean, default: false}
+  photos: {type: files, of: image}
+steps: {a: {model: z-image/turbo, with: {prompt: "$(params.idea)"}}}
+"""
+
+
+def test_the_form_describes_each_parameter_with_its_type_limits_and_default() -> None:
+    shown = parameter_schema(Pipeline.from_text(LIMITED).flow()).model_dump()["properties"]
+    words = {name: one["description"] for name, one in shown.items()}
+    assert words["idea"] == "What the film shows. A text of 3 to 300 characters."
+    assert words["count"] == "A whole number from 1 to 12. Default: 6."
+    assert words["clip"] == "A path, URI or link of a file of type video, up to 50 MB, up to 30 s. It may be left out."
+    assert words["ask"] == "True or false. Default: false."
+    assert words["photos"] == "A folder, a prefix, or a pattern such as photos/*.jpg, of image files."
+    own = list(LIMITED.split("steps:")[0].split("\n  "))[1:]
+    last = sorted(shown, key=lambda name: shown[name]["position"])[len(own) :]
+    assert "budget" in last
+    assert all(words[name].startswith("Option of every pipeline") for name in last)

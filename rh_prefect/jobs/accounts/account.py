@@ -20,7 +20,7 @@ from rh_prefect.jobs.accounts.limiter import Limiter
 from rh_prefect.jobs.accounts.poller import Poller
 from rh_prefect.jobs.journal.budget import Prices
 from rh_prefect.jobs.journal.identity import file_mark
-from rh_prefect.jobs.journal.record_types import Intent
+from rh_prefect.jobs.journal.record_types import Intent, account_words
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.requests.input_identification import Input, LocalFile, check_unchanged, open_local
 from rh_prefect.jobs.requests.request_preparation import JobRequest
@@ -207,7 +207,7 @@ class Member:
 
     def __str__(self) -> str:
         """The account's name and the source of its key."""
-        return f"{self.name} ({'RH_API_KEY' if self.block is None else f'block {self.block!r}'})"
+        return account_words(self.name, self.block)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +253,7 @@ def member(key: Key, *, settings: Settings) -> Member:
 
 async def _unknown(intent: Intent) -> Member:
     raise ConfigError(
-        f"task paid on account {intent.account!r}: none of the configured accounts is that one. What to "
+        f"task paid on account {intent.account_words}: none of the configured accounts is that one. What to "
         "do: run again with its key."
     )
 

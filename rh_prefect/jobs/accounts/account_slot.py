@@ -159,7 +159,7 @@ class SlotLease:
             error: The error of the query.
         """
         is_same = self.is_account_of(intent)
-        account = self.member if is_same else f"{intent.account}, and the key that is set now is of {self.member}"
+        account = self.member if is_same else f"{intent.account_words}, and the key that is set now is of {self.member}"
         key = "" if is_same else " with the key of the account that paid"
         advice = f"Then run again{key}: the run waits for the task and does not pay for it again."
         if isinstance(error, TaskNotFound):

@@ -177,6 +177,12 @@ class SpendTracker:
         ended = [entry.costs for entry in tuple(self._entries.get(key, {}).values()) if entry.is_spent]
         return Costs.total(ended) if ended else None
 
+    def open_costs(self) -> tuple[int, Costs]:
+        """The number of submissions without a known end, and what they may cost by their prices."""
+        entries = (one for job in tuple(self._entries.values()) for one in tuple(job.items()))
+        costs = [Costs.of(one.amount, one.currency) for n, one in entries if n != _NEXT and not one.is_spent]
+        return len(costs), Costs.total(costs)
+
     def newest_submit(self, key: str) -> int:
         """The number of a job's newest submission that has or may have a task, as far as this process knows; or 0."""
         return max(tuple(self._entries.get(key, {})), default=0)

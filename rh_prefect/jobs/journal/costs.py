@@ -76,9 +76,10 @@ class Costs:
         return bool(self.unknown) or any(self.amounts.values())
 
     def __str__(self) -> str:
-        """Reads like `8.21 CNY, 25 coins, unknown: 2`; 0 where there is nothing."""
+        """Reads like `8.21 CNY, 25 coins, 2 tasks of unknown cost`; 0 where there is nothing."""
         sums = [f"{amount_text(amount, unit)} {unit}" for unit, amount in sorted(self.amounts.items()) if amount]
-        return ", ".join(sums + [f"unknown: {self.unknown}"] * bool(self.unknown)) or "0"
+        tasks = f"{self.unknown} {'task' if self.unknown == 1 else 'tasks'} of unknown cost"
+        return ", ".join(sums + [tasks] * bool(self.unknown)) or "0"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ flows holds `attempt-<n>` for each process that has opened it.
 
 from __future__ import annotations
 
+import re
 import uuid
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -115,6 +116,31 @@ class Intent(Record):
     attempt: int = 1
     graph: str = ""
     webhook: bool = False
+
+    @property
+    def account_words(self) -> str:
+        """The account that pays, for a message; see `account_words`."""
+        return account_words(self.account, self.credentials)
+
+
+def account_words(account: str, block: str | None) -> str:
+    """Returns what follows "account" in a message: the account's name, or its key, and where the key is from.
+
+    Args:
+        account: The name, or the fingerprint of the key of an account without a name.
+        block: Name of its credentials block; None for RH_API_KEY.
+    """
+    source = "RH_API_KEY" if block is None else f"block {block!r}"
+    return f"of {source} (key fingerprint {account})" if is_fingerprint(account) else f"{account} ({source})"
+
+
+def is_fingerprint(account: str) -> bool:
+    """Returns whether a record names an account by the fingerprint of its key.
+
+    Args:
+        account: The account of the record.
+    """
+    return re.fullmatch("[0-9a-f]{12}", account) is not None
 
 
 FORMAT = 3

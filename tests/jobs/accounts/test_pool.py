@@ -368,7 +368,7 @@ class TestPaidOn:
         (second,) = errors(await again(members=("main", "third"), gone=frozenset({"two"})).all(pictures(1)))
         for one in (first, second):
             assert isinstance(one, SubmissionUnknown)
-            assert "call log of account account of two" in one.message
+            assert "call log of the account account of two" in one.message
         assert len(rh.recorder.submissions) == 1
 
     async def test_a_missing_block_is_an_error_with_the_account_that_paid(

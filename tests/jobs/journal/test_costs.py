@@ -28,7 +28,7 @@ def test_units_are_never_added() -> None:
     parts = [Costs.of(Decimal("0.10"), "CNY"), Costs.of(Decimal(2), "USD"), Costs.of(Decimal(25), COINS)]
     total = Costs.total([*parts, *parts, Costs.of(None, "CNY")])
     assert total.amounts == {"CNY": Decimal("0.20"), "USD": Decimal(4), COINS: Decimal(50)}
-    assert str(total) == "0.20 CNY, 4.00 USD, 50 coins, unknown: 1"
+    assert str(total) == "0.20 CNY, 4.00 USD, 50 coins, 1 task of unknown cost"
     assert (str(Costs()), bool(Costs()), bool(Costs(unknown=1))) == ("0", False, True)
 
 

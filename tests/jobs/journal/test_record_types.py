@@ -21,6 +21,7 @@ from rh_prefect.jobs.journal.record_types import (
     MediaRecord,
     Record,
     Resolution,
+    account_words,
 )
 from tests.support.world.job_records import BASE, KEY, SOMEWHERE_ELSE, intent, ticket, unknown
 
@@ -191,3 +192,16 @@ def test_a_newer_view_of_an_earlier_submission_does_not_become_the_last() -> Non
     assert [submit.n for submit in newer.submits] == [1, 2]
     assert newer.submits[0].state == "forgotten"
     assert newer.state == "ticket"
+
+
+@pytest.mark.parametrize(
+    ("account", "block", "words"),
+    [
+        ("main", "studio", "main (block 'studio')"),
+        ("main", None, "main (RH_API_KEY)"),
+        ("3eb1bd439947", None, "of RH_API_KEY (key fingerprint 3eb1bd439947)"),
+        ("3eb1bd439947", "studio", "of block 'studio' (key fingerprint 3eb1bd439947)"),
+    ],
+)
+def test_an_account_without_a_name_is_named_by_its_key(account: str, block: str | None, words: str) -> None:
+    assert account_words(account, block) == words
