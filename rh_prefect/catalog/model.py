@@ -273,7 +273,7 @@ class Param:
 
     @property
     def form(self) -> Form:
-        """How the identity of a request compares it, even after the parameter has changed."""
+        """How the identity of a request compares it, even if the parameter was changed or removed since."""
         return self.frozen or Form(self.key, self.type, self.multiple)
 
     @property

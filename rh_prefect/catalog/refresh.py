@@ -326,7 +326,7 @@ def _read(source: str) -> PublicList:
 def _bytes_of(source: str) -> bytes:
     if source.startswith(("http://", "https://")):
         return _download(source)
-    if "::" in source:  # fsspec would copy a whole file of any size to the disk first
+    if "::" in source:  # fsspec would copy a whole file to the disk first, of any size
         raise OSError("a chain of file systems is not accepted")
     import fsspec  # takes a fifth of a second, and only this command needs it
 
