@@ -309,7 +309,7 @@ steps:
     steps:
       picture: {model: z-image/turbo, with: {prompt: A $(item)}, same: true}
       clip: {model: kling-v2.6-pro-image-to-video, from: $(picture), with: {prompt: waves, duration: 5}, same: true}
-      end: {edit: frame, with: {video: $(clip), at: last}, save_as: ends/$(number).png}
+      end: {edit: frame, with: {video: $(clip), at: last}, save_as: ends/$(number).jpg}
   views: {model: z-image/turbo, takes: 2, with: {prompt: "A harbour: $(words)"}}
   sheet: {edit: contact_sheet, with: {of: $(views.takes)}, save_as: sheet.jpg}
 outputs: {clips: $(each.clip), sheet: $(sheet)}
