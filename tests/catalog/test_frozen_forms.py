@@ -355,7 +355,8 @@ def test_a_file_goes_where_the_first_list_that_decided_it_put_it() -> None:
     entry = {"endpoint": "acme/film", "name_en": "acme-film", "output_type": "video"}
     first, last = ({"key": key, "type": "IMAGE", "required": key == "lastUrl"} for key in ("firstUrl", "lastUrl"))
     assert feed(found(content), "image", set())[0] is None
-    for day, params in enumerate([[first], [last, first], [last]], 1):
+    retyped = {**first, "type": "VIDEO"}
+    for day, params in enumerate([[first], [last, first], [last], [retyped, last]], 1):
         content = refreshed(content, [{**entry, "params": params}], day)
         param, _ = feed(found(content), "image", set())
         assert param is not None and param.name == "first_url", day

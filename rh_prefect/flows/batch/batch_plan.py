@@ -293,7 +293,7 @@ def _fed(before: Model, model: Model) -> Param:
 def _file_param(model: Model, *, kind: str = "") -> Param | None:
     """Returns the parameter that takes a file of a kind, or of any: the first required one, else the first one."""
     for files in model.feeds:
-        fitting = [(param, is_required) for param, is_required in files if kind in ("", param.type)]
+        fitting = [(param, is_required) for param, is_required in files if kind in ("", param.form.type)]
         if fitting:
             return next((param for param, is_required in fitting if is_required), fitting[0][0])
     return None

@@ -314,7 +314,7 @@ def feed(model: Model, kind: str, present_names: set[str]) -> tuple[catalog.Para
     """
     fitting, free = list[catalog.Param](), list[catalog.Param]()
     for files in model.feeds:
-        fitting = [param for param, _ in files if kind in (param.type, "file")]
+        fitting = [param for param, _ in files if kind in (param.form.type, "file")]
         free = [param for param in fitting if param.name not in present_names]
         required = [param for param, is_required in files if is_required and param in free]
         if len(required) == 1:
