@@ -342,8 +342,10 @@ def _one(param: Param, value: object, base: str | None) -> object:
 
 def _file(address: str, base: str | None) -> str:
     """Returns the absolute address of a file, which may be missing."""
-    if _SCHEME.match(address) and not is_local(address):
+    if not is_local(address):
         return _link(address)
+    if "://" in address and not _SCHEME.match(address):  # as a path, its password would be shown
+        raise InputError(f"{_short(shown(address))} is not a valid URL. What to do: correct the URL.")
     if (
         base is not None
         and not _SCHEME.match(address)
