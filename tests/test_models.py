@@ -93,6 +93,15 @@ def test_a_misspelt_parameter_is_refused_and_names_the_nearest() -> None:
         anything(KLING, image_url="a.png", promt="x")
 
 
+def test_an_omitted_parameter_may_be_given_unchecked() -> None:
+    """A model's task passes the parameters that its caller omits as None."""
+    for omitted in ({"negative_prompt": None}, {"negativePrompt": None}):
+        given = anything(KLING, image_url="a.png", prompt="x", **omitted, unchecked={"negative_prompt": ["y"]})
+        assert given.params()["negative_prompt"] == ["y"]
+    with pytest.raises(InputError, match="negative_prompt is given twice"):
+        anything(KLING, image_url="a.png", prompt="x", negative_prompt="z", unchecked={"negativePrompt": "y"})
+
+
 def test_a_parameter_that_the_catalogue_lacks_is_sent_unchecked() -> None:
     given = anything(KLING, image_url="a.png", prompt="x", unchecked={"camera": "up"})
     assert given.params()["camera"] == "up"

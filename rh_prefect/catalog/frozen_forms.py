@@ -4,6 +4,9 @@ The identity of a request holds the parameters as the caller gave them. How a pa
 type, and whether it is a list. A parameter gets its form when the catalogue first has it, and keeps it when it is
 renamed, becomes a list, changes its type, or is removed. One function, `as_given`, applies it, for plans and for calls.
 
+Where a call leaves open which parameter a value belongs to, as `from` in a pipeline or a file as a row of a batch, the
+parameters that the catalogue first had decide it; see `Model.feeds` and `Model.added`.
+
 The data holds a form only where it differs from the present definition. That is as safe as a full copy, since each
 change of a definition passes `keep_model`, which writes the difference.
 """
@@ -163,8 +166,30 @@ def keep_model(earlier: Raw, later: Raw, *, flaws: list[str]) -> dict[str, Any]:
             params[name] = _keep_param(before[name], raw, shown, flaws) if name in before else raw
     gone = [_removed(raw) for name, raw in before.items() if name not in params]
     gone += [raw for raw in later.get("removed", ()) if param_name(raw["key"]) not in {**before, **params}]
-    kept = {**later, "name": earlier["name"], "params": list(params.values()), "removed": gone}
-    return {key: fact for key, fact in kept.items() if fact or key != "removed"}
+    known = {*before, *earlier.get("added", ())} if before else params  # what has no parameters yet has no such calls
+    new = [name for name in params if name not in known]
+    kept = {
+        **later,
+        "name": earlier["name"],
+        "params": list(params.values()),
+        "removed": gone,
+        "added": [*earlier.get("added", ()), *new],
+        "fed": _fed(earlier, params),
+    }
+    return {key: fact for key, fact in kept.items() if fact or key not in ("removed", "added", "fed")}
+
+
+def _fed(earlier: Raw, params: Mapping[str, Raw]) -> list[list[list[Any]]]:
+    """Returns the groups of `Model.feeds`; empty if they are what the parameters say."""
+    first = earlier.get("fed") or [_files(earlier.get("params", ()))]
+    known = {name for group in first for name, _ in group}
+    new = [file for file in _files(params.values()) if file[0] not in known]
+    groups = [group for group in (*first, new) if group]
+    return [] if groups in ([], [_files(params.values())]) else groups
+
+
+def _files(params: Iterable[Raw]) -> list[list[Any]]:
+    return [[param_name(raw["key"]), bool(raw.get("required"))] for raw in params if raw["type"] in _FILES]
 
 
 def _keep_param(before: Raw, now: Raw, shown: str, flaws: list[str]) -> Raw:

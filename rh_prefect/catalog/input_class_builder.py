@@ -245,6 +245,9 @@ def _by_name(entry: Model, unchecked: Any, values: dict[str, Any]) -> _Unchecked
     if not isinstance(unchecked, Mapping):
         raise ValueError("unchecked must be an object of parameters and their values")
     found = _Unchecked()
+    # A model's task passes None for what its caller omits.
+    for name in [name for name, value in values.items() if value is None]:
+        del values[name]
     taken = {param.name if (param := entry.find_param(name)) else name for name in values}
     for name, value in unchecked.items():
         known = param.name if (param := entry.find_param(name)) else str(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
@@ -331,6 +331,8 @@ class Model:
         provenance: Where its facts are from.
         params: Its parameters, in the documentation's order.
         removed: Parameters that it had in earlier lists. A call that gives one is sent as before, with a notice.
+        added: The Python names of parameters that lists have added since the catalogue first had the model.
+        fed: Where files went that a call gave without a parameter's name, if that differs from now; see `feeds`.
         rules: What holds for several parameters together.
         price: What it costs; None if unknown, which never means free.
         price_seen: The date of the list that the price is from.
@@ -352,6 +354,8 @@ class Model:
     provenance: str = "official-registry"
     params: tuple[Param, ...] = ()
     removed: tuple[Param, ...] = ()
+    added: tuple[str, ...] = ()
+    fed: tuple[tuple[tuple[str, bool], ...], ...] = ()
     rules: tuple[Rule, ...] = ()
     price: PriceTable | None = None
     price_seen: str = ""
@@ -381,6 +385,21 @@ class Model:
     def file_params(self) -> tuple[Param, ...]:
         """Those of `known_params` that take files."""
         return tuple(param for param in self.known_params if param.is_media)
+
+    @property
+    def feeds(self) -> Iterator[tuple[tuple[Param, bool], ...]]:
+        """Yields what a file without a parameter's name may go to, and whether it was required.
+
+        First the file parameters that the catalogue first had, then also those of each later list that added some. The
+        first group that decides it counts, so that a refresh moves no file to another parameter.
+        """
+        if not self.fed:
+            yield tuple((param, param.required) for param in self.media_params)
+            return
+        by_name, found = {param.name: param for param in self.file_params}, list[tuple[Param, bool]]()
+        for group in self.fed:
+            found += [(by_name[name], was_required) for name, was_required in group if name in by_name]
+            yield tuple(found)
 
     def find_param(self, name_or_key: str) -> Param | None:
         """Finds a parameter by its Python name or its wire key, in this order; None if there is none."""
@@ -412,12 +431,15 @@ def decode_model(raw: Mapping[str, Any]) -> Model:
     params, removed = fields.pop("params", ()), fields.pop("removed", ())
     named = _params([*params, *removed])
     rules = fields.pop("rules", ())
+    fed = fields.pop("fed", ())
     price = fields.pop("price", None)
     return Model(
         groups=tuple(fields.pop("groups", ())),
         aliases=tuple(fields.pop("aliases", ())),
         params=named[: len(params)],
         removed=named[len(params) :],
+        added=tuple(fields.pop("added", ())),
+        fed=tuple(tuple((str(name), bool(was_required)) for name, was_required in group) for group in fed),
         rules=tuple(_rule(rule) for rule in rules),
         price=decode_price(price) if price else None,
         **fields,

@@ -75,7 +75,8 @@ def _is_gone(earlier: Mapping[str, Any], later: Mapping[str, Any] | None) -> boo
 
 
 def _facts(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> list[str]:
-    separate_keys = {"params", "removed", "price", *_DATES} | ({"status"} if later.get("status") == "gone" else set())
+    separate_keys = {"params", "removed", "added", "fed", "price", *_DATES}
+    separate_keys |= {"status"} if later.get("status") == "gone" else set()
     keys = sorted((earlier.keys() | later.keys()) - separate_keys)
     return [key for key in keys if earlier.get(key) != later.get(key)]
 

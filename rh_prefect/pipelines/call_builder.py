@@ -71,7 +71,7 @@ def request_of(instance: Instance) -> Request:
 
 def _check_files(instance: Instance, values: dict[str, Any]) -> None:
     """Refuses a text in the place of a file, which would be read as a path; the plan has refused it already."""
-    for param in catalog.get(instance.model).media_params:
+    for param in catalog.get(instance.model).file_params:
         value = values.get(param.name)
         for one in value if isinstance(value, list) else [value]:
             if one is not None and not isinstance(one, Media):

@@ -26,6 +26,7 @@ from rh_prefect.jobs.journal.identity import base_hash
 from rh_prefect.jobs.requests.request_preparation import as_request
 from rh_prefect.media.media import MediaInput
 from rh_prefect.models import ModelInput
+from rh_prefect.pipelines.check.paid_steps import feed
 from tests.support.hypothesis_settings import search
 from tests.support.samples.media import png
 
@@ -290,6 +291,77 @@ def test_a_users_refresh_changes_neither_plans_nor_calls(tmp_path: Path, monkeyp
     assert {model: base for model, (base, _) in mine.items()} == {model: base for model, (base, _) in package.items()}
     sent = mine[KLING][1]
     assert sent == {"imageURL": [package[KLING][1]["imageUrl"]], "duration": 5, "prompt": "x"}
+
+
+PLACES = """
+import json, sys
+from rh_prefect import catalog
+from rh_prefect.flows.batch.batch_plan import make_plan, place
+from rh_prefect.pipelines.pipeline import Pipeline
+
+TURBO, KLING, QWEN = "z-image/turbo", "kling-v2.6-pro-image-to-video", "qwen-image-2.0/text-to-image"
+steps = {
+    "clip": {"model": KLING, "from": "$(params.photo)", "with": {"prompt": "x", "duration": 5}},
+    "each": {
+        "matrix": {"m": [TURBO, QWEN]},
+        "steps": {"a": {"model": "$(matrix.m)", "with": {"prompt": "x", "negative_prompt": "y"}}},
+    },
+}
+head = {"photo": {"type": "image", "default": sys.argv[1]}}
+plan = Pipeline.from_dict({"params": head, "steps": steps}).plan_now(site="www.runninghub.cn")
+assert not plan.problems, plan.problems
+rows = make_plan(KLING)
+chain = make_plan(TURBO, chain=[KLING])
+found = [chain.stages[1].fed.name, place(chain.stages, "negative_prompt")[:2], rows.file_param.name]
+print(json.dumps([[work.key for one in plan.instances for work in one.works], found]))
+"""
+
+
+def test_a_refresh_moves_no_file_and_no_value_to_another_parameter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A `from`, a row that is a file, a chain and `model: $(…)` leave open which parameters a call gives."""
+    monkeypatch.setenv("RH_STATE_DIR", str(tmp_path))
+    png(tmp_path / "a.png", size=(400, 400))
+
+    def places() -> object:
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", PLACES, str(tmp_path / "a.png")],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    before = places()
+    style, image = ({"key": key, "type": "IMAGE"} for key in ("styleImageUrl", "imageUrl"))
+    prompt = {"key": "prompt", "type": "STRING", "required": True}
+    kling = {"endpoint": "kling-v2.6-pro/image-to-video", "output_type": "video"}
+    turbo = {"endpoint": "rhart-image/z-image/turbo", "output_type": "image"}
+    listed = tmp_path / "list.json"
+    for day, files in enumerate([[style, image], [{"key": "aUrl", "type": "IMAGE"}, image, style], [style]], 1):
+        models = [
+            {**kling, "params": [*files, prompt, {"key": "duration", "type": "INT"}]},
+            {**turbo, "params": [prompt, {"key": "negativePrompt", "type": "STRING"}]},
+        ]
+        listed.write_text(json.dumps({"version": f"2026-11-0{day}", "endpoints": models}))
+        refresh(str(listed))
+        assert places() == before
+
+
+def test_a_file_goes_where_the_first_list_that_decided_it_put_it() -> None:
+    content = {"version": "2026-09-01", "source": "x", "models": [{**MODEL, "params": MODEL["params"][:1]}]}
+    entry = {"endpoint": "acme/film", "name_en": "acme-film", "output_type": "video"}
+    first, last = ({"key": key, "type": "IMAGE", "required": key == "lastUrl"} for key in ("firstUrl", "lastUrl"))
+    assert feed(found(content), "image", set())[0] is None
+    retyped = {**first, "type": "VIDEO"}
+    for day, params in enumerate([[first], [last, first], [last], [retyped, last]], 1):
+        content = refreshed(content, [{**entry, "params": params}], day)
+        param, _ = feed(found(content), "image", set())
+        assert param is not None and param.name == "first_url", day
+    second, _ = feed(found(content), "image", {"first_url"})
+    assert second is not None and second.name == "last_url"
 
 
 def hashes_in_a_new_process(calls: list[Any], folder: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import traceback
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from rh_prefect.blocks import MediaStorage
 from rh_prefect.errors import ConfigError, JournalError, MediaError, RunningHubError, StoreError
+from rh_prefect.flows.batch.batch_plan import InvalidRow, make_plan
 from rh_prefect.flows.batch.row_sources import open_source
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.media.input_files import open_input, shown
@@ -199,3 +201,16 @@ def test_a_port_and_an_at_sign_are_kept() -> None:
 @pytest.mark.parametrize("auth", [["user", "ListSecret8888"], {"inner": ("user", {"pw": "ListSecret8888"})}])
 def test_the_values_of_nested_options_are_masked(auth: object) -> None:
     assert masked("login user/ListSecret8888 refused", {"auth": auth}) == "login ***/*** refused"
+
+
+@pytest.mark.parametrize("chain", ["simplecache::", "zip://a.png::", "file::", "::"])
+def test_a_chain_in_a_row_is_no_path_and_tells_no_password(tmp_path: Path, chain: str) -> None:
+    address = f"{chain}http://user:hidden-word@127.0.0.1/a.png?token=hidden-word"
+    plan = make_plan("kling-v2.6-pro-image-to-video", values={"prompt": "x"})
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"image_url": address}))
+    (row,) = plan.works(open_source(str(tmp_path / "rows.jsonl"), store=MediaStore(tmp_path / "out")))
+    if isinstance(row, InvalidRow):
+        assert "hidden-word" not in row.reason
+        assert "is not a valid URL" in row.reason
+    else:
+        assert row.params[0]["image_url"] == address

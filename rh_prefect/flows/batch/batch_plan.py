@@ -225,7 +225,7 @@ def make_plan(
                 "already. What to do: leave one of them out."
             )
         fixed[number][key] = _read(param, value, None)
-    plan = Plan(tuple(stages), tuple(fixed), label_column, frozenset(ignored), _first_file(stages[0].model))
+    plan = Plan(tuple(stages), tuple(fixed), label_column, frozenset(ignored), _file_param(stages[0].model))
     for address in plan._files(fixed):
         if _is_missing(address):
             raise InputError(_no_file(address))
@@ -264,10 +264,12 @@ def place(stages: Sequence[Stage], name: str) -> tuple[int, str, Param | None]:
         number = int(numbered[1]) - 1
         param = stages[number].model.param(numbered[2])
         return number, param.name, param
-    for number, stage in enumerate(stages):
-        found = stage.model.find_param(name)
-        if found is not None:
-            return number, found.name, found
+    having = [(number, found) for number, stage in enumerate(stages) if (found := stage.model.find_param(name))]
+    # A parameter that a list has added to an earlier step does not take a later step's column.
+    having.sort(key=lambda one: one[1].name in stages[one[0]].model.added)
+    if having:
+        number, param = having[0]
+        return number, param.name, param
     first = stages[0].model
     if name == "unchecked":  # of an object that a program, `--set` or a JSON row gives
         return 0, name, None
@@ -279,18 +281,22 @@ def place(stages: Sequence[Stage], name: str) -> tuple[int, str, Param | None]:
 
 
 def _fed(before: Model, model: Model) -> Param:
-    fitting = [param for param in model.media_params if param.type == before.output]
-    if not fitting:
+    found = _file_param(model, kind=before.output)
+    if found is None:
         raise InputError(
             f"{model.name} does not accept {before.output}, the output type of {before.name}. What to do: "
             "choose another model."
         )
-    return next((param for param in fitting if param.required), fitting[0])
+    return found
 
 
-def _first_file(model: Model) -> Param | None:
-    files = model.media_params
-    return next((param for param in files if param.required), files[0] if files else None)
+def _file_param(model: Model, *, kind: str = "") -> Param | None:
+    """Returns the parameter that takes a file of a kind, or of any: the first required one, else the first one."""
+    for files in model.feeds:
+        fitting = [(param, is_required) for param, is_required in files if kind in ("", param.form.type)]
+        if fitting:
+            return next((param for param, is_required in fitting if is_required), fitting[0][0])
+    return None
 
 
 def _read(param: Param | None, value: object, base: str | None) -> object:
@@ -336,8 +342,10 @@ def _one(param: Param, value: object, base: str | None) -> object:
 
 def _file(address: str, base: str | None) -> str:
     """Returns the absolute address of a file, which may be missing."""
-    if _SCHEME.match(address) and not is_local(address):
+    if not is_local(address):
         return _link(address)
+    if "://" in address and not _SCHEME.match(address):  # as a path, its password would be shown
+        raise InputError(f"{_short(shown(address))} is not a valid URL. What to do: correct the URL.")
     if (
         base is not None
         and not _SCHEME.match(address)

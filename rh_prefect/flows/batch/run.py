@@ -346,7 +346,7 @@ def _item(row: Work | InvalidRow, plan: Plan, store: MediaStore) -> RowResult:
 def _subject(row: Work, first: Stage) -> str:
     """Returns what a person recognises a row by that has no label: the beginning of its prompt, or its file's name."""
     values = row.params[0]
-    given = next(filter(None, (values.get(param.name) for param in first.model.media_params)), "")
+    given = next(filter(None, (values.get(param.name) for param in first.model.file_params)), "")
     file = given[0] if isinstance(given, list) else given
     return beginning_of_prompt(values, _SUBJECT_SHOWN) or PurePath(shown(str(getattr(file, "uri", file)))).name
 

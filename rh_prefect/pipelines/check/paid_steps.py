@@ -233,7 +233,7 @@ class PaidCheck(ValueCheck):
     @staticmethod
     def _names_file(model: Model, problem: str) -> bool:
         words = set(re.findall(r"\w+", problem))
-        return any(words & {param.name, param.key} for param in model.media_params)
+        return any(words & {param.name, param.key} for param in model.file_params)
 
     def _fit(self, path: Path, value: Any, found: Type, param: catalog.Param, model: Model) -> None:
         if isinstance(value, str) and value in ("no", "yes", "on", "off") and is_switch(param):
@@ -312,13 +312,15 @@ def feed(model: Model, kind: str, present_names: set[str]) -> tuple[catalog.Para
     Returns:
         The parameter, and why there is none.
     """
-    fitting = [param for param in model.media_params if param.type == kind or kind == "file"]
-    free = [param for param in fitting if param.name not in present_names]
-    required = [param for param in free if param.required]
-    if len(required) == 1:
-        return required[0], ""
-    if len(free) == 1:
-        return free[0], ""
+    fitting, free = list[catalog.Param](), list[catalog.Param]()
+    for files in model.feeds:
+        fitting = [param for param, _ in files if kind in (param.form.type, "file")]
+        free = [param for param in fitting if param.name not in present_names]
+        required = [param for param, is_required in files if is_required and param in free]
+        if len(required) == 1:
+            return required[0], ""
+        if len(free) == 1:
+            return free[0], ""
     if not free:
         takes = sorted({param.type for param in model.media_params})
         what = f"it takes {' and '.join(takes)}" if takes else "it takes no files"

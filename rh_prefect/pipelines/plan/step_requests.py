@@ -177,6 +177,12 @@ def _values(
             draft.problems.append((("with", name), wrong))
         elif param is None and by_reference:
             draft.notes.append(f"{model.name} has no {name}; the parameter is not sent to this model.")
+        elif param is not None and by_reference and param.name in model.added and not param.required:
+            # The step was possible without it, and would be paid for again.
+            draft.notes.append(
+                f"a later list has added {name} to {model.name}; the parameter is not sent to this model. To send it, "
+                "write the model's name in a step of its own."
+            )
         elif value is not ABSENT:
             values[param.name if param is not None else name] = value
     return values
@@ -202,7 +208,7 @@ def _feed(
 
 def _refuse_texts(draft: Draft, model: Model, values: Mapping[str, Any]) -> None:
     """Refuses what is no file where the model takes one, and a file where it takes none."""
-    media = {param.name: param.type for param in model.media_params}
+    media = {param.name: param.type for param in model.file_params}
     for name, value in values.items():
         if name in media and (wrong := not_a_file(value)):
             draft.problems.append((("with", name), f"{name} takes a file of kind {media[name]}, and {wrong}"))
