@@ -71,10 +71,13 @@ class NodeValues(_Input):
     Attributes:
         nodes: `<node id>.<field name>` -> value; other values stay unchanged.
         seed: Sets every seed that `nodes` does not set; RunningHub draws new seeds for each run otherwise.
+        opens_texts: Whether a text in the field of a file may be the path or link of one; else it is a name at
+            RunningHub, and only a `Media` is a file.
     """
 
     nodes: dict[str, NodeValue] = Field(default_factory=dict)
     seed: int | None = Field(default=None, ge=0)
+    opens_texts: bool = Field(default=True, exclude=True)
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:

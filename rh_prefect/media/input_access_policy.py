@@ -11,7 +11,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,6 +176,17 @@ def allow_below(*roots: str) -> None:
     Links are left out: a form may name any address, and each link is checked where it is opened.
     """
     _roots.set(tuple(dict.fromkeys((*_roots.get(), *(root for root in roots if not is_web_link(root))))))
+
+
+@contextmanager
+def allowed_below(*roots: str) -> Iterator[None]:
+    """Allows files below folders and prefixes inside of a `with` block; see `allow_below`."""
+    before = _roots.get()
+    allow_below(*roots)
+    try:
+        yield
+    finally:
+        _roots.set(before)
 
 
 def current_access(*roots: str) -> InputAccess:

@@ -62,17 +62,21 @@ def request_of(instance: Instance) -> Request:
         _check_files(instance, values)
         return any_input(instance.model, values)
     if step.graph is not None:
-        return GraphInput(graph=dict(instance.graph), nodes=values)
+        return GraphInput(graph=dict(instance.graph), nodes=values, opens_texts=False)
     nodes = {name: value if name in _files(instance) else text_of(value) for name, value in values.items()}
     if step.workflow is not None:
-        return WorkflowInput(id=str(step.workflow), nodes=nodes)
-    return AppInput(id=str(step.app), nodes=nodes)
+        return WorkflowInput(id=str(step.workflow), nodes=nodes, opens_texts=False)
+    return AppInput(id=str(step.app), nodes=nodes, opens_texts=False)
 
 
 def _check_files(instance: Instance, values: dict[str, Any]) -> None:
     """Refuses a text in the place of a file, which would be read as a path; the plan has refused it already."""
-    for param in catalog.get(instance.model).file_params:
-        value = values.get(param.name)
+    model = catalog.get(instance.model)
+    files = {param.name for param in model.file_params}
+    given = [*values.items(), *values.get("unchecked", {}).items()]
+    for param, value in ((model.find_param(name), value) for name, value in given):
+        if param is None or param.name not in files:
+            continue
         for one in value if isinstance(value, list) else [value]:
             if one is not None and not isinstance(one, Media):
                 raise InputError(f"{instance.address}: {param.name} takes a file, not a text. Nothing was paid for it.")

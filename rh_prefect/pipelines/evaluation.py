@@ -161,7 +161,7 @@ def part(value: Any, name: str) -> Any:
         case Items():
             if name == "count":
                 return value.count or len(value.values)
-            return _flat((part(one, name), owner, sure) for one, owner, sure in value.pairs())
+            return _open_like([value], _flat((part(one, name), owner, sure) for one, owner, sure in value.pairs()))
         case File():
             return _of_file(value, name)
         case dict():
@@ -184,8 +184,16 @@ def _of_items(group: Group, name: str) -> Any:
         keys = digest([frame.id for frame in group.frames])
         return Unknown("integer", f"count:{keys}", Span(0, group.chosen, group.chosen))
     if name == "count":
-        return len(group.frames)
-    return _flat((frame.names.get(name, ABSENT), frame, frame.is_sure) for frame in group.frames)
+        return group.count or len(group.frames)
+    found = [frame.names.get(name, ABSENT) for frame in group.frames]
+    items = _flat((one, frame, frame.is_sure) for one, frame in zip(found, group.frames, strict=True))
+    return _open_like([group, *found], items)
+
+
+def _open_like(sources: Sequence[Any], items: Items) -> Items:
+    """Returns a list that is as long as a list of an answer: its length is not known while that of a source is not."""
+    counts = (one.count for one in sources if isinstance(one, Items | Group))
+    return replace(items, count=next(filter(None, counts), None))
 
 
 def _flat(found: Iterable[tuple[Any, Frame | None, bool]]) -> Items:

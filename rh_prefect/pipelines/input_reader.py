@@ -287,7 +287,7 @@ class InputReader:
             source = as_media_input(cells[name])
             if isinstance(source, str):
                 source = _below(source, root)
-                self._check_access(source, root)
+            self._check_access(source if isinstance(source, str) else source.uri, root)
             cells[name] = await self._file(column, source, name)
         except InputError as error:
             cells[name] = ABSENT

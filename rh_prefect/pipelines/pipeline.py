@@ -15,11 +15,12 @@ from urllib.parse import urlsplit
 
 from rh_prefect.catalog import registry
 from rh_prefect.errors import InputError
+from rh_prefect.media.input_access_policy import allowed_below
 from rh_prefect.media.input_files import shown
 from rh_prefect.pipelines.check import Checked, check_document, read_text
 from rh_prefect.pipelines.document import Problems
 from rh_prefect.pipelines.file_model import PipelineFile
-from rh_prefect.pipelines.input_reader import InputReader, Inputs
+from rh_prefect.pipelines.input_reader import InputReader, Inputs, input_roots
 from rh_prefect.pipelines.plan.changes import compare
 from rh_prefect.pipelines.plan.expand import Expander
 from rh_prefect.pipelines.plan.identity import pipeline_id
@@ -186,7 +187,9 @@ class Pipeline:
         problems = Problems()
         reader = InputReader(self.checked, problems, inputs or Inputs(allow, options))
         arguments = {**(params or {}), **more}
-        values = await reader.bind(arguments)
+        roots = input_roots(self.file.params, arguments)
+        with allowed_below(*roots):
+            values = await reader.bind(arguments)
         plan = self._head(arguments, reader)
         plan.selection = selection or Selection()
         if problems:
@@ -210,7 +213,8 @@ class Pipeline:
                 bind_used=reader.bind_used,
                 pipeline=pipeline_id(self.name, given),
             )
-            await expander.expand(values)
+            with allowed_below(*roots):
+                await expander.expand(values)
             finish(expander, self.checked, found, plan)
 
         await expand(plan, known or NoWorks())

@@ -235,11 +235,13 @@ class Group:
         frames: Its items; of a group without fan-out its one frame.
         is_fan_out: Whether it is a fan-out.
         chosen: How many of its items there will be at most, where it is not known yet which ones `limit` leaves.
+        count: How many items there are, where the list that they are taken from is not known yet.
     """
 
     frames: list[Frame]
     is_fan_out: bool
     chosen: int | None = None
+    count: Unknown | None = None
 
 
 def characters(value: Any) -> Span:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rh_prefect.emulator import Emulator
+from rh_prefect.emulator.comfy.workflows import RESTYLE
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.pipelines.document import PipelineError
 from tests.support.samples import media as samples
@@ -90,6 +92,36 @@ async def test_a_reference_and_a_link_in_an_answer_are_text(rh: Emulator, tmp_pa
     prompts = [str(one.payload["prompt"]) for one in rh.recorder.paid[1:]]
     assert all("$(run.id) file://" in prompt for prompt in prompts)
     assert rh.recorder.uploads == []
+
+
+NODES = """
+params: {name: string}
+steps:
+  words: {model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: 'One title, the words only: "%s"'}}
+  flow: {workflow: 2030000000000000002, with: {10.image: $(params.name)}, assume: {kind: image, price: 0.1}}
+  app: {app: 2030000000000000101, with: {10.image: $(params.name)}, assume: {kind: image, price: 0.1}}
+  graph: {graph: ./graph.json, with: {10.image: $(params.name)}, assume: {kind: image, price: 0.1}}
+"""
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+async def test_a_text_for_the_file_of_a_node_is_a_name_at_runninghub(
+    rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_link: bool
+) -> None:
+    """Of a path, the file was uploaded, and its result counted for every other file at that path."""
+    secret = samples.png(tmp_path / "secret.png")
+    (tmp_path / "graph.json").write_text(json.dumps(RESTYLE))
+    (tmp_path / "nodes.yaml").write_text(NODES)
+    monkeypatch.chdir(tmp_path)
+    name = secret.as_uri() if is_link else "secret.png"
+    state = await pipeline_flow(Pipeline.from_file(tmp_path / "nodes.yaml"))(name=name, budget=5, return_state=True)
+    assert state.is_failed()  # RunningHub has no file of this name
+    assert rh.recorder.uploads == []
+    values: list[Any] = [one.payload["nodeInfoList"] for one in rh.recorder.paid if "nodeInfoList" in one.payload]
+    assert [one["fieldValue"] for nodes in values for one in nodes] == ([] if is_link else ["secret.png"] * 2)
+    if is_link:
+        assert "a text is never used as a link" in (state.message or "")
+        assert rh.recorder.submissions == []
 
 
 async def test_a_file_that_no_pipeline_has_saved_is_not_replaced(rh: Emulator, tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ async def test_it_suspends_while_all_tasks_run_and_is_woken_by_webhooks(
     assert len(result["clips"]) == 2
     assert len(desk.paid) == len(set(desk.paid)) == 4
     assert await state_of(run) == "Completed"
+    assert {one.task_id for one in desk.rh.recorder.deliveries} == set(desk.paid)
 
 
 async def test_it_is_woken_by_the_clock_without_webhooks(

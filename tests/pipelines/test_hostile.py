@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from rh_prefect.errors import InputError
+from rh_prefect.media.input_access_policy import current_access
 from rh_prefect.pipelines import input_reader
 from rh_prefect.pipelines.call_builder import request_of
 from rh_prefect.pipelines.document import PipelineError
@@ -69,6 +71,31 @@ async def test_a_link_out_of_the_folder_is_outside(tmp_path: Path) -> None:
     (tmp_path / "shop" / "link.png").symlink_to(photo(tmp_path / "secret.png"))
     [problem] = await said(rows)
     assert "may not be read" in problem
+
+
+async def test_a_file_with_its_facts_in_a_row_is_a_file_of_a_row(tmp_path: Path) -> None:
+    """JSON lines may give a file with its hash and its facts, which says nothing about where it may lie."""
+    secret = Path(photo(tmp_path / "secret.png"))
+    facts = {"kind": "image", "mime": "image/png", "size": secret.stat().st_size}
+    facts["sha256"] = hashlib.sha256(secret.read_bytes()).hexdigest()
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "rows.jsonl").write_text(json.dumps({"title": "mug", "photo": {"uri": str(secret), **facts}}))
+    [problem] = await said(str(tmp_path / "shop" / "rows.jsonl"))
+    assert "may not be read: a row may use only files below the folder of its table" in problem
+
+
+async def test_a_plan_reads_the_tables_that_a_restricted_run_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RH_RESTRICT_INPUTS", "true")
+    rows = table(tmp_path / "shop", "mug,mug.png")
+    photo(tmp_path / "shop" / "mug.png")
+    assert await said(rows) == []
+    secret = photo(tmp_path / "secret.png")
+    with pytest.raises(InputError, match="may not be read here"):
+        current_access().check(secret)
+    with pytest.raises(InputError, match="may not be read here"):
+        current_access().check(rows)
 
 
 async def test_a_further_folder_is_allowed_by_name(tmp_path: Path) -> None:

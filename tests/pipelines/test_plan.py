@@ -552,13 +552,16 @@ params:
   flag: {type: boolean, default: false}
   look: {enum: [studio, outdoors], default: studio}
   photo: {type: image, max_mb: 1, default: ./photo.png}
-  rows: {type: table, columns: {title: string, sold: {type: integer, min: 0, optional: true}}, default: ./rows.csv}
+  rows: {type: table, columns: COLUMNS, default: ./rows.csv}
 steps:
   picture: {model: z-image/turbo, with: {prompt: "$(params.look) $(params.flag)"}, takes: $(params.count)}
   each: {foreach: $(params.rows), steps: {one: {model: z-image/turbo, with: {prompt: "$(item.title)"}}}}
   small: {edit: resize, with: {file: $(params.photo), width: 20, height: 20}}
 outputs: {picture: $(picture)}
-"""
+""".replace(
+    "COLUMNS",
+    "{title: string, sold: {type: integer, min: 0, optional: true}, logo: {type: image, optional: true}}",
+)
 
 
 def using(folder: Path, params: str, given: str, *before: str) -> Pipeline:
@@ -620,6 +623,7 @@ async def test_an_answer_that_a_used_file_does_not_take_fails_its_steps_before_t
         ("{k: {type: table, columns: {name: string}}}", "$(params.k)", "rows needs the column title, and $(params.k)"),
         ("{}", "[{name: a}]", "rows needs the column title, and this list has none; there are name"),
         ("{}", "[a, b]", "rows takes rows of columns, and this list has no columns"),
+        ("{}", "[{title: a, logo: b.png}]", "its column logo takes an image, and that of this list is a text"),
     ],
 )
 def test_a_table_without_the_columns_that_a_used_file_needs_is_refused_by_check(
@@ -998,6 +1002,40 @@ async def test_a_failed_item_of_a_list_in_a_list_is_left_out(tmp_path: Path) -> 
     pipeline = Pipeline.from_text(PARTS[: PARTS.index("  sheet:")])
     plan = await pipeline.plan(failed=["each[a].clip"], **parts(tmp_path))
     assert names_in(plan, "film", "videos") == ["in.mp4", "kling-v2.6-pro-image-to-video", "out.mp4"]
+
+
+SINGLE = """
+params: {rows: {type: table, columns: {t: string}}}
+steps:
+  intro: {model: z-image/turbo, with: {prompt: intro}}
+  outro: {model: z-image/turbo, with: {prompt: outro}}
+  each:
+    foreach: $(params.rows)
+    id: $(item.t)
+    steps:
+      pic: {model: z-image/turbo, with: {prompt: $(item.t)}}
+  sheet: {edit: contact_sheet, require: any, with: {of: OF, captions: CAPTIONS}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("of", "captions", "failed", "left"),
+    [
+        ("[$(intro), $(each.pic)]", "[Intro, $(each.id)]", "intro", ["a", "b"]),
+        ("[$(intro), $(each.pic)]", "[Intro, $(each.id)]", "each[a].pic", ["Intro", "b"]),
+        ("[$(intro), $(each.pic), $(outro)]", "[Intro, $(each.id), Outro]", "outro", ["Intro", "a", "b"]),
+        ("[$(intro), $(outro)]", "[Intro, Outro]", "intro", ["Outro"]),
+        ("$(each.pic)", "[A, B]", "each[a].pic", ["B"]),
+    ],
+)
+async def test_what_stands_beside_a_failed_value_of_a_list_is_left_out_with_it(
+    of: str, captions: str, failed: str, left: list[str]
+) -> None:
+    text = SINGLE.replace("OF", of).replace("CAPTIONS", captions)
+    plan = await Pipeline.from_text(text).plan(rows=[{"t": "a"}, {"t": "b"}], failed=[failed])
+    assert plan.problems == []
+    assert names_in(plan, "sheet", "captions") == left
+    assert len(plan.steps["sheet"][0].values["of"]) == len(left)
 
 
 async def test_an_item_without_a_clip_has_no_caption_and_single_values_stay(tmp_path: Path) -> None:

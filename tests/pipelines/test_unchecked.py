@@ -11,7 +11,10 @@ from rh_prefect.errors import InputError
 from rh_prefect.jobs.requests.request_preparation import as_request
 from rh_prefect.models import ModelInput
 from rh_prefect.pipelines.call_builder import request_of
+from rh_prefect.pipelines.document import PipelineError
+from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.plan.planned_steps import Instance
 
 
 async def test_a_parameter_that_the_catalogue_lacks_is_sent_unchecked() -> None:
@@ -27,6 +30,25 @@ steps:
     assert (
         as_request(catalog.read_parameters(asked.entry, asked.params(), unchecked=asked.unchecked).given) == one.request
     )
+
+
+@pytest.mark.parametrize("name", ["image_url", "imageUrl"])
+def test_a_text_is_no_unchecked_file(name: str) -> None:
+    """It was opened and read, and then the run said that this was a defect."""
+    text = f"""
+params: {{title: string}}
+steps:
+  a:
+    model: kling-v2.6-pro-image-to-video
+    with: {{prompt: x, duration: 5, sound: false, unchecked: {{{name}: $(params.title)}}}}
+"""
+    with pytest.raises(PipelineError, match=r"image_url takes a file of kind image, and \$\(params.title\) is a text"):
+        Pipeline.from_text(text)
+    step = Step.model_validate({"model": "kling-v2.6-pro-image-to-video"})
+    instance = Instance("clip", "", step, ("steps", "clip"), model=str(step.model))
+    instance.values = {"unchecked": {name: "/etc/passwd"}, "prompt": "x", "duration": 5, "sound": False}
+    with pytest.raises(InputError, match="clip: image_url takes a file, not a text"):
+        request_of(instance)
 
 
 @pytest.mark.parametrize(

@@ -211,6 +211,73 @@ async def test_a_request_with_the_count_of_a_list_that_is_not_made_yet_waits_for
     assert not all(work.is_settled for work in sum_up.works)
 
 
+@pytest.mark.parametrize(
+    ("foreach", "prompt"),
+    [
+        ("foreach: $(write.name)", "fixed $(number)"),
+        ("foreach: [first, $(write.name), last]", "$(number) $(item)"),
+        ("foreach: $(each.pic)", "fixed $(number)"),
+        ("foreach: [$(each.item.name), last]", "$(number) $(item)"),
+        ("foreach: [$(each.inner.item), last]", "$(number) $(item)"),
+        ("matrix: {name: [$(write.name), last], size: [1, 2]}", "$(number) $(matrix.size)"),
+    ],
+)
+async def test_items_of_a_list_that_is_not_made_yet_wait_for_the_list(foreach: str, prompt: str) -> None:
+    """Items that the list turned out not to have were paid for, and others again under their own numbers."""
+    pipeline = Pipeline.from_text(
+        f"steps:\n  write: {{{LIST}}}\n  each:\n    foreach: $(write)\n    steps:\n"
+        f"      pic: {{{PICTURE % '$(item.name)'}}}\n"
+        f"      inner: {{foreach: [$(item.name)], steps: {{own: {{{PICTURE % 'inner $(item)'}}}}}}}\n"
+        f"  further: {{{foreach}, steps: {{pic: {{{PICTURE % prompt}}}}}}}\n"
+    )
+    records = Records()
+    plan = await pipeline.plan(known=records)
+    assert plan.problems == []
+    assert all(one.is_pending for one in plan.steps["further.pic"])
+    records.known[plan.steps["write"][0].works[0].key] = KnownWork("=", texts=('[{"name": "a"}]',))
+    plan = await pipeline.plan(known=records)
+    assert not any(one.is_pending for one in plan.steps["further.pic"])
+
+
+@pytest.mark.parametrize(
+    "foreach",
+    [
+        "foreach: [{t: x}, {t: $(word)}], id: $(item.t)",
+        "foreach: [$(params.photo), $(picture)]",
+        "matrix: {t: [x, $(word)]}",
+        "matrix: {photo: [$(params.photo), $(picture)]}",
+    ],
+)
+async def test_a_request_or_a_name_with_an_id_that_is_not_made_yet_waits_for_it(foreach: str, tmp_path: Path) -> None:
+    """It was paid for, or saved, with a number or a hash in place of the id, and then again with the id."""
+    pipeline = Pipeline.from_text(
+        f"params: {{photo: image}}\nsteps:\n  picture: {{{PICTURE % 'one'}}}\n"
+        "  word: {model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: x}, parse: {text: {max: 9}}}\n"
+        f"  each: {{{foreach}, steps: {{a: {{{PICTURE % 'of $(id)'}}}, b: {{{PICTURE % 'b $(number)'}, "
+        "save_as: $(id).png}, c: {" + PICTURE % "c $(number)" + "}}}\n"
+    )
+    plan = await pipeline.plan(photo=photo(tmp_path / "x.png"))
+    assert plan.problems == []
+    assert plan.steps["each.a"][0].request["prompt"] == "of x"
+    assert [one.works[0].is_settled for one in plan.steps["each.a"]] == [True, False]
+    assert [one.is_pending for one in plan.steps["each.b"]] == [False, True]
+    assert not any(one.is_pending for one in plan.steps["each.c"])
+
+
+async def test_a_step_waits_for_the_name_of_its_file() -> None:
+    """Its file was saved as `<text:…>`, and again under its name."""
+    word = "model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: x}, parse: {text: {max: 9}}"
+    pipeline = Pipeline.from_text(
+        f"steps:\n  word: {{{word}}}\n  picture: {{{PICTURE % 'one'}, save_as: $(word).png}}\n"
+    )
+    plan = await pipeline.plan()
+    assert plan.steps["picture"][0].is_pending
+    records = Records()
+    records.known[plan.steps["word"][0].works[0].key] = KnownWork("=", texts=("mug",))
+    (picture,) = (await pipeline.plan(known=records)).steps["picture"]
+    assert (picture.is_pending, picture.save_as) == (False, "mug.png")
+
+
 async def rated(named: str, order: str, records: Records) -> Plan:
     """A plan in which the second of three rows is not rated yet; each is rated after the others' names and size."""
     parse = "ok: boolean, t: string, size: integer"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any, Protocol
@@ -18,6 +19,8 @@ SEEDS = ("seed", "noise_seed", "rand_seed")
 
 _LOADERS = {"image": ("image",), "video": ("video",), "audio": ("audio",), "upload": ("image",)}
 """Fields of loader nodes that take the name of a file at RunningHub."""
+
+_LINK = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 _NUMBERS = ("INT", "FLOAT")
 """The types of an app's fields that take a number."""
@@ -153,6 +156,11 @@ class AppFields:
     def node_names(self) -> dict[str, str]:
         """The classes of the app's nodes."""
         return {node.node_id: node.node_name for node in self._app.nodes if node.node_name}
+
+
+def is_link_text(value: object) -> bool:
+    """Returns whether a value is a text that cannot be the name of a file at RunningHub, but is a link or a URI."""
+    return isinstance(value, str) and _LINK.match(value) is not None
 
 
 def _unmet_requirement(node: AppNode, value: object) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 from rh_prefect.client import Client
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.journal.identity import base_hash, file_mark
-from rh_prefect.jobs.requests.graph_fields import AppFields, Fields, GraphFields
+from rh_prefect.jobs.requests.graph_fields import AppFields, Fields, GraphFields, is_link_text
 from rh_prefect.jobs.requests.input_identification import Input, Inputs
 from rh_prefect.jobs.requests.request_preparation import JobRequest, as_request
 from rh_prefect.media.media import Media
@@ -146,6 +146,10 @@ async def _node_list(
         node_id, _, field = name.partition(".")
         checked = fields.check(node_id, field, value)
         kind: FieldKind = "file" if fields.takes_file(node_id, field) else "value"
+        if kind == "file" and not graph_input.opens_texts:
+            kind = "value"
+            if is_link_text(checked):
+                raise InputError(f"{name} takes a file; a text is never used as a link. Nothing was sent.")
         values[node_id, field] = await _wire_value(checked, kind, inputs, files)
     if graph_input.seed is not None:
         for key in fields.seeds():

@@ -13,7 +13,7 @@ from rh_prefect import catalog
 from rh_prefect.catalog.model import Model
 from rh_prefect.catalog.validation import check
 from rh_prefect.errors import InputError, UnknownModelError
-from rh_prefect.jobs.requests.graph_fields import GraphFields
+from rh_prefect.jobs.requests.graph_fields import GraphFields, is_link_text
 from rh_prefect.pipelines import types
 from rh_prefect.pipelines.check.check_result import read_graph
 from rh_prefect.pipelines.check.literals import has_reference, is_reference, is_switch, kind_of, shown, texts_in
@@ -136,6 +136,9 @@ class PaidCheck(ValueCheck):
     def _paid(self, path: Path, step: Step, scope: Scope, kind: str) -> Type:
         if step.action != "model":
             self._values_of(path, step, scope)
+            several = (name for name, value in step.with_.items() if isinstance(value, list | dict))
+            for name in several:
+                self._say((*path, "with", name), f"{name} takes one value, and several are given")
         self._check_paid(path, step, scope)
         if step.parse is None:
             return Type(kind, is_result=True)
@@ -182,7 +185,7 @@ class PaidCheck(ValueCheck):
         for name, value in step.with_.items():
             at = (*path, "with", name)
             if name == "unchecked":
-                params[name] = self._unchecked(at, value, scope)
+                params[name] = self._unchecked(at, value, scope, model)
                 continue
             param = model.find_param(name)
             found = self._value(at, value, scope)
@@ -201,13 +204,15 @@ class PaidCheck(ValueCheck):
         if self._problem_count == before:
             self._check_values(path, step, model, params, is_fed=is_fed)
 
-    def _unchecked(self, at: Path, value: Any, scope: Scope) -> Mapping[str, Any]:
-        """Checks the references in `unchecked`, whose parameters are sent as they are."""
+    def _unchecked(self, at: Path, value: Any, scope: Scope, model: Model) -> Mapping[str, Any]:
+        """Checks the references in `unchecked`, whose parameters are sent as they are, except that files are files."""
         if not isinstance(value, Mapping):
             self._say(at, f"unchecked takes a mapping of parameters, and this is {shown_value(value)}")
             return {}
         for name, one in value.items():
-            self._value((*at, name), one, scope)
+            found, param = self._value((*at, name), one, scope), model.find_param(name)
+            if param is not None and param.is_media and found is not None:
+                self._fit((*at, name), one, found, param, model)
         return value
 
     def _check_values(self, path: Path, step: Step, model: Model, params: Mapping[str, Any], *, is_fed: bool) -> None:
@@ -349,20 +354,26 @@ def misspelt(model: Model, name: str, given: Iterable[str]) -> str:
     return f"{model.name} has no parameter {name}; {model.hint(name)}" if near and own.isdisjoint(near) else ""
 
 
-def wrong_fields(graph: Mapping[str, Any], name: str, values: Iterable[str]) -> list[tuple[Path, str]]:
-    """Returns the set fields that a step's graph lacks, or that are connected to another node.
+def wrong_fields(graph: Mapping[str, Any], name: str, values: Mapping[str, Any]) -> list[tuple[Path, str]]:
+    """Returns the set fields that a step's graph lacks, that are connected to another node, or are links for a file.
 
     Args:
         graph: In API format.
         name: What messages call it.
-        values: What is set, as `<node id>.<field>`.
+        values: What is set, by `<node id>.<field>`.
     """
     fields, found = GraphFields(graph, name), list[tuple[Path, str]]()
-    for one in values:
+    for one, value in values.items():
+        node, _, field = one.partition(".")
         try:
-            fields.check(*one.partition(".")[::2], "")
+            fields.check(node, field, "")
         except InputError as error:
             found.append((("with", one), re.sub(r"[.;] [Nn]othing was sent\.$", "", error.message)))
+            continue
+        if fields.takes_file(node, field) and is_link_text(value):
+            found.append(
+                (("with", one), f"{one} takes a file, and {shown_value(value)}; a text is never used as a link")
+            )
     return found
 
 

@@ -149,8 +149,7 @@ class OtherCheck(PaidCheck):
 
     def _fit_files(self, path: Path, name: str | int, value: Any, found: Type, expected: Type) -> None:
         """Checks whether a value, or each of a list, is a file of a kind."""
-        kinds = types.FILES if expected.kind == "file" else ("file", expected.kind)
-        if not all(one.kind in ("any", *kinds) for one in found.possible):
+        if not _is_file_of(found, expected):
             self._say(path, f"{name} takes {expected.words}, and {shown(value)} is {found.one.words}")
 
     def _fit_columns(self, path: Path, written: str, found: Type, param: Param) -> None:
@@ -165,6 +164,12 @@ class OtherCheck(PaidCheck):
         missing = next((name for name in needed if name not in known), None)
         if missing is not None and known:
             self._say(path, f"{path[-1]} needs the column {missing}, and {written} has none; {nearest(missing, known)}")
+        for name, column in (param.columns or {}).items():
+            expected, given = types.of_param(column), known.get(name, Type("any"))
+            if expected.kind in types.FILES and not _is_file_of(given, expected):
+                wrong = f"its column {name} takes {expected.words}, and that of {written} is {given.one.words}"
+                never = "; a text is never used as a link" if given.one.is_plain else ""
+                self._say(path, f"{path[-1]}: {wrong}{never}")
 
     def _used(self, path: Path, name: str) -> Checked | None:
         if self._depth >= DEEPEST_USE:
@@ -223,3 +228,9 @@ class OtherCheck(PaidCheck):
             )
         is_known = bool(found) and self._problem_count == before
         return replace(found[0], guards=frozenset(), is_result=True) if is_known else Type("any")
+
+
+def _is_file_of(found: Type, expected: Type) -> bool:
+    """Returns whether a value, or each of a list, can be a file of a kind."""
+    kinds = types.FILES if expected.kind == "file" else ("file", expected.kind)
+    return all(one.kind in ("any", *kinds) for one in found.possible)

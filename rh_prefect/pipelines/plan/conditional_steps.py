@@ -13,7 +13,7 @@ from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.pipelines.plan.step_drafts import Draft
-from rh_prefect.pipelines.planning_values import Doubts, Frame, Undecided, deciding, makers
+from rh_prefect.pipelines.planning_values import Doubts, Frame, Undecided, Unknown, deciding, makers
 from rh_prefect.pipelines.references import references_in
 from rh_prefect.pipelines.takes_file import Choices
 
@@ -52,9 +52,12 @@ class ConditionalSteps:
         return Undecided(tuple(deciding))
 
     def waits_for(self, step: Step, frame: Frame) -> list[Instance]:
-        """Returns the steps that decide whether a step is made: those of its conditions, and those of its item."""
+        """Returns the steps that decide whether a step is made, and under which name its file is saved.
+
+        They are those of its conditions, those of its item, and those whose results are in `save_as`.
+        """
         failed = self.failed if step.require == "any" else ()
-        found = condition_steps([step.when, step.expect], frame)
+        found = [*condition_steps([step.when, step.expect], frame), *naming_steps(step, frame)]
         return list(dict.fromkeys([*frame.waits_for, *(one for one in found if one.address not in failed)]))
 
     def cause(self, instance: Instance) -> Instance | None:
@@ -113,6 +116,12 @@ def condition_steps(conditions: Any, frame: Frame) -> list[Instance]:
     """Returns the steps that conditions refer to; whether one fails is decided only when it has ended."""
     values = (evaluate(reference.text, frame) for _, reference in references_in(conditions))
     return [maker for one in values for maker in makers(one)]
+
+
+def naming_steps(step: Step, frame: Frame) -> list[Instance]:
+    """Returns the steps without a result that `save_as` refers to: a file is saved when it is made."""
+    values = (evaluate(reference.text, frame) for _, reference in references_in(step.save_as))
+    return [maker for one in values if isinstance(one, Unknown) for maker in makers(one)]
 
 
 def is_unmade(instances: Sequence[Instance]) -> bool:

@@ -13,7 +13,15 @@ from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.plan.identity import is_settled, mark
 from rh_prefect.pipelines.plan.planned_steps import Instance
-from rh_prefect.pipelines.plan.step_drafts import Draft, files_in, link_needs, not_a_file, plain, without_failed
+from rh_prefect.pipelines.plan.step_drafts import (
+    Draft,
+    failed_places,
+    files_in,
+    link_needs,
+    not_a_file,
+    plain,
+    without_places,
+)
 from rh_prefect.pipelines.plan.subtitle_time_check import equal_times
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
@@ -41,8 +49,9 @@ def draft_edit(step: Step, at: Path, path: str, frame: Frame, failed: Collection
     """
     edit = EDITS[str(step.edit)]
     instance = Instance(path, frame.id, step, at, model=edit.name, is_sure=frame.is_sure)
-    lists = {name: without_failed(evaluate(value, frame), step, failed) for name, value in step.with_.items()}
-    lists = _aligned(lists)
+    lists = _without_failed(
+        _aligned({name: evaluate(value, frame) for name, value in step.with_.items()}), step, failed
+    )
     values = {name: plain(value) for name, value in lists.items() if value is not ABSENT}
     kind = edit.output
     if kind == "same":
@@ -96,6 +105,24 @@ def _aligned(values: dict[str, Any]) -> dict[str, Any]:
             one.count,
         )
     return found
+
+
+def _without_failed(values: dict[str, Any], step: Step, failed: Collection[str]) -> dict[str, Any]:
+    """Removes the values of failed steps from the lists, and what stands at their places in lists of equal length."""
+    if step.require != "any" or not failed:
+        return values
+    lists = {
+        name: value if isinstance(value, Items) else Items(tuple(value))
+        for name, value in values.items()
+        if isinstance(value, Items | list)
+    }
+    places = {name: failed_places(one, failed) for name, one in lists.items()}
+    found = dict(values)
+    for name, one in lists.items():
+        beside = (places[other] for other, two in lists.items() if len(two.values) == len(one.values))
+        if lost := set[int]().union(*beside):
+            found[name] = without_places(one, lost)
+    return _aligned(found)
 
 
 def _edit_values(param: EditParam, value: Any) -> tuple[Any, str]:
@@ -174,4 +201,4 @@ def _starts(listed: Any, files: list[Any]) -> Items:
         at = at.plus(length or Span(0, 0, 0))
         before.append(str(mark(file)))
         are_known &= isinstance(file, File) and file.media is not None
-    return Items(tuple(starts), owners)
+    return Items(tuple(starts), owners, count=listed.count if isinstance(listed, Items) else None)

@@ -25,6 +25,7 @@ from rh_prefect.pipelines.planning_values import (
     Frame,
     Group,
     Items,
+    Span,
     StepOutput,
     Unknown,
     deciding,
@@ -99,7 +100,8 @@ class FanOuts:
             one = Frame(frame, {}, frame.id, frame.number, frame.is_sure, frame.row, pending, waits_for, doubts=doubts)
             one.numbers, one.meaning = frame.numbers, frame.meaning
             return Group([one], is_fan_out=False)
-        found = _matrix_of(_matrix_lists(step, frame), frame) if step.matrix is not None else _items_of(step, frame)
+        lists = _matrix_lists(step, frame) if step.matrix is not None else {"item": _list_of(step, frame)}
+        found = _matrix_of(lists, frame) if step.matrix is not None else _items_of(step, lists["item"], frame)
         may_change, doubtful = any(one.is_pending for one in found), list[Frame]()
         choice = doubts_in([step.foreach, step.matrix], frame, self._conditions.failed)
         shared = choice.difference(*(one.doubts for one in found))  # such as those of `or`, which concern all items
@@ -144,9 +146,14 @@ class FanOuts:
         self._check_ids(step, at, found, path, frame, checked)
         for one in found:
             if one.is_numbered or frame.meaning:
-                own = mark(_content(one.names.get("item"))) if one.is_numbered else one.names["id"]
+                own = mark(_content(one.names.get("item"))) if one.is_numbered else mark(one.names["id"])
                 one.meaning = digest([frame.meaning, own])[:8]
-        return Group(found, is_fan_out=True, chosen=limit if limit is not None and len(found) > limit else None)
+        size = next((one.count for one in lists.values() if one.count is not None), None)
+        if size is not None:
+            most = Span(0, len(found), len(found))
+            size = Unknown("integer", f"count:{digest([size.key, len(found)])}", most, size.maker)
+        chosen = limit if limit is not None and len(found) > limit else None
+        return Group(found, is_fan_out=True, chosen=chosen, count=size)
 
     def _is_selected(self, step: Step, at: Path, one: Frame, checked: Checked) -> bool:
         """Returns whether `where` is not false; an item for which it cannot be evaluated stays, and its steps fail."""
@@ -180,9 +187,11 @@ class FanOuts:
             # Stems of files in several folders, or a model's answers, may be equal: a number distinguishes them.
             for one in [frame for frame in frames if frame.id == name][1:]:
                 own, number = one.names["id"], count(one.number)
+                base = one.number if isinstance(own, Unknown) else own
                 while one.id in taken:
-                    _rename(one, f"{own}-{next(number)}", outer)
+                    _rename(one, f"{base}-{next(number)}", outer)
                 taken.add(one.id)
+                one.names["id"] = own if isinstance(own, Unknown) else one.names["id"]
                 one.is_numbered = True
         if not twice or step.id is None:
             return
@@ -211,9 +220,8 @@ def _list_of(step: Step, frame: Frame) -> Items:
     return value if isinstance(value, Items) else Items(tuple(value) if isinstance(value, list) else ())
 
 
-def _items_of(step: Step, frame: Frame) -> list[Frame]:
+def _items_of(step: Step, items: Items, frame: Frame) -> list[Frame]:
     """Returns the items of `foreach`, each with the names that it can reference."""
-    items = _list_of(step, frame)
     return [
         Frame(
             frame,
@@ -264,8 +272,8 @@ def _name_item(step: Step, one: Frame, outer: Frame) -> bool:
         source = [name]
         name = "" if isinstance(name, Unknown | File) or name is ABSENT else str(name)
     elif "matrix" in one.names:
-        source = list(one.names["matrix"].values())
-        name = "-".join(str(mark(value)) for value in source)
+        source = [part(value, "stem") if isinstance(value, File) else value for value in one.names["matrix"].values()]
+        name = "" if any(isinstance(value, Unknown) for value in source) else "-".join(str(mark(one)) for one in source)
     else:
         stem = part(one.names["item"], "stem") if isinstance(one.names.get("item"), File) else ABSENT
         source = [stem]
@@ -275,7 +283,11 @@ def _name_item(step: Step, one: Frame, outer: Frame) -> bool:
     )
     name = name or str(one.number)
     _rename(one, name, outer)
-    return not any(isinstance(value, Unknown) for value in source)
+    unmade = next((value for value in source if isinstance(value, Unknown)), None)
+    if unmade is not None:
+        # The address has the number until then; a request, or a name of a file, waits for the id.
+        one.names["id"] = Unknown("string", f"id:{digest(list(map(mark, source)))}", unmade.span, unmade.maker)
+    return unmade is None
 
 
 def _content(item: Any) -> Any:

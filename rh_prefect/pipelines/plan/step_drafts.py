@@ -51,11 +51,22 @@ class Draft:
 
 def without_failed(value: Any, step: Step, failed: Collection[str]) -> Any:
     """Removes the values of steps that this run cannot make from a list, for a step with `require: any`."""
-    if step.require != "any" or not failed or not isinstance(value, Items):
+    if step.require != "any" or not failed or not isinstance(value, Items | list):
         return value
-    pairs = [one for one in value.pairs() if not any(maker.address in failed for maker in makers(one[0]))]
-    values, owners, sure = zip(*pairs) if pairs else ((), (), ())
-    return Items(values, owners, sure, value.count)
+    items = value if isinstance(value, Items) else Items(tuple(value))
+    return without_places(items, failed_places(items, failed))
+
+
+def failed_places(items: Items, failed: Collection[str]) -> set[int]:
+    """Returns the places in a list of the values of steps that this run cannot make."""
+    return {n for n, one in enumerate(items.values) if any(maker.address in failed for maker in makers(one))}
+
+
+def without_places(items: Items, places: Collection[int]) -> Items:
+    """Returns a list without the values at some places."""
+    triples = [one for n, one in enumerate(items.pairs()) if n not in places]
+    values, owners, sure = zip(*triples) if triples else ((), (), ())
+    return Items(values, owners, sure, items.count)
 
 
 def plain(value: Any) -> Any:

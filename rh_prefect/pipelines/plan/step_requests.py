@@ -104,6 +104,7 @@ def _add_graph(draft: Draft, checked: Checked, saved: SavedGraphs) -> None:
     fields = list(draft.params)
     if step.graph is not None:
         instance.graph = checked.graphs.get(step.graph, {})
+        draft.problems.extend(wrong_fields(instance.graph, step.graph, instance.values) if instance.graph else [])
     else:
         found = saved.get((step.action, str(getattr(step, step.action))))
         if not isinstance(found, SavedGraph):
@@ -209,10 +210,11 @@ def _feed(
 def _refuse_texts(draft: Draft, model: Model, values: Mapping[str, Any]) -> None:
     """Refuses what is no file where the model takes one, and a file where it takes none."""
     media = {param.name: param.type for param in model.file_params}
-    for name, value in values.items():
+    for name, value in _split(model, values)[0].items():
         if name in media and (wrong := not_a_file(value)):
-            draft.problems.append((("with", name), f"{name} takes a file of kind {media[name]}, and {wrong}"))
-        elif name not in media and is_file_in(value):
+            at = ("with", name if name in values else "unchecked")
+            draft.problems.append((at, f"{name} takes a file of kind {media[name]}, and {wrong}"))
+        elif name in values and name not in media and is_file_in(value):
             draft.problems.append((("with", name), f"{name} takes no file, and a file is given"))
 
 
