@@ -27,6 +27,7 @@ from rh_prefect.pipelines.works_store import (
 from rh_prefect.settings import Settings, get_settings
 from tests.support.servers.s3 import S3Server
 from tests.support.world.job_records import SOMEWHERE_ELSE, dead_owner
+from tests.support.world.two_writers import TwoWriters
 
 WORK = work_id("ab" * 20, 1)
 
@@ -125,7 +126,7 @@ async def test_a_new_take_is_the_least_that_was_never_submitted(works: WorksJour
 
 
 async def test_a_place_without_exclusive_creation_is_refused_before_payment(tmp_path: Path) -> None:
-    store = MediaStore(f"twowriters://{tmp_path}/store")
+    store = MediaStore(f"{TwoWriters.protocol}://{tmp_path}/store")
     with pytest.raises(NotExclusive, match=r"two runs could create the same record .* set RH_RECORDS"):
         await open_works(store, get_settings())
     works = await open_works(store, Settings(records=str(tmp_path / "records")))
