@@ -352,7 +352,10 @@ def _finish(policy: Policy, submit: Submit, progress: _Progress, *, adopted: boo
         failure = _invalid(policy, submit, result)
     else:
         failure = _failure(policy, end)
-    yield from _continue_or_raise(policy, submit, end, failure, progress)
+    final = yield from _final_error(policy, submit, end, failure, progress)
+    # A caller that only downloads does not decide whether another task is paid for: that is recorded.
+    if final is not None and (policy.may_submit or (yield ReadSubmission(submit.n + 1)) is None):
+        raise final
     return None
 
 
@@ -387,27 +390,26 @@ def _cancel_own(policy: Policy, submit: Submit) -> Generator[Step, Any, End]:
     return end
 
 
-def _continue_or_raise(
+def _final_error(
     policy: Policy, submit: Submit, end: End, failure: JobFailed | JobCancelled, progress: _Progress
-) -> Generator[Step, Any, None]:
-    """Raises the failure unless this run may pay for the next number."""
+) -> Generator[Step, Any, JobFailed | JobCancelled | None]:
+    """Returns the error with which the work ends after a failure; None if this run may pay for the next number."""
     is_earlier = submit.n not in progress.waits and end.attempt < policy.attempt
     if isinstance(failure, JobCancelled):
         # A cancelled run leaves the work to the others; the task of this run was cancelled by a person.
-        if policy.is_own(submit) and not is_earlier:
-            raise failure
-        return
+        return failure if policy.is_own(submit) and not is_earlier else None
     if end.status == "FAILED" and is_hopeless(end.code):
-        raise failure
+        return failure
     if not (policy.counts(submit) or submit.n in progress.waits or (yield ReadWait(submit.n))):
-        return  # a failure of an earlier run
+        return None  # a failure of an earlier run
     progress.paid += 1
     if progress.paid >= policy.attempts:
-        raise _used_up(policy, failure)
+        return _used_up(policy, failure)
     may_pay = policy.may_submit and failure.new_task
     if not (may_pay or (policy.is_own(submit) and is_earlier)):
-        raise failure
+        return failure
     yield ReportFailure(submit, end.reason or end.code)
+    return None
 
 
 def _failure(policy: Policy, end: End) -> JobFailed | JobCancelled:

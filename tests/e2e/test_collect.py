@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import JobFailed
+from rh_prefect.errors import JobFailed, OutputsExpired
 from rh_prefect.flow_runs.resume import rerun
 from tests.e2e import flows, runs
 
@@ -30,6 +30,20 @@ async def test_what_a_cancelled_run_had_left_is_waited_for_and_not_cancelled(
     assert capsys.readouterr().out.startswith(f"{lost.job}: ")
     assert not rh.recorder.cancelled
     assert len(rh.recorder.submissions) == 1
+
+
+async def test_a_task_that_was_paid_for_after_one_that_failed_is_collected(
+    rh: Emulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rh.faults.add(Fault("submit", kind="fail", code="1504", times=1), Fault("download", kind="expired"))
+    run = await runs.begin(flows.one)
+    with pytest.raises(OutputsExpired) as expired:
+        await rerun(flows.one, run)
+    rh.faults.clear()
+    capsys.readouterr()
+    await runs.command("jobs", "collect", run)
+    assert capsys.readouterr().out.startswith(f"{expired.value.job}: ")
+    assert len(rh.recorder.paid) == 2
 
 
 @pytest.mark.long

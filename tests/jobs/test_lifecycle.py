@@ -425,6 +425,16 @@ def test_collecting_never_submits() -> None:
     Life(policy).raises(SubmissionUnknown, ReadSubmission(1), Submit(1, INTENT, UNKNOWN))
 
 
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_collecting_takes_the_task_that_was_paid_for_after_one_that_failed(attempts: int) -> None:
+    policy = replace(POLICY, may_submit=False, attempts=attempts)
+    first, second = Submit(1, INTENT, TICKET, end=failed("1504")), Submit(2, INTENT, TICKET, end=SUCCESS)
+    life = Life(policy).answers((ReadSubmission(1), first), (ReadSubmission(2), second))
+    assert life.ends(ReadSubmission(2), second) == second
+    life = Life(policy).answers((ReadSubmission(1), first))
+    life.raises(JobFailed, ReadSubmission(2), None)
+
+
 def test_busy_is_transient_and_unknown_is_not() -> None:
     from rh_prefect.errors import ResponseLost, Transient
 

@@ -153,6 +153,18 @@ async def test_concurrent_calls_of_one_job_each_get_its_files_in_their_own_stora
         assert Path(result.manifest).is_relative_to(folder)
 
 
+async def test_concurrent_calls_of_one_job_get_the_files_of_the_task_after_one_that_failed(
+    rh: Emulator, prefect_server: object, tmp_path: Path
+) -> None:
+    for name in ("first", "second"):
+        await MediaStorage(url=str(tmp_path / name)).asave(name, overwrite=True)
+    rh.faults.add(Fault("submit", kind="fail", code="1504", times=1))
+    asked = models.ZImageTurbo(prompt="a poster")
+    results = await asyncio.gather(*(run(asked, storage=name, key="poster") for name in ("first", "second")))
+    assert len({result.task_id for result in results}) == 1
+    assert len(rh.recorder.paid) == 2
+
+
 async def test_what_was_published_is_not_fetched_again(rh: Emulator) -> None:
     asked = models.ZImageTurbo(prompt="a lighthouse")
     first = await run(asked, key="mine")
