@@ -312,6 +312,7 @@ class WorkRunner:
                 name=work_call.name,
                 run=ledger.flow_run,
                 attempts=work_call.attempts,
+                attempts_option="attempts",
                 unpriced_advice="give the step a price in the file, as in assume: {price: 0.50}, and run again",
                 forbidden=work_call.forbidden,
                 another_task="for a new task of the same request, run again with --retake",

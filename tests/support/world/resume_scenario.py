@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import stamina
 from prefect import Flow
 from prefect.exceptions import PrefectHTTPStatusError
@@ -122,9 +123,12 @@ class Scenario:
         """Makes the flow run."""
         _trials[self.name] = self
         # The server reads before it writes a flow run, and SQLite refuses the write at once if anybody wrote meanwhile.
-        # Many short tries get through where the client's few, with pauses of up to a minute, do not.
+        # Many short tries get through where the client's few, with pauses of up to a minute, do not. Without those, an
+        # idle connection that the server closes in the moment of a request is an error, too.
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
-            tries = stamina.retry_context(on=_is_busy, attempts=None, timeout=300.0, wait_initial=0.05, wait_max=0.5)
+            tries = stamina.retry_context(
+                on=_may_be_repeated, attempts=None, timeout=300.0, wait_initial=0.05, wait_max=0.5
+            )
             async for attempt in tries:
                 with attempt:
                     self.run = str(await create(trial, {"name": self.name}))
@@ -231,8 +235,9 @@ async def come_true(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.02)
 
 
-def _is_busy(error: Exception) -> bool:
-    return isinstance(error, PrefectHTTPStatusError) and error.response.status_code == 503
+def _may_be_repeated(error: Exception) -> bool:
+    is_busy = isinstance(error, PrefectHTTPStatusError) and error.response.status_code == 503
+    return is_busy or isinstance(error, httpx.TransportError)
 
 
 def leaves(error: BaseException) -> Iterable[BaseException]:
