@@ -445,7 +445,8 @@ def _invalid(policy: Policy, submit: Submit, invalid: Invalid) -> JobFailed:
 
 def _used_up(policy: Policy, failure: JobFailed) -> JobFailed:
     """The error of the last task that `attempts` allows: no retry of the run pays for another."""
-    message = f"{failure.message} Retries of this run pay for no more of them: `{policy.attempts_option}` allows {policy.attempts}."
+    limit = f"`{policy.attempts_option}` allows {policy.attempts}"
+    message = f"{failure.message} Retries of this run pay for no more of them: {limit}."
     return JobFailed(message, job=failure.job, task_id=failure.task_id, code=failure.code, new_task=False)
 
 
