@@ -102,7 +102,7 @@ def test_the_table_of_steps_is_on_the_flow_runs_page(prefect_server: object) -> 
     (table,) = asyncio.run(shown(page))
     assert (table.type, table.key) == ("table", page.key("steps"))
     assert json.loads(str(table.data)) == [step.row() for step in steps]
-    assert table.description == "5 steps, 0.35 CNY, 7 coins, unknown: 1."
+    assert table.description == "5 steps, 0.35 CNY, 7 coins, 1 task of unknown cost."
 
 
 @pytest.mark.prefect

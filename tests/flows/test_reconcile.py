@@ -106,7 +106,7 @@ async def test_a_task_that_nobody_can_ask_after_fails_the_run_and_is_no_running_
     monkeypatch.delenv("RH_API_KEY")
     (found,) = await look(run)
     assert (found.done, found.is_open) == ("NOT collected", True)
-    assert "with RH_API_KEY" in found.note
+    assert "account of RH_API_KEY (key fingerprint" in found.note
     state = await reconcile(flow_run_id=run, return_state=True)
     assert state.is_failed()
     assert "could not be downloaded" in str(state.message)
