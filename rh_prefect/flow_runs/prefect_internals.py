@@ -127,7 +127,7 @@ async def drain() -> None:
 
 
 def is_exiting() -> bool:
-    """Whether the interpreter ends its threads: what sends events and logs to Prefect has ended then, for good.
+    """Whether the interpreter is ending its threads: Prefect can then send no more events and logs.
 
     A submission in flight is waited for even later, and reports its answer.
     """

@@ -99,7 +99,7 @@ async def while_store_is_away(
         jitter: Numbers from 0 to 1.
 
     Raises:
-        StoreError: The storage refuses it for good, or does not respond after the last pause.
+        StoreError: The storage refuses it permanently, or does not respond after the last pause.
         JournalError: The records do not respond after the last pause.
     """
     for pause in STORE_PAUSES:

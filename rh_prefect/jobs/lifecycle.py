@@ -126,7 +126,7 @@ class Policy:
         may_switch_account: Whether another account may pay after an account-specific refusal.
         forbidden: Why the run must not pay for it, and what to do; empty where it may. A result that exists, or comes,
             is still used.
-        another_task: How a person asks for a new task of a request that failed for good; empty if there is no way.
+        another_task: How a person asks for a new task of a request that failed permanently; empty if there is no way.
     """
 
     job: str
@@ -195,7 +195,7 @@ def run_work(policy: Policy) -> Generator[Step, Any, Any]:
         JobCancelled: The run or the task was cancelled.
         BudgetExceeded: The price does not fit into the run's budget.
         NotPlanned: The run's reviewed plan does not name the work.
-        ApiError: RunningHub refused the submission for good.
+        ApiError: RunningHub refused the submission permanently.
         ConnectFailed: RunningHub could not be reached, several times in a row.
         InputError: The request could not be written.
     """
