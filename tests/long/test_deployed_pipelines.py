@@ -104,7 +104,8 @@ async def test_a_worker_runs_pipelines_through_a_review_and_a_choice(place: Work
     assert schema is not None
     form = schema["properties"]
     assert list(form)[:3] == ["products", "look", "budget"]
-    assert (form["look"]["enum"], form["look"]["description"]) == (["studio", "outdoors"], "The light")
+    assert form["look"]["enum"] == ["studio", "outdoors"]
+    assert form["look"]["description"] == "The light. One of: studio, outdoors. Default: studio."
     here, shipped = await asyncio.gather(
         through_a_review(place, "pick/test", 2),
         through_a_review(place, "film/test", 1, idea="a lighthouse", count=1, ask=True),

@@ -212,7 +212,7 @@ def test_a_block_that_is_gone_is_named_and_once_it_is_back_its_jobs_are_finished
     RunningHubCredentials.delete(night.block("middle"))
     night.rh.clock.factor = 20
     night.again(well=False)
-    _check_failed(night, len(running), "credentials block", "save it")
+    _check_failed(night, len(running), "There is no block", "save it")
     night.save("middle")
     night.again()
     night.check()

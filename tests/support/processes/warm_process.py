@@ -2,7 +2,8 @@
 
 A new interpreter needs 1.4 s of CPU for these imports, more than most commands do. A forked process has its own pid,
 environment, working folder, streams, signals and exit code, and ends as an interpreter does. What depends on the
-start of an interpreter needs `subprocess`: its options, what is imported, `PYTHON…` variables, closed streams.
+start of an interpreter needs `subprocess`: its options, what is imported, closed streams, and `PYTHON…` variables other
+than `PYTHONPATH`.
 """
 
 from __future__ import annotations
@@ -178,10 +179,20 @@ def _be(arguments: list[str], env: dict[str, str], cwd: str, *, streams: Sequenc
     # Cyclopts warns of an application that a test calls without arguments.
     os.environ.update({name: value for name, value in env.items() if not name.startswith("PYTEST_")})
     os.chdir(cwd)
+    _add_paths(env.get("PYTHONPATH", ""))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under `nohup`, a program would hear nothing of a closed terminal
     _set_up_prefect(arguments)
     _end(_call(arguments))
+
+
+def _add_paths(paths: str) -> None:
+    """Adds the folders of `PYTHONPATH`, and runs their `sitecustomize.py`, as an interpreter does when it starts."""
+    folders = [Path(folder).resolve() for folder in paths.split(os.pathsep) if folder]
+    sys.path[:0] = map(str, folders)
+    for script in (folder / "sitecustomize.py" for folder in folders):
+        if script.exists():
+            runpy.run_path(str(script))
 
 
 def _writer(number: int, *, errors: str) -> io.TextIOWrapper:
