@@ -69,9 +69,8 @@ QUICK = {
         "pipelines/test_work_runner.py",
     ],
     "jobs/outputs/collect": ["jobs/outputs/test_collect.py"],
-    "jobs/outputs/manifest": [
-        "jobs/outputs/test_manifest.py",
-        "jobs/outputs/test_pending_outputs.py",
+    "jobs/outputs/stored_result": [
+        "jobs/outputs/test_stored_result.py",
         "jobs/outputs/test_collect.py",
     ],
     "jobs/accounts/limiter": ["jobs/accounts/test_limiter.py", "jobs/accounts/test_first_free.py"],

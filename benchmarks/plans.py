@@ -153,11 +153,13 @@ def measure_stored(items: int) -> dict[str, Any]:
 
 
 async def _measure_stored(items: int, server: S3Server, state_dir: Path) -> dict[str, Any]:
+    from rh_prefect.jobs.journal.job_records import JobRecords
+    from rh_prefect.jobs.journal.record_types import ResultRecord
     from rh_prefect.media.store import MediaStore
     from rh_prefect.pipelines.known_works import open_records
     from rh_prefect.pipelines.pipeline import Pipeline
     from rh_prefect.pipelines.stored_edits import FILES
-    from rh_prefect.pipelines.works_store import Home, WorksJournal
+    from rh_prefect.pipelines.works_store import WorksJournal
     from rh_prefect.settings import Settings
 
     settings, store = Settings(state_dir=state_dir), MediaStore(server.url("plans"), options=server.options)
@@ -166,8 +168,8 @@ async def _measure_stored(items: int, server: S3Server, state_dir: Path) -> dict
     async def record(work: str, model: str) -> None:
         file = _file(f"{FILES}/{work}", model)
         await asyncio.to_thread(store.write_bytes, file.uri, b"1")
-        home = Home(task_id="1", n=1, flow_run="one", store=store.url, outputs=(file,), texts=())
-        await works.create_home(work, home)
+        result = ResultRecord(task_id="1", flow_run="one", store=store.url, outputs=(file,))
+        await JobRecords(works, work).create_result(result)
 
     for _ in range(4):  # each plan makes what the one before it lacks
         plan = await pipeline.plan(products=rows, known=open_records(store, settings))

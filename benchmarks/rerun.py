@@ -114,7 +114,7 @@ class Work:
 
     @classmethod
     def of(cls, bench: Bench, emulator: EmulatorProcess, rows: Sequence[Row], *, model: str) -> Work:
-        """Writes the manifest."""
+        """Writes the table."""
         folder = bench.new_folder("batch")
         with (folder / "rows.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, rows[0])

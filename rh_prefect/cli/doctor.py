@@ -121,7 +121,7 @@ async def _prefect() -> str:
     version: object = await connection.client.api_version()
     if not isinstance(version, str):
         raise ConfigError(f"{url} is not the address of a Prefect API. What to do: correct PREFECT_API_URL.")
-    return f"{url}, version {version}. Deleting a flow run deletes its journal; the manifests in the storage are kept."
+    return f"{url}, version {version}. Deleting a flow run deletes its journal; the results in the storage are kept."
 
 
 async def _client(credentials: str | None) -> Client:

@@ -198,9 +198,9 @@ def recover_(run: str, *, storage: str | None = None) -> None:
     """
     with api_of_earlier_runs(run):
         recovered = asyncio.run(_recover(run, storage))
-    print(f"Restored from manifests: {len(recovered)} job(s). If you run {run} again, you do not pay for them again.")
+    print(f"Restored from results: {len(recovered)} job(s). If you run {run} again, you do not pay for them again.")
     print(
-        "A task that was submitted and not collected before the restore has no manifest: look for such "
+        "A task that was submitted and not collected before the restore has no stored result: look for such "
         "tasks in RunningHub's call log before you run the flow again, because it would pay for them "
         "again."
     )
@@ -459,7 +459,7 @@ async def _recover(run: str, storage: str | None) -> list[str]:
 
 
 async def _collect(run: str) -> None:
-    from rh_prefect.flow_runs.recorded_job_collection import bring_home
+    from rh_prefect.flow_runs.recorded_job_collection import collect_result
     from rh_prefect.jobs.loop_thread import LOOP
 
     failed = False
@@ -467,7 +467,7 @@ async def _collect(run: str) -> None:
         if not view.tickets:
             continue
         try:
-            result = await LOOP.call(bring_home(view, scope))
+            result = await LOOP.call(collect_result(view, scope))
         except RunningHubError as error:
             # A failure must not stop the other downloads, whose links expire.
             failed = True
@@ -477,7 +477,7 @@ async def _collect(run: str) -> None:
                 failed = True
                 print(f"DAMAGED: {result.job} ({_what(view)}): {summary_of(result)}")
             elif result is not None:
-                print(f"{result.job}: {', '.join(media.uri for media in result.outputs) or result.manifest}")
+                print(f"{result.job}: {', '.join(media.uri for media in result.outputs) or result.record}")
     if failed:
         raise SystemExit(1)
 

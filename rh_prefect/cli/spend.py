@@ -1,4 +1,4 @@
-"""`rh-prefect spend`: reports the cost of tasks from the journals of all runs and the manifests in a storage."""
+"""`rh-prefect spend`: reports the cost of tasks from the journals of all runs and the results in a storage."""
 
 from __future__ import annotations
 

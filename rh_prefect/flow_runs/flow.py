@@ -28,7 +28,7 @@ from rh_prefect.flow_runs.cancellation import cancel_run, works_of
 from rh_prefect.flow_runs.job_progress import forget_run_progress, run_progress_of
 from rh_prefect.flow_runs.prefect_internals import FlowDecorator, FlowEvent, add_hook
 from rh_prefect.flow_runs.queries import RecordedScope, read_flow_run, scope_of
-from rh_prefect.flow_runs.recorded_job_collection import bring_home, home_of
+from rh_prefect.flow_runs.recorded_job_collection import collect_result, collected_result
 from rh_prefect.jobs.journal.call_assignment import REQUESTED_KEYS
 from rh_prefect.jobs.journal.costs import Costs, charge_of
 from rh_prefect.jobs.journal.job_records import JobView, Submit, jobs_of
@@ -190,16 +190,17 @@ async def _recorded_step(view: JobView) -> artifacts.Step:
         model=f"{intent.label} · {intent.model}" if intent.label else with_prompt(intent.model, prompt),
         state=last.end.status.lower() if last.end else last.state,
         costs=_cost_of(view),
-        output=await _output_of(last),
+        output=await _output_of(view),
     )
 
 
-async def _output_of(submit: Submit) -> str | None:
-    """Returns where the files of a task are, or else the task."""
+async def _output_of(view: JobView) -> str | None:
+    """Returns where the files of a job's last task are, or else the task."""
+    submit = view.submits[-1]
     if _status(submit) == "SUCCESS":
         with suppress(RunningHubError):  # a storage that cannot be read now hides nothing else
-            if (result := await home_of(submit)) is not None:
-                return ", ".join(media.uri for media in result.outputs) or result.manifest
+            if (result := await collected_result(view)) is not None:
+                return ", ".join(media.uri for media in result.outputs) or result.record
     return f"task {submit.task_id}" if submit.task_id else None
 
 
@@ -255,7 +256,7 @@ async def _collect_orphans(scope: RecordedScope, log: logging.LoggerAdapter[logg
     for view in await orphans(scope.journal, REQUESTED_KEYS[scope.journal.scope], attempt=scope.attempt):
         job = f"{scope.journal.scope}/{view.key}"
         try:
-            result = await bring_home(view, scope)
+            result = await collect_result(view, scope)
         except RunningHubError as error:
             log.warning(
                 "%s: paid for in an earlier attempt and not requested in this attempt; not collected: %s", job, error
@@ -263,7 +264,7 @@ async def _collect_orphans(scope: RecordedScope, log: logging.LoggerAdapter[logg
         else:
             if result is not None:
                 log.warning(
-                    "%s: paid for in an earlier attempt and not requested in this attempt: %s", job, result.manifest
+                    "%s: paid for in an earlier attempt and not requested in this attempt: %s", job, result.record
                 )
 
 

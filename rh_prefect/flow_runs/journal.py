@@ -114,7 +114,7 @@ class FlowRunJournal:
                 f"Entry {number} of the journal of flow run {self.scope}, which this process has read, is gone: "
                 "somebody has deleted inputs of the flow run. Nothing was paid in this attempt. What to do: for a "
                 "pipeline, start a new run, in which existing results cost nothing; else rh-prefect jobs recover "
-                f"{self.scope}, which restores the records from the manifests in the storage; then start this process "
+                f"{self.scope}, which restores the records from the results in the storage; then start this process "
                 "again, and run the flow run again."
             )
 
@@ -274,7 +274,7 @@ class _Inputs:
             return _NotFound(
                 f"{what}: the Prefect API at {api_address()} does not have this "
                 "flow run: it was deleted, together with its journal, or the server has another database. What to do: "
-                "if PREFECT_API_URL is the address of the run's server, start a new run; the manifests in the storage "
+                "if PREFECT_API_URL is the address of the run's server, start a new run; the results in the storage "
                 "show what this run has paid for."
             )
         answer, advice = failure_of(error)

@@ -26,7 +26,7 @@ from rh_prefect.flow_runs.queries import (
     scope_of,
     scopes_of,
 )
-from rh_prefect.flow_runs.recorded_job_collection import bring_home, home_of
+from rh_prefect.flow_runs.recorded_job_collection import collect_result, collected_result
 from rh_prefect.jobs.events import summary_of
 from rh_prefect.jobs.journal.job_records import JobView, Submit, jobs_of
 from rh_prefect.jobs.journal.record_types import Record
@@ -238,13 +238,13 @@ async def _bring(view: JobView, submit: Submit, scope: Scope) -> _Judged:
     if submit.end is not None and submit.end.status != "SUCCESS":
         return None
     try:
-        if await home_of(submit) is not None:
+        if await collected_result(view) is not None:
             return None
-        result = await bring_home(view, scope)
+        result = await collect_result(view, scope)
     except (JobFailed, OutputsExpired) as error:
         return "failed", error.message
     if result is None:
         return None
     if result.damaged:
         return "NOT collected", summary_of(result)
-    return "collected", ", ".join(media.uri for media in result.outputs) or result.manifest
+    return "collected", ", ".join(media.uri for media in result.outputs) or result.record

@@ -29,8 +29,8 @@ LARGEST_ENTRY: Final = 128 * 1024
 keeps SQLite's lock for a short time, and a reader's page of a hundred entries within some megabytes."""
 
 LINGER: Final = 0.2
-"""Seconds for which an answer or an end waits for others that share its entry, where other jobs are under way. Nothing
-that pays waits for them."""
+"""Seconds for which an answer, an end or a result waits for others that share its entry, where other jobs are under
+way. Nothing that pays waits for them."""
 
 SPACING: Final = 0.03
 """Seconds between the beginnings of two entries: what is recorded in a burst shares entries, and what comes alone
@@ -42,7 +42,7 @@ _LONGEST_PAUSE: Final = 0.2
 _RIVAL_SECONDS: Final = 3.0
 """For how long a process that has appended is expected to append again."""
 _PROMPT: Final = 0
-_LATER: Final = {"answer": 1, "end": 2}
+_LATER: Final = {"answer": 1, "end": 2, "result": 2}
 
 
 class EntryRefused(JournalError):

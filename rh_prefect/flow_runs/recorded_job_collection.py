@@ -18,9 +18,9 @@ from rh_prefect.flow_runs.queries import is_flow_run, journal_of, scope_named
 from rh_prefect.jobs.accounts.poller import is_settled
 from rh_prefect.jobs.engine import engine_for
 from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit, split_job
-from rh_prefect.jobs.journal.record_types import End, Intent
+from rh_prefect.jobs.journal.record_types import End, Intent, ResultRecord
 from rh_prefect.jobs.journal.scope import Scope
-from rh_prefect.jobs.outputs import manifest as manifests
+from rh_prefect.jobs.outputs import stored_result
 from rh_prefect.jobs.outputs.result import Result, broken_end, end_of
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
@@ -99,27 +99,23 @@ async def store_of(intent: Intent) -> MediaStore:
     return MediaStorage(url=intent.store, options=SecretDict(get_settings().storage_options)).get_store()
 
 
-async def bring_home(view: JobView, scope: Scope) -> Result | None:
+async def collect_result(view: JobView, scope: Scope) -> Result | None:
     """Downloads the results of a paid job on the loop thread, and submits nothing; returns None if nothing was paid."""
     if view.last is None:
         return None
     intent = view.last.intent
     store = await store_of(intent)
-    known = await _at_home(view.last, store)
-    if known is not None:
-        return known
     engine = engine_for([await RECORDED.for_intent(intent)], settings=get_settings(), find=RECORDED.find)
     return await engine.collect(intent, view.key, scope=scope, store=store, observer=RunObserver(_log, None))
 
 
-async def home_of(submit: Submit) -> Result | None:
-    """Returns the result of a task if an earlier run has collected it; sends no request to RunningHub."""
-    return await _at_home(submit, await store_of(submit.intent))
-
-
-async def _at_home(submit: Submit, store: MediaStore) -> Result | None:
-    name = manifests.manifest_name(submit.intent.base, submit.task_id or "")
-    known = await asyncio.to_thread(manifests.read, store, name)
-    if known is None or not await asyncio.to_thread(manifests.is_complete, store, known):
+async def collected_result(view: JobView) -> Result | None:
+    """Returns the result of a job if an earlier run has collected it; sends no request to RunningHub."""
+    if view.last is None:
         return None
-    return known.result(store)
+    intent = view.last.intent
+    store, task = await store_of(intent), ResultRecord(task_id=view.last.task_id or "", base=intent.base)
+    stored = await asyncio.to_thread(stored_result.read, store, stored_result.name_of(task))
+    if stored is None or not await asyncio.to_thread(stored_result.is_whole, store, stored):
+        return None
+    return stored.result(store)

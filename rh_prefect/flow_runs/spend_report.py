@@ -1,7 +1,7 @@
-"""Computes the cost of each task, counted once, from the journals of all runs and the manifests of a storage.
+"""Computes the cost of each task, counted once, from the journals of all runs and the results in a storage.
 
-The journals know of what failed, was cancelled, was lost or was an earlier attempt. The manifests outlive the journals,
-which are deleted with their flow runs.
+The journals know of what failed, was cancelled, was lost or was an earlier attempt. The stored results
+outlive the journals, which are deleted with their flow runs.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from rh_prefect.flow_runs.queries import find_flow_runs
 from rh_prefect.jobs.journal.costs import COINS, Charge, Costs, charge_of
 from rh_prefect.jobs.journal.job_records import Submit, jobs_of
 from rh_prefect.jobs.journal.journal import FolderJournal, Journal, UnreadableRecord, folder_scopes
-from rh_prefect.jobs.outputs import manifest
-from rh_prefect.jobs.outputs.manifest import Manifest
+from rh_prefect.jobs.journal.record_types import Intent
+from rh_prefect.jobs.outputs import stored_result
+from rh_prefect.jobs.outputs.stored_result import StoredResult
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import shown_url
 from rh_prefect.pipelines.run_ledger import RecordsPlace, read_places
@@ -77,17 +78,17 @@ async def charges(store: MediaStore, *, with_prefect: bool, journal_url: str, re
     other away.
 
     Args:
-        store: Whose manifests are read.
+        store: Whose results are read.
         with_prefect: Whether there is a Prefect API, which holds the journals of flow runs.
         journal_url: Where the journals of named scopes are.
         records: Where the works of pipelines are recorded; None for the storage.
     """
     works = (records or store.url).rstrip("/")
     reader = _Reader(works)
-    places = [reader.read_works(works, store), reader.read_scopes(journal_url), reader.read_manifests(store)]
+    places = [reader.read_works(works, store), reader.read_scopes(journal_url), reader.read_results(store)]
     await asyncio.gather(*places, *([reader.read_flow_runs()] if with_prefect else []))
     await reader.read_other_works()
-    return Charges(tuple(once_each(reader.recorded, reader.from_manifests)), reader.unread)
+    return Charges(tuple(once_each(reader.recorded, reader.from_results)), reader.unread)
 
 
 class _Reader:
@@ -95,13 +96,13 @@ class _Reader:
 
     Attributes:
         recorded: The charges in the journals.
-        from_manifests: The charges in the manifests.
+        from_results: The charges in the stored results.
         unread: Why places could not be read, by their names.
     """
 
     def __init__(self, works: str) -> None:
         self.recorded: list[TaskCharge] = []
-        self.from_manifests: list[TaskCharge] = []
+        self.from_results: list[TaskCharge] = []
         self.unread: dict[str, str] = {}
         self._works = works
         self._places: dict[str, RecordsPlace] = {}
@@ -162,14 +163,14 @@ class _Reader:
         else:
             await self.read_works(place.url, store)
 
-    async def read_manifests(self, store: MediaStore) -> None:
-        """Reads all manifests of a storage."""
+    async def read_results(self, store: MediaStore) -> None:
+        """Reads all stored results of a storage."""
         try:
-            self.from_manifests = await asyncio.to_thread(
-                lambda: [_of_manifest(one, store) for one in manifest.read_all(store)]
+            self.from_results = await asyncio.to_thread(
+                lambda: [_of_result(one, store) for one in stored_result.read_all(store)]
             )
         except RunningHubError as error:
-            self.unread[f"manifests in {store.url}"] = error.message
+            self.unread[f"results in {store.url}"] = error.message
 
     async def _read_in_turn(self, journal: Journal) -> None:
         async with self._gate:
@@ -192,11 +193,11 @@ def _works_in(url: str) -> str:
     return f"works of pipelines in {shown_url(url)}"
 
 
-def once_each(recorded: Sequence[TaskCharge], from_manifests: Iterable[TaskCharge]) -> list[TaskCharge]:
-    """Merges the charges from journals and manifests, by task id."""
+def once_each(recorded: Sequence[TaskCharge], from_results: Iterable[TaskCharge]) -> list[TaskCharge]:
+    """Merges the charges from journals and stored results, by task id."""
     unnamed = [one for one in recorded if one.task_id is None]
     found: dict[tuple[str, str], TaskCharge] = {}
-    for one in (*recorded, *from_manifests):
+    for one in (*recorded, *from_results):
         if one.task_id is None:
             continue
         known = found.setdefault((one.site, one.task_id), one)
@@ -219,7 +220,7 @@ def _of_submit(scope: str, submit: Submit) -> TaskCharge | None:
     charge, intent = charge_of(submit), submit.intent
     if charge is None:
         return None
-    is_work = bool(intent.flow_run)
+    pipeline, step = _step_of(intent)
     return TaskCharge(
         run=intent.flow_run or scope,
         model=intent.model,
@@ -229,15 +230,21 @@ def _of_submit(scope: str, submit: Submit) -> TaskCharge | None:
         site=intent.site,
         task_id=submit.task_id or submit.late_task_id,
         store=intent.store,
-        pipeline=intent.flow if is_work else "",
-        step=(intent.label or "").partition(", take ")[0] if is_work else "",
+        pipeline=pipeline,
+        step=step,
     )
 
 
-def _of_manifest(one: Manifest, store: MediaStore) -> TaskCharge:
+def _step_of(one: Intent | StoredResult) -> tuple[str, str]:
+    """Returns the pipeline and the step of a work that runs share; empty texts for a job of one run."""
+    return (one.flow, (one.label or "").partition(", take ")[0]) if one.flow_run else ("", "")
+
+
+def _of_result(one: StoredResult, store: MediaStore) -> TaskCharge:
+    pipeline, step = _step_of(one)
     costs = Costs.of(one.cost, one.currency)
     return TaskCharge(
-        run=one.job.rpartition("/")[0],
+        run=one.flow_run or one.job.rpartition("/")[0],
         model=one.model,
         account=one.account,
         at=one.ended_at,
@@ -245,4 +252,6 @@ def _of_manifest(one: Manifest, store: MediaStore) -> TaskCharge:
         site=one.site,
         task_id=one.task_id,
         store=store.url,
+        pipeline=pipeline,
+        step=step,
     )

@@ -31,7 +31,7 @@ from rh_prefect.flow_runs.job_progress import run_logger
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.prefect_internals import is_retried_in_process, pause_keys
 from rh_prefect.flow_runs.queries import read_flow_run
-from rh_prefect.flow_runs.recorded_job_collection import bring_home, records_of
+from rh_prefect.flow_runs.recorded_job_collection import collect_result, records_of
 from rh_prefect.jobs.engine import JobEngine, Reused
 from rh_prefect.jobs.job_context import JobCall
 from rh_prefect.jobs.journal.job_records import read_job, split_job
@@ -125,7 +125,7 @@ class SuspendGroup:
         ticket = await engine.submit(request, call)
         if isinstance(ticket, Reused):
             return ticket.result
-        left = await self.follow(ticket.work, ticket.accepted, lambda: engine.advance(ticket))
+        left = await self.follow(ticket.work, ticket.stage, lambda: engine.advance(ticket))
         return left if isinstance(left, PendingTask) else await engine.complete(ticket)
 
     async def follow(
@@ -368,7 +368,7 @@ async def wait_for(task: PendingTask) -> Result:
 
 async def _collect(task: PendingTask, scope: Scope) -> Result:
     view = await read_job(scope.journal, split_job(task.job)[1])
-    result = await bring_home(view, scope)
+    result = await collect_result(view, scope)
     if result is None:
         raise JournalError(f"{task.job}: its task {task.task_id} is no longer recorded. Nothing was paid.")
     return result

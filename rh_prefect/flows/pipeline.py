@@ -280,7 +280,7 @@ async def _prepare(
         has_ended=has_ended,
     )
     tools = Tools(
-        runner=WorkRunner(engine, works, settings=settings, pipeline=pipeline.name, has_ended=has_ended),
+        runner=WorkRunner(engine, works, pipeline=pipeline.name, has_ended=has_ended),
         edits=edits,
         names=SavedNames(url, store, options=store.options_for(url), pipeline=pipeline.name),
         known=StoredWorks(works, edits, store, rounds=rounds, cache=cache_of(works, settings), run=scope.journal),

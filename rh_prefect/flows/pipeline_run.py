@@ -45,6 +45,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.call_builder import files_that_stand_in, has_all_ids, known_values, work_call
 from rh_prefect.pipelines.document import visible
+from rh_prefect.pipelines.known_works import counts_as
 from rh_prefect.pipelines.last_run import LastRuns
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
@@ -597,13 +598,6 @@ class PipelineRun:
     async def _paid_step(self, instance: Instance) -> None:
         if await self._restore(instance):
             return
-        missing = next((work for work in instance.works if work.state == "!"), None)
-        if missing is not None:
-            raise MediaError(
-                f"{instance.address}: its result was paid for, but its files are no longer in "
-                f"{self._tools.store.url}. Nothing was paid in this run. What to do: restore the files, "
-                "or run again with --retake for a new result."
-            )
         works = [work for work in instance.works if work.state != "="]
         if self._group is not None:
             await LOOP.call(self._group.expect(len(works)))
@@ -627,11 +621,19 @@ class PipelineRun:
         if result is None:
             self._left.add(instance.address)
             return
-        home = result.home
+        record = result.record
         if result.is_new:
             self.outcome.new_steps.add(instance.address)
             self._paid_items.add(instance.top_item)
-        known = KnownWork("=", result.files, home.texts, home.value, home.cost, task_id=home.task_id)
+        known = KnownWork(
+            "=",
+            result.files,
+            record.texts,
+            record.value,
+            record.cost,
+            task_id=record.task_id,
+            counts_as=counts_as(record, result.files),
+        )
         self._known.add(work.key, call.shape, known)
 
     async def _result_of(self, work_call: WorkCall) -> WorkResult | None:
@@ -678,9 +680,10 @@ class PipelineRun:
             self.outcome.new_steps.add(instance.address)
         texts = () if output.result.text is None else (output.result.text,)
         files = () if output.file is None else (output.file,)
-        first = output.result.file.sha256 if output.result.file is not None else ""
+        first = output.result.file
+        stands = {file.sha256: first.sha256 for file in files if first is not None and first.sha256 != file.sha256}
         for work in instance.works:
-            self._known.add(work.key, "", KnownWork("=", files, texts, counts_as=first), is_edit=True)
+            self._known.add(work.key, "", KnownWork("=", files, texts, counts_as=stands), is_edit=True)
         self._there.add(instance.address)
 
     async def _restore(self, instance: Instance) -> bool:

@@ -27,9 +27,9 @@ from rh_prefect.jobs.journal.record_types import Answer, Intent
 from rh_prefect.jobs.journal.scope import FolderScope, Scope
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options, Request
-from rh_prefect.jobs.outputs import manifest as manifests
-from rh_prefect.jobs.outputs.manifest import Manifest
+from rh_prefect.jobs.outputs import stored_result
 from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.jobs.outputs.stored_result import StoredResult
 from rh_prefect.jobs.run_cancellation import cancel_submission
 from rh_prefect.media.store import MediaStore
 from rh_prefect.tasks.generate import prepare_call
@@ -97,7 +97,7 @@ class Handle:
                 await asyncio.wait([work])
 
     async def _newest(self) -> Submit | None:
-        """The job's newest submission; None where the result comes from an earlier job's manifest."""
+        """The job's newest submission; None where the result is an earlier job's."""
         view = await self._records.view()
         return view.last if any(one.task_id == self.task_id for one in view.submits) else None
 
@@ -192,7 +192,7 @@ async def attach(task_id: str, *, credentials: str | None, storage: str | None, 
         )
     engine = await load_engine(credentials)
     store = await load_storage(storage)
-    known = await asyncio.to_thread(_manifest_of, store, task_id)
+    known = await asyncio.to_thread(_result_of, store, task_id)
     # What is in the storage already needs no account; any of them will do for the record.
     paid_on = engine.pool.members[0] if known is not None else await engine.pool.find_owner(task_id)
     scope, observer = _attached_scope(), run_observer()
@@ -218,7 +218,7 @@ async def _fetch(
     scope: FolderScope,
     store: MediaStore,
     observer: Observer,
-    known: Manifest | None,
+    known: StoredResult | None,
 ) -> Result:
     if known is not None:
         return known.result(store)
@@ -228,10 +228,10 @@ async def _fetch(
     return result
 
 
-def _manifest_of(store: MediaStore, task_id: str) -> Manifest | None:
-    """Returns the stored manifest of a task, of whichever job: a second download would count twice in `spend`."""
-    names = [name for name in store.list(manifests.FOLDER) if name.endswith(f"/{task_id}.json")]
-    found = (manifests.read(store, name) for name in names)
+def _result_of(store: MediaStore, task_id: str) -> StoredResult | None:
+    """Returns the stored result of a task, of whichever job: a second download would count twice in `spend`."""
+    names = [name for name in store.list(stored_result.FOLDER) if name.endswith(f"/{task_id}.json")]
+    found = (stored_result.read(store, name) for name in names)
     return next((one for one in found if one is not None), None)
 
 

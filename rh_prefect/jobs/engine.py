@@ -7,7 +7,7 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias, assert_never, cast
+from typing import Any, TypeAlias, assert_never, cast
 
 from rh_prefect.caches_and_locks import LruCache, LruSet, SharedTasks
 from rh_prefect.client.connections import chance
@@ -16,7 +16,7 @@ from rh_prefect.errors import SubmissionUnknown
 from rh_prefect.jobs.accounts.account import Member, is_native
 from rh_prefect.jobs.accounts.account_slot import SlotLease
 from rh_prefect.jobs.accounts.pool import Pool
-from rh_prefect.jobs.delivery import RunDelivery
+from rh_prefect.jobs.delivery import Delivered, Delivery
 from rh_prefect.jobs.download_folder import StoreChecks
 from rh_prefect.jobs.events import Observer, Silent, event_of
 from rh_prefect.jobs.job_context import Callback, JobCall, JobContext, Services, callback_of
@@ -31,9 +31,9 @@ from rh_prefect.jobs.journal.scope import OpenScopes, Scope
 from rh_prefect.jobs.journal.spool import Spool
 from rh_prefect.jobs.lifecycle_step_types import Accepted, Ended, Finished, Stage
 from rh_prefect.jobs.options import Options, Request, policy_of
-from rh_prefect.jobs.outputs import manifest as manifests
-from rh_prefect.jobs.outputs.manifest import Manifest
+from rh_prefect.jobs.outputs import stored_result
 from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.jobs.outputs.stored_result import StoredResult
 from rh_prefect.jobs.requests.graph_request import app_request, native_request, quick_create_request, workflow_request
 from rh_prefect.jobs.requests.input_identification import Inputs
 from rh_prefect.jobs.requests.request_preparation import JobRequest, as_recorded, custom_request, prepare_request
@@ -52,12 +52,12 @@ class Submitted:
 
     Attributes:
         work: Continues the job.
-        accepted: The submission.
+        stage: The submission, or the result that an earlier attempt has recorded.
         context: The job as the caller wants it; of concurrent calls of one job, each may want another storage.
     """
 
     work: StepExecutor
-    accepted: Accepted
+    stage: Accepted | Finished
     context: JobContext
 
     @property
@@ -66,14 +66,11 @@ class Submitted:
         return self.context.job
 
     @property
-    def n(self) -> int:
-        """The number of the submission."""
-        return self.accepted.submit.n
-
-    @property
     def task_id(self) -> str:
         """RunningHub's task id."""
-        return self.accepted.submit.task_id or ""
+        if isinstance(self.stage, Finished):
+            return _result_of(self.stage).task_id
+        return self.stage.submit.task_id or ""
 
     def release(self) -> None:
         """Releases the slot without completing the job."""
@@ -133,7 +130,6 @@ class JobEngine:
         self._claimed_keys: LruSet[tuple[str, str]] = LruSet(20_000)
         self._inputs: LruCache[tuple[str, str], Inputs] = LruCache(50)
         self._scopes = OpenScopes()
-        self._delivery = RunDelivery(self._scratch / "parts", grace=settings.grace_seconds)
 
     async def open(self, scope: Scope, store: MediaStore) -> bool:
         """Checks a scope before the first payment of an attempt; see `OpenScopes.open`."""
@@ -175,9 +171,9 @@ class JobEngine:
         prepared = await self.prepare(request, scope, store, options.label)
         prepared = await as_recorded(prepared, journal=scope.journal, key=options.key)
         if options.reuse == "always":
-            manifest = await self._reusable(prepared, scope, store, options)
-            if manifest is not None:
-                return _reused(manifest, prepared, call)
+            stored = await self._reusable(prepared, scope, store, options)
+            if stored is not None:
+                return _reused(stored, prepared, call)
             prepared = prepared.with_graph() if options.key is None else prepared
         call_job = await self._find(prepared, scope, store, call.caller, options)
         equal = (scope.journal.scope, prepared.request_id)
@@ -246,9 +242,13 @@ class JobEngine:
         context = self._context(JobRequest.of(intent), call, CallJob(key))
         work = StepExecutor(context)
         stage = await work.advance()
-        if isinstance(stage, Accepted):
-            return await self.complete(Submitted(work, stage, context))
-        return None  # no task is known
+        if isinstance(stage, Ended) or (isinstance(stage, Finished) and stage.result is None):
+            return None  # no task is known
+        return await self.complete(Submitted(work, stage, context))
+
+    def delivery(self, **more: Any) -> Delivery:
+        """Makes the delivery of a work; see `Delivery`."""
+        return Delivery(self._scratch / "parts", self._settings.grace_seconds, **more)
 
     def _context(self, request: JobRequest, call: JobCall, call_job: CallJob) -> JobContext:
         records = JobRecords(call.scope.journal, call_job.key)
@@ -267,7 +267,7 @@ class JobEngine:
             lease=SlotLease(pool, pool.exclusions(call.scope), model=request.model, job=records.name),
             services=self.services,
             spending=spend_tracker_of(call.scope.journal, attempt=call.scope.calls.number),
-            delivery=self._delivery,
+            delivery=self.delivery(),
             options=call.options,
             caller=call.caller,
             order=call_job.order,
@@ -279,8 +279,8 @@ class JobEngine:
         await self.listen_for_ends(context.scope)
         work = StepExecutor(context)
         stage = await work.advance()
-        if not isinstance(stage, Accepted):
-            raise AssertionError(f"{context.job}: a job of a run has no recorded result, so {stage} cannot come first")
+        if isinstance(stage, Ended):
+            raise AssertionError(f"{context.job}: the end of a task cannot be its first stage")
         return Submitted(work, stage, context)
 
     async def listen_for_ends(self, scope: Scope) -> None:
@@ -293,19 +293,19 @@ class JobEngine:
         # A cancelled call keeps the slot: concurrent calls for other storages share the wait, which releases it.
         work, context = ticket.work, ticket.context
         is_shared = context.store.identity == work.context.store.identity
-        stage: Stage = ticket.accepted
+        stage: Stage = ticket.stage
         while not isinstance(stage, Finished if is_shared else Ended | Finished):
             stage = await self.advance(ticket)
         ticket.release()  # its end may be another process's, so that this one has not waited
         if isinstance(stage, Finished) and is_shared:
-            return cast(Result, stage.result)
+            return _result_of(stage)
         # The task has ended, so that its outputs are only collected again, into the other storage.
         collects = replace(context, policy=replace(context.policy, may_submit=False))
-        return cast(Result, await StepExecutor(collects).finish())
+        return _result_of(await StepExecutor(collects).finish())
 
     async def _reusable(
         self, request: JobRequest, scope: Scope, store: MediaStore, options: Options
-    ) -> Manifest | None:
+    ) -> StoredResult | None:
         """Returns the finished job whose result a call reuses: the recorded or the newest one, or None."""
         key = reused_key(request.with_graph().request_id) if options.key is None else request.key(options.key)
         await self.open(scope, store)
@@ -314,17 +314,14 @@ class JobEngine:
         if view.submits:
             return None  # this run has paid for its own result
         if view.reused is None:
-            manifest = await asyncio.to_thread(manifests.find, store, request.base, request.graph)
-            if manifest is None or await records.reuse(ReusedRecord(manifest=manifest.name)):
-                return manifest
+            found = await asyncio.to_thread(stored_result.find, store, request.base, request.graph)
+            if found is None or await records.reuse(ReusedRecord(stored=stored_result.name_of(found))):
+                return found
             view = await records.view()
-        chosen = view.reused.manifest if view.reused is not None else ""
-        manifest = await asyncio.to_thread(manifests.read, store, chosen)
-        return (
-            manifest
-            if manifest is not None and await asyncio.to_thread(manifests.is_complete, store, manifest)
-            else None
-        )
+        chosen = view.reused.stored if view.reused is not None else ""
+        found = await asyncio.to_thread(stored_result.read, store, chosen)
+        is_whole = found is not None and await asyncio.to_thread(stored_result.is_whole, store, found)
+        return found if is_whole else None
 
     async def _find(
         self, request: JobRequest, scope: Scope, store: MediaStore, caller: Caller, options: Options
@@ -457,9 +454,13 @@ def _name(context: JobContext) -> tuple[str, str]:
     return context.scope.journal.scope, context.key
 
 
-def _reused(manifest: Manifest, request: JobRequest, call: JobCall) -> Reused:
-    result = manifest.result(call.store, reused=True).model_copy(update={"label": call.options.label})
-    message = f"taken from {result.manifest}; nothing was paid"
+def _result_of(stage: Finished) -> Result:
+    return cast(Delivered, stage.result).result
+
+
+def _reused(stored: StoredResult, request: JobRequest, call: JobCall) -> Reused:
+    result = stored.result(call.store, reused=True).model_copy(update={"label": call.options.label})
+    message = f"taken from {result.record}; nothing was paid"
     call.observer.notify(event_of(result, message=message, prompt=request.prompt))
     return Reused(result)
 

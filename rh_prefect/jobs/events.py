@@ -114,7 +114,7 @@ def event_of(result: Result, *, message: str, prompt: str, costs: Costs | None =
         costs=costs,
         queued_seconds=result.queued_seconds,
         run_seconds=result.run_seconds,
-        output=result.outputs[0].uri if result.outputs else result.manifest,
+        output=result.outputs[0].uri if result.outputs else result.record,
         prompt=prompt,
     )
 

@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -19,7 +19,7 @@ from rh_prefect.jobs.events import JobEvent, JobEventState, Observer, Silent
 from rh_prefect.jobs.journal.budget import SpendTracker
 from rh_prefect.jobs.journal.call_assignment import Caller
 from rh_prefect.jobs.journal.costs import Costs
-from rh_prefect.jobs.journal.job_records import JobRecords, Submit
+from rh_prefect.jobs.journal.job_records import JobRecords
 from rh_prefect.jobs.journal.process_identity import current_owner, uptime
 from rh_prefect.jobs.journal.record_types import Intent
 from rh_prefect.jobs.journal.scope import Scope
@@ -30,6 +30,9 @@ from rh_prefect.jobs.requests.request_preparation import JobRequest
 from rh_prefect.jobs.run_cancellation import REMEMBER, CancelWatch
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
+
+if TYPE_CHECKING:
+    from rh_prefect.jobs.delivery import Delivery
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,200}")
 
@@ -150,31 +153,6 @@ class Services:
     submit_timeout: float = 60.0
 
 
-class Delivery(Protocol):
-    """Brings the outputs of a work into the storage, and records its result."""
-
-    async def read(self, context: JobContext) -> Any:
-        """Returns the recorded result; None where there is none."""
-        ...
-
-    async def publish(self, context: JobContext, submit: Submit, *, first_time: bool) -> Any:
-        """Downloads and publishes the outputs of a submission that has ended.
-
-        Args:
-            context: The work.
-            submit: The submission, with its end.
-            first_time: Whether its outputs cannot have been published before.
-
-        Returns:
-            The result, or `Invalid` where the answer does not have the required structure.
-        """
-        ...
-
-    async def record(self, context: JobContext, result: Any) -> Any:
-        """Records the result, unless one is recorded; returns the recorded one."""
-        ...
-
-
 @dataclass(frozen=True)
 class JobContext:
     """One work that a call is for, with what is needed to submit and to complete it.
@@ -189,7 +167,7 @@ class JobContext:
         lease: The account that pays, and the job's slot there.
         services: The objects that it shares with other jobs.
         spending: The costs of its scope.
-        delivery: Publishes its outputs.
+        delivery: Publishes its outputs, and records its result.
         options: How to run it.
         caller: Who calls, and where in the run.
         order: Which of the calls with this request it is.

@@ -18,12 +18,14 @@ without a clock, a network or a journal:
 | answer n     | after it                                  | a ticket, `refused` or `unknown`           |
 | resolution n | by a person, or the late owner            | `adopted` with a task id, or `forgotten`   |
 | end n        | when the task is terminal, exclusively    | the outputs' links, or the failure; cost   |
-| result       | after the files are published             | the files; nothing else decides about it   |
+| result       | after the files are published             | the files, the cost; the work is done      |
 
 In the scope of one flow run, no other run waits for its works, and its claims need no notes: these steps do nothing
 there. The rules, in the order in which they apply:
 
 - The records have precedence. A ticket is queried, never submitted again; a recorded end is final.
+- An `end` with a success says that the work is paid for, and a `result` that it is done. Missing files of a result are
+  downloaded again; they never lead to a payment.
 - An intent without an answer is a POST in flight, or its owner has died; the process waits until this is decided.
 - An unknown answer stays unknown until a person, the late owner or the caller's own option resolves it.
 - No task is submitted that would exceed the run's budget; the budget never stops a work that has a ticket.

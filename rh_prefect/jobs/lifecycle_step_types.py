@@ -12,7 +12,7 @@ from rh_prefect.jobs.journal.record_types import Answer, End, Intent
 
 @dataclass(frozen=True, slots=True)
 class ReadResult:
-    """A step that reads the recorded result; its result is that, or None."""
+    """A step that reads the recorded result; its result is that, or None where there is none or a file is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,7 @@ class CancelTask:
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """A step that downloads and publishes the outputs; its result is the work's result, or an `Invalid`."""
+    """A step that downloads and publishes missing outputs; its result is the work's result, or an `Invalid`."""
 
     submit: Submit
     end: End

@@ -14,7 +14,7 @@ from rh_prefect.jobs.journal.process_identity import current_owner, is_surely_de
 from rh_prefect.jobs.journal.record_types import FORMAT_KEY, Answer, End, Intent, Link, Lost, Resolution
 from rh_prefect.jobs.journal.scope import begin_scope, is_empty
 from rh_prefect.jobs.journal.spool import Spool, Spooled
-from rh_prefect.jobs.outputs.manifest import Manifest, read_all
+from rh_prefect.jobs.outputs.stored_result import StoredResult, read_all
 from rh_prefect.media.store import MediaStore
 
 _log = logging.getLogger("rh_prefect")
@@ -153,7 +153,7 @@ async def orphans(journal: Journal, requested: Collection[str], *, attempt: int)
 
 
 async def recover(journal: Journal, store: MediaStore) -> list[str]:
-    """Records again the jobs of a scope for which its store has manifests.
+    """Records again the jobs of a scope for which its store has results.
 
     Args:
         journal: The scope's records.
@@ -163,56 +163,53 @@ async def recover(journal: Journal, store: MediaStore) -> list[str]:
         The keys of the jobs; empty if only the scope's format is recorded again.
 
     Raises:
-        InputError: The store has no manifest of this scope, and the scope's format was not deleted.
+        InputError: The store has no result of this scope, and the scope's format was not deleted.
     """
-    manifests = [
-        manifest
-        for manifest in await asyncio.to_thread(lambda: list(read_all(store)))
-        if manifest.job.startswith(f"{journal.scope}/")
-    ]
+    everything = await asyncio.to_thread(lambda: list(read_all(store)))
+    results = [one for one in everything if one.job.startswith(f"{journal.scope}/")]
     lacks_format = await journal.read(FORMAT_KEY) is None and not await is_empty(journal)
-    if not manifests and not lacks_format:
+    if not results and not lacks_format:
         raise InputError(
-            f"{store.url} has no manifest of a job of {journal.scope}; nothing was recorded. What to do: "
+            f"{store.url} has no result of a job of {journal.scope}; nothing was recorded. What to do: "
             "pass with --storage the name of the MediaStorage block that contains the run's outputs."
         )
     await begin_scope(journal)
-    for manifest in manifests:
-        intent, answer, end = _records(manifest, store)
-        records = JobRecords(journal, manifest.key)
+    for one in results:
+        intent, answer, end = _records(one, store)
+        records = JobRecords(journal, one.key)
         await records.intent(1, intent)
         await records.answer(1, answer)
         await records.end(1, end)
-    return [manifest.key for manifest in manifests]
+    return [one.key for one in results]
 
 
-def _records(manifest: Manifest, store: MediaStore) -> tuple[Intent, Answer, End]:
+def _records(one: StoredResult, store: MediaStore) -> tuple[Intent, Answer, End]:
     intent = Intent(
-        at=manifest.submitted_at,
+        at=one.submitted_at,
         owner=current_owner(),
-        account=manifest.account,
-        site=manifest.site,
+        account=one.account,
+        site=one.site,
         store=store.url,
-        model=manifest.model,
-        endpoint=manifest.endpoint,
-        payload=manifest.payload,
-        base=manifest.base,
-        address=manifest.address,
-        version=manifest.flow_version,
-        order=manifest.order,
-        label=manifest.label,
-        graph=manifest.graph,
+        model=one.model,
+        endpoint=one.endpoint,
+        payload=one.payload,
+        base=one.base,
+        address=one.address,
+        version=one.flow_version,
+        order=one.order,
+        label=one.label,
+        graph=one.graph,
     )
-    answer = Answer(at=manifest.submitted_at, outcome="ticket", task_id=manifest.task_id)
+    answer = Answer(at=one.submitted_at, outcome="ticket", task_id=one.task_id)
     end = End(
-        at=manifest.ended_at,
+        at=one.ended_at,
         status="SUCCESS",
-        task_id=manifest.task_id,
-        links=tuple(Link(text=text) for text in manifest.texts),
-        cost=manifest.cost,
-        currency=manifest.currency,
-        coins=manifest.coins,
-        queued_seconds=manifest.queued_seconds,
-        run_seconds=manifest.run_seconds,
+        task_id=one.task_id,
+        links=tuple(Link(text=text) for text in one.texts),
+        cost=one.cost,
+        currency=one.currency,
+        coins=one.coins,
+        queued_seconds=one.queued_seconds,
+        run_seconds=one.run_seconds,
     )
     return intent, answer, end

@@ -15,6 +15,7 @@ from rh_prefect.errors import (
     ConfigError,
     JobCancelled,
     JobTimeout,
+    JournalError,
     RunningHubError,
     SubmissionUnknown,
     TaskNotFound,
@@ -132,11 +133,11 @@ class StepExecutor:
                 self.release()
         return stage
 
-    async def finish(self) -> Any:
-        """Continues the work to its result, and returns that; see `advance`."""
+    async def finish(self) -> Finished:
+        """Continues the work to its last stage; see `advance`."""
         while not isinstance(stage := await self.advance(), Finished):
             pass
-        return stage.result
+        return stage
 
     def release(self) -> None:
         """Releases the slot, if the work holds one."""
@@ -182,7 +183,7 @@ class StepExecutor:
     async def _do(self, step: Step) -> Any:  # the class of each step documents the result
         match step:
             case ReadResult():
-                return await self.context.delivery.read(self.context)
+                return await self._read_result()
             case NoteWaiter():
                 return await self._records.note_waiter()
             case ReleaseWaiter():
@@ -239,17 +240,38 @@ class StepExecutor:
             case other:
                 assert_never(other)
 
+    async def _read_result(self) -> Any:
+        if self._is_unread:
+            return None  # nothing is recorded of a new job
+        delivery = self.context.delivery
+        if self._records.is_shared:
+            record = await self._records.read_result(delivery.shape)
+        else:  # one reading has all records of a job
+            await self._read_view()
+            self._is_unread, record = True, self._view.result
+        return None if record is None else await delivery.restore(self.context, record)
+
+    async def _read_view(self) -> None:
+        self._view = await self._submitter.read()
+        own = tuple(filter(self.context.policy.is_own, self._view.submits))
+        self._spending.take(replace(self._view, submits=own))
+
     async def _read_submission(self, n: int) -> Submit | None:
         known = self._view.find(n)
         if known is not None and known.state in ("refused", "forgotten"):
             return known  # final, and a work may have hundreds of refusals
         # If another process has recorded the work meanwhile, the claim fails and the work is read then.
         if not self._is_unread:
-            self._view = await self._submitter.read()
+            await self._read_view()
         self._is_unread, self._first_time = False, self._first_time or (n == 1 and not self._view.submits)
-        own = tuple(filter(self.context.policy.is_own, self._view.submits))
-        self._spending.take(replace(self._view, submits=own))
-        return self._view.find(n)
+        found, recorded = self._view.find(n), self.context.delivery.recorded
+        if found is None and recorded is not None and n <= recorded.n:
+            raise JournalError(
+                f"{self.context.policy.title}: its result was paid for (task {recorded.task_id}), but its files are "
+                "not in the storage, and the record of its submission was deleted. Nothing was paid. What to do: "
+                f"put the files back, or {self.context.policy.another_task or 'use another label for a new result'}."
+            )
+        return found
 
     async def _publish(self, submit: Submit, end: End) -> Any:
         self.context.notify("collecting", "downloads its outputs", task_id=submit.task_id)

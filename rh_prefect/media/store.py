@@ -247,15 +247,19 @@ class MediaStore:
 
     def list(self, folder: str = "") -> list[str]:
         """The names of all files below a folder, sorted; empty if the folder does not exist."""
+        return sorted(self.sizes(folder))
+
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """The sizes in bytes of all files below a folder, by name; empty if the folder does not exist."""
         with as_store_error(f"list {folder or 'files'}", self._shown, options=self._options):
             fs, root = self._filesystem()
             top = f"{root}/{check_name(folder.rstrip('/'))}" if folder else root
             # A missing bucket must be reported; a missing folder is an empty one.
             if self.protocol != "s3" and not fs.exists(top):
-                return []
-            start = len(root) + 1
-            found = (str(path) for path in fs.find(top))
-            return sorted(path[start:] for path in found if path.startswith(f"{top}/") and not path.endswith(PART))
+                return {}
+            start, found = len(root) + 1, fs.find(top, detail=True)
+            sizes = {str(path): int(info["size"] or 0) for path, info in found.items()}
+            return {p[start:]: size for p, size in sizes.items() if p.startswith(f"{top}/") and not p.endswith(PART)}
 
     def delete(self, name: str) -> None:
         """Deletes a file; a missing file is not an error."""

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import sqlite3
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,9 +14,11 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from rh_prefect.jobs.journal.job_records import JobView, Submit
+from rh_prefect.jobs.journal.job_records import JobView, Submit, result_key
 from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.jobs.journal.process_identity import is_surely_dead
+from rh_prefect.jobs.journal.record_types import ResultRecord
+from rh_prefect.jobs.outputs import stored_result
 from rh_prefect.local_files import create, make_folder
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
@@ -26,10 +28,8 @@ from rh_prefect.pipelines.rounds import COMMAND_LINE, Rounds
 from rh_prefect.pipelines.stored_edits import FILES, EditResult, EditResults, open_edits
 from rh_prefect.pipelines.works_store import (
     FOLDER,
-    Home,
     WorksJournal,
     choose_new_take,
-    home_key,
     next_take,
     records_url,
 )
@@ -40,11 +40,12 @@ T = TypeVar("T")
 MOST_CACHED = 200_000
 """How many results are kept, about 1 kB each; the oldest copies are deleted first."""
 
-_TABLE = "CREATE TABLE IF NOT EXISTS homes (place TEXT, key TEXT, record TEXT, UNIQUE (place, key))"
+_TABLE = "CREATE TABLE IF NOT EXISTS results (place TEXT, key TEXT, record TEXT, UNIQUE (place, key))"
+_DELETE_OLDEST = "DELETE FROM results WHERE rowid <= (SELECT max(rowid) FROM results) - ?"
 _log = logging.getLogger("rh_prefect")
 
 
-class HomeCache:
+class ResultCache:
     """The cached results, in one SQLite file. A recorded result never changes, but its record can be deleted.
 
     `StoredWorks` uses a copy only while the result's files exist, and keeps none of a result without files. If the file
@@ -63,27 +64,27 @@ class HomeCache:
         self._place = place
         self._most = most
 
-    def read(self, keys: Sequence[str]) -> dict[str, Home]:
+    def read(self, keys: Sequence[str]) -> dict[str, ResultRecord]:
         """Reads results; returns those in the cache, by key."""
 
         def read(database: sqlite3.Connection) -> list[tuple[str, str]]:
-            query = "SELECT key, record FROM homes WHERE place = ? AND key IN (SELECT value FROM json_each(?))"
+            query = "SELECT key, record FROM results WHERE place = ? AND key IN (SELECT value FROM json_each(?))"
             return database.execute(query, (self._place, json.dumps(keys))).fetchall()
 
-        found: dict[str, Home] = {}
+        found: dict[str, ResultRecord] = {}
         for key, record in self._use(read) or ():
             with suppress(ValidationError):  # another version wrote it
-                found[key] = Home.model_validate_json(record)
+                found[key] = ResultRecord.model_validate_json(record)
         return found
 
-    def write(self, homes: Mapping[str, Home]) -> None:
+    def write(self, results: Mapping[str, ResultRecord]) -> None:
         """Adds results to the cache."""
-        rows = [(self._place, key, home.model_dump_json()) for key, home in homes.items()]
+        rows = [(self._place, key, result.model_dump_json()) for key, result in results.items()]
 
         def write(database: sqlite3.Connection) -> None:
             with database:
-                database.executemany("INSERT OR REPLACE INTO homes VALUES (?, ?, ?)", rows)
-                database.execute("DELETE FROM homes WHERE rowid <= (SELECT max(rowid) FROM homes) - ?", (self._most,))
+                database.executemany("INSERT OR REPLACE INTO results VALUES (?, ?, ?)", rows)
+                database.execute(_DELETE_OLDEST, (self._most,))
 
         if rows:
             self._use(write)
@@ -119,7 +120,7 @@ class StoredWorks:
         store: MediaStore,
         *,
         rounds: Rounds,
-        cache: HomeCache | None = None,
+        cache: ResultCache | None = None,
         run: Journal | None = None,
     ) -> None:
         """Stores the arguments; reads nothing yet.
@@ -138,7 +139,7 @@ class StoredWorks:
         self._works = works
         self._edits = edits
         self._store = store
-        self._names: set[str] | None = None
+        self._sizes: dict[str, int] | None = None
         self._gate = asyncio.Semaphore(_AT_ONCE)
 
     @property
@@ -157,35 +158,47 @@ class StoredWorks:
             StoreError: The store cannot be read.
         """
         paid = list(dict.fromkeys(query for query in queries if not query.is_edit))
-        homes = await self._homes([home_key(query.work, query.shape) for query in paid])
+        results = await self._results([result_key(query.work, query.shape) for query in paid])
         edits = await self._edits.read_many({query.work: None for query in queries if query.is_edit})
-        if homes:
-            names = await self._list_files()
-            if not all(_has_files(home, names) for home in homes.values() if self._is_here(home)):
-                self._names = None  # another run may have made them since the last listing
-                await self._list_files()
-        begun = await self._begun([query for query in paid if home_key(query.work, query.shape) not in homes])
-        return [self._answer(query, homes, edits, begun) for query in queries]
+        again = await self._downloaded_again(results) if results else {}
+        begun = await self._begun([query for query in paid if result_key(query.work, query.shape) not in results])
+        return [self._answer(query, results, again, edits, begun) for query in queries]
 
-    async def _homes(self, keys: Sequence[str]) -> dict[str, Home]:
+    async def _results(self, keys: Sequence[str]) -> dict[str, ResultRecord]:
         if self._cache is None or not keys:
-            return await self._works.read_homes(dict.fromkeys(keys))
+            return await self._works.read_results(dict.fromkeys(keys))
         copies = await asyncio.to_thread(self._cache.read, keys)
         if copies:
-            names = await self._list_files()
-            copies = {key: home for key, home in copies.items() if self._is_here(home) and _has_files(home, names)}
-        read = await self._works.read_homes(key for key in dict.fromkeys(keys) if key not in copies)
-        await asyncio.to_thread(self._cache.write, {key: home for key, home in read.items() if home.outputs})
+            sizes = await self._list_files()
+            copies = {key: one for key, one in copies.items() if self._is_here(one) and _has_files(one, sizes)}
+        read = await self._works.read_results(key for key in dict.fromkeys(keys) if key not in copies)
+        await asyncio.to_thread(self._cache.write, {key: one for key, one in read.items() if one.outputs})
         return copies | read
 
-    async def _list_files(self) -> set[str]:
-        if self._names is None:
-            self._names = set(await asyncio.to_thread(self._store.list, FILES))
-        return self._names
+    async def _downloaded_again(self, results: Mapping[str, ResultRecord]) -> dict[str, ResultRecord]:
+        """Returns what the store has of the results whose recorded files are missing or short, by key."""
+        missing = await self._without_files(results)
+        if missing:
+            self._sizes = None  # another run may have made them since the last listing
+            missing = await self._without_files(missing)
+        names = {key: stored_result.name_of(one) for key, one in missing.items()}
+        reads = (asyncio.to_thread(stored_result.read, self._store, name) for name in names.values())
+        found = dict(zip(names, await asyncio.gather(*reads)))
+        sizes = await self._list_files()
+        return {key: one for key, one in found.items() if one is not None and _has_files(one, sizes)}
 
-    def _is_here(self, home: Home) -> bool:
+    async def _without_files(self, results: Mapping[str, ResultRecord]) -> dict[str, ResultRecord]:
+        sizes = await self._list_files()
+        return {key: one for key, one in results.items() if self._is_here(one) and not _has_files(one, sizes)}
+
+    async def _list_files(self) -> dict[str, int]:
+        if self._sizes is None:
+            self._sizes = await asyncio.to_thread(self._store.sizes, FILES)
+        return self._sizes
+
+    def _is_here(self, result: ResultRecord) -> bool:
         """Returns whether a result's files are in this store, so that its listing has them."""
-        return home.store == self._store.url or self._works.is_beside(self._store)
+        return self._works.is_in(result, self._store)
 
     async def new_take(self, base: str, scope: str = "") -> int:
         """Finds a take number of a request that was never submitted."""
@@ -206,27 +219,35 @@ class StoredWorks:
         return await self._rounds.keep_takes(choice, takes)
 
     def _answer(
-        self, query: WorkQuery, homes: dict[str, Home], edits: dict[str, EditResult], begun: dict[WorkQuery, KnownWork]
+        self,
+        query: WorkQuery,
+        results: Mapping[str, ResultRecord],
+        again: Mapping[str, ResultRecord],
+        edits: Mapping[str, EditResult],
+        begun: Mapping[WorkQuery, KnownWork],
     ) -> KnownWork | None:
         if query.is_edit:
             result = edits.get(query.work)
             return None if result is None else self._edit(result)
-        home = homes.get(home_key(query.work, query.shape))
-        return begun.get(query) if home is None else self._home(query, home)
+        key = result_key(query.work, query.shape)
+        return self._known(query, results[key], again.get(key)) if key in results else begun.get(query)
 
-    def _home(self, query: WorkQuery, home: Home) -> KnownWork:
+    def _known(self, query: WorkQuery, record: ResultRecord, again: ResultRecord | None) -> KnownWork:
         # The files may lie in another store, which is read when they are needed.
-        is_whole = not self._is_here(home) or _has_files(home, self._names or ())
-        name = home_key(query.work, query.shape).removeprefix(f"{query.work}-")
+        is_here, there = self._is_here(record), again or record
+        is_whole = not is_here or _has_files(there, self._sizes or {})
+        outputs = stored_result.files_in(self._store.url if is_here else record.store, there.outputs)
+        name = result_key(query.work, query.shape).removeprefix(f"{query.work}-")
         return KnownWork(
             state="=" if is_whole else "!",
-            outputs=self._works.files_of(home, self._store),
-            texts=home.texts,
-            value=home.value,
-            cost=home.cost,
-            age=(datetime.now(UTC) - datetime.fromisoformat(home.at)).total_seconds(),
-            home=f"{self._works.url}/{FOLDER}/{query.work}/{name}.json",
-            task_id=home.task_id,
+            outputs=outputs,
+            texts=record.texts,
+            value=record.value,
+            cost=record.cost,
+            age=(datetime.now(UTC) - datetime.fromisoformat(record.at)).total_seconds(),
+            record=f"{self._works.url}/{FOLDER}/{query.work}/{name}.json",
+            task_id=record.task_id,
+            counts_as=counts_as(record, outputs),
         )
 
     def _edit(self, result: EditResult) -> KnownWork:
@@ -266,14 +287,20 @@ def open_records(store: MediaStore, settings: Settings, *, deployment: str = COM
     return StoredWorks(works, open_edits(store, settings), store, rounds=rounds, cache=cache_of(works, settings))
 
 
-def cache_of(works: WorksJournal, settings: Settings) -> HomeCache:
+def cache_of(works: WorksJournal, settings: Settings) -> ResultCache:
     """Returns this machine's cache of the results of some records."""
-    return HomeCache(settings.state_dir / "pipelines" / "homes.sqlite", works.scope)
+    return ResultCache(settings.state_dir / "pipelines" / "results.sqlite", works.scope)
 
 
-def _has_files(home: Home, names: Collection[str]) -> bool:
+def counts_as(record: ResultRecord, files: Sequence[Media]) -> dict[str, str]:
+    """Maps the hash of each file that RunningHub has given again, with other bytes, to the recorded one."""
+    pairs = zip(files, record.outputs)
+    return {file.sha256: first.sha256 for file, first in pairs if file.sha256 != first.sha256}
+
+
+def _has_files(result: ResultRecord, sizes: Mapping[str, int]) -> bool:
     """Returns whether a listing has all files of a result; results without files are not cached."""
-    return all(file.uri in names for file in home.outputs)
+    return all(sizes.get(file.uri) == file.size for file in result.outputs)
 
 
 def _state_of(submit: Submit, shape: str) -> KnownWork | None:

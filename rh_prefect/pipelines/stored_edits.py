@@ -235,19 +235,18 @@ def open_edits(store: MediaStore, settings: Settings) -> EditResults:
     return EditResults(url, store, options=store.options_for(url))
 
 
-def publish_content(store: MediaStore, path: Path, *, extension: str | None = None) -> tuple[Media, bool]:
+def publish_content(store: MediaStore, path: Path) -> tuple[Media, bool]:
     """Moves a file into a store under a name that is made of its content.
 
     Args:
         store: The store.
         path: The file; it may be gone afterwards.
-        extension: Of the name, with its dot; None: that of the file.
 
     Returns:
         The file, its name in the store as `uri`; and whether it was not there before.
     """
     described = store.describe(path, "described")
-    name = f"{FILES}/{described.sha256}{(path.suffix if extension is None else extension).lower()}"
+    name = f"{FILES}/{described.sha256}{path.suffix.lower()}"
     is_new = store.size(name) != described.size
     if is_new:
         store.take(path, name)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -20,29 +19,23 @@ from rh_prefect.errors import (
     JournalError,
     KeyRejected,
     MediaError,
-    OutputsExpired,
     RunningHubError,
     StoreError,
     TransportError,
 )
 from rh_prefect.jobs.accounts.account_slot import SlotLease
 from rh_prefect.jobs.accounts.limiter import Turn
-from rh_prefect.jobs.delivery import collector_for
-from rh_prefect.jobs.download_folder import part_file, remove
+from rh_prefect.jobs.delivery import Delivered
 from rh_prefect.jobs.engine import JobEngine
-from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.job_context import JobCall, JobContext
 from rh_prefect.jobs.journal.budget import spend_tracker_of
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.journal.identity import base_hash
 from rh_prefect.jobs.journal.job_records import JobRecords, Submit
-from rh_prefect.jobs.journal.record_types import End
-from rh_prefect.jobs.lifecycle import Invalid
+from rh_prefect.jobs.journal.record_types import End, ResultRecord
 from rh_prefect.jobs.lifecycle_step_types import Finished, Stage
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Request, policy_of
-from rh_prefect.jobs.outputs.collect import Collector, Names, extension_of_output
-from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.requests.request_preparation import JobRequest, as_recorded, replace_marks
 from rh_prefect.jobs.step_executor import StepExecutor
 from rh_prefect.media.media import Media
@@ -50,9 +43,8 @@ from rh_prefect.pipelines.plan.identity import work_id
 from rh_prefect.pipelines.rounds import HasEnded, no_evidence
 from rh_prefect.pipelines.run_ledger import WorksLedger
 from rh_prefect.pipelines.site_graphs import unread
-from rh_prefect.pipelines.stored_edits import publish_content
-from rh_prefect.pipelines.works_store import Home, WorksJournal
-from rh_prefect.settings import Settings
+from rh_prefect.pipelines.stored_edits import FILES
+from rh_prefect.pipelines.works_store import WorksJournal
 from rh_prefect.workflows import AppInput, GraphInput, WorkflowInput
 
 _log = logging.getLogger("rh_prefect")
@@ -100,13 +92,13 @@ class WorkResult:
 
     Attributes:
         work: The work.
-        home: What is recorded.
-        files: Its files, with their addresses.
+        record: What is recorded.
+        files: Its files, with their addresses. RunningHub may have given one again with other bytes than are recorded.
         is_new: Whether this flow run has paid for it.
     """
 
     work: str
-    home: Home
+    record: ResultRecord
     files: tuple[Media, ...]
     is_new: bool
 
@@ -153,7 +145,6 @@ class WorkRunner:
         engine: JobEngine,
         works: WorksJournal,
         *,
-        settings: Settings,
         pipeline: str = "",
         has_ended: HasEnded = no_evidence,
     ) -> None:
@@ -162,7 +153,6 @@ class WorkRunner:
         Args:
             engine: The accounts that may pay.
             works: The records of works, from `open_works`.
-            settings: This machine's state folder.
             pipeline: The pipeline's name, for the records.
             has_ended: Returns whether a flow run has certainly ended; it may wait for a work no more.
         """
@@ -170,7 +160,6 @@ class WorkRunner:
         self._engine = engine
         self._pipeline = pipeline
         self._works = works
-        self._settings = settings
         self._stages: SharedTasks[tuple[str, str, str], Stage] = SharedTasks()
         self._executors: WeakValueDictionary[tuple[str, str, str], StepExecutor] = WeakValueDictionary()
 
@@ -261,10 +250,19 @@ class WorkRunner:
         Args:
             work: The work.
             stage: Its last stage.
+
+        Raises:
+            MediaError: RunningHub delivered a file damaged.
         """
-        context, home = work.executor.context, cast(Home, stage.result)
-        files = self._works.files_of(home, context.store)
-        return WorkResult(context.key, home, files, home.flow_run == context.policy.run)
+        context, done = work.executor.context, cast(Delivered, stage.result)
+        if done.result.damaged:
+            file = done.result.damaged[0]
+            raise MediaError(
+                f"{context.policy.title}: task {done.record.task_id} was paid for, and {file.uri} is damaged "
+                f"({file.defect}): RunningHub gave it so each time. It is kept, and is not used. What to do: run again "
+                "within a day, which downloads it again at no cost; or pay for a new result with --retake."
+            )
+        return WorkResult(context.key, done.record, done.result.outputs, not done.result.reused)
 
     async def costs(self, call: JobCall) -> dict[str, Costs]:
         """Returns a flow run's payments for each work, by its id, including failed tasks and refused answers.
@@ -320,7 +318,14 @@ class WorkRunner:
             lease=SlotLease(pool, pool.exclusions(scope), model=request.model, job=records.name, turn=turn),
             services=engine.services,
             spending=spend_tracker_of(ledger, attempt=scope.calls.number),
-            delivery=SharedDelivery(self._works, work_call, settings=self._settings),
+            delivery=engine.delivery(
+                publish_file=named_by_content,
+                parse=work_call.parse,
+                shape=work_call.shape,
+                is_here=self._works.is_in,
+                advice="run again, which downloads it at no cost while RunningHub stores it, about a day. If a file "
+                "stays missing, run with --retake of this step, which pays for a new result.",
+            ),
             options=call.options,
             caller=call.caller,
             callback=engine.callback(request),
@@ -330,6 +335,8 @@ class WorkRunner:
 
 class SharedRecords(JobRecords):
     """One work's records that all runs share, and the notes of one run about it."""
+
+    is_shared = True
 
     def __init__(self, works: WorksJournal, work: str, ledger: WorksLedger, *, name: str, has_ended: HasEnded) -> None:
         """Refers to the records of a work; reads nothing.
@@ -386,137 +393,13 @@ class SharedRecords(JobRecords):
         return await self._ledger.has_waited(self.key, n)
 
 
-class SharedDelivery:
-    """Publishes files under names made of their content, and records the result that all runs share."""
-
-    def __init__(self, works: WorksJournal, work_call: WorkCall, *, settings: Settings) -> None:
-        """Takes a step's request for a work; nothing happens yet.
-
-        Args:
-            works: The records of works.
-            work_call: The step's request for a work.
-            settings: This machine's state folder.
-        """
-        self._works = works
-        self._work_call = work_call
-        self._settings = settings
-        self._end: End | None = None
-
-    async def read(self, context: JobContext) -> Home | None:
-        """Reads the result."""
-        return self._notified(context, await self._works.read_home(context.key, shape=self._work_call.shape))
-
-    async def record(self, context: JobContext, result: Home) -> Home:
-        """Records the result; returns the one that is recorded now."""
-        home = await self._works.create_home(context.key, result, shape=self._work_call.shape)
-        self._notified(context, home)
-        return home
-
-    async def publish(self, context: JobContext, submit: Submit, *, first_time: bool) -> Home | Invalid:  # noqa: ARG002
-        """Downloads, parses and publishes the outputs."""
-        self._end = submit.end
-        collector = await collector_for(
-            context,
-            submit,
-            WorkCollector,
-            folder=self._settings.state_dir / "parts",
-            grace=self._settings.grace_seconds,
-        )
-        collecting = collector.collect(
-            context.request, job=context.job, key=context.key, submit=submit, first_time=False
-        )
-        try:
-            result = await context.services.stores.storing(context.run_attempt, context.store, context.job, collecting)
-        except OutputsExpired as error:
-            raise _with_advice(
-                error,
-                "run again, which downloads it at no cost while RunningHub stores it, about a day. If a file stays "
-                "missing, run with --retake of this step, which pays for a new result.",
-            ) from error
-        if result.damaged:
-            file = result.damaged[0]
-            raise MediaError(
-                f"{context.policy.title}: task {submit.task_id} was paid for, and {file.uri} is damaged ("
-                f"{file.defect}): RunningHub gave it so each time. It is kept, and is not used. What to "
-                "do: run again within a day, which downloads it again at no cost; or pay for a new "
-                "result with --retake."
-            )
-        return self._home(context, submit, result)
-
-    def _home(self, context: JobContext, submit: Submit, result: Result) -> Home | Invalid:
-        value = None
-        if self._work_call.parse is not None:
-            try:
-                value = self._work_call.parse(result.text)
-            except ValueError as error:
-                return Invalid(str(error))
-        store = context.store
-        named = [(store.name_of(file.uri) or file.uri, file) for file in result.outputs]
-        return Home(
-            task_id=result.task_id,
-            n=submit.n,
-            flow_run=submit.intent.flow_run,
-            store=store.url,
-            outputs=tuple(file.model_copy(update={"uri": name}) for name, file in named),
-            texts=result.texts,
-            value=value,
-            cost=result.cost,
-            currency=result.currency,
-            coins=submit.end.coins if submit.end else None,
-        )
-
-    def _notified(self, context: JobContext, home: Home | None) -> Home | None:
-        """Notifies the observer of the result, which this run or another one has paid for."""
-        if home is None:
-            return None
-        is_own = home.flow_run == context.policy.run
-        names = [context.store.uri(file.uri) for file in home.outputs]
-        paid = context.spending.spent_on(context.key) or Costs.of(home.cost, home.currency)
-        costs = paid if is_own else Costs()
-        what = ", ".join(names) or f"{sum(map(len, home.texts))} characters of text"
-        ending = f"done: {what}; {costs}" if is_own else f"run {home.flow_run} has made it: {what}; nothing was paid"
-        event = JobEvent(
-            state="succeeded" if is_own else "reused",
-            job=context.job,
-            model=context.request.model,
-            label=context.request.label,
-            task_id=home.task_id,
-            message=ending,
-            cost=home.cost if is_own else None,
-            currency=home.currency,
-            costs=costs,
-            queued_seconds=self._end.queued_seconds if self._end is not None else None,
-            run_seconds=self._end.run_seconds if self._end is not None else None,
-            output=names[0] if names else None,
-        )
-        context.observer.notify(event)
-        return home
-
-
-class WorkCollector(Collector):
-    """Publishes outputs under names derived from their content, so that parallel runs write equal files."""
-
-    async def _output(
-        self,
-        job: str,
-        end: End,
-        index: int,
-        names: Names,  # noqa: ARG002 - of the base class
-        *,
-        earlier: Sequence[Media],  # noqa: ARG002 - of the base class
-        first_time: bool,  # noqa: ARG002 - of the base class
-    ) -> Media:
-        with part_file(self.folder, f"{end.task_id}-{index}") as part:
-            defect = await self._download(job, end, index, part)
-            extension = await asyncio.to_thread(extension_of_output, end, index, part)
-            return await asyncio.to_thread(
-                self._publish_content, part, f".{extension}", defect.what if defect else None
-            )
-
-    def _publish_content(self, part: Path, extension: str, defect: str | None) -> Media:
-        file, _ = publish_content(self.store, part, extension=extension)
-        remove(part)
-        return file.model_copy(update={"uri": self.store.uri(file.uri), "defect": defect})
+def named_by_content(context: JobContext, end: End, part: Path, index: int, extension: str) -> Media:  # noqa: ARG001
+    """Publishes an output under a name made of its content, so that parallel runs write equal files."""
+    described = context.store.describe(part, "described")
+    name = f"{FILES}/{described.sha256}.{extension.lower()}"
+    # Also where a file is there already: it may be damaged.
+    context.store.take(part, name, known=described)
+    return described.model_copy(update={"uri": name})
 
 
 def _refuse_edited(work_call: WorkCall, request: JobRequest) -> None:
@@ -535,9 +418,3 @@ def _base(request: JobRequest, stands_for: Mapping[str, str]) -> str:
     payload = replace_marks(request.request, stands_for)
     base = base_hash(site=request.site, endpoint=request.endpoint, payload=payload)
     return replace(request, base=base).with_graph().base
-
-
-def _with_advice(error: JobError, advice: str) -> JobError:
-    """Returns the error with advice that is right for a work, which `rh-prefect jobs collect` does not take."""
-    reason, _, _ = error.message.partition(" What to do: ")
-    return type(error)(f"{reason} What to do: {advice}", job=error.job, task_id=error.task_id)

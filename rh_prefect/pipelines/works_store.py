@@ -1,9 +1,9 @@
 """Reads and writes the records of works, beside their files or at RH_RECORDS.
 
     works = await open_works(store, settings)
-    home = await works.read_home(work_id(request.base, 1))
+    result = await JobRecords(works, work_id(request.base, 1)).read_result()
 
-What decides is read by name: a work's submissions by number, its result by `home`. Listings serve commands only.
+What decides is read by name: a work's submissions by number, its result by `result`. Listings serve commands only.
 """
 
 from __future__ import annotations
@@ -12,18 +12,14 @@ import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
-from decimal import Decimal
 from itertools import count
 from typing import Any
 
-from pydantic import ValidationError
-
-from rh_prefect.jobs.journal.job_records import JobView, Submit
-from rh_prefect.jobs.journal.journal import JSON, FolderJournal, Journal, NotExclusive, UnreadableRecord
+from rh_prefect.jobs.journal.job_records import JobView, Submit, parse_record
+from rh_prefect.jobs.journal.journal import JSON, FolderJournal, Journal, NotExclusive
 from rh_prefect.jobs.journal.process_identity import Owner, current_owner, is_surely_dead
-from rh_prefect.jobs.journal.record_types import Record
+from rh_prefect.jobs.journal.record_types import Record, ResultRecord
 from rh_prefect.jobs.journal.scope import last_number
-from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore, lasting_place
 from rh_prefect.media.urls import locate, shown_url
 from rh_prefect.pipelines.plan.identity import work_id
@@ -47,34 +43,6 @@ class Waiting(Record):
 
     flow_run: str
     owner: Owner | None = None
-
-
-class Home(Record):
-    """The result of a work.
-
-    Attributes:
-        task_id: RunningHub's task id.
-        n: The number of its submission.
-        flow_run: The flow run that paid for it.
-        store: The place of its files.
-        outputs: Its files; `uri` is the name in the store, made of the content.
-        texts: Its texts.
-        value: The answer as `parse` read it; None without `parse`.
-        cost: The cost of the task, if RunningHub reports it.
-        currency: Of the cost.
-        coins: The coins of a task that cost coins beside its money.
-    """
-
-    task_id: str
-    n: int
-    flow_run: str = ""
-    store: str = ""
-    outputs: tuple[Media, ...] = ()
-    texts: tuple[str, ...] = ()
-    value: Any = None
-    cost: Decimal | None = None
-    currency: str | None = None
-    coins: Decimal | None = None
 
 
 class Chosen(Record):
@@ -173,55 +141,27 @@ class WorksJournal:
         """Reads submission n of a work; None where it has no intent."""
         return JobView.parse(work, await self.numbered(work, n)).last
 
-    async def read_home(self, work: str, *, shape: str = "") -> Home | None:
-        """Reads the result of a work; None where it has none yet.
-
-        Args:
-            work: The work.
-            shape: What `parse` asks for; empty without `parse`.
-        """
-        key = home_key(work, shape)
-        record = await self.read(key)
-        return None if record is None else _home(key, record)
-
     async def read_many(self, keys: Iterable[str]) -> dict[str, JSON]:
         """Reads many records at a time; returns those that exist, by key."""
         return await self._files.read_many(keys)
 
-    async def read_homes(self, keys: Iterable[str]) -> dict[str, Home]:
+    async def read_results(self, keys: Iterable[str]) -> dict[str, ResultRecord]:
         """Reads the results of many works at once.
 
         Args:
-            keys: See `home_key`.
+            keys: See `result_key`.
 
         Returns:
             By key, those that are there.
         """
-        return {key: _home(key, record) for key, record in (await self.read_many(keys)).items()}
+        return {key: parse_record(key, ResultRecord, record) for key, record in (await self.read_many(keys)).items()}
 
-    async def create_home(self, work: str, home: Home, *, shape: str = "") -> Home:
-        """Records the result of a work, unless one is recorded.
+    def is_in(self, result: ResultRecord, store: MediaStore) -> bool:
+        """Whether the files of a result are in a store.
 
-        Returns:
-            The result that is recorded now.
+        Those of the store in which the records lie are, also under an earlier name of it.
         """
-        if await self.create(home_key(work, shape), home.model_dump(mode="json")):
-            return home
-        return await self.read_home(work, shape=shape) or home
-
-    def is_beside(self, store: MediaStore) -> bool:
-        """Checks whether the records are stored in a media store."""
-        return self.url == shown_url(store.url)
-
-    def files_of(self, home: Home, store: MediaStore) -> tuple[Media, ...]:
-        """Returns the files of a result with their addresses.
-
-        Args:
-            home: The result.
-            store: The run's store. Where the records lie in it, its files do too, also under an earlier name of it.
-        """
-        root = store.url if self.is_beside(store) else home.store
-        return tuple(one.model_copy(update={"uri": f"{root.rstrip('/')}/{one.uri}"}) for one in home.outputs)
+        return result.store == store.url or self.url == shown_url(store.url)
 
     async def add_waiter(self, work: str, flow_run: str, *, is_suspended: bool = False) -> str:
         """Records that a flow run waits for a work, so that other runs do not cancel its task.
@@ -284,16 +224,6 @@ def run_name(flow_run: str) -> str:
     if re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", flow_run):
         return flow_run
     return hashlib.sha256(flow_run.encode()).hexdigest()[:24]
-
-
-def home_key(work: str, shape: str = "") -> str:
-    """The key of the record that holds a work's result.
-
-    Args:
-        work: The work.
-        shape: What `parse` asks for; empty without `parse`.
-    """
-    return f"{work}-home-{hashlib.sha256(shape.encode()).hexdigest()[:16]}" if shape else f"{work}-home"
 
 
 def records_url(store: MediaStore, settings: Settings) -> str:
@@ -376,13 +306,3 @@ async def next_take(works: WorksJournal, base: str, scope: str = "") -> int:
         return await works.read(f"{work_id(base, take, scope)}-intent-1") is not None
 
     return 1 + await last_number(is_submitted)
-
-
-def _home(key: str, record: Mapping[str, Any]) -> Home:
-    try:
-        return Home.model_validate(record)
-    except ValidationError as error:
-        raise UnreadableRecord(
-            f"The record {key} has a format that this version cannot read ({error.error_count()} "
-            "field(s)). What to do: use the version of rh-prefect that wrote it."
-        ) from error

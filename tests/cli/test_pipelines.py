@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.cli import app, main
+from rh_prefect.jobs.journal.job_records import JobRecords
+from rh_prefect.jobs.journal.record_types import ResultRecord
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.works_store import Home, WorksJournal
+from rh_prefect.pipelines.works_store import WorksJournal
 
 
 def call(*words: str) -> int:
@@ -118,8 +120,8 @@ async def script_is_there(store: str) -> None:
     pipeline = Pipeline.from_file("film.yaml")
     [script] = (await pipeline.plan(idea="x")).steps["script"]
     value = [{"picture": "p", "move": "m", "line": "l"}]
-    home = Home(task_id="1", n=1, texts=(json.dumps(value),), value=value)
-    await WorksJournal(store).create_home(script.works[0].key, home, shape=script.shape)
+    result = ResultRecord(task_id="1", texts=(json.dumps(value),), value=value)
+    await JobRecords(WorksJournal(store), script.works[0].key).create_result(result, script.shape)
 
 
 def test_results_of_earlier_runs_are_found(

@@ -525,9 +525,9 @@ def test_new_results_of_steps_whose_reuse_has_an_age_are_none_of_an_earlier_day(
     here.call("run daily.yaml")
     here.call("choose daily.yaml chosen=1")
     here.call("run daily.yaml")  # which completes the round
-    for home in (here.folder / "out" / "works").glob("*/home.json"):
-        home.write_text(re.sub(r'"at": ?"20\d\d', '"at": "2001', home.read_text()))
-    (here.folder / "state" / "pipelines" / "homes.sqlite").unlink()
+    for result in (here.folder / "out" / "works").glob("*/result.json"):
+        result.write_text(re.sub(r'"at": ?"20\d\d', '"at": "2001', result.read_text()))
+    (here.folder / "state" / "pipelines" / "results.sqlite").unlink()
     here.call("run daily.yaml")
     assert "least 0.04" in here.call("plan daily.yaml --retake mug")
     here.call("run daily.yaml --retake mug")

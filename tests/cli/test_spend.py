@@ -75,7 +75,7 @@ def test_an_item_is_named_by_its_whole_id() -> None:
         (task(CNY, estimate=True), task(UNKNOWN), CNY),
     ],
 )
-def test_a_task_with_a_record_and_a_manifest_counts_once(recorded: TaskCharge, made: TaskCharge, stands: Costs) -> None:
+def test_a_task_that_is_recorded_and_stored_counts_once(recorded: TaskCharge, made: TaskCharge, stands: Costs) -> None:
     """By what is known best of it."""
     (one,) = once_each([recorded], [made])
     assert one.charge.costs == stands
@@ -95,7 +95,7 @@ async def pictures() -> None:
 
 @pytest.mark.prefect
 @pytest.mark.usefixtures("prefect_server", "no_earlier_flow_runs")
-async def test_a_flow_run_counts_by_its_journal_and_when_it_is_deleted_by_its_manifests(
+async def test_a_flow_run_counts_by_its_journal_and_when_it_is_deleted_by_its_results(
     rh: Emulator, tmp_path: Path
 ) -> None:
     """A task that failed, or that no file is left of, is counted."""
@@ -189,7 +189,7 @@ async def test_a_storage_that_cannot_be_read_keeps_no_journal_away(
     options = {"endpoint_url": f"http://127.0.0.1:{closed_port}", "key": "k", "secret": "s"}
     store = MediaStore("s3://nobody/there", options=options)
     found = await charges(store, with_prefect=False, journal_url=str(tmp_path / "state" / "journal"))
-    assert set(found.unread) == {"manifests in s3://nobody/there", "works of pipelines in s3://nobody/there"}
+    assert set(found.unread) == {"results in s3://nobody/there", "works of pipelines in s3://nobody/there"}
     assert [one.run for one in found.tasks] == ["night"]
 
 

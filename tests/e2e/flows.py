@@ -126,4 +126,4 @@ def _told(done: object) -> str:
     if isinstance(done, RunningHubError):
         return f"{type(done).__name__}: {done}"
     assert isinstance(done, Result), repr(done)
-    return done.manifest
+    return done.record

@@ -74,8 +74,8 @@ def test_the_key_is_found_nowhere(
     for place, marker in {
         "said.txt": "SubmissionUnknown",
         "logs": "httpcore",
-        "results": "manifests/",
-        "out/manifests": "a lighthouse",
+        "results": "/results/",
+        "out/results": "a lighthouse",
         "state/journal": "a lighthouse",
         "state/spool": task_id,
     }.items():
@@ -106,7 +106,7 @@ def _run_everything(stage: FilmRun, folder: Path) -> dict[str, str]:
     assert kinds.pop("failing") == "JobFailed"
     assert kinds.pop("lost") == "SubmissionUnknown"
     assert kinds.pop("broken") == "MediaError"
-    assert all(Path(manifest).is_file() for manifest in kinds.values())
+    assert all(Path(record).is_file() for record in kinds.values())
     return told
 
 

@@ -121,13 +121,13 @@ async def test_entries_of_another_process_in_place_of_the_deleted_ones_are_notic
 
 
 async def test_a_deleted_format_is_written_again_before_anything_is_collected(store: MediaStore) -> None:
-    """The advice of the message works for a run whose jobs have no manifest yet."""
+    """The advice of the message works for a run whose jobs have no result yet."""
     scope = await begun(store)
     await delete(scope.journal.scope, lambda name: name == FORMAT_INPUT)
     assert "write it again with rh-prefect jobs recover" in await refusal(scope, store, is_fresh=True)
     assert await recover(scope.journal, store) == []
     assert not await OpenScopes().open(scope, store)
-    with pytest.raises(InputError, match="has no manifest of a job"):  # the storage may be the wrong one
+    with pytest.raises(InputError, match="has no result of a job"):  # the storage may be the wrong one
         await recover(scope.journal, store)
 
 

@@ -51,7 +51,7 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def manifest(folder: Path, rows: Sequence[Mapping[str, object]], *, name: str = "manifest.csv") -> str:
+def table_in(folder: Path, rows: Sequence[Mapping[str, object]], *, name: str = "rows.csv") -> str:
     columns = list(dict.fromkeys(column for row in rows for column in row))
     with (folder / name).open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)
@@ -77,10 +77,10 @@ def why(work: Work | InvalidRow) -> str:
 # What the rows are.
 
 
-def test_a_manifest_s_columns_are_parameters_by_either_name_and_its_paths_are_its_own(folder: Path) -> None:
+def test_a_table_s_columns_are_parameters_by_either_name_and_its_paths_are_its_own(folder: Path) -> None:
     (folder / "photos").mkdir()
     photo = samples.png(folder / "photos" / "one.png")
-    source = manifest(
+    source = table_in(
         folder, [{"imageUrl": "photos/one.png", "prompt": "waves, and wind", "duration": 10, "name": "a"}]
     )
     (work,) = rows_of(source, make_plan(KLING, label_column="name", values={"duration": "5", "sound": "false"}))
@@ -90,7 +90,7 @@ def test_a_manifest_s_columns_are_parameters_by_either_name_and_its_paths_are_it
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.jsonl"])
-def test_every_kind_of_manifest_gives_the_same_rows(folder: Path, name: str) -> None:
+def test_every_kind_of_table_gives_the_same_rows(folder: Path, name: str) -> None:
     lines = {
         "rows.csv": "\ufeffprompt,aspectRatio\na lighthouse,16:9\na harbour,\n",
         "rows.tsv": "prompt\taspectRatio\na lighthouse\t16:9\na harbour\t\n",
@@ -113,16 +113,16 @@ def test_a_long_cell_is_a_cell_and_one_without_end_is_said(folder: Path) -> None
     """A cell of more than 128 kB stops no batch; one of more than 16 MiB stops it with the true reason."""
     rows = [{"prompt": "x", "notes": "y" * 300_000}, {"prompt": "z", "notes": ""}]
     plan = make_plan(PICTURE, ignored=["notes"])
-    assert asked(rows_of(manifest(folder, rows), plan)) == [{"prompt": "x"}, {"prompt": "z"}]
+    assert asked(rows_of(table_in(folder, rows), plan)) == [{"prompt": "x"}, {"prompt": "z"}]
     rows[0]["notes"] = "y" * (2**24 + 1)
     with pytest.raises(InputError, match="row that begins in line 2 has a cell of more than 16777216 characters"):
-        rows_of(manifest(folder, rows), plan)
+        rows_of(table_in(folder, rows), plan)
 
 
 def test_a_label_that_is_too_long_is_that_row_s_trouble_alone(folder: Path) -> None:
     """A huge label of one row is said, and the other rows are run."""
     rows = [{"prompt": "x", "name": "y" * 100_000}, {"prompt": "z", "name": "z"}]
-    bad, good = rows_of(manifest(folder, rows), make_plan(PICTURE, label_column="name"))
+    bad, good = rows_of(table_in(folder, rows), make_plan(PICTURE, label_column="name"))
     assert "The label has 100000 characters" in why(bad)
     assert isinstance(good, Work)
 
@@ -173,7 +173,7 @@ def test_what_is_no_parquet_or_names_a_column_twice_is_refused(folder: Path) -> 
         rows_of(str(path), make_plan(PICTURE))
 
 
-def test_without_pyarrow_a_parquet_manifest_says_what_it_needs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyarrow_a_parquet_table_says_what_it_needs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(ConfigError, match=r"rh-prefect\[parquet\]"):
         rows_of(str(folder / "rows.parquet"), make_plan(PICTURE))
@@ -401,7 +401,7 @@ def test_a_huge_number_and_a_deep_list_make_their_row_bad() -> None:
 
 
 def test_an_unknown_column_says_which_options_name_it(folder: Path) -> None:
-    (work,) = rows_of(manifest(folder, [{"prompt": "a", "author": "me"}]), make_plan(PICTURE))
+    (work,) = rows_of(table_in(folder, [{"prompt": "a", "author": "me"}]), make_plan(PICTURE))
     for option in ("--label-column", "--ignore-columns", "label_column=", "ignore_columns="):
         assert option in why(work)
 
@@ -574,7 +574,7 @@ async def test_a_row_is_done_only_with_whole_files(rh: Emulator, folder: Path) -
     """A damaged file and a success without files are not done, and the next run gets both at no cost."""
     damaged, empty = "a cut picture", "a picture that is late"
     rh.faults.add(Fault("download", prompt=damaged, kind="short"), Fault("query", prompt=empty, kind="no-results"))
-    source = manifest(folder, prompts("a lighthouse", damaged, empty))
+    source = table_in(folder, prompts("a lighthouse", damaged, empty))
     began = await run(source)
     assert states(began) == ["done", "failed", "failed"]
     assert "damaged" in items(began)[1]["reason"]
@@ -589,7 +589,7 @@ async def test_a_row_is_done_only_with_whole_files(rh: Emulator, folder: Path) -
 async def test_a_chain_stops_at_a_damaged_file(rh: Emulator, folder: Path) -> None:
     """The next, paid step is not begun with half a picture."""
     rh.faults.add(Fault("download", kind="short"))
-    began = await run(manifest(folder, prompts("a lighthouse")), chain=[ENLARGER])
+    began = await run(table_in(folder, prompts("a lighthouse")), chain=[ENLARGER])
     assert states(began) == ["failed"]
     assert "damaged" in items(began)[0]["reason"]
     assert len(rh.recorder.submissions) == 1
@@ -601,14 +601,14 @@ async def test_a_mixed_batch_accounts_for_every_row_and_run_again_pays_exactly_w
     rh: Emulator, folder: Path
 ) -> None:
     rh.faults.add(Fault("submit", prompt=FAILS, number=1, kind="fail", code="805"))
-    source = manifest(folder, MIXED[:2])
+    source = table_in(folder, MIXED[:2])
     began = await run(source)
     assert states(began) == ["done", "failed"]
     assert "task" in items(began)[1]["reason"]
 
     # More rows, one of them bad, and money for two more: it is the same batch.
     bad = {"prompt": CORRECTED, "aspect_ratio": "nonsense"}
-    manifest(folder, [bad if row["prompt"] == CORRECTED else row for row in MIXED])
+    table_in(folder, [bad if row["prompt"] == CORRECTED else row for row in MIXED])
     short = await run(source, budget=0.17)
     found = {MIXED[item["row"] - 1]["prompt"]: item for item in items(short)}
     assert (short.batch, len(found)) == (began.batch, 7)
@@ -623,7 +623,7 @@ async def test_a_mixed_batch_accounts_for_every_row_and_run_again_pays_exactly_w
     assert rh.recorder.charged <= Decimal("0.17")
 
     # Money for all, and the bad row is corrected.
-    manifest(folder, MIXED)
+    table_in(folder, MIXED)
     whole = await run(source, budget=1.0)
     assert (whole.done, whole.failed) == (6, 1)
     assert "content check" in next(item["reason"] for item in items(whole) if item["state"] == "failed")
@@ -645,7 +645,7 @@ async def test_the_account_is_a_table_a_json_file_and_an_artifact(rh: Emulator) 
     assert [(row["row"], row["state"]) for row in table] == [("1", "done"), ("2", "failed")]
     assert [row["subject"] for row in table] == ["a lighthouse", "a forbidden thing"]
     assert Path(table[0]["output"]).is_file()
-    assert Path(table[0]["manifest"]).is_file()
+    assert Path(table[0]["record"]).is_file()
     assert table[0]["tasks"] == rh.recorder.paid[0].task_id
     assert table[0]["cost"] == "0.04"
     whole = json.loads(Path(report.json_uri).read_text())
@@ -740,7 +740,7 @@ async def test_what_is_gone_from_the_store_is_brought_home_again_and_not_paid_fo
     report = await run(prompts("a lighthouse", "a harbour"))
     first, second = items(report)
     Path(first["outputs"][0]).unlink()
-    Path(first["manifest"]).unlink()
+    Path(first["record"]).unlink()
     fetched = len(rh.recorder.downloads)
     assert (await run(prompts("a lighthouse", "a harbour"))).is_complete
     assert Path(first["outputs"][0]).is_file()

@@ -102,7 +102,7 @@ async def test_a_row_that_is_done_stays_so_without_its_file_and_another_is_bad_a
     assert items(again) == items(first) == items(await run(str(table), model=ENLARGER))
     assert len(rh.recorder.paid) == 3
     for item in items(first):
-        Path(item["manifest"]).unlink()
+        Path(item["record"]).unlink()
     if strict:
         with pytest.raises(InputError, match=r"2 of 3 rows are invalid[^\0]*there is no file .*a\.png"):
             await run(str(table), model=ENLARGER, strict=True)
@@ -205,23 +205,23 @@ async def test_rows_whose_links_differ_in_a_parameter_are_pictures_of_their_own(
     assert len({one.sha256 for one in rh.recorder.uploads}) == 3
 
 
-async def test_a_changed_manifest_is_seen(rh: Emulator, links: LinkHost, tmp_path: Path) -> None:
-    """A manifest whose link now has another `token=` has another row, and that one is made."""
-    manifest = tmp_path / "rows.csv"
+async def test_a_changed_table_is_seen(rh: Emulator, links: LinkHost, tmp_path: Path) -> None:
+    """A table whose link now has another `token=` has another row, and that one is made."""
+    table = tmp_path / "rows.csv"
     for n in "12":
         link = links.put(f"photo?token={n}", picture(n))
-        manifest.write_text(f"image_url\n{link}\n")
-        assert (await run(str(manifest), model=ENLARGER)).done == 1
+        table.write_text(f"image_url\n{link}\n")
+        assert (await run(str(table), model=ENLARGER)).done == 1
     assert len({one.sha256 for one in rh.recorder.uploads}) == len(rh.recorder.paid) == 2
 
 
 async def test_a_link_that_is_signed_again_is_not_paid_for_again(rh: Emulator, links: LinkHost, tmp_path: Path) -> None:
     """The content of a row's file decides the job, not how its link is written today."""
-    manifest = tmp_path / "rows.csv"
+    table = tmp_path / "rows.csv"
     for n in "12":
         link = links.put(f"photo?token={n}", picture("x"), etag=f'"{n}"')
-        manifest.write_text(f"image_url\n{link}\n")
-        assert (await run(str(manifest), model=ENLARGER)).done == 1
+        table.write_text(f"image_url\n{link}\n")
+        assert (await run(str(table), model=ENLARGER)).done == 1
     assert len(rh.recorder.paid) == 1
 
 

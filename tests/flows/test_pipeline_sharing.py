@@ -95,6 +95,6 @@ async def test_a_store_without_exclusive_creation_is_refused_before_a_payment(
     state, _ = await run(text)
     assert state.is_completed(), state.message
     assert (tmp_path / "store" / "light.png").is_file()
-    assert list((tmp_path / "records" / "works").glob("*/home.json"))
+    assert list((tmp_path / "records" / "works").glob("*/result.json"))
     state, _ = await run(text)
     assert (state.name, len(rh.recorder.paid)) == (NOTHING_NEW, 1)

@@ -148,7 +148,7 @@ async def _delete_inputs(run: UUID) -> None:
 
 @both_forms
 def test_a_restored_backup(world: World, tmp_path: Path, form: Form) -> None:
-    """Records that are older than the run are noticed, and `jobs recover` has the manifests tell what was paid."""
+    """Records that are older than the run are noticed, and `jobs recover` has the stored results tell what was paid."""
     shape = Shape("a restored backup", "default.py", 2, change=_restored, may_refuse=2)
     stage = Stage(world, shape, form, tmp_path)
     outcome = stage.run()

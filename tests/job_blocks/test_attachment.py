@@ -11,7 +11,7 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError, JobCancelled, JobFailed, TaskNotFound
 from rh_prefect.job_blocks import RunningHubJobRun, RunningHubModel, RunningHubWorkflow
 from rh_prefect.jobs.journal.journal import folder_scopes
-from rh_prefect.jobs.outputs import manifest as manifests
+from rh_prefect.jobs.outputs import stored_result
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
 from tests.support.processes import warm_process
@@ -48,7 +48,7 @@ def test_in_a_fresh_process_a_bare_id_is_all_that_is_needed(
     assert len(slow_rh.recorder.paid) == 1
 
 
-async def test_it_waits_fetches_and_leaves_a_manifest_and_no_record_of_a_submit(
+async def test_it_waits_fetches_and_leaves_a_stored_result_and_no_record_of_a_submit(
     slow_rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task_id = paid_elsewhere(monkeypatch, tmp_path, TURBO)
@@ -57,9 +57,9 @@ async def test_it_waits_fetches_and_leaves_a_manifest_and_no_record_of_a_submit(
     await run.wait_for_completion_async()
     result = await run.fetch_result_async()
     assert result.cost == slow_rh.recorder.paid[0].charged
-    (manifest,) = manifests.read_all(MediaStore(str(tmp_path / "out")))
-    assert (manifest.task_id, manifest.outputs, manifest.cost) == (task_id, result.outputs, result.cost)
-    assert slow_rh.key not in Path(result.manifest).read_text()
+    (stored,) = stored_result.read_all(MediaStore(str(tmp_path / "out")))
+    assert (stored.task_id, stored.texts, stored.cost) == (task_id, result.texts, result.cost)
+    assert slow_rh.key not in Path(result.record).read_text()
     assert folder_scopes(get_settings().journal_url) == []
     assert len(slow_rh.recorder.paid) == 1
 
@@ -72,14 +72,14 @@ def test_what_the_storage_has_already_is_neither_asked_for_nor_fetched_again(rh:
     assert run.fetch_result() == first
     run.cancel()
     assert len(rh.recorder.requests) == requests
-    assert len(list(manifests.read_all(MediaStore(str(tmp_path / "out"))))) == 1
+    assert len(list(stored_result.read_all(MediaStore(str(tmp_path / "out"))))) == 1
 
 
 def test_twice_attached_it_is_fetched_once(rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task_id = paid_elsewhere(monkeypatch, tmp_path, TURBO)
     first, second = RunningHubJobRun.attach(task_id), RunningHubJobRun.attach(task_id)
     assert first.fetch_result() == second.fetch_result() == RunningHubJobRun.attach(task_id).fetch_result()
-    assert len(list(manifests.read_all(MediaStore(str(tmp_path / "out"))))) == 1
+    assert len(list(stored_result.read_all(MediaStore(str(tmp_path / "out"))))) == 1
 
 
 def test_an_attached_task_can_be_cancelled(slow_rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

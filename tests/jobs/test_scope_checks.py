@@ -19,8 +19,8 @@ from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.record_types import FORMAT, FORMAT_KEY, Format
 from rh_prefect.jobs.journal.scope import FolderScope, OpenScopes
 from rh_prefect.jobs.manual_repair import recover
-from rh_prefect.jobs.outputs import manifest as manifests
-from rh_prefect.jobs.outputs.manifest import Manifest
+from rh_prefect.jobs.outputs import stored_result
+from rh_prefect.jobs.outputs.stored_result import StoredResult
 from rh_prefect.media.store import MediaStore
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 from tests.support.world.object_count import count_of
@@ -166,20 +166,20 @@ async def test_a_run_whose_records_are_older_than_itself_pays_for_nothing(tmp_pa
     assert await OpenScopes().open(scope_of(restored, {}), store), "a named scope may begin again"
 
 
-async def test_recover_records_the_jobs_of_manifests(tmp_path: Path, store: MediaStore) -> None:
-    """Each job with a manifest is found again at its address."""
+async def test_recover_records_the_jobs_of_stored_results(tmp_path: Path, store: MediaStore) -> None:
+    """Each job with a stored result is found again at its address."""
     before, restored = (FolderJournal(str(tmp_path / name), scope="night") for name in ("lost", "restored"))
     await OpenScopes().open(scope_of(before), store)
-    with pytest.raises(InputError, match="no manifest"):
+    with pytest.raises(InputError, match="no result"):
         await recover(restored, store)
     address = Address(place=Place(in_order=True, number=2))
-    manifest = Manifest(
+    stored = StoredResult(
         key="ab" * 12, job=f"night/{'ab' * 12}", base="c" * 40, site="site", account="main", model="m", endpoint="e",
         payload={"prompt": "x"}, address=address, task_id="2030", submitted_at="2026-01-01T00:00:00.000+00:00",
         ended_at="2026-01-01T00:01:00.000+00:00",
     )  # fmt: skip
-    manifests.write(store, manifest)
-    manifests.write(store, manifest.model_copy(update={"job": "another/1", "key": "cd" * 12, "task_id": "2031"}))
+    stored_result.write(store, stored)
+    stored_result.write(store, stored.model_copy(update={"job": "another/1", "key": "cd" * 12, "task_id": "2031"}))
     assert await recover(restored, store) == ["ab" * 12]
     assert await recover(restored, store) == ["ab" * 12], "it may be said twice"
     view = JobView.parse("ab" * 12, await restored.job("ab" * 12))
@@ -190,21 +190,21 @@ async def test_recover_records_the_jobs_of_manifests(tmp_path: Path, store: Medi
 
 async def test_a_recovered_job_has_its_costs_texts_and_call_number(tmp_path: Path, store: MediaStore) -> None:
     """Its coins, its texts and its number among equal calls are recorded again, too."""
-    manifest = Manifest(
+    stored = StoredResult(
         key="ab" * 12, job=f"night/{'ab' * 12}", base="c" * 40, site="site", account="main", model="m", endpoint="e",
         payload={"prompt": "x"}, flow_version="v", label="dawn", graph="g", order=3, task_id="2030",
         submitted_at="2026-01-01T00:00:00.000+00:00", ended_at="2026-01-01T00:01:00.000+00:00", queued_seconds=1.0,
         run_seconds=2.0, cost=Decimal("3.85"), currency="USD", coins=Decimal(7), texts=("one", "two"),
     )  # fmt: skip
-    manifests.write(store, manifest)
+    stored_result.write(store, stored)
     journal = FolderJournal(str(tmp_path / "restored"), scope="night")
     await recover(journal, store)
     (submit,) = JobView.parse("ab" * 12, await journal.job("ab" * 12)).submits
     end, intent = submit.end, submit.intent
     assert end is not None
     assert costs_of(end) == Costs({COINS: Decimal(7), "USD": Decimal("3.85")})
-    assert (end.queued_seconds, end.run_seconds, end.at) == (1.0, 2.0, manifest.ended_at)
+    assert (end.queued_seconds, end.run_seconds, end.at) == (1.0, 2.0, stored.ended_at)
     assert [link.text for link in end.links] == ["one", "two"]
     assert (intent.order, intent.version, intent.label, intent.graph, intent.at) == (
-        3, "v", "dawn", "g", manifest.submitted_at
+        3, "v", "dawn", "g", stored.submitted_at
     )  # fmt: skip

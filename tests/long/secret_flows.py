@@ -49,7 +49,7 @@ def _told(done: object) -> str:
     if isinstance(done, RunningHubError):
         return f"{type(done).__name__}: {done}"
     assert isinstance(done, Result), repr(done)
-    return f"Result: {done.manifest}"
+    return f"Result: {done.record}"
 
 
 @flow(persist_result=True)

@@ -157,11 +157,11 @@ def test_a_large_download_is_taken_up_where_it_stopped(open_stage: Open, tmp_pat
     assert Media.model_validate(done["result"]["outputs"][0]).seconds == pytest.approx(5, abs=0.2)
 
 
-def test_between_a_published_file_and_its_manifest(open_stage: Open, s3: S3Server) -> None:
+def test_between_a_published_file_and_its_result(open_stage: Open, s3: S3Server) -> None:
     with Proxy(s3.endpoint) as s3_proxy:
         options = {**s3.options, "endpoint_url": s3_proxy.url}
         stage = open_stage(env={"RH_STORAGE_URL": s3.url("films"), "RH_STORAGE_OPTIONS": json.dumps(options)})
-        held = s3_proxy.hold("^PUT .*/manifests/(?!pending/)", number=6)
+        held = s3_proxy.hold("^PUT .*/results/", number=6)
         child = stage.begin()
         stage.until_held(held, child)
         child.wait_until_heard("job", 5, state="succeeded")

@@ -56,7 +56,7 @@ STORE: Final[dict[str, str]] = {
     "a large output, beginning": r"^POST \S*/trial/\S*\?uploads",
     "a large output, a part": r"^PUT \S*/trial/\S*partNumber=2",
     "a large output, ending": r"^POST \S*/trial/\S*\?uploadId=",
-    "a manifest": r"^PUT \S*/manifests/(?!pending/)",
+    "a result": r"^PUT \S*/results/",
 }
 """What is asked of the store, by what it is asked for."""
 
@@ -73,8 +73,8 @@ JOURNAL: Final[dict[str, str]] = {
 
 AGAIN: Final[dict[str, str]] = {
     "reading a job": r"POST \S*/input/filter HTTP",
-    "looking for a manifest": r"^HEAD \S*/manifests/(?!pending/)",
-    "reading a manifest": r"^GET \S*/manifests/(?!pending/)",
+    "looking for a result": r"^HEAD \S*/results/",
+    "reading a result": r"^GET \S*/results/",
     "looking for an output": r"^HEAD \S*/trial/",
 }
 """What is asked for only by a run that goes on with another one."""
@@ -240,7 +240,7 @@ async def test_a_store_that_is_stopped_and_started_again(tmp_path: Path) -> None
             options = {**server.options, "endpoint_url": outage.url, "config_kwargs": {"retries": {"max_attempts": 1}}}
             place = Place(server.url("out"), options)
             async with open_trial(tmp_path / "trial", settings=UNHURRIED, place=place) as trial:
-                held = outage.hold(STORE["a manifest"], number=2)
+                held = outage.hold(STORE["a result"], number=2)
                 running = asyncio.ensure_future(trial.once())
                 await asyncio.to_thread(held.wait)
                 server.stop()
@@ -252,7 +252,7 @@ async def test_a_store_that_is_stopped_and_started_again(tmp_path: Path) -> None
                 assert await trial.once() is not None
                 wrong = await trial.problems(is_over=True)
                 if wrong and all(" is not done: ended " in one for one in wrong):
-                    # Once the restarted server did not list a manifest that the run had just read or written.
+                    # Once the restarted server did not list a result that the run had just read or written.
                     await asyncio.sleep(2)
                     later = await trial.problems(is_over=True)
                     assert not later, f"two seconds before: {wrong}"

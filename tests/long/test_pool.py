@@ -126,7 +126,7 @@ class Night:
         return list(json.loads(store.read_bytes(account))["rows"])
 
     def check(self) -> None:
-        """Every picture is there, paid for once, by the account that its record and its manifest name."""
+        """Every picture is there, paid for once, by the account that its record and its stored result name."""
         assert Counter(item["state"] for item in self.items()) == {"done": ROWS}
         prompts = Counter(one.payload["prompt"] for one in self.rh.recorder.paid)
         assert prompts == Counter(f"picture {number}" for number in range(ROWS))
@@ -142,9 +142,9 @@ class Night:
         assert self.refused["421"] <= MOST_REFUSALS * ROWS, self.refused
 
     def account(self, item: Mapping[str, Any]) -> str:
-        """Who paid, as the picture's manifest has it."""
+        """Who paid, as the picture's stored result has it."""
         store = self.stage.store
-        name = store.name_of(item["manifest"])
+        name = store.name_of(item["record"])
         assert name is not None
         return str(json.loads(store.read_bytes(name))["account"])
 

@@ -250,10 +250,10 @@ def test_no_secret_is_found_anywhere(
     for where, marker in {
         "what was said": "SubmissionUnknown",
         "logs/": "httpcore",
-        "/prefect/results/": "manifests/",
+        "/prefect/results/": "/results/",
         "/prefect/server.log": "GET",
         "/prefect/prefect.db as text": "-intent-1",
-        "/out/manifests/": "behind a password",
+        "/out/results/": "behind a password",
         "/state/spool/": waiting,
         f"{bucket}/batches/": "failed",
     }.items():

@@ -47,7 +47,7 @@ async def stored(run: PipelineRun) -> StoredWorks:
 
 async def test_each_state_of_a_work_is_known(rh: Emulator, run: PipelineRun) -> None:
     done, lost = await run.one(picture("done")), await run.one(picture("its file is lost"))
-    await asyncio.to_thread(run.store.delete, lost.home.outputs[0].uri)
+    await asyncio.to_thread(run.store.delete, lost.record.outputs[0].uri)
     rh.faults.add(Fault("submit", prompt="unanswered"))
     rh.faults.add(Fault("submit", prompt="failed", kind="fail", code="1504"))
     unknown, failed = await run.make(picture("unanswered")), await run.make(picture("failed"))
@@ -58,9 +58,9 @@ async def test_each_state_of_a_work_is_known(rh: Emulator, run: PipelineRun) -> 
     first = known[0]
     assert first is not None
     assert first.outputs == done.files
-    assert (first.task_id, first.cost, first.texts) == (done.home.task_id, done.home.cost, ())
+    assert (first.task_id, first.cost, first.texts) == (done.record.task_id, done.record.cost, ())
     assert first.age is not None and 0 <= first.age < 60
-    assert first.home.endswith(f"/works/{done.work}/home.json")
+    assert first.record.endswith(f"/works/{done.work}/result.json")
     assert await (await stored(run)).find([]) == []
 
 
@@ -110,7 +110,7 @@ async def test_a_person_settles_a_work_by_its_name(rh: Emulator, tmp_path: Path)
     assert f"{job}: task {task_id} is recorded for this job" in adopted.stdout
     assert collected.returncode == 1
     assert "run the pipeline again" in collected.stderr
-    assert (await run.one(picture())).home.task_id == task_id
+    assert (await run.one(picture())).record.task_id == task_id
     assert len(rh.recorder.paid) == 1
 
 

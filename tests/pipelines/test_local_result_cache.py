@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.emulator import Emulator
+from rh_prefect.jobs.journal.record_types import ResultRecord
 from rh_prefect.media.media import Media
-from rh_prefect.pipelines.known_works import HomeCache, StoredWorks, cache_of
+from rh_prefect.pipelines.known_works import ResultCache, StoredWorks, cache_of
 from rh_prefect.pipelines.plan.planned_steps import WorkQuery
 from rh_prefect.pipelines.stored_edits import open_edits
-from rh_prefect.pipelines.works_store import FOLDER, Home
+from rh_prefect.pipelines.works_store import FOLDER
 from rh_prefect.settings import Settings
 from tests.support.world.pipeline_runs import PipelineRun, picture
 
@@ -43,7 +44,7 @@ async def state_of(run: PipelineRun, work: str, *, state_dir: Path) -> str | Non
 async def test_a_result_with_a_copy_is_not_read_again(run: PipelineRun, tmp_path: Path) -> None:
     done = await run.one(picture())
     assert await state_of(run, done.work, state_dir=tmp_path / "first") == "="
-    (tmp_path / "store" / FOLDER / done.work / "home.json").unlink()
+    (tmp_path / "store" / FOLDER / done.work / "result.json").unlink()
     assert await state_of(run, done.work, state_dir=tmp_path / "first") == "="
     assert await state_of(run, done.work, state_dir=tmp_path / "other machine") == "…", "its task has ended"
 
@@ -51,7 +52,7 @@ async def test_a_result_with_a_copy_is_not_read_again(run: PipelineRun, tmp_path
 async def test_a_copy_does_not_hide_a_file_that_was_deleted(run: PipelineRun, tmp_path: Path) -> None:
     done = await run.one(picture())
     assert await state_of(run, done.work, state_dir=tmp_path / "here") == "="
-    await asyncio.to_thread(run.store.delete, done.home.outputs[0].uri)
+    await asyncio.to_thread(run.store.delete, done.record.outputs[0].uri)
     assert await state_of(run, done.work, state_dir=tmp_path / "here") == "!"
 
 
@@ -76,11 +77,11 @@ async def test_copies_that_cannot_be_used_only_cost_time(run: PipelineRun, tmp_p
 
 def test_each_place_has_its_own_copies_and_the_oldest_are_deleted_first(tmp_path: Path) -> None:
     file = Media(uri="files/1.png", kind="image", mime="image/png", size=1, sha256="0" * 64)
-    home = Home(task_id="1", n=1, flow_run="one", store="memory://a", outputs=(file,), texts=())
-    first, second = (HomeCache(tmp_path / "homes.sqlite", place, most=50) for place in ("first", "second"))
-    first.write({"a": home})
+    result = ResultRecord(task_id="1", flow_run="one", store="memory://a", outputs=(file,))
+    first, second = (ResultCache(tmp_path / "results.sqlite", place, most=50) for place in ("first", "second"))
+    first.write({"a": result})
     assert (set(first.read(["a", "b"])), second.read(["a"])) == ({"a"}, {})
-    many = {str(n): home for n in range(50)}
+    many = {str(n): result for n in range(50)}
     second.write(many)
     assert first.read(["a"]) == {}
     assert set(second.read(list(many))) == set(many)

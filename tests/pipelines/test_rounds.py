@@ -190,7 +190,7 @@ async def test_a_cancelled_run_leaves_its_round_open(rh: Emulator, tmp_path: Pat
     rh.faults.add(Fault("submit", prompt="a turn", kind="slow", seconds=30, times=1))
     running = asyncio.ensure_future(runs.process("first").run(NEVER))
     await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 1)
-    await asyncio.to_thread(until, lambda: list(tmp_path.glob("store/works/*/home.json")))
+    await asyncio.to_thread(until, lambda: list(tmp_path.glob("store/works/*/result.json")))
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
@@ -354,9 +354,9 @@ async def test_a_plan_begins_no_round(rh: Emulator, tmp_path: Path) -> None:
 
 def set_ages(folder: Path, hours: float) -> None:
     """Makes all results, and nothing else, older."""
-    for home in folder.glob("store/works/*/home.json"):
+    for result in folder.glob("store/works/*/result.json"):
         at = (datetime.now(UTC) - timedelta(hours=hours)).isoformat()
-        home.write_text(re.sub(r'"at": ?"[^"]*"', f'"at": "{at}"', home.read_text()))
+        result.write_text(re.sub(r'"at": ?"[^"]*"', f'"at": "{at}"', result.read_text()))
 
 
 async def test_an_age_counts_when_the_round_begins(rh: Emulator, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ async def test_a_run_that_waits_for_a_task_of_another_says_so_and_claims_nothing
     await until(lambda: any("-wait1-1" in what for what in order))
     assert not [what for what in order if "-claim-" in what]
     rh.clock.polls = 1
-    assert (await first).home == (await second).home
+    assert (await first).record == (await second).record
     assert not [what for what in order if "-wait" in what and "-wait1-1" not in what and "-waiter-" not in what]
     assert len(rh.recorder.submissions) == 1
 
@@ -220,7 +220,7 @@ async def test_a_run_that_is_cancelled_during_its_submission_cancels_the_task(
     assert await reserved(run) == 0
     rh.clock.polls = 1
     later = await PipelineRun(**given, name="later").one(picture())
-    assert (later.home.n, len(rh.recorder.paid)) == (2, 2)
+    assert (later.record.n, len(rh.recorder.paid)) == (2, 2)
 
 
 async def test_a_cancelled_run_leaves_its_task_to_a_run_that_waits_for_it(rh: Emulator, given: dict[str, Any]) -> None:
@@ -237,7 +237,7 @@ async def test_a_cancelled_run_leaves_its_task_to_a_run_that_waits_for_it(rh: Em
         await running
     assert rh.recorder.cancelled == []
     rh.clock.polls = 1
-    assert (await waiting).home.task_id == rh.recorder.paid[0].task_id
+    assert (await waiting).record.task_id == rh.recorder.paid[0].task_id
     assert len(rh.recorder.paid) == 1
 
 
@@ -277,7 +277,7 @@ async def test_a_resumed_run_counts_the_failure_that_it_had_waited_for_and_a_new
     with pytest.raises(JobFailed):
         await PipelineRun(**given, name="two").one(picture())
     assert len(rh.recorder.paid) == 1
-    assert (await PipelineRun(**given, name="two", attempt=2).one(picture())).home.n == 2
+    assert (await PipelineRun(**given, name="two", attempt=2).one(picture())).record.n == 2
     assert len(rh.recorder.paid) == 2
 
 
@@ -320,16 +320,16 @@ async def test_an_assumed_price_counts_where_no_other_is_known(rh: Emulator, giv
 async def test_a_result_is_recorded_with_its_place_its_names_and_its_cost(rh: Emulator, given: dict[str, Any]) -> None:
     run = PipelineRun(**given)
     done = await run.one(picture())
-    (file,) = done.home.outputs
-    assert done.home.store == run.store.url
+    (file,) = done.record.outputs
+    assert done.record.store == run.store.url
     assert not file.uri.startswith(run.store.url)
     assert [one.uri for one in done.files] == [run.store.uri(file.uri)]
     assert run.store.exists(file.uri)
-    assert (done.home.task_id, done.home.flow_run) == (rh.recorder.paid[0].task_id, "one")
-    assert (done.home.cost, done.home.currency, done.home.coins) == (PRICE, "CNY", None)
-    assert (done.home.texts, done.home.value) == ((), None)
+    assert (done.record.task_id, done.record.flow_run) == (rh.recorder.paid[0].task_id, "one")
+    assert (done.record.cost, done.record.currency, done.record.coins) == (PRICE, "CNY", None)
+    assert (done.record.texts, done.record.value) == ((), None)
     end = next(event for event in run.heard if event.state == "succeeded")
-    assert (end.task_id, end.cost, end.currency) == (done.home.task_id, PRICE, "CNY")
+    assert (end.task_id, end.cost, end.currency) == (done.record.task_id, PRICE, "CNY")
     assert (end.output, end.job.rpartition("/")[2]) == (done.files[0].uri, done.work)
     assert end.message == f"done: {done.files[0].uri}; 0.04 CNY"
     assert [event.state for event in run.heard if not event.is_step][-2:] == ["collecting", "succeeded"]
@@ -344,11 +344,11 @@ async def test_an_answer_is_recorded_as_it_was_read(rh: Emulator, given: dict[st
     run = PipelineRun(**given)
     words = models.RhartTextG3FlashPreviewTextToText(prompt="one")
     done = await run.one(WorkCall("words", words, parse=len, shape="length"))
-    (text,) = done.home.texts
-    assert (done.home.value, done.home.outputs, done.files) == (len(text), (), ())
+    (text,) = done.record.texts
+    assert (done.record.value, done.record.outputs, done.files) == (len(text), (), ())
     end = next(event for event in run.heard if event.state == "succeeded")
     assert end.message.startswith(f"done: {len(text)} characters of text; ")
-    assert end.output is None
+    assert end.output is not None and end.output.endswith(f"/{done.record.task_id}.json")
 
 
 async def test_the_costs_of_a_run_hold_its_failed_tasks_and_none_of_another_run(
@@ -364,7 +364,7 @@ async def test_the_costs_of_a_run_hold_its_failed_tasks_and_none_of_another_run(
         second = await other.one(picture("its own"))
 
         async def costs(of: PipelineRun) -> dict[str, str]:
-            runner = WorkRunner(of.engine, await of.works(), settings=of.settings)
+            runner = WorkRunner(of.engine, await of.works())
             call = JobCall(of.scope, of.store, options=Options(), observer=of)
 
             async def look() -> dict[str, str]:
@@ -396,7 +396,7 @@ async def test_a_graph_is_the_work_that_its_plan_names_unless_it_was_edited_sinc
         await run.one(WorkCall("ink", graph, planned="ab" * 20, saved_graph="of yesterday"))
     assert rh.recorder.submissions == []
 
-    runner = WorkRunner(run.engine, await run.works(), settings=run.settings)
+    runner = WorkRunner(run.engine, await run.works())
     call = JobCall(run.scope, run.store, options=Options(), observer=run)
     _, request = await LOOP.call(runner.prepare(WorkCall("ink", graph), call))
     done = await run.one(WorkCall("ink", graph, planned="ab" * 20, saved_graph=request.graph))
@@ -423,4 +423,4 @@ async def test_a_damaged_file_is_no_result_and_is_fetched_again_at_no_cost(rh: E
     rh.faults.clear()
     done = await PipelineRun(**given, name="two").one(picture())
     assert done.files[0].defect is None
-    assert (done.home.n, len(rh.recorder.paid)) == (1, 1)
+    assert (done.record.n, len(rh.recorder.paid)) == (1, 1)

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from rh_prefect import models
-from rh_prefect.client import Download, TaskView
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import (
@@ -26,22 +25,14 @@ from rh_prefect.errors import (
     RequestRejected,
     SubmissionUnknown,
 )
-from rh_prefect.jobs.journal.job_records import Submit
-from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.journal.record_types import End, Link
-from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.manual_repair import adopt, mark_refused
-from rh_prefect.jobs.requests.request_preparation import JobRequest
-from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.run_ledger import WorksLedger
-from rh_prefect.pipelines.work_runner import WorkCall, WorkCollector, WorkResult
+from rh_prefect.pipelines.work_runner import WorkCall, WorkResult
 from rh_prefect.pipelines.works_store import WorksJournal
 from rh_prefect.workflows import WorkflowInput
 from tests.support.processes.forkserver import FORKS
-from tests.support.samples import media as samples
 from tests.support.servers.s3 import S3Server
-from tests.support.world.job_records import KEY, TASK, intent, ticket
 from tests.support.world.pipeline_runs import PipelineRun, Stoppable, bury, picture, run_and_be_killed
 
 
@@ -69,10 +60,10 @@ async def test_another_run_on_another_machine_pays_nothing(rh: Emulator, on_s3: 
     first = await PipelineRun(**on_s3).one(picture())
     second = await PipelineRun(**on_s3, name="two", machine="there").one(picture())
     assert len(rh.recorder.paid) == 1
-    assert (first.is_new, second.is_new, first.home) == (True, False, second.home)
+    assert (first.is_new, second.is_new, first.record) == (True, False, second.record)
     (file,) = first.files
     assert file.uri.endswith(f"/pipelines/{file.sha256}.png") or file.sha256 in file.uri
-    assert PipelineRun(**on_s3).store.exists(first.home.outputs[0].uri)
+    assert PipelineRun(**on_s3).store.exists(first.record.outputs[0].uri)
 
 
 async def test_the_end_of_a_work_is_told_with_its_cost(given: dict[str, Any]) -> None:
@@ -122,7 +113,7 @@ async def test_runs_at_once_share_every_equal_work(rh: Emulator, on_s3: dict[str
     done = await asyncio.gather(*(run.make(*asked) for run in runs))
     assert len(rh.recorder.paid) == 4
     for same in zip(*done):
-        assert len({one.home.task_id for one in same if isinstance(one, WorkResult)}) == 1
+        assert len({one.record.task_id for one in same if isinstance(one, WorkResult)}) == 1
         assert sum(one.is_new for one in same if isinstance(one, WorkResult)) == 1
 
 
@@ -160,19 +151,19 @@ async def test_a_failed_task_is_paid_again_within_attempts_and_by_a_later_run(
     assert len(rh.recorder.paid) == 1
     done = await PipelineRun(**given, name="two").one(picture(attempts=3))
     assert len(rh.recorder.paid) == 4
-    assert (done.home.n, done.is_new) == (4, True)
+    assert (done.record.n, done.is_new) == (4, True)
 
 
 async def test_a_person_who_runs_the_same_flow_run_again_gets_new_attempts(rh: Emulator, given: dict[str, Any]) -> None:
     rh.faults.add(Fault("submit", number=1, kind="fail", code="1504"))
     with pytest.raises(JobFailed):
         await PipelineRun(**given).one(picture())
-    assert (await PipelineRun(**given, attempt=2).one(picture())).home.n == 2
+    assert (await PipelineRun(**given, attempt=2).one(picture())).record.n == 2
 
 
 async def test_a_refusal_is_no_attempt(rh: Emulator, given: dict[str, Any]) -> None:
     rh.faults.add(Fault("submit", number=1, kind="code", code="421"))
-    assert (await PipelineRun(**given).one(picture())).home.n == 2
+    assert (await PipelineRun(**given).one(picture())).record.n == 2
     assert len(rh.recorder.paid) == 1
     rh.faults.add(Fault("submit", prompt="forbidden", kind="code", code="301"))
     with pytest.raises(RequestRejected):
@@ -191,26 +182,7 @@ async def test_an_invalid_answer_is_asked_for_again_and_kept_for_another_shape(
     assert len(rh.recorder.paid) == 2
     free = await PipelineRun(**given, name="two").one(words(parse=str.upper, shape="bb"))
     assert len(rh.recorder.paid) == 2
-    assert (free.home.n, free.home.value) == (1, "\n\n".join(free.home.texts).upper())
-
-
-@pytest.mark.parametrize(("kind", "extension"), [(None, "png"), ("image", "png"), ("webp", "webp")])
-async def test_the_content_gives_the_extension_that_a_link_does_not_name(
-    tmp_path: Path, kind: str | None, extension: str
-) -> None:
-    async def download(_: str, to: Path) -> Download:
-        return Download(size=samples.png(to).stat().st_size)
-
-    async def query(task_id: str) -> TaskView:
-        return TaskView(task_id=task_id, status="SUCCESS", outputs=())
-
-    scope = FolderScope(FolderJournal(str(tmp_path / "journal"), scope="run"))
-    collector = WorkCollector(download, query, MediaStore(tmp_path / "out"), scope, tmp_path / "parts", grace=1)
-    end, submit = End(status="SUCCESS", task_id=TASK, links=(Link(url="https://files/a?id=7", type=kind),)), intent()
-    result = await collector.collect(
-        JobRequest.of(submit), job="w", key=KEY, submit=Submit(1, submit, answer=ticket(), end=end), first_time=True
-    )
-    assert Path(result.first_output.uri).suffix == f".{extension}"
+    assert (free.record.n, free.record.value) == (1, "\n\n".join(free.record.texts).upper())
 
 
 async def test_a_lost_answer_is_a_question_for_every_run(rh: Emulator, given: dict[str, Any]) -> None:
@@ -223,7 +195,7 @@ async def test_a_lost_answer_is_a_question_for_every_run(rh: Emulator, given: di
     assert len(rh.recorder.paid) == 1
     works, key = WorksJournal(later.store.url), str(unknown.value.job).rpartition("/")[2]
     await adopt(works, key, rh.recorder.paid[0].task_id)
-    assert (await later.one(picture())).home.task_id == rh.recorder.paid[0].task_id
+    assert (await later.one(picture())).record.task_id == rh.recorder.paid[0].task_id
     assert len(rh.recorder.paid) == 1
 
 
@@ -232,12 +204,12 @@ async def test_a_forgotten_submission_is_paid_for(rh: Emulator, given: dict[str,
     with pytest.raises(SubmissionUnknown) as unknown:
         await PipelineRun(**given).one(picture())
     await mark_refused(WorksJournal(given["store_url"]), str(unknown.value.job).rpartition("/")[2])
-    assert (await PipelineRun(**given).one(picture())).home.n == 2
+    assert (await PipelineRun(**given).one(picture())).record.n == 2
     assert len(rh.recorder.paid) == 1
 
 
 async def test_only_the_claimer_counts_a_work_in_its_budget(rh: Emulator, given: dict[str, Any]) -> None:
-    price = (await PipelineRun(**given).one(picture("the price"))).home.cost
+    price = (await PipelineRun(**given).one(picture("the price"))).record.cost
     assert price is not None
     asked = [picture(f"ship {number}") for number in range(4)]
     await PipelineRun(**given, name="rich").make(*asked)
@@ -275,7 +247,7 @@ async def test_a_run_without_the_key_waits_for_the_end_of_another_and_names_the_
         with pytest.raises(JobTimeout, match=r"run one on account .*, whose key this run does not have"):
             await without_key.one(picture(), deadline=0.5)
         rh.clock.advance(1000)
-        assert (await running).home == (await without_key.one(picture())).home
+        assert (await running).record == (await without_key.one(picture())).record
         assert len(rh.recorder.paid) == 1
 
 
@@ -445,7 +417,7 @@ async def test_a_run_killed_before_any_operation_is_continued_by_a_new_one(
             (done,) = await later.make(picture())
         assert isinstance(done, WorkResult), f"killed before operation {number}: {done}"
         assert len(rh.recorder.paid) == paid + 1, f"killed before operation {number}"
-        assert later.store.exists(done.home.outputs[0].uri)
+        assert later.store.exists(done.record.outputs[0].uri)
         if process.exitcode == 0:
             break
     assert number > 8

@@ -46,7 +46,7 @@ def test_a_work_is_paid_once_and_has_one_result(course: str) -> None:
     # Each process reaches the result in some course, so that the walk did not end early.
     for index, actor in enumerate(actors):
         if actor.begins != "cancel":
-            assert any(outcome[index].startswith("home") for outcome in explorer.outcomes)
+            assert any(outcome[index].startswith("result-") for outcome in explorer.outcomes)
 
 
 @pytest.mark.long
@@ -77,4 +77,4 @@ def test_a_cancelled_run_leaves_a_task_that_another_run_wants() -> None:
     hooks = {outcome[2] for outcome in explorer.outcomes}
     assert {"cancelled: True", "cancelled: False"} <= hooks
     # A run whose interest came too late claims the next number.
-    assert ("dead", "home-2", "cancelled: True") in explorer.outcomes
+    assert ("dead", "result-2", "cancelled: True") in explorer.outcomes

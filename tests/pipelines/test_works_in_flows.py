@@ -30,7 +30,7 @@ async def make(*words: str, **options: Any) -> list[WorkResult]:
     assert scope is not None
 
     async def work() -> list[WorkResult]:
-        runner = WorkRunner(engine, await open_works(store, settings), settings=settings)
+        runner = WorkRunner(engine, await open_works(store, settings))
         call = JobCall(scope, store, options=Options(**options))
         return [await runner.make(picture(one), call) for one in words]
 
@@ -39,7 +39,7 @@ async def make(*words: str, **options: Any) -> list[WorkResult]:
 
 @flow
 async def pictures(words: list[str], budget: float | None = None) -> list[str]:
-    return [one.home.task_id for one in await make(*words, budget=budget)]
+    return [one.record.task_id for one in await make(*words, budget=budget)]
 
 
 async def test_a_new_flow_run_pays_only_for_what_is_new(rh: Emulator) -> None:

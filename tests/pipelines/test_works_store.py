@@ -9,18 +9,17 @@ from uuid import uuid4
 import pytest
 
 from rh_prefect.errors import ConfigError
+from rh_prefect.jobs.journal.job_records import JobRecords, result_key
 from rh_prefect.jobs.journal.journal import FolderJournal, NotExclusive
 from rh_prefect.jobs.journal.process_identity import current_owner
-from rh_prefect.jobs.journal.record_types import Answer, End, Intent
+from rh_prefect.jobs.journal.record_types import Answer, End, Intent, ResultRecord
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.plan.identity import work_id
 from rh_prefect.pipelines.works_store import (
-    Home,
     Waiting,
     WorksJournal,
     choose_new_take,
-    home_key,
     open_works,
     records_url,
 )
@@ -41,9 +40,9 @@ def answer(task_id: str = "1") -> dict[str, Any]:
     return Answer(outcome="ticket", task_id=task_id).model_dump(mode="json")
 
 
-def home(task_id: str = "1") -> Home:
+def result(task_id: str = "1") -> ResultRecord:
     file = Media(uri="pipelines/ab.mp4", kind="video", mime="video/mp4", size=2, sha256="ab")
-    return Home(task_id=task_id, n=1, store="s3://old/films", outputs=(file,))
+    return ResultRecord(task_id=task_id, store="s3://old/films", outputs=(file,))
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -72,20 +71,22 @@ async def test_a_work_is_read_by_the_numbers_of_its_submissions(works: WorksJour
 
 
 async def test_a_result_is_recorded_once(works: WorksJournal) -> None:
-    assert await works.read_home(WORK) is None
-    given = await asyncio.gather(*(works.create_home(WORK, home(str(n))) for n in range(5)))
-    assert len({one.task_id for one in given}) == 1
-    assert await works.read_home(WORK) == given[0]
-    assert await works.read_home(WORK, shape="cd") is None
-    other = await works.create_home(WORK, home("9"), shape="cd")
-    assert await works.read_home(WORK, shape="cd") == other
+    records = JobRecords(works, WORK)
+    assert await records.read_result() is None
+    written = [result(str(n)) for n in range(5)]
+    is_first = await asyncio.gather(*map(records.create_result, written))
+    assert sum(is_first) == 1
+    assert await records.read_result() == written[is_first.index(True)]
+    assert await records.read_result("cd") is None
+    assert await records.create_result(other := result("9"), "cd")
+    assert await records.read_result("cd") == other
 
 
 async def test_the_results_of_many_works_are_read_together(works: WorksJournal) -> None:
     ids = [work_id("ab" * 20, take) for take in range(1, 41)]
-    await asyncio.gather(*(works.create_home(work, home(work)) for work in ids[::2]))
-    found = await works.read_homes(map(home_key, ids))
-    assert {key: one.task_id for key, one in found.items()} == {home_key(work): work for work in ids[::2]}
+    await asyncio.gather(*(JobRecords(works, work).create_result(result(work)) for work in ids[::2]))
+    found = await works.read_results(map(result_key, ids))
+    assert {key: one.task_id for key, one in found.items()} == {result_key(work): work for work in ids[::2]}
 
 
 async def test_another_run_waits_until_it_is_released_or_has_ended(works: WorksJournal) -> None:
@@ -139,9 +140,10 @@ async def test_records_lie_beside_the_files(s3: S3Server) -> None:
     await works.create(f"{WORK}-intent-1", intent())
     assert await asyncio.to_thread(store.list, "works") == [f"works/{WORK}/intent-1.json"]
     # A store under another name than at the time of the payment has the files under its own.
-    assert [one.uri for one in works.files_of(home(), store)] == [f"{store.url}/pipelines/ab.mp4"]
+    assert works.is_in(result(), store)
     elsewhere = WorksJournal("/records")
-    assert [one.uri for one in elsewhere.files_of(home(), store)] == ["s3://old/films/pipelines/ab.mp4"]
+    assert not elsewhere.is_in(result(), store)
+    assert elsewhere.is_in(result().model_copy(update={"store": store.url}), store)
 
 
 def test_each_place_has_a_name_of_its_own() -> None:

@@ -16,7 +16,7 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.record_types import Answer, End, Resolution
-from rh_prefect.jobs.outputs.manifest import Manifest
+from rh_prefect.jobs.outputs.stored_result import StoredResult
 from rh_prefect.local_files import PART
 from rh_prefect.media.media import Media
 from rh_prefect.settings import get_settings
@@ -49,10 +49,10 @@ def paid(task_id: str = TASK, **facts: Any) -> Paid:
     return Paid(task_id, **(said | facts))
 
 
-def manifest(task_id: str = TASK, *, name: str = "run/a.png", sha256: str = PICTURE) -> Manifest:
-    output = Media(uri=f"s3://media/out/{name}", kind="image", mime="image/png", size=1, sha256=sha256)
+def result(task_id: str = TASK, *, name: str = "run/a.png", sha256: str = PICTURE) -> StoredResult:
+    output = Media(uri=name, kind="image", mime="image/png", size=1, sha256=sha256)
     asked = intent()
-    return Manifest(
+    return StoredResult(
         key=KEY,
         job=JOB,
         task_id=task_id,
@@ -66,13 +66,13 @@ def manifest(task_id: str = TASK, *, name: str = "run/a.png", sha256: str = PICT
 DONE = Evidence(
     paid=(paid(),),
     jobs=jobs(submit(answer=ticket(), end=ended())),
-    files={"run/a.png": PICTURE, "manifests/b/1.json": "c" * 64},
-    manifests=(manifest(),),
+    files={"run/a.png": PICTURE, "results/b/1.json": "c" * 64},
+    results=(result(),),
     words={"journal run": b'{"account": "acc"}'},
 )
-"""One job, paid for once, and its file is at home."""
+"""One job, paid for once, and its file is in the store."""
 
-PENDING = Evidence(paid=(paid(status="RUNNING", outputs=()),), jobs=jobs(submit(answer=ticket())))
+RUNNING = Evidence(paid=(paid(status="RUNNING", outputs=()),), jobs=jobs(submit(answer=ticket())))
 """One job whose task runs."""
 
 ASKED = Evidence(paid=(paid(),), jobs=jobs(submit(answer=unknown())), told=(TOLD,))
@@ -80,7 +80,7 @@ ASKED = Evidence(paid=(paid(),), jobs=jobs(submit(answer=unknown())), told=(TOLD
 
 FINE: dict[str, tuple[Evidence, bool]] = {
     "all is done": (DONE, True),
-    "a task runs": (PENDING, False),
+    "a task runs": (RUNNING, False),
     "nobody knows, and that was said": (ASKED, False),
     "paid for again after a failure": (
         replace(
@@ -105,7 +105,7 @@ FINE: dict[str, tuple[Evidence, bool]] = {
         True,
     ),
     "not to be cancelled, and that was said": (
-        replace(PENDING, was_cancelled=True, told=(Told("cancel", f"task {TASK} goes on"),)),
+        replace(RUNNING, was_cancelled=True, told=(Told("cancel", f"task {TASK} goes on"),)),
         False,
     ),
     "a place that failed before its test file was deleted": (
@@ -113,7 +113,7 @@ FINE: dict[str, tuple[Evidence, bool]] = {
         True,
     ),
     "a ticket that waits on this machine": (
-        replace(PENDING, jobs=jobs(submit(answer=unknown())), late=frozenset({TASK}), told=(TOLD,)),
+        replace(RUNNING, jobs=jobs(submit(answer=unknown())), late=frozenset({TASK}), told=(TOLD,)),
         False,
     ),
 }
@@ -192,13 +192,13 @@ BROKEN: dict[str, tuple[Evidence, bool, str]] = {
         False,
         f"run/a.png is not what RunningHub served for task {TASK}",
     ),
-    "a truncated file in no manifest": (
+    "a truncated file in no result": (
         replace(DONE, files={**DONE.files, "run/b.png": HALF}),
         False,
         "run/b.png is not what RunningHub served for any task",
     ),
-    "a truncated file that its manifest calls whole": (
-        replace(DONE, files={**DONE.files, "run/a.png": HALF}, manifests=(manifest(sha256=HALF),)),
+    "a truncated file that its result calls whole": (
+        replace(DONE, files={**DONE.files, "run/a.png": HALF}, results=(result(sha256=HALF),)),
         False,
         f"run/a.png is not what RunningHub served for task {TASK}",
     ),
@@ -208,7 +208,7 @@ BROKEN: dict[str, tuple[Evidence, bool, str]] = {
             paid=(paid(), paid(OTHER, outputs=(HALF,))),
             jobs={**DONE.jobs, **jobs(submit(answer=ticket(OTHER), end=ended(OTHER)), job="run/other")},
             files={**DONE.files, "run/a.png": HALF},
-            manifests=(manifest(sha256=HALF),),
+            results=(result(sha256=HALF),),
         ),
         False,
         f"run/a.png is not what RunningHub served for task {TASK}",
@@ -218,23 +218,23 @@ BROKEN: dict[str, tuple[Evidence, bool, str]] = {
         False,
         f"run/.a.png{PART} was left behind half-written",
     ),
-    "a manifest whose file is gone": (
-        replace(DONE, files={"manifests/b/1.json": "c" * 64}),
+    "a result whose file is gone": (
+        replace(DONE, files={"results/b/1.json": "c" * 64}),
         False,
-        f"run/a.png is in the manifest of task {TASK} and not in the store",
+        f"run/a.png is in the result of task {TASK} and not in the store",
     ),
     "a live task after cancel": (
-        replace(PENDING, was_cancelled=True),
+        replace(RUNNING, was_cancelled=True),
         False,
         f"task {TASK} goes on after the cancellation",
     ),
     "a slot left held": (replace(DONE, held=2), False, "2 slots are held, and nothing runs"),
     "a job that is not done in the end": (
-        replace(PENDING, paid=(paid(),)),
+        replace(RUNNING, paid=(paid(),)),
         True,
         f"{JOB} is not done: ticket (task {TASK})",
     ),
-    "a task that is not over in the end": (PENDING, True, f"task {TASK} is still RUNNING"),
+    "a task that is not over in the end": (RUNNING, True, f"task {TASK} is still RUNNING"),
 }
 
 

@@ -23,6 +23,7 @@ from rh_prefect.jobs.journal.record_types import Resolution
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.manual_repair import adopt
 from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.jobs.outputs.stored_result import files_in
 from rh_prefect.media.media import Media
 from rh_prefect.tasks import generate, generate_many, run_workflow
 from rh_prefect.tasks.generate import run_name
@@ -150,7 +151,7 @@ async def test_concurrent_calls_of_one_job_each_get_its_files_in_their_own_stora
     assert len(rh.recorder.paid) == 1
     for folder, result in zip(folders, results, strict=True):
         assert Path(result.first_output.uri).is_relative_to(folder)
-        assert Path(result.manifest).is_relative_to(folder)
+        assert Path(result.record).is_relative_to(folder)
 
 
 async def test_concurrent_calls_of_one_job_get_the_files_of_the_task_after_one_that_failed(
@@ -171,22 +172,24 @@ async def test_what_was_published_is_not_fetched_again(rh: Emulator) -> None:
     fetched = len(rh.recorder.downloads)
     again = await run(asked, key="mine")
     assert len(rh.recorder.downloads) == fetched
-    # Without a record that names its content, a file at the output's name is not taken for the output.
-    Path(first.manifest).unlink()
+    Path(first.record).unlink()
+    assert (await run(asked, key="mine")).first_output == again.first_output
+    assert len(rh.recorder.downloads) == fetched, "the journal knows the file"
+    Path(first.first_output.uri).unlink()
     assert (await run(asked, key="mine")).first_output == again.first_output
     assert len(rh.recorder.downloads) == fetched + 1
     assert len(rh.recorder.submissions) == 1
 
 
-async def test_the_manifest_says_all_there_is_to_know(rh: Emulator, tmp_path: Path) -> None:
+async def test_the_stored_result_says_all_there_is_to_know(rh: Emulator, tmp_path: Path) -> None:
     photo = samples.png(tmp_path / "photo.png")
     result = await run(models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", sound="false"), label="clip")
-    manifest = json.loads(Path(result.manifest).read_text())
-    assert manifest["task_id"] == result.task_id
-    assert manifest["payload"]["imageUrl"].startswith("sha256:")
-    assert manifest["cost"] == "1.75"
-    assert [Media.model_validate(one) for one in manifest["outputs"]] == list(result.outputs)
-    assert rh.key not in Path(result.manifest).read_text()
+    stored = json.loads(Path(result.record).read_text())
+    assert stored["task_id"] == result.task_id
+    assert stored["payload"]["imageUrl"].startswith("sha256:")
+    assert stored["cost"] == "1.75"
+    assert files_in(stored["store"], [Media.model_validate(one) for one in stored["outputs"]]) == result.outputs
+    assert rh.key not in Path(result.record).read_text()
 
 
 @pytest.mark.parametrize("kind", ["cut", "502"])

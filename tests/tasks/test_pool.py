@@ -117,7 +117,7 @@ async def test_a_flow_runs_on_all_accounts_of_the_pool(rh: Emulator, blocks: Blo
 
 
 def _account(result: Result) -> str:
-    return str(json.loads(Path(result.manifest).read_text())["account"])
+    return str(json.loads(Path(result.record).read_text())["account"])
 
 
 async def test_an_account_that_cannot_pay_is_one_warning_in_the_run_s_log(

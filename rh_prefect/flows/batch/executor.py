@@ -353,7 +353,7 @@ class RowExecutor:
             price=price or Costs(),
             outputs=tuple(file.uri for file in last.outputs) if last and state == "done" else (),
             files=self.items[work.number].files,
-            manifest=last.manifest if last and state == "done" else "",
+            record=last.record if last and state == "done" else "",
             tasks=tuple(result.task_id for result in results),
             jobs=tuple(f"{self.scope.journal.scope}/{key}" for key in keys[: len(results) + (state != "done")]),
         )

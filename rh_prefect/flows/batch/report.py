@@ -84,7 +84,7 @@ class RowResult(BaseModel):
         costs: What its jobs have cost together, failed tasks included.
         price: What its next job would cost, where the budget had too little left for it.
         outputs: The files of its last step.
-        manifest: Of its last step.
+        record: URI of the stored result of its last step.
         files: A stamp of its input files; a row whose stamp has changed is checked again.
         tasks: RunningHub's task ids, of failed tasks too where it is not done.
         jobs: Its jobs, as `rh-prefect jobs` takes them.
@@ -101,7 +101,7 @@ class RowResult(BaseModel):
     costs: Costs = Field(default_factory=Costs)
     price: Costs = Field(default_factory=Costs)
     outputs: tuple[str, ...] = ()
-    manifest: str = ""
+    record: str = ""
     files: str = ""
     tasks: tuple[str, ...] = ()
     jobs: tuple[str, ...] = ()
@@ -122,7 +122,7 @@ class RowResult(BaseModel):
             "output": " ".join(self.outputs),
             "tasks": " ".join(self.tasks),
             "jobs": " ".join(self.jobs),
-            "manifest": self.manifest,
+            "record": self.record,
             "id": self.id,
         }
         return {name: cell.encode("utf-8", "backslashreplace").decode() for name, cell in cells.items()}
@@ -243,7 +243,7 @@ def earlier(batch: str, *, store: MediaStore) -> dict[str, RowResult]:
 async def show(report: BatchReport, rows: Sequence[RowResult]) -> None:
     """Shows a report in the dashboard, the rows that are not done first."""
     ordered = sorted(rows, key=lambda row: row.state == "done")
-    hidden = ("id", "currency", "unknown", "manifest")
+    hidden = ("id", "currency", "unknown", "record")
     cells = (
         {name: cell for name, cell in row.cells().items() if name not in hidden}
         | {"cost": str(row.costs) if row.costs else ""}

@@ -53,7 +53,7 @@ _SETTLE = 5.0
 """Seconds that the report of a run that is broken off waits for submits in flight."""
 
 _CHECKS = 16
-"""How many rows are looked at together: their files before a strict batch, their manifests before one that goes on."""
+"""How many rows are looked at together: their files before a strict batch, their results before one that goes on."""
 
 
 async def batch(
@@ -312,8 +312,8 @@ def _done_earlier(rows: Sequence[Work | InvalidRow], known: Mapping[str, RowResu
     """Returns the numbers of the rows that an earlier run has done, and whose results still exist."""
 
     def is_there(row: Work | InvalidRow) -> bool:
-        # The manifest decides: outputs that a person has moved away are not made again.
-        name = store.name_of(known[row.id].manifest)
+        # The stored result decides: outputs that a person has moved away are not made again.
+        name = store.name_of(known[row.id].record)
         return name is not None and store.exists(name)
 
     done = [row for row in rows if row.id in known and known[row.id].state == "done"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
@@ -18,6 +19,7 @@ from rh_prefect.jobs.journal.record_types import (
     Lost,
     Record,
     Resolution,
+    ResultRecord,
     Reused,
 )
 
@@ -93,6 +95,7 @@ class JobView:
     key: str
     submits: tuple[Submit, ...] = ()
     reused: Reused | None = None
+    result: ResultRecord | None = None
 
     @property
     def last(self) -> Submit | None:
@@ -136,15 +139,25 @@ class JobView:
                 by_number.setdefault(int(n), {})[kind] = record
         # A submit without its intent can only be a half-finished reading: the intent is always written first.
         submits = tuple(_submit(key, n, by_number[n]) for n in sorted(by_number) if "intent" in by_number[n])
-        reuse = by_number.get(1, {}).get("reuse")
-        return cls(key, submits, None if reuse is None else _parse(f"{key}-reuse-1", Reused, reuse))
+        reuse, result = records.get(f"{key}-reuse-1"), records.get(result_key(key))
+        return cls(
+            key,
+            submits,
+            None if reuse is None else parse_record(f"{key}-reuse-1", Reused, reuse),
+            None if result is None else parse_record(result_key(key), ResultRecord, result),
+        )
 
 
 class JobRecords:
     """One work's records in the scope of one run: the only place that makes and reads their keys.
 
     No other run can wait for the work there, so the steps for waiters, claims and waits do nothing.
+
+    Attributes:
+        is_shared: Whether other runs share the work.
     """
+
+    is_shared = False
 
     def __init__(self, journal: Journal, key: str) -> None:
         """Refers to the records of a job; reads nothing."""
@@ -230,7 +243,21 @@ class JobRecords:
         """Reads end n; None where none is recorded."""
         name = f"{self.key}-end-{n}"
         record = await self.journal.read(name)
-        return None if record is None else _parse(name, End, record)
+        return None if record is None else parse_record(name, End, record)
+
+    async def read_result(self, shape: str = "") -> ResultRecord | None:
+        """Reads the result; None where there is none yet.
+
+        Args:
+            shape: What `parse` asks for; empty without `parse`.
+        """
+        name = result_key(self.key, shape)
+        record = await self.journal.read(name)
+        return None if record is None else parse_record(name, ResultRecord, record)
+
+    async def create_result(self, record: ResultRecord, shape: str = "") -> bool:
+        """Records the result; returns False if one is recorded already."""
+        return await self.journal.create(result_key(self.key, shape), record.model_dump(mode="json"))
 
     async def call(self, record: CallRecord) -> bool:
         """Records the position in the run at which the job is called."""
@@ -242,6 +269,16 @@ class JobRecords:
 
     async def _create(self, kind: str, n: int, record: Record) -> bool:
         return await self.journal.create(f"{self.key}-{kind}-{n}", record.model_dump(mode="json"))
+
+
+def result_key(key: str, shape: str = "") -> str:
+    """Returns the key of the record that holds the result of a work.
+
+    Args:
+        key: The work's key.
+        shape: What `parse` asks for; empty without `parse`.
+    """
+    return f"{key}-result-{hashlib.sha256(shape.encode()).hexdigest()[:16]}" if shape else f"{key}-result"
 
 
 def split_job(name: str) -> tuple[str, str]:
@@ -291,9 +328,9 @@ def calls_in(records: Mapping[str, Mapping[str, Any]]) -> dict[str, CallRecord |
     for name in sorted(records):
         key, _, part = name.partition("-")
         if part == "call-1":
-            calls[key] = _parse(name, CallRecord, records[name])
+            calls[key] = parse_record(name, CallRecord, records[name])
         elif part.startswith("intent-") and key not in calls:
-            calls[key] = _parse(name, Intent, records[name])
+            calls[key] = parse_record(name, Intent, records[name])
     return calls
 
 
@@ -308,7 +345,7 @@ def bases_of(records: Mapping[str, Mapping[str, Any]]) -> set[Any]:
 
 def _submit(key: str, n: int, records: Mapping[str, Mapping[str, Any]]) -> Submit:
     def read(part: str, kind: type[_R]) -> _R:
-        return _parse(f"{key}-{part}-{n}", kind, records[part])
+        return parse_record(f"{key}-{part}-{n}", kind, records[part])
 
     def find(part: str, kind: type[_R]) -> _R | None:
         return read(part, kind) if part in records else None
@@ -324,7 +361,12 @@ def _submit(key: str, n: int, records: Mapping[str, Mapping[str, Any]]) -> Submi
     )
 
 
-def _parse(name: str, kind: type[_R], record: Mapping[str, Any]) -> _R:
+def parse_record(name: str, kind: type[_R], record: Mapping[str, Any]) -> _R:
+    """Reads a record.
+
+    Raises:
+        UnreadableRecord: It has a form that this version does not support.
+    """
     try:
         return kind.model_validate(record)
     except ValidationError as error:

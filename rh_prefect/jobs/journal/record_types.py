@@ -12,6 +12,7 @@ Keys of a job's records are `<job key>-<what>-<n>`, where n counts the submissio
 | `late-n`       | a ticket came after a resolution    | the task, which was accepted and may have been paid   |
 | `lost-n`       | where RunningHub lost the task      | a person has confirmed it: it may be paid for again   |
 | `end-n`        | when the remote task is terminal    | state, links, failure, cost                           |
+| `result`       | after the files are published       | the files, the texts, the cost; the job is done       |
 
 Beside the jobs a scope holds `format-1`, its first record, `media-<hash of a name>-<n>`, n from 1 without gaps:
 
@@ -36,6 +37,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rh_prefect.errors import Retry
 from rh_prefect.jobs.journal.identity import Address
 from rh_prefect.jobs.journal.process_identity import Owner
+from rh_prefect.media.media import Media
 
 
 def _token() -> str:
@@ -143,7 +145,7 @@ def is_fingerprint(account: str) -> bool:
     return re.fullmatch("[0-9a-f]{12}", account) is not None
 
 
-FORMAT = 3
+FORMAT = 4
 """The format of the records. Raise it when the meaning of a record changes."""
 
 FORMAT_KEY = "format-1"
@@ -179,10 +181,10 @@ class Reused(Record):
     """The finished job whose result a run reused, so that a resumed run reuses the same one.
 
     Attributes:
-        manifest: Name of its manifest in the store.
+        stored: Name of its stored result; see `outputs.stored_result`.
     """
 
-    manifest: str
+    stored: str
 
 
 NOT_DELIVERED = "not-delivered"
@@ -277,6 +279,48 @@ class End(Record):
     queued_seconds: float | None = None
     run_seconds: float | None = None
     attempt: int = 1
+
+
+class ResultRecord(Record):
+    """The result of a work, recorded once; an `End` alone says that the work is paid for, and this that it is done.
+
+    Attributes:
+        task_id: RunningHub's task id.
+        n: The number of its submission.
+        flow_run: The flow run that paid for a work that runs share; empty in the scope of one run.
+        base: Hash of the request.
+        store: URL of the place of its files.
+        outputs: Its files; `uri` is the name in the store.
+        states: The state in which the store reported each file right after it was published; a file in the same state
+            is not read to check it.
+        texts: Its texts.
+        value: The answer as `parse` of a pipeline's step read it.
+        cost: The cost of the task, if RunningHub reports it.
+        currency: Of the cost.
+        coins: The coins of a task that cost coins beside its money.
+        queued_seconds: Time in RunningHub's queue.
+        run_seconds: Time that the task ran.
+    """
+
+    task_id: str
+    n: int = 1
+    flow_run: str = ""
+    base: str = ""
+    store: str = ""
+    outputs: tuple[Media, ...] = ()
+    states: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    value: Any = None
+    cost: Decimal | None = None
+    currency: str | None = None
+    coins: Decimal | None = None
+    queued_seconds: float | None = None
+    run_seconds: float | None = None
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether RunningHub delivered one of the files damaged."""
+        return any(file.defect is not None for file in self.outputs)
 
 
 class MediaRecord(Record):

@@ -27,7 +27,7 @@ class Scope(Protocol):
         attempt: Which attempt of the run this is, from 1.
         first_attempt: The first attempt whose payments count together with this one's: this one itself, which a person
             started, or an earlier one where Prefect retries the flow by itself.
-        details: What a manifest says of the run, as plain JSON.
+        details: What a stored result says of the run, as plain JSON.
         calls: The calls of this attempt of the run.
     """
 
@@ -58,7 +58,7 @@ class Scope(Protocol):
 
     @property
     def details(self) -> Mapping[str, str]:
-        """The data about the run that a manifest contains."""
+        """The data about the run that a stored result contains."""
         ...
 
     @property
@@ -243,5 +243,5 @@ def _is_restored(journal: Journal, store: MediaStore, marker: str) -> JournalErr
         "its journal is empty: its records were deleted, or Prefect's database was restored from a backup that is "
         "older than they are. Nothing was paid in this attempt. What to do: for a pipeline, start a "
         f"new run, in which existing results cost nothing; else rh-prefect jobs recover {journal.scope}, which "
-        "restores the records from the manifests in the storage, and run it again."
+        "restores the records from the results in the storage, and run it again."
     )

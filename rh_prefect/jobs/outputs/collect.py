@@ -1,32 +1,23 @@
-"""Collects a finished job's outputs: downloads, checks, hashes and publishes them; then writes the manifest."""
+"""Collects a finished job's outputs: downloads and checks them."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeAlias
 
 from rh_prefect.client import Download, TaskView, discard_partial
-from rh_prefect.client.connections import chance
 from rh_prefect.client.wire.task import extension_of_link
-from rh_prefect.errors import LinkExpired, OutputsExpired, ResponseLost, RunningHubError, TransportError
+from rh_prefect.errors import LinkExpired, OutputsExpired, ResponseLost, RunningHubError
 from rh_prefect.jobs.download_folder import part_file, remove
-from rh_prefect.jobs.journal.job_records import Submit
 from rh_prefect.jobs.journal.record_types import End, Link
-from rh_prefect.jobs.journal.scope import Scope
-from rh_prefect.jobs.outputs import manifest as manifests
-from rh_prefect.jobs.outputs.manifest import Manifest, drop_record, find_published, read_pending, write_record
-from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.jobs.requests.request_preparation import JobRequest
 from rh_prefect.media.file_types import format_named
 from rh_prefect.media.media import Media
 from rh_prefect.media.names import extension_of
 from rh_prefect.media.probe import DownloadDefect, defect_of, facts_or_type, file_type
-from rh_prefect.media.store import MediaStore
 from rh_prefect.redaction import bare
 
 _log = logging.getLogger("rh_prefect")
@@ -38,8 +29,8 @@ LONGEST_PAUSE = 30.0
 """Maximum time in seconds between two requests for a file that its host refuses."""
 
 
-Names: TypeAlias = Callable[[str], str]
-"""Returns the name of one output in the store for an extension."""
+Publish: TypeAlias = Callable[[Path, int, str], Media]
+"""Moves a downloaded output into the store, by its index, from 0, and its extension; `uri` is the name there."""
 
 
 @dataclass(slots=True)
@@ -61,15 +52,14 @@ class _Failures:
 
 @dataclass(frozen=True, slots=True)
 class Collector:
-    """Downloads and publishes the outputs of one job.
+    """Downloads and publishes the outputs of one task.
 
     Attributes:
         download: Downloads a link into a local file; resumes an interrupted download.
         query: Queries a task on the account that paid for it, for new links.
-        store: The store for the files.
-        scope: The run, for the names of the files.
         folder: Local folder for unfinished downloads.
         grace: Seconds for which a file host may refuse a file before `OutputsExpired` is raised.
+        advice: What to do where a file cannot be downloaded.
         pause: Waits before the next request.
         clock: Monotonic seconds.
         jitter: Numbers from 0 to 1.
@@ -77,72 +67,41 @@ class Collector:
 
     download: Callable[[str, Path], Awaitable[Download]]
     query: Callable[[str], Awaitable[TaskView]]
-    store: MediaStore
-    scope: Scope
     folder: Path
     grace: float
-    pause: Callable[[float], Awaitable[None]] = asyncio.sleep
-    clock: Callable[[], float] = time.monotonic
-    jitter: Callable[[], float] = chance
+    advice: str
+    pause: Callable[[float], Awaitable[None]]
+    clock: Callable[[], float]
+    jitter: Callable[[], float]
 
-    async def collect(self, request: JobRequest, *, job: str, key: str, submit: Submit, first_time: bool) -> Result:
-        """Publishes the outputs that are not in the store, and writes the manifest.
+    async def collect(
+        self, job: str, end: End, publish: Publish, *, there: Mapping[int, Media], count: int
+    ) -> tuple[Media, ...]:
+        """Publishes the outputs that are not in the store.
 
-        A file that is damaged at RunningHub itself is published with `Media.defect`, and each later call downloads it
-        again.
+        A file that is damaged at RunningHub itself is published with `Media.defect`.
 
         Args:
-            request: The request.
             job: The job's full name.
-            key: The job's key.
-            submit: The submission that succeeded, with its end.
-            first_time: The outputs cannot have been collected before, so the store is not searched for them.
+            end: The end of the task.
+            publish: Moves a downloaded file into the store.
+            there: The files that are in the store, by index.
+            count: How many files the task is known to have; its record may list fewer links.
 
         Returns:
-            The result, with every output in the store.
+            The files, each with its name in the store.
 
         Raises:
             OutputsExpired: The links do not work, and RunningHub gave no working ones within `grace`.
             StoreError: The store refuses the files; a run within a day can still collect them.
         """
-        end = submit.end
-        if end is None:
-            raise ValueError(f"{job}: its task has not ended")
-        name = manifests.manifest_name(request.base, end.task_id)
-        earlier = None if first_time else await asyncio.to_thread(manifests.read, self.store, name)
-        is_complete = earlier is not None and await asyncio.to_thread(manifests.has_all_files, self.store, earlier)
-        if earlier is not None and is_complete and not earlier.damaged:
-            return earlier.result(self.store)
-        # Damaged files are in the store already, so a working link is not waited for.
-        collector = replace(self, grace=0.0) if is_complete else self
-        try:
-            outputs = await collector._outputs(request, job, key, end, earlier=earlier, first_time=first_time)
-        except (OutputsExpired, TransportError):
-            if earlier is None or not is_complete:
-                raise
-            return earlier.result(self.store)
-        manifest = _manifest(request, self.scope, job=job, key=key, submit=submit, end=end, outputs=outputs)
-        await asyncio.to_thread(self._write_manifest, manifest)
-        return manifest.result(self.store)
-
-    def _write_manifest(self, manifest: Manifest) -> None:
-        manifests.write(self.store, manifests.noted(self.store, manifest))
-        for index, _ in enumerate(manifest.outputs):
-            drop_record(self.store, manifest.task_id, index)
-
-    async def _outputs(
-        self, request: JobRequest, job: str, key: str, end: End, *, earlier: Manifest | None, first_time: bool
-    ) -> tuple[Media, ...]:
-        published = earlier.outputs if earlier is not None else ()
-        end = await self._with_all_links(job, end, count=len(published))
-        files = _file_links(end.links)
-        names = [self._names(request, key, end, index) for index, _ in enumerate(files, 1)]
+        end = await self._with_all_links(job, end, count=count)
         # The links of a job expire at the same time, so its files are downloaded concurrently, and each one that can be
         # saved is saved before the error of another one ends the job, and with it perhaps the process.
         outputs = await asyncio.gather(
             *(
-                self._output(job, end, index, name, earlier=published, first_time=first_time)
-                for index, name in enumerate(names)
+                self._output(job, end, index, publish, there.get(index))
+                for index, _ in enumerate(_file_links(end.links))
             ),
             return_exceptions=True,
         )
@@ -157,43 +116,25 @@ class Collector:
         Raises:
             OutputsExpired: RunningHub returns no links either.
         """
-        if not end.links:  # its manifest may be gone, too, and each task that succeeded has an output
+        if not end.links:  # its stored result may be gone, too, and each task that succeeded has an output
             count = max(count, 1)
         if len(_file_links(end.links)) >= count:
             return end
         newer = await self._newer_links(end)
         if len(newer) < count:
-            raise _without_links(job, end)
+            raise self._without_links(job, end)
         texts = [link for link in end.links if link.url is None]
         return end.model_copy(update={"links": (*newer, *texts)})
 
-    async def _output(
-        self, job: str, end: End, index: int, names: Names, *, earlier: Sequence[Media], first_time: bool
-    ) -> Media:
-        if not first_time:
-            published = await asyncio.to_thread(self._published, end, index, names, earlier)
-            if published is not None:
-                return published
+    async def _output(self, job: str, end: End, index: int, publish: Publish, there: Media | None) -> Media:
+        if there is not None:
+            return there
         with part_file(self.folder, f"{end.task_id}-{index}") as part:
             defect = await self._download(job, end, index, part)
-            name = names(await asyncio.to_thread(extension_of_output, end, index, part))
-            return await asyncio.to_thread(self._publish, part, name, end.task_id, index, defect)
-
-    def _published(self, end: End, index: int, names: Names, earlier: Sequence[Media]) -> Media | None:
-        """Finds a published output; if its link names no extension, under that of a recorded file."""
-        task_id, extension = end.task_id, _extension(_file_links(end.links)[index])
-        recorded = [] if extension else [read_pending(self.store, task_id, index), *earlier]
-        extensions = [extension] if extension else [_suffix(media.name) for media in recorded if media]
-        found = (find_published(self.store, task_id, index, names(one), earlier) for one in dict.fromkeys(extensions))
-        return next((media for media in found if media), None)
-
-    def _publish(self, part: Path, name: str, task_id: str, index: int, defect: DownloadDefect | None) -> Media:
-        media = self.store.describe(part, name).model_copy(update={"defect": defect.what if defect else None})
-        # The record comes first: a file at this name belongs to this job only if the record lists it.
-        write_record(self.store, task_id, index, media)
-        self.store.take(part, name, known=media)
-        remove(part)
-        return media
+            extension = await asyncio.to_thread(extension_of_output, end, index, part)
+            media = await asyncio.to_thread(publish, part, index, extension)
+            await asyncio.to_thread(remove, part)
+            return media.model_copy(update={"defect": defect.what if defect else None})
 
     async def _download(self, job: str, end: End, index: int, part: Path) -> DownloadDefect | None:
         """Downloads a file, with retries; returns its defect if the file is damaged at RunningHub itself."""
@@ -241,7 +182,7 @@ class Collector:
             return  # a new link is tried first
         waited = self.clock() - failures.refused_since
         if waited >= self.grace:
-            raise _expired(job, end, error, waited=waited) from error
+            raise self._expired(job, end, error, waited=waited) from error
         longest = min(LONGEST_PAUSE, 2.0 ** min(failures.refusals - 2, 10))
         await self.pause(longest * (0.5 + self.jitter() / 2))
 
@@ -257,20 +198,22 @@ class Collector:
             return []
         return [Link.model_validate(output.model_dump()) for output in view.outputs if output.url and output.is_usable]
 
-    def _names(self, request: JobRequest, key: str, end: End, index: int) -> Names:
-        def name_for(extension: str) -> str:
-            return self.store.name_for(
-                run=self.scope.run,
-                flow=self.scope.flow,
-                label=request.label or "",
-                model=request.model,
-                key=key,
-                task=end.task_id,
-                index=index,
-                ext=extension,
-            )
+    def _expired(self, job: str, end: End, error: LinkExpired, *, waited: float) -> OutputsExpired:
+        return OutputsExpired(
+            f"{job}: task {end.task_id} was paid for and succeeded, but its file could not be downloaded "
+            f"within {waited:.0f} s: {error.message} No new task was submitted. What to do: {self.advice}",
+            job=job,
+            task_id=end.task_id,
+        )
 
-        return name_for
+    def _without_links(self, job: str, end: End) -> OutputsExpired:
+        return OutputsExpired(
+            f"{job}: task {end.task_id} was paid for and succeeded; not all of its files are in the "
+            "storage, and neither its record nor RunningHub still lists its files. No new task was "
+            f"submitted. What to do: put the files back into the storage, or {self.advice}",
+            job=job,
+            task_id=end.task_id,
+        )
 
 
 def _file_links(links: tuple[Link, ...]) -> list[Link]:
@@ -353,69 +296,3 @@ def extension_of_output(end: End, index: int, part: Path) -> str:
     found = facts_or_type(part)
     is_other = said is not None and found.kind in ("image", "video", "audio") and found.kind != said[0]
     return extension_of(found.extension if is_other or not named else named)
-
-
-def _suffix(path: str) -> str:
-    return PurePosixPath(path).suffix.lower().removeprefix(".")
-
-
-def _expired(job: str, end: End, error: LinkExpired, *, waited: float) -> OutputsExpired:
-    return OutputsExpired(
-        f"{job}: task {end.task_id} was paid for and succeeded, but its file could not be downloaded "
-        f"within {waited:.0f} s: {error.message} No new task was submitted. What to do: run it again, or "
-        "`rh-prefect jobs collect`: the file can be downloaded at no cost while RunningHub stores it, "
-        "which is about a day.",
-        job=job,
-        task_id=end.task_id,
-    )
-
-
-def _without_links(job: str, end: End) -> OutputsExpired:
-    return OutputsExpired(
-        f"{job}: task {end.task_id} was paid for and succeeded; not all of its files are in the "
-        "storage, and neither its record nor RunningHub still lists its files. No new task was "
-        "submitted. What to do: put the files back into the storage, or run it again within a day of the "
-        "task, if RunningHub did not respond.",
-        job=job,
-        task_id=end.task_id,
-    )
-
-
-def _manifest(
-    request: JobRequest,
-    scope: Scope,
-    *,
-    job: str,
-    key: str,
-    submit: Submit,
-    end: End,
-    outputs: tuple[Media, ...],
-) -> Manifest:
-    seed = request.payload.get("seed")
-    return Manifest(
-        key=key,
-        job=job,
-        base=request.base,
-        site=request.site,
-        account=submit.intent.account,
-        model=request.model,
-        endpoint=request.endpoint,
-        payload=dict(request.payload),
-        address=submit.intent.address,
-        flow_version=submit.intent.version,
-        order=submit.intent.order,
-        label=request.label,
-        seed=seed if isinstance(seed, int) else None,
-        graph=submit.intent.graph,
-        task_id=end.task_id,
-        submitted_at=submit.intent.at,
-        ended_at=end.at,
-        queued_seconds=end.queued_seconds,
-        run_seconds=end.run_seconds,
-        cost=end.cost,
-        currency=end.currency,
-        coins=end.coins,
-        outputs=outputs,
-        texts=tuple(link.text for link in end.links if link.text),
-        run=dict(scope.details),
-    )

@@ -38,7 +38,7 @@ class Result(BaseModel):
         queued_seconds: Measured time in RunningHub's queue.
         run_seconds: Time that the task ran.
         reused: Whether an identical earlier request was served from the store.
-        manifest: URI of the job's manifest.
+        record: URI of the JSON file that describes the result: request, cost, times and files.
         label: The caller's name for the output.
     """
 
@@ -56,7 +56,7 @@ class Result(BaseModel):
     queued_seconds: float | None = None
     run_seconds: float | None = None
     reused: bool = False
-    manifest: str = ""
+    record: str = ""
     label: str | None = None
 
     @property

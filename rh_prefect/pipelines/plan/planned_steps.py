@@ -28,7 +28,7 @@ STATES: dict[State, str] = {
     "~": "the request differs from that of the last run",
     ">": "depends on a step whose result does not exist yet",
     "?": "a submission whose response is unknown: `rh-prefect jobs adopt` or `jobs mark-refused` first",
-    "!": "required files are missing, or none is of its kind; --retake makes a new result",
+    "!": "files are missing and are downloaded again, or none is of its kind; --retake makes a new result",
     "r": "waits for a review, or depends on one",
     "x": "absent: its condition is false, or it needs a step whose expect is false",
     "-": "no longer in the file or the table",
@@ -86,15 +86,16 @@ class KnownWork:
     """The recorded data of a work or of an edit.
 
     Attributes:
-        state: `=` the result exists, `…` in flight, `?` no known answer, `!` its files are missing.
+        state: `=` the result exists, `…` in flight, `?` no known answer, `!` its files are missing or short.
         outputs: Its files.
         texts: Its texts.
         value: The answer as `parse` read it.
         cost: What it cost.
         age: Seconds since it was recorded, by the store's clock; below 0 for a time in the future.
-        home: Where its record is.
+        record: Where its record is.
         task_id: RunningHub's task.
-        counts_as: For a file that was rendered again: the hash of the first one, which stands for it in requests.
+        counts_as: For files that were made or downloaded again with other bytes: own hash -> the hash of the first one,
+            which stands for it in requests.
     """
 
     state: Literal["=", "…", "?", "!"]
@@ -103,9 +104,9 @@ class KnownWork:
     value: Any = None
     cost: Decimal | None = None
     age: float | None = None
-    home: str = ""
+    record: str = ""
     task_id: str = ""
-    counts_as: str = ""
+    counts_as: Mapping[str, str] = field(default_factory=dict)
 
     def output(self, kind: str) -> Media | None:
         """Returns the file that is the result of a step: its first one of the step's kind.

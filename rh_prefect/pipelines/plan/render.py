@@ -264,7 +264,7 @@ def _step(one: Instance) -> dict[str, Any]:
         "seconds": round(one.seconds, 3) if one.seconds is not None else None,
         "needs": [need.address for need in one.needs],
         "save_as": one.save_as or None,
-        "home": known.home or None if known is not None else None,
+        "record": known.record or None if known is not None else None,
         "task_id": known.task_id or None if known is not None else None,
     }
     return {name: value for name, value in found.items() if value not in (None, [], {})}

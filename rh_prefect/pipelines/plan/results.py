@@ -27,7 +27,7 @@ def value_of(draft: Draft, work: Work) -> Any:
         if draft.kind == "string":
             return known.value if isinstance(known.value, str) else "".join(known.texts[:1])
         if (first := known.output(instance.file_kind)) is not None:
-            content = known.counts_as or first.sha256
+            content = known.counts_as.get(first.sha256, first.sha256)
             return File(draft.kind, f"sha256:{content}", first, None, instance, instance.model, draft.facts)
     if draft.kind == "string":
         return Unknown("string", f"{work.key}.text", Span(0, 300, 2000), instance)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +14,19 @@ import pytest
 from rh_prefect import models
 from rh_prefect.client import Client, Download, RemoteOutput, TaskView
 from rh_prefect.errors import InputError, LinkExpired, OutputsExpired, ResponseLost, StoreError
+from rh_prefect.jobs.delivery import Delivered, Delivery
 from rh_prefect.jobs.events import event_of, summary_of
-from rh_prefect.jobs.journal.job_records import Submit
+from rh_prefect.jobs.journal.job_records import JobRecords, Submit
 from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.journal.record_types import End, Link
+from rh_prefect.jobs.journal.record_types import End, Link, ResultRecord
 from rh_prefect.jobs.journal.scope import FolderScope
-from rh_prefect.jobs.outputs import manifest as manifests
-from rh_prefect.jobs.outputs.collect import LONGEST_PAUSE, TRIES, Collector, extension_of_output
+from rh_prefect.jobs.outputs import stored_result
+from rh_prefect.jobs.outputs.collect import LONGEST_PAUSE, TRIES, extension_of_output
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.requests.request_preparation import JobRequest
 from rh_prefect.media.store import MediaStore
 from tests.support.samples import media as samples
+from tests.support.samples.contexts import FileLease, context_of, services
 from tests.support.servers.scripted_server import WireServer, raw
 from tests.support.world.job_records import KEY, TASK, intent, ticket
 
@@ -32,6 +36,7 @@ HALF = PICTURE[: len(PICTURE) // 2]
 
 
 LINK = "https://files/a.png?sign=1"
+COST = Decimal("0.30")
 
 
 class FileHost:
@@ -86,23 +91,28 @@ async def collect(
     first_time: bool = True,
     links: tuple[Link, ...] = (Link(url=LINK),),
     order: int = 1,
+    **facts: Any,
 ) -> Result:
-    collector = Collector(
-        host.download,
-        host.query,
-        store_in(folder),
-        FolderScope(journal),
-        folder / "parts",
-        grace=300.0,
-        pause=host.pause,
-        clock=lambda: host.now,
-        jitter=lambda: 1.0,
+    """Delivers the outputs of a task, as a run does: by the recorded result, or by a download."""
+    submit = Submit(
+        1, intent(order=order), answer=ticket(), end=End(status="SUCCESS", task_id=TASK, links=links, cost=COST)
     )
-    end = End(status="SUCCESS", task_id=TASK, links=links)
-    submit = Submit(1, intent(order=order), answer=ticket(), end=end)
-    return await collector.collect(
-        JobRequest.of(submit.intent), job=f"run/{KEY}", key=KEY, submit=submit, first_time=first_time
+    context = context_of(
+        JobRequest.of(submit.intent),
+        scope=FolderScope(journal),
+        key=KEY,
+        store=store_in(folder),
+        lease=FileLease(host.download, host.query),
+        services=services(sleep=host.pause, jitter=lambda: 1.0, clock=lambda: host.now),
     )
+    delivery = Delivery(folder / "parts", 300.0, **facts)
+    record = None if first_time else await context.records.read_result(delivery.shape)
+    done = None if record is None else await delivery.restore(context, record)
+    if done is None:
+        published = await delivery.publish(context, submit, first_time=first_time)
+        assert isinstance(published, Delivered)
+        done = await delivery.record(context, published)
+    return done.result
 
 
 @pytest.mark.parametrize("first", [[PAGE], [b""], [HALF], [PAGE, b"", HALF]], ids=["page", "empty", "half", "all"])
@@ -129,7 +139,7 @@ async def test_a_web_page_is_never_published(journal: FolderJournal, tmp_path: P
 async def test_a_file_with_the_same_damage_in_each_download_is_published_as_damaged(
     journal: FolderJournal, tmp_path: Path
 ) -> None:
-    """The file was paid for, so it is kept; result, manifest and event name the damage."""
+    """The file was paid for, so it is kept; result, stored result and event name the damage, and it is not done."""
     host = FileHost(HALF)
     result = await collect(host, journal, tmp_path)
     assert Path(result.first_output.uri).read_bytes() == HALF
@@ -137,18 +147,19 @@ async def test_a_file_with_the_same_damage_in_each_download_is_published_as_dama
     assert result.damaged == (result.first_output,)
     assert result.first_output.defect == "a broken png"
     store = store_in(tmp_path)
-    (manifest,) = manifests.read_all(store)
-    assert manifest.outputs == result.outputs
-    assert manifests.find(store, manifest.base) is None, "`reuse` does not serve it"
+    (stored,) = stored_result.read_all(store)
+    assert stored_result.files_in(store.url, stored.outputs) == result.outputs
+    assert stored_result.find(store, stored.base) is None, "`reuse` does not serve it"
+    assert await recorded(journal) is None
     event = event_of(result, prompt="", message=summary_of(result))
     assert event.state == "failed"
     assert "damaged" in event.message
 
 
-async def test_a_recovered_job_without_its_manifest_is_no_result_without_files(
+async def test_a_recovered_job_without_its_stored_result_is_no_result_without_files(
     journal: FolderJournal, tmp_path: Path
 ) -> None:
-    """Its record has no links: a manifest without an output was written, and every later call returned it."""
+    """Its record has no links: a result without an output was written, and every later call returned it."""
     with pytest.raises(OutputsExpired, match="not all of its files are in the storage"):
         await collect(FileHost(dead(), links=[""]), journal, tmp_path, first_time=False, links=())
     again = await collect(FileHost(PICTURE), journal, tmp_path, first_time=False, links=())
@@ -201,7 +212,7 @@ async def test_a_damaged_file_is_downloaded_again_by_the_next_run(journal: Folde
 
 
 async def test_a_file_that_is_missing_in_the_store_is_downloaded_again(journal: FolderJournal, tmp_path: Path) -> None:
-    """A manifest whose file is missing does not replace a file that cannot be downloaded."""
+    """A recorded result whose file is missing does not replace a file that cannot be downloaded."""
     first = await collect(FileHost(PICTURE), journal, tmp_path)
     store = store_in(tmp_path)
     store.delete(str(store.name_of(first.first_output.uri)))
@@ -211,17 +222,83 @@ async def test_a_file_that_is_missing_in_the_store_is_downloaded_again(journal: 
     assert Path(again.first_output.uri).read_bytes() == PICTURE
 
 
-async def test_links_of_files_that_only_the_manifest_has_are_requested(journal: FolderJournal, tmp_path: Path) -> None:
+async def test_links_of_files_that_only_the_result_has_are_requested(journal: FolderJournal, tmp_path: Path) -> None:
     """A recovered record has no links; its files that are missing in the store are not ignored."""
     first = await collect(FileHost(PICTURE), journal, tmp_path)
     store = store_in(tmp_path)
     store.delete(str(store.name_of(first.first_output.uri)))
-    (before,) = manifests.read_all(store)
+    (before,) = stored_result.read_all(store)
     with pytest.raises(OutputsExpired, match="neither its record nor RunningHub still lists its files"):
         await collect(FileHost(dead(), links=[""]), journal, tmp_path, first_time=False, links=())
-    assert list(manifests.read_all(store)) == [before]
+    assert list(stored_result.read_all(store)) == [before]
     again = await collect(host := FileHost(PICTURE), journal, tmp_path, first_time=False, links=())
     assert (again.outputs, host.urls) == (first.outputs, [LINK])
+
+
+RECODED = samples.picture("PNG", text="the same picture, encoded again")
+
+
+def damage(store: MediaStore, name: str, how: str) -> None:
+    if how == "deleted":
+        store.delete(name)
+    else:
+        store.write_bytes(name, {"cut": HALF, "replaced": bytes(len(PICTURE))}[how])
+
+
+@pytest.mark.parametrize("how", ["deleted", "cut", "replaced"])
+@pytest.mark.parametrize("given", [PICTURE, RECODED], ids=["equal bytes", "other bytes"])
+async def test_a_file_that_is_not_whole_is_downloaded_again_and_then_found(
+    journal: FolderJournal, tmp_path: Path, how: str, given: bytes
+) -> None:
+    """The record is never changed; the stored result has the state of the newer file."""
+    first, store = await collect(FileHost(PICTURE), journal, tmp_path), store_in(tmp_path)
+    record = await recorded(journal)
+    damage(store, str(store.name_of(first.first_output.uri)), how)
+    again = await collect(host := FileHost(given), journal, tmp_path, first_time=False)
+    assert (host.times, again.first_output.uri) == (1, first.first_output.uri)
+    assert Path(again.first_output.uri).read_bytes() == given
+    assert again.cost == first.cost == COST
+    assert await collect(host := FileHost(dead()), journal, tmp_path, first_time=False) == again
+    assert (host.times, await recorded(journal)) == (0, record)
+
+
+@pytest.mark.parametrize("how", ["deleted", "cut", "replaced"])
+async def test_a_file_that_is_not_whole_and_cannot_be_downloaded_is_an_error_that_says_what_to_do(
+    journal: FolderJournal, tmp_path: Path, how: str
+) -> None:
+    first, store = await collect(FileHost(PICTURE), journal, tmp_path), store_in(tmp_path)
+    damage(store, str(store.name_of(first.first_output.uri)), how)
+    with pytest.raises(OutputsExpired, match=r"No new task was submitted.*a new run or another label pays for a new"):
+        await collect(FileHost(dead()), journal, tmp_path, first_time=False)
+
+
+async def test_only_the_missing_one_of_several_files_is_downloaded_again(
+    journal: FolderJournal, tmp_path: Path
+) -> None:
+    links = numbered("a", "b", sign=2)
+    first, store = await collect(ChangingHost(), journal, tmp_path, links=links), store_in(tmp_path)
+    store.delete(str(store.name_of(first.outputs[1].uri)))
+    again = await collect(host := ChangingHost(), journal, tmp_path, links=links, first_time=False)
+    assert (again, host.urls) == (first, [links[1].url])
+
+
+async def test_a_whole_result_is_returned_without_its_stored_result(journal: FolderJournal, tmp_path: Path) -> None:
+    first = await collect(FileHost(PICTURE), journal, tmp_path)
+    shutil.rmtree(tmp_path / "out" / stored_result.FOLDER)
+    again = await collect(host := FileHost(dead()), journal, tmp_path, first_time=False)
+    assert (again, host.times) == (first, 0)
+
+
+async def test_a_second_process_returns_the_result_that_the_first_one_has_recorded(
+    journal: FolderJournal, tmp_path: Path
+) -> None:
+    """Both have downloaded the file, and the host has encoded it again meanwhile."""
+    await collect(FileHost(PICTURE), journal, tmp_path)
+    record = await recorded(journal)
+    second = await collect(FileHost(RECODED), journal, tmp_path)
+    assert Path(second.first_output.uri).read_bytes() == RECODED
+    assert await collect(host := FileHost(dead()), journal, tmp_path, first_time=False) == second
+    assert (host.times, await recorded(journal)) == (0, record)
 
 
 async def test_a_single_refusal_of_a_link_only_causes_a_delay(journal: FolderJournal, tmp_path: Path) -> None:
@@ -265,30 +342,45 @@ async def test_a_new_link_is_used_immediately(journal: FolderJournal, tmp_path: 
 async def test_a_file_of_another_job_at_the_name_of_an_output_is_replaced(
     journal: FolderJournal, tmp_path: Path
 ) -> None:
-    """A file at the final name is replaced unless a record of this job has its content."""
+    """A file at the final name is replaced unless the result of this job has its content."""
     store, other = store_in(tmp_path), samples.picture("PNG", size=(40, 30))
     first = await collect(FileHost(PICTURE), journal, tmp_path)
     name = str(store.name_of(first.first_output.uri))
-    for name_of_manifest in store.list(manifests.FOLDER):
-        store.delete(name_of_manifest)
+    shutil.rmtree(tmp_path / "out" / stored_result.FOLDER)
     store.write_bytes(name, other)
     result = await collect(host := FileHost(PICTURE), journal, tmp_path, first_time=False)
     assert host.times == 1
     assert Path(result.first_output.uri).read_bytes() == PICTURE
 
 
-async def test_a_file_that_was_published_before_a_crash_is_found_by_its_record(
+async def test_outputs_that_were_published_before_a_crash_are_downloaded_again_under_their_names(
     journal: FolderJournal, tmp_path: Path
 ) -> None:
-    store = store_in(tmp_path)
+    """The process was killed before it could record the result."""
+    store, host = store_in(tmp_path), FileHost(PICTURE)
+    first = await collect(host, journal, tmp_path)
+    forget(journal, tmp_path)
+    again = await collect(host, journal, tmp_path, first_time=False)
+    assert (again, host.times) == (first, 2)
+    assert len([name for name in store.list() if name.endswith(".png")]) == 1
+
+
+async def test_a_result_that_was_stored_but_not_recorded_is_recorded(journal: FolderJournal, tmp_path: Path) -> None:
     first = await collect(FileHost(PICTURE), journal, tmp_path)
-    assert store.list(manifests.PENDING) == []
-    for name_of_manifest in store.list(manifests.FOLDER):
-        store.delete(name_of_manifest)
-    manifests.write_record(store, TASK, 0, first.first_output)
-    result = await collect(host := FileHost(dead()), journal, tmp_path, first_time=False)
-    assert (result, host.times) == (first, 0)
-    assert store.list(manifests.PENDING) == []
+    shutil.rmtree(tmp_path / "journal")
+    again = await collect(host := FileHost(dead()), journal, tmp_path, first_time=False)
+    assert (again, host.times) == (first, 0)
+    assert await recorded(journal) is not None
+
+
+def forget(journal: FolderJournal, folder: Path) -> None:
+    """Deletes what is written of a result after its files."""
+    shutil.rmtree(folder / "journal")
+    shutil.rmtree(folder / "out" / stored_result.FOLDER)
+
+
+async def recorded(journal: FolderJournal) -> ResultRecord | None:
+    return await JobRecords(journal, KEY).read_result()
 
 
 @pytest.mark.parametrize(
@@ -307,27 +399,6 @@ async def test_the_content_gives_the_extension_that_a_link_does_not_name(
 ) -> None:
     result = await collect(FileHost(PICTURE), journal, tmp_path, links=(link,))
     assert Path(result.first_output.uri).suffix == f".{extension}"
-    store = store_in(tmp_path)
-    for name_of_manifest in store.list(manifests.FOLDER):
-        store.delete(name_of_manifest)
-    manifests.write_record(store, TASK, 0, result.first_output)
-    again = await collect(host := FileHost(dead()), journal, tmp_path, first_time=False, links=(link,))
-    assert (again, host.times) == (result, 0)
-
-
-async def test_an_output_that_an_earlier_version_named_bin_is_found(journal: FolderJournal, tmp_path: Path) -> None:
-    link = (Link(url="https://files/a?id=7"),)
-    store, result = store_in(tmp_path), await collect(FileHost(PICTURE), journal, tmp_path, links=link)
-    (before,) = manifests.read_all(store)
-    name = str(store.name_of(result.first_output.uri))
-    store.publish(Path(result.first_output.uri), name.replace(".png", ".bin"))
-    store.delete(name)
-    media = result.first_output.model_copy(update={"uri": store.uri(name.replace(".png", ".bin"))})
-    other = media.model_copy(update={"uri": store.uri("gone.png")})
-    manifests.write(store, before.model_copy(update={"outputs": (media, other)}))
-    host = FileHost(PICTURE, links=["https://files/b?id=8"])
-    again = await collect(host, journal, tmp_path, first_time=False, links=(*link, Link(url="https://files/b?id=8")))
-    assert (again.first_output, host.urls) == (media, ["https://files/b?id=8"])
 
 
 @pytest.mark.parametrize("kind", ["image", "video", "audio"])
@@ -347,13 +418,13 @@ async def test_a_file_with_different_damage_in_each_download_is_not_published(
     assert not MediaStore(str(tmp_path / "out")).list()
 
 
-async def test_a_manifest_records_the_number_of_its_call_among_equal_calls(
+async def test_a_stored_result_has_the_number_of_its_call_among_equal_calls(
     journal: FolderJournal, tmp_path: Path
 ) -> None:
-    """`recover` rebuilds the record of the call from the manifest."""
+    """`recover` rebuilds the record of the call from it."""
     await collect(FileHost(PICTURE), journal, tmp_path, order=3)
-    (manifest,) = manifests.read_all(store_in(tmp_path))
-    assert manifest.order == 3
+    (stored,) = stored_result.read_all(store_in(tmp_path))
+    assert stored.order == 3
 
 
 def numbered(*names: str, sign: int, node: str | None = None) -> tuple[Link, ...]:
@@ -478,7 +549,7 @@ async def test_an_output_beside_one_with_an_invalid_link_is_saved(
     assert [Path(media.uri).read_bytes() for media in result.outputs] == [
         samples.picture("PNG", text=name) for name in "ab"
     ]
-    assert host.urls == ["https://files/b.png?sign=3"], "the saved output was not downloaded again"
+    assert host.urls == [links[0].url, "https://files/b.png?sign=3"]
 
 
 async def test_an_output_is_saved_although_another_one_fails_at_once(journal: FolderJournal, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options, Request
-from rh_prefect.jobs.outputs import manifest as manifests
+from rh_prefect.jobs.outputs import stored_result
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.store import MediaStore
 from tests.support.samples import media as samples
@@ -91,13 +91,13 @@ async def test_links_that_differ_in_a_parameter_get_their_own_pictures(
 
 
 async def test_an_object_that_is_overwritten_within_a_run_is_another_job_s_picture(rh: Emulator, run: Run) -> None:
-    """A later job gets the current file, and its manifest has the hash."""
+    """A later job gets the current file, and its stored result has the hash."""
     place = fsspec.filesystem("memory")
     for number in "12":
         place.pipe_file("/overwritten/photo.png", picture(number))
         await run.pay(enlarge("memory://overwritten/photo.png"))
     assert [sent(rh, one) for one in rh.recorder.paid] == [sha(picture("1")), sha(picture("2"))]
-    recorded = {str(one.payload["imageUrl"]) for one in manifests.read_all(run.store)}
+    recorded = {str(one.payload["imageUrl"]) for one in stored_result.read_all(run.store)}
     assert recorded == {f"sha256:{sha(picture(number))}" for number in "12"}
 
 

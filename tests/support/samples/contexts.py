@@ -20,11 +20,15 @@ from rh_prefect.jobs.run_cancellation import CancelWatch
 async def _nothing(_: object) -> None: ...
 
 
+async def _storing(_run: object, _store: object, _job: object, collecting: Any) -> Any:
+    return await collecting
+
+
 def services(**facts: Any) -> Services:
     made: dict[str, Any] = {
         "spool": Spool(Path("/nowhere")),
         "cancels": CancelWatch(),
-        "stores": SimpleNamespace(check=_nothing, refuse_payment=lambda *_: None),
+        "stores": SimpleNamespace(check=_nothing, refuse_payment=lambda *_: None, storing=_storing),
         "sleep": asyncio.sleep,
         "jitter": lambda: 0.5,
     }
@@ -43,3 +47,13 @@ def context_of(request: JobRequest, *, scope: Any, key: str, **facts: Any) -> Jo
         "delivery": None,
     }
     return JobContext(request=request, records=records, scope=scope, **(made | facts))
+
+
+class FileLease:
+    """The lease of a job whose task has ended: it gives a client that only downloads and queries."""
+
+    def __init__(self, download: Any, query: Any) -> None:
+        self.account = SimpleNamespace(client=SimpleNamespace(download=download, query=query))
+
+    async def switch_to(self, _: object) -> Any:
+        return self.account

@@ -1,7 +1,7 @@
 """A proxy in front of a server that is down, overloaded, slow or forbids requests, from a given request on.
 
 with FaultyProxy(s3.endpoint) as store:
-    store.add_fault("^PUT .*/manifests/", "503")       # from the first one on, until it is repaired
+    store.add_fault("^PUT .*/results/", "503")       # from the first one on, until it is repaired
     store.add_fault('"rh-log-.*[0-9a-f]-answer-', "lost", times=1)
     store.clear_faults()
 """

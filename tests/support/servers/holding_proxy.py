@@ -2,7 +2,7 @@
 
 with Proxy(server_url) as proxy:
     held = proxy.hold(r'"rh-log-.*[0-9a-f]-answer-', number=2)  # the request never reaches the server
-    held = proxy.hold(r"/manifests/", answer=True)              # the server has acted, the client does not know
+    held = proxy.hold(r"/results/", answer=True)              # the server has acted, the client does not know
     held.wait()
 """
 

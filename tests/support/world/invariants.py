@@ -25,7 +25,7 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.jobs.lifecycle import is_hopeless
-from rh_prefect.jobs.outputs.manifest import FOLDER, PENDING, Manifest
+from rh_prefect.jobs.outputs.stored_result import FOLDER, StoredResult
 from rh_prefect.local_files import PART
 
 RECORDS_OF_NO_JOB = ("media", "cancel", "format")
@@ -73,7 +73,7 @@ class Evidence:
         jobs: What the journal has, by the job's full name.
         late: Task ids in records of tickets that came too late, and in the spool.
         files: All that lies in the store, by name: its hash.
-        manifests: Those among them.
+        results: The stored results among them.
         told: What the user was told.
         words: All that was written down, by where.
         was_cancelled: Whether the run was cancelled and has not been started again since.
@@ -84,7 +84,7 @@ class Evidence:
     jobs: Mapping[str, JobView] = field(default_factory=dict)
     late: frozenset[str] = frozenset()
     files: Mapping[str, str] = field(default_factory=dict)
-    manifests: tuple[Manifest, ...] = ()
+    results: tuple[StoredResult, ...] = ()
     told: tuple[Told, ...] = ()
     words: Mapping[str, bytes] = field(default_factory=dict)
     was_cancelled: bool = False
@@ -178,10 +178,10 @@ def plain(payload: Mapping[str, Any]) -> dict[str, str]:
 def _uncollected(evidence: Evidence) -> Iterator[str]:
     """What succeeded lies in the store, or is named."""
     recorded = {submit.task_id for _, submit in evidence.submits} | evidence.late
-    at_home = {one.task_id for one in evidence.manifests}
+    collected = {one.task_id for one in evidence.results}
     for task in evidence.paid:
         is_named = task.task_id in recorded or evidence.names(task.task_id) or _is_unknown(evidence, task)
-        if task.status == "SUCCESS" and task.task_id not in at_home and not is_named:
+        if task.status == "SUCCESS" and task.task_id not in collected and not is_named:
             yield f"task {task.task_id} succeeded, was not collected, and is named nowhere"
 
 
@@ -198,17 +198,12 @@ def _wrong_files(evidence: Evidence) -> Iterator[str]:
             yield f"{name} was left behind half-written"
         elif not name.startswith(NO_FILES) and sha256 not in hashes:
             yield f"{name} is not what RunningHub served for any task"
-    for manifest in evidence.manifests:
-        for output in manifest.outputs:
-            found = _name_in(evidence, output.uri)
-            if found is None:
-                yield f"{output.uri} is in the manifest of task {manifest.task_id} and not in the store"
-            elif evidence.files[found] != output.sha256 or (manifest.task_id, output.sha256) not in served:
-                yield f"{found} is not what RunningHub served for task {manifest.task_id}"
-
-
-def _name_in(evidence: Evidence, uri: str) -> str | None:
-    return next((name for name in evidence.files if uri.endswith(f"/{name}")), None)
+    for result in evidence.results:
+        for output in result.outputs:
+            if output.uri not in evidence.files:
+                yield f"{output.uri} is in the result of task {result.task_id} and not in the store"
+            elif evidence.files[output.uri] != output.sha256 or (result.task_id, output.sha256) not in served:
+                yield f"{output.uri} is not what RunningHub served for task {result.task_id}"
 
 
 def _running(evidence: Evidence) -> Iterator[str]:
@@ -234,12 +229,12 @@ def _held(evidence: Evidence) -> Iterator[str]:
 
 def _undone(evidence: Evidence) -> Iterator[str]:
     """In the end each job has its files, and RunningHub has no task that is not over."""
-    at_home = {one.task_id for one in evidence.manifests}
+    collected = {one.task_id for one in evidence.results}
     for job, view in evidence.jobs.items():
         last = view.last
         if last is None or (last.end is not None and is_hopeless(last.end.code) and last.end.status == "FAILED"):
             continue
-        if last.task_id not in at_home:
+        if last.task_id not in collected:
             yield f"{job} is not done: {_stands(last)}"
     tasks = {submit.task_id for _, submit in evidence.submits} | evidence.late
     for task in evidence.paid:
@@ -296,7 +291,7 @@ async def gather(
         jobs={f"{scope}/{view.key}": view for scope, found in records.items() for view in _views(found)},
         late=_late(records.values(), kept),
         files={name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
-        manifests=tuple(_manifests(files)),
+        results=tuple(_results(files)),
         told=told,
         words=written | kept,
         was_cancelled=was_cancelled,
@@ -342,10 +337,10 @@ def _contents(place: Place) -> dict[str, bytes]:
     return {name.removeprefix(folder): bytes(fs.cat_file(name)) for name in names if name.startswith(folder)}
 
 
-def _manifests(files: Mapping[str, bytes]) -> Iterator[Manifest]:
+def _results(files: Mapping[str, bytes]) -> Iterator[StoredResult]:
     for name, data in files.items():
-        if name.startswith(f"{FOLDER}/") and not name.startswith(f"{PENDING}/") and not name.endswith(PART):
-            yield Manifest.model_validate_json(data)
+        if name.startswith(f"{FOLDER}/") and not name.endswith(PART):
+            yield StoredResult.model_validate_json(data)
 
 
 async def paid_tasks(rh: Emulator) -> tuple[Paid, ...]:

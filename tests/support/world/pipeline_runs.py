@@ -115,7 +115,7 @@ class PipelineRun:
     ) -> Plan:
         await open_works(self.store, self.settings)
         works, rounds, journal = await self.works(), self.rounds(is_run=True, **options), self.scope.journal
-        runner = WorkRunner(self.engine, works, settings=self.settings)
+        runner = WorkRunner(self.engine, works)
         call = JobCall(self.scope, self.store, options=Options(), observer=self)
         is_complete = False
         try:
@@ -154,7 +154,7 @@ class PipelineRun:
 
     async def _make(self, asked: Sequence[WorkCall], options: Options) -> list[WorkResult | RunningHubError]:
         await open_works(self.store, self.settings)
-        runner = WorkRunner(self.engine, await self.works(), settings=self.settings)
+        runner = WorkRunner(self.engine, await self.works())
         call = JobCall(self.scope, self.store, options=options, observer=self)
         done = await asyncio.gather(*(runner.make(one, call) for one in asked), return_exceptions=True)
         for one in done:

@@ -18,9 +18,8 @@ from rh_prefect.errors import JobCancelled, JobFailed, SubmissionUnknown
 from rh_prefect.jobs import lifecycle_step_types
 from rh_prefect.jobs.journal.job_records import Submit
 from rh_prefect.jobs.journal.process_identity import Owner
-from rh_prefect.jobs.journal.record_types import Answer, End, Intent, Resolution
+from rh_prefect.jobs.journal.record_types import Answer, End, Intent, Resolution, ResultRecord
 from rh_prefect.jobs.lifecycle import Invalid, Policy, cancel_work, run_work
-from rh_prefect.pipelines.works_store import Home
 
 HELPS, NO_HELP = "1504", "401"
 """Codes of failed tasks: after the first a new task may succeed."""
@@ -133,8 +132,8 @@ class World:
         return (n, *(self.read(f"{what}-{n}") for what in ("intent", "answer", "resolution", "end")))
 
     @property
-    def home(self) -> Token | None:
-        return self.read("home")
+    def result(self) -> Token | None:
+        return self.read("result")
 
 
 @cache
@@ -171,15 +170,15 @@ def end_of(status: str, n: int) -> End:
 
 
 @cache
-def home_of(n: int) -> Home:
-    return Home(token="", at="", task_id=f"{n}", n=n)
+def result_of(n: int) -> ResultRecord:
+    return ResultRecord(token="", at="", task_id=f"{n}", n=n)
 
 
 def _value(step: lifecycle_step_types.Step, token: Token) -> Any:
     """What a step comes back as, from its stand-in."""
     match step:
         case lifecycle_step_types.ReadResult() | lifecycle_step_types.RecordResult():
-            return token and home_of(token)
+            return token and result_of(token)
         case lifecycle_step_types.ReadSubmission() | lifecycle_step_types.RecordAnswer():
             return token and submit_of(token)
         case lifecycle_step_types.Claim(n):
@@ -189,7 +188,7 @@ def _value(step: lifecycle_step_types.Step, token: Token) -> Any:
         case lifecycle_step_types.AwaitEnd(submit) | lifecycle_step_types.CancelTask(submit):
             return end_of(token, submit.n)
         case lifecycle_step_types.Publish(submit):
-            return home_of(submit.n) if token == "success" else Invalid("another shape")
+            return result_of(submit.n) if token == "success" else Invalid("another shape")
         case _:
             return token
 
@@ -229,7 +228,7 @@ class Process:
     Attributes:
         history: What its steps came back as so far.
         step: What it is about to do; None where it has ended.
-        outcome: What came of it: `home-n`, the name of an error, `dead`, or nothing yet.
+        outcome: What came of it: `result-n`, the name of an error, `dead`, or nothing yet.
         place: Equal for processes that go on equally.
     """
 
@@ -305,7 +304,7 @@ class Explorer:
                 else:
                     moved = self._process(actor, (*process.history, token))
                 _check_cancellation(actor, moved, after)
-                has_failed = moved.outcome and not moved.outcome.startswith(("home-", "cancelled: "))
+                has_failed = moved.outcome and not moved.outcome.startswith(("result-", "cancelled: "))
                 left = after.released(actor) if has_failed else after
                 yield left, (*processes[:index], moved, *processes[index + 1 :])
             if actor.may_die:
@@ -356,7 +355,7 @@ class Explorer:
         """The ways in which a step can go: the world afterwards, and what it comes back as."""
         match step:
             case lifecycle_step_types.ReadResult():
-                yield world, world.home
+                yield world, world.result
             case lifecycle_step_types.NoteWaiter():
                 yield world.create(f"waiter-{actor.pid}", actor.flow_run), None
             case lifecycle_step_types.ReleaseWaiter():
@@ -407,9 +406,9 @@ class Explorer:
                 yield after, after.read(f"end-{submit.n}")
             case lifecycle_step_types.Publish(submit):
                 yield world, world.read(f"end-{submit.n}")
-            case lifecycle_step_types.RecordResult(home):
-                after = world.create("home", home.n)
-                yield after, after.home
+            case lifecycle_step_types.RecordResult(result):
+                after = world.create("result", result.n)
+                yield after, after.result
             case _:
                 raise AssertionError(f"{step} is not modelled")
 
@@ -449,9 +448,9 @@ class Explorer:
             yield (after if n in world.posted else replace(after, given_up=after.given_up | {n})), None
 
     def _check(self, world: World, processes: tuple[Process, ...]) -> None:
-        homes = {process.outcome for process in processes if process.outcome.startswith("home")}
-        if len(homes) > 1 or (homes and homes != {f"home-{world.home}"}):
-            raise Violation(f"two results: {homes}, {world}")
+        results = {process.outcome for process in processes if process.outcome.startswith("result-")}
+        if len(results) > 1 or (results and results != {f"result-{world.result}"}):
+            raise Violation(f"two results: {results}, {world}")
         for actor in self.actors:
             paid = [n for n, _ in world.tasks if (world.read(f"intent-{n}") or ("", ""))[1] == actor.flow_run]
             if len(paid) > actor.attempts:
@@ -475,7 +474,7 @@ def _replay(actor: Actor, history: tuple[Token, ...]) -> Process:
             step = _past_local(life, life.send(_value(step, token)), reserved)
     except StopIteration as over:
         reserved.check("the end")
-        outcome = f"home-{over.value.n}" if isinstance(over.value, Home) else f"cancelled: {over.value}"
+        outcome = f"result-{over.value.n}" if isinstance(over.value, ResultRecord) else f"cancelled: {over.value}"
         return Process(history, None, outcome, outcome)
     except (JobFailed, JobCancelled, SubmissionUnknown) as error:
         return Process(history, None, type(error).__name__, type(error).__name__)

@@ -1,0 +1,123 @@
+"""Files of a result that are missing, cut or replaced: they are downloaded again, and nothing is paid."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import JournalError, OutputsExpired
+from rh_prefect.media.media import Media
+from rh_prefect.pipelines.plan import Plan
+from tests.support.samples import media as samples
+from tests.support.world.pipeline_runs import PipelineRun, picture
+
+PIPELINE = """
+name: chain
+steps:
+  picture: {model: z-image/turbo, with: {prompt: a mug}}
+  clip: {model: kling-v2.6-pro-image-to-video, from: $(picture), with: {prompt: a turn, duration: 5, sound: false}}
+outputs: {clip: $(clip)}
+"""
+PICTURE_ONLY = PIPELINE.replace(PIPELINE.splitlines()[4] + "\n", "").replace("clip: $(clip)", "picture: $(picture)")
+
+
+@pytest.fixture
+def rh() -> Iterator[Emulator]:
+    with Emulator(long_side=96, fps=6) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def run(rh: Emulator, tmp_path: Path) -> PipelineRun:
+    return PipelineRun(rh.url, rh.key, tmp_path, str(tmp_path / "store"))
+
+
+def states(plan: Plan) -> dict[str, str]:
+    return {one.address: one.state for one in plan.instances}
+
+
+def file_of(plan: Plan, step: str) -> Media:
+    (work,) = next(one for one in plan.instances if one.address == step).works
+    assert work.known is not None
+    return work.known.outputs[0]
+
+
+@pytest.mark.parametrize("how", ["deleted", "cut"])
+async def test_a_file_that_is_missing_or_cut_is_downloaded_again(rh: Emulator, run: PipelineRun, how: str) -> None:
+    first = file_of(await run.run(PICTURE_ONLY), "picture")
+    content = Path(first.uri).read_bytes()
+    Path(first.uri).unlink()
+    if how == "cut":
+        Path(first.uri).write_bytes(content[:-9])
+    assert states(await run.plan(PICTURE_ONLY)) == {"picture": "!"}
+    again = file_of(await run.run(PICTURE_ONLY), "picture")
+    assert (again, Path(again.uri).read_bytes()) == (first, content)
+    assert (len(rh.recorder.paid), len(rh.recorder.downloads)) == (1, 2)
+    assert states(await run.plan(PICTURE_ONLY)) == {"picture": "="}
+
+
+async def test_a_work_is_never_given_with_other_bytes_of_the_same_size(rh: Emulator, run: PipelineRun) -> None:
+    first = await run.one(picture())
+    file = Path(first.files[0].uri)
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    again = await run.one(picture())
+    assert (again, file.read_bytes()) == (first, content)
+    assert len(rh.recorder.paid) == 1
+
+
+async def test_other_bytes_for_a_missing_file_change_no_request_that_follows(
+    rh: Emulator, run: PipelineRun, tmp_path: Path
+) -> None:
+    """The host of RunningHub has encoded the picture again since it was recorded."""
+    await run.run(PICTURE_ONLY)
+    former = samples.png(tmp_path / "former.png", text="as it was recorded")
+    recorded = record_other_file(run, former)
+    assert states(await run.plan(PIPELINE)) == {"picture": "!", "clip": ">"}
+    given = file_of(await run.run(PIPELINE), "picture")
+    assert given.sha256 != recorded.sha256
+    assert len(rh.recorder.paid) == 2
+    assert states(await run.plan(PIPELINE)) == {"picture": "=", "clip": "="}
+    assert file_of(await run.plan(PIPELINE), "picture") == given
+    Path(given.uri).unlink()
+    former.replace(recorded.uri)
+    assert states(await run.run(PIPELINE)) == {"picture": "=", "clip": "="}
+    assert len(rh.recorder.paid) == 2
+
+
+def record_other_file(run: PipelineRun, path: Path) -> Media:
+    """Rewrites the record of the only result as if RunningHub had given another file, which is gone."""
+    media = run.store.describe(path, "described")
+    media = media.model_copy(update={"uri": f"pipelines/{media.sha256}.png"})
+    (record,) = Path(run.store_url).glob("works/*/result.json")
+    was = json.loads(record.read_text())
+    Path(run.store.uri(was["outputs"][0]["uri"])).unlink()
+    (stored,) = Path(run.store_url).glob("results/*/*.json")
+    stored.unlink()
+    record.write_text(json.dumps(was | {"outputs": [media.model_dump(mode="json")], "states": []}))
+    return media.model_copy(update={"uri": run.store.uri(media.uri)})
+
+
+async def test_a_file_that_cannot_be_downloaded_is_an_error_that_names_retake(rh: Emulator, run: PipelineRun) -> None:
+    first = file_of(await run.run(PICTURE_ONLY), "picture")
+    Path(first.uri).unlink()
+    rh.faults.add(Fault("download", kind="expired"))
+    with pytest.raises(OutputsExpired, match=r"No new task was submitted.*--retake"):
+        await run.run(PICTURE_ONLY)
+    assert len(rh.recorder.paid) == 1
+
+
+async def test_a_result_without_the_record_of_its_submission_is_not_paid_for_again(
+    rh: Emulator, run: PipelineRun
+) -> None:
+    done = await run.one(picture())
+    Path(done.files[0].uri).unlink()
+    for record in Path(run.store_url).glob("works/*/intent-1.json"):
+        record.unlink()
+    with pytest.raises(JournalError, match=r"its result was paid for.*Nothing was paid.*--retake"):
+        await run.one(picture())
+    assert len(rh.recorder.paid) == 1
