@@ -103,6 +103,8 @@ async def collect_result(view: JobView, scope: Scope) -> Result | None:
     """Downloads the results of a paid job on the loop thread, and submits nothing; returns None if nothing was paid."""
     if view.last is None:
         return None
+    if (known := await collected_result(view)) is not None:
+        return known  # the account that paid may be gone
     intent = view.last.intent
     store = await store_of(intent)
     engine = engine_for([await RECORDED.for_intent(intent)], settings=get_settings(), find=RECORDED.find)
