@@ -21,7 +21,6 @@ from rh_prefect.client.wire.apps_and_comfyui import (
     ComfyPrompt,
     ComfyQueue,
     ComfyRun,
-    read_comfy_file,
     read_comfy_prompt,
     read_comfy_queue,
     read_comfy_run,
@@ -147,8 +146,8 @@ class NativeProxy:
         client = self._session.pools.uploads
         request = self._request(client, "POST", "upload/image", content=body, headers=body.headers)
         answer = await self._session.resent(client, request, ask, auth=False)
-        file = read_comfy_file(responses.checked(answer, ask).source)
-        if file is None:
+        file = ComfyFile.read(responses.checked(answer, ask).source)
+        if not file.name:
             raise responses.no_answer(ask, "the response names no file")
         return file
 

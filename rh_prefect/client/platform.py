@@ -15,9 +15,9 @@ from rh_prefect.client.responses import RequestInfo, read_webhook_payload
 from rh_prefect.client.session import Session, usable_id, usable_page
 from rh_prefect.client.tolerant_json import Page, first_text, plain, table
 from rh_prefect.client.upload_body import RawBody, readable
-from rh_prefect.client.wire.apps_and_comfyui import App, AppListing, Style, read_app, read_app_page, read_styles
-from rh_prefect.client.wire.platform import ApiKey, Resource, read_api_keys, read_resource_page
-from rh_prefect.client.wire.task import TaskView, WebhookEvent, read_webhook_event
+from rh_prefect.client.wire.apps_and_comfyui import App, AppListing, Style, read_app, read_app_page, read_style
+from rh_prefect.client.wire.platform import ApiKey, Resource, read_resource_page
+from rh_prefect.client.wire.task import TaskView, WebhookEvent
 from rh_prefect.errors import InputError, LinkExpired
 from rh_prefect.redaction import MASK
 
@@ -33,7 +33,8 @@ class Platform:
     async def api_keys(self) -> tuple[ApiKey, ...]:
         """Lists the account's keys, masked."""
         ask = RequestInfo("list of API keys")
-        return read_api_keys(responses.with_rows(await self._session.call("openapi/v2/api-key/list", None, ask), ask))
+        found = responses.with_rows(await self._session.call("openapi/v2/api-key/list", None, ask), ask)
+        return tuple(map(ApiKey.read, found))
 
     async def resources(
         self,
@@ -67,8 +68,8 @@ class Webhooks:
         body = {"taskId": usable_id(task_id, of="a task")}
         data = responses.with_data(await self._session.call_v1("task/openapi/getWebhookDetail", body, ask), ask)
         view = read_webhook_payload(data.get("eventData"), task_id=task_id)
-        event = read_webhook_event(data, task_id=task_id, view=view)
-        if event is None:
+        event = WebhookEvent.read(data, task_id=task_id, view=view)
+        if not event.event_id:
             raise responses.no_answer(ask, "the answer names no event")
         return event
 
@@ -197,4 +198,4 @@ class QuickCreate:
         body = {"type": kind, "webappId": usable_id(webapp_id, of="a quick-create module")}
         # Whether it wants a key is not confirmed: it gets both, as every v1 endpoint does.
         answer = await self._session.call_v1("api/fast/creation/model/params", body, ask)
-        return read_styles(responses.with_rows(answer, ask))
+        return tuple(map(read_style, responses.with_rows(answer, ask)))
