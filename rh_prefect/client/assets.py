@@ -53,13 +53,7 @@ class Assets:
         pause: float = 2.0,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> Asset:
-        """Waits until an asset can be used.
-
-        Args:
-            asset_id: Its id.
-            timeout: Seconds of waiting between the questions; by default what official code takes for its kind.
-            pause: Seconds between two questions.
-            sleep: The clock.
+        """Waits until an asset can be used, at most `timeout` seconds or as long as official code does for its kind.
 
         Raises:
             RequestRejected: RunningHub could not make an asset of the file.

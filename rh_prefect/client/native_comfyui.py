@@ -28,7 +28,7 @@ from rh_prefect.client.wire.apps_and_comfyui import (
 from rh_prefect.client.wire.platform import Download
 from rh_prefect.client.wire.task import RemoteOutput, TaskStatus, TaskView, is_task_id, read_extension, read_node_errors
 from rh_prefect.errors import InputError, LinkExpired, RunningHubError, api_error
-from rh_prefect.redaction import HIDDEN, MASK, bare, mask, mask_url
+from rh_prefect.redaction import HIDDEN, MASK, bare, mask
 
 Family = Literal["proxy", "proxy-plus"]
 
@@ -48,12 +48,7 @@ class NativeProxy:
         self._view = str(self._request(session.pools.calls, "GET", "view").url)
 
     async def prompt(self, graph: Mapping[str, object], *, client_id: str = "") -> ComfyPrompt:
-        """Runs a graph in API format, which costs machine time. The request is sent once and never retried.
-
-        Raises:
-            RequestRejected: ComfyUI says that the graph is not valid; the message names the nodes.
-            ResponseLost: It may be running.
-        """
+        """Runs a graph in API format, which costs machine time; sent once. After a `ResponseLost` it may be running."""
         ask = RequestInfo(f"prompt to ComfyUI at /{self.family}", paid=True)
         body = {"prompt": graph, **({"client_id": client_id} if client_id else {})}
         client, limit = self._session.pools.submits, self._session.submit_timeout
@@ -79,11 +74,7 @@ class NativeProxy:
         return responses.checked(answer, ask)
 
     async def cancel(self, prompt_id: str) -> None:
-        """Removes a graph from the queue or stops it; does nothing if it has ended.
-
-        Raises:
-            ResponseLost: The machine did not confirm it.
-        """
+        """Removes a graph from the queue or stops it; does nothing if it has ended."""
         found = usable_id(prompt_id, of="a prompt")
         ask = RequestInfo(f"cancel of prompt {found}")
         queue = await self.queue()
@@ -134,11 +125,7 @@ class NativeProxy:
         return got
 
     async def upload(self, path: Path, *, name: str, mime: str, subfolder: str = "") -> ComfyFile:
-        """Sends a file to the machine; loader nodes take its `name`, behind its `subfolder` and a slash if it has one.
-
-        Raises:
-            MediaError: The file cannot be read, or changed during the upload.
-        """
+        """Sends a file to the machine; loader nodes take its `name`, behind its `subfolder` and a slash if any."""
         ask = RequestInfo(f"upload of {path} to ComfyUI at /{self.family}")
         # Resending it must not leave a second copy under another name.
         fields = {"type": "input", "overwrite": "true", **({"subfolder": subfolder} if subfolder else {})}
@@ -160,19 +147,12 @@ class NativeProxy:
         content: bytes | FileBody | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Request:
-        request = client.build_request(method, f"{self.family}/{MASK}/{path}", content=content, headers=headers)
-        request.extensions[HIDDEN] = mask_url(request.url, key=self._session.key)
-        return request
+        url = f"{self.family}/{MASK}/{path}"
+        return self._session.masked_request(client, method, url, content=content, headers=headers)
 
 
 def judged(status: int, body: bytes, ask: RequestInfo) -> ComfyPrompt:
-    """Parses the response to a prompt, which comes from ComfyUI or from a gateway.
-
-    Raises:
-        RequestRejected: ComfyUI says that the graph is not valid.
-        ResponseLost: The response has no valid id and no error.
-        ApiError: By the table of codes.
-    """
+    """Parses the response to a prompt, which comes from ComfyUI or from a gateway."""
     source = loads(body)
     taken = read_comfy_prompt(source) if isinstance(source, dict) else None
     if taken is not None and not is_task_id(f"proxy.{taken.prompt_id}"):

@@ -74,12 +74,7 @@ class Webhooks:
         return event
 
     async def resend(self, event_id: str, *, url: str | None = None) -> None:
-        """Requests a new delivery of an event; receivers must handle duplicates anyway.
-
-        Args:
-            event_id: Of the event, as `detail` tells it; not the task's.
-            url: Where to, if not where it went before.
-        """
+        """Requests a new delivery of an event by its own id, to `url` or where it went before."""
         ask = RequestInfo(f"resend of webhook event {event_id}")
         body: dict[str, object] = {"webhookId": usable_id(event_id, of="a webhook event")}
         if url is not None:
@@ -170,7 +165,9 @@ class Apps:
         """Returns the inputs that an app accepts; code 901 if the site has no such app."""
         ask = RequestInfo(f"call example of app {webapp_id}")
         query = f"apiKey={MASK}&webappId={usable_id(webapp_id, of='an AI app')}"
-        answer = await self._session.call_with_key_in_query("api/webapp/apiCallDemo", query, ask)
+        client = self._session.pools.calls
+        request = self._session.masked_request(client, "GET", f"api/webapp/apiCallDemo?{query}")
+        answer = await self._session.resent(client, request, ask)
         return read_app(responses.with_data(answer, ask), webapp_id=webapp_id)
 
     async def list(
