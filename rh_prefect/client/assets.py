@@ -8,7 +8,7 @@ from typing import Final
 
 from rh_prefect.client import responses
 from rh_prefect.client.responses import ApiResponse, RequestInfo
-from rh_prefect.client.session import Session, usable_id, usable_page
+from rh_prefect.client.session import Requests, Session, usable_id, usable_page
 from rh_prefect.client.tolerant_json import Page, count, rows, table
 from rh_prefect.client.wire.platform import Asset, AssetGroup, AssetKind, AssetPage, GroupPage
 from rh_prefect.errors import Busy, ConnectFailed, InputError, RequestRejected, ResponseLost
@@ -20,14 +20,14 @@ _BLIPS: Final = 5
 """How many unanswered questions in a row are borne."""
 
 
-class Assets:
+class Assets(Requests):
     """Registered files; errors as in `Client`. A model takes an asset's `uri` in place of a link.
 
     RunningHub does not publish which codes these endpoints answer.
     """
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        super().__init__(session)
         self.groups = AssetGroups(session)
 
     async def create(self, url: str, *, group_id: str, kind: AssetKind, name: str) -> Asset:
@@ -108,11 +108,8 @@ class Assets:
         responses.checked(await self._session.call("openapi/v2/assets/delete", body, ask), ask)
 
 
-class AssetGroups:
+class AssetGroups(Requests):
     """The groups that assets are kept in; errors as in `Assets`."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
 
     async def create(self, name: str, *, description: str = "") -> AssetGroup:
         """Makes a group."""

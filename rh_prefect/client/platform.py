@@ -12,7 +12,7 @@ from typing import Literal
 from rh_prefect.client import responses
 from rh_prefect.client.download import DEAD
 from rh_prefect.client.responses import RequestInfo, read_webhook_payload
-from rh_prefect.client.session import Session, usable_id, usable_page
+from rh_prefect.client.session import Requests, Session, usable_id, usable_page
 from rh_prefect.client.tolerant_json import Page, first_text, plain, table
 from rh_prefect.client.upload_body import RawBody, readable
 from rh_prefect.client.wire.apps_and_comfyui import App, AppListing, Style, read_app, read_app_page, read_style
@@ -24,11 +24,8 @@ from rh_prefect.redaction import MASK
 ResourceKind = Literal["UNET", "CHECKPOINT", "LORA", "GGUF"]
 
 
-class Platform:
+class Platform(Requests):
     """Requests about the platform: API keys, public models and webhooks."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
 
     async def api_keys(self) -> tuple[ApiKey, ...]:
         """Lists the account's keys, masked."""
@@ -56,11 +53,8 @@ class Platform:
         return read_resource_page(responses.with_data(answer, ask), number=page)
 
 
-class Webhooks:
+class Webhooks(Requests):
     """Queries webhook deliveries. `read_delivery` reads their bodies."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
 
     async def detail(self, task_id: str) -> WebhookEvent:
         """Returns the delivery state of a task's webhook; code 1 if there is none yet."""
@@ -114,11 +108,8 @@ def _check(status: int, ask: RequestInfo) -> None:
         raise responses.no_answer(ask, f"the file host returned HTTP {status}")
 
 
-class Workflows:
+class Workflows(Requests):
     """Reads workflows; `Client.submit` starts them."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
 
     async def json(self, workflow_id: str) -> dict[str, object]:
         """Fetches a workflow's graph in API format: nodes by id, each with `class_type` and `inputs`.
@@ -155,11 +146,8 @@ class Workflows:
 AppSort = Literal["RECOMMEND", "HOTTEST", "NEWEST"]
 
 
-class Apps:
+class Apps(Requests):
     """Finds AI apps; `Client.submit` starts them."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
 
     async def demo(self, webapp_id: str) -> App:
         """Returns the inputs that an app accepts; code 901 if the site has no such app."""
@@ -183,11 +171,8 @@ class Apps:
         return read_app_page(responses.with_data(answer, ask), number=page)
 
 
-class QuickCreate:
+class QuickCreate(Requests):
     """The library of quick create; `Client.submit` starts it."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
 
     async def params(self, webapp_id: str, *, kind: int = 2) -> tuple[Style, ...]:
         """Lists the styles of a quick-create module; `kind` is its `type`, 2 in all samples."""

@@ -191,6 +191,13 @@ class Session:
         return request
 
 
+class Requests:
+    """The requests of one kind."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+
 def json_bytes(body: Mapping[str, object], ask: RequestInfo) -> bytes:
     """Encodes a request body; raises `InputError` if it cannot be written as JSON."""
     try:

@@ -183,6 +183,6 @@ class Page(Value, Generic[Item]):
     """
 
     items: tuple[Item, ...] = ()
-    number: Number = wire("current", default=1)
+    number: int = 1
     total: Count = wire("total", "totalCount", default=None)
     has_next: Flag = wire("hasNext", default=False)

@@ -176,8 +176,9 @@ def _listed_options(listed: list[dict[str, object]], *, current: str) -> tuple[A
 
 def read_app_page(data: dict[str, object], *, number: int) -> Page[AppListing]:
     """Reads a page of the app list (`/openapi/v2/aiapp/list`); omits entries without an id."""
-    items = (_read_listing(table(row)) for row in rows(data.get("records")))
-    return AppPage.read(data, number=number, items=[item for item in items if item.webapp_id])
+    found = (_read_listing(table(row)) for row in rows(data.get("records")))
+    items = [listing for listing in found if listing.webapp_id]
+    return AppPage.read(data, number=count(data.get("current")) or number, items=items)
 
 
 def _read_listing(source: dict[str, object]) -> AppListing:

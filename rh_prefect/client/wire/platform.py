@@ -17,6 +17,7 @@ from rh_prefect.client.tolerant_json import (
     Text,
     Value,
     amount,
+    count,
     first_text,
     rows,
     table,
@@ -131,9 +132,8 @@ class ResourcePage(Page[Resource]):
 
 def read_resource_page(data: dict[str, object], *, number: int) -> Page[Resource]:
     """Reads a page of the library."""
-    return ResourcePage.read(
-        data, number=number, items=[_read_resource(row) for row in rows(data.get("records")) if isinstance(row, dict)]
-    )
+    items = [_read_resource(row) for row in rows(data.get("records")) if isinstance(row, dict)]
+    return ResourcePage.read(data, number=count(data.get("current")) or number, items=items)
 
 
 def _read_resource(row: dict[str, object]) -> Resource:
