@@ -70,11 +70,6 @@ class RunningHubCredentials(CredentialsBlock):
             raise ValueError("the site is a URL that starts with https:// (or http:// for an emulator)")
         return value
 
-    @property
-    def account_name(self) -> str:
-        """The name of the account in the records."""
-        return self.account or self.get_client().account_id
-
     def get_client(self) -> Client:
         """Opens a client for this account.
 

@@ -36,14 +36,7 @@ _B = TypeVar("_B", bound=Block)
 
 
 async def load_credentials(name: str | None = None) -> RunningHubCredentials:
-    """Loads one account; for an account or a pool, see `rh_prefect.blocks.lookup.load_engine`.
-
-    Args:
-        name: Name of a saved `RunningHubCredentials` block; None for `RH_API_KEY` and `RH_BASE_URL`.
-
-    Raises:
-        ConfigError: No such block, or no usable key and site in the environment.
-    """
+    """Loads the account of a block, or that of `RH_API_KEY` and `RH_BASE_URL`; raises `ConfigError` without one."""
     if name is not None:
         found = await find_block(RunningHubCredentials, name)
         if found is None:
@@ -66,14 +59,7 @@ async def load_credentials(name: str | None = None) -> RunningHubCredentials:
 
 
 async def load_storage(name: str | None = None) -> MediaStore:
-    """Opens the file storage.
-
-    Args:
-        name: Name of a saved `MediaStorage` block; None for `RH_STORAGE_URL` and `RH_STORAGE_OPTIONS`.
-
-    Raises:
-        ConfigError: No such block, or its URL or template cannot be used.
-    """
+    """Opens the storage of a `MediaStorage` block, or of `RH_STORAGE_URL`; raises `ConfigError` without one."""
     from rh_prefect.media.input_access_policy import allow_below
 
     if name is not None:
@@ -183,15 +169,7 @@ POOL_CACHE_SECONDS = 60.0
 
 
 async def load_engine(name: str | None = None) -> JobEngine:
-    """Returns this process's single `JobEngine` for the account or pool with this name.
-
-    Args:
-        name: Name of a saved block, of one account or of a pool; None for `RH_API_KEY` and `RH_BASE_URL`.
-
-    Raises:
-        InputError: It is not the name of a block.
-        ConfigError: No such block, two of that name, a pool or a key that cannot be used, or no key in the environment.
-    """
+    """Returns this process's single `JobEngine` for the account or pool with this name; see `load_credentials`."""
     if name is not None:
         _check_name(RunningHubPool, name)
     return await LOOP.call(_engine(name))

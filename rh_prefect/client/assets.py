@@ -8,17 +8,9 @@ from typing import Final
 
 from rh_prefect.client import responses
 from rh_prefect.client.responses import ApiResponse, RequestInfo
-from rh_prefect.client.session import Session, usable_id, usable_page
-from rh_prefect.client.tolerant_json import Page
-from rh_prefect.client.wire.platform import (
-    Asset,
-    AssetGroup,
-    AssetKind,
-    read_asset,
-    read_asset_page,
-    read_group,
-    read_group_page,
-)
+from rh_prefect.client.session import Requests, Session, usable_id, usable_page
+from rh_prefect.client.tolerant_json import Page, count, rows, table
+from rh_prefect.client.wire.platform import Asset, AssetGroup, AssetKind, AssetPage, GroupPage
 from rh_prefect.errors import Busy, ConnectFailed, InputError, RequestRejected, ResponseLost
 
 SECONDS: Final[dict[str, float]] = {"Image": 180.0, "Audio": 180.0, "Video": 300.0}
@@ -28,14 +20,14 @@ _BLIPS: Final = 5
 """How many unanswered questions in a row are borne."""
 
 
-class Assets:
+class Assets(Requests):
     """Registered files; errors as in `Client`. A model takes an asset's `uri` in place of a link.
 
     RunningHub does not publish which codes these endpoints answer.
     """
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        super().__init__(session)
         self.groups = AssetGroups(session)
 
     async def create(self, url: str, *, group_id: str, kind: AssetKind, name: str) -> Asset:
@@ -61,13 +53,7 @@ class Assets:
         pause: float = 2.0,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> Asset:
-        """Waits until an asset can be used.
-
-        Args:
-            asset_id: Its id.
-            timeout: Seconds of waiting between the questions; by default what official code takes for its kind.
-            pause: Seconds between two questions.
-            sleep: The clock.
+        """Waits until an asset can be used, at most `timeout` seconds or as long as official code does for its kind.
 
         Raises:
             RequestRejected: RunningHub could not make an asset of the file.
@@ -102,7 +88,10 @@ class Assets:
         filters = {"groupId": group_id and usable_id(group_id, of="an asset group"), "status": status, "name": name}
         body = {"pageNumber": page, "pageSize": size, **{key: value for key, value in filters.items() if value}}
         answer = await self._session.call("openapi/v2/assets/list", body, ask)
-        return read_asset_page(responses.with_data(answer, ask), number=page, size=size)
+        data = responses.with_data(answer, ask)
+        found = (Asset.read(table(row)) for row in rows(data.get("items")))
+        items = [asset for asset in found if asset.asset_id]
+        return AssetPage.read(data, items=items, number=page, has_next=_has_next(data, page * size))
 
     async def update(self, asset_id: str, *, name: str) -> Asset:
         """Renames an asset."""
@@ -119,11 +108,8 @@ class Assets:
         responses.checked(await self._session.call("openapi/v2/assets/delete", body, ask), ask)
 
 
-class AssetGroups:
+class AssetGroups(Requests):
     """The groups that assets are kept in; errors as in `Assets`."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
 
     async def create(self, name: str, *, description: str = "") -> AssetGroup:
         """Makes a group."""
@@ -138,7 +124,10 @@ class AssetGroups:
         ask = RequestInfo(f"page {page} of the asset groups")
         body = {"pageNumber": page, "pageSize": size, **({"name": name} if name else {})}
         answer = await self._session.call("openapi/v2/assets/groups/list", body, ask)
-        return read_group_page(responses.with_data(answer, ask), number=page, size=size)
+        data = responses.with_data(answer, ask)
+        found = (AssetGroup.read(table(row)) for row in rows(data.get("items")))
+        items = [group for group in found if group.group_id]
+        return GroupPage.read(data, items=items, number=page, has_next=_has_next(data, page * size))
 
     async def query(self, group_id: str) -> AssetGroup:
         """Returns the data of a group."""
@@ -167,17 +156,21 @@ class AssetGroups:
 
 
 def _asset(answer: ApiResponse, ask: RequestInfo, *, known: Asset) -> Asset:
-    asset = read_asset(responses.checked(answer, ask).data, known=known)
-    if asset is None:
+    asset = Asset.read(responses.checked(answer, ask).data, **known.model_dump())  # most responses are partial
+    if not asset.asset_id:
         raise responses.no_answer(ask, "the answer names no asset")
     return asset
 
 
 def _group(answer: ApiResponse, ask: RequestInfo, *, known: AssetGroup) -> AssetGroup:
-    group = read_group(responses.checked(answer, ask).data, known=known)
-    if group is None:
+    group = AssetGroup.read(responses.checked(answer, ask).data, **known.model_dump())
+    if not group.group_id:
         raise responses.no_answer(ask, "the answer names no group")
     return group
+
+
+def _has_next(data: dict[str, object], seen: int) -> bool:
+    return (count(data.get("totalCount")) or 0) > seen
 
 
 def _refused(asset: Asset, ask: RequestInfo) -> RequestRejected:

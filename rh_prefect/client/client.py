@@ -27,10 +27,7 @@ from rh_prefect.client.wire.platform import (
     PricePreview,
     QueueStatus,
     Upload,
-    read_account,
     read_price,
-    read_queue_status,
-    read_upload,
 )
 from rh_prefect.client.wire.task import TaskView
 from rh_prefect.errors import ConfigError, InputError, MediaError, PriceUnknown
@@ -177,7 +174,7 @@ class Client:
         # A job that waits for a slot calls this again anyway.
         ask = RequestInfo("queue status", pace_seconds=2.0)
         answer = await self._session.call("openapi/v2/queue/status", None, ask)
-        return read_queue_status(responses.with_data(answer, ask))
+        return QueueStatus.read(responses.with_data(answer, ask))
 
     async def account(self, *, pace_seconds: float | None = None) -> Account:
         """Returns the account's balance.
@@ -188,7 +185,7 @@ class Client:
         ask = RequestInfo("account status", pace_seconds=pace_seconds)
         # This endpoint alone spells the field in lower case.
         answer = await self._session.call("uc/openapi/accountStatus", {}, ask, key_field="apikey")
-        return read_account(responses.with_data(answer, ask))
+        return Account.read(responses.with_data(answer, ask))
 
     async def price_preview(self, endpoint: str, payload: Mapping[str, object]) -> PricePreview:
         """Returns the price of a submission; creates nothing. A response without a price is a `PriceUnknown`."""
@@ -249,8 +246,8 @@ class Client:
 
     async def _uploaded(self, path: str, body: FileBody, ask: RequestInfo) -> Upload:
         answer = await self._session.upload(path, body, ask)
-        upload = read_upload(responses.with_data(answer, ask), size=body.size)
-        if upload is None:
+        upload = Upload.read(responses.with_data(answer, ask), size=body.size)
+        if not upload.url and not upload.file_name:
             raise responses.no_answer(ask, "the response names no file")
         return upload
 

@@ -38,19 +38,11 @@ _LONGEST_PAUSE: Final = 5.0
 """Seconds, even if `Retry-After` asks for more."""
 
 _AGAIN: Final = frozenset({429, 500, 502, 503, 504})
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})  # where the emulator is
 
 
 class ResendTransport(httpx.AsyncBaseTransport):
-    """Resends requests that allow it, after errors of the connection, HTTP 429 and HTTP 5xx.
-
-    Args:
-        inner: Does the sending.
-        attempts: How often a request is sent at most.
-        pause: Seconds before the second attempt; doubled for each later one.
-        sleep: The clock.
-        draw: The chance for the jitter, between 0 and 1.
-    """
+    """Resends requests that allow it, after errors of the connection, HTTP 429 and HTTP 5xx; pauses double."""
 
     def __init__(
         self,
@@ -68,7 +60,7 @@ class ResendTransport(httpx.AsyncBaseTransport):
         self._draw = draw
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Sends a request once, or more often if it allows that."""
+        """Sends once, or more often where `RESEND` allows it."""
         if request.extensions.get(RESEND):
             for attempt in range(self._attempts - 1):
                 response = await self._try(request)
@@ -103,11 +95,7 @@ async def _let_go(response: httpx.Response) -> float:
 
 
 class EnvironmentTransport(httpx.AsyncBaseTransport):
-    """Sends through the proxy that the environment names for a host.
-
-    httpx does so by itself only where it is given no transport. Loopback never goes through a proxy: that is where the
-    emulator is.
-    """
+    """Sends through the proxy that the environment names; httpx itself does so only where it is given no transport."""
 
     def __init__(self, limits: httpx.Limits, *, direct: DirectTransport = httpx.AsyncHTTPTransport) -> None:
         self._limits = limits
@@ -167,9 +155,8 @@ _UNSENT_ERRORS: Final = (
 class Delivery:
     """The delivery state of one request, recorded through the transport's `trace` extension.
 
-    A kind of exception alone does not tell whether anything was sent: a deadline can pass while connecting as well as
-    while waiting for the answer. So the transport is asked: from the first byte of the request's head on, it counts as
-    delivered.
+    An exception alone does not tell whether anything was sent: a deadline can pass while connecting as well as while
+    waiting for the answer. From the first byte of its head on, a request counts as delivered.
     """
 
     def __init__(self) -> None:
@@ -264,19 +251,14 @@ class CallClient(httpx.AsyncClient):
 
 @dataclass(frozen=True, slots=True)
 class Connections:
-    """The HTTP clients of one account.
+    """The HTTP clients of one account."""
 
-    Attributes:
-        submits: Paid requests. Each opens a separate connection: on a kept one, which the server may have closed
-            meanwhile, an error would leave open whether the request arrived. A handshake is cheap beside a paid job.
-        calls: All other API requests.
-        uploads: Files to RunningHub.
-        files: Downloads from file hosts. It never carries the key, and follows redirects; the others do not.
-    """
-
+    # Each paid request opens a separate connection: on a kept one, which the server may have closed meanwhile, an error
+    # would leave open whether the request arrived. A handshake is cheap beside a paid job.
     submits: httpx.AsyncClient
     calls: httpx.AsyncClient
     uploads: httpx.AsyncClient
+    # Third parties: it never carries the key, and follows redirects; the others do not.
     files: httpx.AsyncClient
 
     async def aclose(self) -> None:

@@ -318,12 +318,7 @@ def is_data_url(url: str) -> bool:
 
 
 def write_data(url: str, to: Path) -> Download:
-    """Writes the file of a `data:` URL; replaces an existing file.
-
-    Raises:
-        LinkExpired: It cannot be decoded.
-        StoreError: The bytes cannot be written.
-    """
+    """Writes the file of a `data:` URL; replaces an existing file."""
     head, comma, body = url.partition(",")
     try:
         data = base64.b64decode(unquote(body)) if head.lower().endswith(";base64") else unquote_to_bytes(body)

@@ -21,7 +21,6 @@ from rh_prefect.client.wire.apps_and_comfyui import (
     ComfyPrompt,
     ComfyQueue,
     ComfyRun,
-    read_comfy_file,
     read_comfy_prompt,
     read_comfy_queue,
     read_comfy_run,
@@ -29,7 +28,7 @@ from rh_prefect.client.wire.apps_and_comfyui import (
 from rh_prefect.client.wire.platform import Download
 from rh_prefect.client.wire.task import RemoteOutput, TaskStatus, TaskView, is_task_id, read_extension, read_node_errors
 from rh_prefect.errors import InputError, LinkExpired, RunningHubError, api_error
-from rh_prefect.redaction import HIDDEN, MASK, bare, mask, mask_url
+from rh_prefect.redaction import HIDDEN, MASK, bare, mask
 
 Family = Literal["proxy", "proxy-plus"]
 
@@ -49,12 +48,7 @@ class NativeProxy:
         self._view = str(self._request(session.pools.calls, "GET", "view").url)
 
     async def prompt(self, graph: Mapping[str, object], *, client_id: str = "") -> ComfyPrompt:
-        """Runs a graph in API format, which costs machine time. The request is sent once and never retried.
-
-        Raises:
-            RequestRejected: ComfyUI says that the graph is not valid; the message names the nodes.
-            ResponseLost: It may be running.
-        """
+        """Runs a graph in API format, which costs machine time; sent once. After a `ResponseLost` it may be running."""
         ask = RequestInfo(f"prompt to ComfyUI at /{self.family}", paid=True)
         body = {"prompt": graph, **({"client_id": client_id} if client_id else {})}
         client, limit = self._session.pools.submits, self._session.submit_timeout
@@ -80,11 +74,7 @@ class NativeProxy:
         return responses.checked(answer, ask)
 
     async def cancel(self, prompt_id: str) -> None:
-        """Removes a graph from the queue or stops it; does nothing if it has ended.
-
-        Raises:
-            ResponseLost: The machine did not confirm it.
-        """
+        """Removes a graph from the queue or stops it; does nothing if it has ended."""
         found = usable_id(prompt_id, of="a prompt")
         ask = RequestInfo(f"cancel of prompt {found}")
         queue = await self.queue()
@@ -135,11 +125,7 @@ class NativeProxy:
         return got
 
     async def upload(self, path: Path, *, name: str, mime: str, subfolder: str = "") -> ComfyFile:
-        """Sends a file to the machine; loader nodes take its `name`, behind its `subfolder` and a slash if it has one.
-
-        Raises:
-            MediaError: The file cannot be read, or changed during the upload.
-        """
+        """Sends a file to the machine; loader nodes take its `name`, behind its `subfolder` and a slash if any."""
         ask = RequestInfo(f"upload of {path} to ComfyUI at /{self.family}")
         # Resending it must not leave a second copy under another name.
         fields = {"type": "input", "overwrite": "true", **({"subfolder": subfolder} if subfolder else {})}
@@ -147,8 +133,8 @@ class NativeProxy:
         client = self._session.pools.uploads
         request = self._request(client, "POST", "upload/image", content=body, headers=body.headers)
         answer = await self._session.resent(client, request, ask, auth=False)
-        file = read_comfy_file(responses.checked(answer, ask).source)
-        if file is None:
+        file = ComfyFile.read(responses.checked(answer, ask).source)
+        if not file.name:
             raise responses.no_answer(ask, "the response names no file")
         return file
 
@@ -161,19 +147,12 @@ class NativeProxy:
         content: bytes | FileBody | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Request:
-        request = client.build_request(method, f"{self.family}/{MASK}/{path}", content=content, headers=headers)
-        request.extensions[HIDDEN] = mask_url(request.url, key=self._session.key)
-        return request
+        url = f"{self.family}/{MASK}/{path}"
+        return self._session.masked_request(client, method, url, content=content, headers=headers)
 
 
 def judged(status: int, body: bytes, ask: RequestInfo) -> ComfyPrompt:
-    """Parses the response to a prompt, which comes from ComfyUI or from a gateway.
-
-    Raises:
-        RequestRejected: ComfyUI says that the graph is not valid.
-        ResponseLost: The response has no valid id and no error.
-        ApiError: By the table of codes.
-    """
+    """Parses the response to a prompt, which comes from ComfyUI or from a gateway."""
     source = loads(body)
     taken = read_comfy_prompt(source) if isinstance(source, dict) else None
     if taken is not None and not is_task_id(f"proxy.{taken.prompt_id}"):

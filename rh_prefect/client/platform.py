@@ -12,28 +12,26 @@ from typing import Literal
 from rh_prefect.client import responses
 from rh_prefect.client.download import DEAD
 from rh_prefect.client.responses import RequestInfo, read_webhook_payload
-from rh_prefect.client.session import Session, usable_id, usable_page
+from rh_prefect.client.session import Requests, Session, usable_id, usable_page
 from rh_prefect.client.tolerant_json import Page, first_text, plain, table
 from rh_prefect.client.upload_body import RawBody, readable
-from rh_prefect.client.wire.apps_and_comfyui import App, AppListing, Style, read_app, read_app_page, read_styles
-from rh_prefect.client.wire.platform import ApiKey, Resource, read_api_keys, read_resource_page
-from rh_prefect.client.wire.task import TaskView, WebhookEvent, read_webhook_event
+from rh_prefect.client.wire.apps_and_comfyui import App, AppListing, Style, read_app, read_app_page, read_style
+from rh_prefect.client.wire.platform import ApiKey, Resource, read_resource_page
+from rh_prefect.client.wire.task import TaskView, WebhookEvent
 from rh_prefect.errors import InputError, LinkExpired
 from rh_prefect.redaction import MASK
 
 ResourceKind = Literal["UNET", "CHECKPOINT", "LORA", "GGUF"]
 
 
-class Platform:
+class Platform(Requests):
     """Requests about the platform: API keys, public models and webhooks."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
 
     async def api_keys(self) -> tuple[ApiKey, ...]:
         """Lists the account's keys, masked."""
         ask = RequestInfo("list of API keys")
-        return read_api_keys(responses.with_rows(await self._session.call("openapi/v2/api-key/list", None, ask), ask))
+        found = responses.with_rows(await self._session.call("openapi/v2/api-key/list", None, ask), ask)
+        return tuple(map(ApiKey.read, found))
 
     async def resources(
         self,
@@ -55,11 +53,8 @@ class Platform:
         return read_resource_page(responses.with_data(answer, ask), number=page)
 
 
-class Webhooks:
+class Webhooks(Requests):
     """Queries webhook deliveries. `read_delivery` reads their bodies."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
 
     async def detail(self, task_id: str) -> WebhookEvent:
         """Returns the delivery state of a task's webhook; code 1 if there is none yet."""
@@ -67,18 +62,13 @@ class Webhooks:
         body = {"taskId": usable_id(task_id, of="a task")}
         data = responses.with_data(await self._session.call_v1("task/openapi/getWebhookDetail", body, ask), ask)
         view = read_webhook_payload(data.get("eventData"), task_id=task_id)
-        event = read_webhook_event(data, task_id=task_id, view=view)
-        if event is None:
+        event = WebhookEvent.read(data, task_id=task_id, view=view)
+        if not event.event_id:
             raise responses.no_answer(ask, "the answer names no event")
         return event
 
     async def resend(self, event_id: str, *, url: str | None = None) -> None:
-        """Requests a new delivery of an event; receivers must handle duplicates anyway.
-
-        Args:
-            event_id: Of the event, as `detail` tells it; not the task's.
-            url: Where to, if not where it went before.
-        """
+        """Requests a new delivery of an event by its own id, to `url` or where it went before."""
         ask = RequestInfo(f"resend of webhook event {event_id}")
         body: dict[str, object] = {"webhookId": usable_id(event_id, of="a webhook event")}
         if url is not None:
@@ -118,11 +108,8 @@ def _check(status: int, ask: RequestInfo) -> None:
         raise responses.no_answer(ask, f"the file host returned HTTP {status}")
 
 
-class Workflows:
+class Workflows(Requests):
     """Reads workflows; `Client.submit` starts them."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
 
     async def json(self, workflow_id: str) -> dict[str, object]:
         """Fetches a workflow's graph in API format: nodes by id, each with `class_type` and `inputs`.
@@ -159,17 +146,16 @@ class Workflows:
 AppSort = Literal["RECOMMEND", "HOTTEST", "NEWEST"]
 
 
-class Apps:
+class Apps(Requests):
     """Finds AI apps; `Client.submit` starts them."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
 
     async def demo(self, webapp_id: str) -> App:
         """Returns the inputs that an app accepts; code 901 if the site has no such app."""
         ask = RequestInfo(f"call example of app {webapp_id}")
         query = f"apiKey={MASK}&webappId={usable_id(webapp_id, of='an AI app')}"
-        answer = await self._session.call_with_key_in_query("api/webapp/apiCallDemo", query, ask)
+        client = self._session.pools.calls
+        request = self._session.masked_request(client, "GET", f"api/webapp/apiCallDemo?{query}")
+        answer = await self._session.resent(client, request, ask)
         return read_app(responses.with_data(answer, ask), webapp_id=webapp_id)
 
     async def list(
@@ -185,11 +171,8 @@ class Apps:
         return read_app_page(responses.with_data(answer, ask), number=page)
 
 
-class QuickCreate:
+class QuickCreate(Requests):
     """The library of quick create; `Client.submit` starts it."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
 
     async def params(self, webapp_id: str, *, kind: int = 2) -> tuple[Style, ...]:
         """Lists the styles of a quick-create module; `kind` is its `type`, 2 in all samples."""
@@ -197,4 +180,4 @@ class QuickCreate:
         body = {"type": kind, "webappId": usable_id(webapp_id, of="a quick-create module")}
         # Whether it wants a key is not confirmed: it gets both, as every v1 endpoint does.
         answer = await self._session.call_v1("api/fast/creation/model/params", body, ask)
-        return read_styles(responses.with_rows(answer, ask))
+        return tuple(map(read_style, responses.with_rows(answer, ask)))

@@ -29,19 +29,12 @@ _LONGEST_REASON: Final = 600
 
 @dataclass(frozen=True, slots=True)
 class RequestInfo:
-    """The purpose of a request.
-
-    Attributes:
-        doing: Opens every error's message, as in "submit to alibaba/wan-2.6/text-to-video".
-        paid: Whether sending it twice may cost twice.
-        makes: Whether sending it twice creates two objects at no cost.
-        pace_seconds: How long it is retried while RunningHub is too busy; None for the default.
-    """
+    """The purpose of a request; `doing` opens every error's message."""
 
     doing: str
-    paid: bool = False
-    makes: bool = False
-    pace_seconds: float | None = None
+    paid: bool = False  # sent twice, it may cost twice
+    makes: bool = False  # sent twice, it creates two objects, at no cost
+    pace_seconds: float | None = None  # how long it is repeated while RunningHub is too busy, if not by default
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +64,7 @@ class ApiResponse:
 
 
 def read(status: int, body: bytes, ask: RequestInfo) -> ApiResponse:
-    """Parses a response, which may still carry an error code.
-
-    Raises:
-        ResponseLost: It is not readable, or the error came from a gateway.
-        Busy: HTTP 429, without the id of a paid task.
-        RequestRejected: By its HTTP status, a paid request was not acted on.
-        KeyRejected: HTTP 401.
-    """
+    """Parses a response, which may still carry an error code; raises where there is none to be believed."""
     source = loads(body)
     answer = judge(source) if isinstance(source, dict) else None
     # A task id means that the task exists and is paid for, even beside a status that asks for another submission.
@@ -186,12 +172,7 @@ def with_rows(answer: ApiResponse, ask: RequestInfo) -> list[dict[str, object]]:
 
 
 def submitted(answer: ApiResponse, ask: RequestInfo) -> TaskView:
-    """Reads the response to a paid submission.
-
-    Raises:
-        ApiError: By the table of codes; a code that is not listed is `OutcomeUnknown`.
-        ResponseLost: There is neither a task id nor a code, or the task id is not valid.
-    """
+    """Reads the response to a paid submission; without a valid task id or a code of refusal, its outcome is unknown."""
     task = answer.task
     task_id = read_task_id(task)
     if not task_id and answer.code:
@@ -205,12 +186,7 @@ def submitted(answer: ApiResponse, ask: RequestInfo) -> TaskView:
 
 
 def parse_query(answer: ApiResponse, ask: RequestInfo, *, task_id: str) -> TaskView:
-    """Reads the response to a query.
-
-    Raises:
-        ApiError: By the table of codes, if the response is not a task's state.
-        ResponseLost: It has no state, or is about another task.
-    """
+    """Reads the response to a query."""
     task = answer.task
     named = read_task_id(task)
     if named and named != task_id:
@@ -239,12 +215,7 @@ def by_code(answer: ApiResponse, task_id: str) -> TaskView | None:
 def read_v1(
     answer: ApiResponse, ask: RequestInfo, read: Callable[[ApiResponse, str], TaskView | None], *, task_id: str
 ) -> TaskView:
-    """Reads a task from a v1 response: from its code, else with `by_outputs` or `by_word`.
-
-    Raises:
-        ApiError: By the table of codes, if the code is not a task's state.
-        ResponseLost: It has no state.
-    """
+    """Reads a task from a v1 response: from its code, else with `by_outputs` or `by_word`."""
     view = by_code(answer, task_id) or read(checked(answer, ask), task_id)
     if view is None:
         raise no_answer(ask, "the response has no status")

@@ -68,12 +68,19 @@ class Session:
         """Sends a request to a v1 endpoint, which needs the key in the body as well."""
         return await self.call(path, body, ask, key_field=V1_KEY)
 
-    async def call_with_key_in_query(self, path: str, query: str, ask: RequestInfo) -> ApiResponse:
-        """Sends a request whose query has `***` in place of the key; logs show the masked URL."""
-        client = self.pools.calls
-        request = client.build_request("GET", f"{path}?{query}")
+    def masked_request(
+        self,
+        client: httpx.AsyncClient,
+        method: str,
+        url: str,
+        *,
+        content: bytes | FileBody | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Request:
+        """Builds a request whose URL has `***` in place of the key; the transport puts the key in, below the logs."""
+        request = client.build_request(method, url, content=content, headers=headers)
         request.extensions[HIDDEN] = mask_url(request.url, key=self.key)
-        return await self.resent(client, request, ask)
+        return request
 
     async def make(self, path: str, body: Mapping[str, object], ask: RequestInfo) -> ApiResponse:
         """Sends a request once, because repeating it would create a second object."""
@@ -140,13 +147,7 @@ class Session:
         deadline: float | None = None,
         auth: bool = True,
     ) -> ApiResponse:
-        """Sends a request and parses the response.
-
-        Raises:
-            ConnectFailed: It was not sent.
-            ResponseLost: It may have arrived; the response is not readable.
-            ApiError: See `responses.read`.
-        """
+        """Sends a request and parses the response; see `exchange` and `responses.read` for the errors."""
         status, body = await self.exchange(client, request, ask, deadline=deadline, auth=auth)
         return responses.read(status, body, ask)
 
@@ -160,12 +161,7 @@ class Session:
         auth: bool = True,
         redirects: bool | None = None,
     ) -> tuple[int, bytes]:
-        """Sends a request; returns the status, and the body without the key.
-
-        Raises:
-            ConnectFailed: It was not sent.
-            ResponseLost: It may have arrived; the response is lost.
-        """
+        """Sends a request; returns the status, and the body without the key. Raises as `Delivery.explain` says."""
         delivery = Delivery()
         request.extensions["trace"] = delivery.trace
         options: dict[str, Any] = {} if auth else {"auth": None}
@@ -195,6 +191,13 @@ class Session:
         return request
 
 
+class Requests:
+    """The requests of one kind."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+
 def json_bytes(body: Mapping[str, object], ask: RequestInfo) -> bytes:
     """Encodes a request body; raises `InputError` if it cannot be written as JSON."""
     try:
@@ -222,15 +225,7 @@ def usable_page(number: int, size: int, *, largest: int) -> None:
 
 
 class Backoff:
-    """Retries with growing pauses.
-
-    Args:
-        seconds: How long at most, from the first answer on; 0 never sends again.
-        pause: Seconds before the second request; doubled for each later one.
-        sleep: Waits.
-        clock: Monotonic seconds.
-        draw: Numbers from 0 to 1, for the jitter.
-    """
+    """Sends again for so many seconds, with doubled and jittered pauses; never with 0 seconds."""
 
     def __init__(
         self,
@@ -248,11 +243,7 @@ class Backoff:
         self._draw = draw
 
     async def send(self, once: Callable[[], Awaitable[ApiResponse]], *, seconds: float | None = None) -> ApiResponse:
-        """Sends a request until it is accepted or rejected for another reason; the last response if the time is over.
-
-        Raises:
-            Busy: HTTP 429, and the time is over.
-        """
+        """Sends until it is accepted or rejected for another reason; in the end gives the last response or `Busy`."""
         limit = self._seconds if seconds is None else min(seconds, self._seconds)
         began, tries = self._clock(), 0
         while True:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from decimal import Decimal, DecimalException
 from math import isfinite
-from typing import Final, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 LONGEST_NUMBER: Final = 40
 """The most digits of an amount or an id before the decimal point."""
@@ -132,10 +132,39 @@ def compact(value: object) -> str:
         return "..."
 
 
+Text = Annotated[str, BeforeValidator(lambda value: text(value).strip())]
+Upper = Annotated[str, BeforeValidator(lambda value: text(value).strip().upper())]
+OptionalText = Annotated[str | None, BeforeValidator(lambda value: text(value).strip() or None)]
+Amount = Annotated[Decimal | None, BeforeValidator(amount)]
+Count = Annotated[int | None, BeforeValidator(count)]
+Number = Annotated[int, BeforeValidator(lambda value: count(value) or 0)]
+Flag = Annotated[bool, BeforeValidator(flag)]
+
+
+def wire(*names: str, default: object = "", repr: bool = True) -> Any:  # noqa: A002, as of `Field`
+    """A field of a `Value` that a response has under one of these names."""
+    return Field(default=default, validation_alias=AliasChoices(*names), repr=repr)
+
+
 class Value(BaseModel):
     """A frozen value that can be converted to JSON and back."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    @classmethod
+    def read(cls, source: dict[str, object], **known: object) -> Self:
+        """Reads the `wire` fields: the first name that is not empty counts, else what is known."""
+        for field, info in cls.model_fields.items():
+            names = info.validation_alias.choices if isinstance(info.validation_alias, AliasChoices) else ()
+            values = (source.get(str(name)) for name in names)
+            found = next((value for value in values if value is not None and not _is_blank(value)), None)
+            if found is not None:
+                known[field] = found
+        return cls.model_validate(known)
+
+
+def _is_blank(value: object) -> bool:
+    return isinstance(value, str) and not value.strip()
 
 
 Item = TypeVar("Item", bound=Value)
@@ -155,5 +184,5 @@ class Page(Value, Generic[Item]):
 
     items: tuple[Item, ...] = ()
     number: int = 1
-    total: int | None = None
-    has_next: bool = False
+    total: Count = wire("total", "totalCount", default=None)
+    has_next: Flag = wire("hasNext", default=False)

@@ -22,9 +22,6 @@ class RawBody(httpx.AsyncByteStream):
     """The unchanged content of a file, of exactly known length, that can be sent more than once.
 
     httpx reads 64 KiB at a time on the event loop; this reads MiB in a thread.
-
-    Raises:
-        MediaError: The file cannot be read; while sending also: its length has changed.
     """
 
     def __init__(self, path: Path, *, mime: str = "application/octet-stream") -> None:

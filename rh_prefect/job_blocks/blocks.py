@@ -21,32 +21,19 @@ if TYPE_CHECKING:
     from rh_prefect.jobs.options import JobOptions, Request
     from rh_prefect.models import ModelInput
 
-    class ModelOverrides(JobOptions, total=False):
-        """The overrides for a model run; `params` are merged into the saved ones, other values replace them."""
+    class Overrides(JobOptions, total=False):
+        """The values for one run; `params` and `nodes` are merged into the saved ones, other values replace them."""
 
         params: Mapping[str, Any]  # the model's parameters
-        scope: str | None
-
-    class GraphOverrides(JobOptions, total=False):
-        """The overrides for a graph run; `nodes` are merged into the saved ones, other values replace them."""
-
         nodes: Mapping[str, Any]  # media in any of its forms
         seed: int | None
         instance_type: InstanceType
         retain_seconds: int | None
         use_personal_queue: bool
         access_password: str | SecretStr | None
-        scope: str | None
-
-    class WorkflowOverrides(GraphOverrides, total=False):
-        """The overrides for a workflow run."""
-
         workflow: dict[str, Any] | None
         add_metadata: bool
-
-
-LOGO = "https://www.runninghub.cn/favicon.png"
-DOCUMENTATION = "https://www.runninghub.cn/runninghub-api-doc-cn/"
+        scope: str | None
 
 
 class RunningHubJob(JobBlock[Result], ABC):
@@ -54,6 +41,9 @@ class RunningHubJob(JobBlock[Result], ABC):
 
     # A wrong field's value may be a password: it must not be in the error.
     model_config = ConfigDict(hide_input_in_errors=True)
+
+    _logo_url = "https://www.runninghub.cn/favicon.png"  # type: ignore[assignment]  # Prefect turns it into a URL
+    _documentation_url = "https://www.runninghub.cn/runninghub-api-doc-cn/"  # type: ignore[assignment]  # as above
 
     label: str | None = Field(
         default=None,
@@ -68,6 +58,28 @@ class RunningHubJob(JobBlock[Result], ABC):
     storage: str | None = Field(
         default=None, description="Name of the Media Storage block that the outputs go to; by default RH_STORAGE_URL."
     )
+
+    # Prefect's own `trigger` is a coroutine that takes nothing.
+    def trigger(self, **overrides: Unpack[Overrides]) -> RunningHubJobRun:  # type: ignore[override]
+        """Starts a run and returns once it is paid for and recorded; waiting continues in the background.
+
+        Args:
+            **overrides: Values for this run only: `params` of a model, the fields of a workflow or an app, and the
+                options of `generate` (`label`, `key`, `scope`, `reuse`, `on_unknown`, `max_attempts`, `deadline`,
+                `budget`, `credentials`, `storage`).
+
+        Returns:
+            The run.
+
+        Raises:
+            InputError: A parameter, a node, a field or a file is wrong; nothing was sent.
+            RunningHubError: It was not submitted, or that is not known; see `rh_prefect.errors`.
+        """
+        return LOOP.call_sync(self._start(overrides, self._place(overrides)))
+
+    async def trigger_async(self, **overrides: Unpack[Overrides]) -> RunningHubJobRun:
+        """The coroutine of `trigger`."""
+        return await LOOP.call(self._start(overrides, self._place(overrides)))
 
     @model_validator(mode="after")
     def _check_defaults(self) -> Self:
@@ -124,12 +136,22 @@ class RunningHubGraphJob(RunningHubJob, ABC):
         default=None, description="The password, if it is encrypted; it is never recorded."
     )
 
+    nodes: dict[str, bool | int | float | str] = Field(
+        default_factory=dict,
+        description='Values by node id and field, as in {"6.text": "a lighthouse"}; a file is a path or a URI.',
+    )
+    seed: int | None = Field(
+        default=None, description="Sets every seed that the nodes do not set; if empty, seeds are new for each run."
+    )
+
     def _check(self) -> None:
         self._request({})
 
-    def _machine(self) -> dict[str, Any]:
-        """Returns the saved values of these fields, in the form of an input."""
-        return {name: getattr(self, name) for name in RunningHubGraphJob.__annotations__}
+    def _values(self, overrides: Mapping[str, Any], **values: str) -> dict[str, Any]:
+        """Adds the fields of an input that the block has under the same names, overridden."""
+        shared = set(WorkflowInput.model_fields) & set(type(self).model_fields)
+        saved = {name: getattr(self, name) for name in shared}
+        return {**values, **saved, **overrides, "nodes": {**self.nodes, **overrides.get("nodes", {})}}
 
 
 class RunningHubModel(RunningHubJob):
@@ -149,8 +171,6 @@ class RunningHubModel(RunningHubJob):
 
     _block_type_name = "RunningHub Model"
     _block_type_slug = "runninghub-model"
-    _logo_url = LOGO  # type: ignore[assignment]  # Prefect turns it into a URL
-    _documentation_url = DOCUMENTATION  # type: ignore[assignment]  # as above
     _description = "One of RunningHub's models, with its parameters."
 
     model: str = Field(description="The model's name or endpoint, as in z-image/turbo; see `rh-prefect models search`.")
@@ -160,27 +180,6 @@ class RunningHubModel(RunningHubJob):
         title="Parameters",
         description='Parameters by their Python names, as in {"aspect_ratio": "16:9"}; a file is a path or a URI.',
     )
-
-    # Prefect's own `trigger` is a coroutine that takes nothing.
-    def trigger(self, **overrides: Unpack[ModelOverrides]) -> RunningHubJobRun:  # type: ignore[override]
-        """Starts a run and returns once it is paid for and recorded; waiting continues in the background.
-
-        Args:
-            **overrides: Values for this run only: `params`, and the options of `generate` (`label`, `key`, `scope`,
-                `reuse`, `on_unknown`, `max_attempts`, `deadline`, `budget`, `credentials`, `storage`).
-
-        Returns:
-            The run.
-
-        Raises:
-            InputError: A parameter or a file is wrong; nothing was sent.
-            RunningHubError: It was not submitted, or that is not known; see `rh_prefect.errors`.
-        """
-        return LOOP.call_sync(self._start(overrides, self._place(overrides)))
-
-    async def trigger_async(self, **overrides: Unpack[ModelOverrides]) -> RunningHubJobRun:
-        """The coroutine of `trigger`."""
-        return await LOOP.call(self._start(overrides, self._place(overrides)))
 
     def _check(self) -> None:
         catalog.get(self.model)
@@ -215,50 +214,17 @@ class RunningHubWorkflow(RunningHubGraphJob):
 
     _block_type_name = "RunningHub Workflow"
     _block_type_slug = "runninghub-workflow"
-    _logo_url = LOGO  # type: ignore[assignment]  # Prefect turns it into a URL
-    _documentation_url = DOCUMENTATION  # type: ignore[assignment]  # as above
     _description = "A ComfyUI workflow on RunningHub, with the values for its nodes."
 
     workflow_id: str = Field(title="Workflow id", description="RunningHub's id of the workflow, as digits.")
-    nodes: dict[str, bool | int | float | str] = Field(
-        default_factory=dict,
-        description='Values by node id and field, as in {"6.text": "a lighthouse"}; a file is a path or a URI.',
-    )
-    seed: int | None = Field(
-        default=None, description="Sets every seed that the nodes do not set; if empty, seeds are new for each run."
-    )
     # ComfyUI's own format, which no type of ours describes.
     workflow: dict[str, Any] | None = Field(
         default=None, title="Graph", description="A complete API-format graph to run instead of the saved one."
     )
     add_metadata: bool = Field(default=True, description="Whether pictures contain the graph in their metadata.")
 
-    # Prefect's own `trigger` is a coroutine that takes nothing.
-    def trigger(self, **overrides: Unpack[WorkflowOverrides]) -> RunningHubJobRun:  # type: ignore[override]
-        """Starts a run; see `RunningHubModel.trigger`.
-
-        Args:
-            **overrides: Values for this run only: the block's fields, and the options of `generate` (`label`, `key`,
-                `scope`, `reuse`, `on_unknown`, `max_attempts`, `deadline`, `budget`, `credentials`, `storage`).
-
-        Raises:
-            InputError: A node or field does not exist, or is fed by another node; nothing was sent.
-        """
-        return LOOP.call_sync(self._start(overrides, self._place(overrides)))
-
-    async def trigger_async(self, **overrides: Unpack[WorkflowOverrides]) -> RunningHubJobRun:
-        """The coroutine of `trigger`."""
-        return await LOOP.call(self._start(overrides, self._place(overrides)))
-
     def _request(self, overrides: Mapping[str, Any]) -> WorkflowInput:
-        saved = {
-            "id": self.workflow_id,
-            "seed": self.seed,
-            "workflow": self.workflow,
-            "add_metadata": self.add_metadata,
-            **self._machine(),
-        }
-        return WorkflowInput(**saved | dict(overrides) | {"nodes": {**self.nodes, **overrides.get("nodes", {})}})
+        return WorkflowInput(**self._values(overrides, id=self.workflow_id))
 
 
 class RunningHubApp(RunningHubGraphJob):
@@ -278,39 +244,9 @@ class RunningHubApp(RunningHubGraphJob):
 
     _block_type_name = "RunningHub App"
     _block_type_slug = "runninghub-app"
-    _logo_url = LOGO  # type: ignore[assignment]  # Prefect turns it into a URL
-    _documentation_url = DOCUMENTATION  # type: ignore[assignment]  # as above
     _description = "An AI app on RunningHub, with the values for its fields."
 
     webapp_id: str = Field(title="App id", description="RunningHub's id of the app, as digits.")
-    nodes: dict[str, bool | int | float | str] = Field(
-        default_factory=dict,
-        description='Values by node id and field, as in {"3.sampler_name": "euler"}; a file is a path or a URI.',
-    )
-    seed: int | None = Field(
-        default=None,
-        description=(
-            "Sets every seed that the app shows and the nodes do not set; if empty, seeds are new for each run."
-        ),
-    )
-
-    # Prefect's own `trigger` is a coroutine that takes nothing.
-    def trigger(self, **overrides: Unpack[GraphOverrides]) -> RunningHubJobRun:  # type: ignore[override]
-        """Starts a run; see `RunningHubModel.trigger`.
-
-        Args:
-            **overrides: Values for this run only: the block's fields, and the options of `generate` (`label`, `key`,
-                `scope`, `reuse`, `on_unknown`, `max_attempts`, `deadline`, `budget`, `credentials`, `storage`).
-
-        Raises:
-            InputError: A field does not exist, or its value is none of its options; nothing was sent.
-        """
-        return LOOP.call_sync(self._start(overrides, self._place(overrides)))
-
-    async def trigger_async(self, **overrides: Unpack[GraphOverrides]) -> RunningHubJobRun:
-        """The coroutine of `trigger`."""
-        return await LOOP.call(self._start(overrides, self._place(overrides)))
 
     def _request(self, overrides: Mapping[str, Any]) -> AppInput:
-        saved = {"id": self.webapp_id, "seed": self.seed, **self._machine()}
-        return AppInput(**saved | dict(overrides) | {"nodes": {**self.nodes, **overrides.get("nodes", {})}})
+        return AppInput(**self._values(overrides, id=self.webapp_id))

@@ -37,7 +37,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 Body: TypeAlias = Callable[P, Coroutine[Any, Any, R]]
-CanHelp: TypeAlias = Callable[[Task[..., Any], TaskRun, State[Any]], Coroutine[Any, Any, bool]]
 
 
 async def ask(
@@ -59,15 +58,20 @@ async def ask(
 
 def repeatable(name: str | Callable[[], str]) -> Callable[[Body[P, R]], Task[P, Coroutine[Any, Any, R]]]:
     """Creates a task that is retried if no response arrives, for requests that are safe to repeat."""
-    return _task(name, unanswered)
+    return _task(name, TransportError)
 
 
 def once(name: str) -> Callable[[Body[P, R]], Task[P, Coroutine[Any, Any, R]]]:
     """Creates a task that is retried only if the request was never sent, since it creates or ends something."""
-    return _task(name, undelivered)
+    return _task(name, ConnectFailed)
 
 
-def _task(name: str | Callable[[], str], may_help: CanHelp) -> Callable[[Body[P, R]], Task[P, Coroutine[Any, Any, R]]]:
+def _task(
+    name: str | Callable[[], str], may_help: type[TransportError]
+) -> Callable[[Body[P, R]], Task[P, Coroutine[Any, Any, R]]]:
+    async def can_help(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001, Prefect's
+        return isinstance(await state.aresult(raise_on_failure=False), may_help)
+
     def decorator(body: Body[P, R]) -> Task[P, Coroutine[Any, Any, R]]:
         wrap = task(
             task_run_name=name,
@@ -76,21 +80,11 @@ def _task(name: str | Callable[[], str], may_help: CanHelp) -> Callable[[Body[P,
             retries=2,
             retry_delay_seconds=[2, 10],
             retry_jitter_factor=0.5,
-            retry_condition_fn=may_help,
+            retry_condition_fn=can_help,
         )
         return wrap(body)
 
     return decorator
-
-
-async def unanswered(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001, Prefect's signature
-    """Checks whether RunningHub gave no usable response, so that a retry may succeed."""
-    return isinstance(await state.aresult(raise_on_failure=False), TransportError)
-
-
-async def undelivered(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001, Prefect's signature
-    """Returns whether the request never left this machine."""
-    return isinstance(await state.aresult(raise_on_failure=False), ConnectFailed)
 
 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:

@@ -15,6 +15,7 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from rh_prefect.blocks.lookup import RECORDED
+from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.errors import RunningHubError, TaskNotFound
 from rh_prefect.flow_runs.queries import is_flow_run
 from rh_prefect.flow_runs.recorded_job_collection import confirmed_end, records_of
@@ -50,6 +51,9 @@ class Delivery:
         """The job's full name."""
         return f"{self.scope}/{self.key}"
 
+    def __str__(self) -> str:
+        return f"{self.job}: a webhook reported task {self.task_id}"
+
 
 class Confirmer:
     """A background verifier on the package's loop thread; repeated deliveries are processed once.
@@ -68,7 +72,7 @@ class Confirmer:
         self._gate = asyncio.Semaphore(AT_ONCE)
         self._lock = threading.Lock()
         self._at_work: dict[Delivery, bool] = {}
-        self._done: dict[Delivery, None] = {}
+        self._done: LruCache[Delivery, None] = LruCache(REMEMBERED)
 
     def take(self, delivery: Delivery) -> bool:
         """Accepts a delivery, from any thread, and returns at once; returns False if too many are pending."""
@@ -96,8 +100,6 @@ class Confirmer:
                 del self._at_work[delivery]
                 if is_done:
                     self._done[delivery] = None
-                    if len(self._done) > REMEMBERED:
-                        del self._done[next(iter(self._done))]
             if is_done:
                 self._on_end()
 
@@ -119,16 +121,12 @@ class Confirmer:
         try:
             return await _confirm(delivery, is_last=is_last)
         except TaskNotFound:
-            _log.warning(
-                "%s: a webhook reported task %s, which does not exist at RunningHub", delivery.job, delivery.task_id
-            )
+            _log.warning("%s, which does not exist at RunningHub", delivery)
             return "nothing"
         except RunningHubError as error:
-            _log.warning(
-                "%s: the webhook report about task %s cannot be confirmed: %s", delivery.job, delivery.task_id, error
-            )
+            _log.warning("%s, which cannot be confirmed: %s", delivery, error)
         except Exception:  # keep serving
-            _log.exception("%s: the webhook report about task %s cannot be confirmed", delivery.job, delivery.task_id)
+            _log.exception("%s, which cannot be confirmed", delivery)
         return "later"
 
 
@@ -136,16 +134,14 @@ async def _confirm(delivery: Delivery, *, is_last: bool) -> Verdict:
     records = await records_of(delivery.job, delivery.n)
     submit = await records.submission(delivery.n)
     if submit is None:
-        _log.warning("%s: a webhook was received for submission %d, which has no record here", delivery.job, delivery.n)
+        _log.warning("%s for submission %d, which has no record here", delivery, delivery.n)
         return "nothing"
     if submit.task_id is None:
         verdict = await _adopt(delivery, submit, records, is_last=is_last)
         if verdict != "done":
             return verdict
     elif submit.task_id != delivery.task_id:
-        _log.warning(
-            "%s: a webhook reported task %s, which does not belong to this job", delivery.job, delivery.task_id
-        )
+        _log.warning("%s, which does not belong to this job", delivery)
         return "nothing"
     end = submit.end or await confirmed_end(submit, delivery.task_id, records=records)
     if end is None:
@@ -159,21 +155,12 @@ async def _adopt(delivery: Delivery, submit: Submit, records: JobRecords, *, is_
     if submit.state == "open" and not is_last:
         return "later"
     if submit.state not in ("open", "unknown", "forgotten"):
-        _log.error(
-            "%s: a webhook reported task %s for a submission that is recorded as %s. What to do: check "
-            "in RunningHub's call log whether it was paid for.",
-            delivery.job,
-            delivery.task_id,
-            submit.state,
-        )
+        advice = "What to do: check in RunningHub's call log whether it was paid for."
+        _log.error("%s for a submission that is recorded as %s. %s", delivery, submit.state, advice)
         return "nothing"
     event = await (await RECORDED.client_for(submit.intent)).webhooks.detail(delivery.task_id)
     if not urlsplit(event.url).path.endswith(f"/{delivery.scope}/{delivery.key}/{delivery.n}"):
-        _log.warning(
-            "%s: a webhook reported task %s, but that task's webhook belongs to another job",
-            delivery.job,
-            delivery.task_id,
-        )
+        _log.warning("%s, but that task's webhook belongs to another job", delivery)
         return "nothing"
     if submit.state == "forgotten":
         await records.late(delivery.n, Answer(outcome="ticket", task_id=delivery.task_id))
@@ -187,12 +174,7 @@ async def _adopt(delivery: Delivery, submit: Submit, records: JobRecords, *, is_
         return "nothing"
     settled = Resolution(outcome="adopted", task_id=delivery.task_id, by="its webhook, confirmed by RunningHub")
     if await records.resolve(delivery.n, settled):
-        _log.info(
-            "%s: the unknown submission %d is task %s, according to its webhook",
-            delivery.job,
-            delivery.n,
-            delivery.task_id,
-        )
+        _log.info("%s, which is the unknown submission %d", delivery, delivery.n)
     now = await records.submission(delivery.n)
     return "done" if now is not None and now.task_id == delivery.task_id else "nothing"
 

@@ -13,12 +13,9 @@ async def test_the_client_is_of_this_key_and_site() -> None:
     block = RunningHubCredentials(api_key=f" {KEY}\n", base_url="https://www.runninghub.ai/")
     async with block.get_client() as client:
         assert client.site == "www.runninghub.ai"
-        assert client.account_id == block.account_name
-    assert RunningHubCredentials(api_key=KEY).account_name == block.account_name, "the same key, the same account"
-
-
-def test_an_account_may_have_a_name() -> None:
-    assert RunningHubCredentials(api_key=KEY, account="studio").account_name == "studio"
+        same = RunningHubCredentials(api_key=KEY).get_client()
+        assert client.account_id == same.account_id, "the same key, the same account"
+        await same.aclose()
 
 
 def test_the_key_is_never_shown() -> None:

@@ -121,7 +121,7 @@ class TestSavedBlocks:
         await RunningHubCredentials(api_key=KEY, account="studio").asave(name)
         await MediaStorage(url=str(tmp_path), options={"auto_mkdir": True}, signed_inputs=True).asave(name)
         block = await load_credentials(name)
-        assert (block.api_key.get_secret_value(), block.account_name) == (KEY, "studio")
+        assert (block.api_key.get_secret_value(), block.account) == (KEY, "studio")
         assert (await load_storage(name)).signed_inputs
 
     async def test_a_long_name_is_no_key(self, name: str) -> None:

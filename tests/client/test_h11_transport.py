@@ -15,8 +15,8 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 @asynccontextmanager
-async def serving(*answers: bytes | float | None) -> AsyncIterator[tuple[httpx.AsyncClient, list[int]]]:
-    """Plays answers, one for each request: bytes, a pause, or None for a closed connection."""
+async def serving(*answers: bytes | float | list[bytes] | None) -> AsyncIterator[tuple[httpx.AsyncClient, list[int]]]:
+    """Plays answers, one for each request: bytes, parts one after another, a pause, or None for a closed connection."""
     script, connections = list(answers), []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -30,8 +30,10 @@ async def serving(*answers: bytes | float | None) -> AsyncIterator[tuple[httpx.A
                     break
                 if isinstance(answer, float):
                     await asyncio.sleep(answer)
-                else:
-                    writer.write(answer)
+                    continue
+                for part in answer if isinstance(answer, list) else [answer]:
+                    writer.write(part)
+                    await asyncio.sleep(0.02)
         except asyncio.IncompleteReadError:
             pass
         writer.close()
@@ -51,11 +53,15 @@ async def test_a_connection_is_kept() -> None:
     assert connections == [3]
 
 
-async def test_what_comes_unasked_is_not_the_next_answer() -> None:
-    late = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"
-    async with serving(OK + late, OK) as (client, connections):
+LATE = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize("answer", [OK + LATE, [OK, LATE]], ids=["with the answer", "after it"])
+async def test_what_comes_unasked_is_not_the_next_answer(answer: bytes | list[bytes]) -> None:
+    async with serving(answer, OK) as (client, connections):
         assert (await client.get("/")).text == "ok"
-        await asyncio.sleep(0.05)
+        for _ in range(30):
+            await asyncio.sleep(0.01)
         assert (await client.get("/")).text == "ok"
     assert len(connections) == 2
 

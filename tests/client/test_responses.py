@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from rh_prefect.client import TaskView, responses
 from rh_prefect.client.responses import RequestInfo
 from rh_prefect.client.tolerant_json import Value
-from rh_prefect.client.wire.platform import read_account, read_price, read_queue_status, read_upload
+from rh_prefect.client.wire.platform import Account, QueueStatus, Upload, read_price
 from rh_prefect.client.wire.task import read_failure
 from rh_prefect.errors import ApiError, ResponseLost, RunningHubError
 from rh_prefect.redaction import mask, mask_key
@@ -35,8 +35,8 @@ def everything_that_is_read(status: int, body: bytes) -> list[Any]:
             answer = responses.read(status, body, ask)
         except RunningHubError:
             continue
-        made += [read_upload(answer.data, size=1), read_queue_status(answer.data)]
-        made += [read_account(answer.data), read_price(answer.source)]
+        made += [Upload.read(answer.data, size=1), QueueStatus.read(answer.data)]
+        made += [Account.read(answer.data), read_price(answer.source)]
         for reading in (
             lambda answer=answer: responses.submitted(answer, paid),
             lambda answer=answer: responses.parse_query(answer, free, task_id="1"),

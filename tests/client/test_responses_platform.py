@@ -17,22 +17,15 @@ from rh_prefect.client.progress import ProgressEvent, read_frame
 from rh_prefect.client.responses import RequestInfo
 from rh_prefect.client.tolerant_json import Value, loads, plain, table
 from rh_prefect.client.wire.apps_and_comfyui import (
+    ComfyFile,
     read_app,
     read_app_page,
-    read_comfy_file,
     read_comfy_prompt,
     read_comfy_run,
-    read_styles,
+    read_style,
 )
-from rh_prefect.client.wire.platform import (
-    read_api_keys,
-    read_asset,
-    read_asset_page,
-    read_group,
-    read_group_page,
-    read_resource_page,
-)
-from rh_prefect.client.wire.task import TaskView, read_webhook_event
+from rh_prefect.client.wire.platform import ApiKey, Asset, AssetGroup, AssetPage, GroupPage, read_resource_page
+from rh_prefect.client.wire.task import TaskView, WebhookEvent
 from rh_prefect.errors import RunningHubError
 from tests.support.hypothesis_settings import search
 from tests.support.samples.odd_answers import DEEP, json_values, statuses
@@ -68,15 +61,15 @@ nested = st.recursive(
 OF_DATA: list[Callable[[dict[str, object]], object]] = [
     lambda data: read_app(data, webapp_id=ID),
     lambda data: read_app_page(data, number=1),
-    lambda data: read_styles([data]),
-    lambda data: read_api_keys([data]),
+    read_style,
+    ApiKey.read,
     lambda data: read_resource_page(data, number=1),
-    read_asset,
-    read_group,
-    lambda data: read_asset_page(data, number=1, size=20),
-    lambda data: read_group_page(data, number=1, size=20),
-    lambda data: read_webhook_event(data, task_id=ID, view=None),
-    read_comfy_file,
+    Asset.read,
+    AssetGroup.read,
+    AssetPage.read,
+    GroupPage.read,
+    lambda data: WebhookEvent.read(data, task_id=ID),
+    ComfyFile.read,
     read_comfy_prompt,
     lambda data: read_comfy_run(data, prompt_id=ID),
     lambda data: json.dumps(plain(data), allow_nan=False),
@@ -86,8 +79,8 @@ OF_ANSWER: list[Callable[[responses.ApiResponse], object]] = [
     lambda answer: responses.read_v1(answer, ASK, responses.by_outputs, task_id=ID),
     lambda answer: responses.read_v1(answer, ASK, responses.by_word, task_id=ID),
     lambda answer: responses.submitted(answer, PAID),
-    lambda answer: read_styles(responses.with_rows(answer, ASK)),
-    lambda answer: read_api_keys(responses.with_rows(answer, ASK)),
+    lambda answer: tuple(map(read_style, responses.with_rows(answer, ASK))),
+    lambda answer: tuple(map(ApiKey.read, responses.with_rows(answer, ASK))),
 ]
 
 
@@ -174,16 +167,13 @@ def test_ids_keep_all_their_digits(number: int, form: str) -> None:
     def source(text: str) -> dict[str, object]:
         return table(loads(text))
 
-    asset = read_asset(source(f'{{"assetId": {told}}}'))
-    group = read_group(source(f'{{"groupId": {told}}}'))
-    event = read_webhook_event(source(f'{{"id": {told}, "taskId": {told}}}'), task_id="1", view=None)
+    asset = Asset.read(source(f'{{"assetId": {told}}}'))
+    group = AssetGroup.read(source(f'{{"groupId": {told}}}'))
+    event = WebhookEvent.read(source(f'{{"id": {told}, "taskId": {told}}}'), task_id="1")
     [listing] = read_app_page(source(f'{{"records": [{{"webappId": {told}}}]}}'), number=1).items
-    [style] = read_styles([source(f'{{"id": 1, "webappId": {told}}}')])
+    style = read_style(source(f'{{"id": 1, "webappId": {told}}}'))
     [node] = read_app(source(f'{{"nodeInfoList": [{{"nodeId": {told}, "fieldName": "x"}}]}}'), webapp_id="1").nodes
     delivery = read_delivery(f'{{"taskId": {told}}}')
-    assert asset is not None
-    assert group is not None
-    assert event is not None
     assert delivery is not None
     assert {asset.asset_id, group.group_id, event.event_id, event.task_id, listing.webapp_id} == {said}
     assert {style.webapp_id, node.node_id, delivery.task_id} == {said}

@@ -1,4 +1,4 @@
-"""Parses AI apps, quick create styles and ComfyUI's responses."""
+"""Values of responses about AI apps, quick create's styles and ComfyUI."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from typing import Final, Literal
 from pydantic import Field
 
 from rh_prefect.client.tolerant_json import (
+    Amount,
+    Count,
+    Flag,
     Page,
+    Text,
+    Upper,
     Value,
     amount,
     compact,
@@ -21,6 +26,7 @@ from rh_prefect.client.tolerant_json import (
     table,
     text,
     unfold,
+    wire,
 )
 from rh_prefect.client.wire.task import Failure, read_failure, read_node_errors
 
@@ -45,18 +51,18 @@ class AppNode(Value):
     are multiples of `step`.
     """
 
-    node_id: str
-    node_name: str = ""
-    field_name: str
+    node_id: Text = wire("nodeId")
+    node_name: Text = wire("nodeName")
+    field_name: Text = wire("fieldName")
     field_value: str = ""
-    field_type: str = ""
+    field_type: Upper = wire("fieldType")
     options: tuple[AppOption, ...] = ()
     default: str | None = None
-    minimum: Decimal | None = None
-    maximum: Decimal | None = None
-    step: Decimal | None = None
-    description: str = ""
-    description_en: str = ""
+    minimum: Amount = None
+    maximum: Amount = None
+    step: Amount = None
+    description: Text = wire("description")
+    description_en: Text = wire("descriptionEn")
 
     @property
     def media(self) -> Literal["image", "video", "audio"] | None:
@@ -71,9 +77,9 @@ class App(Value):
     """
 
     webapp_id: str
-    name: str = ""
+    name: Text = wire("webappName")
     nodes: tuple[AppNode, ...] = ()
-    encrypted: bool = False
+    encrypted: Flag = wire("accessEncrypted", default=False)
     covers: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     uses: int | None = None
@@ -82,10 +88,10 @@ class App(Value):
 class AppListing(Value):
     """One app of the public list."""
 
-    webapp_id: str
-    title: str = ""
-    description: str = ""
-    cover: str = ""
+    webapp_id: Text = wire("webappId", "id")
+    title: Text = wire("title")
+    description: Text = wire("description")
+    cover: Text = wire("cover")
 
 
 class AppPage(Page[AppListing]):
@@ -102,15 +108,15 @@ class StyleLora(Value):
 class Style(Value):
     """One style of quick create's library; `key` is the input that it is for, `trigger` the words that call it."""
 
-    style_id: str
-    webapp_id: str = ""
-    kind: int | None = None
-    category: int | None = None
-    name: str = ""
-    key: str = ""
-    preview_url: str = ""
-    prompt: str = ""
-    trigger: str = ""
+    style_id: Text = wire("id")
+    webapp_id: Text = wire("webappId")
+    kind: Count = wire("type", default=None)
+    category: Count = wire("modelCategory", default=None)
+    name: Text = wire("modelName")
+    key: Text = wire("modelKey")
+    preview_url: Text = wire("modelPreviewUrl")
+    prompt: Text = wire("content")
+    trigger: Text = wire("modelTrigger")
     loras: tuple[StyleLora, ...] = ()
 
 
@@ -119,36 +125,27 @@ def read_app(data: dict[str, object], *, webapp_id: str) -> App:
     tags = (first_text(table(tag), "nameEn", "name") or text(tag) for tag in rows(data.get("tags")))
     covers = (first_text(table(cover), "url", "thumbnailUri") for cover in rows(data.get("covers")))
     nodes = (_read_node(table(node)) for node in rows(data.get("nodeInfoList")))
-    return App(
+    return App.read(
+        data,
         webapp_id=webapp_id,
-        name=first_text(data, "webappName"),
-        nodes=tuple(node for node in nodes if node is not None),
-        encrypted=flag(data.get("accessEncrypted")),
+        nodes=[node for node in nodes if node.node_id and node.field_name],
         covers=tuple(filter(None, covers)),
         tags=tuple(filter(None, tags)),
         uses=count(table(data.get("statisticsInfo")).get("useCount")),
     )
 
 
-def _read_node(source: dict[str, object]) -> AppNode | None:
-    node_id, field_name = first_text(source, "nodeId"), first_text(source, "fieldName")
-    if not node_id or not field_name:
-        return None
+def _read_node(source: dict[str, object]) -> AppNode:
     value = shown(source.get("fieldValue"))
     options, settings = _read_field_data(source.get("fieldData"), current=value)
-    return AppNode(
-        node_id=node_id,
-        node_name=first_text(source, "nodeName"),
-        field_name=field_name,
+    return AppNode.read(
+        source,
         field_value=value,
-        field_type=first_text(source, "fieldType").upper(),
         options=options,
         default=None if settings.get("default") is None else shown(settings["default"]),
-        minimum=amount(settings.get("min")),
-        maximum=amount(settings.get("max")),
-        step=amount(settings.get("step")),
-        description=first_text(source, "description"),
-        description_en=first_text(source, "descriptionEn"),
+        minimum=settings.get("min"),
+        maximum=settings.get("max"),
+        step=settings.get("step"),
     )
 
 
@@ -179,60 +176,30 @@ def _listed_options(listed: list[dict[str, object]], *, current: str) -> tuple[A
 
 def read_app_page(data: dict[str, object], *, number: int) -> Page[AppListing]:
     """Reads a page of the app list (`/openapi/v2/aiapp/list`); omits entries without an id."""
-    items = (_read_listing(table(row)) for row in rows(data.get("records")))
-    return AppPage(
-        items=tuple(item for item in items if item is not None),
-        number=count(data.get("current")) or number,
-        total=count(data.get("total")),
-        has_next=flag(data.get("hasNext")),
-    )
+    found = (_read_listing(table(row)) for row in rows(data.get("records")))
+    items = [listing for listing in found if listing.webapp_id]
+    return AppPage.read(data, number=count(data.get("current")) or number, items=items)
 
 
-def _read_listing(source: dict[str, object]) -> AppListing | None:
+def _read_listing(source: dict[str, object]) -> AppListing:
     named = _APP_IN_CURL.search(first_text(source, "invokeExample"))
-    webapp_id = (named and (named[1] or named[2])) or first_text(source, "webappId", "id")
-    if not webapp_id:
-        return None
-    return AppListing(
-        webapp_id=webapp_id,
-        title=first_text(source, "title"),
-        description=first_text(source, "description"),
-        cover=first_text(source, "cover"),
-    )
+    return AppListing.read(source | {"webappId": named[1] or named[2]} if named else source)
 
 
-def read_styles(found: list[dict[str, object]]) -> tuple[Style, ...]:
-    """Reads quick create's styles (`/api/fast/creation/model/params`)."""
-    return tuple(
-        Style(
-            style_id=first_text(row, "id"),
-            webapp_id=first_text(row, "webappId"),
-            kind=count(row.get("type")),
-            category=count(row.get("modelCategory")),
-            name=first_text(row, "modelName"),
-            key=first_text(row, "modelKey"),
-            preview_url=first_text(row, "modelPreviewUrl"),
-            prompt=first_text(row, "content"),
-            trigger=first_text(row, "modelTrigger"),
-            loras=_read_loras(row),
-        )
-        for row in found
-    )
-
-
-def _read_loras(row: dict[str, object]) -> tuple[StyleLora, ...]:
+def read_style(row: dict[str, object]) -> Style:
+    """Reads one of quick create's styles (`/api/fast/creation/model/params`)."""
     pairs = (  # "Loar" is how the API spells it
         (first_text(row, f"modelLoar{n}FileName"), amount(row.get(f"modelLoar{n}Weight"))) for n in range(1, 10)
     )
-    return tuple(StyleLora(file_name=name, weight=weight) for name, weight in pairs if name)
+    return Style.read(row, loras=[StyleLora(file_name=name, weight=weight) for name, weight in pairs if name])
 
 
 class ComfyFile(Value):
     """A file on the machine that ran the graph."""
 
-    name: str
-    subfolder: str = ""
-    kind: str = "output"
+    name: Text = wire("filename", "name")
+    subfolder: Text = wire("subfolder")
+    kind: Text = wire("type", default="output")
     node_id: str = ""
 
 
@@ -296,15 +263,8 @@ def _was_interrupted(status: dict[str, object]) -> bool:
 
 
 def _files_of(node: str, saved: dict[str, object]) -> list[ComfyFile]:
-    found = [read_comfy_file(table(row), node_id=node) for listed in saved.values() for row in rows(listed)]
-    return [file for file in found if file is not None]
-
-
-def read_comfy_file(row: dict[str, object], *, node_id: str = "") -> ComfyFile | None:
-    """Reads one file; returns None if it has no name."""
-    name = first_text(row, "filename", "name")
-    kind = first_text(row, "type") or "output"
-    return ComfyFile(name=name, subfolder=first_text(row, "subfolder"), kind=kind, node_id=node_id) if name else None
+    found = [ComfyFile.read(table(row), node_id=node) for listed in saved.values() for row in rows(listed)]
+    return [file for file in found if file.name]
 
 
 def _read_failure(messages: object) -> Failure | None:

@@ -8,12 +8,25 @@ import re
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import PurePosixPath
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
 
-from rh_prefect.client.tolerant_json import Value, amount, compact, count, first_text, rows, table, text, unfold
+from rh_prefect.client.tolerant_json import (
+    Number,
+    Text,
+    Upper,
+    Value,
+    amount,
+    compact,
+    first_text,
+    rows,
+    table,
+    text,
+    unfold,
+    wire,
+)
 from rh_prefect.redaction import mask
 
 _log = logging.getLogger("rh_prefect.client")
@@ -90,13 +103,16 @@ class Usage(Value):
         return sum(parts, Decimal(0)) if parts else None
 
 
+Masked = Annotated[str, BeforeValidator(lambda value: mask(text(value).strip()))]
+
+
 class Failure(Value):
     """The reason why a task failed, as reported by ComfyUI; `str()` is one readable line."""
 
-    node_id: str = ""
-    node_name: str = ""
-    exception_type: str = ""
-    exception_message: str = ""
+    node_id: Text = wire("node_id", "nodeId")
+    node_name: Text = wire("node_name", "nodeName")
+    exception_type: Text = wire("exception_type", "exceptionType")
+    exception_message: Masked = wire("exception_message", "exceptionMessage", "message")
     traceback: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -306,13 +322,7 @@ def read_failure(reason: object) -> Failure | None:
     if not isinstance(found, dict):
         message = mask(compact(found)).strip() if found else ""
         return Failure(exception_message=message) if message else None
-    failure = Failure(
-        node_id=first_text(found, "node_id", "nodeId"),
-        node_name=first_text(found, "node_name", "nodeName"),
-        exception_type=first_text(found, "exception_type", "exceptionType"),
-        exception_message=mask(first_text(found, "exception_message", "exceptionMessage", "message")),
-        traceback=_read_traceback(found.get("traceback")),
-    )
+    failure = Failure.read(found, traceback=_read_traceback(found.get("traceback")))
     if failure != Failure():
         return failure
     return Failure(exception_message=mask(compact(found))) if found else None
@@ -361,6 +371,13 @@ class WebhookDelivery(Value):
     view: TaskView | None = None
 
 
+def _time(value: object) -> str:
+    return "-".join(filter(None, (text(part).strip() for part in rows(value))))  # Java also writes a list of numbers
+
+
+Time = Annotated[str, BeforeValidator(_time)]
+
+
 class WebhookEvent(Value):
     """RunningHub's record of one task's webhook.
 
@@ -377,36 +394,13 @@ class WebhookEvent(Value):
         updated_at: When it was last tried.
     """
 
-    event_id: str
-    task_id: str = ""
-    url: str = Field(default="", repr=False)
-    event: str = ""
+    event_id: Text = wire("id", "webhookId")
+    task_id: Text = wire("taskId")
+    url: Text = wire("webhookUrl", repr=False)
+    event: Text = wire("event")
     view: TaskView | None = None
-    status: str = ""
-    response: str = Field(default="", repr=False)
-    retries: int = 0
-    created_at: str = ""
-    updated_at: str = ""
-
-
-def read_webhook_event(data: dict[str, object], *, task_id: str, view: TaskView | None) -> WebhookEvent | None:
-    """Reads an event's detail without its `userApiKey`; returns None if it has no id."""
-    event_id = first_text(data, "id", "webhookId")
-    if not event_id:
-        return None
-    return WebhookEvent(
-        event_id=event_id,
-        task_id=first_text(data, "taskId") or task_id,
-        url=first_text(data, "webhookUrl"),
-        event=first_text(data, "event"),
-        view=view,
-        status=first_text(data, "callbackStatus").upper(),
-        response=mask(first_text(data, "callbackResponse")),
-        retries=count(data.get("retryCount")) or 0,
-        created_at=_read_time(data.get("createTime")),
-        updated_at=_read_time(data.get("updateTime")),
-    )
-
-
-def _read_time(value: object) -> str:
-    return "-".join(filter(None, (text(part).strip() for part in rows(value))))  # Java also writes a list of numbers
+    status: Upper = wire("callbackStatus")
+    response: Masked = wire("callbackResponse", repr=False)
+    retries: Number = wire("retryCount", default=0)
+    created_at: Time = wire("createTime")
+    updated_at: Time = wire("updateTime")
