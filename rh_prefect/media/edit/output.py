@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
@@ -34,9 +35,9 @@ def product(to: Path) -> Iterator[Path]:
         ) from error
 
 
-def create_mp4(part: Path) -> OutputContainer:
-    """Opens an MP4 for writing whose index will be at the front, so that it plays while it is still loading."""
-    return av.open(str(part.absolute()), "w", format="mp4", options={"movflags": "+faststart"})
+def create_file(part: Path, form: Literal["mp4", "wav"] = "mp4") -> OutputContainer:
+    """Opens a file for writing; the index of an MP4 is at the front, so that it plays while it is still loading."""
+    return av.open(str(part.absolute()), "w", format=form, options={"movflags": "+faststart"} if form == "mp4" else {})
 
 
 def write_image(image: Image.Image, to: Path, *, quality: int = 92) -> None:
@@ -118,9 +119,27 @@ class Track:
         self._file.mux(self._stream.encode(None))
 
 
-def write_frames(picture: Picture, track: Track | None, frames: Iterable[av.VideoFrame], sound: Sound) -> None:
-    """Writes frames, and for each of them the sound up to its end, so that little is held in memory."""
-    for frame in frames:
-        picture.write(frame)
-        if track is not None:
-            track.reach(picture.seconds, sound)
+@dataclass(frozen=True, slots=True)
+class Film:
+    """A video that is being written, with or without a sound track."""
+
+    picture: Picture
+    track: Track | None
+
+    def write(self, frames: Iterable[av.VideoFrame], sound: Sound) -> None:
+        """Adds frames, and for each of them the sound up to its end, so that little is held in memory."""
+        for frame in frames:
+            self.picture.write(frame)
+            if self.track is not None:
+                self.track.reach(self.picture.seconds, sound)
+
+
+@contextmanager
+def create_film(to: Path, canvas: Canvas, *, has_sound: bool) -> Iterator[Film]:
+    """Opens an MP4 for writing; it appears under its name only when complete."""
+    with product(to) as part, create_file(part) as file:
+        film = Film(Picture(file, canvas), Track(file) if has_sound else None)
+        yield film
+        film.picture.finish()
+        if film.track is not None:
+            film.track.finish()

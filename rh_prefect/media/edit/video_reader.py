@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from av.filter import Graph
 from av.video.stream import VideoStream
 from PIL import Image
 
-from rh_prefect.errors import MediaError
+from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.file_types import missing_bytes
 from rh_prefect.media.probe import file_type
 
@@ -32,6 +33,12 @@ _UNTAGGED = 2
 
 # The filters that put a frame upright, by its rotation.
 _TURNS = {90: ["transpose=cclock"], 180: ["hflip", "vflip"], 270: ["transpose=clock"]}
+
+
+def check_time(name: str, seconds: float | None) -> None:
+    """Raises an `InputError` for a time that is negative, infinite or no number; None is no time."""
+    if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
+        raise InputError(f"`{name}` must be 0 or more seconds, not {seconds:g}. What to do: pass another time.")
 
 
 @contextmanager
@@ -111,14 +118,9 @@ def shown_size(frame: av.VideoFrame, stream: VideoStream) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """The size and frame rate that every clip of a film is fitted to.
+    """The size in pixels, even, and frames a second that every clip of a film is fitted to.
 
-    Attributes:
-        width: Pixels, even.
-        height: Pixels, even.
-        rate: Frames a second.
-        tagged: Whether the film says that its colours are BT.709; else they are those of the clips, and it says
-            nothing, as they do.
+    A `tagged` film says that its colours are BT.709; else they are those of the clips, and it says nothing, as they do.
     """
 
     width: int
@@ -127,12 +129,12 @@ class Canvas:
     tagged: bool
 
     @classmethod
-    def around(cls, shapes: Sequence[Shape]) -> Canvas:
-        """Returns the canvas for clips: the size of the largest clip and the highest frame rate."""
+    def around(cls, shapes: Sequence[Shape], width: int | None = None, height: int | None = None) -> Canvas:
+        """Returns the canvas for clips: the highest frame rate, and the largest clip's size where none is given."""
         largest = max(shapes, key=lambda shape: shape.width * shape.height)
         rate = min(FASTEST, max(shape.rate for shape in shapes))
         tagged = any(shape.tagged for shape in shapes)
-        return cls(even(largest.width), even(largest.height), rate, tagged)
+        return cls(even(width or largest.width), even(height or largest.height), rate, tagged)
 
     def size_for(self, width: int, height: int, fit: Fit) -> tuple[int, int]:
         """The size that a picture gets before bars are added to it or it is cropped."""
