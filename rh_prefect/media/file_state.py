@@ -21,11 +21,9 @@ _TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified")
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """The state of a file as its storage reports it.
+    """The state of a file as its storage reports it: equal texts mean the same state.
 
-    Attributes:
-        text: Equal texts mean the same state.
-        changed_at: For a time stamp: the time in it, in seconds since 1970; None where the text alone is proof.
+    `changed_at` is the time in a time stamp, in seconds since 1970; None where the text alone is proof.
     """
 
     text: str

@@ -341,11 +341,6 @@ def _frame_length(head: bytes) -> int | None:
     return slots + (head[2] >> 1 & 0x01)
 
 
-def samples_of_flac(head: bytes) -> int:
-    """Returns how many samples a FLAC file has for each channel, by its first bytes; 0 if they do not say it."""
-    return int.from_bytes(head[18:26]) & ((1 << 36) - 1)
-
-
 def size_of(path: Path) -> int:
     """Returns the size of a regular file in bytes; `OSError` where it is missing or a folder."""
     if path.is_dir():

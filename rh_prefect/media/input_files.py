@@ -52,14 +52,7 @@ _PLAIN = {"Accept-Encoding": "identity"}
 
 
 class Fetched(NamedTuple):
-    """The result of reading a file.
-
-    Attributes:
-        sha256: The hash of the content.
-        size: Bytes.
-        stamp: The stamp of the state that was read, as its storage reports it.
-        is_proof: Whether an equal stamp means the same content.
-    """
+    """What was read, and the stamp of its state; `is_proof` if an equal stamp means the same content."""
 
     sha256: str
     size: int
@@ -131,15 +124,9 @@ def file_state(source: Source, *, options: Mapping[str, object] | None = None) -
 
 
 @contextmanager
-def open_input(
-    source: Source, *, options: Mapping[str, object] | None = None, seconds: float = READ_SECONDS
-) -> Iterator[BinaryIO]:
-    """Opens a file for reading, with constant memory use; `seconds` limits how long reading it may take in all.
-
-    Raises:
-        MediaError: The file is missing, is not a regular file, is empty, or cannot be read in that time.
-    """
-    with _opened(source, options=options, limits=Limits(seconds=seconds)) as (reader, _):
+def open_input(source: Source, *, options: Mapping[str, object] | None = None) -> Iterator[BinaryIO]:
+    """Opens a file for reading, with constant memory use; `MediaError` if it cannot be read or is empty."""
+    with _opened(source, options=options, limits=Limits()) as (reader, _):
         yield reader
 
 
@@ -168,11 +155,8 @@ def fetch(
     """Copies a file to this machine, with constant memory use; the local file is there whole or not at all.
 
     `check_size` raises where a file of so many bytes will not do; it is called before anything is read if the length is
-    known, else while it is read. The content of a `Media` must have its hash.
-
-    Raises:
-        MediaError: As in `open_input`; or the file keeps changing while it is read, or is not the one that was meant.
-        OSError: The local file cannot be written.
+    known, else while it is read. The content of a `Media` must have its hash. `MediaError` as in `open_input`, and if
+    the file keeps changing; `OSError` if the local one cannot be written.
     """
     limits = Limits(check_size, seconds)
     with atomic_path(to, durable=False) as part:

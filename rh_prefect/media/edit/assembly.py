@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,7 @@ from av.video.stream import VideoStream
 from rh_prefect.errors import InputError
 from rh_prefect.media.edit.audio_samples import Sound, endless_silence, recording, sound_with_picture
 from rh_prefect.media.edit.output import Picture, Track, create_file, create_film, product
-from rh_prefect.media.edit.video_reader import Canvas, Fit, fitted, opened, picture_of, reading, shape_of
+from rh_prefect.media.edit.video_reader import Fit, Shape, fitted, opened, picture_of, reading, shape_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,9 @@ def concat(
     if not clips:
         raise InputError("No clips to join. What to do: give at least one.")
     shapes = [shape_of(clip) for clip in clips]
-    canvas = Canvas.around(shapes, width, height)
+    canvas = replace(Shape.around(shapes, width, height), has_audio=audio == "keep")
     starts: list[float] = []
-    with create_film(to, canvas, has_sound=audio == "keep") as film:
+    with create_film(to, canvas) as film:
         for clip, shape in zip(clips, shapes):
             starts.append(film.picture.seconds)
             with Sound(sound_with_picture(clip) if shape.has_audio else endless_silence()) as sound:
@@ -77,7 +77,7 @@ def mux(video: Path, audio: Path, to: Path) -> float:
             copy = file.add_stream_from_template(stream)
             track, steps = Track(file), _copied(stream, _packets(source, stream, video), file, copy)
         else:
-            canvas = Canvas.around([shape_of(video)])
+            canvas = Shape.around([shape_of(video)])
             picture = Picture(file, canvas)
             track, steps = Track(file), _encoded(fitted(video, canvas), picture)
         seconds = 0.0

@@ -64,7 +64,7 @@ def mix(
     music_level: float | None = None,
     loudness: float = LOUDNESS,
 ) -> float:
-    """Makes one sound track of speech and music.
+    """Makes one sound track of speech and music, and returns its seconds.
 
     Every line gets the same loudness; the music is at full level without speech, is lowered under
     each line, is repeated if it is too short, and fades out at the end. A limiter keeps the peaks below full scale.
@@ -78,9 +78,6 @@ def mix(
             without speech, the length of the music.
         music_level: LUFS of the music without speech; None: somewhat below the speech.
         loudness: LUFS of each line, or of the music without speech.
-
-    Returns:
-        The length of the track in seconds.
     """
     lines = [(0.0, speech)] if isinstance(speech, Path) else list(speech or ())
     with create_track(to) as track:

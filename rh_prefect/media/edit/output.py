@@ -17,7 +17,7 @@ from PIL import Image
 from rh_prefect.errors import InputError, StoreError
 from rh_prefect.local_files import atomic_path
 from rh_prefect.media.edit.audio_samples import RATE, Samples, Sound, exactly, frame_of
-from rh_prefect.media.edit.video_reader import Canvas
+from rh_prefect.media.edit.video_reader import Shape
 
 _IMAGES: dict[str, Literal["PNG", "JPEG"]] = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
@@ -69,7 +69,7 @@ _CODERS: dict[str, dict[str, str]] = {"aac": {"aac_coder": "fast"}, "pcm_s16le":
 class Picture:
     """An H.264 stream; add it to a file before anything is written there."""
 
-    def __init__(self, file: OutputContainer, canvas: Canvas) -> None:
+    def __init__(self, file: OutputContainer, canvas: Shape) -> None:
         self._file, self._rate = file, canvas.rate
         self._stream = file.add_stream("libx264", rate=canvas.rate, options=dict(_QUALITY))
         self._stream.width, self._stream.height, self._stream.pix_fmt = canvas.width, canvas.height, "yuv420p"
@@ -135,10 +135,10 @@ class Film:
 
 
 @contextmanager
-def create_film(to: Path, canvas: Canvas, *, has_sound: bool) -> Iterator[Film]:
+def create_film(to: Path, canvas: Shape) -> Iterator[Film]:
     """Opens an MP4 for writing; it appears under its name only when complete."""
     with product(to) as part, create_file(part) as file:
-        film = Film(Picture(file, canvas), Track(file) if has_sound else None)
+        film = Film(Picture(file, canvas), Track(file) if canvas.has_audio else None)
         yield film
         film.picture.finish()
         if film.track is not None:

@@ -21,8 +21,8 @@ from rh_prefect.media.edit.frames_and_thumbnails import flat, image_for, open_im
 from rh_prefect.media.edit.mixdown import create_track, mix
 from rh_prefect.media.edit.output import BT709, VIDEO_RANGE, create_film, write_image
 from rh_prefect.media.edit.video_reader import (
-    Canvas,
     Fit,
+    Shape,
     check_time,
     even,
     fitted,
@@ -52,7 +52,7 @@ def resize(source: Path, to: Path, *, width: int, height: int, fit: Fit = "cover
     if _kind_of(source) == "image":
         write_image(_fitted_image(image_for(source, to), width, height, fit), to)
         return None
-    canvas = Canvas.around([shape_of(source)], width, height)
+    canvas = Shape.around([shape_of(source)], width, height)
     return _write_film(to, canvas, fitted(source, canvas, fit), source)
 
 
@@ -92,7 +92,7 @@ def watermark(
         image.alpha_composite(mark, _corner(corner, image.size, mark.size))
         write_image(image if to.suffix.lower() == ".png" else flat(image), to)
         return None
-    canvas = Canvas.around([shape_of(source)])
+    canvas = Shape.around([shape_of(source)])
     mark = _logo(logo, (canvas.width, canvas.height), size, opacity)
     return _write_film(to, canvas, _overlaid(fitted(source, canvas), canvas, mark, corner), source)
 
@@ -107,12 +107,12 @@ def still_clip(
     check_time("seconds", seconds)
     picture = flat(open_image(image))
     wide, high = _size_of(picture, width, height)
-    canvas = Canvas(even(wide), even(high), _STILL_RATE, tagged=True)
+    canvas = Shape(even(wide), even(high), _STILL_RATE, tagged=True, has_audio=False)
     picture = _fitted_image(picture, canvas.width, canvas.height, "cover")
     count = max(1, round(seconds * _STILL_RATE))
     shown = (_zoomed(picture, zoom, number / max(1, count - 1)) for number in range(count))
     frames = map(av.VideoFrame.from_image, shown)
-    with create_film(to, canvas, has_sound=False) as film:
+    with create_film(to, canvas) as film:
         for one in frames:
             film.picture.write(one.reformat(format="yuv420p", dst_colorspace=BT709, dst_color_range=VIDEO_RANGE))
     return film.picture.seconds
@@ -157,19 +157,16 @@ def _kind_of(path: Path) -> Kind:
         return file_type(path).kind
 
 
-def _canvas_to_cut(video: Path) -> Canvas:
+def _canvas_to_cut(video: Path) -> Shape:
     """Returns a video's canvas; a slow video shows each frame several times, since a cut has only whole frames."""
-    canvas = Canvas.around([shape_of(video)])
+    canvas = Shape.around([shape_of(video)])
     return replace(canvas, rate=canvas.rate * max(1, math.ceil(_LEAST_RATE / canvas.rate)))
 
 
-def _write_film(
-    to: Path, canvas: Canvas, frames: Iterable[av.VideoFrame], source: Path, *, start: float = 0.0
-) -> float:
+def _write_film(to: Path, canvas: Shape, frames: Iterable[av.VideoFrame], source: Path, *, start: float = 0.0) -> float:
     """Writes frames with the source's sound from `start` seconds on."""
-    has_audio = shape_of(source).has_audio
-    pieces = sound_with_picture(source, start) if has_audio else endless_silence()
-    with Sound(pieces) as sound, create_film(to, canvas, has_sound=has_audio) as film:
+    pieces = sound_with_picture(source, start) if canvas.has_audio else endless_silence()
+    with Sound(pieces) as sound, create_film(to, canvas) as film:
         film.write(frames, sound)
     return film.picture.seconds
 
@@ -220,7 +217,7 @@ def _corner(corner: Corner, size: tuple[int, int], logo: tuple[int, int]) -> tup
 
 
 def _overlaid(
-    frames: Iterable[av.VideoFrame], canvas: Canvas, logo: Image.Image, corner: Corner
+    frames: Iterable[av.VideoFrame], canvas: Shape, logo: Image.Image, corner: Corner
 ) -> Iterator[av.VideoFrame]:
     """Lays a logo over each frame."""
     left, top = _corner(corner, (canvas.width, canvas.height), logo.size)

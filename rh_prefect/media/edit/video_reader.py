@@ -89,13 +89,35 @@ def frames_of(file: InputContainer, stream: VideoStream, path: Path) -> Iterator
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A video as it is shown, upright with square pixels; `tagged` if the file says which colour matrix it uses."""
+    """A video as it is shown: its size upright with square pixels, and frames a second; and that of a film.
+
+    A `tagged` film says that its colours are BT.709; else they are those of the clips, and it says nothing, as they do.
+    """
 
     width: int
     height: int
     rate: Fraction
     tagged: bool
     has_audio: bool
+
+    @classmethod
+    def around(cls, shapes: Sequence[Shape], width: int | None = None, height: int | None = None) -> Shape:
+        """Returns the shape of a film of clips: the highest frame rate, and the largest size unless one is given."""
+        largest = max(shapes, key=lambda shape: shape.width * shape.height)
+        rate = min(FASTEST, max(shape.rate for shape in shapes))
+        tagged, has_audio = any(shape.tagged for shape in shapes), any(shape.has_audio for shape in shapes)
+        return cls(even(width or largest.width), even(height or largest.height), rate, tagged, has_audio)
+
+    def size_for(self, width: int, height: int, fit: Fit) -> tuple[int, int]:
+        """The size that a picture gets before bars are added to it or it is cropped."""
+        if fit == "stretch":
+            return self.width, self.height
+        scales = Fraction(self.width, width), Fraction(self.height, height)
+        if fit == "contain":
+            scale = min(scales)
+            return min(self.width, even(width * scale)), min(self.height, even(height * scale))
+        scale = max(scales)
+        return max(self.width, even(width * scale)), max(self.height, even(height * scale))
 
 
 def shape_of(path: Path) -> Shape:
@@ -116,39 +138,7 @@ def shown_size(frame: av.VideoFrame, stream: VideoStream) -> tuple[int, int]:
     return (height, width) if frame.rotation % 180 else (width, height)
 
 
-@dataclass(frozen=True, slots=True)
-class Canvas:
-    """The size in pixels, even, and frames a second that every clip of a film is fitted to.
-
-    A `tagged` film says that its colours are BT.709; else they are those of the clips, and it says nothing, as they do.
-    """
-
-    width: int
-    height: int
-    rate: Fraction
-    tagged: bool
-
-    @classmethod
-    def around(cls, shapes: Sequence[Shape], width: int | None = None, height: int | None = None) -> Canvas:
-        """Returns the canvas for clips: the highest frame rate, and the largest clip's size where none is given."""
-        largest = max(shapes, key=lambda shape: shape.width * shape.height)
-        rate = min(FASTEST, max(shape.rate for shape in shapes))
-        tagged = any(shape.tagged for shape in shapes)
-        return cls(even(width or largest.width), even(height or largest.height), rate, tagged)
-
-    def size_for(self, width: int, height: int, fit: Fit) -> tuple[int, int]:
-        """The size that a picture gets before bars are added to it or it is cropped."""
-        if fit == "stretch":
-            return self.width, self.height
-        scales = Fraction(self.width, width), Fraction(self.height, height)
-        if fit == "contain":
-            scale = min(scales)
-            return min(self.width, even(width * scale)), min(self.height, even(height * scale))
-        scale = max(scales)
-        return max(self.width, even(width * scale)), max(self.height, even(height * scale))
-
-
-def fitted(path: Path, canvas: Canvas, fit: Fit = "contain") -> Iterator[av.VideoFrame]:
+def fitted(path: Path, canvas: Shape, fit: Fit = "contain") -> Iterator[av.VideoFrame]:
     """Decodes a video, upright, in the canvas's size and rate; the frames are yuv420p, their times mean nothing."""
     with opened(path) as file:
         stream = picture_of(file, path)
@@ -162,7 +152,7 @@ def fitted(path: Path, canvas: Canvas, fit: Fit = "contain") -> Iterator[av.Vide
             yield from pulled_frames(graph)
 
 
-def _fitting(frame: av.VideoFrame, stream: VideoStream, canvas: Canvas, fit: Fit) -> Graph:
+def _fitting(frame: av.VideoFrame, stream: VideoStream, canvas: Shape, fit: Fit) -> Graph:
     width, height = canvas.size_for(*shown_size(frame, stream), fit)
     matrix = ":out_color_matrix=bt709" if canvas.tagged else ""
     steps = [
