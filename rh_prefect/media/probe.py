@@ -143,10 +143,14 @@ def _read_picture(path: Path, facts: Facts) -> Facts:
     return replace(facts, width=height if turned else width, height=width if turned else height)
 
 
+def pictures_of(file: InputContainer) -> list[VideoStream]:
+    """The video streams of a file; a cover picture does not count."""
+    return [one for one in file.streams.video if not one.disposition & av.stream.Disposition.attached_pic]
+
+
 def _read_stream(path: Path, facts: Facts) -> Facts:
     with av.open(str(path)) as file:
-        pictures = [s for s in file.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-        sound = bool(file.streams.audio)
+        pictures, sound = pictures_of(file), bool(file.streams.audio)
         if not pictures and not sound:
             raise MediaError(f"The file {path} has neither a picture nor a sound track. Give another file.")
         facts = replace(facts, seconds=_seconds(file))

@@ -32,7 +32,7 @@ from rh_prefect.media.edit.video_reader import (
     shape_of,
 )
 from rh_prefect.media.media import Kind
-from rh_prefect.media.probe import file_type
+from rh_prefect.media.probe import file_type, pictures_of
 
 Corner: TypeAlias = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
 Zoom: TypeAlias = Literal["none", "in", "out"]
@@ -147,9 +147,9 @@ def has_sound(video: Path) -> bool:
 
 
 def has_picture(path: Path) -> bool:
-    """Returns whether a video or sound has a picture track; a cover picture does not count."""
+    """Returns whether a video or sound has a picture track."""
     with opened(path) as file:
-        return any(not one.disposition & av.stream.Disposition.attached_pic for one in file.streams.video)
+        return bool(pictures_of(file))
 
 
 def _kind_of(path: Path) -> Kind:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.file_types import missing_bytes
-from rh_prefect.media.probe import file_type
+from rh_prefect.media.probe import file_type, pictures_of
 
 FASTEST = Fraction(60)
 """Frames a second beyond which a joined film does not go."""
@@ -71,13 +71,12 @@ def opened(path: Path) -> Iterator[InputContainer]:
 
 
 def picture_of(file: InputContainer, path: Path) -> VideoStream:
-    """Returns the video stream of a file; a cover picture does not count."""
+    """Returns the first video stream of a file."""
     if file.format.name == "image2" or file.format.name.endswith("_pipe"):
         raise MediaError(f"The file {path} is a still picture. What to do: give a video.")
-    for stream in file.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
-            stream.thread_type = "AUTO"
-            return stream
+    for stream in pictures_of(file):
+        stream.thread_type = "AUTO"
+        return stream
     raise MediaError(f"The file {path} has no picture. What to do: give a video.")
 
 
