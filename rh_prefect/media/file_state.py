@@ -21,11 +21,9 @@ _TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified")
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """The state of a file as its storage reports it.
+    """The state of a file as its storage reports it: equal texts mean the same state.
 
-    Attributes:
-        text: Equal texts mean the same state.
-        changed_at: For a time stamp: the time in it, in seconds since 1970; None where the text alone is proof.
+    `changed_at` is the time in a time stamp, in seconds since 1970; None where the text alone is proof.
     """
 
     text: str
@@ -45,7 +43,7 @@ def of_stat(found: os.stat_result) -> Stamp:
     return Stamp(f"file {' '.join(map(str, parts))}", max(found.st_mtime_ns, found.st_ctime_ns) / 1e9)
 
 
-def of_info(info: Mapping[str, object], *, modified: object = None) -> Stamp | None:
+def of_object(fs: AbstractFileSystem, path: str, info: Mapping[str, object]) -> Stamp | None:
     """Returns the stamp of an object in a store; None if no metadata changes with the content."""
     version = next((info[name] for name in _VERSIONS if info.get(name) not in (None, "", "null")), None)
     if version is not None:
@@ -53,22 +51,11 @@ def of_info(info: Mapping[str, object], *, modified: object = None) -> Stamp | N
     tag = str(next((info[name] for name in _TAGS if info.get(name)), ""))
     if tag and not tag.startswith("W/"):
         return Stamp(f"etag {tag} {info.get('size')}")
-    when = next((info[name] for name in _TIMES if info.get(name)), modified)
-    return None if when is None else Stamp(f"time {when} {info.get('size')}", _seconds(when))
-
-
-def of_object(fs: AbstractFileSystem, path: str, info: Mapping[str, object]) -> Stamp | None:
-    """Returns the stamp of an object, also where its file system reports the time separately."""
-    modified = None
-    if not names_a_time(info):
+    when = next((info[name] for name in _TIMES if info.get(name)), None)
+    if when is None:
         with suppress(Exception):  # each kind of place refuses in its own way
-            modified = fs.modified(path)
-    return of_info(info, modified=modified)
-
-
-def names_a_time(info: Mapping[str, object]) -> bool:
-    """Checks whether a store reports the modification time of an object."""
-    return any(info.get(name) for name in (*_VERSIONS, *_TAGS, *_TIMES))
+            when = fs.modified(path)
+    return None if when is None else Stamp(f"time {when} {info.get('size')}", _seconds(when))
 
 
 def of_headers(headers: Mapping[str, str]) -> Stamp | None:

@@ -6,9 +6,10 @@ import json
 import os
 import re
 import zipfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 from rh_prefect.media.media import Kind
 
@@ -201,67 +202,78 @@ _ISO = (MP4, MOV, M4A, AVIF, HEIC)
 _RIFF_TYPES = (AVI, WAV, WEBP)
 _EBML = (WEBM, MKV)
 _SEGMENT = b"\x18\x53\x80\x67"
+_FLV_TAGS = (8, 9, 18)
+"""Sound, picture, data."""
+_PART_HEAD = 27 + 255
+"""Bytes that give a part's length in any of these formats; an Ogg page needs the most."""
+
+_Step: TypeAlias = "Callable[[bytes], int | None]"
+"""Returns the length of a part of a file by its head; None if another kind of content follows, or the last part."""
 
 
 def missing_bytes(path: Path, found: FileType) -> int:
     """Returns the number of bytes missing at the end, by the lengths in the file; 0 if no lengths are known."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        if found in _ISO:
-            return max(0, _end_of_boxes(file, size) - size)
-        if found is PNG:
-            return max(0, _end_of_png(file, size) - size)
-        if found in _RIFF_TYPES:
-            return max(0, _end_of_riff(file.read(8)) - size)
-        if found in _EBML:
-            return max(0, _end_of_segment(file.read(256)) - size)
-        if found is OGG:
-            return max(0, _end_of_pages(file, size) - size)
-        if found is FLV:
-            return max(0, _end_of_tags(file, size) - size)
         if found is MP3:
             return _missing_of_mp3(file, size)
-        if found is GLB:
-            return max(0, int.from_bytes(file.read(12)[8:12], "little") - size)
         if found is ZIP:
             return 0 if zipfile.is_zipfile(file) else 1
-    return 0
+        return max(0, _end(file, size, found) - size)
 
 
-def _end_of_boxes(file: BinaryIO, size: int) -> int:
-    """Walks the top-level boxes of an MP4 or MOV file, without reading their content."""
-    at = 0
-    while at + 8 <= size:
+def _end(file: BinaryIO, size: int, found: FileType) -> int:
+    if found in _ISO:
+        return _last_end(file, size, 0, _box)
+    if found is PNG:  # Pillow does not report a missing end chunk
+        return _last_end(file, size, 8, _chunk) + 12
+    if found is OGG:
+        return _last_end(file, size, 0, _page)
+    if found is FLV:  # the length after each tag, in four bytes, may be missing at the end
+        return _last_end(file, size, int.from_bytes(file.read(9)[5:]) + 4, _tag) - 4
+    if found in _RIFF_TYPES:
+        length = int.from_bytes(file.read(8)[4:], "little")
+        # A stream's writer could not go back to fill in the length.
+        return 0 if length in (0, 0xFFFFFFFF) else length + 8
+    if found in _EBML:
+        return _end_of_segment(file.read(256))
+    return int.from_bytes(file.read(12)[8:], "little") if found is GLB else 0
+
+
+def _ends(file: BinaryIO, size: int, at: int, step: _Step) -> Iterator[int]:
+    """Yields where the parts of a file end by their lengths, without reading them; the first part begins at `at`."""
+    while at < size:
         file.seek(at)
-        head = file.read(16)
-        length = int.from_bytes(head[:4], "big")
-        if length == 1:
-            length = int.from_bytes(head[8:16], "big")
-        if length == 0:
-            return size
-        if length < 8:
-            # Some writers end a file with padding.
-            return at
+        length = step(file.read(_PART_HEAD))
+        if length is None:
+            return
         at += length
-    return at
+        yield at
 
 
-def _end_of_png(file: BinaryIO, size: int) -> int:
-    """Walks the chunks of a PNG up to its end chunk, whose absence Pillow does not report."""
-    at = 8
-    while at + 8 <= size:
-        file.seek(at)
-        head = file.read(8)
-        at += int.from_bytes(head[:4], "big") + 12
-        if head[4:] == b"IEND":
-            return at
-    return max(at, size) + 12
+def _last_end(file: BinaryIO, size: int, at: int, step: _Step) -> int:
+    return max(_ends(file, size, at, step), default=at)
 
 
-def _end_of_riff(head: bytes) -> int:
-    length = int.from_bytes(head[4:8], "little")
-    # A stream's writer could not go back to fill in the length.
-    return 0 if length in (0, 0xFFFFFFFF) else length + 8
+def _box(head: bytes) -> int | None:
+    """The length of a box of MP4 or MOV; the last one may have none, and some writers end a file with padding."""
+    length = int.from_bytes(head[8:16] if head[:4] == b"\0\0\0\1" else head[:4])
+    return length if len(head) >= 8 and length >= 8 else None
+
+
+def _chunk(head: bytes) -> int | None:
+    return None if head[4:8] == b"IEND" else int.from_bytes(head[:4]) + 12
+
+
+def _page(head: bytes) -> int | None:
+    """The length of an Ogg page; live encoders do not mark the last one, so its mark proves nothing."""
+    if not head.startswith(b"OggS"[: len(head)]):
+        return None  # something else, such as a tag, follows
+    return 27 + head[26] + sum(head[27 : 27 + head[26]]) if len(head) >= 27 else 27
+
+
+def _tag(head: bytes) -> int | None:
+    return 11 + int.from_bytes(head[1:4]) + 4 if head[0] & 0x1F in _FLV_TAGS else None
 
 
 def _end_of_segment(head: bytes) -> int:
@@ -271,39 +283,9 @@ def _end_of_segment(head: bytes) -> int:
         return 0
     at += len(_SEGMENT)
     width = 9 - head[at].bit_length()
-    data = int.from_bytes(head[at : at + width], "big") & ((1 << 7 * width) - 1)
+    data = int.from_bytes(head[at : at + width]) & ((1 << 7 * width) - 1)
     return 0 if data == (1 << 7 * width) - 1 else at + width + data
 
-
-def _end_of_pages(file: BinaryIO, size: int) -> int:
-    """Walks the pages of an Ogg file; live encoders do not mark the last one, so its mark proves nothing."""
-    at = 0
-    while at < size:
-        file.seek(at)
-        head = file.read(27)
-        if not head.startswith(b"OggS"[: len(head)]):
-            return at  # something else, such as a tag, follows
-        if len(head) < 27:
-            return at + 27
-        lengths = file.read(head[26])
-        at += 27 + head[26] + sum(lengths)
-    return at
-
-
-def _end_of_tags(file: BinaryIO, size: int) -> int:
-    """Walks the tags of an FLV file; the length after each, in four bytes, may be missing at the end."""
-    at = int.from_bytes(file.read(9)[5:], "big") + 4
-    while at < size:
-        file.seek(at)
-        head = file.read(4)
-        if head[0] & 0x1F not in _FLV_TAGS:
-            return at
-        at += 11 + int.from_bytes(head[1:], "big") + 4
-    return at - 4
-
-
-_FLV_TAGS = (8, 9, 18)
-"""Sound, picture, data."""
 
 _BIT_RATES = (
     (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
@@ -320,60 +302,43 @@ def _missing_of_mp3(file: BinaryIO, size: int) -> int:
 
     Taggers and editors leave one of them wrong; a sound without this header does not say its length.
     """
-    start = _after_tags(file)
+    start = _last_end(file, size, 0, _id3)
     file.seek(start)
     head = file.read(64)
-    if not _frame_length(head[:4]):
+    if not _frame_length(head):
         return 0
     # Its place depends on whether the frame is stereo, and on the version of MPEG.
     is_first, is_mono = head[1] & 0x08 != 0, head[3] & 0xC0 == 0xC0
     xing = head[4 + ((17 if is_mono else 32) if is_first else (9 if is_mono else 17)) :]
     if len(xing) < 16 or xing[:4] not in (b"Xing", b"Info") or xing[7] & _COUNTED != _COUNTED:
         return 0
-    frames, length = int.from_bytes(xing[8:12], "big"), int.from_bytes(xing[12:16], "big")
+    frames, length = int.from_bytes(xing[8:12]), int.from_bytes(xing[12:16])
     missing = start + length - size
-    return missing if missing > 0 and _whole_frames(file, start, size) < frames else 0
-
-
-def _after_tags(file: BinaryIO) -> int:
-    """Returns where an MP3's first frame begins, after any ID3 tags."""
-    at = 0
-    while True:
-        file.seek(at)
-        head = file.read(10)
-        if len(head) < 10 or not head.startswith(b"ID3"):
-            return at
-        length = 0
-        for byte in head[6:]:
-            length = length << 7 | byte & 0x7F
-        at += length + (20 if head[5] & 0x10 else 10)
-
-
-def _whole_frames(file: BinaryIO, at: int, size: int) -> int:
-    """Counts the whole frames of an MP3 after the one with its Xing header."""
-    count = -1
-    while at < size:
-        file.seek(at)
-        at += _frame_length(file.read(4)) or size
-        count += at <= size
-    return count
-
-
-def _frame_length(head: bytes) -> int:
-    """Returns the length of an MP3 frame in bytes by its header; 0 if this is no frame's header."""
-    if len(head) < 4 or _sniff_frames(head) is not MP3:
+    if missing <= 0:
         return 0
+    # The frame with the header is not counted in it.
+    whole = sum(end <= size for end in _ends(file, size, start, _frame_length)) - 1
+    return missing if whole < frames else 0
+
+
+def _id3(head: bytes) -> int | None:
+    """The length of an ID3 tag, which has seven bits in a byte."""
+    if len(head) < 10 or not head.startswith(b"ID3"):
+        return None
+    length = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0)))
+    return length + (20 if head[5] & 0x10 else 10)
+
+
+def _frame_length(head: bytes) -> int | None:
+    """Returns the length of an MP3 frame in bytes by its header."""
+    if _sniff_frames(head) is not MP3:
+        return None
     version, rate = head[1] >> 3 & 0x03, head[2] >> 2 & 0x03
     if version not in _SAMPLE_RATES or rate == 0x03:
-        return 0
+        return None
     is_first = version == 0x03
     slots = (144_000 if is_first else 72_000) * _BIT_RATES[is_first][head[2] >> 4] // _SAMPLE_RATES[version][rate]
     return slots + (head[2] >> 1 & 0x01)
-
-
-def samples_of_flac(head: bytes) -> int:
-    """Returns how many samples a FLAC file has for each channel, by its first bytes; 0 if they do not say it."""
-    return int.from_bytes(head[18:26], "big") & ((1 << 36) - 1)
 
 
 def size_of(path: Path) -> int:

@@ -19,7 +19,6 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-import httpcore
 import httpx
 
 from rh_prefect.errors import MediaError
@@ -38,12 +37,9 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(frozen=True, slots=True)
 class InputAccess:
-    """The rules for what may be read as an input.
+    """The rules for what may be read as an input: everything below the roots, which are folders and URL prefixes.
 
-    Attributes:
-        roots: Folders and URL prefixes below which everything may be read.
-        is_restricted: Whether only what is below a root, or behind an https link to a public address, may be read.
-        private_links: Whether links may lead to private addresses, and by http where inputs are restricted.
+    Besides, restricted inputs are behind https links to public addresses; `private_links` allows other links, too.
     """
 
     roots: tuple[str, ...] = ()
@@ -214,11 +210,8 @@ class CheckedTransport(httpx.BaseTransport):
         self._access = access
         self._resolve = resolve or _addresses
         self._open = httpx.HTTPTransport()
-        self._checked = httpx.HTTPTransport()
-        # httpx itself offers no choice of a backend.
-        self._checked._pool = httpcore.ConnectionPool(
-            ssl_context=httpx.create_ssl_context(), network_backend=_CheckedBackend(access, self._resolve)
-        )
+        # Connections are known by their addresses, and each host at an address has a certificate of its name.
+        self._checked = httpx.HTTPTransport(limits=httpx.Limits(max_keepalive_connections=0))
         self._by_proxy: dict[str, httpx.HTTPTransport] = {}
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -234,18 +227,34 @@ class CheckedTransport(httpx.BaseTransport):
         proxy = _proxy_for(request.url)
         is_open = self._access.reads_any_address(url)
         if proxy is None:
-            return (self._open if is_open else self._checked).handle_request(request)
+            return self._open.handle_request(request) if is_open else self._send_checked(request)
         if not is_open:
-            self._check_name(request.url.host)
+            with suppress(OSError):  # a name that only the proxy can resolve
+                self._check_name(request.url.host)
         if proxy not in self._by_proxy:
             self._by_proxy[proxy] = httpx.HTTPTransport(proxy=proxy)
         return self._by_proxy[proxy].handle_request(request)
 
-    def _check_name(self, host: str) -> None:
-        """Checks the addresses of a name that a proxy connects to; accepts a name that only the proxy can resolve."""
-        with suppress(OSError):
-            for address in self._resolve(host, 0):
-                self._access.check_address(address, host=host)
+    def _send_checked(self, request: httpx.Request) -> httpx.Response:
+        """Sends a request to a checked address: the name may lead to another one a moment later."""
+        host = request.url.raw_host.decode("ascii")
+        try:
+            addresses = self._check_name(host, request.url.port or 0)
+        except (OSError, UnicodeError) as failed:
+            raise httpx.ConnectError(str(failed)) from failed
+        error: httpx.TransportError = httpx.ConnectError(f"{host} has no address")
+        for address in addresses:
+            try:
+                return self._checked.handle_request(_sent_to(address, request, host))
+            except (httpx.ConnectError, httpx.ConnectTimeout) as failed:
+                error = failed
+        raise error
+
+    def _check_name(self, host: str, port: int = 0) -> list[str]:
+        addresses = list(self._resolve(host, port))
+        for address in addresses:
+            self._access.check_address(address, host=host)
+        return addresses
 
     def close(self) -> None:
         """Closes every connection."""
@@ -253,34 +262,11 @@ class CheckedTransport(httpx.BaseTransport):
             transport.close()
 
 
-class _CheckedBackend(httpcore.SyncBackend):
-    """Connects to the checked addresses only: a host name may resolve to others a moment later."""
-
-    def __init__(self, access: InputAccess, resolve: Callable[[str, int], Iterable[str]]) -> None:
-        self._access = access
-        self._resolve = resolve
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.NetworkStream:
-        try:
-            addresses = list(self._resolve(host, port))
-        except (OSError, UnicodeError) as failed:
-            raise httpcore.ConnectError(str(failed)) from failed
-        for address in addresses:
-            self._access.check_address(address, host=host)
-        error: httpcore.ConnectError | httpcore.ConnectTimeout | None = None
-        for address in addresses:
-            try:
-                return super().connect_tcp(address, port, timeout, local_address, socket_options)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as failed:
-                error = failed
-        raise error or httpcore.ConnectError(f"{host} has no address")
+def _sent_to(address: str, request: httpx.Request, host: str) -> httpx.Request:
+    """Returns a request that goes to an address, for the host that its headers and its certificate name."""
+    extensions = {**request.extensions, "sni_hostname": host}
+    url, headers = request.url.copy_with(host=address), request.headers
+    return httpx.Request(request.method, url, headers=headers, stream=request.stream, extensions=extensions)
 
 
 def _addresses(host: str, port: int) -> list[str]:

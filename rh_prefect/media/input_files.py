@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -52,14 +51,7 @@ _PLAIN = {"Accept-Encoding": "identity"}
 
 
 class Fetched(NamedTuple):
-    """The result of reading a file.
-
-    Attributes:
-        sha256: The hash of the content.
-        size: Bytes.
-        stamp: The stamp of the state that was read, as its storage reports it.
-        is_proof: Whether an equal stamp means the same content.
-    """
+    """What was read, and the stamp of its state; `is_proof` if an equal stamp means the same content."""
 
     sha256: str
     size: int
@@ -118,28 +110,13 @@ def is_link(source: Source) -> bool:
 
 def file_state(source: Source, *, options: Mapping[str, object] | None = None) -> FileState:
     """Reads the state and length of a file from its storage, not its content; `MediaError` if it is no regular file."""
-    text = _text(source)
-    with as_media_error(shown(source), options=options):
-        _check(text)
-        if is_local(text):
-            found = _regular(Path(local_path(text)).stat(), text)
-            return FileState(of_stat(found), found.st_size)
-        if is_web_link(text):
-            return _state_of_link(text)
-        fs, path = url_to_fs(text, **read_options(protocol_of(text), options or {}))
-        return _state_of_object(fs, path)
+    return _Reading(source, options or {}).state()
 
 
 @contextmanager
-def open_input(
-    source: Source, *, options: Mapping[str, object] | None = None, seconds: float = READ_SECONDS
-) -> Iterator[BinaryIO]:
-    """Opens a file for reading, with constant memory use; `seconds` limits how long reading it may take in all.
-
-    Raises:
-        MediaError: The file is missing, is not a regular file, is empty, or cannot be read in that time.
-    """
-    with _opened(source, options=options, limits=Limits(seconds=seconds)) as (reader, _):
+def open_input(source: Source, *, options: Mapping[str, object] | None = None) -> Iterator[BinaryIO]:
+    """Opens a file for reading, with constant memory use; `MediaError` if it cannot be read or is empty."""
+    with _Reading(source, options or {}).opened() as (reader, _):
         yield reader
 
 
@@ -152,8 +129,7 @@ def digest(
     clock: Callable[[], float] = time.time,
 ) -> Fetched:
     """Reads a file for its hash; see `fetch`."""
-    limits = Limits(check_size, seconds)
-    return _settled(source, lambda known: _read(source, None, options, limits, known), options, clock)
+    return _Reading(source, options or {}, check_size, seconds).settled(None, clock)
 
 
 def fetch(
@@ -168,15 +144,11 @@ def fetch(
     """Copies a file to this machine, with constant memory use; the local file is there whole or not at all.
 
     `check_size` raises where a file of so many bytes will not do; it is called before anything is read if the length is
-    known, else while it is read. The content of a `Media` must have its hash.
-
-    Raises:
-        MediaError: As in `open_input`; or the file keeps changing while it is read, or is not the one that was meant.
-        OSError: The local file cannot be written.
+    known, else while it is read. The content of a `Media` must have its hash. `MediaError` as in `open_input`, and if
+    the file keeps changing; `OSError` if the local one cannot be written.
     """
-    limits = Limits(check_size, seconds)
     with atomic_path(to, durable=False) as part:
-        found = _settled(source, lambda known: _read(source, part, options, limits, known), options, clock)
+        found = _Reading(source, options or {}, check_size, seconds).settled(part, clock)
         if isinstance(source, Media) and found.sha256 != source.sha256:
             raise MediaError(
                 f"The file {shown(source)} was changed: its content is not the one that was read or made before, so it "
@@ -188,72 +160,70 @@ def fetch(
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """The limits for reading one file."""
+class _Reading:
+    """Reads one file, in at most so many seconds."""
 
+    source: Source
+    options: Mapping[str, object]
     check_size: CheckSize = lambda _: None
     seconds: float = READ_SECONDS
 
+    def state(self) -> FileState:
+        text = _text(self.source)
+        with self._guard():
+            _check(text)
+            if is_local(text):
+                found = _regular(Path(local_path(text)).stat(), text)
+                return FileState(of_stat(found), found.st_size)
+            return _state_of_link(text) if is_web_link(text) else _state_of_object(*_filesystem(text, self.options))
 
-def _settled(
-    source: Source,
-    read: Callable[[FileState | None], Fetched],
-    options: Mapping[str, object] | None,
-    clock: Callable[[], float],
-) -> Fetched:
-    """Reads until the file's state is the same before and after the reading, since a mix of two states is invalid."""
-    if is_link(source):
-        return read(None)  # its state comes with the response that is read
-    for _ in range(_TRIES):
-        before, began = file_state(source, options=options), clock()
-        try:
-            found, error = read(before), None
-        except MediaError as failed:
-            found, error = None, failed
-        if file_state(source, options=options) != before:
-            continue  # also where the reading failed because of the change
-        if found is None:
-            raise error or AssertionError("unreachable: reading always returns a result or an error")
-        stamp = before.stamp
-        return found._replace(stamp=stamp, is_proof=stamp is not None and stamp.is_proof(read_at=began))
-    raise MediaError(
-        f"The file {shown(source)} changed while it was read. What to do: wait until it is complete, then run again."
-    )
+    def settled(self, to: Path | None, clock: Callable[[], float]) -> Fetched:
+        """Reads until the file's state is the same before and after the reading: a mix of two states is invalid."""
+        if is_link(self.source):
+            return self._read(to, None)  # its state comes with the response that is read
+        for _ in range(_TRIES):
+            before, began = self.state(), clock()
+            try:
+                found, error = self._read(to, before), None
+            except MediaError as failed:
+                found, error = None, failed
+            if self.state() != before:
+                continue  # also where the reading failed because of the change
+            if found is None:
+                raise error or AssertionError("unreachable: reading always returns a result or an error")
+            stamp = before.stamp
+            return found._replace(stamp=stamp, is_proof=stamp is not None and stamp.is_proof(read_at=began))
+        raise MediaError(
+            f"The file {shown(self.source)} changed while it was read. What to do: wait until it is complete, then run "
+            "again."
+        )
 
+    @contextmanager
+    def opened(self, known: FileState | None = None) -> Iterator[tuple[BinaryIO, FileState]]:
+        name = shown(self.source)
+        with ExitStack() as stack:
+            with self._guard():
+                read, at_first = _open(stack, _text(self.source), self.options, known)
+                if at_first.size:
+                    self.check_size(at_first.size)
+                reader = guarded(in_time(read, self.seconds, name), self._guard)
+                if not reader.peek(1):  # type: ignore[attr-defined]  # BinaryIO does not promise a buffered reader
+                    raise MediaError(f"The file {name} is empty. Use a file with content.")
+            yield reader, at_first
 
-def _read(
-    source: Source, to: Path | None, options: Mapping[str, object] | None, limits: Limits, known: FileState | None
-) -> Fetched:
-    tally = Tally()
-    with ExitStack() as stack:
-        reader, at_first = stack.enter_context(_opened(source, options=options, limits=limits, known=known))
-        file = stack.enter_context(to.open("wb")) if to is not None else None
-        for chunk in tally.chunks(reader):
-            limits.check_size(tally.size)
-            if file is not None:
-                file.write(chunk)
-    return Fetched(tally.digest.hexdigest(), tally.size, at_first.stamp, at_first.stamp is not None)
+    def _read(self, to: Path | None, known: FileState | None) -> Fetched:
+        tally = Tally()
+        with ExitStack() as stack:
+            reader, at_first = stack.enter_context(self.opened(known))
+            file = stack.enter_context(to.open("wb")) if to is not None else None
+            for chunk in tally.chunks(reader):
+                self.check_size(tally.size)
+                if file is not None:
+                    file.write(chunk)
+        return Fetched(tally.digest.hexdigest(), tally.size, at_first.stamp, at_first.stamp is not None)
 
-
-@contextmanager
-def _opened(
-    source: Source,
-    *,
-    options: Mapping[str, object] | None,
-    limits: Limits,
-    known: FileState | None = None,
-) -> Iterator[tuple[BinaryIO, FileState]]:
-    text, name = _text(source), shown(source)
-    error_guard = functools.partial(as_media_error, name, options=options)
-    with ExitStack() as stack:
-        with error_guard():
-            read, at_first = _open(stack, text, options or {}, known)
-            if at_first.size:
-                limits.check_size(at_first.size)
-            reader = guarded(in_time(read, limits.seconds, name), error_guard)
-            if not reader.peek(1):  # type: ignore[attr-defined]  # BinaryIO does not promise what a buffered reader has
-                raise MediaError(f"The file {name} is empty. Use a file with content.")
-        yield reader, at_first
+    def _guard(self) -> AbstractContextManager[None]:
+        return as_media_error(shown(self.source), options=self.options)
 
 
 def _text(source: Source) -> str:
@@ -268,11 +238,16 @@ def _open(
         return _open_local(stack, text)
     if is_web_link(text):
         return _open_link(stack, text)
-    fs, path = url_to_fs(text, **read_options(protocol_of(text), options))
+    fs, path = _filesystem(text, options)
     # The file system of an archive closes the archive as soon as nothing refers to it.
     stack.callback(lambda _: None, fs)
     at_first = known or _state_of_object(fs, path)
     return stack.enter_context(fs.open(path, "rb", block_size=BLOCK_SIZE)).read, at_first
+
+
+def _filesystem(text: str, options: Mapping[str, object]) -> tuple[AbstractFileSystem, str]:
+    fs, path = url_to_fs(text, **read_options(protocol_of(text), options))
+    return fs, path
 
 
 def _check(text: str) -> None:

@@ -66,10 +66,8 @@ def probe(path: Path) -> Facts:
     """Reads the properties of a file; memory use does not depend on its size.
 
     A picture is decoded, of a video or audio the first frame; that no bytes are missing at the end is checked by the
-    lengths that are written in the file. Raw AAC, MPEG-TS and MP3 without a Xing header have none.
-
-    Raises:
-        MediaError: It is missing, a folder, empty, cut short or broken.
+    lengths that are written in the file. Raw AAC, MPEG-TS and MP3 without a Xing header have none. `MediaError` for a
+    file that is missing, a folder, empty, cut short or broken.
     """
     found = file_type(path)
     if missing_bytes(path, found):
@@ -145,10 +143,14 @@ def _read_picture(path: Path, facts: Facts) -> Facts:
     return replace(facts, width=height if turned else width, height=width if turned else height)
 
 
+def pictures_of(file: InputContainer) -> list[VideoStream]:
+    """The video streams of a file; a cover picture does not count."""
+    return [one for one in file.streams.video if not one.disposition & av.stream.Disposition.attached_pic]
+
+
 def _read_stream(path: Path, facts: Facts) -> Facts:
     with av.open(str(path)) as file:
-        pictures = [s for s in file.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-        sound = bool(file.streams.audio)
+        pictures, sound = pictures_of(file), bool(file.streams.audio)
         if not pictures and not sound:
             raise MediaError(f"The file {path} has neither a picture nor a sound track. Give another file.")
         facts = replace(facts, seconds=_seconds(file))
@@ -157,15 +159,14 @@ def _read_stream(path: Path, facts: Facts) -> Facts:
         if next(file.decode(file.streams.audio[0]), None) is None:
             raise ValueError("its sound track has no samples")
         if facts.mime == types.FLAC.mime:
-            _check_end_of_flac(file, path)
+            _check_end_of_flac(file)
         return _renamed(facts, _SOUND_ONLY)
 
 
-def _check_end_of_flac(file: InputContainer, path: Path) -> None:
+def _check_end_of_flac(file: InputContainer) -> None:
     """Checks that the samples that a FLAC file announces are there; raises a `ValueError` if not."""
-    with path.open("rb") as content:
-        announced = types.samples_of_flac(content.read(types.HEAD))
     stream = file.streams.audio[0]
+    announced = stream.duration or 0  # its time base is a sample
     least = announced - stream.rate * _FLAC_TOLERANCE
     # If the last second is not found, the index of the file may be wrong, so all of it is decoded.
     if announced and all(_end_of_sound(file, stream, start) < least for start in (announced - stream.rate, 0)):

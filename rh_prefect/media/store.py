@@ -186,11 +186,9 @@ class MediaStore:
 
     def describe(self, local: Path, name: str) -> Media:
         """Returns the same as `publish` for a file that is already in the store; writes nothing."""
-        facts, tally = facts_or_type(local), Tally()
+        facts = facts_or_type(local)
         with local.open("rb") as reader:
-            for _ in tally.chunks(reader):
-                pass
-        return self._media(name, facts, tally)
+            return self._media(name, facts, Tally().drain(reader))
 
     def write_stream(self, name: str, reader: BinaryIO, *, mime: str = "application/octet-stream") -> int:
         """Writes the content of a reader atomically, and returns its size."""
@@ -239,11 +237,8 @@ class MediaStore:
 
     def digest(self, name: str) -> str:
         """The SHA-256 of a file, which is read."""
-        tally = Tally()
         with self.open(name) as reader:
-            for _ in tally.chunks(reader):
-                pass
-        return tally.digest.hexdigest()
+            return Tally().drain(reader).digest.hexdigest()
 
     def list(self, folder: str = "") -> list[str]:
         """The names of all files below a folder, sorted; empty if the folder does not exist."""
@@ -316,7 +311,7 @@ class MediaStore:
 
     def _write(self, name: str, reader: BinaryIO, *, mime: str) -> Tally:
         with self._at(name, "write") as (fs, path):
-            return writer_for(self.protocol)(fs, path, reader, mime=mime)
+            return writer_for(self.protocol)(fs, path, reader, mime)
 
     @contextmanager
     def _at(self, name: str, doing: str) -> Iterator[tuple[AbstractFileSystem, str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rh_prefect.media.edit import concat, last_frame, mix, mux
+from rh_prefect.media.edit import concat, frame, mix, mux
 from tests.support.samples import clip_samples
 
 STATUS = Path("/proc/self/status")
@@ -33,8 +33,8 @@ def _status(name: str) -> float:
 def test_pictures_are_handled_one_by_one(tmp_path: Path) -> None:
     """400 frames of 640x360 are 138 MB."""
     clip = clip_samples.solid(tmp_path / "clip.mp4", [(40, 40, 200)] * 400, size=(640, 360), fps=30)
-    last_frame(clip, tmp_path / "warm.png")
-    assert _peak(lambda: last_frame(clip, tmp_path / "end.png")) < 40
+    frame(clip, tmp_path / "warm.png", at="last")
+    assert _peak(lambda: frame(clip, tmp_path / "end.png", at="last")) < 40
     assert _peak(lambda: concat([clip], tmp_path / "joined.mp4")) < 80
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 from PIL import Image
 
 from rh_prefect.errors import InputError
-from rh_prefect.media.edit import contact_sheet, last_frame, poster, thumbnail
+from rh_prefect.media.edit import contact_sheet, frame, thumbnail
 from tests.support.samples import clip_samples
 from tests.support.samples import media as samples
 from tests.support.samples.clip_samples import BLUE, GREEN, RED, Colour, near
@@ -27,33 +26,43 @@ def _plain(path: Path, colour: Colour, size: tuple[int, int]) -> Path:
 @pytest.mark.parametrize("name", ["end.png", "end.jpg"])
 def test_the_last_frame_is_the_very_last(tmp_path: Path, container: str, name: str) -> None:
     clip = clip_samples.solid(tmp_path / "clip", [RED] * 30 + [GREEN], container=container)
-    last_frame(clip, tmp_path / name)
+    frame(clip, tmp_path / name, at="last")
     with Image.open(tmp_path / name) as picture:
         assert (picture.format, picture.size) == ("PNG" if name.endswith("png") else "JPEG", (64, 48))
         assert near(picture.convert("RGB").getpixel((30, 20)), GREEN)
 
 
+@pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts"])
+def test_a_frame_is_the_one_that_is_shown_then(tmp_path: Path, container: str) -> None:
+    """A key frame comes every 250 frames; the one that is wanted is behind the second."""
+    clip = clip_samples.solid(tmp_path / "clip", [RED] * 300 + [GREEN] * 2 + [BLUE] * 30, container=container)
+    for at, colour in ((24.9, RED), (25.01, GREEN), (25.2, BLUE)):
+        frame(clip, tmp_path / "frame.png", at=at)
+        assert near(Image.open(tmp_path / "frame.png").convert("RGB").getpixel((30, 20)), colour)
+
+
 def test_a_poster_is_from_the_middle(tmp_path: Path) -> None:
     clip = clip_samples.solid(tmp_path / "clip.mp4", [RED] * 12 + [BLUE] * 2 + [GREEN] * 12)
-    poster(clip, tmp_path / "poster.png")
+    frame(clip, tmp_path / "poster.png", at="middle")
     assert near(Image.open(tmp_path / "poster.png").getpixel((30, 20)), BLUE)
 
 
 def test_a_still_is_what_a_player_shows(tmp_path: Path) -> None:
     """Upright, where a telephone was held so, and with square pixels."""
-    last_frame(clip_samples.turned(samples.mp4(tmp_path / "turned.mp4", seconds=0.5)), tmp_path / "turned.png")
-    last_frame(clip_samples.solid(tmp_path / "thin.mp4", [RED] * 3, pixel_aspect=Fraction(2)), tmp_path / "thin.png")
-    turned, thin = (Image.open(tmp_path / name) for name in ("turned.png", "thin.png"))
-    assert (turned.size, thin.size) == ((48, 64), (128, 48))
+    frame(clip_samples.turned(samples.mp4(tmp_path / "turned.mp4", seconds=0.5)), tmp_path / "turned.png", at="last")
+    frame(
+        clip_samples.solid(tmp_path / "thin.mp4", [RED] * 3, pixel_aspect=Fraction(2)), tmp_path / "thin.png", at="last"
+    )
+    turned, wide = (Image.open(tmp_path / name) for name in ("turned.png", "thin.png"))
+    assert (turned.size, wide.size) == ((48, 64), (128, 48))
     # The sample is greener the further down, and was turned clockwise: now the left is green.
     left, right = (np.asarray(turned)[30, x] for x in (3, 44))
     assert left[1] > 200 > 50 > right[1]
 
 
-@pytest.mark.parametrize("save", [last_frame, poster])
-def test_a_picture_has_one_of_two_formats(tmp_path: Path, save: Callable[[Path, Path], None]) -> None:
+def test_a_picture_has_one_of_two_formats(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"ends in \.png or \.jpg"):
-        save(samples.mp4(tmp_path / "clip.mp4"), tmp_path / "still.tiff")
+        frame(samples.mp4(tmp_path / "clip.mp4"), tmp_path / "still.tiff", at="last")
 
 
 @pytest.mark.parametrize("limit", [30_000, 6_000, 2_000])

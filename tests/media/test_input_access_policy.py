@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import http.server
 import socket
+import ssl
 import threading
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 import pytest
+import trustme
 
 from rh_prefect.errors import MediaError, RunningHubError
 from rh_prefect.flows.batch.row_sources import open_source
@@ -61,6 +64,9 @@ def test_what_is_an_address_of_the_internet(address: str) -> None:
     assert is_public(address)
 
 
+OneAddress = http.server.ThreadingHTTPServer
+
+
 class BothFamilies(http.server.ThreadingHTTPServer):
     """A server at all addresses of this machine, of IPv4 and, where it has one, IPv6."""
 
@@ -73,8 +79,10 @@ class BothFamilies(http.server.ThreadingHTTPServer):
 
 
 @contextmanager
-def web(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[int]:
-    server = BothFamilies(("", 0), handler)
+def web(handler: type[http.server.BaseHTTPRequestHandler], context: ssl.SSLContext | None = None) -> Iterator[int]:
+    server = BothFamilies(("", 0), handler) if context is None else OneAddress(("127.0.0.1", 0), handler)
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
@@ -87,12 +95,14 @@ def web(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[int]:
 
 class Files(http.server.BaseHTTPRequestHandler):
     asked: list[str]
+    hosts: ClassVar[list[str | None]] = []
 
     def do_HEAD(self) -> None:
         self.do_GET()
 
     def do_GET(self) -> None:
         type(self).asked.append(self.path)
+        type(self).hosts.append(self.headers["Host"])
         target = self.path.partition("to=")[2]
         self.send_response(302 if target else 200)
         self.send_header("Location", target) if target else None
@@ -301,6 +311,28 @@ def test_the_address_that_is_checked_is_the_one_that_is_connected_to() -> None:
     with pytest.raises((MediaError, httpx.ConnectError)):
         read(CheckedTransport(OPEN, resolve=names), "http://files.example:9/x")
     assert names.asked == 1
+
+
+class Anywhere(InputAccess):
+    def check_address(self, address: str, *, host: str) -> None:
+        """Allows this machine, as no test can ask the internet."""
+
+
+def test_a_checked_link_is_asked_under_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The certificate is that of the name, though the connection is made to an address, the first one that answers."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("files.example").configure_cert(context)
+    Files.asked, Files.hosts = [], []
+    with web(Files, context) as port:
+        transport = CheckedTransport(Anywhere(), resolve=Names(["127.0.0.2", "127.0.0.1"]))
+        assert read(transport, f"https://files.example:{port}/to/x?to=/y") == b"secret"
+        with pytest.raises(httpx.ConnectError, match=r"files\.other"):
+            read(transport, f"https://files.other:{port}/z")
+    assert Files.asked == ["/to/x?to=/y", "/y"]
+    assert set(Files.hosts) == {f"files.example:{port}"}
 
 
 def test_a_redirect_to_a_private_address_is_not_followed(files: int) -> None:

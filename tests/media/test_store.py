@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import io
 import os
 import threading
 import tracemalloc
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -149,6 +151,14 @@ def test_a_source_that_breaks_leaves_what_was_there(store: MediaStore) -> None:
         store.write_stream("film.mp4", BreaksAfter(10_000_000))
     assert store.read_bytes("film.mp4") == b"first"
     assert store.list() == ["film.mp4"]
+
+
+def test_nothing_is_uploaded_later_of_a_source_that_broke(store: MediaStore) -> None:
+    """A file of fsspec that is collected while it is open is closed, and then it is stored as far as it was written."""
+    with suppress(StoreError):
+        store.write_stream("film.mp4", BreaksAfter(1_100_000))
+    gc.collect()
+    assert store.list() == []
 
 
 @pytest.mark.s3

@@ -26,12 +26,12 @@ class Breaks(io.BytesIO):
 def test_an_unknown_kind_of_place_is_written_beside_and_moved(tmp_path: Path) -> None:
     assert writer_for("sftp") is to_other
     path = f"{tmp_path}/a/b.txt"
-    tally = to_other(LocalFileSystem(), path, io.BytesIO(b"new"), mime="text/plain")
+    tally = to_other(LocalFileSystem(), path, io.BytesIO(b"new"), "text/plain")
     assert tally.size == 3
-    to_other(LocalFileSystem(), path, io.BytesIO(b"newer"), mime="text/plain")
+    to_other(LocalFileSystem(), path, io.BytesIO(b"newer"), "text/plain")
     assert Path(path).read_bytes() == b"newer"
     with pytest.raises(OSError, match="broken"):
-        to_other(LocalFileSystem(), path, Breaks(), mime="text/plain")
+        to_other(LocalFileSystem(), path, Breaks(), "text/plain")
     assert Path(path).read_bytes() == b"newer"
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.txt"]
 

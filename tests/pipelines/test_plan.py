@@ -19,9 +19,9 @@ from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, NoWorks, Plan, ReviewedPlan, WorkQuery
 from rh_prefect.pipelines.plan.changes import compare
+from rh_prefect.pipelines.plan.edit_recipes import equal_times
 from rh_prefect.pipelines.plan.fan_out import uses
 from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES, Selection
-from rh_prefect.pipelines.plan.subtitle_time_check import equal_times
 from rh_prefect.pipelines.planning_values import Frame, StepOutput
 from tests.support.samples.pipeline_assets import photo, sound, video
 from tests.support.world.call_count import calls_of

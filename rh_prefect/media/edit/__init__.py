@@ -15,12 +15,11 @@ from __future__ import annotations
 
 from rh_prefect.media.edit.assembly import Joined, concat, mux
 from rh_prefect.media.edit.audio_samples import Level, audio_level
-from rh_prefect.media.edit.frames_and_thumbnails import contact_sheet, convert_image, last_frame, poster, thumbnail
+from rh_prefect.media.edit.frames_and_thumbnails import contact_sheet, convert_image, frame, thumbnail
 from rh_prefect.media.edit.mixdown import mix
 from rh_prefect.media.edit.single_file_edits import (
     add_sounds,
     extract_audio,
-    frame,
     has_picture,
     has_sound,
     resize,
@@ -42,10 +41,8 @@ __all__ = [
     "frame",
     "has_picture",
     "has_sound",
-    "last_frame",
     "mix",
     "mux",
-    "poster",
     "resize",
     "still_clip",
     "subtitles",

@@ -14,8 +14,8 @@ from av.video.stream import VideoStream
 
 from rh_prefect.errors import InputError
 from rh_prefect.media.edit.audio_samples import Sound, endless_silence, recording, sound_with_picture
-from rh_prefect.media.edit.output import Picture, Track, create_mp4, product, write_frames
-from rh_prefect.media.edit.video_reader import Canvas, Fit, even, fitted, opened, picture_of, reading, shape_of
+from rh_prefect.media.edit.output import Picture, Track, create_file, create_film, product
+from rh_prefect.media.edit.video_reader import Fit, Shape, fitted, opened, picture_of, reading, shape_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +47,14 @@ def concat(
     if not clips:
         raise InputError("No clips to join. What to do: give at least one.")
     shapes = [shape_of(clip) for clip in clips]
-    canvas = Canvas.around(shapes)
-    canvas = replace(canvas, width=even(width or canvas.width), height=even(height or canvas.height))
+    canvas = replace(Shape.around(shapes, width, height), has_audio=audio == "keep")
     starts: list[float] = []
-    with product(to) as part, create_mp4(part) as file:
-        picture, track = Picture(file, canvas), Track(file) if audio == "keep" else None
+    with create_film(to, canvas) as film:
         for clip, shape in zip(clips, shapes):
-            starts.append(picture.seconds)
+            starts.append(film.picture.seconds)
             with Sound(sound_with_picture(clip) if shape.has_audio else endless_silence()) as sound:
-                write_frames(picture, track, fitted(clip, canvas, fit), sound)
-        picture.finish()
-        if track is not None:
-            track.finish()
-    return Joined(picture.seconds, tuple(starts), canvas.width, canvas.height, float(canvas.rate))
+                film.write(fitted(clip, canvas, fit), sound)
+    return Joined(film.picture.seconds, tuple(starts), canvas.width, canvas.height, float(canvas.rate))
 
 
 _PLAYS_EVERYWHERE = ("yuv420p", "yuvj420p")
@@ -75,11 +70,16 @@ def mux(video: Path, audio: Path, to: Path) -> float:
     H.264 is copied, any other codec is encoded again. The sound becomes AAC (stereo, 48 kHz), cut or filled up with
     silence to the length of the picture; the video's own sound is left out. `audio` may be a video, too.
     """
-    with opened(video) as source, Sound(recording(audio)) as sound, product(to) as part, create_mp4(part) as file:
+    with opened(video) as source, Sound(recording(audio)) as sound, product(to) as part, create_file(part) as file:
         stream = picture_of(source, video)
-        # The picture's stream is added by the call, before the track; its packets are written by the loop.
-        steps = _copy(source, stream, video, file) if _copyable(source, stream) else _encode(video, file)
-        track = Track(file)
+        # The picture is the file's first stream, so both are added before the first packet is written.
+        if _copyable(source, stream):
+            copy = file.add_stream_from_template(stream)
+            track, steps = Track(file), _copied(stream, _packets(source, stream, video), file, copy)
+        else:
+            canvas = Shape.around([shape_of(video)])
+            picture = Picture(file, canvas)
+            track, steps = Track(file), _encoded(fitted(video, canvas), picture)
         seconds = 0.0
         for seconds in steps:
             track.reach(seconds, sound)
@@ -93,14 +93,10 @@ def _copyable(source: InputContainer, stream: VideoStream) -> bool:
     return plays and source.format.name in _TIMED and stream.start_time is not None
 
 
-def _copy(source: InputContainer, stream: VideoStream, video: Path, file: OutputContainer) -> Iterator[float]:
-    """Copies the picture; yields the time up to which sound may be written, after each packet and at the end."""
-    return _copied(stream, _packets(source, stream, video), file, file.add_stream_from_template(stream))
-
-
 def _copied(
     stream: VideoStream, packets: Iterator[av.Packet[VideoStream]], file: OutputContainer, copy: VideoStream
 ) -> Iterator[float]:
+    """Copies a picture; yields the time up to which sound may be written, after each packet and at the end."""
     start, clock, end = stream.start_time or 0, Fraction(stream.time_base or 1), 0
     one_frame = round(1 / (clock * (stream.average_rate or _USUAL_RATE)))
     for packet in packets:
@@ -119,13 +115,8 @@ def _packets(source: InputContainer, stream: VideoStream, video: Path) -> Iterat
         yield from (packet for packet in source.demux(stream) if packet.size)
 
 
-def _encode(video: Path, file: OutputContainer) -> Iterator[float]:
-    """Encodes a picture that cannot be copied; yields the same as `_copy`."""
-    canvas = Canvas.around([shape_of(video)])
-    return _encoded(fitted(video, canvas), Picture(file, canvas))
-
-
 def _encoded(frames: Iterator[av.VideoFrame], picture: Picture) -> Iterator[float]:
+    """Encodes a picture that cannot be copied; yields the same as `_copied`."""
     for frame in frames:
         picture.write(frame)
         yield picture.seconds

@@ -1,10 +1,10 @@
-"""Audio as streams of samples, and its loudness (peak, mean, LUFS by ITU-R BS.1770)."""
+"""Audio as streams of samples, and its loudness."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -19,7 +19,6 @@ from av.filter.context import FilterContext
 from numpy.typing import NDArray
 
 from rh_prefect.errors import MediaError
-from rh_prefect.media.edit.time_checks import check_time
 from rh_prefect.media.edit.video_reader import opened, picture_of, reading
 
 RATE = 48_000
@@ -166,15 +165,19 @@ def add_entrance(graph: Graph) -> FilterContext:
     return graph.add_abuffer(sample_rate=RATE, format="fltp", layout="stereo", time_base=Fraction(1, RATE))
 
 
-def pulled(graph: Graph) -> Pieces:
+def pulled(graph: Graph) -> Iterator[Samples]:
     """Returns the output of an audio filter graph so far; the graph must end in planar float stereo."""
+    return map(_samples_of, _frames(graph))
+
+
+def _frames(graph: Graph) -> Iterator[av.AudioFrame]:
     while True:
         try:
             frame = graph.pull()
         except (av.BlockingIOError, av.EOFError):
             return
         if isinstance(frame, av.AudioFrame):
-            yield _samples_of(frame)
+            yield frame
 
 
 def _sound_of(file: InputContainer, path: Path) -> AudioStream:
@@ -209,11 +212,7 @@ def _decoded(file: InputContainer, stream: AudioStream, path: Path) -> Pieces:
 
 @dataclass(slots=True)
 class _Clock:
-    """Finds gaps between the frames of a sound by their times.
-
-    Attributes:
-        longest: Seconds of a file, which no gap exceeds: a greater one is an error in its times.
-    """
+    """Finds gaps between the frames of a sound by their times; one longer than the file is an error in its times."""
 
     longest: float
     _due: float | None = None
@@ -260,120 +259,41 @@ def _crossfade(old: Samples, new: Samples) -> Samples:
     return np.concatenate([old[:, :-both], middle, new[:, both:]], axis=1)
 
 
-FLOOR = -120.0
-"""dB that stand for silence, whose logarithm is undefined."""
+_BLOCK = 0.4
+"""Seconds over which loudness is measured."""
 
-_HOP = RATE // 10
-_BLOCK_HOPS = 4
-_ABSOLUTE_GATE = -70.0
-_RELATIVE_GATE = -10.0
-_OFFSET = -0.691
-_K_WEIGHTING = (
-    "b0=1.53512485958697:b1=-2.69169618940638:b2=1.19839281085285:a0=1:a1=-1.69065929318241:a2=0.73248077421585",
-    "b0=1:b1=-2:b2=1:a0=1:a1=-1.99004745483398:a2=0.99007225036621",
-)
-"""BS.1770's two filters at 48 kHz: the head as a sphere, and a high-pass."""
+_SILENT = -70.0
+"""LUFS of what is too quiet to count."""
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """The loudness of a sound; `FLOOR` stands for silence.
-
-    Attributes:
-        seconds: Its length.
-        mean: Root of the mean square over both channels, in dBFS.
-        peak: The largest sample, in dBFS.
-        lufs: Integrated loudness; of less than 0.4 seconds the ungated one.
-    """
+    """The length of a sound in seconds, and its loudness in LUFS by ITU-R BS.1770, at least -70."""
 
     seconds: float
-    mean: float
-    peak: float
     lufs: float
 
 
-def audio_level(path: Path, *, start: float = 0.0, seconds: float | None = None) -> Level:
-    """Measures the sound of an audio file or a video, or `seconds` of it from `start` on, in stereo at 48 kHz."""
-    check_time("start", start)
-    check_time("seconds", seconds)
-    with Sound(recording(path, start)) as sound:
-        meter = _Meter()
-        remaining = math.inf if seconds is None else round(seconds * RATE)
-        while remaining > 0 and (piece := sound.read(int(min(remaining, PIECE)))).shape[1]:
-            meter.add(piece)
-            remaining -= piece.shape[1]
-    if not meter.samples:
-        raise MediaError(f"The file {path} has no sound after {start:g} s. What to do: check its length.")
-    return meter.level()
+def audio_level(path: Path) -> Level:
+    """Measures the sound of an audio file or a video, in stereo."""
+    graph, samples, lufs = Graph(), 0, _SILENT
+    entrance, whole = add_entrance(graph), graph.add("apad", f"whole_dur={_BLOCK}")
+    graph.link_nodes(entrance, whole, graph.add("ebur128", "metadata=1"), graph.add("abuffersink")).configure()
+    with Sound(recording(path)) as sound:
+        while (piece := sound.read(PIECE)).shape[1]:
+            entrance.push(frame_of(piece, samples))
+            samples += piece.shape[1]
+            lufs = _measured(graph, lufs)
+    if not samples:
+        raise MediaError(f"The file {path} has no sound in its track. What to do: create or download it again.")
+    entrance.push(None)
+    # The silence after a shorter sound lowers its mean.
+    missing = 10 * math.log10(max(1, _BLOCK * RATE / samples))
+    return Level(samples / RATE, _measured(graph, lufs) + missing)
 
 
-def decibels(power: float) -> float:
-    """Converts a mean square, with full scale at 1, to dB."""
-    return max(FLOOR, 10 * math.log10(power)) if power > 0 else FLOOR
-
-
-@dataclass(slots=True)
-class _Meter:
-    samples: int = 0
-    square: float = 0.0
-    peak: float = 0.0
-    _loudness: _LoudnessMeter = field(default_factory=lambda: _LoudnessMeter())
-
-    def add(self, piece: Samples) -> None:
-        self.samples += piece.shape[1]
-        self.square += float(np.sum(np.square(piece, dtype=np.float64)))
-        self.peak = max(self.peak, float(np.max(np.abs(piece))))
-        self._loudness.add(piece)
-
-    def level(self) -> Level:
-        mean = decibels(self.square / (2 * self.samples))
-        return Level(self.samples / RATE, mean, decibels(self.peak**2), self._loudness.lufs())
-
-
-class _LoudnessMeter:
-    """A meter of the K-weighted power per tenth of a second; an hour has 36 000 numbers."""
-
-    def __init__(self) -> None:
-        self._graph = _weighting()
-        self._at = 0
-        self._held = silence(0)
-        self._hops: list[float] = []
-
-    def add(self, piece: Samples) -> None:
-        self._graph.push(frame_of(piece, self._at))
-        self._at += piece.shape[1]
-        for weighted in pulled(self._graph):
-            self._held = np.concatenate([self._held, weighted], axis=1)
-        while self._held.shape[1] >= _HOP:
-            self._hops.append(_power(self._held[:, :_HOP]))
-            self._held = self._held[:, _HOP:]
-
-    def lufs(self) -> float:
-        hops = np.array(self._hops)
-        if len(hops) < _BLOCK_HOPS:
-            rest = [_power(self._held)] if self._held.shape[1] else []
-            return _loudness(np.array([*self._hops, *rest]))
-        blocks = np.convolve(hops, np.full(_BLOCK_HOPS, 1 / _BLOCK_HOPS), mode="valid")
-        weighted = _above(blocks, _ABSOLUTE_GATE)
-        return _loudness(_above(weighted, _loudness(weighted) + _RELATIVE_GATE))
-
-
-def _weighting() -> Graph:
-    graph = Graph()
-    source = add_entrance(graph)
-    filters = [graph.add("biquad", args) for args in _K_WEIGHTING]
-    graph.link_nodes(source, *filters, graph.add("abuffersink")).configure()
-    return graph
-
-
-def _power(samples: Samples) -> float:
-    """Returns the sum of the channels' mean squares, as BS.1770 defines it."""
-    return float(np.sum(np.mean(np.square(samples, dtype=np.float64), axis=1)))
-
-
-def _loudness(blocks: NDArray[np.float64]) -> float:
-    return max(FLOOR, _OFFSET + decibels(float(np.mean(blocks)))) if len(blocks) else FLOOR
-
-
-def _above(blocks: NDArray[np.float64], gate: float) -> NDArray[np.float64]:
-    return blocks[blocks > 10 ** ((gate - _OFFSET) / 10)]
+def _measured(graph: Graph, lufs: float) -> float:
+    """Returns the loudness of all that a graph has measured, by its last frame; `lufs` if there is no new one."""
+    for frame in _frames(graph):
+        lufs = max(_SILENT, float(frame.metadata.get("lavfi.r128.I", lufs)))
+    return lufs

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from statistics import median
+from typing import Literal, TypeAlias
 
 import av
 import numpy as np
@@ -18,36 +19,46 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.edit.output import image_format, write_image
-from rh_prefect.media.edit.video_reader import frames_of, opened, picture_of, reading
+from rh_prefect.media.edit.video_reader import check_time, frames_of, opened, picture_of, reading
 
 _BACKGROUND = (24, 24, 27)
 """What shows through a picture's transparent parts, and between pictures."""
 
-_MIDDLE, _LAST = Fraction(1, 2), Fraction(1)
 _SIDES = (512, 384, 256, 192, 128, 96, 64)
+_SHARES = {"first": Fraction(0), "middle": Fraction(1, 2), "last": Fraction(1)}
+_USUAL_RATE = 25
 _QUALITIES = (82, 65, 45)
 _TURNS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
 
 
-def last_frame(video: Path, to: Path) -> None:
-    """Saves the last frame of a video, from which the next clip can continue, as `.png` or `.jpg`."""
+At: TypeAlias = "float | Literal['first', 'middle', 'last']"
+"""Which frame of a video: that of a second, or of its beginning, middle or end."""
+
+
+def frame(video: Path, to: Path, *, at: At = "first") -> None:
+    """Saves a frame of a video as `.png` or `.jpg`; from the last one, the next clip can continue."""
     image_format(to)
-    write_image(_frame(video, _LAST), to)
+    write_image(_frame(video, at), to)
 
 
 def convert_image(source: Path, to: Path) -> None:
     """Saves a picture, upright, as `.png` or `.jpg`; a JPEG has a background in place of transparent parts."""
-    form = image_format(to)
-    with reading(source), Image.open(source) as image:
-        whole = in_eight_bits(ImageOps.exif_transpose(image))
-        keeps_alpha = form == "PNG" and whole.has_transparency_data
-        write_image(whole.convert("RGBA") if keeps_alpha else flat(whole), to)
+    write_image(image_for(source, to), to)
 
 
-def poster(video: Path, to: Path) -> None:
-    """Saves the middle frame of a video; arguments and errors as in `last_frame`."""
-    image_format(to)
-    write_image(_frame(video, _MIDDLE), to)
+def image_for(source: Path, to: Path) -> Image.Image:
+    """Returns a picture, upright, in a mode that the new file's format knows."""
+    form, image = image_format(to), open_image(source)
+    return image.convert("RGBA") if form == "PNG" and image.has_transparency_data else flat(image)
+
+
+def open_image(path: Path, *, side: int | None = None) -> Image.Image:
+    """Returns a picture, upright, with values of 8 bits; for a `side` in pixels, it may be decoded smaller."""
+    with reading(path), Image.open(path) as image:
+        if side is not None:
+            # JPEG can be decoded at an eighth of its size, with as little memory.
+            image.draft("RGB", (side, side))
+        return in_eight_bits(ImageOps.exif_transpose(image))
 
 
 def thumbnail(source: Path, *, max_bytes: int = 30_000, side: int = _SIDES[0]) -> bytes:
@@ -66,43 +77,56 @@ def thumbnail(source: Path, *, max_bytes: int = 30_000, side: int = _SIDES[0]) -
 def still(source: Path, *, side: int) -> Image.Image:
     """Returns a picture in RGB, upright, or a video's middle frame; a large picture may be decoded smaller."""
     try:
-        with reading(source), Image.open(source) as image:
-            # JPEG can be decoded at an eighth of its size, with as little memory.
-            image.draft("RGB", (side, side))
-            return flat(in_eight_bits(ImageOps.exif_transpose(image)))
+        return flat(open_image(source, side=side))
     except MediaError as error:
         if isinstance(error.__cause__, UnidentifiedImageError):
-            return _frame(source, _MIDDLE)
+            return _frame(source, "middle")
         raise
 
 
-def _frame(video: Path, share: Fraction) -> Image.Image:
-    """Returns the frame at a share of a video; jumps to a key frame, or else decodes from the start."""
-    image = _look(video, share, jump=True) or _look(video, share, jump=False)
+def _frame(video: Path, at: At) -> Image.Image:
+    """Returns a frame of a video; jumps to a key frame before it, or else decodes from the start."""
+    if isinstance(at, int | float):
+        check_time("at", at)
+    image = _look(video, at, jump=True) or _look(video, at, jump=False)
     if image is None:
         raise MediaError(f"The video {video} has no frames. What to do: create or download it again.")
     return image
 
 
-def _look(video: Path, share: Fraction, *, jump: bool) -> Image.Image | None:
+def _look(video: Path, at: At, *, jump: bool) -> Image.Image | None:
     with opened(video) as file:
         stream = picture_of(file, video)
-        target = _time_at(file, stream, share)
+        target = _time_at(file, stream, at)
         if jump and not _jumped(file, stream, target):
             return None
-        found = None
-        for found in frames_of(file, stream, video):
-            if share != _LAST and (found.pts or 0) >= target:
+        shown: av.VideoFrame | None = None
+        for one in frames_of(file, stream, video):
+            if at != "last" and (one.pts or 0) > target:
+                if shown is None and jump:
+                    return None  # the key frame comes after it
+                shown = shown or one
                 break
-        return frame_image(found, stream) if found is not None else None
+            shown = one
+        else:
+            if isinstance(at, int | float) and shown is not None and _end_of(shown, stream) <= target:
+                raise MediaError(f"The video {video} has no frame at {at:g} s. What to do: give an earlier time.")
+        return frame_image(shown, stream) if shown is not None else None
 
 
-def _time_at(file: InputContainer, stream: VideoStream, share: Fraction) -> int:
-    """Returns the time of a share of a stream, in units of its time base."""
-    length = Fraction(stream.duration or 0)
-    if not length and file.duration and stream.time_base:
-        length = Fraction(file.duration, av.time_base) / stream.time_base
-    return (stream.start_time or 0) + int(length * share)
+def _time_at(file: InputContainer, stream: VideoStream, at: At) -> int:
+    """Returns the time of a frame, in units of the stream's time base."""
+    clock, start = Fraction(stream.time_base or 1), stream.start_time or 0
+    if isinstance(at, int | float):
+        return start + int(Fraction(at).limit_denominator(100_000) / clock)
+    length = Fraction(stream.duration or 0) or Fraction(file.duration or 0, av.time_base) / clock
+    return start + int(length * _SHARES[at])
+
+
+def _end_of(frame: av.VideoFrame, stream: VideoStream) -> Fraction:
+    """Returns when a video's last frame ends: it is shown for as long as the others."""
+    length = 1 / (Fraction(stream.time_base or 1) * (stream.average_rate or _USUAL_RATE))
+    return (frame.pts or 0) + length
 
 
 def _jumped(file: InputContainer, stream: VideoStream, target: int) -> bool:

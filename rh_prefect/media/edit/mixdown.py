@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
-from av.container import OutputContainer
 from av.filter import Graph
+from av.filter.context import FilterContext
 
 from rh_prefect.errors import InputError
 from rh_prefect.media.edit.audio_samples import (
@@ -18,7 +17,6 @@ from rh_prefect.media.edit.audio_samples import (
     RATE,
     Level,
     Line,
-    Pieces,
     Samples,
     Sound,
     add_entrance,
@@ -29,7 +27,7 @@ from rh_prefect.media.edit.audio_samples import (
     pulled,
     spoken,
 )
-from rh_prefect.media.edit.output import Track, create_mp4, product
+from rh_prefect.media.edit.output import Track, create_file, product
 
 LOUDNESS = -16.0
 """LUFS that a finished track is near: what video sites and podcasts ask for."""
@@ -66,7 +64,7 @@ def mix(
     music_level: float | None = None,
     loudness: float = LOUDNESS,
 ) -> float:
-    """Makes one sound track of speech and music.
+    """Makes one sound track of speech and music, and returns its seconds.
 
     Every line gets the same loudness; the music is at full level without speech, is lowered under
     each line, is repeated if it is too short, and fades out at the end. A limiter keeps the peaks below full scale.
@@ -80,14 +78,10 @@ def mix(
             without speech, the length of the music.
         music_level: LUFS of the music without speech; None: somewhat below the speech.
         loudness: LUFS of each line, or of the music without speech.
-
-    Returns:
-        The length of the track in seconds.
     """
-    _check_format(to)
     lines = [(0.0, speech)] if isinstance(speech, Path) else list(speech or ())
-    score = _score(lines, music, seconds, music_level, loudness)
     with create_track(to) as track:
+        score = _score(lines, music, seconds, music_level, loudness)
         for piece in _mixed(score):
             track.write(piece)
     return score.samples / RATE
@@ -96,23 +90,13 @@ def mix(
 @contextmanager
 def create_track(to: Path) -> Iterator[Track]:
     """Opens a `.wav` (16 bit PCM) or `.m4a` (AAC) for writing; it appears under its name only when complete."""
-    _check_format(to)
-    with product(to) as part, _FORMATS[to.suffix.lower()](part) as file:
-        track = Track(file, "pcm_s16le" if to.suffix.lower() == ".wav" else "aac")
+    end = to.suffix.lower()
+    if end not in (".wav", ".m4a"):
+        raise InputError(f"A sound track {to.name} cannot be made. What to do: use a name that ends in .wav or .m4a.")
+    with product(to) as part, create_file(part, "wav" if end == ".wav" else "mp4") as file:
+        track = Track(file, "pcm_s16le" if end == ".wav" else "aac")
         yield track
         track.finish()
-
-
-def _check_format(to: Path) -> None:
-    if to.suffix.lower() not in _FORMATS:
-        raise InputError(f"A sound track {to.name} cannot be made. What to do: use a name that ends in .wav or .m4a.")
-
-
-def _create_wav(part: Path) -> OutputContainer:
-    return av.open(str(part.absolute()), "w", format="wav")
-
-
-_FORMATS = {".wav": _create_wav, ".m4a": create_mp4}
 
 
 def _score(
@@ -154,47 +138,34 @@ def _gain(lufs: float, target: float) -> float:
 
 
 def _mixed(score: _Score) -> Iterator[Samples]:
-    mixer = _Mixer(score)
+    """Yields the samples of a mix; its filters hold some of them back until the end."""
+    graph = Graph()
+    entrances = add_entrance(graph), add_entrance(graph)
+    _connect(graph, *entrances, score)
     bed = looped(score.music) if score.music is not None else endless_silence()
     with Sound(spoken(score.lines)) as speech, Sound(bed) as music:
         for at in range(0, score.samples, PIECE):
-            length = min(PIECE, score.samples - at)
-            yield from mixer.mix(speech.read(length), music.read(length))
-    yield from mixer.rest()
+            for entrance, sound in zip(entrances, (speech, music)):
+                entrance.push(frame_of(sound.read(min(PIECE, score.samples - at)), at))
+            yield from pulled(graph)
+    for entrance in entrances:
+        entrance.push(None)
+    yield from pulled(graph)
 
 
-class _Mixer:
-    """Mixes a score: speech goes to the mix and controls the compressor that lowers the music."""
-
-    def __init__(self, score: _Score) -> None:
-        self._graph = graph = Graph()
-        self._speech, self._music = add_entrance(graph), add_entrance(graph)
-        self._at = 0
-        split, duck = graph.add("asplit"), graph.add("sidechaincompress", _DUCK)
-        volume = graph.add("volume", f"{score.music_gain:.6f}")
-        total = graph.add("amix", "inputs=2:normalize=0")
-        graph.link_nodes(self._music, volume, graph.add("afade", _fade_out(score.samples, _FADE)), duck)
-        self._speech.link_to(split)
-        split.link_to(total, 0, 0)
-        split.link_to(duck, 1, 1)
-        duck.link_to(total, 0, 1)
-        form = graph.add("aformat", f"sample_fmts=fltp:sample_rates={RATE}:channel_layouts=stereo")
-        end = graph.add("afade", _fade_out(score.samples, _FADE_OF_ALL))
-        graph.link_nodes(total, graph.add("alimiter", _LIMIT), end, form, graph.add("abuffersink"))
-        graph.configure()
-
-    def mix(self, speech: Samples, music: Samples) -> Pieces:
-        """Mixes the next pieces of both sounds and returns finished samples; the filters have a delay."""
-        self._speech.push(frame_of(speech, self._at))
-        self._music.push(frame_of(music, self._at))
-        self._at += speech.shape[1]
-        return pulled(self._graph)
-
-    def rest(self) -> Pieces:
-        """Returns the samples that are still buffered in the filters."""
-        self._speech.push(None)
-        self._music.push(None)
-        return pulled(self._graph)
+def _connect(graph: Graph, speech: FilterContext, music: FilterContext, score: _Score) -> None:
+    """Adds the filters of a mix: speech goes into it, and controls the compressor that lowers the music."""
+    split, duck = graph.add("asplit"), graph.add("sidechaincompress", _DUCK)
+    volume = graph.add("volume", f"{score.music_gain:.6f}")
+    total = graph.add("amix", "inputs=2:normalize=0")
+    graph.link_nodes(music, volume, graph.add("afade", _fade_out(score.samples, _FADE)), duck)
+    speech.link_to(split)
+    split.link_to(total, 0, 0)
+    split.link_to(duck, 1, 1)
+    duck.link_to(total, 0, 1)
+    form = graph.add("aformat", f"sample_fmts=fltp:sample_rates={RATE}:channel_layouts=stereo")
+    end = graph.add("afade", _fade_out(score.samples, _FADE_OF_ALL))
+    graph.link_nodes(total, graph.add("alimiter", _LIMIT), end, form, graph.add("abuffersink")).configure()
 
 
 def _fade_out(samples: int, seconds: float) -> str:

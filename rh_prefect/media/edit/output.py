@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
@@ -16,7 +17,7 @@ from PIL import Image
 from rh_prefect.errors import InputError, StoreError
 from rh_prefect.local_files import atomic_path
 from rh_prefect.media.edit.audio_samples import RATE, Samples, Sound, exactly, frame_of
-from rh_prefect.media.edit.video_reader import Canvas
+from rh_prefect.media.edit.video_reader import Shape
 
 _IMAGES: dict[str, Literal["PNG", "JPEG"]] = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
@@ -34,9 +35,9 @@ def product(to: Path) -> Iterator[Path]:
         ) from error
 
 
-def create_mp4(part: Path) -> OutputContainer:
-    """Opens an MP4 for writing whose index will be at the front, so that it plays while it is still loading."""
-    return av.open(str(part.absolute()), "w", format="mp4", options={"movflags": "+faststart"})
+def create_file(part: Path, form: Literal["mp4", "wav"] = "mp4") -> OutputContainer:
+    """Opens a file for writing; the index of an MP4 is at the front, so that it plays while it is still loading."""
+    return av.open(str(part.absolute()), "w", format=form, options={"movflags": "+faststart"} if form == "mp4" else {})
 
 
 def write_image(image: Image.Image, to: Path, *, quality: int = 92) -> None:
@@ -68,7 +69,7 @@ _CODERS: dict[str, dict[str, str]] = {"aac": {"aac_coder": "fast"}, "pcm_s16le":
 class Picture:
     """An H.264 stream; add it to a file before anything is written there."""
 
-    def __init__(self, file: OutputContainer, canvas: Canvas) -> None:
+    def __init__(self, file: OutputContainer, canvas: Shape) -> None:
         self._file, self._rate = file, canvas.rate
         self._stream = file.add_stream("libx264", rate=canvas.rate, options=dict(_QUALITY))
         self._stream.width, self._stream.height, self._stream.pix_fmt = canvas.width, canvas.height, "yuv420p"
@@ -118,9 +119,27 @@ class Track:
         self._file.mux(self._stream.encode(None))
 
 
-def write_frames(picture: Picture, track: Track | None, frames: Iterable[av.VideoFrame], sound: Sound) -> None:
-    """Writes frames, and for each of them the sound up to its end, so that little is held in memory."""
-    for frame in frames:
-        picture.write(frame)
-        if track is not None:
-            track.reach(picture.seconds, sound)
+@dataclass(frozen=True, slots=True)
+class Film:
+    """A video that is being written, with or without a sound track."""
+
+    picture: Picture
+    track: Track | None
+
+    def write(self, frames: Iterable[av.VideoFrame], sound: Sound) -> None:
+        """Adds frames, and for each of them the sound up to its end, so that little is held in memory."""
+        for frame in frames:
+            self.picture.write(frame)
+            if self.track is not None:
+                self.track.reach(self.picture.seconds, sound)
+
+
+@contextmanager
+def create_film(to: Path, canvas: Shape) -> Iterator[Film]:
+    """Opens an MP4 for writing; it appears under its name only when complete."""
+    with product(to) as part, create_file(part) as file:
+        film = Film(Picture(file, canvas), Track(file) if canvas.has_audio else None)
+        yield film
+        film.picture.finish()
+        if film.track is not None:
+            film.track.finish()

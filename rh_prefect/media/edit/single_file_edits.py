@@ -17,35 +17,22 @@ from PIL import Image, ImageOps
 
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.edit.audio_samples import RATE, Sound, endless_silence, recording, sound_with_picture
-from rh_prefect.media.edit.frames_and_thumbnails import flat, frame_image, in_eight_bits, last_frame
+from rh_prefect.media.edit.frames_and_thumbnails import flat, image_for, open_image
 from rh_prefect.media.edit.mixdown import create_track, mix
-from rh_prefect.media.edit.output import (
-    BT709,
-    VIDEO_RANGE,
-    Picture,
-    Track,
-    create_mp4,
-    image_format,
-    product,
-    write_frames,
-    write_image,
-)
-from rh_prefect.media.edit.time_checks import check_time
+from rh_prefect.media.edit.output import BT709, VIDEO_RANGE, create_film, write_image
 from rh_prefect.media.edit.video_reader import (
-    FASTEST,
-    Canvas,
     Fit,
+    Shape,
+    check_time,
     even,
     fitted,
-    frames_of,
     opened,
-    picture_of,
     pulled_frames,
     reading,
     shape_of,
 )
 from rh_prefect.media.media import Kind
-from rh_prefect.media.probe import file_type
+from rh_prefect.media.probe import file_type, pictures_of
 
 Corner: TypeAlias = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
 Zoom: TypeAlias = Literal["none", "in", "out"]
@@ -63,9 +50,9 @@ def resize(source: Path, to: Path, *, width: int, height: int, fit: Fit = "cover
     `fit` fills the size and crops (`cover`), adds bars (`contain`) or distorts (`stretch`). Returns a video's seconds.
     """
     if _kind_of(source) == "image":
-        write_image(_fitted_image(_image_of(source, to), width, height, fit), to)
+        write_image(_fitted_image(image_for(source, to), width, height, fit), to)
         return None
-    canvas = _canvas_of(source, width, height)
+    canvas = Shape.around([shape_of(source)], width, height)
     return _write_film(to, canvas, fitted(source, canvas, fit), source)
 
 
@@ -100,25 +87,14 @@ def watermark(
     `size` is the logo's width as a share of the file's; `opacity` is from 0, not to be seen, to 1.
     """
     if _kind_of(source) == "image":
-        image = _image_of(source, to).convert("RGBA")
+        image = image_for(source, to).convert("RGBA")
         mark = _logo(logo, image.size, size, opacity)
         image.alpha_composite(mark, _corner(corner, image.size, mark.size))
         write_image(image if to.suffix.lower() == ".png" else flat(image), to)
         return None
-    canvas = _canvas_of(source)
+    canvas = Shape.around([shape_of(source)])
     mark = _logo(logo, (canvas.width, canvas.height), size, opacity)
     return _write_film(to, canvas, _overlaid(fitted(source, canvas), canvas, mark, corner), source)
-
-
-def frame(video: Path, to: Path, *, at: float | Literal["first", "last"] = "first") -> None:
-    """Saves the frame of a video at a second, or its first or last one, as `.png` or `.jpg`."""
-    image_format(to)
-    if at == "last":
-        last_frame(video, to)
-        return
-    second = 0.0 if at == "first" else float(at)
-    check_time("at", second)
-    write_image(_frame_at(video, second), to)
 
 
 def still_clip(
@@ -129,18 +105,17 @@ def still_clip(
     A width or a height that is not given follows from the other one, or is the picture's.
     """
     check_time("seconds", seconds)
-    picture = flat(_open_image(image))
+    picture = flat(open_image(image))
     wide, high = _size_of(picture, width, height)
-    canvas = Canvas(even(wide), even(high), _STILL_RATE, tagged=True)
+    canvas = Shape(even(wide), even(high), _STILL_RATE, tagged=True, has_audio=False)
     picture = _fitted_image(picture, canvas.width, canvas.height, "cover")
     count = max(1, round(seconds * _STILL_RATE))
-    with product(to) as part, create_mp4(part) as file:
-        film = Picture(file, canvas)
-        for number in range(count):
-            shown = av.VideoFrame.from_image(_zoomed(picture, zoom, number / max(1, count - 1)))  # type: ignore[no-untyped-call]
-            film.write(shown.reformat(format="yuv420p", dst_colorspace=BT709, dst_color_range=VIDEO_RANGE))
-        film.finish()
-        return film.seconds
+    shown = (_zoomed(picture, zoom, number / max(1, count - 1)) for number in range(count))
+    frames = map(av.VideoFrame.from_image, shown)
+    with create_film(to, canvas) as film:
+        for one in frames:
+            film.picture.write(one.reformat(format="yuv420p", dst_colorspace=BT709, dst_color_range=VIDEO_RANGE))
+    return film.picture.seconds
 
 
 def extract_audio(source: Path, to: Path, *, loudness: float | None = None) -> float:
@@ -172,9 +147,9 @@ def has_sound(video: Path) -> bool:
 
 
 def has_picture(path: Path) -> bool:
-    """Returns whether a video or sound has a picture track; a cover picture does not count."""
+    """Returns whether a video or sound has a picture track."""
     with opened(path) as file:
-        return any(not one.disposition & av.stream.Disposition.attached_pic for one in file.streams.video)
+        return bool(pictures_of(file))
 
 
 def _kind_of(path: Path) -> Kind:
@@ -182,30 +157,18 @@ def _kind_of(path: Path) -> Kind:
         return file_type(path).kind
 
 
-def _canvas_of(video: Path, width: int | None = None, height: int | None = None) -> Canvas:
-    shape = shape_of(video)
-    return Canvas(even(width or shape.width), even(height or shape.height), min(FASTEST, shape.rate), shape.tagged)
-
-
-def _canvas_to_cut(video: Path) -> Canvas:
+def _canvas_to_cut(video: Path) -> Shape:
     """Returns a video's canvas; a slow video shows each frame several times, since a cut has only whole frames."""
-    canvas = _canvas_of(video)
+    canvas = Shape.around([shape_of(video)])
     return replace(canvas, rate=canvas.rate * max(1, math.ceil(_LEAST_RATE / canvas.rate)))
 
 
-def _write_film(
-    to: Path, canvas: Canvas, frames: Iterable[av.VideoFrame], source: Path, *, start: float = 0.0
-) -> float:
+def _write_film(to: Path, canvas: Shape, frames: Iterable[av.VideoFrame], source: Path, *, start: float = 0.0) -> float:
     """Writes frames with the source's sound from `start` seconds on."""
-    has_audio = shape_of(source).has_audio
-    pieces = sound_with_picture(source, start) if has_audio else endless_silence()
-    with Sound(pieces) as sound, product(to) as part, create_mp4(part) as file:
-        picture, track = Picture(file, canvas), Track(file) if has_audio else None
-        write_frames(picture, track, frames, sound)
-        picture.finish()
-        if track is not None:
-            track.finish()
-        return picture.seconds
+    pieces = sound_with_picture(source, start) if canvas.has_audio else endless_silence()
+    with Sound(pieces) as sound, create_film(to, canvas) as film:
+        film.write(frames, sound)
+    return film.picture.seconds
 
 
 def _write_sound(to: Path, sound: Sound, samples: int | None, source: Path, start: float) -> float:
@@ -226,37 +189,6 @@ def _too_short(source: Path, start: float) -> MediaError:
     return MediaError(f"The file {source} ends before {start:g} s. What to do: give an earlier start.")
 
 
-def _frame_at(video: Path, seconds: float) -> Image.Image:
-    with opened(video) as file:
-        stream = picture_of(file, video)
-        clock = Fraction(stream.time_base or 1)
-        target = (stream.start_time or 0) + int(Fraction(seconds).limit_denominator(100_000) / clock)
-        shown: av.VideoFrame | None = None
-        for one in frames_of(file, stream, video):
-            if shown is not None and (one.pts or 0) > target:
-                break
-            shown = one
-        else:
-            # The last frame is shown for as long as the others.
-            length = 1 / (clock * (stream.average_rate or _STILL_RATE))
-            if shown is None or (shown.pts or 0) + length <= target:
-                raise MediaError(f"The video {video} has no frame at {seconds:g} s. What to do: give an earlier time.")
-        return frame_image(shown, stream)
-
-
-def _open_image(path: Path) -> Image.Image:
-    with reading(path), Image.open(path) as image:
-        return in_eight_bits(ImageOps.exif_transpose(image))
-
-
-def _image_of(path: Path, to: Path) -> Image.Image:
-    """Opens a picture and converts it to a mode that the new file's format supports."""
-    form, image = image_format(to), _open_image(path)
-    if form == "JPEG":
-        return flat(image)
-    return image.convert("RGBA") if image.has_transparency_data else image.convert("RGB")
-
-
 def _fitted_image(image: Image.Image, width: int, height: int, fit: Fit) -> Image.Image:
     match fit:
         case "cover":
@@ -270,7 +202,7 @@ def _fitted_image(image: Image.Image, width: int, height: int, fit: Fit) -> Imag
 
 def _logo(path: Path, size: tuple[int, int], share: float, opacity: float) -> Image.Image:
     """Returns the logo at its size: a share of the width, and never higher than the file."""
-    logo = _open_image(path).convert("RGBA")
+    logo = open_image(path).convert("RGBA")
     scale = min(share * size[0] / logo.width, size[1] * (1 - 2 * _MARGIN) / logo.height)
     logo = logo.resize((max(1, round(logo.width * scale)), max(1, round(logo.height * scale))))
     logo.putalpha(logo.getchannel("A").point([round(value * opacity) for value in range(256)]))
@@ -285,7 +217,7 @@ def _corner(corner: Corner, size: tuple[int, int], logo: tuple[int, int]) -> tup
 
 
 def _overlaid(
-    frames: Iterable[av.VideoFrame], canvas: Canvas, logo: Image.Image, corner: Corner
+    frames: Iterable[av.VideoFrame], canvas: Shape, logo: Image.Image, corner: Corner
 ) -> Iterator[av.VideoFrame]:
     """Lays a logo over each frame."""
     left, top = _corner(corner, (canvas.width, canvas.height), logo.size)

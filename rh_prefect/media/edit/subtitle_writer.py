@@ -10,7 +10,7 @@ from itertools import accumulate, pairwise, zip_longest
 from typing import Literal
 
 from rh_prefect.errors import InputError
-from rh_prefect.media.edit.time_checks import check_time
+from rh_prefect.media.edit.video_reader import check_time
 
 _SENTENCE = re.compile(r".+?(?:[.!?…]+[\"'”’)]*(?=\s|$)|[。！？]+[」』”’）]*|$)", re.DOTALL)
 _READ = 15.0

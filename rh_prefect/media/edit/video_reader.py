@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ from av.filter import Graph
 from av.video.stream import VideoStream
 from PIL import Image
 
-from rh_prefect.errors import MediaError
+from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.file_types import missing_bytes
-from rh_prefect.media.probe import file_type
+from rh_prefect.media.probe import file_type, pictures_of
 
 FASTEST = Fraction(60)
 """Frames a second beyond which a joined film does not go."""
@@ -32,6 +33,12 @@ _UNTAGGED = 2
 
 # The filters that put a frame upright, by its rotation.
 _TURNS = {90: ["transpose=cclock"], 180: ["hflip", "vflip"], 270: ["transpose=clock"]}
+
+
+def check_time(name: str, seconds: float | None) -> None:
+    """Raises an `InputError` for a time that is negative, infinite or no number; None is no time."""
+    if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
+        raise InputError(f"`{name}` must be 0 or more seconds, not {seconds:g}. What to do: pass another time.")
 
 
 @contextmanager
@@ -64,13 +71,12 @@ def opened(path: Path) -> Iterator[InputContainer]:
 
 
 def picture_of(file: InputContainer, path: Path) -> VideoStream:
-    """Returns the video stream of a file; a cover picture does not count."""
+    """Returns the first video stream of a file."""
     if file.format.name == "image2" or file.format.name.endswith("_pipe"):
         raise MediaError(f"The file {path} is a still picture. What to do: give a video.")
-    for stream in file.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
-            stream.thread_type = "AUTO"
-            return stream
+    for stream in pictures_of(file):
+        stream.thread_type = "AUTO"
+        return stream
     raise MediaError(f"The file {path} has no picture. What to do: give a video.")
 
 
@@ -82,13 +88,35 @@ def frames_of(file: InputContainer, stream: VideoStream, path: Path) -> Iterator
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A video as it is shown, upright with square pixels; `tagged` if the file says which colour matrix it uses."""
+    """A video as it is shown: its size upright with square pixels, and frames a second; and that of a film.
+
+    A `tagged` film says that its colours are BT.709; else they are those of the clips, and it says nothing, as they do.
+    """
 
     width: int
     height: int
     rate: Fraction
     tagged: bool
     has_audio: bool
+
+    @classmethod
+    def around(cls, shapes: Sequence[Shape], width: int | None = None, height: int | None = None) -> Shape:
+        """Returns the shape of a film of clips: the highest frame rate, and the largest size unless one is given."""
+        largest = max(shapes, key=lambda shape: shape.width * shape.height)
+        rate = min(FASTEST, max(shape.rate for shape in shapes))
+        tagged, has_audio = any(shape.tagged for shape in shapes), any(shape.has_audio for shape in shapes)
+        return cls(even(width or largest.width), even(height or largest.height), rate, tagged, has_audio)
+
+    def size_for(self, width: int, height: int, fit: Fit) -> tuple[int, int]:
+        """The size that a picture gets before bars are added to it or it is cropped."""
+        if fit == "stretch":
+            return self.width, self.height
+        scales = Fraction(self.width, width), Fraction(self.height, height)
+        if fit == "contain":
+            scale = min(scales)
+            return min(self.width, even(width * scale)), min(self.height, even(height * scale))
+        scale = max(scales)
+        return max(self.width, even(width * scale)), max(self.height, even(height * scale))
 
 
 def shape_of(path: Path) -> Shape:
@@ -109,44 +137,7 @@ def shown_size(frame: av.VideoFrame, stream: VideoStream) -> tuple[int, int]:
     return (height, width) if frame.rotation % 180 else (width, height)
 
 
-@dataclass(frozen=True, slots=True)
-class Canvas:
-    """The size and frame rate that every clip of a film is fitted to.
-
-    Attributes:
-        width: Pixels, even.
-        height: Pixels, even.
-        rate: Frames a second.
-        tagged: Whether the film says that its colours are BT.709; else they are those of the clips, and it says
-            nothing, as they do.
-    """
-
-    width: int
-    height: int
-    rate: Fraction
-    tagged: bool
-
-    @classmethod
-    def around(cls, shapes: Sequence[Shape]) -> Canvas:
-        """Returns the canvas for clips: the size of the largest clip and the highest frame rate."""
-        largest = max(shapes, key=lambda shape: shape.width * shape.height)
-        rate = min(FASTEST, max(shape.rate for shape in shapes))
-        tagged = any(shape.tagged for shape in shapes)
-        return cls(even(largest.width), even(largest.height), rate, tagged)
-
-    def size_for(self, width: int, height: int, fit: Fit) -> tuple[int, int]:
-        """The size that a picture gets before bars are added to it or it is cropped."""
-        if fit == "stretch":
-            return self.width, self.height
-        scales = Fraction(self.width, width), Fraction(self.height, height)
-        if fit == "contain":
-            scale = min(scales)
-            return min(self.width, even(width * scale)), min(self.height, even(height * scale))
-        scale = max(scales)
-        return max(self.width, even(width * scale)), max(self.height, even(height * scale))
-
-
-def fitted(path: Path, canvas: Canvas, fit: Fit = "contain") -> Iterator[av.VideoFrame]:
+def fitted(path: Path, canvas: Shape, fit: Fit = "contain") -> Iterator[av.VideoFrame]:
     """Decodes a video, upright, in the canvas's size and rate; the frames are yuv420p, their times mean nothing."""
     with opened(path) as file:
         stream = picture_of(file, path)
@@ -160,7 +151,7 @@ def fitted(path: Path, canvas: Canvas, fit: Fit = "contain") -> Iterator[av.Vide
             yield from pulled_frames(graph)
 
 
-def _fitting(frame: av.VideoFrame, stream: VideoStream, canvas: Canvas, fit: Fit) -> Graph:
+def _fitting(frame: av.VideoFrame, stream: VideoStream, canvas: Shape, fit: Fit) -> Graph:
     width, height = canvas.size_for(*shown_size(frame, stream), fit)
     matrix = ":out_color_matrix=bt709" if canvas.tagged else ""
     steps = [

@@ -22,11 +22,11 @@ from rh_prefect.pipelines.plan.step_drafts import (
     plain,
     without_places,
 )
-from rh_prefect.pipelines.plan.subtitle_time_check import equal_times
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
     File,
     Frame,
+    Group,
     Items,
     Span,
     Unknown,
@@ -34,19 +34,12 @@ from rh_prefect.pipelines.planning_values import (
     exactly,
     number_of,
 )
+from rh_prefect.pipelines.references import Names, references_in
 from rh_prefect.pipelines.types import Type
 
 
 def draft_edit(step: Step, at: Path, path: str, frame: Frame, failed: Collection[str] = ()) -> Draft:
-    """Makes the recipe of an edit.
-
-    Args:
-        step: Its declaration.
-        at: Its path in the file.
-        path: Its name with the groups around it.
-        frame: The item.
-        failed: Steps that this run cannot make; see `Choices`.
-    """
+    """Makes the recipe of an edit of one item; `failed` are steps that this run cannot make, see `Choices`."""
     edit = EDITS[str(step.edit)]
     instance = Instance(path, frame.id, step, at, model=edit.name, is_sure=frame.is_sure)
     lists = _without_failed(
@@ -159,6 +152,50 @@ def _unequal_lists(edit: Edit, lists: Mapping[str, Any], values: Mapping[str, An
         return ""
     items, times = (len(value or ()) for _, value in pair)
     return "" if items == times else f"at takes one time for each of {first}: {first} has {items}, and at has {times}"
+
+
+def equal_times(step: Step, frame: Frame, values: Mapping[str, Any]) -> str:
+    """Describes two texts that begin in the same millisecond; empty where there are none.
+
+    Only times that a person gave count: such a person can correct them. Times that a step has made are known after
+    something was paid, and the texts then share the time.
+    """
+    times, texts = values.get("at"), values.get("text")
+    if not isinstance(times, list) or not isinstance(texts, list) or len(times) != len(texts):
+        return ""
+    if not _are_inputs(step.with_["at"], frame):
+        return ""
+    seen: dict[int, Any] = {}
+    for time, text in zip(times, texts):
+        if not isinstance(time, int | float) or (isinstance(text, str) and not text.strip()):
+            continue
+        milli = round(time * 1000)  # as it is written
+        if milli in seen:
+            return f"two texts begin at {milli / 1000:g} s{_named(seen[milli], text)}; give each text its own time"
+        seen[milli] = text
+    return ""
+
+
+def _named(*texts: Any) -> str:
+    known = [repr(text[:40]) for text in texts if isinstance(text, str)]
+    return f", {' and '.join(known)}" if len(known) == len(texts) else ""
+
+
+def _are_inputs(written: Any, frame: Frame) -> bool:
+    """Returns whether a value comes from the file, its parameters or a table's rows, and not from a step."""
+    names = [names for _, reference in references_in(written) for names in reference.options]
+    return all(_is_input(one, frame) for one in names)
+
+
+def _is_input(names: Names, frame: Frame) -> bool:
+    value = frame.find(names[0])
+    if isinstance(value, Group):
+        return names[1:2] == ("item",) and all(_is_row(one.names.get("item")) for one in value.frames)
+    return names[0] == "params" or _is_row(value)
+
+
+def _is_row(value: Any) -> bool:
+    return isinstance(value, dict) and "\0row" in value
 
 
 def _edit_seconds(edit: Edit, lists: Mapping[str, Any], values: Mapping[str, Any]) -> Span | None:

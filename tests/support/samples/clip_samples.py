@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import av
@@ -15,7 +16,7 @@ import numpy as np
 from av.stream import Stream
 from PIL import Image
 
-from rh_prefect.media.edit.audio_samples import RATE, Sound, recording
+from rh_prefect.media.edit.audio_samples import RATE, Sound, audio_level, recording
 
 Colour = tuple[int, int, int]
 T = TypeVar("T")
@@ -83,6 +84,18 @@ def heard(path: Path) -> np.ndarray:
     """All of a file's sound, shape (2, samples)."""
     with Sound(recording(path)) as sound:
         return sound.read(sys.maxsize)
+
+
+def peak(path: Path) -> float:
+    """The largest sample of a file's sound, in dB below full scale."""
+    return float(20 * np.log10(np.abs(heard(path)).max() + 1e-9))
+
+
+def loudness(path: Path, *, start: float, seconds: float) -> float:
+    """How loud a stretch of a file is, in LUFS."""
+    with TemporaryDirectory() as folder:
+        stretch = heard(path)[0, round(start * RATE) : round((start + seconds) * RATE)]
+        return audio_level(sound(Path(folder) / "stretch.wav", stretch)).lufs
 
 
 def strength(samples: np.ndarray, hz: float, start: float, seconds: float) -> float:
