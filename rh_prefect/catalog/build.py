@@ -1,9 +1,8 @@
-"""Generates the catalogue's data file from a registry file, then the stubs and the counts in the docs.
+"""Writes the stubs and the count in the docs from the catalogue's data file, and takes newer data into it.
 
-python -m rh_prefect.catalog.build SOURCE           rewrites the data file, the stubs and the count
-python -m rh_prefect.catalog.build                  rewrites the stubs and the count
-python -m rh_prefect.catalog.build --check          fails if the stubs or the count do not match the data file
-python -m rh_prefect.catalog.build --check SOURCE   ... or the data file does not match the source
+python -m rh_prefect.catalog.build           writes the data file in order, the stubs and the count
+python -m rh_prefect.catalog.build SOURCE    takes another data file, such as a user's, into the package's before
+python -m rh_prefect.catalog.build --check   fails if one of these files does not match the data
 """
 
 from __future__ import annotations
@@ -13,17 +12,16 @@ import json
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import unified_diff
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rh_prefect.catalog.data_file import decoded, dumps, slim
+from rh_prefect.catalog.data_file import dumps, read
 from rh_prefect.catalog.descriptions import limits, summary
 from rh_prefect.catalog.frozen_forms import keep_models
 from rh_prefect.catalog.model import Model, Param
-from rh_prefect.catalog.refresh import changes
 from rh_prefect.catalog.registry import SLIM_FILE
 from rh_prefect.errors import InputError
 
@@ -188,13 +186,9 @@ def _literal(value: object) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str | list) else repr(value)
 
 
-STUB_FILE = SLIM_FILE.parent.parent / "models.pyi"
-TASKS_FILE = SLIM_FILE.parent.parent / "tasks" / "endpoints.pyi"
-PAGE_FILE = SLIM_FILE.parents[2] / "docs" / "models.md"
-"""The one place that says how many models there are, in the line after its mark; a wheel does not hold it."""
-
+ROOT = SLIM_FILE.parents[2]
 _MARK = "<!-- Written by `python -m rh_prefect.catalog.build`. -->"
-_Renderer = Callable[[Iterable[Model]], str]
+"""Stands in the docs before the one line that says how many models there are."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -202,46 +196,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m rh_prefect.catalog.build", description=(__doc__ or "").partition("\n")[0]
     )
-    parser.add_argument("source", nargs="?", type=Path, help="a registry file in this package's own format")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a file is out of date")
-    parser.add_argument("--stub", type=Path, default=STUB_FILE, help=argparse.SUPPRESS)
-    parser.add_argument("--tasks", type=Path, default=TASKS_FILE, help=argparse.SUPPRESS)
-    parser.add_argument("--page", type=Path, default=PAGE_FILE, help=argparse.SUPPRESS)
-    parser.add_argument("--slim", type=Path, default=SLIM_FILE, help=argparse.SUPPRESS)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("source", nargs="?", type=Path, help="a data file of models, as `models refresh` writes it")
+    what.add_argument("--check", action="store_true", help="write nothing; exit 1 where a file is out of date")
+    parser.add_argument("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    slim_file = options.root / SLIM_FILE.relative_to(ROOT)
     try:
-        stubs: dict[_Renderer, Path] = {render: options.stub, render_tasks: options.tasks}
-        return _run(options.source, check=options.check, slim_file=options.slim, stubs=stubs, page=options.page)
-    except (OSError, ValueError, InputError) as error:
-        sys.stderr.write(f"{options.source or options.slim}: {error}\n")
+        content = json.loads(slim_file.read_bytes())
+        if options.source:
+            content = _kept(content, json.loads(options.source.read_bytes()))
+        files = _rendered(content, options.root)
+    except (OSError, ValueError, KeyError, InputError) as error:
+        sys.stderr.write(f"{options.source or slim_file}: {error}\n")
         return 2
-
-
-def _run(source: Path | None, *, check: bool, slim_file: Path, stubs: Mapping[_Renderer, Path], page: Path) -> int:
-    content = json.loads(slim_file.read_bytes()) if source is None or slim_file.exists() else {"models": []}
-    new = _kept(content, slim(json.loads(source.read_bytes()))) if source else content
-    models = decoded(content if check else new)
-    files = {file: render(models) for render, file in stubs.items()}
-    if page.exists():
-        files[page] = _counted(
-            page.read_text(encoding="utf-8"), models, str((content if check else new).get("version", ""))
-        )
-    if check:
-        return _check(list(changes(content, new).lines()), files)
-    if source:
-        slim_file.write_text(dumps(new), encoding="utf-8")
+    if options.check:
+        drifted = [file for file, text in files.items() if _drift(file, text)]
+        sys.stderr.write("Run `python -m rh_prefect.catalog.build` to update it.\n" if drifted else "")
+        return 1 if drifted else 0
     for file, text in files.items():
         file.write_text(text, encoding="utf-8")
-    sys.stdout.write(f"{len(new['models'])} models written\n")
+    sys.stdout.write(f"{len(content['models'])} models written\n")
     return 0
 
 
 def _kept(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the new content, in which each call is the same request as before; see `frozen_forms`."""
+    read(later)
     flaws: list[str] = []
     models = keep_models(earlier["models"], later["models"], flaws=flaws)
     sys.stderr.write("".join(f"{flaw}\n" for flaw in flaws))
-    return {**later, "models": sorted(models, key=lambda model: str(model["name"]).lower())}
+    return {**later, "models": models}
+
+
+def _rendered(content: Mapping[str, Any], root: Path) -> dict[Path, str]:
+    """Returns the text of each file that is made of the data, and of the data file itself."""
+    models = read(content)
+    in_order = sorted(content["models"], key=lambda model: str(model["name"]).lower())
+    files = {
+        root / SLIM_FILE.relative_to(ROOT): dumps({**content, "models": in_order}),
+        root / "rh_prefect" / "models.pyi": render(models),
+        root / "rh_prefect" / "tasks" / "endpoints.pyi": render_tasks(models),
+    }
+    page = root / "docs" / "models.md"
+    if page.exists():  # a wheel does not hold it
+        files[page] = _counted(page.read_text(encoding="utf-8"), models, str(content["version"]))
+    return files
 
 
 def _counted(text: str, models: Sequence[Model], version: str) -> str:
@@ -255,26 +255,14 @@ def _counted(text: str, models: Sequence[Model], version: str) -> str:
     return f"{head}{mark}{line}\n{rest.partition(chr(10))[2]}" if mark else text
 
 
-def _check(stale: list[str], files: Mapping[Path, str]) -> int:
-    if stale:
-        sys.stderr.write(f"The data file does not match the source ({len(stale)} models):\n{_first(stale)}")
-    drifted = [file for file, text in files.items() if _drift(file, text)]
-    if drifted:
-        sys.stderr.write("Run `python -m rh_prefect.catalog.build` to update it.\n")
-    return 1 if stale or drifted else 0
-
-
 def _drift(file: Path, rendered: str) -> bool:
     written = file.read_text(encoding="utf-8") if file.exists() else ""
     if written == rendered:
         return False
     drift = unified_diff(written.splitlines(), rendered.splitlines(), file.name, "expected", n=0, lineterm="")
-    sys.stderr.write(f"The file does not match the data file:\n{_first(drift)}")
+    lines = "".join(f"  {line[:160]}\n" for line in islice(drift, 20))
+    sys.stderr.write(f"The file does not match the data file:\n{lines}")
     return True
-
-
-def _first(lines: Iterable[str], limit: int = 20) -> str:
-    return "".join(f"  {line[:160]}\n" for line in islice(lines, limit))
 
 
 if __name__ == "__main__":
