@@ -25,19 +25,12 @@ _COUNTS = ("imageNum", "n", "maxImages")
 
 @dataclass(slots=True)
 class Changes:
-    """The differences between two states of the catalogue; models by name.
-
-    Attributes:
-        new: Models that only the later state has.
-        gone: Models that only the earlier state has, or that RunningHub's newest lists no longer have.
-        changed: Models with other parameters or facts, and which.
-        repriced: Models with another price, and both prices.
-    """
+    """The differences between two states of the catalogue; models by name."""
 
     new: list[str] = field(default_factory=list)
-    gone: list[str] = field(default_factory=list)
-    changed: dict[str, str] = field(default_factory=dict)
-    repriced: dict[str, str] = field(default_factory=dict)
+    gone: list[str] = field(default_factory=list)  # also those that RunningHub's newest lists no longer have
+    changed: dict[str, str] = field(default_factory=dict)  # what has changed
+    repriced: dict[str, str] = field(default_factory=dict)  # both prices
 
     def lines(self) -> Iterator[str]:
         """Writes a line for each model: `+` new, `-` gone, `~` changed, `$` another price."""
